@@ -1,0 +1,251 @@
+"""Every way in which the product fails, as one family of exceptions.
+
+An error is written for the person who has to act on it: what failed, on what, why, and what to do. Decisions
+hang on the type, never on the text: ``transient`` says whether repeating the same step may succeed, ``code`` is a
+stable name to search for, ``exit_code`` is what the command line exits with. This module knows nothing but words.
+"""
+
+from typing import ClassVar
+
+
+class HyperExportError(Exception):
+    """The root of the family; raised only through its subclasses.
+
+    Args:
+        what: What failed and on what, with the reason, as one sentence without a full stop.
+        fix: What the reader can do about it, as one imperative sentence without a full stop.
+    """
+
+    code: ClassVar[str] = "error"
+    exit_code: ClassVar[int] = 1
+    transient: ClassVar[bool] = False
+
+    def __init__(self, what: str, *, fix: str | None = None) -> None:
+        self.what = what
+        self.fix = fix
+        super().__init__(what, fix)
+
+    def __str__(self) -> str:
+        return f"{self.what}. {self.fix}." if self.fix else self.what
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Prefect pickles exceptions between processes; the keyword argument must survive.
+        return _rebuild, (type(self), self.what, self.fix)
+
+
+def _rebuild(kind: type[HyperExportError], what: str, fix: str | None) -> HyperExportError:
+    return kind(what, fix=fix)
+
+
+class TransientError(HyperExportError):
+    """The same step, repeated from its beginning, may succeed."""
+
+    code = "transient"
+    transient = True
+
+
+class UsageError(HyperExportError):
+    """What was asked for makes no sense; nothing was touched."""
+
+    code = "usage"
+    exit_code = 2
+
+
+class Interrupted(HyperExportError):
+    """The run was asked to stop (Ctrl-C, SIGTERM, a cancellation) and obeyed."""
+
+    code = "interrupted"
+    exit_code = 130
+
+
+class PartialFleetFailure(HyperExportError):
+    """Some of several VMs failed; the others are exported."""
+
+    code = "partial-failure"
+    exit_code = 3
+
+
+# -- connecting -------------------------------------------------------------------------------------------------------
+
+
+class ServerUnreachable(TransientError):
+    """No answer from the address given: refused, timed out, or its name does not resolve."""
+
+    code = "server-unreachable"
+
+
+class NotVSphere(HyperExportError):
+    """Something answered, and it is not a vSphere server."""
+
+    code = "not-vsphere"
+
+
+class CertificateUntrusted(HyperExportError):
+    """The server's certificate is not vouched for by the CA or thumbprint given."""
+
+    code = "certificate-untrusted"
+
+
+class LoginRefused(HyperExportError):
+    """The server does not take this user name and password."""
+
+    code = "login-refused"
+
+
+class SessionLost(TransientError):
+    """The session ended on the server and logging in again did not mend it."""
+
+    code = "session-lost"
+
+
+class PermissionMissing(HyperExportError):
+    """The user lacks a privilege on an object; the message names both."""
+
+    code = "permission-missing"
+
+
+class ServerFault(HyperExportError):
+    """The server reported a fault that has no class of its own here."""
+
+    code = "server-fault"
+
+
+class ServerBusy(TransientError):
+    """The server is at a limit or works on a conflicting task; it will pass."""
+
+    code = "server-busy"
+
+
+# -- the VM -----------------------------------------------------------------------------------------------------------
+
+
+class VmNotFound(HyperExportError):
+    """No VM has this name or inventory path."""
+
+    code = "vm-not-found"
+
+
+class VmAmbiguous(HyperExportError):
+    """Several VMs bear this name; the message lists their paths."""
+
+    code = "vm-ambiguous"
+
+
+class VmPoweredOn(HyperExportError):
+    """A running VM can be exported only from a snapshot."""
+
+    code = "vm-powered-on"
+
+
+class NothingToExport(HyperExportError):
+    """Not one disk of the VM can be exported; the message gives the reason for each."""
+
+    code = "nothing-to-export"
+
+
+class SnapshotFailed(HyperExportError):
+    """The server did not make the snapshot."""
+
+    code = "snapshot-failed"
+
+
+class QuiesceFailed(SnapshotFailed):
+    """The guest could not be quiesced and ``--quiesce-required`` forbids going on without."""
+
+    code = "quiesce-failed"
+
+
+class SnapshotChainTooLong(SnapshotFailed):
+    """One more snapshot would come too near to the limit of 32 in a chain."""
+
+    code = "snapshot-chain-too-long"
+
+
+class SnapshotLeaked(HyperExportError):
+    """A snapshot that this tool made could not be removed; the message names it."""
+
+    code = "snapshot-leaked"
+
+
+class ChangeTrackingUnavailable(HyperExportError):
+    """What changed on a disk cannot be told; the disk has to be transferred whole."""
+
+    code = "change-tracking-unavailable"
+
+
+# -- the transfer -----------------------------------------------------------------------------------------------------
+
+
+class LeaseFailed(TransientError):
+    """The export lease was refused, ended in an error, or did not become ready."""
+
+    code = "lease-failed"
+
+
+class LeaseExpired(TransientError):
+    """The export lease ended before the transfer did."""
+
+    code = "lease-expired"
+
+
+class TransferInterrupted(TransientError):
+    """The connection broke, stalled or answered with an error in the middle of a file."""
+
+    code = "transfer-interrupted"
+
+
+class StreamCorrupt(TransientError):
+    """The bytes that came are not a whole, well-formed disk; the message gives the offset."""
+
+    code = "stream-corrupt"
+
+
+class ChecksumMismatch(TransientError):
+    """The bytes received differ from those that the server says it sent."""
+
+    code = "checksum-mismatch"
+
+
+class DescriptorFailed(HyperExportError):
+    """The server could not describe the VM as OVF; the message carries its reasons."""
+
+    code = "descriptor-failed"
+
+
+# -- the store --------------------------------------------------------------------------------------------------------
+
+
+class StoreUnusable(HyperExportError):
+    """The store cannot be read or written: permissions, a missing bucket, a wrong key, a file in the way."""
+
+    code = "store-unusable"
+
+
+class StoreUnreachable(TransientError):
+    """The object store did not answer, or answered that it is overloaded."""
+
+    code = "store-unreachable"
+
+
+class DiskFull(HyperExportError):
+    """The local filesystem has no room for the export."""
+
+    code = "disk-full"
+
+
+class ExportNotFound(HyperExportError):
+    """The store holds no such complete export."""
+
+    code = "export-not-found"
+
+
+class ManifestInvalid(HyperExportError):
+    """An ``export.json`` cannot be read as a manifest."""
+
+    code = "manifest-invalid"
+
+
+class VerificationFailed(HyperExportError):
+    """What is stored is not what was exported; the message names the file and the offset."""
+
+    code = "verification-failed"

@@ -1,0 +1,210 @@
+"""``export.json``: the one truth about an export, and its commit point.
+
+An export is complete if and only if its manifest is there; it is written last. History, incremental state, retention
+and verification read manifests and nothing else. The JSON schema is published by :func:`json_schema`.
+"""
+
+import json
+import re
+import secrets
+import unicodedata
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Final, Literal
+
+from pydantic import Field, ValidationError
+
+from hyperexport.errors import ManifestInvalid
+from hyperexport.vm import Value, VmRef
+
+FILE_NAME: Final = "export.json"
+SCHEMA_VERSION: Final = 1
+LARGEST: Final = 16 * 1024 * 1024
+"""A manifest larger than this (bytes) is refused before it is read: no VM needs it."""
+
+_EXPORT_ID: Final = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{4}")
+_UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]+")
+_RESERVED: Final = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
+
+
+class FileRole(StrEnum):
+    """What a file of an export is."""
+
+    DESCRIPTOR = "descriptor"
+    DISK = "disk"
+    NVRAM = "nvram"
+    CHECKSUMS = "checksums"
+    CONFIG = "config"
+    OVA = "ova"
+
+
+class ExportKind(StrEnum):
+    """Whether every disk was transferred, or only those that changed."""
+
+    FULL = "full"
+    INCREMENTAL = "incremental"
+
+
+class Quiescing(StrEnum):
+    """How consistent the exported content is."""
+
+    POWERED_OFF = "powered off"
+    FILESYSTEM = "filesystem quiesced"
+    MEMORY = "with memory"
+    CRASH_CONSISTENT = "crash-consistent"
+
+
+class FileEntry(Value):
+    """One file of an export, as it was written."""
+
+    name: str = Field(description="The file's name within the export's folder.", pattern=r"^[^/\\\x00-\x1f]{1,255}$")
+    role: FileRole
+    size: int = Field(ge=0, description="Bytes, counted as they were received.")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    capacity: int | None = Field(default=None, description="Disks: bytes that the guest sees.")
+    populated: int | None = Field(default=None, description="Disks: bytes of the grains that the stream holds.")
+    disk_key: int | None = Field(default=None, description="Disks: the device key on the VM.")
+    disk_label: str | None = None
+    disk_controller: str | None = None
+    disk_unit: int | None = None
+    backing_uuid: str | None = None
+    content_id: str | None = None
+    change_id: str | None = Field(default=None, description="Disks: the change id at this export's snapshot.")
+    transferred: bool = Field(default=True, description="Whether this export read the bytes from vSphere.")
+    stored_in: str | None = Field(
+        default=None,
+        description="The id of the earlier export of the same VM, in the same store, that holds the bytes. S3 only.",
+    )
+    member_of: str | None = Field(default=None, description="The OVA that the file lies in; None beside it.")
+    offset: int | None = Field(default=None, ge=0, description="Members of an OVA: where their bytes begin.")
+    protection: str | None = Field(default=None, description="S3: what guards the object's bytes on the way in.")
+    etag: str | None = Field(default=None, description="S3: the object's ETag, as the server answered it.")
+
+
+class SkippedDisk(Value):
+    """A disk that is not in the export, and why."""
+
+    key: int
+    label: str
+    reason: str
+
+
+class SnapshotRecord(Value):
+    """The snapshot that the export was read from."""
+
+    name: str
+    moref: str
+    created: datetime
+    quiescing: Quiescing
+
+
+class TransferStatistics(Value):
+    """What moved, and how fast."""
+
+    seconds: float = Field(ge=0, description="From the first byte asked for to the last one stored.")
+    bytes_transferred: int = Field(ge=0, description="Read from vSphere, over all attempts that counted.")
+    bytes_reused: int = Field(default=0, ge=0, description="Stored bytes of disks that did not have to be read.")
+    retries: int = Field(default=0, ge=0)
+    limit: float | None = Field(default=None, description="Asked-for bytes per second; None without a limit.")
+    throttle_wait: float = Field(default=0, ge=0, description="Seconds that streams waited for the limit, summed.")
+
+
+class ExportManifest(Value):
+    """Everything that is known of one export. Written last; read by everything."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    tool: Literal["hyperexport"] = "hyperexport"
+    tool_version: str
+    export_id: str = Field(pattern=r"^\d{8}T\d{6}Z-[0-9a-f]{4}$")
+    kind: ExportKind
+    reason: str = Field(description="Why it is full, or what it builds on, in words.")
+    base: str | None = Field(default=None, description="The id of the export that an incremental one builds on.")
+    last_full: str = Field(description="The id of the newest full export of the chain; its own id when full.")
+    vm: VmRef
+    vcenter: str = Field(description="The server's address.")
+    vcenter_uuid: str | None = Field(default=None, description="The server's own instance uuid.")
+    run: str = Field(description="The id of the run (the Prefect flow run, or one made up) that wrote it.")
+    started: datetime
+    finished: datetime
+    options: dict[str, Any] = Field(description="The options that were not at their defaults, without secrets.")
+    snapshot: SnapshotRecord | None
+    format: Literal["ovf", "ova"]
+    files: tuple[FileEntry, ...]
+    skipped_disks: tuple[SkippedDisk, ...] = ()
+    transfer: TransferStatistics
+    warnings: tuple[str, ...] = ()
+    verified: datetime | None = Field(default=None, description="When --verify last proved it; None if never.")
+    preserve: bool = Field(default=False, description="Never deleted by any cleanup.")
+
+    @property
+    def disks(self) -> tuple[FileEntry, ...]:
+        """The disks, in the VM's order."""
+        return tuple(entry for entry in self.files if entry.role is FileRole.DISK)
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes that this export adds to a store: those of its files that are not elsewhere or inside another."""
+        return sum(entry.size for entry in self.files if entry.stored_in is None and entry.member_of is None)
+
+    def file(self, name: str) -> FileEntry | None:
+        """Find an entry by its file name."""
+        return next((entry for entry in self.files if entry.name == name), None)
+
+    def to_json(self) -> bytes:
+        """Serialise for the store: indented UTF-8 with a final newline."""
+        return self.model_dump_json(indent=2, exclude_none=False).encode() + b"\n"
+
+    @classmethod
+    def from_json(cls, data: bytes, *, source: str) -> "ExportManifest":
+        """Read a manifest that somebody else may have touched.
+
+        Args:
+            data: The file's bytes.
+            source: Where they come from, for the error.
+
+        Raises:
+            ManifestInvalid: Too large, not JSON, of an unknown version, or not a manifest.
+        """
+        if len(data) > LARGEST:
+            raise ManifestInvalid(f"{source} is {len(data)} bytes long, which no manifest is")
+        try:
+            return cls.model_validate_json(data)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(str(part) for part in first["loc"]) or "the document"
+            raise ManifestInvalid(
+                f"{source} is not a manifest that this version reads: {where}: {first['msg']}",
+                fix="Restore the file from a copy, or remove the export's folder by hand",
+            ) from error
+
+
+def json_schema() -> str:
+    """The manifest's JSON schema, as published in ``docs/``."""
+    return json.dumps(ExportManifest.model_json_schema(mode="serialization"), indent=2) + "\n"
+
+
+def new_export_id(now: datetime) -> str:
+    """Make an export's id: UTC to the second, and four random hex digits against a clash within it."""
+    return f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
+
+
+def is_export_id(text: str) -> bool:
+    """Tell whether a folder's name has the form of an export id."""
+    return _EXPORT_ID.fullmatch(text) is not None
+
+
+def slug(name: str) -> str:
+    """Make a file name that every filesystem and object store takes out of any VM name.
+
+    ASCII letters, digits, dot, dash and underscore; at most 80 characters; never empty, hidden, or a name that
+    Windows reserves. Two different names may give the same slug; identity is the instance uuid's business.
+    """
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    text = _UNSAFE.sub("-", plain).strip("-.")[:80].rstrip("-.") or "vm"
+    return f"vm-{text}" if _RESERVED.fullmatch(text) else text
+
+
+def vm_folder(vm: VmRef) -> str:
+    """The name of a VM's folder in a store: its slug and the first eight hex digits of its instance uuid."""
+    digits = "".join(re.findall(r"[0-9a-f]", vm.instance_uuid.lower()))[:8]
+    return f"{slug(vm.name)}.{digits.ljust(8, '0')}"

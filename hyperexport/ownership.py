@@ -1,0 +1,55 @@
+"""The mark that a run leaves in everything that it may leave behind.
+
+A snapshot, a staged export and an unfinished upload each say, *in themselves*, which tool, run, server and VM they
+belong to, so that no second record can disagree. Only what bears this mark is ever removed.
+"""
+
+import json
+import os
+import re
+import socket
+from datetime import UTC, datetime
+from typing import Final, Literal
+
+from pydantic import Field, ValidationError
+
+from hyperexport.vm import Value
+
+_TAG: Final = re.compile(r"\[hyperexport (\{.*\})\]", re.DOTALL)
+
+
+class Owner(Value):
+    """Who made a thing that a killed process may leave behind."""
+
+    tool: Literal["hyperexport"] = "hyperexport"
+    run: str = Field(description="The id of the run: the Prefect flow run's, or one made up.")
+    vcenter: str = Field(description="The server's address.")
+    vm: str = Field(description="The VM's instance uuid.")
+    host: str = Field(description="The machine that the run is on.")
+    pid: int = Field(description="Its process there.")
+    started: datetime
+
+    @classmethod
+    def of_this_process(cls, *, run: str, vcenter: str, vm: str) -> "Owner":
+        """The mark of the run that this process is."""
+        return cls(
+            run=run, vcenter=vcenter, vm=vm, host=socket.gethostname(), pid=os.getpid(), started=datetime.now(UTC)
+        )
+
+    def to_description(self) -> str:
+        """Words for a person, with the mark at their end, for a snapshot's description."""
+        return f"Made by hyperexport for an export; removed by it. [hyperexport {self.model_dump_json()}]"
+
+    @classmethod
+    def from_description(cls, text: str) -> "Owner | None":
+        """Find the mark in a description that a person may have edited; None where there is no whole one."""
+        found = _TAG.search(text)
+        return cls.from_json(found.group(1)) if found else None
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "Owner | None":
+        """Read a mark; None for anything that is not one."""
+        try:
+            return cls.model_validate(json.loads(text))
+        except (ValueError, ValidationError):
+            return None

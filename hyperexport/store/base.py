@@ -1,0 +1,180 @@
+"""What a store can do, whatever it is made of.
+
+A store knows manifests and files, never vSphere. What is being written is *staged*: invisible to every listing until
+:meth:`Staging.publish` writes the manifest, and gone after :meth:`Staging.discard`. A listing that fails raises; it
+never returns an empty list in place of an error, because a failed listing must not become a deletion.
+"""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from pydantic import Field
+
+from hyperexport.manifest import ExportManifest, FileEntry
+from hyperexport.ownership import Owner
+from hyperexport.vm import Value
+
+
+class StoredExport(Value):
+    """A complete export that a store holds."""
+
+    folder: str = Field(description="The VM's folder, as hyperexport.manifest.vm_folder() names it.")
+    manifest: ExportManifest
+
+    @property
+    def export_id(self) -> str:
+        """The export's id, which is also its folder's name."""
+        return self.manifest.export_id
+
+    def __str__(self) -> str:
+        return f"{self.folder}/{self.export_id}"
+
+
+class AbandonedStaging(Value):
+    """A staged export that was neither published nor discarded."""
+
+    folder: str
+    export_id: str
+    owner: Owner | None = Field(description="None where even the mark of ownership was not written or is damaged.")
+
+
+class Stored(Value):
+    """What a sink says of the file that it has finished."""
+
+    size: int
+    protection: str | None = Field(default=None, description="S3: what guards the bytes on the way in, in words.")
+    etag: str | None = None
+
+
+class Sink(Protocol):
+    """Takes the bytes of one file, in order. Exactly one of ``finish`` and ``abort`` ends it."""
+
+    def write(self, data: memoryview) -> None:
+        """Take bytes; the buffer is the caller's again when this returns."""
+        ...
+
+    def finish(self) -> Stored:
+        """Make the bytes durable (fsync, or the multipart upload completed)."""
+        ...
+
+    def abort(self) -> None:
+        """Drop what was written. Never raises; safe to call after any failure, also of ``finish``."""
+        ...
+
+
+class RangeReader(Protocol):
+    """Reads a stored file at any place; a context manager."""
+
+    size: int
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Read ``length`` bytes at ``offset``; fewer only at the end of the file."""
+        ...
+
+    def chunks(self, size: int = 1 << 20) -> Iterator[bytes]:
+        """Read the whole file in order."""
+        ...
+
+
+class Staging(Protocol):
+    """One export while it is being written to one store."""
+
+    export_id: str
+
+    def create(self, name: str) -> Sink:
+        """Begin a file. A second call with the same name starts it afresh; no byte of the first try remains."""
+        ...
+
+    def put(self, name: str, data: bytes) -> Stored:
+        """Write a small file at once."""
+        ...
+
+    def reuse(self, base: StoredExport, entry: FileEntry, name: str) -> FileEntry | None:
+        """Let a file of an earlier export of this store stand for a file of this one, without copying its bytes.
+
+        Returns:
+            The entry for the new manifest (``name``, ``stored_in`` where the store refers, ``transferred`` False),
+            or None where this store does not hold those bytes undamaged (missing, or of another size).
+        """
+        ...
+
+    def remove(self, name: str) -> None:
+        """Take a finished file away again (because an earlier one stands for it)."""
+        ...
+
+    def publish(self, manifest: ExportManifest) -> StoredExport:
+        """Write the manifest and make the export visible: the commit point."""
+        ...
+
+    def discard(self) -> None:
+        """Remove everything that was staged. Never raises; logs what it could not remove."""
+        ...
+
+
+class Store(Protocol):
+    """A place for exports."""
+
+    url: str
+    """How a person names it: an absolute path, or ``s3://bucket/prefix``."""
+
+    def check(self) -> None:
+        """Prove, by writing and removing a probe, that an export can be kept here.
+
+        Raises:
+            StoreUnusable: It can't, and repeating won't help.
+            StoreUnreachable: It did not answer.
+        """
+        ...
+
+    def free_bytes(self) -> int | None:
+        """Bytes that are free; None where the notion has no meaning."""
+        ...
+
+    def exports(self, folder: str | None = None) -> list[StoredExport]:
+        """All complete exports (of one VM's folder, or of all), newest first by the start time in the manifest.
+
+        What is not ours, not complete or staged is not listed. A manifest that is there but unreadable is left out
+        with a logged warning and appears in :meth:`damaged`.
+        """
+        ...
+
+    def damaged(self) -> list[str]:
+        """``folder/export-id`` of every export whose manifest is there and cannot be read."""
+        ...
+
+    def stage(self, folder: str, export_id: str, owner: Owner) -> AbstractContextManager[Staging]:
+        """Begin an export. Leaving the block without :meth:`Staging.publish` discards it."""
+        ...
+
+    def abandoned(self, folder: str | None = None) -> list[AbandonedStaging]:
+        """Staged exports (and unfinished uploads) that are there now, of live and dead runs alike."""
+        ...
+
+    def remove_abandoned(self, staging: AbandonedStaging) -> None:
+        """Remove one of :meth:`abandoned`; the caller has proved that its run is over."""
+        ...
+
+    def open(self, export: StoredExport, name: str) -> AbstractContextManager[RangeReader]:
+        """Open a stored file for reading (following ``stored_in``, and into an OVA for its members).
+
+        Raises:
+            ExportNotFound: The file is not there.
+        """
+        ...
+
+    def checksum(self, export: StoredExport, name: str) -> str | None:
+        """The SHA-256 or composite checksum that the *server* keeps of the object, where it keeps one."""
+        ...
+
+    def delete(self, export: StoredExport) -> int:
+        """Remove an export: its manifest first, so that what is half deleted is no longer listed.
+
+        Returns:
+            The bytes freed.
+        """
+        ...
+
+    def replace_manifest(self, export: StoredExport, manifest: ExportManifest) -> StoredExport:
+        """Write a changed manifest in one step (the ``verified`` time, the ``preserve`` mark)."""
+        ...
