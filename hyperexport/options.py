@@ -1,0 +1,429 @@
+"""Every option, declared once: type, default, bounds, one line of help, unit.
+
+The flow's parameters (and the form in the Prefect UI), the command line, the environment and saved profiles all derive
+from :class:`ExportOptions`. To add an option, add one line here and one use in the engine. A leaf's *key* is its flag
+without the dashes (``--bandwidth-limit`` is ``bandwidth_limit``); the environment, profiles and the jobs API use keys,
+so where a leaf lies in a group is only a matter of the form.
+
+Precedence, highest first: what the caller gave, the environment (``HYPEREXPORT_<KEY>``), the profile, the default.
+"""
+
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, NamedTuple, cast
+
+from pydantic import (
+    AliasChoices,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    create_model,
+    field_validator,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from hyperexport.errors import UsageError
+from hyperexport.units import MIB, Duration, parse_duration
+from hyperexport.vm import Value
+
+ENV_PREFIX: Final = "HYPEREXPORT_"
+
+
+def _split(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+"""Several words: a list, or one string with commas, as the environment gives it."""
+
+
+def option(default: Any, help_text: str, *, flag: str, unit: str | None = None, **bounds: Any) -> Any:
+    """Declare one option.
+
+    Args:
+        default: The value when nobody gives one.
+        help_text: One line, without the full stop; shown by ``--help`` and in the form.
+        flag: Its name on the command line, such as ``--bandwidth-limit``.
+        unit: The unit of a number, shown with the help.
+        bounds: pydantic's own: ``ge``, ``le``, ``pattern``, ...
+    """
+    shown = f"{help_text} ({unit})." if unit else f"{help_text}."
+    return Field(default=default, description=shown, json_schema_extra={"flag": flag}, **bounds)
+
+
+class Format(StrEnum):
+    """How an export is packed."""
+
+    OVF = "ovf"
+    OVA = "ova"
+
+
+class VerifyMode(StrEnum):
+    """How much of what was stored is read back."""
+
+    OFF = "off"
+    ON = "on"
+    DEEP = "deep"
+
+
+def _read_verify(value: object) -> object:
+    words = {"true": VerifyMode.ON, "false": VerifyMode.OFF, "yes": VerifyMode.ON, "no": VerifyMode.OFF}
+    if isinstance(value, bool):
+        return VerifyMode.ON if value else VerifyMode.OFF
+    return words.get(value.lower(), value) if isinstance(value, str) else value
+
+
+class Destination(Value):
+    """Where the export goes."""
+
+    output: Path = option(Path("exports"), "The local store's folder", flag="--output")
+    format: Format = option(Format.OVF, "An OVF folder, or one OVA file", flag="--format")
+    upload: str | None = option(
+        None,
+        "Also keep the export in S3, at s3://bucket/prefix",
+        flag="--upload",
+        pattern=r"^s3://[^/\s]+(/\S*)?$",
+        examples=["s3://bucket/prefix"],
+    )
+    keep_local: bool = option(True, "Keep the local copy of what is uploaded", flag="--keep-local")
+    s3_endpoint: str | None = option(
+        None,
+        "The S3 server's address, where it is not Amazon's",
+        flag="--s3-endpoint",
+        pattern=r"^https?://\S+$",
+        examples=["https://minio.example.com:9000"],
+    )
+    s3_credentials: str | None = option(
+        None,
+        "A saved block with S3 credentials, as aws-credentials/NAME or minio-credentials/NAME; else boto3's own chain",
+        flag="--s3-credentials",
+        pattern=r"^(aws|minio)-credentials/[a-z0-9-]+$",
+        examples=["aws-credentials/backups"],
+    )
+
+    @model_validator(mode="after")
+    def _somewhere_to_keep_it(self) -> "Destination":
+        if not self.keep_local and self.upload is None:
+            raise ValueError("--no-keep-local needs --upload: without either, nothing would be kept")
+        if not self.keep_local and self.format is Format.OVA:
+            raise ValueError(
+                "an OVA cannot be streamed to S3 without a local copy: its first bytes give the sizes of its last. "
+                "Use --format ovf, or keep the local copy"
+            )
+        return self
+
+
+class Snapshot(Value):
+    """The snapshot that a running VM is exported from."""
+
+    take: bool = option(
+        False, "Export from a snapshot made for it: the only way to export a running VM", flag="--snapshot"
+    )
+    delete: bool | None = option(
+        None,
+        "Remove that snapshot afterwards, whatever happened; the default is yes, and no with --keep-snapshots",
+        flag="--delete-snapshot",
+    )
+    name: str | None = option(
+        None,
+        "The snapshot's name; hyperexport-<UTC time> if not given",
+        flag="--snapshot-name",
+        min_length=1,
+        max_length=80,
+    )
+    memory: bool = option(False, "Include the VM's memory, which excludes quiescing", flag="--snapshot-memory")
+    quiesce: bool | None = option(
+        None, "Quiesce the guest's filesystems; the default is yes, and no with memory", flag="--snapshot-quiesce"
+    )
+    quiesce_required: bool = option(
+        False, "Fail rather than fall back to a crash-consistent snapshot", flag="--quiesce-required"
+    )
+    keep: int = option(
+        0,
+        "Keep the N newest snapshots that this tool made; 0 keeps all that are not deleted",
+        flag="--keep-snapshots",
+        ge=0,
+        le=30,
+    )
+    consolidate: bool = option(
+        False,
+        "Afterwards merge all snapshots into the base disks: removes every snapshot, also those of others",
+        flag="--consolidate-snapshots",
+    )
+
+    @model_validator(mode="after")
+    def _memory_excludes_quiescing(self) -> "Snapshot":
+        if self.memory and (self.quiesce or self.quiesce_required):
+            raise ValueError("a snapshot has the VM's memory or a quiesced filesystem, not both")
+        if self.quiesce is False and self.quiesce_required:
+            raise ValueError("--quiesce-required contradicts --no-snapshot-quiesce")
+        return self
+
+    @property
+    def quiesces(self) -> bool:
+        """Whether quiescing is wanted, with the default worked out."""
+        return not self.memory if self.quiesce is None else self.quiesce
+
+    @property
+    def deletes(self) -> bool:
+        """Whether the snapshot is removed afterwards, with the default worked out."""
+        return self.keep == 0 if self.delete is None else self.delete
+
+
+class Bandwidth(Value):
+    """How much of the link the run may take."""
+
+    limit: float = option(
+        0,
+        "For this run, all its disks and uploads together; 0 is no limit",
+        flag="--bandwidth-limit",
+        unit="MB/s",
+        ge=0,
+        le=100_000,
+    )
+    burst: float | None = option(
+        None,
+        "How much may pass at once after a pause; 2 s of the limit if not given",
+        flag="--bandwidth-burst",
+        unit="MB",
+        gt=0,
+        le=1_000_000,
+    )
+
+    @property
+    def bytes_per_second(self) -> float | None:
+        """The limit in bytes per second; None without one."""
+        return self.limit * MIB if self.limit else None
+
+    @property
+    def burst_bytes(self) -> int | None:
+        """The burst in bytes; None for the default."""
+        return None if self.burst is None else int(self.burst * MIB)
+
+    @model_validator(mode="after")
+    def _burst_of_a_limit(self) -> "Bandwidth":
+        if self.burst is not None and not self.limit:
+            raise ValueError("--bandwidth-burst needs --bandwidth-limit")
+        return self
+
+
+class Incremental(Value):
+    """Whether disks that did not change are transferred again."""
+
+    enabled: bool = option(False, "Transfer only the disks that changed since the last export", flag="--incremental")
+    force_full: bool = option(False, "Transfer every disk all the same", flag="--force-full")
+    full_after: Duration = option(
+        parse_duration("30d"), "Age of the last full export after which the next one is full", flag="--full-after"
+    )
+
+
+class Cleanup(Value):
+    """Which old exports are deleted afterwards."""
+
+    enabled: bool = option(False, "Delete old exports; with a VM, after its export", flag="--cleanup")
+    max_age: Duration | None = option(
+        None, "Delete exports older than this; 720h where no other limit is given", flag="--cleanup-max-age"
+    )
+    max_count: int = option(0, "Keep this many exports of each VM; 0 is no limit", flag="--cleanup-max-count", ge=0)
+    max_size: int = option(
+        0,
+        "Delete the oldest exports while the store is larger; 0 is no limit",
+        flag="--cleanup-max-size",
+        unit="bytes",
+        ge=0,
+    )
+    min_free: int = option(
+        0,
+        "Delete the oldest exports until this much is free; 0 is no limit",
+        flag="--cleanup-min-free",
+        unit="bytes",
+        ge=0,
+    )
+    preserve: Names = option((), "Never delete exports whose VM or id matches this pattern", flag="--cleanup-preserve")
+    dry_run: bool = option(False, "Only say what would be deleted", flag="--cleanup-dry-run")
+
+
+class Execution(Value):
+    """How the run goes about it."""
+
+    verify: Annotated[VerifyMode, BeforeValidator(_read_verify)] = option(
+        VerifyMode.OFF,
+        "Afterwards read back what is stored and prove it; 'deep' also downloads it from S3",
+        flag="--verify",
+    )
+    dry_run: bool = option(False, "Resolve, check and print everything; change nothing anywhere", flag="--dry-run")
+    parallel: int = option(4, "Disks in flight at once within the VM", flag="--parallel", ge=1, le=16)
+
+
+class ExportOptions(Value):
+    """What to do with a VM, and how."""
+
+    destination: Destination = Field(default=Destination(), json_schema_extra={"position": 0})
+    snapshot: Snapshot = Field(default=Snapshot(), json_schema_extra={"position": 1})
+    incremental: Incremental = Field(default=Incremental(), json_schema_extra={"position": 2})
+    bandwidth: Bandwidth = Field(default=Bandwidth(), json_schema_extra={"position": 3})
+    execution: Execution = Field(default=Execution(), json_schema_extra={"position": 4})
+    cleanup: Cleanup = Field(default=Cleanup(), json_schema_extra={"position": 5})
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _fresh_groups(cls, value: object) -> object:
+        return {} if value is None else value
+
+    @classmethod
+    def from_keys(cls, values: Mapping[str, object]) -> "ExportOptions":
+        """Build the options from keys, such as ``{"bandwidth_limit": 10}``.
+
+        Raises:
+            UsageError: A key is not known, or a value makes no sense; the message names the key.
+        """
+        known = leaves_by_key()
+        unknown = sorted(set(values) - set(known))
+        if unknown:
+            raise UsageError(f"there is no option {', '.join(unknown)}", fix="See hyperexport --help for their names")
+        groups: dict[str, dict[str, object]] = {}
+        for key, value in values.items():
+            leaf = known[key]
+            groups.setdefault(leaf.group, {})[leaf.name] = value
+        try:
+            return cls.model_validate(groups)
+        except ValidationError as error:
+            raise UsageError(explain(error)) from error
+
+    def given_keys(self) -> dict[str, object]:
+        """The options that somebody set, by key: what :meth:`from_keys` would take."""
+        given: dict[str, object] = {}
+        for leaf in leaves():
+            group = cast("Value", getattr(self, leaf.group))
+            if leaf.group in self.model_fields_set and leaf.name in group.model_fields_set:
+                given[leaf.key] = getattr(group, leaf.name)
+        return given
+
+    def changed(self) -> dict[str, Any]:
+        """The options that differ from their defaults, by key, as JSON values: for the manifest and summaries."""
+        document = self.model_dump(mode="json")
+        default = type(self)().model_dump(mode="json")
+        return {
+            leaf.key: document[leaf.group][leaf.name]
+            for leaf in leaves()
+            if document[leaf.group][leaf.name] != default[leaf.group][leaf.name]
+        }
+
+
+class Leaf(NamedTuple):
+    """One option, wherever it lies."""
+
+    key: str
+    flag: str
+    group: str
+    name: str
+    field: FieldInfo
+
+    @property
+    def example(self) -> str:
+        """What a value looks like, where its form is checked."""
+        return str((self.field.examples or [""])[0])
+
+    @property
+    def environment(self) -> tuple[str, ...]:
+        """The environment variables that set it, the strongest first."""
+        long = ENV_PREFIX + self.key.upper()
+        return (ENV_PREFIX + self.key.removeprefix("email_").upper(), long) if "_smtp_" in self.key else (long,)
+
+
+def leaves() -> Iterator[Leaf]:
+    """Walk the options, in the order of the form."""
+    for group, group_field in ExportOptions.model_fields.items():
+        kind = cast("type[Value]", group_field.annotation)
+        for name, field in kind.model_fields.items():
+            flag = str(cast("dict[str, Any]", field.json_schema_extra)["flag"])
+            yield Leaf(flag.removeprefix("--").replace("-", "_"), flag, group, name, field)
+
+
+def leaves_by_key() -> dict[str, Leaf]:
+    """The options by key."""
+    return {leaf.key: leaf for leaf in leaves()}
+
+
+Source = Literal["given", "environment", "profile", "default"]
+
+
+class Resolved(NamedTuple):
+    """The options that are in force, and where each came from."""
+
+    options: ExportOptions
+    sources: dict[str, Source]
+
+
+def resolve(given: ExportOptions | None = None, *, profile: Mapping[str, object] | None = None) -> Resolved:
+    """Work out the options in force.
+
+    Args:
+        given: What the caller set; only what was explicitly set counts.
+        profile: A saved profile, by key.
+
+    Raises:
+        UsageError: An unknown key in the profile, or a value that makes no sense anywhere.
+    """
+    explicit = given.given_keys() if given else {}
+    environment = from_environment()
+    merged = {**(profile or {}), **environment, **explicit}
+    options = ExportOptions.from_keys(merged)
+
+    def source(key: str) -> Source:
+        if key in explicit:
+            return "given"
+        if key in environment:
+            return "environment"
+        return "profile" if key in merged else "default"
+
+    return Resolved(options, {leaf.key: source(leaf.key) for leaf in leaves()})
+
+
+def from_environment() -> dict[str, object]:
+    """Read the options that this process's environment sets, by key.
+
+    Raises:
+        UsageError: A value makes no sense; the message names the variable.
+    """
+    try:
+        read = _environment_settings()()
+    except ValidationError as error:
+        raise UsageError(explain(error)) from error
+    return {key: getattr(read, key) for key in read.model_fields_set}
+
+
+@cache
+def _environment_settings() -> type[BaseSettings]:
+    """The options as flat pydantic-settings, each under its variables' names."""
+    fields: dict[str, Any] = {}
+    for leaf in leaves():
+        field = Field(default=leaf.field.default, validation_alias=AliasChoices(*leaf.environment))
+        fields[leaf.key] = (leaf.field.rebuild_annotation(), field)
+    return create_model("EnvironmentOptions", __base__=_Environment, **fields)
+
+
+class _Environment(BaseSettings):
+    model_config = SettingsConfigDict(extra="ignore", env_ignore_empty=True)
+
+
+def explain(error: ValidationError) -> str:
+    """Say in one sentence what pydantic found wrong, naming the option as its user knows it."""
+    known = {(leaf.group, leaf.name): leaf for leaf in leaves()}
+    parts: list[str] = []
+    for detail in error.errors(include_url=False, include_input=False):
+        place = tuple(str(part) for part in detail["loc"])
+        message = detail["msg"].removeprefix("Value error, ")
+        leaf = known.get((place[0], place[1])) if len(place) > 1 else None
+        if leaf and detail["type"] == "string_pattern_mismatch":
+            message = f"this is not of the form {leaf.example}"
+        whole_group = len(place) == 1 and place[0] in ExportOptions.model_fields
+        name = leaf.flag if leaf else ".".join(place)
+        parts.append(message if whole_group or not name else f"{name}: {message}")
+    return "; ".join(parts)
