@@ -65,6 +65,7 @@ class FileEntry(Value):
     populated: int | None = Field(default=None, description="Disks: bytes of the grains that the stream holds.")
     disk_key: int | None = Field(default=None, description="Disks: the device key on the VM.")
     disk_label: str | None = None
+    device_id: str | None = Field(default=None, description="The key that the export lease gave the file.")
     disk_controller: str | None = None
     disk_unit: int | None = None
     backing_uuid: str | None = None

@@ -90,6 +90,10 @@ class Staging(Protocol):
         """Write a small file at once."""
         ...
 
+    def open(self, name: str) -> AbstractContextManager[RangeReader]:
+        """Read a finished file of this staging back (to pack it into an OVA). Local stores only."""
+        ...
+
     def reuse(self, base: StoredExport, entry: FileEntry, name: str) -> FileEntry | None:
         """Let a file of an earlier export of this store stand for a file of this one, without copying its bytes.
 
