@@ -28,17 +28,25 @@ class Owner(Value):
     host: str = Field(description="The machine that the run is on.")
     pid: int = Field(description="Its process there.")
     started: datetime
+    keep: bool = Field(default=False, description="Made to be kept after its run: retention may remove it, no reaper.")
 
     @classmethod
-    def of_this_process(cls, *, run: str, vcenter: str, vm: str) -> "Owner":
+    def of_this_process(cls, *, run: str, vcenter: str, vm: str, keep: bool = False) -> "Owner":
         """The mark of the run that this process is."""
         return cls(
-            run=run, vcenter=vcenter, vm=vm, host=socket.gethostname(), pid=os.getpid(), started=datetime.now(UTC)
+            run=run,
+            vcenter=vcenter,
+            vm=vm,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            started=datetime.now(UTC),
+            keep=keep,
         )
 
     def to_description(self) -> str:
         """Words for a person, with the mark at their end, for a snapshot's description."""
-        return f"Made by hyperexport for an export; removed by it. [hyperexport {self.model_dump_json()}]"
+        fate = "kept on purpose" if self.keep else "removed by it"
+        return f"Made by hyperexport for an export; {fate}. [hyperexport {self.model_dump_json()}]"
 
     @classmethod
     def from_description(cls, text: str) -> "Owner | None":
