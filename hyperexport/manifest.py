@@ -80,6 +80,10 @@ class FileEntry(Value):
     offset: int | None = Field(default=None, ge=0, description="Members of an OVA: where their bytes begin.")
     protection: str | None = Field(default=None, description="S3: what guards the object's bytes on the way in.")
     etag: str | None = Field(default=None, description="S3: the object's ETag, as the server answered it.")
+    checksum: str | None = Field(
+        default=None,
+        description="S3: the checksum that the server keeps of the object, or else its ETag, as algorithm:value.",
+    )
 
 
 class SkippedDisk(Value):

@@ -45,6 +45,9 @@ class Stored(Value):
     size: int
     protection: str | None = Field(default=None, description="S3: what guards the bytes on the way in, in words.")
     etag: str | None = None
+    checksum: str | None = Field(
+        default=None, description="S3: what Store.checksum() answers for as long as the object is unchanged."
+    )
 
 
 class Sink(Protocol):
@@ -96,6 +99,8 @@ class Staging(Protocol):
 
     def reuse(self, base: StoredExport, entry: FileEntry, name: str) -> FileEntry | None:
         """Let a file of an earlier export of this store stand for a file of this one, without copying its bytes.
+
+        A finished file ``name`` of this staging is replaced by it; when the answer is None it stays as it is.
 
         Returns:
             The entry for the new manifest (``name``, ``stored_in`` where the store refers, ``transferred`` False),
@@ -168,7 +173,12 @@ class Store(Protocol):
         ...
 
     def checksum(self, export: StoredExport, name: str) -> str | None:
-        """The SHA-256 or composite checksum that the *server* keeps of the object, where it keeps one."""
+        """What the *server* keeps of the object, as ``algorithm:value``, to compare with the entry's ``checksum``.
+
+        Returns:
+            Its checksum of the whole object, or else its ETag; None where a store keeps neither, and for a member of
+            an OVA, which has none of its own.
+        """
         ...
 
     def delete(self, export: StoredExport) -> int:
