@@ -23,6 +23,7 @@ LARGEST: Final = 16 * 1024 * 1024
 """A manifest larger than this (bytes) is refused before it is read: no VM needs it."""
 
 _EXPORT_ID: Final = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{4}")
+_VM_FOLDER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*\.[0-9a-f]{8}")
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]+")
 _RESERVED: Final = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
 
@@ -213,3 +214,8 @@ def vm_folder(vm: VmRef) -> str:
     """The name of a VM's folder in a store: its slug and the first eight hex digits of its instance uuid."""
     digits = "".join(re.findall(r"[0-9a-f]", vm.instance_uuid.lower()))[:8]
     return f"{slug(vm.name)}.{digits.ljust(8, '0')}"
+
+
+def is_vm_folder(text: str) -> bool:
+    """Tell whether a folder's name has the form that :func:`vm_folder` gives."""
+    return _VM_FOLDER.fullmatch(text) is not None
