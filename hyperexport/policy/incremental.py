@@ -1,0 +1,350 @@
+"""Which disks to transfer, and why: the plan of an export.
+
+A disk is reused from the base export only on proof that it did not change since; whatever is doubtful is transferred,
+with the doubt as the reason. This module never asks the server: :func:`questions` says what is worth asking change
+tracking, the caller asks, and :func:`plan_export` decides on the answers. It must never know of sockets or stores.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+
+from pydantic import Field
+
+from hyperexport.errors import NothingToExport
+from hyperexport.manifest import ExportKind, ExportManifest, FileEntry, SkippedDisk, slug
+from hyperexport.units import format_bytes, format_duration
+from hyperexport.vm import DiskInfo, Value, VmRef
+
+
+class Decision(StrEnum):
+    """What becomes of one disk."""
+
+    TRANSFER = "transfer"
+    REUSE = "unchanged"
+    UNDECIDED = "undecided"
+    """Only in a dry run of a running VM: whether the disk changed can be told only from a snapshot."""
+    SKIP = "skipped"
+
+
+class ChangeEvidence(Value):
+    """What change tracking answered for one disk, about the time since the base's change id."""
+
+    changed_bytes: int | None = Field(default=None, ge=0, description="0 proves the disk unchanged; None: not known.")
+    areas: int | None = Field(default=None, ge=0, description="How many areas changed, where that was counted.")
+    problem: str | None = Field(default=None, description="Why it cannot be told, in words.")
+
+
+class DiskPlan(Value):
+    """What becomes of one disk, and why."""
+
+    key: int
+    label: str
+    file_name: str = Field(description="Its name in the export; empty for a disk that is skipped.")
+    capacity: int = Field(description="Bytes that the guest sees.")
+    decision: Decision
+    reason: str = Field(description="In words, for an administrator.")
+    base_entry: FileEntry | None = Field(default=None, description="The same disk in the base export.")
+    expected_bytes: int = Field(description="What its stream is expected to take, in bytes; 0 if skipped.")
+    changed_bytes: int | None = Field(default=None, description="Bytes that changed on the disk since the base.")
+
+
+class ExportPlan(Value):
+    """What an export will do; a dry run shows it, a real run does it."""
+
+    vm: VmRef
+    kind: ExportKind
+    reason: str = Field(description="Why it is full, or what it builds on, in words.")
+    base: str | None = Field(default=None, description="The id of the export that an incremental one builds on.")
+    last_full: str | None = Field(default=None, description="The newest full export of the chain; None when full.")
+    disks: tuple[DiskPlan, ...]
+
+    @property
+    def to_transfer(self) -> tuple[DiskPlan, ...]:
+        """The disks whose bytes are read from vSphere."""
+        return tuple(disk for disk in self.disks if disk.decision is Decision.TRANSFER)
+
+    @property
+    def to_reuse(self) -> tuple[DiskPlan, ...]:
+        """The disks that the base export already has."""
+        return tuple(disk for disk in self.disks if disk.decision is Decision.REUSE)
+
+    @property
+    def undecided(self) -> tuple[DiskPlan, ...]:
+        """The disks of which only the real run can tell."""
+        return tuple(disk for disk in self.disks if disk.decision is Decision.UNDECIDED)
+
+    @property
+    def skipped(self) -> tuple[SkippedDisk, ...]:
+        """The disks that cannot be exported, for the manifest and the result."""
+        return tuple(
+            SkippedDisk(key=disk.key, label=disk.label, reason=disk.reason)
+            for disk in self.disks
+            if disk.decision is Decision.SKIP
+        )
+
+    @property
+    def transfer_bytes(self) -> int:
+        """How much is expected to be read from vSphere at the most, in bytes: undecided disks count in full."""
+        return sum(disk.expected_bytes for disk in (*self.to_transfer, *self.undecided))
+
+    @property
+    def saved_bytes(self) -> int:
+        """How much does not have to be read, in bytes."""
+        return sum(disk.expected_bytes for disk in self.to_reuse)
+
+    @property
+    def saved_percent(self) -> float:
+        """The saving as per cent of what a full export would read."""
+        whole = self.transfer_bytes + self.saved_bytes
+        return 100 * self.saved_bytes / whole if whole else 0.0
+
+    def transferring(self, key: int, reason: str) -> "ExportPlan":
+        """The plan with one more disk transferred, such as one whose bytes the store turned out not to have."""
+        change = {"decision": Decision.TRANSFER, "reason": reason}
+        disks = (disk.model_copy(update=change) if disk.key == key else disk for disk in self.disks)
+        return _settle(self.model_copy(update={"disks": tuple(disks)}))
+
+
+def full_reason(
+    disks: Sequence[DiskInfo],
+    *,
+    base: ExportManifest | None,
+    wanted: bool,
+    force_full: bool,
+    full_after: timedelta,
+    now: datetime,
+    base_problem: str | None = None,
+) -> str | None:
+    """Say why every disk has to be transferred.
+
+    Args:
+        disks: The VM's disks, as they are or as the snapshot froze them.
+        base: The newest complete export of the VM in the store.
+        wanted: Whether an incremental export was asked for.
+        force_full: Whether a full one was asked for all the same.
+        full_after: The age of the last full export at which the next one is full.
+        now: The time of this run.
+        base_problem: Why the base cannot be built on, such as a file that is missing.
+
+    Returns:
+        The reason in words, or None when an incremental export is possible.
+    """
+    if not wanted:
+        return "--incremental was not asked for"
+    if force_full:
+        return "--force-full was given"
+    if base_problem:
+        return f"the base export is damaged: {base_problem}"
+    if base is None:
+        return "this is the first export of the VM in this store"
+    if base.format == "ova":
+        return "the base export is an OVA, which keeps its disks to itself"
+    return _layout_change(disks, base) or _too_old(base.last_full, full_after, now)
+
+
+def _layout_change(disks: Sequence[DiskInfo], base: ExportManifest) -> str | None:
+    """Disks added, removed, replaced or resized since the base."""
+    now = {disk.key: disk for disk in disks if disk.unexportable is None}
+    before = {entry.disk_key: entry for entry in base.disks}
+    changes = [f"disk added: {disk.label}" for key, disk in now.items() if key not in before]
+    changes += [f"disk removed: {entry.disk_label or entry.name}" for key, entry in before.items() if key not in now]
+    for disk in now.values():
+        entry = before.get(disk.key)
+        if entry is None:
+            continue
+        if entry.capacity != disk.capacity:
+            changes.append(
+                f"disk resized: {disk.label} from {format_bytes(entry.capacity or 0)} to {format_bytes(disk.capacity)}"
+            )
+        elif disk.backing_uuid and entry.backing_uuid and disk.backing_uuid != entry.backing_uuid:
+            changes.append(f"disk replaced: {disk.label}")
+    return "; ".join(changes) or None
+
+
+def _too_old(last_full: str, full_after: timedelta, now: datetime) -> str | None:
+    """The last full export's age; a date as far in the future is as doubtful as one in the past."""
+    made = datetime.strptime(last_full.partition("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    age = abs(now - made)
+    if age < full_after:
+        return None
+    place = "old" if now >= made else "in the future"
+    return f"the last full export is {_rough(age)} {place}, and --full-after is {format_duration(full_after)}"
+
+
+def _rough(age: timedelta) -> str:
+    """A duration as people say it: whole days, or below two days whole hours, or below two hours whole minutes."""
+    steps = (timedelta(days=1), timedelta(hours=1), timedelta(minutes=1))
+    step = next((step for step in steps if age >= 2 * step), timedelta(seconds=1))
+    count, letter = age // step, {86400: "d", 3600: "h", 60: "m", 1: "s"}[int(step.total_seconds())]
+    return f"{count}{letter}"
+
+
+def questions(disks: Sequence[DiskInfo], base: ExportManifest) -> dict[int, str]:
+    """Choose what to ask change tracking.
+
+    Returns:
+        The key of each disk of which a proof is possible, and the base's change id to ask about.
+    """
+    entries = {entry.disk_key: entry for entry in base.disks}
+    asked: dict[int, str] = {}
+    for disk in disks:
+        entry = entries.get(disk.key)
+        if disk.unexportable is None and entry and entry.change_id and _no_proof_possible(disk, entry) is None:
+            asked[disk.key] = entry.change_id
+    return asked
+
+
+def _no_proof_possible(disk: DiskInfo, entry: FileEntry | None) -> str | None:
+    """Why change tracking could not prove this disk unchanged, whatever it answered; None where it could."""
+    if entry is None:
+        return "the base export does not have this disk"
+    doubts = (
+        (not (disk.backing_uuid and entry.backing_uuid), "the server gives the disk no identity to recognise it by"),
+        (disk.backing_uuid != entry.backing_uuid, "it is another disk than in the base export"),
+        (disk.capacity != entry.capacity, "it was resized since the base export"),
+        (not disk.change_id, "change tracking is off on this disk"),
+        (not entry.change_id, "change tracking was off on this disk at the base export"),
+    )
+    doubt = next((words for applies, words in doubts if applies), None)
+    return doubt or _other_series(disk.change_id or "", entry.change_id or "")
+
+
+def _other_series(now: str, before: str) -> str | None:
+    """Whether two change ids can be compared.
+
+    vSphere gives ``<uuid>/<sequence>``. A new uuid means that tracking began anew and the old map is void; a sequence
+    that went back means that the VM was reverted to a snapshot. Beyond that a change id is opaque.
+    """
+    series, _, count = now.rpartition("/")
+    series_before, _, count_before = before.rpartition("/")
+    if not series or series != series_before:
+        return "change tracking began anew since the base export (its id is of another series)"
+    if count.isdecimal() and count_before.isdecimal() and int(count) < int(count_before):
+        return "change tracking went back since the base export, as after reverting to a snapshot"
+    return None
+
+
+def plan_export(
+    vm: VmRef,
+    disks: Sequence[DiskInfo],
+    *,
+    base: ExportManifest | None,
+    full: str | None,
+    evidence: Mapping[int, ChangeEvidence],
+    undecided: bool = False,
+) -> ExportPlan:
+    """Decide what becomes of every disk.
+
+    An incremental export in which nothing can be reused is a full one, so that ``--full-after`` counts from it.
+
+    Args:
+        vm: The VM.
+        disks: Its disks, as they are or as the snapshot froze them, in the VM's order.
+        base: The export that may be built on; None where there is none or it is damaged.
+        full: Why every disk is transferred (:func:`full_reason`); None for an incremental export.
+        evidence: What change tracking answered to :func:`questions`, by disk key.
+        undecided: This is a dry run of a running VM: nothing could be asked, for want of a snapshot.
+
+    Raises:
+        NothingToExport: Not one disk can be exported.
+    """
+    exportable = [disk.key for disk in disks if disk.unexportable is None]
+    if not exportable:
+        why = "; ".join(f"{disk.label}: {disk.unexportable}" for disk in disks) or "it has no disks"
+        raise NothingToExport(f"no disk of {vm.name} can be exported: {why}")
+    names = {key: f"{slug(vm.name)}-disk-{position}.vmdk" for position, key in enumerate(exportable)}
+    entries = {entry.disk_key: entry for entry in base.disks} if base else {}
+    plans: list[DiskPlan] = []
+    for disk in disks:
+        entry, answer = entries.get(disk.key), evidence.get(disk.key)
+        if disk.unexportable is not None:
+            plans.append(_skip(disk, disk.unexportable))
+            continue
+        verdict = (Decision.TRANSFER, full) if full else _decide(disk, entry, answer, undecided=undecided)
+        plans.append(_export(disk, entry, answer, name=names[disk.key], verdict=verdict))
+    if full or base is None:
+        reason = full or "there is no export to build on"
+        return ExportPlan(vm=vm, kind=ExportKind.FULL, reason=reason, disks=tuple(plans))
+    return _settle(
+        ExportPlan(
+            vm=vm,
+            kind=ExportKind.INCREMENTAL,
+            reason="",
+            base=base.export_id,
+            last_full=base.last_full,
+            disks=tuple(plans),
+        )
+    )
+
+
+def _decide(
+    disk: DiskInfo, entry: FileEntry | None, evidence: ChangeEvidence | None, *, undecided: bool
+) -> tuple[Decision, str]:
+    """Decide on one exportable disk of an incremental export. There is one way to REUSE, and it needs a proof."""
+    doubt = _no_proof_possible(disk, entry)
+    if doubt:
+        return Decision.TRANSFER, doubt
+    if undecided:
+        return Decision.UNDECIDED, "whether it changed can be told only from a snapshot, which a dry run does not make"
+    if evidence is None or evidence.problem or evidence.changed_bytes is None:
+        why = evidence.problem if evidence and evidence.problem else "it gave no answer"
+        return Decision.TRANSFER, f"change tracking cannot tell what changed: {why}"
+    if evidence.changed_bytes:
+        return Decision.TRANSFER, _changed(evidence.changed_bytes, evidence.areas)
+    return Decision.REUSE, "change tracking proves that nothing changed since the base export"
+
+
+def _changed(count: int, areas: int | None) -> str:
+    if areas is None:
+        return f"{format_bytes(count)} changed"
+    return f"{format_bytes(count)} changed in {areas} area{'' if areas == 1 else 's'}"
+
+
+def _skip(disk: DiskInfo, reason: str) -> DiskPlan:
+    return DiskPlan(
+        key=disk.key,
+        label=disk.label,
+        file_name="",
+        capacity=disk.capacity,
+        decision=Decision.SKIP,
+        reason=reason,
+        expected_bytes=0,
+    )
+
+
+def _export(
+    disk: DiskInfo,
+    entry: FileEntry | None,
+    answer: ChangeEvidence | None,
+    *,
+    name: str,
+    verdict: tuple[Decision, str],
+) -> DiskPlan:
+    same = entry if entry and entry.capacity == disk.capacity and entry.backing_uuid == disk.backing_uuid else None
+    stream = same.size if same else disk.capacity if disk.used is None else disk.used
+    return DiskPlan(
+        key=disk.key,
+        label=disk.label,
+        file_name=name,
+        capacity=disk.capacity,
+        decision=verdict[0],
+        reason=verdict[1],
+        base_entry=same,
+        expected_bytes=stream,
+        changed_bytes=answer.changed_bytes if answer else None,
+    )
+
+
+def _settle(plan: ExportPlan) -> ExportPlan:
+    """Give the plan the kind and the reason that follow from its disks."""
+    if plan.kind is ExportKind.FULL:
+        return plan
+    if not plan.to_reuse and not plan.undecided:
+        why = "every disk changed since the last export, or could not be proved unchanged"
+        return plan.model_copy(update={"kind": ExportKind.FULL, "reason": why, "base": None, "last_full": None})
+    total = len(plan.to_transfer) + len(plan.to_reuse) + len(plan.undecided)
+    counts = [f"{len(plan.to_reuse)} of {total} disks unchanged"]
+    if plan.undecided:
+        counts = [f"{len(plan.undecided)} of {total} disks to be decided from a snapshot"]
+    return plan.model_copy(update={"reason": f"builds on {plan.base}: {', '.join(counts)}"})
