@@ -1,0 +1,146 @@
+"""What goes wrong on the way to vSphere and back, put into the product's own words.
+
+The only place that knows which fault of the API, or which failure of the wire, is which of our errors. The fault itself
+stays the error's ``__cause__``, so that a neighbour in this room can ask for it with :func:`is_caused_by`.
+"""
+
+import ssl
+from http.client import HTTPException
+from typing import Any, Final
+from xml.parsers.expat import ExpatError
+
+from pyVmomi import vim, vmodl
+
+from hyperexport.errors import (
+    CertificateUntrusted,
+    HyperExportError,
+    LoginRefused,
+    NotVSphere,
+    PermissionMissing,
+    ServerBusy,
+    ServerFault,
+    ServerUnreachable,
+    SessionLost,
+)
+from hyperexport.vsphere.endpoint import VSphereEndpoint
+from hyperexport.vsphere.tls import presented_thumbprint, show_thumbprint
+
+FAILURES: Final[tuple[type[Exception], ...]] = (vmodl.MethodFault, OSError, HTTPException, ExpatError)
+"""What a call through pyVmomi can raise when the server or the way to it is at fault."""
+
+GONE: Final[tuple[type[Exception], ...]] = (vmodl.fault.ManagedObjectNotFound,)
+UNKNOWN_METHOD: Final[tuple[type[Exception], ...]] = (
+    vmodl.fault.MethodNotFound,
+    vmodl.fault.NotSupported,
+    vmodl.fault.NotImplemented,
+)
+
+_PASSING: Final[tuple[type[Exception], ...]] = (
+    vim.fault.TaskInProgress,
+    vim.fault.ResourceInUse,
+    vim.fault.ConcurrentAccess,
+    vim.fault.FileLocked,
+    vim.fault.Timedout,
+    vmodl.fault.HostCommunication,
+)
+
+
+def is_caused_by(error: BaseException, kinds: tuple[type[Exception], ...]) -> bool:
+    """Tell whether an error of ours stands for one of these faults of the API."""
+    return isinstance(error.__cause__, kinds)
+
+
+def words(fault: Any) -> str:
+    """A fault's class and whatever message it carries, on one line."""
+    name = type(fault).__name__.rpartition(".")[2]
+    details = [getattr(fault, "msg", None)]
+    details += [getattr(part, "message", None) for part in getattr(fault, "faultMessage", None) or ()]
+    text = "; ".join(dict.fromkeys(" ".join(detail.split()).rstrip(".") for detail in details if detail))
+    return f"{name} ({text})" if text else name
+
+
+def translate(error: Exception, *, doing: str, endpoint: VSphereEndpoint) -> HyperExportError:
+    """Say what failed as one of our errors.
+
+    Args:
+        error: One of :data:`FAILURES`, or a task's ``info.error``.
+        doing: What was being done, on what, as a phrase such as "making a snapshot of db01".
+        endpoint: The server that it was said to.
+    """
+    if isinstance(error, vmodl.MethodFault):
+        return _translate_fault(error, doing=doing, endpoint=endpoint)
+    return _translate_wire(error, doing=doing, endpoint=endpoint)
+
+
+def _translate_fault(fault: Any, *, doing: str, endpoint: VSphereEndpoint) -> HyperExportError:
+    failed = f"{doing} failed on {endpoint.address}: {words(fault)}"
+    if isinstance(fault, vim.fault.InvalidLogin):
+        return LoginRefused(
+            f"{endpoint.address} refuses the login of {endpoint.username}: {words(fault)}",
+            fix="Check the user name (with its domain, such as name@vsphere.local) and the password",
+        )
+    if isinstance(fault, vim.fault.NotAuthenticated):  # is a NoPermission, so it is asked first
+        return SessionLost(failed)
+    if isinstance(fault, vim.fault.NoPermission):
+        return _permission_missing(fault, doing=doing, endpoint=endpoint)
+    if isinstance(fault, _PASSING):
+        return ServerBusy(failed, fix="Wait for the other task to end, and run it again")
+    return ServerFault(failed)
+
+
+def _permission_missing(fault: Any, *, doing: str, endpoint: VSphereEndpoint) -> PermissionMissing:
+    # vSphere API: since 7.0.3.2 a NoPermission may list several objects in missingPrivileges.
+    several = [
+        (entry.entity, list(entry.privilegeIds or ())) for entry in getattr(fault, "missingPrivileges", None) or ()
+    ]
+    missing = several or [(fault.object, [fault.privilegeId])]
+    listed = ", ".join(
+        f"{' and '.join(filter(None, privileges)) or 'a privilege'} on {_name_of(entity)}"
+        for entity, privileges in missing
+    )
+    return PermissionMissing(
+        f"{doing} was not allowed on {endpoint.address}: {endpoint.username} lacks {listed}",
+        fix="Have a role with this privilege given to the user there",
+    )
+
+
+def _name_of(entity: Any) -> str:
+    if entity is None:
+        return "the object"
+    try:
+        name = entity.name
+    except (AttributeError, *FAILURES):
+        name = None
+    kind = type(entity).__name__.rpartition(".")[2]
+    return f"{kind} {name} ({entity._GetMoId()})" if name else f"{kind} {entity._GetMoId()}"
+
+
+def _translate_wire(error: Exception, *, doing: str, endpoint: VSphereEndpoint) -> HyperExportError:
+    address = endpoint.address
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return untrusted(error, endpoint)
+    if isinstance(error, ssl.SSLError) and "WRONG_VERSION_NUMBER" in str(error):
+        return NotVSphere(f"{address} does not speak TLS", fix="Check the port")
+    if isinstance(error, HTTPException) and str(error).startswith("503"):
+        # vSphere: "Out of HTTP sessions" and a service that is still starting answer so.
+        return ServerBusy(f"{doing} failed: {address} answers {error}", fix="Run it again in a few minutes")
+    if isinstance(error, HTTPException) and str(error)[:1] == "4":
+        return NotVSphere(f"{doing} failed: {address} answers {error}", fix="Check the address and its path")
+    if isinstance(error, ExpatError):
+        return NotVSphere(f"{doing} failed: what {address} answered is not SOAP", fix="Check the address")
+    reason = "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
+    return ServerUnreachable(
+        f"{doing} failed: {address} cannot be reached: {reason}",
+        fix="Check the address, the network and that the server runs",
+    )
+
+
+def untrusted(error: ssl.SSLCertVerificationError, endpoint: VSphereEndpoint) -> CertificateUntrusted:
+    """Say whose certificate is not trusted, why, what it is, and what to do about it."""
+    shown = presented_thumbprint(endpoint.host, endpoint.port, timeout=min(endpoint.timeout, 10))
+    presented = f"; the certificate that it shows has the SHA-256 thumbprint {show_thumbprint(shown)}" if shown else ""
+    return CertificateUntrusted(
+        f"the certificate of {endpoint.address} is not trusted: {getattr(error, 'verify_message', '') or error.args[-1]}{presented}",
+        fix="Give the CA that signed it (GOVC_TLS_CA_CERTS or HYPEREXPORT_VSPHERE_CA_FILE), or compare the thumbprint "
+        "with the server's own console and pin it (HYPEREXPORT_VSPHERE_THUMBPRINT)",
+    )

@@ -1,0 +1,225 @@
+"""A login to a vSphere server that lasts as long as it is needed and no longer.
+
+Verified TLS, timeouts on everything, a re-login when the server has forgotten us, a keep-alive thread, and a logout on
+every way out: a session that leaks counts against the server's limit. Every request passes through
+:meth:`Session.call`, so that only errors of our own family leave this room. Knows requests, not what they are about.
+"""
+
+import logging
+import ssl
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from pyVmomi import vim
+from pyVmomi.SoapAdapter import SoapStubAdapter
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+
+from hyperexport.errors import HyperExportError, ServerBusy, ServerUnreachable, SessionLost, UsageError
+from hyperexport.stop import StopSignal
+from hyperexport.vsphere.endpoint import VSphereEndpoint
+from hyperexport.vsphere.faults import FAILURES, translate
+from hyperexport.vsphere.handshake import newest_common_version
+
+logger = logging.getLogger(__name__)
+
+KEEP_ALIVE: Final = 600.0
+"""Seconds between signs of life: vCenter ends a session that was idle for 30 minutes (VMware KB 1031039)."""
+
+_LOGOUT_TIMEOUT: Final = 10.0
+_IDLE_CONNECTION: Final = 20  # seconds; servers close idle connections, and the next request on one would fail
+_LOGINS_PER_CALL: Final = 3  # other threads' answers to the dead session may overwrite the new cookie once
+
+
+@contextmanager
+def connect(
+    endpoint: VSphereEndpoint, *, stop: StopSignal | None = None, keep_alive: float = KEEP_ALIVE
+) -> Generator["Session"]:
+    """Log in, and out again whatever happens in the block.
+
+    Args:
+        endpoint: The server, the user, and what the certificate has to prove.
+        stop: When it is raised, reads that failed are not repeated.
+        keep_alive: Seconds between signs of life.
+
+    Raises:
+        ServerUnreachable, NotVSphere, CertificateUntrusted, LoginRefused, ServerBusy: As they say.
+    """
+    session = Session(endpoint, stop=stop or StopSignal(), keep_alive=keep_alive)
+    try:
+        session.open()
+        yield session
+    finally:
+        session.close()
+
+
+class Session:
+    """An open login. Safe to share between threads."""
+
+    content: Any
+    """vSphere's ServiceContent: the managers and the root folder."""
+
+    def __init__(self, endpoint: VSphereEndpoint, *, stop: StopSignal, keep_alive: float) -> None:
+        self.endpoint = endpoint
+        self.user = endpoint.username
+        self._stop = stop
+        self._keep_alive = keep_alive
+        self._stub: Any = None
+        self._lock = threading.Lock()
+        self._generation = 0
+        self._logged_in = False
+        self._closed = threading.Event()
+
+    @property
+    def address(self) -> str:
+        """The server's address, as people name it."""
+        return self.endpoint.address
+
+    @property
+    def instance_uuid(self) -> str | None:
+        """The server's own identity; None on a server that has none."""
+        return self.content.about.instanceUuid
+
+    @property
+    def api_version(self) -> str:
+        """The version of the server's API, such as 8.0.3.0."""
+        return self.content.about.apiVersion
+
+    @property
+    def is_vcenter(self) -> bool:
+        """Whether this is a vCenter and not a host of its own."""
+        return self.content.about.apiType == "VirtualCenter"
+
+    def reference(self, kind: Any, moref: str) -> Any:
+        """The object with this id, to call methods on; nothing is asked of the server."""
+        return kind(moref, self._stub)
+
+    def open(self) -> None:
+        """Connect and log in; :func:`connect` calls it."""
+        context = self._ssl_context()
+        version = newest_common_version(self.endpoint, context)
+        self._stub = SoapStubAdapter(
+            host=self.endpoint.host,
+            port=self.endpoint.port,
+            path=self.endpoint.path,
+            version=version,
+            sslContext=context,
+            httpConnectionTimeout=self.endpoint.timeout,
+            connectionPoolTimeout=_IDLE_CONNECTION,
+        )
+        instance = vim.ServiceInstance("ServiceInstance", self._stub)
+        self.content = self._once(instance.RetrieveContent, doing="connecting")
+        with self._lock:
+            self._log_in()
+        logger.info("logged in to %s as %s (API %s)", self.address, self.user, self.api_version)
+        threading.Thread(target=self._stay_alive, name="vsphere-keep-alive", daemon=True).start()
+
+    def close(self) -> None:
+        """Log out, in bounded time; failures are logged, since nothing more can be done about them."""
+        self._closed.set()
+        with self._lock:
+            logged_in, self._logged_in = self._logged_in, False
+        if not logged_in:
+            return
+        self._stub.schemeArgs["timeout"] = min(self.endpoint.timeout, _LOGOUT_TIMEOUT)
+        self._stub.DropConnections()
+        try:
+            self.content.sessionManager.Logout()
+        except FAILURES as error:
+            logger.warning("could not log out of %s: %s", self.address, error)
+        finally:
+            self._stub.DropConnections()
+
+    def call(self, method: Callable[..., Any], *args: Any, doing: str, **kwargs: Any) -> Any:
+        """Call a method of the API once; log in again, and repeat it, if the server has forgotten the session.
+
+        Repeating is safe then, whatever the method does: a call that is refused as not authenticated did nothing.
+
+        Args:
+            method: The bound method of a managed object.
+            args: Its arguments.
+            doing: What it is for and on what, as a phrase for error messages: "making a snapshot of db01".
+            kwargs: Its keyword arguments.
+
+        Raises:
+            HyperExportError: The class says what failed; the API's fault, where there was one, is its cause.
+        """
+        for _ in range(_LOGINS_PER_CALL):
+            generation = self._generation
+            try:
+                return method(*args, **kwargs)
+            except vim.fault.NotAuthenticated as error:
+                if self._closed.is_set():
+                    raise self.error(error, doing=doing) from error
+                self._log_in_again(generation, doing)
+            except FAILURES as error:
+                raise self.error(error, doing=doing) from error
+        raise SessionLost(f"{doing} failed: {self.address} forgets the session of {self.user} again and again")
+
+    def read(self, method: Callable[..., Any], *args: Any, doing: str, **kwargs: Any) -> Any:
+        """The same for a method that may be repeated: a passing failure is tried again, four times in all."""
+        for attempt in Retrying(
+            retry=retry_if_exception_type((ServerUnreachable, ServerBusy)),
+            stop=self._enough,
+            wait=wait_exponential_jitter(initial=0.5, max=8),
+            sleep=self._stop.wait,
+            reraise=True,
+        ):
+            with attempt:
+                return self.call(method, *args, doing=doing, **kwargs)
+        raise AssertionError("tenacity ends with a result or an exception")
+
+    def error(self, error: Exception, *, doing: str) -> HyperExportError:
+        """Put a failure (of a call, or a task's ``info.error``) into our own words."""
+        return translate(error, doing=doing, endpoint=self.endpoint)
+
+    def _enough(self, state: Any) -> bool:
+        return self._stop.is_set() or stop_after_attempt(4)(state)
+
+    def _once(self, method: Callable[..., Any], *args: Any, doing: str) -> Any:
+        try:
+            return method(*args)
+        except FAILURES as error:
+            raise self.error(error, doing=doing) from error
+
+    def _ssl_context(self) -> ssl.SSLContext:
+        if self.endpoint.trust.insecure:
+            logger.warning(
+                "the certificate of %s is NOT verified: anybody in between can read the password", self.address
+            )
+        try:
+            return self.endpoint.trust.ssl_context()
+        except OSError as error:
+            raise UsageError(
+                f"the CA certificates for {self.address} cannot be read: {error}",
+                fix="Check GOVC_TLS_CA_CERTS or HYPEREXPORT_VSPHERE_CA_FILE",
+            ) from error
+
+    def _log_in(self) -> None:
+        self._stub.cookie = ""  # a dead session's cookie would be answered, not replaced
+        password = self.endpoint.password.get_secret_value()
+        session = self._once(self.content.sessionManager.Login, self.endpoint.username, password, doing="logging in")
+        self.user = session.userName
+        self._logged_in = True
+        self._generation += 1
+
+    def _log_in_again(self, generation: int, doing: str) -> None:
+        with self._lock:
+            if generation != self._generation:
+                return  # another thread was faster
+            logger.warning("%s has forgotten the session of %s; logging in again", self.address, self.user)
+            try:
+                self._log_in()
+            except ServerUnreachable:
+                raise
+            except HyperExportError as error:
+                raise SessionLost(f"{doing} failed: the session ended, and {error.what}", fix=error.fix) from error
+
+    def _stay_alive(self) -> None:
+        instance = vim.ServiceInstance("ServiceInstance", self._stub)
+        while not self._closed.wait(self._keep_alive):
+            try:
+                self.call(instance.CurrentTime, doing="keeping the session alive")
+            except HyperExportError as error:
+                logger.warning("%s", error)

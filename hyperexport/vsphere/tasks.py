@@ -1,0 +1,64 @@
+"""Waiting for the server's tasks, however long they take, and saying how far they are."""
+
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from hyperexport.errors import ServerBusy, ServerFault
+from hyperexport.stop import StopSignal
+from hyperexport.vsphere.collector import watch
+from hyperexport.vsphere.faults import GONE, is_caused_by
+from hyperexport.vsphere.session import Session
+
+_PATHS: Final = ("info.state", "info.progress", "info.error", "info.result")
+
+
+class TaskVanished(ServerFault):
+    """The server has dropped the finished task before its end could be read; look at what it was to change."""
+
+
+def wait_task(
+    session: Session,
+    task: Any,
+    *,
+    doing: str,
+    on_progress: Callable[[int], None] | None = None,
+    stop: StopSignal | None = None,
+    patience: float | None = None,
+) -> Any:
+    """Wait for a task to end, and return its result.
+
+    Args:
+        session: The login.
+        task: The server's task.
+        doing: What it does, for error messages: "making a snapshot of db01".
+        on_progress: Called with the percentage whenever the server tells one.
+        stop: Waiting (not the task) ends when it is raised.
+        patience: Seconds after which waiting ends; None waits as long as the task takes (a removal may take hours).
+
+    Raises:
+        HyperExportError: The task failed; the class says how.
+        TaskVanished: How it ended cannot be known.
+        ServerBusy: ``patience`` ran out.
+        Interrupted: ``stop`` was raised.
+    """
+    deadline = None if patience is None else time.monotonic() + patience
+    shown: int | None = None
+    try:
+        for values in watch(session, task, _PATHS, doing=doing, stop=stop):
+            progress = values.get("info.progress")
+            if on_progress and progress is not None and progress != shown:
+                on_progress(progress)
+                shown = progress
+            state = values.get("info.state")
+            if state == "success":
+                return values.get("info.result")
+            if state == "error":
+                fault = values["info.error"]
+                raise session.error(fault, doing=doing) from fault
+            if deadline is not None and time.monotonic() > deadline:
+                raise ServerBusy(f"{doing} has not ended on {session.address} after {patience:.0f} s")
+    except ServerFault as error:
+        if is_caused_by(error, GONE) and error.__cause__.obj == task:
+            raise TaskVanished(f"{doing}: {session.address} no longer knows how it ended") from error
+        raise
