@@ -1,0 +1,119 @@
+"""A file that is written once, from its beginning to its end, past the page cache where the filesystem lets us.
+
+Direct writes take less of the processor and leave the machine's page cache to those who need it. They want aligned
+memory and lengths, so the bytes are gathered in one aligned block; the tail is written plainly.
+"""
+
+import errno
+import fcntl
+import mmap
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from hyperexport.store.base import Stored
+from hyperexport.store.filesystem import translated
+from hyperexport.units import MIB
+
+BLOCK: Final = 2 * MIB
+"""Bytes written at once; a multiple of every device's sector and of the page that memory is aligned to."""
+
+_DIRECT: Final[int] = getattr(os, "O_DIRECT", 0)  # not there on macOS
+_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class FileSink:
+    """Writes a new file; see :class:`hyperexport.store.base.Sink`.
+
+    Args:
+        path: Must not exist.
+
+    Raises:
+        DiskFull: From here, ``write`` and ``finish``.
+        StoreUnusable: From here, ``write`` and ``finish``.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with translated("write", path):
+            self._fd, self._direct = _create(path)
+            self._identity = os.fstat(self._fd)
+        self._memory = mmap.mmap(-1, BLOCK)  # anonymous memory begins on a page
+        self._block = memoryview(self._memory)
+        self._filled = 0
+        self._size = 0
+
+    def write(self, data: memoryview) -> None:
+        """Take bytes; the buffer is the caller's again when this returns."""
+        while data:
+            room = min(len(data), BLOCK - self._filled)
+            self._block[self._filled : self._filled + room] = data[:room]
+            self._filled += room
+            data = data[room:]
+            if self._filled == BLOCK:
+                self._flush()
+
+    def finish(self) -> Stored:
+        """Write the rest and wait until the device has it all."""
+        with translated("write", self._path):
+            if self._filled:
+                self._plainly()
+                self._flush()
+            os.fsync(self._fd)
+            if not self._direct:
+                with suppress(OSError):
+                    os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            self._close()
+        return Stored(size=self._size)
+
+    def abort(self) -> None:
+        """Remove the file, if it is still this one that bears the name."""
+        with suppress(OSError):
+            if os.path.samestat(self._identity, os.lstat(self._path)):
+                self._path.unlink()
+        with suppress(OSError):
+            self._close()
+
+    def _flush(self) -> None:
+        rest = self._block[: self._filled]
+        with translated("write", self._path):
+            while rest:
+                rest = rest[self._put(rest) :]
+        self._size += self._filled
+        self._filled = 0
+
+    def _put(self, data: memoryview) -> int:
+        try:
+            return os.write(self._fd, data)
+        except OSError as error:
+            # Some filesystems take the flag and refuse the writes.
+            if error.errno != errno.EINVAL or not self._direct:
+                raise
+            self._plainly()
+            return os.write(self._fd, data)
+
+    def _plainly(self) -> None:
+        if self._direct:
+            fcntl.fcntl(self._fd, fcntl.F_SETFL, fcntl.fcntl(self._fd, fcntl.F_GETFL) & ~_DIRECT)
+            self._direct = False
+
+    def _close(self) -> None:
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            os.close(fd)
+            self._block.release()
+            self._memory.close()
+
+
+def _create(path: Path) -> tuple[int, bool]:
+    if _DIRECT:
+        try:
+            return os.open(path, _FLAGS | _DIRECT, 0o644), True
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            # Linux makes the file before it finds that its filesystem has no direct writes.
+            with suppress(FileNotFoundError):
+                path.unlink()
+    return os.open(path, _FLAGS, 0o644), False

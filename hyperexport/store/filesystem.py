@@ -1,0 +1,149 @@
+"""The few things that a store asks of a filesystem, done so that they last and with errors that people understand.
+
+What is written is synced, names are checked before they become paths, and no symbolic link is ever followed. This
+module knows nothing of exports.
+"""
+
+import errno
+import os
+import shutil
+import stat
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from hyperexport.errors import DiskFull, HyperExportError, StoreUnusable
+
+_FULL: Final = {errno.ENOSPC, errno.EDQUOT}
+_FORBIDDEN: Final = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+@contextmanager
+def translated(doing: str, path: Path, *, missing: type[HyperExportError] = StoreUnusable) -> Generator[None]:
+    """Turn whatever the system says about ``path`` in the block into an error of ours.
+
+    Args:
+        doing: What is tried, to stand before the path: ``write``.
+        path: On what.
+        missing: What to raise when the path is not there.
+
+    Raises:
+        DiskFull: No space or quota is left.
+        StoreUnusable: Anything else.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise _ours(error, doing, path, missing) from error
+
+
+def _ours(error: OSError, doing: str, path: Path, missing: type[HyperExportError]) -> HyperExportError:
+    failed = f"cannot {doing} {path}: {error.strerror or error}"
+    if error.errno in _FULL:
+        return DiskFull(failed, fix="Free some space (--cleanup does), or choose another --output")
+    if error.errno in _FORBIDDEN:
+        return StoreUnusable(failed, fix="Let this user write there, or choose another --output")
+    if error.errno == errno.EIO:
+        return StoreUnusable(failed, fix="Look into the system's log: the disk or the file server is failing")
+    return missing(failed) if error.errno == errno.ENOENT else StoreUnusable(failed)
+
+
+def checked_name(name: str) -> str:
+    """Let pass the name of a file that lies directly in an export's folder, and no other.
+
+    Raises:
+        StoreUnusable: It would be a path, a hidden file, or no file name at all.
+    """
+    if (
+        not name
+        or name.startswith(".")
+        or len(name.encode("utf-8", "surrogatepass")) > 255
+        or any(char in "/\\" or not char.isprintable() for char in name)
+    ):
+        raise StoreUnusable(f"{name!r} is not a name that a file of an export may have")
+    return name
+
+
+def write_new(path: Path, data: bytes) -> None:
+    """Write a file that must not exist yet, and make it durable.
+
+    Raises:
+        OSError: As the system has it.
+    """
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    with os.fdopen(fd, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(fd)
+
+
+def read_at_most(path: Path, limit: int) -> bytes:
+    """Read a small regular file; a longer one is cut at ``limit`` bytes.
+
+    Raises:
+        OSError: As the system has it.
+        NotRegular: It is a link, a folder, or worse.
+    """
+    fd = open_regular(path)
+    with os.fdopen(fd, "rb") as file:
+        return file.read(limit)
+
+
+class NotRegular(OSError):
+    """Something other than a plain file bears the name."""
+
+
+def open_regular(path: Path) -> int:
+    """Open a plain file for reading and nothing else that may bear its name; returns the descriptor.
+
+    Raises:
+        OSError: As the system has it.
+        NotRegular: It is a link, a folder, or worse.
+    """
+    if not stat.S_ISREG(os.lstat(path).st_mode):
+        raise NotRegular(errno.EINVAL, "it is not a plain file")
+    # Should it be exchanged now: no link is followed, and no fifo holds us.
+    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+def sync_folder(path: Path) -> None:
+    """Make durable which files the folder holds and what they are called.
+
+    Raises:
+        OSError: As the system has it.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def remove_tree(path: Path) -> int:
+    """Remove a folder and all in it, not following links.
+
+    Returns:
+        The bytes freed: a file that has another name elsewhere frees none.
+
+    Raises:
+        OSError: As the system has it; part of the folder may be gone.
+    """
+    freed = 0
+    for folder, _, names in os.walk(path, followlinks=False):
+        for name in names:
+            status = os.lstat(os.path.join(folder, name))  # noqa: PTH118 - a Path for each would be dear
+            freed += status.st_size if status.st_nlink == 1 else 0
+    shutil.rmtree(path)
+    return freed
+
+
+def nearest_folder(path: Path) -> Path:
+    """The path itself, or the nearest of its parents that is there."""
+    return next(folder for folder in (path, *path.parents) if os.path.lexists(folder))
+
+
+def remove_if_empty(folder: Path) -> None:
+    """Remove a folder that holds nothing; never raises."""
+    with suppress(OSError):
+        folder.rmdir()

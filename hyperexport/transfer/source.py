@@ -1,0 +1,290 @@
+"""One file out of vSphere over HTTPS, as a plain flow of bytes: no retries, no redirects, no proxies, no decoding.
+
+A host makes an NFC stream as it is read, chunked and without a length, so it can't be resumed, and a stream that was
+cut must never look like one that ended. This module knows nothing of leases, disks or files.
+"""
+
+import http.client
+import logging
+import re
+import socket
+import ssl
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Final
+
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import HTTPError, LocationParseError
+from urllib3.exceptions import SSLError as UntrustedFingerprint
+from urllib3.util import Url, parse_url
+
+from hyperexport.errors import (
+    CertificateUntrusted,
+    HyperExportError,
+    PermissionMissing,
+    ServerFault,
+    ServerUnreachable,
+    TransferInterrupted,
+    UsageError,
+)
+from hyperexport.stop import StopSignal
+
+logger = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT: Final = 30.0
+READ_TIMEOUT: Final = 300.0
+"""Seconds without a byte before a stream counts as dead: a host may deflate a slow region for more than a minute."""
+
+_FINGERPRINT: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Trust:
+    """What vouches for a server's certificate. With nothing given, the system's own authorities do.
+
+    Args:
+        ca_file: A file of trusted authorities, PEM.
+        ca_pem: The same as text; both may be given.
+        fingerprint: The SHA-256 (or SHA-1, as vSphere's ``sslThumbprint`` is) of the certificate's DER in hex, with
+            or without colons. It stands in place of an authority and of the host's name.
+        insecure: Accept any certificate.
+
+    Raises:
+        UsageError: The fingerprint is neither.
+    """
+
+    ca_file: str | None = None
+    ca_pem: str | None = None
+    fingerprint: str | None = None
+    insecure: bool = False
+
+    def __post_init__(self) -> None:
+        if self.fingerprint is None:
+            return
+        plain = self.fingerprint.replace(":", "").strip().lower()
+        if not _FINGERPRINT.fullmatch(plain):
+            raise UsageError(f"{self.fingerprint!r} is not a certificate's SHA-256 or SHA-1 fingerprint in hex")
+        object.__setattr__(self, "fingerprint", plain)
+
+    def context(self) -> ssl.SSLContext:
+        """Make a TLS context that trusts accordingly; the fingerprint is compared after the handshake.
+
+        Raises:
+            UsageError: The authorities cannot be read.
+        """
+        try:
+            context = ssl.create_default_context(cafile=self.ca_file, cadata=self.ca_pem)
+        except (OSError, ValueError) as error:
+            origin = self.ca_file or "the text given"
+            raise UsageError(f"the trusted certificates in {origin} cannot be read: {error}") from error
+        # Python 3.13 asks for extensions that the certificates of older vCenters do not have.
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        if self.insecure or self.fingerprint:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
+
+
+class Source:
+    """The body of one answer. Made by :func:`open_source`; read by one thread, closed by any.
+
+    Attributes:
+        length: Bytes that the server announced, or that were expected; None for a stream without a length.
+        received: Bytes read so far.
+    """
+
+    def __init__(
+        self, name: str, response: http.client.HTTPResponse, sock: socket.socket, length: int | None, stop: StopSignal
+    ) -> None:
+        self.length = length
+        self.received = 0
+        self._name = name
+        self._response = response
+        self._sock = sock
+        self._stop = stop
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fill the buffer, or what is left of the stream into it.
+
+        Returns:
+            The number of bytes; 0 at the true end and there only.
+
+        Raises:
+            TransferInterrupted: The connection broke or stalled, or the stream ended before its end.
+            Interrupted: The run was asked to stop.
+        """
+        self._stop.check()
+        try:
+            count = self._response.readinto(buffer)
+        except (http.client.HTTPException, OSError, ValueError) as error:
+            self._stop.check()
+            raise self._interrupted(_reason(error)) from error
+        self.received += count
+        if count == 0:
+            self._stop.check()
+            if self.length is not None and self.received != self.length:
+                raise self._interrupted(f"the stream ended, and {self.length} bytes were announced")
+        return count
+
+    def close(self) -> None:
+        """Cut the connection, from any thread: a read that waits ends at once, with an error."""
+        _cut(self._sock)
+
+    def _interrupted(self, reason: str) -> TransferInterrupted:
+        return TransferInterrupted(f"the download of {self._name} broke off after {self.received} bytes: {reason}")
+
+
+@contextmanager
+def open_source(
+    url: str,
+    *,
+    trust: Trust,
+    stop: StopSignal,
+    headers: Mapping[str, str] | None = None,
+    connect_timeout: float = CONNECT_TIMEOUT,
+    read_timeout: float = READ_TIMEOUT,
+    expect_length: int | None = None,
+) -> Generator[Source]:
+    """Ask for a file and hand out its bytes; the connection ends with the block.
+
+    Args:
+        url: An ``https`` address. It may hold a ticket, so only its host and file name are ever shown.
+        trust: What vouches for the server.
+        stop: Cuts the connection when it is raised.
+        headers: Sent with the request, such as a cookie.
+        connect_timeout: Seconds to connect and shake hands.
+        read_timeout: Seconds without a byte before the transfer counts as broken.
+        expect_length: Bytes that the file must have, where that is known from elsewhere.
+
+    Raises:
+        ServerUnreachable: Nobody answers there, or not in TLS.
+        CertificateUntrusted: The certificate is not vouched for.
+        PermissionMissing: 401 or 403.
+        ServerFault: Any other answer that repeating won't mend: 404, a redirect, a compressed body.
+        TransferInterrupted: 429, 5xx, or the connection broke.
+        Interrupted: The run was asked to stop.
+    """
+    address = _parse(url)
+    name = _shown(address)
+    connection = HTTPSConnection(
+        str(address.host).strip("[]"),
+        address.port or 443,
+        timeout=connect_timeout,
+        ssl_context=trust.context(),
+        assert_fingerprint=trust.fingerprint,
+    )
+    try:
+        sock = _connect(connection, name, stop)
+        sock.settimeout(read_timeout)
+        with stop.waking(lambda: _cut(sock)), _ask(connection, address, headers or {}, name, stop) as response:
+            yield Source(name, response, sock, _length(response, expect_length, name), stop)
+    finally:
+        connection.close()
+
+
+def _parse(url: str) -> Url:
+    try:
+        address = parse_url(url)
+    except LocationParseError as error:
+        raise ServerFault("the server named a download address that is none") from error
+    if address.scheme != "https" or not address.host:
+        raise ServerFault(f"the server named a download address on {address.host} that is not https")
+    return address
+
+
+def _shown(address: Url) -> str:
+    """The file's name and host: the rest of the path is, for an NFC lease, the ticket that opens it."""
+    file = (address.path or "/").rsplit("/", 1)[-1] or "a file"
+    return f"{file} from {address.netloc}"
+
+
+def _connect(connection: HTTPSConnection, name: str, stop: StopSignal) -> ssl.SSLSocket:
+    stop.check()
+    try:
+        with stop.waking(lambda: _cut(connection.sock)):
+            connection.connect()
+    except (HTTPError, OSError) as error:
+        stop.check()
+        raise _unconnected(error, name) from error
+    sock = connection.sock
+    assert isinstance(sock, ssl.SSLSocket)
+    # A connection cut without TLS's own goodbye must not look like the end of a stream.
+    sock.suppress_ragged_eofs = False  # pyright: ignore[reportAttributeAccessIssue] - typeshed leaves it out
+    return sock
+
+
+def _unconnected(error: Exception, name: str) -> HyperExportError:
+    if isinstance(error, ssl.SSLCertVerificationError | UntrustedFingerprint):
+        reason = getattr(error, "verify_message", "") or str(error)
+        return CertificateUntrusted(
+            f"the certificate of the server is not trusted for {name}: {reason}",
+            fix="Name the authority that signed it, or pin its SHA-256 fingerprint",
+        )
+    return ServerUnreachable(
+        f"no connection for {name}: {_reason(error)}",
+        fix="Check that this machine resolves and reaches every ESXi host on TCP port 443, not only vCenter",
+    )
+
+
+@contextmanager
+def _ask(
+    connection: HTTPSConnection, address: Url, headers: Mapping[str, str], name: str, stop: StopSignal
+) -> Generator[http.client.HTTPResponse]:
+    try:
+        connection.putrequest("GET", address.request_uri)  # http.client adds Host and Accept-Encoding: identity
+        for header, value in headers.items():
+            connection.putheader(header, value)
+        connection.endheaders()
+        # The plain response of http.client: urllib3's own has no quick way into a caller's buffer for chunked bodies.
+        response = super(HTTPConnection, connection).getresponse()
+    except (http.client.HTTPException, OSError) as error:
+        stop.check()
+        raise TransferInterrupted(f"no answer for {name}: {_reason(error)}") from error
+    try:
+        _check_answer(response, name)
+        yield response
+    finally:
+        response.close()
+
+
+def _check_answer(response: http.client.HTTPResponse, name: str) -> None:
+    status = response.status
+    answer = f"the server answered {status} {response.reason}".rstrip() + f" for {name}"
+    if status == 429 or status >= 500:
+        raise TransferInterrupted(answer)
+    if status in (401, 403):
+        raise PermissionMissing(answer, fix="Check the privileges VApp.Export and Datastore.Browse of the user")
+    if status != 200:
+        raise ServerFault(answer)
+    encoding = response.headers.get("Content-Encoding", "identity")
+    if encoding != "identity":
+        raise ServerFault(f"the server compressed {name} ({encoding}) though it was asked not to")
+
+
+def _length(response: http.client.HTTPResponse, expected: int | None, name: str) -> int | None:
+    announced = response.length
+    if expected is not None and announced is not None and announced != expected:
+        raise TransferInterrupted(f"the server announces {announced} bytes for {name}, and {expected} were expected")
+    return expected if announced is None else announced
+
+
+def _cut(sock: socket.socket | None) -> None:
+    """Shut the TCP connection beneath TLS: SSLSocket.shutdown would drop the TLS state under a reading thread."""
+    if sock is not None:
+        with suppress(OSError):
+            socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
+def _reason(error: Exception) -> str:
+    match error:
+        case TimeoutError():
+            return "no byte came for too long"
+        case ssl.SSLEOFError():
+            return "the connection was cut"
+        case http.client.IncompleteRead():
+            return "the stream was cut within a chunk"
+        case ConnectionResetError():
+            return "the server reset the connection"
+        case _:
+            return str(error) or type(error).__name__
