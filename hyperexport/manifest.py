@@ -140,6 +140,7 @@ class ExportManifest(Value):
     transfer: TransferStatistics
     warnings: tuple[str, ...] = ()
     verified: datetime | None = Field(default=None, description="When --verify last proved it; None if never.")
+    damage: tuple[str, ...] = Field(default=(), description="What a verification found wrong; no base while it is so.")
     preserve: bool = Field(default=False, description="Never deleted by any cleanup.")
 
     @property
