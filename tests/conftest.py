@@ -1,0 +1,101 @@
+"""What every test may count on: a clean environment, and peers that are there or plainly said to be missing."""
+
+import atexit
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from xdist.scheduler import LoadFileScheduling
+
+from tests.conformance.vcsim import Vcsim, running_vcsim
+from tests.peers import MISSING, PeerMissing, build_go_peers, missing, require_program
+
+_FOREIGN = ("AWS_", "GOVC_", "GOVMOMI_", "HYPEREXPORT_", "PREFECT_")
+
+
+def _clean_environment() -> None:
+    """Let nothing of the developer's own settings reach a test, whichever process it runs in.
+
+    At import, before Prefect or boto3 read anything. The home folder stays what it is; what would be read from it is
+    named away.
+    """
+    for name in [name for name in os.environ if name.startswith(_FOREIGN)]:
+        del os.environ[name]
+    home = Path(tempfile.mkdtemp(prefix="hyperexport-tests-"))
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
+    os.environ.update(
+        AWS_CONFIG_FILE=str(home / "aws-config"),
+        AWS_EC2_METADATA_DISABLED="true",
+        AWS_SHARED_CREDENTIALS_FILE=str(home / "aws-credentials"),
+        DO_NOT_TRACK="1",
+        NO_PROXY="127.0.0.1,localhost",
+        PREFECT_HOME=str(home / "prefect"),
+        PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW="ignore",
+        PREFECT_SERVER_ANALYTICS_ENABLED="false",
+    )
+
+
+_clean_environment()
+
+
+@pytest.fixture(scope="session")
+def go_peers() -> Path:
+    """The folder with vcsim and govc."""
+    try:
+        return build_go_peers()
+    except PeerMissing as reason:
+        missing(str(reason))
+
+
+@pytest.fixture(scope="session")
+def govc(go_peers: Path) -> Path:
+    """VMware's own command line."""
+    return go_peers / "govc"
+
+
+@pytest.fixture(scope="session")
+def vcsim(go_peers: Path, tmp_path_factory: pytest.TempPathFactory) -> Generator[Vcsim]:
+    """One vcsim for this worker's whole session, with two disks in each VM.
+
+    A test that changes more than a VM of its own starts another with ``running_vcsim``.
+    """
+    with running_vcsim(go_peers, tmp_path_factory.mktemp("vcsim"), "-disks", "2", "-vm", "4") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def qemu_img() -> Path:
+    """QEMU's tool for disk images."""
+    return require_program("qemu-img", "no exported disk is compared with the guest's bytes")
+
+
+class _FlowsTogether(LoadFileScheduling):
+    """Give each test worker whole files, and all of tests/flows to one: one Prefect server (15 s) is enough."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "flows" if nodeid.startswith("tests/flows/") else super()._split_scope(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _FlowsTogether:
+    """Spread the tests over the workers of `pytest -n`.
+
+    pytest-xdist's own way, the mark xdist_group, groups nothing with pytest 9.2, whose node ids it cannot rename.
+    """
+    return _FlowsTogether(config, log)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say once for each missing peer how many tests it cost."""
+    marker = f"Skipped: {MISSING}"
+    reasons = Counter(
+        report.longrepr[2].removeprefix(marker)
+        for report in terminalreporter.stats.get("skipped", [])
+        if isinstance(report.longrepr, tuple) and report.longrepr[2].startswith(marker)
+    )
+    for reason, count in sorted(reasons.items()):
+        terminalreporter.write_line(f"{count} tests skipped: {reason}", yellow=True)
