@@ -139,6 +139,15 @@ class Header:
         header._check_layout(offset)
         return header
 
+    def check_directory(self, offset: int, end: int) -> None:
+        """Refuse a grain directory that does not lie wholly before a sector.
+
+        Raises:
+            StreamCorrupt: It does not.
+        """
+        if not 1 <= self.directory <= end - self.directory_sectors:
+            raise corrupt(offset, f"its grain directory would be at sector {self.directory}")
+
     def _check_layout(self, offset: int) -> None:
         # The most that can stand before the first grain: two directories with all their tables, and some alignment.
         largest = 2 * (self.directory_sectors + self.tables * sectors(TABLE_BYTES)) + 4 * self.grain + 4096
