@@ -58,6 +58,14 @@ def format_duration(duration: timedelta) -> str:
     return "".join(parts)
 
 
+def format_age(age: timedelta) -> str:
+    """Show an age as people say it: ``45d``, ``30h``, ``90m``, ``10s``; whole, and at least two of the unit."""
+    for letter, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if age.total_seconds() >= 2 * length:
+            return f"{age.total_seconds() // length:.0f}{letter}"
+    return f"{age.total_seconds():.0f}s"
+
+
 def _read_duration(value: object) -> object:
     if isinstance(value, str):
         return parse_duration(value)
