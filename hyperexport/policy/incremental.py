@@ -5,6 +5,7 @@ with the doubt as the reason. This module never asks the server: :func:`question
 tracking, the caller asks, and :func:`plan_export` decides on the answers. It must never know of sockets or stores.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -13,7 +14,7 @@ from pydantic import Field
 
 from hyperexport.errors import NothingToExport
 from hyperexport.manifest import ExportKind, ExportManifest, FileEntry, SkippedDisk, slug
-from hyperexport.units import format_bytes, format_duration
+from hyperexport.units import format_age, format_bytes, format_duration
 from hyperexport.vm import DiskInfo, Value, VmRef
 
 
@@ -99,12 +100,6 @@ class ExportPlan(Value):
         whole = self.transfer_bytes + self.saved_bytes
         return 100 * self.saved_bytes / whole if whole else 0.0
 
-    def transferring(self, key: int, reason: str) -> "ExportPlan":
-        """The plan with one more disk transferred, such as one whose bytes the store turned out not to have."""
-        change = {"decision": Decision.TRANSFER, "reason": reason}
-        disks = (disk.model_copy(update=change) if disk.key == key else disk for disk in self.disks)
-        return _settle(self.model_copy(update={"disks": tuple(disks)}))
-
 
 def full_reason(
     disks: Sequence[DiskInfo],
@@ -138,8 +133,6 @@ def full_reason(
         return f"the base export is damaged: {base_problem}"
     if base is None:
         return "this is the first export of the VM in this store"
-    if base.format == "ova":
-        return "the base export is an OVA, which keeps its disks to itself"
     return _layout_change(disks, base) or _too_old(base.last_full, full_after, now)
 
 
@@ -169,15 +162,7 @@ def _too_old(last_full: str, full_after: timedelta, now: datetime) -> str | None
     if age < full_after:
         return None
     place = "old" if now >= made else "in the future"
-    return f"the last full export is {_rough(age)} {place}, and --full-after is {format_duration(full_after)}"
-
-
-def _rough(age: timedelta) -> str:
-    """A duration as people say it: whole days, or below two days whole hours, or below two hours whole minutes."""
-    steps = (timedelta(days=1), timedelta(hours=1), timedelta(minutes=1))
-    step = next((step for step in steps if age >= 2 * step), timedelta(seconds=1))
-    count, letter = age // step, {86400: "d", 3600: "h", 60: "m", 1: "s"}[int(step.total_seconds())]
-    return f"{count}{letter}"
+    return f"the last full export is {format_age(age)} {place}, and --full-after is {format_duration(full_after)}"
 
 
 def questions(disks: Sequence[DiskInfo], base: ExportManifest) -> dict[int, str]:
@@ -263,19 +248,17 @@ def plan_export(
             continue
         verdict = (Decision.TRANSFER, full) if full else _decide(disk, entry, answer, undecided=undecided)
         plans.append(_export(disk, entry, answer, name=names[disk.key], verdict=verdict))
-    if full or base is None:
-        reason = full or "there is no export to build on"
-        return ExportPlan(vm=vm, kind=ExportKind.FULL, reason=reason, disks=tuple(plans))
-    return _settle(
-        ExportPlan(
+    if not full and base and any(plan.decision in (Decision.REUSE, Decision.UNDECIDED) for plan in plans):
+        return ExportPlan(
             vm=vm,
             kind=ExportKind.INCREMENTAL,
-            reason="",
+            reason=_building_on(base, plans),
             base=base.export_id,
             last_full=base.last_full,
             disks=tuple(plans),
         )
-    )
+    reason = full or "every disk changed since the last export, or cannot be proved unchanged"
+    return ExportPlan(vm=vm, kind=ExportKind.FULL, reason=reason, disks=tuple(plans))
 
 
 def _decide(
@@ -336,15 +319,9 @@ def _export(
     )
 
 
-def _settle(plan: ExportPlan) -> ExportPlan:
-    """Give the plan the kind and the reason that follow from its disks."""
-    if plan.kind is ExportKind.FULL:
-        return plan
-    if not plan.to_reuse and not plan.undecided:
-        why = "every disk changed since the last export, or could not be proved unchanged"
-        return plan.model_copy(update={"kind": ExportKind.FULL, "reason": why, "base": None, "last_full": None})
-    total = len(plan.to_transfer) + len(plan.to_reuse) + len(plan.undecided)
-    counts = [f"{len(plan.to_reuse)} of {total} disks unchanged"]
-    if plan.undecided:
-        counts = [f"{len(plan.undecided)} of {total} disks to be decided from a snapshot"]
-    return plan.model_copy(update={"reason": f"builds on {plan.base}: {', '.join(counts)}"})
+def _building_on(base: ExportManifest, plans: Sequence[DiskPlan]) -> str:
+    counts = Counter(plan.decision for plan in plans)
+    total = len(plans) - counts[Decision.SKIP]
+    if counts[Decision.UNDECIDED]:
+        return f"builds on {base.export_id}, {counts[Decision.UNDECIDED]} of {total} disks to be decided by a snapshot"
+    return f"builds on {base.export_id}, {counts[Decision.REUSE]} of {total} disks unchanged"
