@@ -1,0 +1,128 @@
+"""A VM's virtual devices, read into the product's own values.
+
+Pure: takes what pyVmomi has deserialised and returns :mod:`hyperexport.vm`'s records. Knows which disks vSphere cannot
+snapshot or export, and why.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from pyVmomi import vim
+
+from hyperexport.vm import DiskInfo, NicInfo
+
+_device = vim.vm.device
+
+_SNAPSHOT_PROOF: Final = {
+    "independent_persistent": "it is an independent disk, which a snapshot leaves out; change its mode in vSphere",
+    "independent_nonpersistent": "it is an independent disk, which a snapshot leaves out; change its mode in vSphere",
+}
+
+
+def disks(devices: Iterable[Any], *, used: Mapping[int, int] | None = None, encrypted: bool) -> tuple[DiskInfo, ...]:
+    """Read the disks among a VM's devices, in the VM's order.
+
+    Args:
+        devices: ``config.hardware.device`` of a VM or of a snapshot.
+        used: Bytes taken on the datastore by device key, where they are known.
+        encrypted: Whether the VM itself is encrypted.
+    """
+    every = tuple(devices)
+    by_key = {device.key: device for device in every}
+    return tuple(
+        _disk(device, by_key.get(device.controllerKey), used=(used or {}).get(device.key), encrypted=encrypted)
+        for device in every
+        if isinstance(device, _device.VirtualDisk)
+    )
+
+
+def nics(devices: Iterable[Any], *, networks: Mapping[str, str]) -> tuple[NicInfo, ...]:
+    """Read the network adapters among a VM's devices.
+
+    Args:
+        devices: ``config.hardware.device``.
+        networks: Names of distributed port groups and opaque networks by their key.
+    """
+    return tuple(
+        NicInfo(
+            label=_label(device),
+            type=short_name(device).removeprefix("Virtual"),
+            network=_network(device.backing, networks),
+            mac=device.macAddress,
+            connected=bool(device.connectable and device.connectable.connected),
+        )
+        for device in devices
+        if isinstance(device, _device.VirtualEthernetCard)
+    )
+
+
+def short_name(obj: Any) -> str:
+    """The last part of an API type's name: ``ParaVirtualSCSIController``."""
+    return type(obj).__name__.rpartition(".")[2]
+
+
+def controller_name(controller: Any) -> str:
+    """A controller as a lease's keys name it: its type and bus number."""
+    return f"{short_name(controller)}{controller.busNumber}" if controller else "unknown"
+
+
+def _disk(device: Any, controller: Any, *, used: int | None, encrypted: bool) -> DiskInfo:
+    backing = device.backing
+    return DiskInfo(
+        key=device.key,
+        label=_label(device),
+        capacity=device.capacityInBytes or device.capacityInKB * 1024,
+        used=used,
+        thin=_of(backing, "thinProvisioned"),
+        controller=controller_name(controller),
+        unit=device.unitNumber or 0,
+        backing=short_name(backing).removesuffix("BackingInfo"),
+        file=_of(backing, "fileName") or "",
+        mode=_of(backing, "diskMode") or "persistent",
+        backing_uuid=_of(backing, "uuid"),
+        content_id=_of(backing, "contentId"),
+        change_id=_of(backing, "changeId"),
+        unexportable=_why_unexportable(backing, controller, encrypted=encrypted),
+    )
+
+
+def _why_unexportable(backing: Any, controller: Any, *, encrypted: bool) -> str | None:
+    """Give the reason, in words that stand after "skipped: "; None where vSphere can snapshot and export the disk."""
+    reasons = (
+        _SNAPSHOT_PROOF.get(_of(backing, "diskMode") or ""),
+        # vSphere security guide: an OVF cannot be exported from an encrypted VM.
+        "it is encrypted, and vSphere exports no encrypted disk" if encrypted or _of(backing, "keyId") else None,
+        _raw(backing),
+        "it is shared for writing with other VMs (multi-writer), which vSphere cannot snapshot"
+        if _of(backing, "sharing") == "sharingMultiWriter"
+        else None,
+        "its controller shares the SCSI bus with other VMs, which vSphere cannot snapshot"
+        if _of(controller, "sharedBus") not in (None, "noSharing")
+        else None,
+    )
+    return next((reason for reason in reasons if reason), None)
+
+
+def _raw(backing: Any) -> str | None:
+    if _of(backing, "compatibilityMode") == "physicalMode":
+        return "it is a raw device mapping in physical mode, which vSphere cannot snapshot"
+    if isinstance(backing, _device.VirtualDisk.RawDiskVer2BackingInfo):
+        return "it is a raw device of the host, which vSphere cannot snapshot"
+    if isinstance(backing, _device.VirtualDisk.LocalPMemBackingInfo):
+        return "it lies in the host's persistent memory, which vSphere does not export"
+    return None
+
+
+def _network(backing: Any, networks: Mapping[str, str]) -> str | None:
+    port = _of(backing, "port")
+    key = port.portgroupKey if port else _of(backing, "opaqueNetworkId")
+    return networks.get(key or "") or _of(backing, "deviceName") or key
+
+
+def _label(device: Any) -> str:
+    return device.deviceInfo.label if device.deviceInfo else f"{short_name(device)} {device.key}"
+
+
+def _of(obj: Any, name: str) -> Any:
+    """A field that only some of the API's backings have."""
+    return getattr(obj, name, None)

@@ -1,0 +1,30 @@
+"""A VM's tree of snapshots, flattened: the one form in which everything else reads it."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from hyperexport.vm import SnapshotInfo
+from hyperexport.vsphere.names import unescape
+
+
+def flatten(info: Any) -> tuple[SnapshotInfo, ...]:
+    """Read a VM's ``snapshot`` property, parents before their children; empty where the VM has none."""
+    if info is None:
+        return ()
+    current = info.currentSnapshot._GetMoId() if info.currentSnapshot else None
+    return tuple(_walk(info.rootSnapshotList, depth=1, current=current))
+
+
+def _walk(nodes: Any, *, depth: int, current: str | None) -> Iterator[SnapshotInfo]:
+    for node in nodes or ():
+        moref = node.snapshot._GetMoId()
+        yield SnapshotInfo(
+            moref=moref,
+            name=unescape(node.name),
+            description=node.description or "",
+            created=node.createTime,
+            depth=depth,
+            current=moref == current,
+            quiesced=bool(node.quiesced),
+        )
+        yield from _walk(node.childSnapshotList, depth=depth + 1, current=current)

@@ -1,0 +1,375 @@
+"""Making a snapshot that is surely ours, and surely removing it again.
+
+A snapshot bears its owner's mark in its description; that mark, and nothing else, makes it ours. Whoever asks for one
+either gets it or finds that none was left behind, whatever interrupted the asking. How a task ended is decided by
+looking at the VM's tree of snapshots, never by the task alone. This is the only module that changes anything on a VM.
+"""
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from pyVmomi import vim
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
+
+from hyperexport.errors import (
+    HyperExportError,
+    Interrupted,
+    QuiesceFailed,
+    ServerFault,
+    SnapshotChainTooLong,
+    SnapshotFailed,
+    SnapshotLeaked,
+    UsageError,
+)
+from hyperexport.manifest import Quiescing, SnapshotRecord
+from hyperexport.ownership import Owner
+from hyperexport.stop import StopSignal
+from hyperexport.vm import SnapshotInfo, Value, VmRef
+from hyperexport.vsphere.collector import properties, properties_of
+from hyperexport.vsphere.faults import GONE, is_caused_by
+from hyperexport.vsphere.inventory import vm_object
+from hyperexport.vsphere.names import escape
+from hyperexport.vsphere.session import Session
+from hyperexport.vsphere.snapshot_tree import flatten
+from hyperexport.vsphere.tasks import TaskVanished, wait_task
+
+logger = logging.getLogger(__name__)
+
+LONGEST_CHAIN: Final = 30
+"""vSphere allows 32 snapshots in a chain (Broadcom KB 318825); nearer than this we do not go."""
+
+REMOVAL_PATIENCE: Final = 600.0
+"""Seconds during which a removal that the server refuses for now (busy, locked) is tried again."""
+
+_UNDO_PATIENCE: Final = 120.0
+_QUIESCE_FAULTS: Final[tuple[type[Exception], ...]] = (
+    vim.fault.ApplicationQuiesceFault,
+    vim.fault.FilesystemQuiesceFault,
+    vim.fault.ToolsUnavailable,
+)
+
+OnProgress = Callable[[int], None]
+"""Takes the per cent that the server says are done."""
+
+
+class CreatedSnapshot(Value):
+    """A snapshot that was made, and what the user should know about it."""
+
+    record: SnapshotRecord
+    warnings: tuple[str, ...] = ()
+
+
+def snapshot_tree(session: Session, ref: VmRef) -> tuple[SnapshotInfo, ...]:
+    """All snapshots of a VM, parents before their children."""
+    doing = f"reading the snapshots of {ref.name}"
+    return flatten(properties(session, vm_object(session, ref), ("snapshot",), doing=doing).get("snapshot"))
+
+
+def owned_snapshots(session: Session, ref: VmRef) -> list[tuple[SnapshotInfo, Owner]]:
+    """The snapshots of a VM that bear this tool's mark, with whose they are."""
+    marked = ((info, Owner.from_description(info.description)) for info in snapshot_tree(session, ref))
+    return [(info, owner) for info, owner in marked if owner is not None]
+
+
+def create_snapshot(
+    session: Session,
+    ref: VmRef,
+    *,
+    name: str,
+    owner: Owner,
+    quiesce: bool,
+    memory: bool,
+    quiesce_required: bool,
+    tools_running: bool,
+    powered_on: bool,
+    on_progress: OnProgress | None = None,
+    stop: StopSignal | None = None,
+) -> CreatedSnapshot:
+    """Make a snapshot; quiesced where it can be, crash-consistent (with a warning) where it can't and may be.
+
+    Args:
+        session: The login.
+        ref: The VM.
+        name: The snapshot's name; need not be unique.
+        owner: The mark that it bears.
+        quiesce: Ask the guest to bring its filesystems to rest.
+        memory: Keep the memory, too.
+        quiesce_required: Rather fail than make a crash-consistent one.
+        tools_running: Whether the guest can be asked.
+        powered_on: Whether there is anything running that could be quiesced.
+        on_progress: Told the per cent.
+        stop: Ends the waiting, and undoes the snapshot.
+
+    Raises:
+        UsageError: Memory and quiescing exclude each other.
+        SnapshotChainTooLong, QuiesceFailed, SnapshotFailed, ServerBusy, PermissionMissing: None was made.
+        Interrupted: The run was stopped; what had been begun is undone.
+        SnapshotLeaked: It failed or was stopped, and what had been begun could not be removed.
+    """
+    if memory and quiesce and powered_on:
+        raise UsageError("a snapshot cannot both keep the memory and quiesce the guest", fix="Choose one of them")
+    _refuse_long_chain(session, ref)
+    making = _Making(session, ref, name=name, owner=owner, on_progress=on_progress, stop=stop)
+    if not powered_on:
+        return making.result(making.attempt(quiesce=False, memory=False), Quiescing.POWERED_OFF)
+    if memory:
+        return making.result(making.attempt(quiesce=False, memory=True), Quiescing.MEMORY)
+    if not quiesce:
+        return making.result(making.attempt(quiesce=False, memory=False), Quiescing.CRASH_CONSISTENT)
+    try:
+        return making.quiesced(tools_running=tools_running)
+    except QuiesceFailed as error:
+        if quiesce_required:
+            raise
+        warning = f"the snapshot of {ref.name} is only crash-consistent: {error.what}"
+        logger.warning("%s", warning)
+        found = making.attempt(quiesce=False, memory=False)
+        return making.result(found, Quiescing.CRASH_CONSISTENT, warnings=(warning,))
+
+
+def remove_snapshot(
+    session: Session,
+    ref: VmRef,
+    moref: str,
+    *,
+    on_progress: OnProgress | None = None,
+    stop: StopSignal | None = None,
+    patience: float = REMOVAL_PATIENCE,
+) -> None:
+    """Remove one snapshot, leaving its children; done when it is no longer in the tree, however long that takes.
+
+    Args:
+        session: The login.
+        ref: The VM.
+        moref: The snapshot's managed object id. One that is gone already is fine.
+        on_progress: Told the per cent.
+        stop: Ends the waiting, not the removal. None in clean-up.
+        patience: Seconds during which refusals that will pass are tried again.
+
+    Raises:
+        SnapshotLeaked: It could not be removed; the message names it.
+        Interrupted: ``stop`` was raised.
+    """
+
+    def remove() -> None:
+        if all(info.moref != moref for info in snapshot_tree(session, ref)):
+            return
+        doing = f"removing snapshot {moref} of {ref.name}"
+        snapshot = session.reference(vim.vm.Snapshot, moref)
+        task = session.call(snapshot.RemoveSnapshot_Task, False, True, doing=doing)
+        wait_task(session, task, doing=doing, on_progress=on_progress, stop=stop)
+
+    try:
+        _until_removed(remove, stop=stop, patience=patience)
+    except Interrupted:
+        raise
+    except HyperExportError as error:
+        if is_caused_by(error, GONE):
+            return
+        raise SnapshotLeaked(
+            f"snapshot {moref} of {ref.path} could not be removed: {error.what}",
+            fix="Remove it in vSphere (Snapshots, Delete), or run reap_snapshots later; until then it goes on growing",
+        ) from error
+    logger.info("removed snapshot %s of %s", moref, ref.name)
+
+
+def remove_all_snapshots(
+    session: Session, ref: VmRef, *, on_progress: OnProgress | None = None, stop: StopSignal | None = None
+) -> None:
+    """Remove every snapshot of a VM, its user's own ones too, merging them into the base disks."""
+    doing = f"removing all snapshots of {ref.name}"
+    task = session.call(vm_object(session, ref).RemoveAllSnapshots_Task, True, doing=doing)
+    try:
+        wait_task(session, task, doing=doing, on_progress=on_progress, stop=stop)
+    except TaskVanished:
+        if snapshot_tree(session, ref):
+            raise
+
+
+def consolidate_disks(
+    session: Session, ref: VmRef, *, on_progress: OnProgress | None = None, stop: StopSignal | None = None
+) -> bool:
+    """Merge delta disks that no snapshot refers to, where vSphere says that there are any.
+
+    Returns:
+        Whether there was anything to do.
+    """
+    doing = f"consolidating the disks of {ref.name}"
+    vm = vm_object(session, ref)
+    if not _consolidation_needed(session, vm, doing=doing):
+        return False
+    task = session.call(vm.ConsolidateVMDisks_Task, doing=doing)
+    try:
+        wait_task(session, task, doing=doing, on_progress=on_progress, stop=stop)
+    except TaskVanished:
+        if _consolidation_needed(session, vm, doing=doing):
+            raise
+    return True
+
+
+class _Making:
+    """One snapshot on its way: tried at most twice, and undone if it does not arrive."""
+
+    def __init__(
+        self,
+        session: Session,
+        ref: VmRef,
+        *,
+        name: str,
+        owner: Owner,
+        on_progress: OnProgress | None,
+        stop: StopSignal | None,
+    ) -> None:
+        self._session = session
+        self._ref = ref
+        self._name = name
+        self._description = owner.to_description()
+        self._on_progress = on_progress
+        self._stop = stop
+        self._doing = f"making a snapshot of {ref.name}"
+
+    def quiesced(self, *, tools_running: bool) -> CreatedSnapshot:
+        """Make a quiesced one, or raise QuiesceFailed with none made."""
+        if not tools_running:
+            # vSphere ignores or fails the request then, by version; asking first gives a reason that can be read.
+            raise QuiesceFailed(
+                f"VMware Tools are not running in {self._ref.name}, so its filesystems cannot be quiesced",
+                fix="Start VMware Tools in the guest, or export without --quiesce-required",
+            )
+        try:
+            found = self.attempt(quiesce=True, memory=False)
+        except SnapshotFailed as error:
+            if not _is_about_quiescing(error):
+                raise
+            raise QuiesceFailed(
+                error.what, fix="Look into the guest's event log, or check its freeze scripts"
+            ) from error
+        if found.quiesced:
+            return self.result(found, Quiescing.FILESYSTEM)
+        warning = f"vSphere says that the snapshot of {self._ref.name} was not quiesced though it was asked to be"
+        return self.result(found, Quiescing.CRASH_CONSISTENT, warnings=(warning,))
+
+    def attempt(self, *, quiesce: bool, memory: bool) -> SnapshotInfo:
+        """Ask for the snapshot and wait for it. On any way out but success there is none afterwards."""
+        if self._stop:
+            self._stop.check()
+        create = vm_object(self._session, self._ref).CreateSnapshot_Task
+        task = None
+        try:
+            task = self._session.call(create, escape(self._name), self._description, memory, quiesce, doing=self._doing)
+            moref = self._wait(task)
+        except ServerFault as error:
+            self._undo(task)
+            raise SnapshotFailed(error.what, fix=error.fix) from error.__cause__ or error
+        except HyperExportError:
+            self._undo(task)
+            raise
+        except BaseException:  # Ctrl-C, or a cancellation: it must go on its way, whatever becomes of the snapshot
+            with contextlib.suppress(SnapshotLeaked):
+                self._undo(task)
+            raise
+        found = self._find()
+        if found is None:
+            raise SnapshotFailed(
+                f"{self._doing}: {self._session.address} says it is made, and it is not there ({moref})"
+            )
+        logger.info("made snapshot %s (%s) of %s", found.name, found.moref, self._ref.name)
+        return found
+
+    def result(self, found: SnapshotInfo, quiescing: Quiescing, *, warnings: tuple[str, ...] = ()) -> CreatedSnapshot:
+        """What the caller is told of the snapshot found in the tree."""
+        record = SnapshotRecord(name=found.name, moref=found.moref, created=found.created, quiescing=quiescing)
+        return CreatedSnapshot(record=record, warnings=warnings)
+
+    def _wait(self, task: Any) -> str | None:
+        try:
+            snapshot = wait_task(self._session, task, doing=self._doing, on_progress=self._on_progress, stop=self._stop)
+        except TaskVanished:
+            return None
+        return snapshot._GetMoId() if snapshot else None
+
+    def _find(self) -> SnapshotInfo | None:
+        tree = snapshot_tree(self._session, self._ref)
+        return next((info for info in tree if info.description == self._description), None)
+
+    def _undo(self, task: Any) -> None:
+        """Let the server finish what it has begun (it cannot be called back), then remove what bears our mark."""
+        try:
+            for begun in [task] if task else self._begun():
+                _wait_for_end(self._session, begun, doing=self._doing)
+            found = self._find()
+        except HyperExportError as error:
+            logger.error("whether a snapshot of %s was left behind is unknown: %s", self._ref.path, error)
+            return
+        if found is not None:
+            remove_snapshot(self._session, self._ref, found.moref)
+
+    def _begun(self) -> list[Any]:
+        """The VM's unfinished snapshot tasks; ours may be among them when its answer never reached us."""
+        recent = properties(self._session, vm_object(self._session, self._ref), ("recentTask",), doing=self._doing)
+        infos = properties_of(
+            self._session, recent.get("recentTask", []), ("info.descriptionId", "info.state"), doing=self._doing
+        )
+        return [
+            task
+            for task, info in infos
+            if info.get("info.descriptionId") == "VirtualMachine.createSnapshot"
+            and info.get("info.state") in ("queued", "running")
+        ]
+
+
+def _wait_for_end(session: Session, task: Any, *, doing: str) -> None:
+    try:
+        wait_task(session, task, doing=doing, patience=_UNDO_PATIENCE)
+    except HyperExportError as error:
+        logger.info("%s", error)
+
+
+def _refuse_long_chain(session: Session, ref: VmRef) -> None:
+    depth = next((info.depth for info in snapshot_tree(session, ref) if info.current), 0)
+    if depth >= LONGEST_CHAIN:
+        raise SnapshotChainTooLong(
+            f"{ref.path} has a chain of {depth} snapshots, and vSphere allows 32",
+            fix="Remove snapshots that are no longer needed",
+        )
+
+
+def _is_about_quiescing(error: HyperExportError) -> bool:
+    # Without one of its own fault classes, vSphere says "An error occurred while quiescing the virtual machine".
+    return is_caused_by(error, _QUIESCE_FAULTS) or "quiesc" in error.what.lower()
+
+
+def _consolidation_needed(session: Session, vm: Any, *, doing: str) -> bool:
+    return bool(
+        properties(session, vm, ("runtime.consolidationNeeded",), doing=doing).get("runtime.consolidationNeeded")
+    )
+
+
+def _until_removed(remove: Callable[[], None], *, stop: StopSignal | None, patience: float) -> None:
+    """Repeat a removal that the server refuses for now; one whose end is unknown is looked at again."""
+
+    def passing(error: BaseException) -> bool:
+        return isinstance(error, TaskVanished) or (isinstance(error, HyperExportError) and error.transient)
+
+    def pause(seconds: float) -> None:
+        if stop is None:
+            time.sleep(seconds)
+        elif stop.wait(seconds):
+            stop.check()
+
+    def say(state: RetryCallState) -> None:
+        logger.warning("%s; trying again", state.outcome.exception() if state.outcome else "not removed")
+
+    for attempt in Retrying(
+        retry=retry_if_exception(passing),
+        stop=stop_after_delay(patience),
+        wait=wait_exponential_jitter(initial=0.5, max=30),
+        sleep=pause,
+        before_sleep=say,
+        reraise=True,
+    ):
+        with attempt:
+            remove()
