@@ -1,0 +1,79 @@
+# `make` lists the targets. Nothing here needs root; .venv and .cache are the only places written to beside results.
+
+BIN     := .venv/bin
+WORKERS ?= 2
+PYTEST  := $(BIN)/python -m pytest
+
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: venv
+venv: .venv/.ready ## Build the environment (.venv) from the hash-pinned lock
+	@:
+
+.venv/.ready: requirements/lock.txt requirements/bootstrap.txt pyproject.toml tools/make-venv.sh
+	@tools/make-venv.sh
+
+.PHONY: demo
+demo: venv ## Export a running VM from a simulated vCenter: snapshot, verify, incremental, cleanup
+	@$(BIN)/python -m cli.demo
+
+.PHONY: peers
+peers: venv ## Build VMware's vcsim and govc for the conformance tests (needs Go)
+	@$(BIN)/python -m tests.peers
+
+.PHONY: test
+test: venv peers ## Run the tests, all but the long fault matrix
+	@$(PYTEST) -q -n $(WORKERS) -m "not faults"
+
+.PHONY: conformance
+conformance: venv peers ## Run the tests against peers that we did not write (vcsim, govc, qemu-img)
+	@$(PYTEST) -q -n $(WORKERS) -m conformance
+
+.PHONY: faults
+faults: venv ## Run the long fault matrix
+	@$(PYTEST) -q -n $(WORKERS) -m faults
+
+.PHONY: bench
+bench: venv peers ## Measure against peers, in one run
+	@$(BIN)/python -m benchmarks
+
+.PHONY: check
+check: lint types layers ## Lint, types and layers
+
+.PHONY: lint
+lint: venv ## Style and common mistakes (ruff)
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check . || { $(BIN)/ruff format --check . | head -n 20; exit 1; }
+	@echo "lint: ok"
+
+.PHONY: types
+types: venv ## Types (pyright, strict)
+	@mkdir -p .cache
+	@$(BIN)/pyright --project pyproject.toml > .cache/pyright.log || { cat .cache/pyright.log; exit 1; }
+	@echo "types: ok"
+
+.PHONY: layers
+layers: venv ## Who may import whom (import-linter)
+	@mkdir -p .cache
+	@$(BIN)/lint-imports --no-cache > .cache/layers.log || { cat .cache/layers.log; exit 1; }
+	@echo "layers: ok"
+
+.PHONY: lock
+lock: venv ## Resolve the dependencies anew into the lock
+	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--upgrade --group dev pyproject.toml -o requirements/lock.txt
+	@echo uv | $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--upgrade - -o requirements/bootstrap.txt
+	@git --no-pager diff --stat -- requirements
+
+.PHONY: clean
+clean: ## Remove the environment, the built peers and all caches; exports stay
+	@rm -rf .venv .cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info build dist
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	@echo "clean: ok"
