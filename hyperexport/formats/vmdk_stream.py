@@ -187,9 +187,12 @@ class StreamCheck:
         self._expect(SECTOR, self._parse_record, step=SECTOR)
 
     def _parse_padding(self, view: Buffer, at: int) -> None:
-        """All that follows the end: a few zeros, as qemu leaves them, and nothing else."""
+        """All that follows the end: a few zeros where the directory is at the head, as qemu leaves them.
+
+        Where it is in the footer nothing may follow, because readers find the footer by the file's size.
+        """
         rest = bytes(view[at:])
-        if rest.count(0) != len(rest):
+        if self._header.directory_at_end or rest.count(0) != len(rest):
             raise corrupt(self._next, "something follows its end")
         self._next += len(rest)
         self._padding += len(rest)

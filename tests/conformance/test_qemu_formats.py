@@ -2,15 +2,20 @@
 
 import json
 import random
+import struct
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from hyperexport.errors import StreamCorrupt
 from hyperexport.formats.vmdk import GRAIN, GRAIN_SECTORS
+from hyperexport.formats.vmdk_image import open_image
+from hyperexport.formats.vmdk_stream import StreamCheck
 from hyperexport.formats.vmdk_writer import StreamWriter
 from hyperexport.units import MIB, SECTOR
 from simulator.disks import Disk
+from tests.memory import Memory
 
 
 def qemu(program: Path, *arguments: str | Path) -> str:
@@ -55,3 +60,49 @@ def test_qemu_reads_every_compression_level(qemu_img: Path, tmp_path: Path, leve
     (tmp_path / "disk.vmdk").write_bytes(b"".join((*pieces, writer.finish())))
     (tmp_path / "disk.raw").write_bytes(content)
     assert_same(qemu_img, tmp_path / "disk.vmdk", tmp_path / "disk.raw")
+
+
+def qemu_disk(program: Path, folder: Path, disk: Disk) -> Path:
+    """The same disk as qemu writes it: the directory in front, zeros behind the end."""
+    disk.freeze().save_raw(folder / "disk.raw")
+    qemu(program, "convert", "-O", "vmdk", "-o", "subformat=streamOptimized", folder / "disk.raw", folder / "qemu.vmdk")
+    return folder / "qemu.vmdk"
+
+
+@pytest.mark.parametrize("capacity", [MIB, 100 * MIB, 33 * MIB + SECTOR])
+def test_a_disk_that_qemu_wrote_passes_the_check_and_reads_the_same(
+    qemu_img: Path, tmp_path: Path, capacity: int
+) -> None:
+    disk = Disk(capacity, seed=1, used=0.4)
+    disk.write(capacity - 3, b"end")
+    data = qemu_disk(qemu_img, tmp_path, disk).read_bytes()
+    check = StreamCheck(capacity=capacity)
+    for at in range(0, len(data), 100_000):
+        check.feed(memoryview(data)[at : at + 100_000])
+    check.finish()
+    image = open_image(Memory(data))
+    assert image.walk() == check.populated == disk.freeze().populated
+    assert all(disk.read(offset, len(content)) == content for offset, content in image.grains())
+    assert image.read(capacity // 3, MIB) == disk.read(capacity // 3, MIB)
+
+
+def test_what_qemus_own_check_misses_the_walk_finds(qemu_img: Path, tmp_path: Path) -> None:
+    path = tmp_path / "disk.vmdk"
+    data = bytearray(b"".join(Disk(4 * MIB, seed=1, used=1.0).freeze().stream()))
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    qemu(qemu_img, "check", path)
+    with pytest.raises(StreamCorrupt, match="inflate"):
+        open_image(Memory(data)).walk()
+
+
+def test_a_damaged_directory_in_front_is_found(qemu_img: Path, tmp_path: Path) -> None:
+    data = bytearray(qemu_disk(qemu_img, tmp_path, Disk(4 * MIB, seed=1, used=1.0)).read_bytes())
+    (directory,) = struct.unpack_from("<Q", data, 56)
+    (table,) = struct.unpack_from("<I", data, directory * SECTOR)
+    for place in (directory * SECTOR, table * SECTOR, table * SECTOR + 17):
+        data[place] ^= 4
+        with pytest.raises(StreamCorrupt):
+            open_image(Memory(data)).walk()
+        data[place] ^= 4
+    open_image(Memory(data)).walk()

@@ -1,5 +1,6 @@
 """The check of a disk's stream as it passes: what it lets through, and what it stops and where."""
 
+import contextlib
 import random
 import struct
 import tracemalloc
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperexport.errors import StreamCorrupt
-from hyperexport.formats.vmdk import GRAIN, GRAIN_SECTORS, LARGEST_CAPACITY, MARKER
+from hyperexport.formats.vmdk import GRAIN, GRAIN_SECTORS, LARGEST_CAPACITY, MARKER, Header
 from hyperexport.formats.vmdk_stream import StreamCheck
 from hyperexport.formats.vmdk_writer import StreamWriter
 from hyperexport.units import KIB, MIB, SECTOR
@@ -174,11 +175,23 @@ def test_the_tail_must_be_directory_footer_and_end() -> None:
     refused(writer.header() + tail[: 2 * SECTOR] + late + tail[2 * SECTOR :], "follows the grain directory")
 
 
-def test_a_few_zeros_may_follow_the_end_and_nothing_else() -> None:
-    check(DISK + bytes(126 * SECTOR))
-    refused(DISK + bytes(130 * SECTOR), "goes on after its end")
-    refused(DISK + b"\n", "something follows its end")
-    refused(DISK + DISK, "something follows its end")
+def test_nothing_may_follow_the_end_because_readers_find_the_footer_by_the_files_size() -> None:
+    for more in (bytes(SECTOR), b"\0", b"\n", DISK):
+        refused(DISK + more, "something follows its end")
+
+
+def head_style(more: bytes = b"") -> bytes:
+    """An empty disk as qemu writes it: the directory and its table in front, zeros behind the end."""
+    header = Header(capacity=128, directory=21, overhead=128, flags=0x30003).pack()
+    return header.ljust(FIRST, b"\0") + bytes(SECTOR) + more
+
+
+def test_a_few_zeros_may_follow_the_end_where_the_directory_is_in_front() -> None:
+    check(head_style())
+    check(head_style(bytes(126 * SECTOR)))
+    refused(head_style(bytes(130 * SECTOR)), "goes on after its end")
+    refused(head_style(b"\n"), "something follows its end")
+    refused(head_style()[:56] + struct.pack("<Q", 128) + head_style()[64:], "grain directory would be at sector 128")
 
 
 def test_a_stream_without_end_is_stopped() -> None:
@@ -203,8 +216,6 @@ def test_memory_does_not_grow_with_the_stream() -> None:
 @given(st.binary(max_size=3 * SECTOR), st.integers(0, len(DISK)))
 def test_nothing_but_a_corrupt_stream_comes_out_of_hostile_bytes(noise: bytes, at: int) -> None:
     checker = StreamCheck()
-    try:
+    with contextlib.suppress(StreamCorrupt):
         checker.feed(DISK[:at] + noise + DISK[at + len(noise) :])
         checker.finish()
-    except StreamCorrupt:
-        pass
