@@ -45,9 +45,9 @@ def nics(devices: Iterable[Any], *, networks: Mapping[str, str]) -> tuple[NicInf
     """
     return tuple(
         NicInfo(
-            label=_label(device),
+            label=device_label(device),
             type=short_name(device).removeprefix("Virtual"),
-            network=_network(device.backing, networks),
+            network=network_name(device.backing, networks),
             mac=device.macAddress,
             connected=bool(device.connectable and device.connectable.connected),
         )
@@ -66,11 +66,23 @@ def controller_name(controller: Any) -> str:
     return f"{short_name(controller)}{controller.busNumber}" if controller else "unknown"
 
 
+def network_name(backing: Any, networks: Mapping[str, str]) -> str | None:
+    """The network that a network adapter's backing names; distributed port groups are named by ``networks``."""
+    port = _of(backing, "port")
+    key = port.portgroupKey if port else _of(backing, "opaqueNetworkId")
+    return networks.get(key or "") or _of(backing, "deviceName") or key
+
+
+def device_label(device: Any) -> str:
+    """A device as vSphere's client shows it."""
+    return device.deviceInfo.label if device.deviceInfo else f"{short_name(device)} {device.key}"
+
+
 def _disk(device: Any, controller: Any, *, used: int | None, encrypted: bool) -> DiskInfo:
     backing = device.backing
     return DiskInfo(
         key=device.key,
-        label=_label(device),
+        label=device_label(device),
         capacity=device.capacityInBytes or device.capacityInKB * 1024,
         used=used,
         thin=_of(backing, "thinProvisioned"),
@@ -111,16 +123,6 @@ def _raw(backing: Any) -> str | None:
     if isinstance(backing, _device.VirtualDisk.LocalPMemBackingInfo):
         return "it lies in the host's persistent memory, which vSphere does not export"
     return None
-
-
-def _network(backing: Any, networks: Mapping[str, str]) -> str | None:
-    port = _of(backing, "port")
-    key = port.portgroupKey if port else _of(backing, "opaqueNetworkId")
-    return networks.get(key or "") or _of(backing, "deviceName") or key
-
-
-def _label(device: Any) -> str:
-    return device.deviceInfo.label if device.deviceInfo else f"{short_name(device)} {device.key}"
 
 
 def _of(obj: Any, name: str) -> Any:

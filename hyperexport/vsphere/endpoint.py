@@ -99,7 +99,11 @@ class VSphereEndpoint(Value):
 
     @property
     def trust(self) -> Trust:
-        """What the server's certificate has to prove."""
+        """What the server's certificate has to prove.
+
+        Raises:
+            UsageError: A CA file cannot be read.
+        """
         if self.insecure:
             return Trust(insecure=True)
         if self.thumbprint or self.known_host:
@@ -108,9 +112,13 @@ class VSphereEndpoint(Value):
 
     @property
     def authorities(self) -> Trust:
-        """The CAs alone, for the hosts behind the server, whose certificates a pin on the server says nothing of."""
-        files = tuple(Path(part) for part in str(self.ca_file or "").split(os.pathsep) if part)
-        return Trust(ca_files=files, ca_pem=self.ca_pem)
+        """The CAs alone, for the hosts behind the server, whose certificates a pin on the server says nothing of.
+
+        Raises:
+            UsageError: A CA file cannot be read.
+        """
+        texts = [_read_text(name, "the CA file") for name in str(self.ca_file or "").split(os.pathsep) if name]
+        return Trust(ca_pem="\n".join([*texts, *([self.ca_pem] if self.ca_pem else [])]) or None)
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> "VSphereEndpoint":
@@ -167,17 +175,21 @@ def _known_host(files: str, url: SplitResult) -> str | None:
     """Find the thumbprint that govc wrote for this host and port; each line is ``host:port thumbprint``."""
     wanted = f"{(url.hostname or '').lower()}:{url.port or 443}"
     for name in files.split(os.pathsep):
-        try:
-            lines = Path(name).expanduser().read_text(encoding="utf-8").splitlines()
-        except FileNotFoundError:
+        if not Path(name).expanduser().exists():
             continue  # as govc: the file comes into being with the first host that is noted
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"{_KNOWN_HOSTS}: {name} cannot be read: {error}") from None
+        lines = _read_text(name, _KNOWN_HOSTS).splitlines()
         for line in lines:
             words = line.split()
             if len(words) == 2 and words[0].lower().replace("[", "").replace("]", "") == wanted:
                 return words[1]
     return None
+
+
+def _read_text(name: str, what: str) -> str:
+    try:
+        return Path(name).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{what} {name} cannot be read: {error}", fix="Check its path and permissions") from None
 
 
 def _usage_error(error: ValidationError, named: Mapping[str, str]) -> UsageError:

@@ -63,6 +63,7 @@ class Session:
     def __init__(self, endpoint: VSphereEndpoint, *, stop: StopSignal, keep_alive: float) -> None:
         self.endpoint = endpoint
         self.user = endpoint.username
+        self.key = ""
         self._stop = stop
         self._keep_alive = keep_alive
         self._stub: Any = None
@@ -184,16 +185,16 @@ class Session:
             raise self.error(error, doing=doing) from error
 
     def _ssl_context(self) -> ssl.SSLContext:
-        if self.endpoint.trust.insecure:
+        if self.endpoint.insecure:
             logger.warning(
                 "the certificate of %s is NOT verified: anybody in between can read the password", self.address
             )
         try:
             return self.endpoint.trust.ssl_context()
-        except OSError as error:
+        except ssl.SSLError as error:
             raise UsageError(
-                f"the CA certificates for {self.address} cannot be read: {error}",
-                fix="Check GOVC_TLS_CA_CERTS or HYPEREXPORT_VSPHERE_CA_FILE",
+                f"the CAs given for {self.address} hold no certificate: {error}",
+                fix="Give a PEM file, with GOVC_TLS_CA_CERTS or HYPEREXPORT_VSPHERE_CA_FILE",
             ) from error
 
     def _log_in(self) -> None:
@@ -201,6 +202,7 @@ class Session:
         password = self.endpoint.password.get_secret_value()
         session = self._once(self.content.sessionManager.Login, self.endpoint.username, password, doing="logging in")
         self.user = session.userName
+        self.key = session.key
         self._logged_in = True
         self._generation += 1
 

@@ -1,6 +1,7 @@
 """A VM's tree of snapshots, flattened: the one form in which everything else reads it."""
 
 from collections.abc import Iterator
+from datetime import UTC
 from typing import Any
 
 from hyperexport.vm import SnapshotInfo
@@ -22,7 +23,7 @@ def _walk(nodes: Any, *, depth: int, current: str | None) -> Iterator[SnapshotIn
             moref=moref,
             name=unescape(node.name),
             description=node.description or "",
-            created=node.createTime,
+            created=node.createTime.astimezone(UTC),
             depth=depth,
             current=moref == current,
             quiesced=bool(node.quiesced),

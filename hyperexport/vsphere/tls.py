@@ -9,8 +9,9 @@ import hmac
 import re
 import socket
 import ssl
-from pathlib import Path
 from typing import Final
+
+from pydantic import Field
 
 from hyperexport.vm import Value
 
@@ -45,27 +46,24 @@ class Trust(Value):
     """What a TLS peer has to prove. A thumbprint takes the place of the CAs; ``insecure`` asks for nothing."""
 
     thumbprint: str | None = None
-    ca_files: tuple[Path, ...] = ()
-    ca_pem: str | None = None
+    ca_pem: str | None = Field(default=None, repr=False)
     insecure: bool = False
 
     def ssl_context(self) -> ssl.SSLContext:
         """Make a client context that keeps to this; for http.client, urllib3 and whatever calls ``wrap_socket``.
 
         Raises:
-            OSError: A CA file cannot be read (``ssl.SSLError`` where it holds no certificate).
+            ssl.SSLError: The CAs' text holds no certificate.
         """
         if self.thumbprint:
             return _PinnedContext.for_thumbprint(self.thumbprint)
-        if self.insecure:
-            return _unverified(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
-        if not self.ca_files and not self.ca_pem:
-            return ssl.create_default_context()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        for file in self.ca_files:
-            context.load_verify_locations(cafile=file)
+        if self.insecure:
+            return _unverified(context)
         if self.ca_pem:
             context.load_verify_locations(cadata=self.ca_pem)
+        else:
+            context.load_default_certs()
         return context
 
 

@@ -1,0 +1,107 @@
+"""Which parts of a disk changed since an earlier snapshot, as far as vSphere can prove it.
+
+Every page of the answer is walked to the end of the disk, and anything doubtful is an error: to read a disk whole is
+slow, to trust half an answer loses data.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from pyVmomi import vim
+
+from hyperexport.errors import ChangeTrackingUnavailable, ServerFault
+from hyperexport.vm import DiskInfo, Value, VmRef
+from hyperexport.vsphere.inventory import disks_of_snapshot, vm_object
+from hyperexport.vsphere.session import Session
+
+logger = logging.getLogger(__name__)
+
+
+class Extent(Value):
+    """A changed part of a disk, in bytes."""
+
+    start: int
+    length: int
+
+
+class ChangedAreas(Value):
+    """What may have changed: no change is missing, and some of it may be unchanged."""
+
+    bytes: int
+    extents: tuple[Extent, ...]
+
+
+def changed_areas(
+    session: Session, ref: VmRef, *, snapshot: str, disk_key: int, capacity: int, since: str
+) -> ChangedAreas:
+    """Ask what changed on a disk between an earlier snapshot and this one.
+
+    Args:
+        session: The login.
+        ref: The VM.
+        snapshot: The new snapshot's managed object id.
+        disk_key: The disk's device key.
+        capacity: Its capacity in bytes, in the new snapshot.
+        since: The change id that the disk had in the earlier snapshot.
+
+    Raises:
+        ChangeTrackingUnavailable: It cannot be told, for the reason given; read the disk whole.
+        ServerUnreachable, SessionLost, ServerBusy, PermissionMissing: As they say.
+    """
+    what = f"what changed on disk {disk_key} of {ref.name} is unknown"
+    doing = f"asking what changed on disk {disk_key} of {ref.name}"
+    taken_at = session.reference(vim.vm.Snapshot, snapshot)
+    query = vm_object(session, ref).QueryChangedDiskAreas
+
+    def ask(offset: int) -> Any:
+        return session.read(query, taken_at, disk_key, offset, since, doing=doing)
+
+    try:
+        _compare_ids(what, _disk(what, session, snapshot, disk_key), since)
+        areas = [area for page in _pages(what, ask, capacity) for area in page.changedArea or ()]
+    except ServerFault as error:
+        raise ChangeTrackingUnavailable(f"{what}: {error.what}") from error
+    found = tuple(Extent(start=area.start, length=area.length) for area in areas)
+    _inside(what, found, capacity)
+    changed = ChangedAreas(bytes=sum(extent.length for extent in found), extents=found)
+    logger.info("disk %d of %s: %d bytes changed in %d areas", disk_key, ref.name, changed.bytes, len(found))
+    return changed
+
+
+def _disk(what: str, session: Session, snapshot: str, disk_key: int) -> DiskInfo:
+    for disk in disks_of_snapshot(session, snapshot):
+        if disk.key == disk_key:
+            return disk
+    raise ChangeTrackingUnavailable(f"{what}: snapshot {snapshot} has no such disk")
+
+
+def _compare_ids(what: str, disk: DiskInfo, since: str) -> None:
+    # vSphere API: a change id is <uuid>/<sequence>; another uuid means that tracking began anew in between.
+    if disk.change_id is None:
+        raise ChangeTrackingUnavailable(f"{what}: vSphere does not track the changes of this disk")
+    if disk.change_id.partition("/")[0] != since.partition("/")[0]:
+        raise ChangeTrackingUnavailable(f"{what}: change tracking was reset since then")
+
+
+def _pages(what: str, ask: Callable[[int], Any], capacity: int) -> Iterator[Any]:
+    """Walk the answer, which holds some 2,000 areas at a time, to the end of the disk and not past it."""
+    offset = 0
+    while offset < capacity:  # asking at the very end is an InvalidArgument
+        page = ask(offset)
+        if page.startOffset != offset or page.length <= 0:
+            raise ChangeTrackingUnavailable(
+                f"{what}: asked about byte {offset}, vSphere answered about {page.length} bytes at {page.startOffset}"
+            )
+        yield page
+        offset += page.length
+
+
+def _inside(what: str, extents: tuple[Extent, ...], capacity: int) -> None:
+    end = 0
+    for extent in extents:
+        if extent.length <= 0 or extent.start < end or extent.start + extent.length > capacity:
+            raise ChangeTrackingUnavailable(
+                f"{what}: vSphere names {extent.length} bytes at {extent.start}, which cannot be"
+            )
+        end = extent.start + extent.length

@@ -1,0 +1,268 @@
+"""An export lease: the URLs of a VM's disks, kept alive as long as they are read, and given back for certain.
+
+While a lease is held the server blocks power, snapshot and migration of the VM, so it is completed on success and
+aborted on every other way out. Signs of life come from a thread of their own, whatever the readers do. This module
+hands out URLs and what to believe of the hosts behind them; it never opens one.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from pydantic import Field
+from pyVmomi import vim
+
+from hyperexport.errors import (
+    HyperExportError,
+    LeaseExpired,
+    LeaseFailed,
+    ServerFault,
+    VmPoweredOn,
+)
+from hyperexport.stop import StopSignal
+from hyperexport.vm import DiskInfo, Value, VmRef
+from hyperexport.vsphere.collector import properties, watch
+from hyperexport.vsphere.faults import GONE, UNKNOWN_METHOD, is_caused_by
+from hyperexport.vsphere.inventory import describe, disks_of_snapshot, vm_object
+from hyperexport.vsphere.lease_files import lease_files
+from hyperexport.vsphere.session import Session
+
+logger = logging.getLogger(__name__)
+
+READY_TIMEOUT: Final = 600.0
+"""Seconds that a loaded vCenter may take to make a lease ready."""
+
+_LONGEST_SILENCE: Final = 30.0
+_OVER: Final[tuple[type[Exception], ...]] = (*GONE, vim.fault.InvalidState, vim.fault.Timedout)
+
+
+class ServerChecksum(Value):
+    """What the server says that it has sent."""
+
+    algorithm: str = Field(description="sha1 or sha256.")
+    digest: str = Field(description="Lower-case hex.")
+    size: int = Field(description="Bytes.")
+
+
+@contextmanager
+def open_lease(
+    session: Session,
+    ref: VmRef,
+    *,
+    snapshot: str | None,
+    stop: StopSignal,
+    ready_timeout: float = READY_TIMEOUT,
+) -> Generator["Lease"]:
+    """Hold an export lease on a VM (powered off), or on one of its snapshots, while the block runs.
+
+    It is completed when the block ends well, and aborted on every exception, a cancellation included.
+
+    Args:
+        session: The login.
+        ref: The VM.
+        snapshot: The snapshot's managed object id; None exports the VM itself.
+        stop: Ends the waiting for the lease.
+        ready_timeout: Seconds that the server may take to make it ready.
+
+    Raises:
+        VmPoweredOn: The VM runs, and no snapshot is given.
+        LeaseFailed: The server refuses it, or it ends in an error or does not become ready.
+        ServerBusy, PermissionMissing, Interrupted: As they say.
+    """
+    stop.check()
+    source = session.reference(vim.vm.Snapshot, snapshot) if snapshot else vm_object(session, ref)
+    disks = disks_of_snapshot(session, snapshot) if snapshot else describe(session, ref).disks
+    obj = _request(session, ref, source)
+    lease = None
+    try:
+        info = _wait_until_ready(session, ref, obj, stop=stop, timeout=ready_timeout)
+        lease = Lease(session, ref, obj, info, disks)
+        logger.info("the export lease of %s offers %d files", ref.name, len(lease.files))
+        yield lease
+    except BaseException as error:
+        _end(lease)
+        _close(
+            session, obj.HttpNfcLeaseAbort, doing=f"aborting the export lease of {ref.name} ({type(error).__name__})"
+        )
+        raise
+    _end(lease)
+    _close(session, obj.HttpNfcLeaseComplete, doing=f"completing the export lease of {ref.name}")
+
+
+class Lease:
+    """A lease that is ready. Safe to share between threads.
+
+    Attributes:
+        files: What it offers, in the server's order.
+        total_capacity: The disks' capacity in bytes, as the server sums it; 0 where it does not.
+    """
+
+    def __init__(self, session: Session, ref: VmRef, obj: Any, info: Any, disks: tuple[DiskInfo, ...]) -> None:
+        self.files = lease_files(info.deviceUrl or (), session.endpoint, disks)
+        self.total_capacity: int = (info.totalDiskCapacityInKB or 0) * 1024
+        self._session = session
+        self._ref = ref
+        self._obj = obj
+        self._percent = 0
+        self._lock = threading.Lock()
+        self._lost: LeaseExpired | None = None
+        self._wakers: list[Callable[[], None]] = []
+        self._closed = threading.Event()
+        # vSphere API: leaseTimeout is how many seconds the server waits for HttpNfcLeaseProgress before it gives up.
+        interval = min((info.leaseTimeout or 300) / 4, _LONGEST_SILENCE)
+        self._thread = threading.Thread(target=self._stay_alive, args=(interval,), name="lease-keep-alive", daemon=True)
+        self._thread.start()
+
+    def progress(self, percent: float) -> None:
+        """Say how far the transfer is; the server is told with the next sign of life."""
+        self._percent = max(0, min(100, int(percent)))
+
+    def check(self) -> None:
+        """Raise if the lease has ended under us.
+
+        Raises:
+            LeaseExpired: It has; what is read from its URLs now is worth nothing.
+        """
+        if self._lost:
+            raise self._lost
+
+    def on_lost(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Have a reader woken (its socket closed) when the lease ends under it.
+
+        Args:
+            callback: Called once, from the keep-alive thread, or at once if the lease is lost already.
+
+        Returns:
+            What takes the callback back again.
+        """
+        with self._lock:
+            lost = self._lost is not None
+            if not lost:
+                self._wakers.append(callback)
+        if lost:
+            callback()
+        return lambda: self._forget(callback)
+
+    def request_checksums(self, algorithm: str = "sha256") -> bool:
+        """Ask, before the download, for checksums of this kind in place of SHA-1.
+
+        Returns:
+            Whether the server takes the request (vSphere 6.7 and later do).
+        """
+        wanted = [vim.KeyValue(key=file.key, value=algorithm) for file in self.files if file.disk]
+        doing = f"asking for {algorithm} checksums of {self._ref.name}"
+        try:
+            self._session.call(self._obj.HttpNfcLeaseSetManifestChecksumType, wanted, doing=doing)
+        except ServerFault as error:
+            if not is_caused_by(error, UNKNOWN_METHOD):
+                raise
+            return False
+        return True
+
+    def checksums(self) -> dict[str, ServerChecksum]:
+        """What the server says that it has sent, by :attr:`LeaseFile.key`, after the download; empty if it can't."""
+        doing = f"reading the server's checksums of {self._ref.name}"
+        try:
+            entries = self._session.read(self._obj.HttpNfcLeaseGetManifest, doing=doing)
+        except ServerFault as error:
+            if not is_caused_by(error, UNKNOWN_METHOD):
+                raise
+            return {}
+        return {entry.key: checksum for entry in entries or () if (checksum := _checksum(entry))}
+
+    def close(self) -> None:
+        """End the signs of life; :func:`open_lease` calls it."""
+        self._closed.set()
+        self._thread.join(timeout=5)
+
+    def _stay_alive(self, interval: float) -> None:
+        doing = f"keeping the export lease of {self._ref.name} alive"
+        while not self._closed.wait(interval):
+            try:
+                self._session.read(self._obj.HttpNfcLeaseProgress, self._percent, doing=doing)
+            except HyperExportError as error:
+                if not self._closed.is_set():
+                    self._lose(error)
+                return
+
+    def _lose(self, error: HyperExportError) -> None:
+        lost = LeaseExpired(
+            f"the export lease of {self._ref.name} ended before the transfer did: {error.what}",
+            fix="See in vSphere whether its export task was cancelled",
+        )
+        logger.error("%s", lost.what)
+        with self._lock:
+            self._lost = lost
+            wakers, self._wakers = self._wakers, []
+        for wake in wakers:
+            try:
+                wake()
+            except Exception as failure:  # noqa: BLE001 - one reader's failure must not keep the others asleep
+                logger.debug("waking a reader failed: %s", failure)
+
+    def _forget(self, callback: Callable[[], None]) -> None:
+        with self._lock:
+            if callback in self._wakers:
+                self._wakers.remove(callback)
+
+
+def _request(session: Session, ref: VmRef, source: Any) -> Any:
+    doing = f"asking for an export lease on {ref.name}"
+    export = source.ExportSnapshot if isinstance(source, vim.vm.Snapshot) else source.ExportVm
+    try:
+        return session.call(export, doing=doing)
+    except ServerFault as error:
+        if is_caused_by(error, (vim.fault.InvalidPowerState,)):
+            raise VmPoweredOn(
+                f"{ref.path} is powered on, and vSphere exports a running VM only from a snapshot",
+                fix="Add --snapshot, or power the VM off",
+            ) from error.__cause__
+        raise LeaseFailed(error.what, fix=error.fix) from error.__cause__
+
+
+def _wait_until_ready(session: Session, ref: VmRef, obj: Any, *, stop: StopSignal, timeout: float) -> Any:
+    doing = f"waiting for the export lease of {ref.name}"
+    deadline = time.monotonic() + timeout
+    for values in watch(session, obj, ("state", "error"), doing=doing, stop=stop):
+        state = values.get("state")
+        if state == "ready":
+            # vSphere API: `info` is there only in this state.
+            return properties(session, obj, ("info",), doing=doing)["info"]
+        if state in ("error", "done"):
+            fault = values.get("error")
+            failed = session.error(fault, doing=doing) if fault else None
+            if failed is None or isinstance(failed, ServerFault):
+                reason = failed.what if failed else f"{doing}: it ended before it was ready"
+                raise LeaseFailed(reason) from fault
+            raise failed from fault
+        if time.monotonic() > deadline:
+            raise LeaseFailed(
+                f"{doing}: it is still {state} after {timeout:.0f} s", fix="See what vCenter is busy with"
+            )
+    raise AssertionError("watch() ends only with an exception")
+
+
+def _end(lease: Lease | None) -> None:
+    if lease:
+        lease.close()
+
+
+def _close(session: Session, method: Callable[..., Any], *, doing: str) -> None:
+    """Complete or abort; a lease that is over already is what was wanted."""
+    try:
+        session.call(method, doing=doing)
+    except HyperExportError as error:
+        level = logging.DEBUG if is_caused_by(error, _OVER) else logging.WARNING
+        logger.log(level, "%s", error)
+
+
+def _checksum(entry: Any) -> ServerChecksum | None:
+    algorithm, digest = (entry.checksumType, entry.checksum) if entry.checksum else ("sha1", entry.sha1)
+    if not digest:
+        return None
+    return ServerChecksum(
+        algorithm=(algorithm or "sha1").lower().replace("-", ""), digest=digest.lower(), size=entry.size
+    )
