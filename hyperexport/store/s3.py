@@ -1,0 +1,311 @@
+"""Exports in an S3 bucket, laid out as they are in a folder: ``<prefix>/<vm folder>/<export-id>/<file>``.
+
+A staged export is one without ``export.json``. An unchanged file is not stored again but referred to (``stored_in``).
+This module knows keys, manifests and what they mean to each other; how bytes travel is told in the s3_* modules
+beside it.
+"""
+
+import logging
+import re
+import threading
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from typing import Final, TypeVar
+
+from hyperexport.errors import ExportNotFound, ManifestInvalid
+from hyperexport.manifest import FILE_NAME, LARGEST, ExportManifest, FileEntry, is_export_id
+from hyperexport.ownership import Owner
+from hyperexport.stop import StopSignal
+from hyperexport.store.base import AbandonedStaging, RangeReader, Staging, StoredExport
+from hyperexport.store.s3_bucket import ObjectFacts, S3Bucket
+from hyperexport.store.s3_parts import PartSender, Throttle
+from hyperexport.store.s3_protection import Protection, find_protection
+from hyperexport.store.s3_reader import S3Reader
+from hyperexport.store.s3_settings import S3Location, S3Settings
+from hyperexport.store.s3_staging import OWNER_FILE, THREADS, S3Staging, remove_tree
+
+__all__ = ["S3Location", "S3Settings", "S3Store"]
+
+logger = logging.getLogger(__name__)
+
+_VM_FOLDER: Final = re.compile(r".+\.[0-9a-f]{8}")
+_OWNER_LARGEST: Final = 64 * 1024
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+class S3Store:
+    """A :class:`hyperexport.store.base.Store` in a bucket.
+
+    Args:
+        location: The bucket and prefix.
+        settings: How to reach and log in to the service.
+        throttle: The run's budget of bytes, charged for every byte that is sent; None for no limit.
+        stop: Ends what is under way.
+
+    Raises:
+        StoreUnusable: The settings contradict themselves or name a profile that is not there.
+    """
+
+    def __init__(
+        self, location: S3Location, settings: S3Settings, *, throttle: Throttle | None = None, stop: StopSignal
+    ) -> None:
+        self.url = str(location)
+        self._location = location
+        self._bucket = S3Bucket(location, settings, stop)
+        self._throttle = throttle
+        self._stop = stop
+        self._lock = threading.Lock()
+        self._protection: Protection | None = None
+
+    # -- the place ---------------------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Prove, by writing and removing a probe, that an export can be kept here.
+
+        Raises:
+            StoreUnusable: It can't, and repeating won't help.
+            StoreUnreachable: It did not answer.
+        """
+        probe = self._location.key(".hyperexport-probe")
+        self._bucket.replace(probe, b"probe")
+        self._bucket.delete(probe)
+        self._bucket.folders(self._location.key(""))
+        self._protected()
+
+    def free_bytes(self) -> int | None:
+        """None: a bucket has no end."""
+        return None
+
+    # -- listing -----------------------------------------------------------------------------------------------------
+
+    def exports(self, folder: str | None = None) -> list[StoredExport]:
+        """All complete exports (of one VM's folder, or of all), newest first.
+
+        Raises:
+            StoreUnusable, StoreUnreachable: The listing failed; there is no telling what is there.
+        """
+        found, _ = self._read_manifests(folder)
+        return sorted(found, key=lambda export: (export.manifest.started, export.export_id), reverse=True)
+
+    def damaged(self) -> list[str]:
+        """``folder/export-id`` of every export whose manifest is there and cannot be read."""
+        _, damaged = self._read_manifests(None)
+        return sorted(damaged)
+
+    def abandoned(self, folder: str | None = None) -> list[AbandonedStaging]:
+        """Staged exports and unfinished uploads that are there now, of live and dead runs alike."""
+        places = self._scan(folder)
+        for name in self._folders(folder):
+            prefix = self._location.key(name, "")
+            for upload in self._bucket.unfinished_uploads(prefix):
+                export_id, _, _ = upload.key.removeprefix(prefix).partition("/")
+                if is_export_id(export_id):
+                    places.setdefault((name, export_id), set())
+        staged = [place for place, files in places.items() if FILE_NAME not in files]
+        return [
+            AbandonedStaging(folder=name, export_id=export_id, owner=owner)
+            for (name, export_id), owner in zip(staged, _in_parallel(self._owner_of, staged), strict=True)
+        ]
+
+    # -- writing -----------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def stage(self, folder: str, export_id: str, owner: Owner) -> Generator[Staging]:
+        """Begin an export. Leaving the block without publishing discards it.
+
+        Raises:
+            StoreUnusable: The place is taken, or the store refuses.
+            StoreUnreachable: No answer.
+        """
+        protection = self._protected()
+        staging = S3Staging(
+            self._bucket,
+            folder,
+            export_id,
+            owner=owner,
+            protection=protection,
+            new_sender=lambda: PartSender(self._bucket, protection, throttle=self._throttle, stop=self._stop),
+            refer=self._refer,
+        )
+        staging.claim()
+        try:
+            yield staging
+        finally:
+            staging.discard()
+
+    def remove_abandoned(self, staging: AbandonedStaging) -> None:
+        """Remove one of :meth:`abandoned`; what was published in the meantime stays."""
+        prefix = self._location.key(staging.folder, staging.export_id, "")
+        if self._bucket.head(prefix + FILE_NAME) is not None:
+            logger.warning("%s was published in the meantime; not removed", self._bucket.url(prefix))
+            return
+        freed = remove_tree(self._bucket, prefix)
+        logger.info("removed the abandoned %s (%d bytes)", self._bucket.url(prefix), freed)
+
+    def delete(self, export: StoredExport) -> int:
+        """Remove an export: its manifest first, then the rest. Whether others refer to it is the policy's question.
+
+        Returns:
+            The bytes freed.
+
+        Raises:
+            StoreUnusable, StoreUnreachable: Something remains; it is no longer listed, but found by :meth:`abandoned`.
+        """
+        freed = remove_tree(self._bucket, self._key(export, ""), first=self._key(export, FILE_NAME))
+        logger.info("deleted %s (%d bytes)", export, freed)
+        return freed
+
+    def replace_manifest(self, export: StoredExport, manifest: ExportManifest) -> StoredExport:
+        """Write a changed manifest in one step.
+
+        Raises:
+            ExportNotFound: The export was deleted in the meantime; writing would bring a hollow one to life.
+        """
+        key = self._key(export, FILE_NAME)
+        if self._bucket.head(key) is None:
+            raise ExportNotFound(f"{export} is not in {self.url} any more")
+        self._bucket.replace(key, manifest.to_json())
+        return StoredExport(folder=export.folder, manifest=manifest)
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    def open(self, export: StoredExport, name: str) -> AbstractContextManager[RangeReader]:
+        """Open a stored file for reading, wherever its bytes are.
+
+        Raises:
+            ExportNotFound: The manifest has no such file, or the bytes are gone.
+        """
+        holder, entry = self._holder(export, self._entry(export, name))
+        key = self._key(holder, entry.member_of or entry.name)
+        facts = self._bucket.head(key)
+        if facts is None:
+            raise ExportNotFound(
+                f"{self._bucket.url(key)} is not there", fix="Restore the object, or delete the export"
+            )
+        start = entry.offset or 0 if entry.member_of else 0
+        # Of a whole object as much as there is: verify has to see one that has grown or shrunk.
+        size = entry.size if entry.member_of else facts.size
+        return S3Reader(self._bucket, key, etag=facts.etag, start=start, size=size, stop=self._stop)
+
+    def checksum(self, export: StoredExport, name: str) -> str | None:
+        """What the server keeps of the object, as ``algorithm:value``; None for a member of an OVA.
+
+        Raises:
+            ExportNotFound: The manifest has no such file, or the bytes are gone.
+        """
+        holder, entry = self._holder(export, self._entry(export, name))
+        if entry.member_of is not None:
+            return None
+        facts = self._bucket.head(self._key(holder, entry.name))
+        if facts is None:
+            raise ExportNotFound(f"{self._bucket.url(self._key(holder, entry.name))} is not there")
+        return facts.checksum
+
+    # -- within ------------------------------------------------------------------------------------------------------
+
+    def _protected(self) -> Protection:
+        with self._lock:
+            if self._protection is None:
+                self._protection = find_protection(self._bucket)
+            return self._protection
+
+    def _key(self, export: StoredExport, name: str) -> str:
+        return self._location.key(export.folder, export.export_id, name)
+
+    def _folders(self, folder: str | None) -> list[str]:
+        if folder is not None:
+            return [folder]
+        root = self._location.key("") if self._location.prefix else ""
+        return [name for name in self._bucket.folders(root) if _VM_FOLDER.fullmatch(name)]
+
+    def _scan(self, folder: str | None) -> dict[tuple[str, str], set[str]]:
+        """Which files lie where: (folder, export id) -> names."""
+        places: dict[tuple[str, str], set[str]] = {}
+
+        def keys(name: str) -> list[str]:
+            return [key for key, _ in self._bucket.objects(self._location.key(name, ""))]
+
+        folders = self._folders(folder)
+        for name, found in zip(folders, _in_parallel(keys, folders), strict=True):
+            for key in found:
+                export_id, _, file = key.removeprefix(self._location.key(name, "")).partition("/")
+                if file and is_export_id(export_id):
+                    places.setdefault((name, export_id), set()).add(file)
+        return places
+
+    def _read_manifests(self, folder: str | None) -> tuple[list[StoredExport], list[str]]:
+        places = [place for place, files in self._scan(folder).items() if FILE_NAME in files]
+        exports: list[StoredExport] = []
+        damaged: list[str] = []
+        for (name, export_id), outcome in zip(places, _in_parallel(self._read_manifest, places), strict=True):
+            if isinstance(outcome, ExportManifest):
+                exports.append(StoredExport(folder=name, manifest=outcome))
+            elif outcome is not None:
+                logger.warning("left out of the listing of %s: %s", self.url, outcome)
+                damaged.append(f"{name}/{export_id}")
+        return exports, damaged
+
+    def _read_manifest(self, place: tuple[str, str]) -> ExportManifest | ManifestInvalid | None:
+        """The manifest; or what is wrong with it; or None where it went away since it was listed."""
+        key = self._location.key(*place, FILE_NAME)
+        data = self._bucket.read(key, limit=LARGEST)
+        if data is None:
+            return None
+        try:
+            manifest = ExportManifest.from_json(data, source=self._bucket.url(key))
+        except ManifestInvalid as error:
+            return error
+        if manifest.export_id != place[1]:
+            return ManifestInvalid(f"{self._bucket.url(key)} is the manifest of another export, {manifest.export_id}")
+        return manifest
+
+    def _owner_of(self, place: tuple[str, str]) -> Owner | None:
+        data = self._bucket.read(self._location.key(*place, OWNER_FILE), limit=_OWNER_LARGEST)
+        return Owner.from_json(data) if data else None
+
+    def _entry(self, export: StoredExport, name: str) -> FileEntry:
+        entry = export.manifest.file(name)
+        if entry is None:
+            raise ExportNotFound(f"{export} has no file {name}")
+        return entry
+
+    def _holder(self, export: StoredExport, entry: FileEntry) -> tuple[StoredExport, FileEntry]:
+        """The export that really holds a file's bytes, and its entry there, found by content: names may differ."""
+        if entry.stored_in is None:
+            return export, entry
+        outcome = self._read_manifest((export.folder, entry.stored_in))
+        if isinstance(outcome, ExportManifest):
+            for held in outcome.files:
+                if held.stored_in is None and (held.sha256, held.size) == (entry.sha256, entry.size):
+                    return StoredExport(folder=export.folder, manifest=outcome), held
+        raise ExportNotFound(
+            f"{export}: the bytes of {entry.name} should be in {entry.stored_in}, and are not",
+            fix="Export the VM again with --force-full",
+        )
+
+    def _refer(self, base: StoredExport, entry: FileEntry) -> FileEntry | None:
+        """The entry to use for a file whose bytes an earlier export holds, once that is proved."""
+        try:
+            holder, held = self._holder(base, entry)
+        except ExportNotFound as error:
+            logger.warning("cannot be reused: %s", error)
+            return None
+        facts = self._bucket.head(self._key(holder, held.member_of or held.name))
+        if facts is None or not _is_as_recorded(facts, held, holder.manifest):
+            logger.warning("cannot be reused: %s in %s is not as it was written", held.name, holder)
+            return None
+        return entry.model_copy(update={"stored_in": holder.export_id, "member_of": None, "offset": None})
+
+
+def _is_as_recorded(facts: ObjectFacts, held: FileEntry, manifest: ExportManifest) -> bool:
+    stored = manifest.file(held.member_of) if held.member_of else held
+    return stored is not None and facts.size == stored.size and stored.etag in {None, facts.etag}
+
+
+def _in_parallel(work: Callable[[A], B], items: Iterable[A]) -> list[B]:
+    """Do the same small request for each item, a few at a time; the first failure raises."""
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="s3-list") as threads:
+        return list(threads.map(work, items))

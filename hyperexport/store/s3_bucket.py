@@ -1,0 +1,219 @@
+"""One bucket, spoken to: each request that the store makes of it, with its errors in this product's words.
+
+Everything but the bytes of parts passes here, through boto3. It knows keys and objects, not exports.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from botocore.exceptions import BotoCoreError, ClientError
+from urllib3.exceptions import HTTPError
+
+from hyperexport.errors import HyperExportError, StoreUnreachable
+from hyperexport.stop import StopSignal
+from hyperexport.store.s3_errors import code_of, retrying, status_of, translate, translated
+from hyperexport.store.s3_settings import S3Location, S3Settings, connect
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.type_defs import CompletedPartTypeDef
+
+logger = logging.getLogger(__name__)
+
+URL_LIFETIME: Final = 3600
+"""Seconds for which a pre-signed URL may be used; a new one is made for each attempt at each part."""
+
+_ALGORITHMS: Final = ("CRC64NVME", "SHA256", "CRC32C", "CRC32", "SHA1")
+_MISSING: Final = {"NoSuchKey", "404", "NotFound"}
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectFacts:
+    """What the server says of an object without sending it."""
+
+    size: int
+    etag: str
+    checksum: str
+    """``algorithm:value``: the checksum that the server keeps, or else ``ETag:value``."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnfinishedUpload:
+    """A multipart upload that was neither completed nor aborted."""
+
+    key: str
+    upload_id: str
+
+
+class S3Bucket:
+    """The bucket of a location. Safe to share between threads, as boto3's clients are."""
+
+    def __init__(self, location: S3Location, settings: S3Settings, stop: StopSignal) -> None:
+        self.location = location
+        self.stop = stop
+        self.client, self.trust = connect(settings)
+        self.secure = self.client.meta.endpoint_url.startswith("https:")
+        self._name = location.bucket
+
+    def url(self, key: str) -> str:
+        """How a person names an object."""
+        return f"s3://{self._name}/{key}"
+
+    # -- listing -----------------------------------------------------------------------------------------------------
+
+    def objects(self, prefix: str) -> Iterator[tuple[str, int]]:
+        """Every key under a prefix, with its size in bytes, in the server's order. A failure raises."""
+        with translated(f"listing {self.url(prefix)}"):
+            for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=self._name, Prefix=prefix):
+                for item in page.get("Contents", []):
+                    yield item.get("Key", ""), item.get("Size", 0)
+
+    def folders(self, prefix: str) -> list[str]:
+        """The names one level below a prefix that have something below them."""
+        pages = self.client.get_paginator("list_objects_v2")
+        with translated(f"listing {self.url(prefix)}"):
+            return [
+                item.get("Prefix", "")[len(prefix) :].rstrip("/")
+                for page in pages.paginate(Bucket=self._name, Prefix=prefix, Delimiter="/")
+                for item in page.get("CommonPrefixes", [])
+            ]
+
+    def unfinished_uploads(self, prefix: str) -> list[UnfinishedUpload]:
+        """The multipart uploads under a prefix that nobody has completed or aborted."""
+        pages = self.client.get_paginator("list_multipart_uploads").paginate(Bucket=self._name, Prefix=prefix)
+        try:
+            return [
+                UnfinishedUpload(item.get("Key", ""), item.get("UploadId", ""))
+                for page in pages
+                for item in page.get("Uploads", [])
+                if item.get("Key", "").startswith(prefix)
+            ]
+        except (ClientError, BotoCoreError) as error:
+            if isinstance(error, ClientError) and code_of(error) == "NoSuchUpload":
+                return []  # `rclone serve s3` says so of a bucket that has seen no upload yet.
+            raise translate(error, f"listing the unfinished uploads of {self.url(prefix)}") from error
+
+    # -- single objects ----------------------------------------------------------------------------------------------
+
+    def head(self, key: str) -> ObjectFacts | None:
+        """What is stored at a key; None where nothing is."""
+        try:
+            answer = self.client.head_object(Bucket=self._name, Key=key, ChecksumMode="ENABLED")
+        except ClientError as error:
+            if code_of(error) in _MISSING:
+                return None
+            raise translate(error, f"looking at {self.url(key)}") from error
+        except BotoCoreError as error:
+            raise translate(error, f"looking at {self.url(key)}") from error
+        fields = cast("Mapping[str, object]", answer)
+        kept = next((name for name in _ALGORITHMS if fields.get(f"Checksum{name}")), None)
+        checksum = f"{kept}:{fields[f'Checksum{kept}']}" if kept else f"ETag:{answer['ETag']}"
+        return ObjectFacts(answer["ContentLength"], answer["ETag"], checksum)
+
+    def read(self, key: str, *, limit: int) -> bytes | None:
+        """A small object's bytes, at most ``limit`` + 1 of them; None where nothing is."""
+        what = f"reading {self.url(key)}"
+
+        def attempt() -> bytes | None:
+            try:
+                with self.client.get_object(Bucket=self._name, Key=key)["Body"] as body:
+                    return body.read(limit + 1)
+            except ClientError as error:
+                if code_of(error) in _MISSING:
+                    return None
+                raise translate(error, what) from error
+            except (BotoCoreError, HTTPError, OSError) as error:
+                raise translate(error, what) from error
+
+        return retrying(self.stop, what)(attempt)
+
+    def replace(self, key: str, data: bytes) -> None:
+        """Write a small object in one step, over whatever is there."""
+        with translated(f"writing {self.url(key)}"):
+            self.client.put_object(Bucket=self._name, Key=key, Body=data)
+
+    def claim(self, key: str, data: bytes) -> bool:
+        """Write a small object only where nothing is; of two that try at once, at most one is told True.
+
+        Where a server does not know conditional writes (501, or it ignores the condition, as `rclone serve s3` does),
+        a look beforehand is all that stands between two writers.
+        """
+        if self.head(key) is not None:
+            return False
+        what = f"writing {self.url(key)}"
+        try:
+            self.client.put_object(Bucket=self._name, Key=key, Body=data, IfNoneMatch="*")
+        except ClientError as error:
+            if status_of(error) == 412 or code_of(error) == "ConditionalRequestConflict":
+                # Our own first try may have arrived and its answer been lost.
+                return self.read(key, limit=len(data)) == data
+            if status_of(error) != 501 and code_of(error) != "NotImplemented":
+                raise translate(error, what) from error
+            logger.info("%s: the server has no conditional writes; looked for it instead", what)
+            self.replace(key, data)
+        except BotoCoreError as error:
+            raise translate(error, what) from error
+        return True
+
+    def delete(self, key: str) -> None:
+        """Remove an object; one that is not there is fine."""
+        with translated(f"deleting {self.url(key)}"):
+            self.client.delete_object(Bucket=self._name, Key=key)
+
+    # -- multipart uploads -------------------------------------------------------------------------------------------
+
+    def begin_upload(self, key: str, metadata: dict[str, str], algorithm: str | None = None) -> str:
+        """Begin a multipart upload and return its id."""
+        more = cast("Any", {"ChecksumAlgorithm": algorithm} if algorithm else {})
+        with translated(f"beginning the upload of {self.url(key)}"):
+            return self.client.create_multipart_upload(Bucket=self._name, Key=key, Metadata=metadata, **more)[
+                "UploadId"
+            ]
+
+    def complete_upload(self, key: str, upload_id: str, parts: "list[CompletedPartTypeDef]") -> None:
+        """Make one object of the parts. botocore itself repeats the rare "200" that carries an error."""
+        what = f"completing the upload of {self.url(key)}"
+        try:
+            self.client.complete_multipart_upload(
+                Bucket=self._name, Key=key, UploadId=upload_id, MultipartUpload={"Parts": parts}
+            )
+        except ClientError as error:
+            # Gone, because a first try did its work and its answer was lost? The caller looks at the object.
+            if code_of(error) != "NoSuchUpload" or self.head(key) is None:
+                raise translate(error, what) from error
+            logger.warning("%s: repeated after a lost answer", what)
+        except BotoCoreError as error:
+            raise translate(error, what) from error
+
+    def abort_upload(self, upload: UnfinishedUpload) -> None:
+        """Drop an upload and its parts; one that is gone already is fine."""
+        try:
+            with translated(f"aborting the upload of {self.url(upload.key)}"):
+                self.client.abort_multipart_upload(Bucket=self._name, Key=upload.key, UploadId=upload.upload_id)
+        except HyperExportError as error:
+            cause = error.__cause__
+            if not (isinstance(cause, ClientError) and code_of(cause) in {"NoSuchUpload", "404", "NoSuchKey"}):
+                raise
+
+    def signed_url(self, operation: str, parameters: Mapping[str, object]) -> str:
+        """A URL that carries this request's signature. It is a credential: never shown, never logged."""
+        with translated("signing a request"):
+            return self.client.generate_presigned_url(
+                operation, Params={"Bucket": self._name, **parameters}, ExpiresIn=URL_LIFETIME
+            )
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    def read_range(self, key: str, first: int, last: int, etag: str) -> Any:
+        """Ask for the bytes ``first`` to ``last`` (both included) of an object that has not changed since.
+
+        Returns:
+            botocore's streaming body, for the caller to close.
+        """
+        with translated(f"reading {self.url(key)}"):
+            answer = self.client.get_object(Bucket=self._name, Key=key, Range=f"bytes={first}-{last}", IfMatch=etag)
+        if answer["ContentLength"] != last - first + 1:
+            answer["Body"].close()
+            raise StoreUnreachable(f"reading {self.url(key)}: the server sent another range than was asked for")
+        return answer["Body"]

@@ -1,0 +1,178 @@
+"""What an object store's refusals and silences mean, in this product's own errors, and which are worth another try.
+
+Only codes, statuses and types decide. What a library says is repeated only where it cannot hold a credential.
+"""
+
+import logging
+import re
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Final
+
+import tenacity
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    CredentialRetrievalError,
+    HTTPClientError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ProfileNotFound,
+    SSLError,
+    TokenRetrievalError,
+)
+from botocore.exceptions import (
+    ConnectionError as BotoConnectionError,
+)
+from urllib3.exceptions import HTTPError
+from urllib3.exceptions import SSLError as Urllib3SSLError
+
+from hyperexport.errors import (
+    ChecksumMismatch,
+    HyperExportError,
+    StoreUnreachable,
+    StoreUnusable,
+    TransientError,
+)
+from hyperexport.stop import StopSignal
+
+logger = logging.getLogger(__name__)
+
+ATTEMPTS: Final = 5
+
+_FIXES: Final = {
+    "NoSuchBucket": "Create the bucket, or correct its name",
+    "InvalidBucketName": "Correct the bucket's name",
+    "AccessDenied": "Allow these credentials s3:ListBucket, s3:GetObject, s3:PutObject, s3:DeleteObject, "
+    "s3:AbortMultipartUpload and s3:ListBucketMultipartUploads on the bucket",
+    "AllAccessDisabled": "Ask the bucket's owner why access to it is disabled",
+    "InvalidAccessKeyId": "Check the access key: the server does not know it",
+    "SignatureDoesNotMatch": "Check the secret key: it does not belong to the access key",
+    "InvalidToken": "Check the session token, or log in again",
+    "PermanentRedirect": "Set the region or the endpoint that the bucket is in",
+    "AuthorizationHeaderMalformed": "Set the region that the bucket is in",
+    "IllegalLocationConstraintException": "Set the region that the bucket is in",
+    "RequestTimeTooSkewed": "Set this machine's clock",
+    "QuotaExceeded": "Make room in the store, or raise the quota",
+    "EntityTooLarge": "Ask the server's administrator for its limits on an object's size",
+    "NoSuchUpload": "Look for whoever removes unfinished uploads (a lifecycle rule, another tool)",
+}
+_DAMAGED: Final = {"BadDigest", "InvalidDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"}
+_PASSING: Final = {
+    "SlowDown", "InternalError", "ServiceUnavailable", "RequestTimeout", "RequestTimeoutException", "Throttling",
+    "ThrottlingException", "TooManyRequests", "OperationAborted", "ExpiredToken", "IncompleteBody",
+}  # fmt: skip
+_BY_STATUS: Final = {
+    401: "InvalidAccessKeyId", 403: "AccessDenied", 404: "NoSuchBucket", 301: "PermanentRedirect"
+}  # fmt: skip
+_CREDENTIALS: Final = (
+    NoCredentialsError,
+    PartialCredentialsError,
+    CredentialRetrievalError,
+    TokenRetrievalError,
+    ProfileNotFound,
+)
+
+
+def code_of(error: ClientError) -> str:
+    """The S3 error code, such as ``NoSuchKey``; the status as text where an answer has no body (HEAD)."""
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def status_of(error: ClientError) -> int:
+    """The HTTP status of a refusal; 0 where it is not known."""
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def refused(code: str, status: int, message: str, what: str) -> HyperExportError:
+    """The error for an answer that says no.
+
+    Args:
+        code: S3's error code; empty or the bare status where the answer had no body.
+        status: The HTTP status.
+        message: The server's own words.
+        what: What was being done and on what, as "uploading part 3 of s3://b/k".
+    """
+    if not code or code.isdigit():
+        code = _BY_STATUS.get(status, f"HTTP {status}")
+    words = " ".join(message.split())[:300].rstrip(".")
+    reason = f"{code} ({words})" if words and words != code else code
+    if code in _DAMAGED:
+        return ChecksumMismatch(f"{what}: the bytes arrived damaged: {reason}", fix="Check the network's hardware")
+    if code in _PASSING or status in {408, 429} or (status >= 500 and status != 501):
+        return StoreUnreachable(f"{what}: the store is overloaded or failing: {reason}", fix="Try again later")
+    return StoreUnusable(f"{what}: the store refused: {reason}", fix=_FIXES.get(code))
+
+
+def translate(error: Exception, what: str) -> HyperExportError:
+    """The error for an exception of boto3's or urllib3's."""
+    if isinstance(error, ClientError):
+        return refused(code_of(error), status_of(error), str(error.response.get("Error", {}).get("Message", "")), what)
+    if isinstance(error, _CREDENTIALS):
+        return StoreUnusable(
+            f"{what}: there are no usable credentials: {error}",
+            fix="Give an access key and a secret key, a profile, or a saved credentials block",
+        )
+    if isinstance(error, SSLError | Urllib3SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return StoreUnusable(
+            f"{what}: the server's certificate is not vouched for by a trusted CA",
+            fix="Name the CA's file, or correct the endpoint's host name",
+        )
+    if isinstance(error, BotoConnectionError | HTTPClientError | HTTPError | OSError):
+        return StoreUnreachable(
+            f"{what}: no answer from the store ({type(error).__name__})",
+            fix="Check the endpoint's address and the network",
+        )
+    if isinstance(error, BotoCoreError | ValueError):
+        return StoreUnusable(f"{what}: {error}", fix="Correct the S3 settings")
+    raise error
+
+
+@contextmanager
+def translated(what: str) -> Generator[None]:
+    """Let only this product's errors out of the block.
+
+    Raises:
+        StoreUnusable: The store refused, and repeating won't help.
+        StoreUnreachable: It did not answer, or is overloaded.
+        ChecksumMismatch: Bytes were damaged on their way.
+    """
+    try:
+        yield
+    except (ClientError, BotoCoreError, HTTPError, OSError) as error:
+        raise translate(error, what) from error
+
+
+def retrying(stop: StopSignal, what: str) -> tenacity.Retrying:
+    """Repeat a call that is safe to repeat while its failure may pass; a stopped run does not wait.
+
+    Use as ``retrying(stop, what)(function, *arguments)``.
+    """
+
+    def tell(state: tenacity.RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        logger.warning("%s: attempt %d failed, trying again: %s", what, state.attempt_number, error)
+
+    return tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(TransientError),
+        stop=tenacity.stop_after_attempt(ATTEMPTS),
+        wait=tenacity.wait_random_exponential(multiplier=0.5, max=20),
+        sleep=_interruptible(stop),
+        before_sleep=tell,
+        reraise=True,
+    )
+
+
+def _interruptible(stop: StopSignal) -> Callable[[float], None]:
+    def pause(seconds: float) -> None:
+        stop.wait(seconds)
+        stop.check()
+
+    return pause
+
+
+def code_in(body: bytes) -> tuple[str, str]:
+    """The code and message of an S3 error document; empty where there is none."""
+    text = body.decode(errors="replace")
+    code, message = (re.search(rf"<{tag}>([^<]*)</{tag}>", text) for tag in ("Code", "Message"))
+    return code.group(1) if code else "", message.group(1) if message else ""

@@ -1,0 +1,112 @@
+"""What guards a part's bytes on their way into an object store: found out by asking, said in plain words.
+
+Servers differ, and some take a checksum and never look at it. So the server is asked once with a right checksum and
+once with a wrong one: only one that refuses the wrong one protects. CRC32 comes first: it costs a sixth of MD5.
+"""
+
+import base64
+import hashlib
+import logging
+import zlib
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, Final, cast
+
+from botocore.exceptions import ClientError
+
+from hyperexport.errors import HyperExportError, StoreUnusable
+from hyperexport.store.s3_bucket import S3Bucket, UnfinishedUpload
+from hyperexport.store.s3_errors import status_of, translated
+
+logger = logging.getLogger(__name__)
+
+_PROBE: Final = b"hyperexport asks whether a wrong checksum is refused"
+
+
+class Protection(StrEnum):
+    """A way to guard a part, best first."""
+
+    CRC32 = "CRC32 of each part, checked by the server"
+    MD5 = "MD5 of each part, checked by the server"
+    TLS = "TLS only: the server checks no checksums"
+
+    @property
+    def algorithm(self) -> str | None:
+        """The algorithm that a multipart upload has to announce when it begins."""
+        return "CRC32" if self is Protection.CRC32 else None
+
+    def parameters(self, data: memoryview) -> dict[str, str]:
+        """boto3's parameters that carry the checksum of a part."""
+        match self:
+            case Protection.CRC32:
+                return {"ChecksumCRC32": base64.b64encode(zlib.crc32(data).to_bytes(4, "big")).decode()}
+            case Protection.MD5:
+                return {"ContentMD5": base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()}
+            case Protection.TLS:
+                return {}
+
+
+HEADERS: Final = {"ChecksumCRC32": "x-amz-checksum-crc32", "ContentMD5": "Content-MD5"}
+"""The headers that a request pre-signed with those parameters must bear."""
+
+
+def headers(parameters: Mapping[str, str]) -> dict[str, str]:
+    """The headers for :meth:`Protection.parameters`."""
+    return {HEADERS[name]: value for name, value in parameters.items()}
+
+
+def find_protection(bucket: S3Bucket) -> Protection:
+    """Ask a server which checksums it looks at, with an upload that is never completed.
+
+    Raises:
+        StoreUnusable: Uploads are refused altogether, or nothing would guard the bytes on a connection without TLS.
+        StoreUnreachable: No answer.
+    """
+    for protection in (Protection.CRC32, Protection.MD5):
+        if _is_checked(bucket, protection):
+            logger.info("%s: %s", bucket.location, protection)
+            return protection
+    if not bucket.secure:
+        raise StoreUnusable(
+            f"{bucket.location} is reached without TLS and its server checks no checksums, so nothing guards the bytes",
+            fix="Use an https:// endpoint",
+        )
+    logger.warning("%s: %s", bucket.location, Protection.TLS)
+    return Protection.TLS
+
+
+def _is_checked(bucket: S3Bucket, protection: Protection) -> bool:
+    key = bucket.location.key(".hyperexport-probe")
+    try:
+        upload = UnfinishedUpload(key, bucket.begin_upload(key, {}, protection.algorithm))
+    except HyperExportError as error:
+        if protection.algorithm and isinstance(error, StoreUnusable) and _is_unknown_request(error):
+            return False
+        raise
+    try:
+        right = _takes(bucket, upload, protection.parameters(memoryview(_PROBE)))
+        return right and not _takes(bucket, upload, protection.parameters(memoryview(_PROBE[1:])))
+    finally:
+        bucket.abort_upload(upload)
+
+
+def _is_unknown_request(error: HyperExportError) -> bool:
+    return isinstance(error.__cause__, ClientError) and status_of(error.__cause__) in {400, 501}
+
+
+def _takes(bucket: S3Bucket, upload: UnfinishedUpload, checksum: dict[str, str]) -> bool:
+    with translated(f"trying an upload to {bucket.location}"):
+        try:
+            bucket.client.upload_part(
+                Bucket=bucket.location.bucket,
+                Key=upload.key,
+                UploadId=upload.upload_id,
+                PartNumber=1,
+                Body=_PROBE,
+                **cast("Any", checksum),
+            )
+        except ClientError as error:
+            if status_of(error) in {400, 411, 501}:
+                return False
+            raise
+    return True

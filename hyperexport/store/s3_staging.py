@@ -1,0 +1,213 @@
+"""One export while it is being written to a bucket.
+
+Its files lie at their final keys from the start; what makes them an export is the manifest, written last and only
+where none is. Until then ``.owner.json`` beside them says whose they are.
+"""
+
+import json
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from typing import Final, Protocol
+
+from hyperexport import manifest as manifest_module
+from hyperexport.errors import ExportNotFound, HyperExportError, StoreUnusable
+from hyperexport.manifest import ExportManifest, FileEntry
+from hyperexport.ownership import Owner
+from hyperexport.store.base import RangeReader, Sink, Stored, StoredExport
+from hyperexport.store.s3_bucket import S3Bucket
+from hyperexport.store.s3_parts import PartSender
+from hyperexport.store.s3_protection import Protection
+from hyperexport.store.s3_reader import S3Reader
+from hyperexport.store.s3_upload import S3Sink
+
+logger = logging.getLogger(__name__)
+
+OWNER_FILE: Final = ".owner.json"
+METADATA_KEY: Final = "hyperexport-owner"
+"""The user metadata of every multipart upload: the same mark as in ``.owner.json``."""
+
+THREADS: Final = 8
+"""Small requests (reading manifests, deleting) that are under way at once."""
+
+
+class Referrer(Protocol):
+    """Finds out whether an earlier export holds a file undamaged."""
+
+    def __call__(self, base: StoredExport, entry: FileEntry) -> FileEntry | None:
+        """The entry of the export that really holds the bytes, with ``stored_in`` set to it."""
+        ...
+
+
+class S3Staging:
+    """The staged export. Made by S3Store.stage(), which discards it unless it was published."""
+
+    def __init__(
+        self,
+        bucket: S3Bucket,
+        folder: str,
+        export_id: str,
+        *,
+        owner: Owner,
+        protection: Protection,
+        new_sender: Callable[[], PartSender],
+        refer: Referrer,
+    ) -> None:
+        self.export_id = export_id
+        self._ended = False
+        self._bucket = bucket
+        self._folder = folder
+        self._owner = owner
+        self._protection = protection
+        self._new_sender = new_sender
+        self._refer = refer
+        self._sinks: dict[str, S3Sink] = {}
+
+    def claim(self) -> None:
+        """Leave the mark of ownership where nothing is yet.
+
+        Raises:
+            StoreUnusable: There is something at that place already.
+        """
+        taken = next(self._bucket.objects(self._key("")), None)
+        if taken or not self._bucket.claim(self._key(OWNER_FILE), self._owner.model_dump_json().encode()):
+            raise StoreUnusable(
+                f"{self._bucket.url(self._key(''))} is taken by another export", fix="Start the export again"
+            )
+
+    def create(self, name: str) -> Sink:
+        """Begin a file; what a first try with this name left is removed."""
+        if name in self._sinks:
+            self.remove(name)
+        sink = S3Sink(
+            self._bucket,
+            self._key(name),
+            sender=self._new_sender(),
+            protection=self._protection,
+            metadata={METADATA_KEY: json.dumps(self._owner.model_dump(mode="json"))},
+        )
+        self._sinks[name] = sink
+        return sink
+
+    def put(self, name: str, data: bytes) -> Stored:
+        """Write a small file at once."""
+        sink = self.create(name)
+        try:
+            sink.write(memoryview(data))
+            return sink.finish()
+        except BaseException:
+            sink.abort()
+            raise
+
+    def open(self, name: str) -> AbstractContextManager[RangeReader]:
+        """Read a finished file of this staging back.
+
+        Raises:
+            ExportNotFound: There is no such file.
+        """
+        facts = self._bucket.head(self._key(name))
+        if facts is None:
+            raise ExportNotFound(f"{self._bucket.url(self._key(name))} is not there")
+        return S3Reader(
+            self._bucket, self._key(name), etag=facts.etag, start=0, size=facts.size, stop=self._bucket.stop
+        )
+
+    def reuse(self, base: StoredExport, entry: FileEntry, name: str) -> FileEntry | None:
+        """Refer to the export that holds the bytes, if it proves to hold them."""
+        if base.folder != self._folder:
+            return None  # ``stored_in`` names an export of the same VM.
+        found = self._refer(base, entry)
+        if found is None:
+            return None
+        if name in self._sinks:
+            self.remove(name)
+        logger.info("%s/%s: %s is stored in %s", self._folder, self.export_id, name, found.stored_in)
+        return found.model_copy(update={"name": name, "transferred": False})
+
+    def remove(self, name: str) -> None:
+        """Take a file away again, finished or not."""
+        sink = self._sinks.pop(name, None)
+        if sink is not None:
+            sink.abort()
+        self._bucket.delete(self._key(name))
+
+    def publish(self, manifest: ExportManifest) -> StoredExport:
+        """Write the manifest where none is: the commit point.
+
+        Raises:
+            StoreUnusable: Another run has published an export with this id.
+        """
+        key = self._key(manifest_module.FILE_NAME)
+        claimed = self._bucket.claim(key, manifest.to_json())
+        self._ended = True  # Also where it was another run: what lies there is part of its export now.
+        if not claimed:
+            raise StoreUnusable(f"{self._bucket.url(key)} was published by another run", fix="Start the export again")
+        try:
+            self._bucket.delete(self._key(OWNER_FILE))
+        except HyperExportError as error:
+            logger.warning("%s/%s is published, but its mark remains: %s", self._folder, self.export_id, error)
+        return StoredExport(folder=self._folder, manifest=manifest)
+
+    def discard(self) -> None:
+        """Remove everything that was staged, unless it was published. Never raises; logs what it could not remove."""
+        for sink in self._sinks.values():
+            sink.abort()
+        if self._ended:
+            return
+        self._ended = True
+        try:
+            remove_tree(self._bucket, self._key(""))
+        except HyperExportError as error:
+            logger.warning("%s/%s: staged files remain until the next cleanup: %s", self._folder, self.export_id, error)
+
+    def _key(self, name: str) -> str:
+        return self._bucket.location.key(self._folder, self.export_id, name)
+
+
+def remove_tree(bucket: S3Bucket, prefix: str, *, first: str | None = None) -> int:
+    """Remove the unfinished uploads and all objects under a prefix that ends with a slash.
+
+    One request an object: an export has few, and servers differ in which checksum they demand of a batch.
+
+    Args:
+        bucket: Where.
+        prefix: Everything under it goes.
+        first: The key that goes before all others; where that fails, nothing else is touched.
+
+    Returns:
+        The bytes freed.
+
+    Raises:
+        StoreUnusable, StoreUnreachable: Something could not be removed; the message names the first such thing.
+    """
+    objects = dict(bucket.objects(prefix))
+    freed = 0
+    if first is not None:
+        bucket.delete(first)
+        freed += objects.pop(first, 0)
+    for upload in bucket.unfinished_uploads(prefix):
+        bucket.abort_upload(upload)
+
+    def delete(key: str) -> HyperExportError | None:
+        try:
+            bucket.delete(key)
+        except HyperExportError as error:
+            return error
+        return None
+
+    # The mark of ownership goes last, so that what a failure leaves can still be told whose it is.
+    marks = [key for key in objects if key.endswith(f"/{OWNER_FILE}")]
+    files = [key for key in objects if key not in marks]
+    failures: dict[str, HyperExportError] = {}
+    with ThreadPoolExecutor(THREADS) as threads:
+        for keys in (files, [] if failures else marks):
+            outcomes = dict(zip(keys, threads.map(delete, keys), strict=True))
+            failures |= {key: error for key, error in outcomes.items() if error}
+    freed += sum(size for key, size in objects.items() if key not in failures)
+    if failures:
+        error = next(iter(failures.values()))
+        raise type(error)(
+            f"{len(failures)} of {len(objects)} objects could not be removed: {error.what}", fix=error.fix
+        )
+    return freed
