@@ -133,6 +133,8 @@ def full_reason(
         return f"the base export is damaged: {base_problem}"
     if base is None:
         return "this is the first export of the VM in this store"
+    if base.damage:
+        return f"the base export is damaged: {base.damage[0]}"
     return _layout_change(disks, base) or _too_old(base.last_full, full_after, now)
 
 
