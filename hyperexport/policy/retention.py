@@ -1,0 +1,344 @@
+"""Which old exports go, and why: the plan of a cleanup.
+
+Limits say which exports should go; guards say which never do: the newest export of each VM (and the newest that no
+verification found damaged), what somebody preserved, and whatever a kept export refers to. A guard always wins over
+a limit, and the limit is then reported as out of reach. This module sees complete exports only, as a listing gave
+them; it must never list or delete anything itself.
+"""
+
+import heapq
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from fnmatch import fnmatchcase
+from typing import Final, NamedTuple
+
+from pydantic import Field
+
+from hyperexport.manifest import ExportManifest, FileEntry, FileRole
+from hyperexport.options import Cleanup
+from hyperexport.units import format_age, format_bytes, format_duration
+from hyperexport.vm import Value
+
+DEFAULT_AGE: Final = timedelta(hours=720)
+"""What applies where cleanup is asked for without any limit."""
+
+
+_Content = tuple[str, str, str]
+"""What tells one kept content from another: the VM's folder, and a disk's hash and size, or a file's place."""
+
+
+class CleanupLimits(Value):
+    """When an export has to go. Whatever is 0 or None is no limit."""
+
+    max_age: timedelta | None = None
+    max_count: int = Field(default=0, ge=0, description="Exports of each VM.")
+    max_size: int = Field(default=0, ge=0, description="Bytes of the whole store.")
+    min_free: int = Field(default=0, ge=0, description="Bytes that shall be free where the store is.")
+    preserve: tuple[str, ...] = Field(default=(), description="Patterns of VM names, paths, folders and export ids.")
+
+    @classmethod
+    def from_options(cls, options: Cleanup) -> "CleanupLimits":
+        """Work out the limits: age alone applies only if it was given, or if no other limit was."""
+        age = options.max_age
+        if age is None and not (options.max_count or options.max_size or options.min_free):
+            age = DEFAULT_AGE
+        return cls(
+            max_age=age or None,
+            max_count=options.max_count,
+            max_size=options.max_size,
+            min_free=options.min_free,
+            preserve=options.preserve,
+        )
+
+
+class CleanupItem(Value):
+    """One export, and what becomes of it."""
+
+    folder: str
+    export_id: str
+    vm: str = Field(description="The VM's name at the time of the export.")
+    started: datetime
+    size: int = Field(description="Bytes of its files, also of those that it shares with other exports.")
+    refers_to: tuple[str, ...] = Field(default=(), description="The exports of the same VM whose files it uses. S3.")
+    delete: bool
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.folder}/{self.export_id}"
+
+
+class CleanupPlan(Value):
+    """What a cleanup will do; a dry run shows it, a real run does it."""
+
+    items: tuple[CleanupItem, ...] = Field(
+        description="Every export of the store: first what goes, in the order to delete it, then what stays."
+    )
+    unreachable: tuple[str, ...] = Field(default=(), description="Limits that cannot be kept, and why.")
+    freed_bytes: int = Field(description="What deleting frees: content that no remaining export shares.")
+    kept_bytes: int = Field(description="What then remains in the store, shared content counted once.")
+
+    @property
+    def to_delete(self) -> tuple[CleanupItem, ...]:
+        """What goes, oldest first, and never before an export that refers to it: any prefix leaves a whole store."""
+        return tuple(item for item in self.items if item.delete)
+
+    @property
+    def to_keep(self) -> tuple[CleanupItem, ...]:
+        """What stays, the newest first."""
+        return tuple(item for item in self.items if not item.delete)
+
+
+class Incoming(Value):
+    """An export that is not there yet: lets a dry run say what the cleanup after it would delete."""
+
+    folder: str
+    new_bytes: int = Field(description="Bytes that it will add to the store.")
+    shares: tuple[FileEntry, ...] = Field(default=(), description="The disks of earlier exports that it will reuse.")
+    refers_to: tuple[str, ...] = Field(default=(), description="The exports that will hold their bytes. S3.")
+
+
+def plan_cleanup(
+    exports: Iterable[tuple[str, ExportManifest]],
+    limits: CleanupLimits,
+    *,
+    now: datetime,
+    free_bytes: int | None,
+    incoming: Incoming | None = None,
+) -> CleanupPlan:
+    """Decide what goes and what stays.
+
+    Age and count decide first; the size of the store and the free space then take the oldest of what is left.
+
+    Args:
+        exports: Every complete export of the store, each with its VM's folder, in any order.
+        limits: When an export has to go.
+        now: The time of this cleanup.
+        free_bytes: Bytes that are free where the store is; None where the notion has no meaning.
+        incoming: An export that a dry run takes as done.
+    """
+    everything = [_of(folder, manifest) for folder, manifest in exports]
+    if incoming:
+        everything.append(_coming(incoming, now))
+        free_bytes = None if free_bytes is None else free_bytes - incoming.new_bytes
+    everything.sort(key=_age_order, reverse=True)
+
+    guards = _guards(everything, limits.preserve)
+    overdue = _overdue(everything, limits, now)
+    store = _Store(everything, free_bytes)
+    due = {name: limit.words for name, limit in overdue.items()}
+    store.sweep(guards, lambda export: due.get(export.name))
+    store.sweep(guards, lambda export: due.get(export.name) or store.shortage(limits))
+
+    stay = [export for export in everything if export.name in store.remaining and export.manifest]
+    gone = [_item(export, delete=True, reason=reason) for export, reason in store.gone]
+    kept = [_item(export, delete=False, reason=_why_kept(export, store, guards, overdue)) for export in stay]
+    return CleanupPlan(
+        items=(*gone, *kept),
+        unreachable=tuple(_unreachable(stay, store, limits, overdue)),
+        freed_bytes=store.freed,
+        kept_bytes=store.size,
+    )
+
+
+class _Export(NamedTuple):
+    """One export, as far as the rules look at it."""
+
+    name: str
+    folder: str
+    started: datetime
+    content: dict[_Content, int]
+    refers_to: frozenset[str]
+    manifest: ExportManifest | None
+
+
+def _of(folder: str, manifest: ExportManifest) -> _Export:
+    return _Export(
+        name=f"{folder}/{manifest.export_id}",
+        folder=folder,
+        started=manifest.started,
+        content=dict(_content(folder, manifest.export_id, manifest.files)),
+        refers_to=frozenset(f"{folder}/{entry.stored_in}" for entry in manifest.files if entry.stored_in),
+        manifest=manifest,
+    )
+
+
+def _coming(incoming: Incoming, now: datetime) -> _Export:
+    return _Export(
+        name=f"{incoming.folder}/",
+        folder=incoming.folder,
+        started=now,
+        content={
+            (incoming.folder, "", ""): incoming.new_bytes,
+            **dict(_content(incoming.folder, "", incoming.shares)),
+        },
+        refers_to=frozenset(f"{incoming.folder}/{export_id}" for export_id in incoming.refers_to),
+        manifest=None,
+    )
+
+
+def _content(folder: str, export_id: str, files: Iterable[FileEntry]) -> Iterator[tuple[_Content, int]]:
+    """What an export keeps in the store: equal disks of a VM are kept once, every other file by itself."""
+    for entry in files:
+        if entry.role is FileRole.DISK and entry.member_of is None:
+            yield (folder, entry.sha256, str(entry.size)), entry.size
+        elif entry.stored_in is None and entry.member_of is None:
+            yield (folder, export_id, entry.name), entry.size
+
+
+def _age_order(export: _Export) -> tuple[datetime, str]:
+    return export.started, export.name
+
+
+class _Store:
+    """The store as it would be while the plan is made: exports leave it one by one, never one that is referred to."""
+
+    def __init__(self, exports: Iterable[_Export], free: int | None) -> None:
+        self.remaining = {export.name: export for export in exports}
+        self.gone: list[tuple[_Export, str]] = []
+        self.freed = 0
+        self.free = free
+        self._sharers = Counter(content for export in self.remaining.values() for content in export.content)
+        self._referrers = Counter(name for export in self.remaining.values() for name in export.refers_to)
+        self.size = sum({key: size for one in self.remaining.values() for key, size in one.content.items()}.values())
+
+    def is_referred_to(self, export: _Export) -> bool:
+        """Whether an export that is still there uses this one's files."""
+        return self._referrers[export.name] > 0
+
+    def shortage(self, limits: CleanupLimits) -> str | None:
+        """Say which limit of space is not kept; None when both are."""
+        if limits.max_size and self.size > limits.max_size:
+            return f"the store is larger than --cleanup-max-size {format_bytes(limits.max_size)}"
+        if limits.min_free and self.free is not None and self.free < limits.min_free:
+            return f"less than --cleanup-min-free {format_bytes(limits.min_free)} is free"
+        return None
+
+    def sweep(self, guards: Container[str], why: Callable[[_Export], str | None]) -> None:
+        """Take out, oldest first, every export that may go and for which there is a reason at its turn."""
+        waiting = [
+            (_age_order(export), export)
+            for export in self.remaining.values()
+            if export.name not in guards and not self.is_referred_to(export)
+        ]
+        heapq.heapify(waiting)
+        while waiting:
+            _, export = heapq.heappop(waiting)
+            reason = why(export)
+            if reason is None:
+                continue
+            for released in self._take_out(export, reason):
+                if released.name not in guards:
+                    heapq.heappush(waiting, (_age_order(released), released))
+
+    def _take_out(self, export: _Export, reason: str) -> Iterator[_Export]:
+        """Remove one export; returns those that nothing refers to any more."""
+        del self.remaining[export.name]
+        self.gone.append((export, reason))
+        self._sharers.subtract(export.content.keys())
+        freed = sum(size for key, size in export.content.items() if not self._sharers[key])
+        self.freed += freed
+        self.size -= freed
+        self.free = None if self.free is None else self.free + freed
+        self._referrers.subtract(export.refers_to)
+        released = (self.remaining.get(name) for name in export.refers_to if not self._referrers[name])
+        return (other for other in released if other)
+
+
+class _Overdue(NamedTuple):
+    """A limit of age or count that an export is beyond."""
+
+    flag: str
+    words: str
+
+
+def _overdue(exports: Iterable[_Export], limits: CleanupLimits, now: datetime) -> dict[str, _Overdue]:
+    """Which exports age or count want gone, guarded or not. The exports come newest first."""
+    found: dict[str, _Overdue] = {}
+    newer: Counter[str] = Counter()
+    for export in exports:
+        age = now - export.started
+        if limits.max_age and age > limits.max_age:
+            flag = f"--cleanup-max-age {format_duration(limits.max_age)}"
+            found[export.name] = _Overdue(flag, f"{format_age(age)} old, over {flag}")
+        elif limits.max_count and newer[export.folder] >= limits.max_count:
+            flag = f"--cleanup-max-count {limits.max_count}"
+            found[export.name] = _Overdue(flag, f"{newer[export.folder]} newer exports of its VM, at {flag}")
+        newer[export.folder] += 1
+    return found
+
+
+def _guards(exports: Iterable[_Export], preserve: Sequence[str]) -> dict[str, str]:
+    """Which exports never go, and why. The exports come newest first."""
+    found: dict[str, str] = {}
+    seen: set[str] = set()
+    sound: set[str] = set()
+    for export in exports:
+        preserved = _preserved(export, preserve)
+        damaged = export.manifest is not None and bool(export.manifest.damage)
+        if export.folder not in seen:
+            found[export.name] = "the newest export of its VM"
+        elif export.folder not in sound and not damaged:
+            found[export.name] = "the newest export of its VM that is not damaged"
+        elif preserved:
+            found[export.name] = preserved
+        seen.add(export.folder)
+        if not damaged:
+            sound.add(export.folder)
+    return found
+
+
+def _preserved(export: _Export, patterns: Sequence[str]) -> str | None:
+    """Whether a user's word keeps the export."""
+    if export.manifest is None:
+        return None
+    if export.manifest.preserve:
+        return "marked as preserved"
+    vm = export.manifest.vm
+    names = (vm.name, vm.path, export.folder, export.manifest.export_id)
+    matching = (pattern for pattern in patterns if any(fnmatchcase(name, pattern) for name in names))
+    return next((f"preserved by --cleanup-preserve {pattern}" for pattern in matching), None)
+
+
+def _why_kept(export: _Export, store: _Store, guards: Mapping[str, str], overdue: Mapping[str, _Overdue]) -> str:
+    guard = guards.get(export.name)
+    if guard is None and store.is_referred_to(export):
+        guard = "a newer export that stays uses its files"
+    beyond = overdue.get(export.name)
+    if guard is None:
+        return "within the limits"
+    return f"{guard}, although {beyond.words}" if beyond else guard
+
+
+def _unreachable(
+    stay: Iterable[_Export], store: _Store, limits: CleanupLimits, overdue: Mapping[str, _Overdue]
+) -> Iterator[str]:
+    """Say which limits the guards put out of reach. What a user preserved is no surprise to that user."""
+    unexpected = (export for export in stay if not _preserved(export, limits.preserve))
+    beyond = [overdue[export.name].flag for export in unexpected if export.name in overdue]
+    for flag, count in Counter(beyond).items():
+        exports = "1 export beyond it stays" if count == 1 else f"{count} exports beyond it stay"
+        yield f"{flag}: {exports}, as the newest of its VM or because a newer one uses its files"
+    never = "the newest export of each VM, preserved ones and what they use are never deleted"
+    if limits.max_size and store.size > limits.max_size:
+        yield f"--cleanup-max-size {format_bytes(limits.max_size)}: {format_bytes(store.size)} remain, as {never}"
+    if limits.min_free and store.free is None:
+        yield "--cleanup-min-free: this store cannot tell how much is free"
+    elif limits.min_free and store.free is not None and store.free < limits.min_free:
+        flag = f"--cleanup-min-free {format_bytes(limits.min_free)}"
+        yield f"{flag}: only {format_bytes(max(store.free, 0))} can become free, as {never}"
+
+
+def _item(export: _Export, *, delete: bool, reason: str) -> CleanupItem:
+    manifest = export.manifest
+    assert manifest is not None, "an export that is not there yet is neither deleted nor listed"
+    return CleanupItem(
+        folder=export.folder,
+        export_id=manifest.export_id,
+        vm=manifest.vm.name,
+        started=export.started,
+        size=sum(export.content.values()),
+        refers_to=tuple(sorted({entry.stored_in for entry in manifest.files if entry.stored_in})),
+        delete=delete,
+        reason=reason,
+    )

@@ -1,0 +1,113 @@
+"""Which snapshots are ours, and which of ours go; a user's is never chosen."""
+
+from datetime import timedelta
+
+import pytest
+
+from hyperexport.ownership import Owner
+from hyperexport.policy.snapshots import abandoned, beyond_retention, chain_refusal, ours
+from hyperexport.vm import SnapshotInfo
+from tests.examples import NOW, VM
+
+UUID = VM.instance_uuid
+
+
+def a_snapshot(
+    number: int, *, run: str = "", keep: bool = False, vm: str = UUID, description: str | None = None
+) -> SnapshotInfo:
+    """The snapshot that was made on day ``number``; of a run of ours, or of a user where no run is named."""
+    mark = Owner(
+        run=run, vcenter="vc", vm=vm, host="h", pid=1, started=NOW + timedelta(days=number), keep=keep
+    ).to_description()
+    return SnapshotInfo(
+        moref=f"snapshot-{number}",
+        name="hyperexport-20261123T060000Z",
+        description=description if description is not None else mark if run else "before the upgrade",
+        created=NOW + timedelta(days=number),
+        depth=number + 1,
+    )
+
+
+def numbers(snapshots: list[SnapshotInfo]) -> list[int]:
+    return [int(snapshot.moref.removeprefix("snapshot-")) for snapshot in snapshots]
+
+
+def test_a_snapshot_is_ours_by_its_mark_and_not_by_its_name() -> None:
+    tree = [a_snapshot(1), a_snapshot(0, run="r0")]
+    assert [(snapshot.moref, owner.run) for snapshot, owner in ours(tree, UUID)] == [("snapshot-0", "r0")]
+
+
+@pytest.mark.parametrize(
+    "description",
+    [
+        "",
+        "hyperexport",
+        "[hyperexport ]",
+        "[hyperexport {}]",
+        '[hyperexport {"tool": "hyperexport", "run": "r"}]',
+        "[hyperexport {broken]",
+    ],
+)
+def test_a_description_without_a_whole_mark_is_not_ours(description: str) -> None:
+    assert ours([a_snapshot(0, description=description)], UUID) == []
+
+
+def test_a_mark_survives_words_that_a_person_adds_around_it() -> None:
+    marked = a_snapshot(0, run="r0")
+    edited = marked.model_copy(update={"description": f"Ask Jo!\n{marked.description}\n(seen)"})
+    assert numbers([snapshot for snapshot, _ in ours([edited], UUID)]) == [0]
+
+
+def test_a_mark_of_another_vm_is_not_ours_to_act_on() -> None:
+    tree = [a_snapshot(0, run="r0", vm="99999999-1111-2222-3333-444455556666")]
+    assert ours(tree, UUID) == []
+    assert len(ours(tree, "99999999-1111-2222-3333-444455556666".upper())) == 1
+
+
+def test_ours_come_oldest_first_whatever_the_order_of_the_tree() -> None:
+    tree = [a_snapshot(number, run="r") for number in (2, 0, 1)]
+    assert numbers([snapshot for snapshot, _ in ours(tree, UUID)]) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("keep", "gone"), [(0, []), (1, [0, 2, 3]), (2, [0, 2]), (4, []), (9, [])])
+def test_the_oldest_of_our_kept_snapshots_go_beyond_the_newest_n(keep: int, gone: list[int]) -> None:
+    tree = [a_snapshot(number, run="r", keep=True) for number in (3, 0, 4, 2)]
+    tree.insert(1, a_snapshot(1))
+    assert numbers(beyond_retention(tree, vm_uuid=UUID, keep=keep)) == gone
+
+
+def test_a_snapshot_of_a_run_that_will_remove_it_neither_goes_nor_counts() -> None:
+    tree = [a_snapshot(0, run="r0"), a_snapshot(1, run="r1", keep=True), a_snapshot(2, run="r2")]
+    assert beyond_retention(tree, vm_uuid=UUID, keep=1) == []
+
+
+def test_what_a_dead_run_should_have_removed_is_abandoned() -> None:
+    tree = [a_snapshot(1, run="dead"), a_snapshot(2, run="alive"), a_snapshot(3), a_snapshot(0, run="dead")]
+    assert numbers(abandoned(tree, vm_uuid=UUID, is_over=lambda owner: owner.run == "dead")) == [0, 1]
+
+
+def test_a_snapshot_that_was_made_to_be_kept_outlives_its_run() -> None:
+    tree = [a_snapshot(0, run="dead", keep=True)]
+    assert abandoned(tree, vm_uuid=UUID, is_over=lambda _owner: True) == []
+
+
+def test_whether_a_run_is_over_is_never_asked_about_a_users_snapshot() -> None:
+    def ask(owner: Owner) -> bool:
+        pytest.fail(f"asked about {owner}")
+
+    assert abandoned([a_snapshot(0)], vm_uuid=UUID, is_over=ask) == []
+
+
+@pytest.mark.parametrize("depth", [0, 1, 29])
+def test_a_short_chain_may_grow(depth: int) -> None:
+    assert chain_refusal([a_snapshot(number) for number in range(depth)]) is None
+
+
+@pytest.mark.parametrize("depth", [30, 32])
+def test_a_chain_near_the_limit_is_refused_with_its_length(depth: int) -> None:
+    assert f"is {depth} long" in (chain_refusal([a_snapshot(number) for number in range(depth)]) or "")
+
+
+def test_a_mark_says_to_a_person_whether_the_snapshot_stays() -> None:
+    assert "removed by it" in a_snapshot(0, run="r").description
+    assert "kept on purpose" in a_snapshot(0, run="r", keep=True).description
