@@ -124,13 +124,14 @@ def plan_cleanup(
     everything.sort(key=_age_order, reverse=True)
 
     guards = _guards(everything, limits.preserve)
-    overdue = _overdue(everything, limits, now)
+    due = {name: beyond.words for name, beyond in _overdue(everything, limits, now).items()}
     store = _Store(everything, free_bytes)
-    due = {name: limit.words for name, limit in overdue.items()}
     store.sweep(guards, lambda export: due.get(export.name))
     store.sweep(guards, lambda export: due.get(export.name) or store.shortage(limits))
 
-    stay = [export for export in everything if export.name in store.remaining and export.manifest]
+    left = [export for export in everything if export.name in store.remaining]
+    stay = [export for export in left if export.manifest]
+    overdue = _overdue(left, limits, now)
     gone = [_item(export, delete=True, reason=reason) for export, reason in store.gone]
     kept = [_item(export, delete=False, reason=_why_kept(export, store, guards, overdue)) for export in stay]
     return CleanupPlan(

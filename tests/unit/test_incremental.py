@@ -4,7 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyperexport.errors import NothingToExport
@@ -263,6 +263,7 @@ _answers = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(
     uuid=_uuids,
     uuid_before=_uuids,

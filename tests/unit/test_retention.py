@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyperexport.manifest import ExportManifest, FileEntry, FileRole
@@ -13,6 +13,9 @@ from hyperexport.options import Cleanup
 from hyperexport.policy.retention import CleanupLimits, CleanupPlan, Incoming, plan_cleanup
 from hyperexport.units import MIB
 from tests.examples import NOW, VM, a_disk_file, a_hash, an_export
+
+anytime = settings(deadline=None)
+"""No test is timed: a busy machine is no finding."""
 
 Listing = list[tuple[str, ExportManifest]]
 DB, WEB = "db01.4f0e7a52", "web01.00000001"
@@ -202,6 +205,18 @@ def test_space_that_frees_a_reference_lets_an_overdue_export_go_in_the_same_run(
     assert days(plan) == [2, 9]
 
 
+def test_what_the_limits_cannot_reach_is_judged_by_what_is_left() -> None:
+    exports = [
+        (DB, an_export_of(1, damage=("wrong",))),
+        (DB, an_export_of(2, damage=("wrong",))),
+        (DB, an_export_of(3, size=0)),
+    ]
+    plan = cleanup(exports, max_count=2, max_size=100 * MIB)
+    assert days(plan) == [2]
+    assert reason(plan, 3) == "the newest export of its VM that is not damaged"
+    assert plan.unreachable == ()
+
+
 # -- free space -------------------------------------------------------------------------------------------------------
 
 
@@ -300,6 +315,7 @@ def rest(exports: Listing, plan: CleanupPlan) -> Listing:
     return [(folder, made) for folder, made in exports if f"{folder}/{made.export_id}" not in gone]
 
 
+@anytime
 @given(exports=listings(), limits=limit_sets, free=free_space)
 def test_no_guard_ever_falls(exports: Listing, limits: CleanupLimits, free: int | None) -> None:
     plan = plan_cleanup(exports, limits, now=NOW, free_bytes=free)
@@ -318,6 +334,7 @@ def test_no_guard_ever_falls(exports: Listing, limits: CleanupLimits, free: int 
             assert entry.stored_in is None or f"{folder}/{entry.stored_in}" in names
 
 
+@anytime
 @given(exports=listings(), limits=limit_sets, free=free_space)
 def test_at_no_moment_of_the_deleting_does_an_export_lack_its_files(
     exports: Listing, limits: CleanupLimits, free: int | None
@@ -329,6 +346,7 @@ def test_at_no_moment_of_the_deleting_does_an_export_lack_its_files(
             assert all(entry.stored_in is None or f"{folder}/{entry.stored_in}" in there for entry in made.files)
 
 
+@anytime
 @given(exports=listings(), limits=limit_sets, free=free_space)
 def test_a_second_run_deletes_nothing_more(exports: Listing, limits: CleanupLimits, free: int | None) -> None:
     first = plan_cleanup(exports, limits, now=NOW, free_bytes=free)
@@ -339,6 +357,7 @@ def test_a_second_run_deletes_nothing_more(exports: Listing, limits: CleanupLimi
     assert second.kept_bytes == first.kept_bytes
 
 
+@anytime
 @given(exports=listings(), limits=limit_sets, free=free_space)
 def test_the_bytes_add_up_and_every_export_is_accounted_for(
     exports: Listing, limits: CleanupLimits, free: int | None
@@ -351,6 +370,7 @@ def test_the_bytes_add_up_and_every_export_is_accounted_for(
     assert all(item.reason for item in plan.items)
 
 
+@anytime
 @given(exports=listings(), limits=limit_sets, free=free_space)
 def test_a_limit_is_kept_or_reported(exports: Listing, limits: CleanupLimits, free: int | None) -> None:
     plan = plan_cleanup(exports, limits, now=NOW, free_bytes=free)
@@ -361,6 +381,7 @@ def test_a_limit_is_kept_or_reported(exports: Listing, limits: CleanupLimits, fr
         assert "--cleanup-min-free" in told
 
 
+@anytime
 @given(exports=listings(), loose=st.integers(1, 40), tight=st.integers(1, 40))
 def test_a_tighter_limit_deletes_all_that_a_looser_one_does(exports: Listing, loose: int, tight: int) -> None:
     loose, tight = max(loose, tight), min(loose, tight)
@@ -375,6 +396,7 @@ def test_a_tighter_limit_deletes_all_that_a_looser_one_does(exports: Listing, lo
         assert {str(item) for item in few.to_delete} <= {str(item) for item in many.to_delete}
 
 
+@anytime
 @given(exports=listings(), count=st.integers(1, 4))
 def test_the_count_of_one_vm_is_no_business_of_another(exports: Listing, count: int) -> None:
     limits = CleanupLimits(max_count=count)
