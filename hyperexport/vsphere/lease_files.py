@@ -56,10 +56,8 @@ def lease_files(urls: Any, endpoint: VSphereEndpoint, disks: tuple[DiskInfo, ...
 def _disk_keys(lease_keys: list[str], disks: tuple[DiskInfo, ...]) -> dict[str, int]:
     """Match the lease's disks to the VM's: by controller and unit, else by order where that leaves no doubt."""
     places = {(disk.controller, str(disk.unit)): disk.key for disk in disks}
-    named = {
-        key: places.get(found.group("controller", "unit")) for key in lease_keys if (found := _DISK_KEY.search(key))
-    }
-    matched = {key: device for key, device in named.items() if device is not None}
+    named = ((key, _DISK_KEY.search(key)) for key in lease_keys)
+    matched = {key: places[place] for key, found in named if found and (place := found.groups()) in places}
     if len(matched) == len(lease_keys):
         return matched
     offered = [disk.key for disk in disks if disk.unexportable is None]

@@ -65,7 +65,7 @@ def build_descriptor(name: str, config: Any, files: Sequence[OvfFileSpec], *, ne
     _disk_section(envelope, files)
     _network_section(envelope, list(dict.fromkeys(connections.values())))
     system = _section(envelope, "VirtualSystem", "A virtual machine")
-    system.set(_ovf("id"), name)
+    system.set(_ovf("id"), _clean(name))
     _text(system, _ovf("Name"), name)
     operating_system = _section(system, "OperatingSystemSection", "The kind of installed guest operating system")
     operating_system.set(_ovf("id"), "1")  # CIM: 1 is "other"; vmw:osType says what it really is
@@ -194,8 +194,13 @@ def _section(parent: ET.Element, tag: str, info: str) -> ET.Element:
 
 
 def _element(parent: ET.Element, tag: str, **attributes: object) -> ET.Element:
-    return ET.SubElement(parent, _ovf(tag), {_ovf(name): str(value) for name, value in attributes.items()})
+    return ET.SubElement(parent, _ovf(tag), {_ovf(name): _clean(value) for name, value in attributes.items()})
 
 
 def _text(parent: ET.Element, tag: str, text: str) -> None:
-    ET.SubElement(parent, tag).text = "".join(sign for sign in text if sign.isprintable())
+    ET.SubElement(parent, tag).text = _clean(text)
+
+
+def _clean(value: object) -> str:
+    """Drop what XML 1.0 cannot hold, which a VM's name may."""
+    return "".join(sign for sign in str(value) if sign.isprintable())
