@@ -39,8 +39,7 @@ class FileSink:
         with translated("write", path):
             self._fd, self._direct = _create(path)
             self._identity = os.fstat(self._fd)
-        self._memory = mmap.mmap(-1, BLOCK)  # anonymous memory begins on a page
-        self._block = memoryview(self._memory)
+        self._block = memoryview(mmap.mmap(-1, BLOCK))  # anonymous memory begins on a page
         self._filled = 0
         self._size = 0
 
@@ -102,8 +101,7 @@ class FileSink:
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             os.close(fd)
-            self._block.release()
-            self._memory.close()
+            self._block = memoryview(b"")  # freed here, or with the traceback of the error that ended it
 
 
 def _create(path: Path) -> tuple[int, bool]:
