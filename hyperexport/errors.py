@@ -198,6 +198,8 @@ class StreamCorrupt(TransientError):
     """The bytes that came are not a whole, well-formed disk; the message gives the offset."""
 
     code = "stream-corrupt"
+    offset: int | None = None
+    """Where in the file, in bytes, for those who don't read messages; it does not survive pickling."""
 
 
 class ChecksumMismatch(TransientError):

@@ -4,15 +4,16 @@ An export is complete if and only if its manifest is there; it is written last. 
 and verification read manifests and nothing else. The JSON schema is published by :func:`json_schema`.
 """
 
+import hashlib
 import json
 import re
 import secrets
 import unicodedata
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, StringConstraints, ValidationError
 
 from hyperexport.errors import ManifestInvalid
 from hyperexport.vm import Value, VmRef
@@ -22,10 +23,15 @@ SCHEMA_VERSION: Final = 1
 LARGEST: Final = 16 * 1024 * 1024
 """A manifest larger than this (bytes) is refused before it is read: no VM needs it."""
 
-_EXPORT_ID: Final = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{4}")
+_SEAL: Final = b'"seal": "%s"\n}\n'
+_EXPORT_ID: Final = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{4}")
 _VM_FOLDER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*\.[0-9a-f]{8}")
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]+")
 _RESERVED: Final = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
+
+# A manifest may have been touched by anybody: what becomes part of a path must not lead out of the export.
+ExportId = Annotated[str, StringConstraints(pattern=f"^{_EXPORT_ID.pattern}$")]
+FileName = Annotated[str, StringConstraints(pattern=r"^[^./\\\x00-\x1f][^/\\\x00-\x1f]{0,254}$")]
 
 
 class FileRole(StrEnum):
@@ -58,7 +64,7 @@ class Quiescing(StrEnum):
 class FileEntry(Value):
     """One file of an export, as it was written."""
 
-    name: str = Field(description="The file's name within the export's folder.", pattern=r"^[^/\\\x00-\x1f]{1,255}$")
+    name: FileName = Field(description="The file's name within the export's folder.")
     role: FileRole
     size: int = Field(ge=0, description="Bytes, counted as they were received.")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
@@ -73,11 +79,11 @@ class FileEntry(Value):
     content_id: str | None = None
     change_id: str | None = Field(default=None, description="Disks: the change id at this export's snapshot.")
     transferred: bool = Field(default=True, description="Whether this export read the bytes from vSphere.")
-    stored_in: str | None = Field(
+    stored_in: ExportId | None = Field(
         default=None,
         description="The id of the earlier export of the same VM, in the same store, that holds the bytes. S3 only.",
     )
-    member_of: str | None = Field(default=None, description="The OVA that the file lies in; None beside it.")
+    member_of: FileName | None = Field(default=None, description="The OVA that the file lies in; None beside it.")
     offset: int | None = Field(default=None, ge=0, description="Members of an OVA: where their bytes begin.")
     protection: str | None = Field(default=None, description="S3: what guards the object's bytes on the way in.")
     etag: str | None = Field(default=None, description="S3: the object's ETag, as the server answered it.")
@@ -107,7 +113,7 @@ class SnapshotRecord(Value):
 class TransferStatistics(Value):
     """What moved, and how fast."""
 
-    seconds: float = Field(ge=0, description="From the first byte asked for to the last one stored.")
+    seconds: float = Field(ge=0, description="From the start of the export to its manifest.")
     bytes_transferred: int = Field(ge=0, description="Read from vSphere, over all attempts that counted.")
     bytes_reused: int = Field(default=0, ge=0, description="Stored bytes of disks that did not have to be read.")
     retries: int = Field(default=0, ge=0)
@@ -121,11 +127,11 @@ class ExportManifest(Value):
     schema_version: Literal[1] = SCHEMA_VERSION
     tool: Literal["hyperexport"] = "hyperexport"
     tool_version: str
-    export_id: str = Field(pattern=r"^\d{8}T\d{6}Z-[0-9a-f]{4}$")
+    export_id: ExportId
     kind: ExportKind
     reason: str = Field(description="Why it is full, or what it builds on, in words.")
-    base: str | None = Field(default=None, description="The id of the export that an incremental one builds on.")
-    last_full: str = Field(description="The id of the newest full export of the chain; its own id when full.")
+    base: ExportId | None = Field(default=None, description="The id of the export that an incremental one builds on.")
+    last_full: ExportId = Field(description="The id of the newest full export of the chain; its own id when full.")
     vm: VmRef
     vcenter: str = Field(description="The server's address.")
     vcenter_uuid: str | None = Field(default=None, description="The server's own instance uuid.")
@@ -142,6 +148,11 @@ class ExportManifest(Value):
     verified: datetime | None = Field(default=None, description="When --verify last proved it; None if never.")
     damage: tuple[str, ...] = Field(default=(), description="What a verification found wrong; no base while it is so.")
     preserve: bool = Field(default=False, description="Never deleted by any cleanup.")
+    seal: str | None = Field(
+        default=None,
+        description="In the file, and last in it: the SHA-256 of every byte before this key; null after an edit by "
+        "hand. In memory only one that was found wrong, kept so that no rewriting hides that the file was damaged.",
+    )
 
     @property
     def disks(self) -> tuple[FileEntry, ...]:
@@ -158,8 +169,9 @@ class ExportManifest(Value):
         return next((entry for entry in self.files if entry.name == name), None)
 
     def to_json(self) -> bytes:
-        """Serialise for the store: indented UTF-8 with a final newline."""
-        return self.model_dump_json(indent=2, exclude_none=False).encode() + b"\n"
+        """Serialise for the store: indented UTF-8 with the seal and a newline at its end."""
+        head = self.model_dump_json(indent=2, exclude={"seal"}).encode().removesuffix(b"\n}") + b",\n  "
+        return _sealed(head) if self.seal is None else head + _SEAL % self.seal.encode()
 
     @classmethod
     def from_json(cls, data: bytes, *, source: str) -> "ExportManifest":
@@ -175,7 +187,7 @@ class ExportManifest(Value):
         if len(data) > LARGEST:
             raise ManifestInvalid(f"{source} is {len(data)} bytes long, which no manifest is")
         try:
-            return cls.model_validate_json(data)
+            manifest = cls.model_validate_json(data)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(str(part) for part in first["loc"]) or "the document"
@@ -183,6 +195,12 @@ class ExportManifest(Value):
                 f"{source} is not a manifest that this version reads: {where}: {first['msg']}",
                 fix="Restore the file from a copy, or remove the export's folder by hand",
             ) from error
+        whole = data == _sealed(data.rpartition(b'"seal": "')[0])
+        return manifest.model_copy(update={"seal": None}) if whole else manifest
+
+
+def _sealed(head: bytes) -> bytes:
+    return head + _SEAL % hashlib.sha256(head).hexdigest().encode()
 
 
 def json_schema() -> str:
@@ -207,8 +225,10 @@ def slug(name: str) -> str:
     Windows reserves. Two different names may give the same slug; identity is the instance uuid's business.
     """
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
-    text = _UNSAFE.sub("-", plain).strip("-.")[:80].rstrip("-.") or "vm"
-    return f"vm-{text}" if _RESERVED.fullmatch(text) else text
+    text = _UNSAFE.sub("-", plain).strip("-.") or "vm"
+    if _RESERVED.fullmatch(text):
+        text = f"vm-{text}"
+    return text[:80].rstrip("-.")
 
 
 def vm_folder(vm: VmRef) -> str:

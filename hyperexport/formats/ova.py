@@ -179,4 +179,6 @@ def _check_end(reader: Readable, offset: int) -> None:
 
 
 def _corrupt(offset: int, problem: str) -> StreamCorrupt:
-    return StreamCorrupt(f"the OVA is damaged at byte {offset}: {problem}", fix="Export the VM again")
+    error = StreamCorrupt(f"the OVA is damaged at byte {offset}: {problem}", fix="Export the VM again")
+    error.offset = offset
+    return error

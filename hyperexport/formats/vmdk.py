@@ -159,7 +159,9 @@ class Header:
 
 def corrupt(offset: int, problem: str) -> StreamCorrupt:
     """Name what is wrong with a disk, and where (bytes from the file's beginning)."""
-    return StreamCorrupt(f"the VMDK is damaged at byte {offset}: {problem}", fix="Transfer the disk again")
+    error = StreamCorrupt(f"the VMDK is damaged at byte {offset}: {problem}", fix="Transfer the disk again")
+    error.offset = offset
+    return error
 
 
 def sectors(length: int) -> int:
