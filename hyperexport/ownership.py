@@ -4,18 +4,17 @@ A snapshot, a staged export and an unfinished upload each say, *in themselves*, 
 belong to, so that no second record can disagree. Only what bears this mark is ever removed.
 """
 
-import json
 import os
 import re
 import socket
 from datetime import UTC, datetime
 from typing import Final, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from hyperexport.vm import Value
 
-_TAG: Final = re.compile(r"\[hyperexport (\{.*\})\]", re.DOTALL)
+_TAG: Final = "[hyperexport "
 
 
 class Owner(Value):
@@ -46,18 +45,19 @@ class Owner(Value):
     def to_description(self) -> str:
         """Words for a person, with the mark at their end, for a snapshot's description."""
         fate = "kept on purpose" if self.keep else "removed by it"
-        return f"Made by hyperexport for an export; {fate}. [hyperexport {self.model_dump_json()}]"
+        return f"Made by hyperexport for an export; {fate}. {_TAG}{self.model_dump_json()}]"
 
     @classmethod
     def from_description(cls, text: str) -> "Owner | None":
         """Find the mark in a description that a person may have edited; None where there is no whole one."""
-        found = _TAG.search(text)
-        return cls.from_json(found.group(1)) if found else None
+        _, found, mark = text.partition(_TAG)
+        ends = (match.start() + 1 for match in re.finditer(r"\}\]", mark)) if found else ()
+        return next((owner for end in ends if (owner := cls.from_json(mark[:end]))), None)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "Owner | None":
         """Read a mark; None for anything that is not one."""
         try:
-            return cls.model_validate(json.loads(text))
-        except (ValueError, ValidationError):
+            return cls.model_validate_json(text)
+        except ValueError:
             return None

@@ -87,7 +87,7 @@ def format_bytes(count: float) -> str:
     """Show a number of bytes: ``0 B``, ``512 B``, ``1.5 MB``, ``128.5 GB``."""
     size = float(count)
     for unit in ("B", "KB", "MB", "GB", "TB"):
-        if abs(size) < 1024:
+        if round(abs(size), 1) < 1024:  # as it will be shown: never 1024.0 KB
             return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1024
     return f"{size:.1f} PB"
@@ -100,7 +100,7 @@ def format_rate(bytes_per_second: float) -> str:
 
 def format_elapsed(seconds: float) -> str:
     """Show how long something took, at the precision a reader wants: ``0.4 s``, ``12.5 s``, ``3m04s``, ``2h05m``."""
-    if seconds < 60:
+    if round(seconds, 1) < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
