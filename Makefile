@@ -72,6 +72,10 @@ lock: venv ## Resolve the dependencies anew into the lock
 		--upgrade - -o requirements/bootstrap.txt
 	@git --no-pager diff --stat -- requirements
 
+.PHONY: schema
+schema: venv ## Publish the manifest's JSON schema in docs/
+	@$(BIN)/python -c 'from hyperexport.manifest import json_schema; print(json_schema(), end="")' > docs/export.schema.json
+
 .PHONY: clean
 clean: ## Remove the environment, the built peers and all caches; exports stay
 	@rm -rf .venv .cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info build dist
