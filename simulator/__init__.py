@@ -1,1 +1,11 @@
-"""simulator."""
+"""A simulated vCenter: the other end of the wire, for the demo and the tests.
+
+It speaks SOAP over TLS on pyVmomi's own type definitions, and serves what a vCenter and its hosts serve. It knows
+nothing of the product that is tested against it, but for the VMDK format.
+"""
+
+from simulator.core import Simulator, VmHandle
+from simulator.faults import Fault, FaultKind
+from simulator.spec import DEFAULT_VMS, DiskSpec, UserSpec, VmSpec
+
+__all__ = ["DEFAULT_VMS", "DiskSpec", "Fault", "FaultKind", "Simulator", "UserSpec", "VmHandle", "VmSpec"]

@@ -1,0 +1,130 @@
+"""One SOAP call, from its object to its result: who may call, what is called, what fault comes instead."""
+
+import logging
+import time
+from collections import Counter
+from typing import Any
+
+from pyVmomi import VmomiSupport, vim, vmodl
+
+from simulator import properties, soap
+from simulator.faults import FaultKind
+from simulator.reconfigure import privileges_for
+from simulator.sessions import Session, current, require
+from simulator.soap import Call
+from simulator.vcenter import VCenter
+
+logger = logging.getLogger(__name__)
+
+# vSphere API: what can be called before a login. All else answers NotAuthenticated.
+_BEFORE_LOGIN = frozenset({"RetrieveServiceContent", "Login"})
+
+
+class HttpStatus(Exception):
+    """The call is answered with an HTTP status instead of SOAP."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+        super().__init__(status)
+
+
+class Dispatcher:
+    """Calls the objects of a vCenter as the wire asks for it."""
+
+    def __init__(self, vcenter: VCenter) -> None:
+        self._vcenter = vcenter
+        self._world = vcenter.world
+        self.requests: Counter[str] = Counter()
+
+    def invoke(self, call: Call, session: Session | None) -> tuple[Any, Session | None]:
+        """Make a call.
+
+        Returns:
+            The result, and the session that the call is in (a login makes one).
+
+        Raises:
+            vmodl.MethodFault: What the method raises.
+            HttpStatus: A fault on demand asks for it.
+        """
+        name = call.method.wsdlName
+        token = current.set(session)
+        try:
+            with self._world.lock:
+                self.requests[name] += 1
+            self._delay(call)
+            with self._world.lock:
+                self._fail_on_demand(call)
+                if session and session not in self._vcenter.sessions.live():
+                    current.set(None)
+                result = self._call(call)
+                return result, current.get()
+        finally:
+            current.reset(token)
+
+    def _delay(self, call: Call) -> None:
+        fault = self._world.faults.take(FaultKind.LATENCY, method=call.method.wsdlName)
+        if fault:
+            time.sleep(fault.delay or 0.1)
+
+    def _fail_on_demand(self, call: Call) -> None:
+        faults, name = self._world.faults, call.method.wsdlName
+        target = self._world.find(call.target)
+        vm = target.vm_name if target else None
+        if fault := faults.take(FaultKind.HTTP_STATUS, vm=vm, method=name):
+            raise HttpStatus(fault.status or 503)
+        if faults.take(FaultKind.SESSION_EXPIRED, vm=vm, method=name):
+            self._vcenter.sessions.end_all()
+        if fault := faults.take(FaultKind.METHOD_FAULT, vm=vm, method=name):
+            raise soap.make_fault(
+                fault.fault or "",
+                msg=f"{fault.fault} on demand",
+                object=target.ref if target else None,
+                privilegeId=fault.privilege or call.method.privId,
+            )
+
+    def _call(self, call: Call) -> Any:
+        name = call.method.wsdlName
+        session = current.get()
+        obj = self._object(call)
+        if session is None and not (name in _BEFORE_LOGIN or (name == "Fetch" and obj is self._vcenter.service)):
+            raise vim.fault.NotAuthenticated(
+                msg="The session is not authenticated.", object=obj.ref, privilegeId=call.method.privId or "System.View"
+            )
+        if session:
+            session.calls += 1
+        if name == "Fetch":
+            return properties.read(obj, call.arguments[0])
+        self._require_privileges(call, obj)
+        handler = getattr(obj, name, None)
+        if handler is None:
+            raise vmodl.fault.NotSupported(msg=f"The simulator does not do {name}.")
+        return handler(*call.arguments)
+
+    def _object(self, call: Call) -> Any:
+        session = current.get()
+        if session and call.target == self._vcenter.collector.moid:
+            if session.collector is None:
+                session.collector = properties.PropertyCollector(self._world, call.target)
+                session.closers[call.target] = session.collector.close
+            return session.collector
+        kind = VmomiSupport.GetWsdlType(soap.NAMESPACE, call.target_type)
+        obj = self._world.get(kind(call.target))
+        if call.method.wsdlName != "Fetch":
+            declared = {info.wsdlName for info in obj.kind._GetMethodList()}
+            if call.method.wsdlName not in declared:
+                raise vmodl.fault.MethodNotFound(
+                    msg=f"{call.target_type} has no method {call.method.wsdlName}.",
+                    receiver=obj.ref,
+                    method=call.method.wsdlName,
+                )
+        return obj
+
+    def _require_privileges(self, call: Call, obj: Any) -> None:
+        # pyVmomi's definitions name the privilege that the API asks for on the object itself.
+        if call.method.privId and call.method.privId != "System.Anonymous":
+            require(call.method.privId, obj)
+        if call.method.wsdlName == "ReconfigVM_Task":
+            for privilege in privileges_for(call.arguments[0]):
+                require(privilege, obj)
+        if call.method.wsdlName == "Destroy_Task":
+            require("VirtualMachine.Inventory.Delete", obj)

@@ -1,0 +1,314 @@
+"""The VM: its state, and what can be done to it.
+
+vSphere API: VirtualMachine. How it is described is in ``hardware.py`` and ``machine_view.py``, its snapshots in
+``snapshots.py``, the holds of exports in ``leases.py``.
+"""
+
+# ruff: noqa: D102 - what bears a name of the vSphere API is documented there
+
+import itertools
+import logging
+import random
+import uuid
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from pyVmomi import vim, vmodl
+
+from simulator import snapshots
+from simulator.changes import changed_areas
+from simulator.disks import Frozen
+from simulator.faults import FaultKind
+from simulator.hardware import AttachedDisk, DiskState, Settings, attach
+from simulator.inventory import Datastore, Folder, Host, Network, ResourcePool
+from simulator.leases import Lease
+from simulator.machine_view import MachineView
+from simulator.reconfigure import reconfigure
+from simulator.snapshots import Snapshot
+from simulator.spec import VmSpec
+from simulator.tasks import Task, TaskRunner
+from simulator.world import World, now
+
+logger = logging.getLogger(__name__)
+
+PowerState = vim.VirtualMachine.PowerState
+
+_NVRAM_SIZE = {"efi": 270_840, "bios": 8_684}
+
+
+class Machine(MachineView):
+    """vim.VirtualMachine."""
+
+    kind = vim.VirtualMachine
+    prefix = "vm"
+
+    def __init__(
+        self,
+        world: World,
+        spec: VmSpec,
+        *,
+        folder: Folder,
+        host: Host,
+        pool: ResourcePool,
+        datastore: Datastore,
+        network: Network,
+        tasks: TaskRunner,
+        lease_timeout: float,
+        latency: float = 0.0,
+    ) -> None:
+        super().__init__(world, spec.name, folder)
+        identity = random.Random(f"{folder.path}/{spec.name}")
+        self.tasks = tasks
+        self.latency = latency
+        self.host_system = host
+        self.pool = pool
+        self.store = datastore
+        self.net = network
+        self.power: Any = PowerState.poweredOn if spec.powered_on else PowerState.poweredOff
+        self.tools = spec.tools
+        self.booted = now() if spec.powered_on else None
+        self.created = now()
+        self.nvram = identity.randbytes(_NVRAM_SIZE[spec.firmware]) if spec.nvram else b""
+        self.consolidation_needed = False
+        self.settings = Settings(
+            name=spec.name,
+            uuid=str(uuid.UUID(int=identity.getrandbits(128), version=4)),
+            instance_uuid=str(uuid.UUID(int=identity.getrandbits(128), version=4)),
+            guest_os=spec.guest_os,
+            cpus=spec.cpus,
+            memory_mb=spec.memory_mb,
+            firmware=spec.firmware,
+            hardware_version=spec.hardware_version,
+            template=spec.template,
+            encrypted=spec.encrypted,
+            change_tracking=spec.change_tracking,
+            mac="00:50:56:" + identity.randbytes(3).hex(":"),
+        )
+        self.disks: list[AttachedDisk] = []
+        for position, disk in enumerate(spec.disks):
+            self.disks.append(attach(disk, vm=spec.name, position=position, tracking=spec.change_tracking))
+        self.snapshot_roots: list[Snapshot] = []
+        self.current_snapshot: Snapshot | None = None
+        self.leases: list[Lease] = []
+        self._lease_timeout = lease_timeout
+        self._busy: Task | None = None
+        self._snapshot_numbers = itertools.count(1)
+        self._disks_at_snapshot: dict[int, set[str]] = {}
+        for group in (folder.members, host.vms, pool.vms, datastore.vms, network.vms):
+            group.append(self)
+
+    @property
+    def vm_name(self) -> str:
+        return self.settings.name
+
+    # -- its disks and snapshots ---------------------------------------------------------------------------------------
+
+    def states(self) -> list[DiskState]:
+        """Its disks as they are now."""
+        deltas = tuple(each.number for each in self.current_snapshot.chain) if self.current_snapshot else ()
+        return [
+            DiskState(
+                disk,
+                disk.image.capacity,
+                disk.image.change_id,
+                tuple(number for number in deltas if self.knew(number, disk)),
+            )
+            for disk in self.disks
+        ]
+
+    def next_snapshot_number(self) -> int:
+        """The number of the snapshot that is being taken; its deltas lie on the disks that it freezes."""
+        number = next(self._snapshot_numbers)
+        self._disks_at_snapshot[number] = {disk.uuid for disk in self.disks if disk.snapshotted}
+        return number
+
+    def knew(self, snapshot: int, disk: AttachedDisk) -> bool:
+        """Whether a disk was frozen by the snapshot of this number, and so got a delta by it."""
+        return disk.uuid in self._disks_at_snapshot[snapshot]
+
+    def all_snapshots(self) -> list[Snapshot]:
+        """Its snapshots, parents before children."""
+        return [each for root in self.snapshot_roots for each in (root, *root.descendants())]
+
+    def exportable(self, snapshot: Snapshot | None) -> list[tuple[AttachedDisk, Frozen]]:
+        """The disks that an export offers: frozen ones of a snapshot, or all but raw devices of a VM that is off."""
+        if snapshot is not None:
+            return [(disk, snapshot.frozen[disk.key]) for disk in snapshot.disks if disk.key in snapshot.frozen]
+        return [(disk, disk.image.freeze()) for disk in self.disks if not disk.raw]
+
+    def freeze(self, name: str, description: str, *, quiesced: bool = False) -> Snapshot:
+        """Take a snapshot at once."""
+        snapshot = Snapshot(self, name, description, quiesced=quiesced)
+        (snapshot.above.below if snapshot.above else self.snapshot_roots).append(snapshot)
+        self.current_snapshot = snapshot
+        self.stunned()
+        return snapshot
+
+    def revert(self, snapshot: Snapshot) -> None:
+        """Be as at a snapshot, off."""
+        if self.power == "poweredOn":
+            self.set_power(PowerState.poweredOff)
+        for disk in snapshot.disks:
+            if frozen := snapshot.frozen.get(disk.key):
+                disk.image.revert(frozen)
+        self.disks = list(snapshot.disks)
+        self.settings = replace(snapshot.settings)
+        self.current_snapshot = snapshot
+        self.stunned()
+
+    def stunned(self) -> None:
+        """The VM was stopped for a moment: change tracking becomes what it is configured to be.
+
+        vSphere API: ConfigSpec.changeTrackingEnabled takes effect at the next power on, resume, migration, or
+        creation, deletion or reversion of a snapshot.
+        """
+        for disk in self.disks:
+            disk.image.set_tracking(self.settings.change_tracking and disk.snapshotted)
+        self.world.touch()
+
+    # -- who may do what when ------------------------------------------------------------------------------------------
+
+    def refuse_when_busy(self, method: str, *, besides_snapshot_leases: bool = False) -> None:
+        """Refuse an operation while a conflicting one is at work or an export holds the VM.
+
+        Raises:
+            vim.fault.TaskInProgress: It names the task that is in the way.
+        """
+        in_the_way = self._busy
+        for lease in self.leases:
+            if lease.of_snapshot is None or not besides_snapshot_leases:
+                in_the_way = in_the_way or lease.task
+        fault = self.world.faults.take(FaultKind.TASK_IN_PROGRESS, vm=self.vm_name, method=method)
+        if in_the_way or fault:
+            task = in_the_way.ref if in_the_way else vim.Task("task-0")
+            raise vim.fault.TaskInProgress(msg="Another task is already in progress.", task=task)
+
+    @contextmanager
+    def exclusively(self, task: Task, method: str) -> Generator[None]:
+        """Keep conflicting operations away while the block runs."""
+        self.refuse_when_busy(method)
+        self._busy = task
+        try:
+            yield
+        finally:
+            self._busy = None
+
+    def export(self, snapshot: Snapshot | None) -> Any:
+        """Open an export lease of a snapshot, or of the VM itself."""
+        method = "ExportVm" if snapshot is None else "ExportSnapshot"
+        self.refuse_when_busy(method, besides_snapshot_leases=snapshot is not None)
+        if self.settings.encrypted:
+            # vSphere Security, virtual machine encryption caveats: no export of an encrypted VM as OVF.
+            raise vmodl.fault.NotSupported(msg="OVF export is not supported for an encrypted virtual machine.")
+        lease = Lease(self, snapshot, self._lease_timeout)
+        task_ref = self.tasks.start(self, method, lease.run)
+        lease.task = self.world.get(task_ref)
+        return lease.ref
+
+    def set_power(self, state: Any) -> None:
+        """Be on or off from now on."""
+        self.power = state
+        self.booted = now() if state == "poweredOn" else None
+        if state == "poweredOn":
+            self.stunned()
+        self.world.touch()
+
+    def _require_power(self, state: Any) -> None:
+        if self.power != state:
+            raise vim.fault.InvalidPowerState(
+                msg="The attempted operation cannot be performed in the current state"
+                f" ({'Powered on' if self.power == 'poweredOn' else 'Powered off'}).",
+                requestedState=state,
+                existingState=self.power,
+            )
+
+    # -- vSphere methods -----------------------------------------------------------------------------------------------
+
+    def PowerOnVM_Task(self, host: Any) -> Any:
+        del host  # it runs where it is
+
+        def work(task: Task) -> None:
+            with self.exclusively(task, "PowerOnVM_Task"):
+                if self.settings.template:
+                    raise vmodl.fault.NotSupported(msg="A template cannot be powered on.")
+                self._require_power(PowerState.poweredOff)
+                self.set_power(PowerState.poweredOn)
+
+        return self.tasks.start(self, "PowerOnVM_Task", work)
+
+    def PowerOffVM_Task(self) -> Any:
+        def work(task: Task) -> None:
+            with self.exclusively(task, "PowerOffVM_Task"):
+                self._require_power(PowerState.poweredOn)
+                self.set_power(PowerState.poweredOff)
+
+        return self.tasks.start(self, "PowerOffVM_Task", work)
+
+    def ReconfigVM_Task(self, spec: Any) -> Any:
+        def work(task: Task) -> None:
+            with self.exclusively(task, "ReconfigVM_Task"):
+                reconfigure(self, spec)
+
+        return self.tasks.start(self, "ReconfigVM_Task", work)
+
+    def CreateSnapshot_Task(self, name: str, description: str | None, memory: bool, quiesce: bool) -> Any:
+        def work(task: Task) -> Any:
+            with self.exclusively(task, "CreateSnapshot_Task"):
+                return snapshots.create(self, task, name, description or "", memory=memory, quiesce=quiesce)
+
+        return self.tasks.start(self, "CreateSnapshot_Task", work)
+
+    def CreateSnapshotEx_Task(self, name: str, description: str | None, memory: bool, quiesceSpec: Any) -> Any:
+        def work(task: Task) -> Any:
+            with self.exclusively(task, "CreateSnapshotEx_Task"):
+                quiesce = quiesceSpec is not None
+                return snapshots.create(self, task, name, description or "", memory=memory, quiesce=quiesce)
+
+        return self.tasks.start(self, "CreateSnapshotEx_Task", work)
+
+    def RemoveAllSnapshots_Task(self, consolidate: bool | None, spec: Any) -> Any:
+        del spec  # vSphere API: it chooses kinds of snapshots that are not made here
+
+        def work(task: Task) -> None:
+            with self.exclusively(task, "RemoveAllSnapshots_Task"):
+                snapshots.remove(self, self.all_snapshots(), task, merge=consolidate is not False)
+
+        return self.tasks.start(self, "RemoveAllSnapshots_Task", work)
+
+    def RevertToCurrentSnapshot_Task(self, host: Any, suppressPowerOn: bool | None) -> Any:
+        if self.current_snapshot is None:
+            raise vim.fault.NotFound(msg="The virtual machine has no snapshot.")
+        return self.current_snapshot.RevertToSnapshot_Task(host, suppressPowerOn)
+
+    def ConsolidateVMDisks_Task(self) -> Any:
+        def work(task: Task) -> None:
+            with self.exclusively(task, "ConsolidateVMDisks_Task"):
+                self.consolidation_needed = False
+                self.stunned()
+
+        return self.tasks.start(self, "ConsolidateVMDisks_Task", work)
+
+    def ExportVm(self) -> Any:
+        self._require_power(PowerState.poweredOff)
+        return self.export(None)
+
+    def QueryChangedDiskAreas(self, snapshot: Any, deviceKey: int, startOffset: int, changeId: str) -> Any:
+        return changed_areas(self, snapshot, deviceKey, startOffset, changeId)
+
+    def Destroy_Task(self) -> Any:
+        def work(task: Task) -> None:
+            with self.exclusively(task, "Destroy_Task"):
+                self._require_power(PowerState.poweredOff)
+                self.destroy()
+
+        return self.tasks.start(self, "Destroy_Task", work)
+
+    def destroy(self) -> None:
+        """Be gone, with all snapshots."""
+        for snapshot in self.all_snapshots():
+            self.world.remove(snapshot)
+        for group in (self._parent.members, self.host_system.vms, self.pool.vms, self.store.vms, self.net.vms):
+            group.remove(self)
+        self.world.remove(self)

@@ -1,0 +1,112 @@
+"""What a simulated vCenter is to hold, as plain frozen values: VMs, their disks, the users.
+
+This module knows nothing of SOAP or of serving; ``inventory.py`` turns these values into managed objects.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from hyperexport.units import MIB
+
+Backing = Literal["FlatVer2", "SeSparse", "RawDiskMappingVer1"]
+
+
+@dataclass(frozen=True)
+class DiskSpec:
+    """One virtual disk.
+
+    Args:
+        capacity: Bytes that the guest sees; a multiple of 512.
+        used: The part of the capacity that holds data at the start, 0 to 1.
+        seed: Chooses the content, which is the same for the same seed; None derives one from the VM and position.
+        thin: Whether the disk is thin provisioned.
+        mode: vSphere's disk mode, such as ``persistent`` or ``independent_persistent``.
+        backing: The kind of backing. ``RawDiskMappingVer1`` is a raw device in physical compatibility mode.
+        label: As vSphere's client shows it; None is "Hard disk N".
+    """
+
+    capacity: int
+    used: float = 0.25
+    seed: int | None = None
+    thin: bool = True
+    mode: str = "persistent"
+    backing: Backing = "FlatVer2"
+    label: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.capacity <= 0 or self.capacity % 512:
+            raise ValueError(f"a disk's capacity is a positive multiple of 512 bytes, not {self.capacity}")
+        if not 0 <= self.used <= 1:
+            raise ValueError(f"the used part of a disk is between 0 and 1, not {self.used}")
+
+
+@dataclass(frozen=True)
+class VmSpec:
+    """One virtual machine.
+
+    Args:
+        name: Its name in the inventory.
+        folder: Where it is below the datacenter's VM folder, such as ``production/linux``; "" is the VM folder itself.
+        powered_on: Whether it runs.
+        disks: Its disks, in the order of their labels.
+        cpus: Number of virtual CPUs.
+        memory_mb: Memory in MB.
+        guest_os: The guest's full name.
+        change_tracking: Whether changes on its disks are tracked from the start.
+        tools: vSphere's guest.toolsRunningStatus while the VM runs.
+        nvram: Whether it has an NVRAM file.
+        firmware: ``efi`` or ``bios``.
+        template: Whether it is a template (always powered off).
+        hardware_version: Such as ``vmx-19``.
+        encrypted: Whether its home and disks are encrypted.
+        snapshots: Names of snapshots that a user took before, oldest first.
+    """
+
+    name: str
+    folder: str = ""
+    powered_on: bool = True
+    disks: tuple[DiskSpec, ...] = (DiskSpec(64 * MIB),)
+    cpus: int = 2
+    memory_mb: int = 4096
+    guest_os: str = "Ubuntu Linux (64-bit)"
+    change_tracking: bool = True
+    tools: str = "guestToolsRunning"
+    nvram: bool = True
+    firmware: str = "efi"
+    template: bool = False
+    hardware_version: str = "vmx-19"
+    encrypted: bool = False
+    snapshots: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.template and self.powered_on:
+            raise ValueError(f"{self.name} is a template, so it cannot be powered on")
+
+
+@dataclass(frozen=True)
+class UserSpec:
+    """One user besides the administrator.
+
+    Args:
+        name: The login name.
+        password: The password; never shown.
+        privileges: The privileges that the user's role holds everywhere; None holds all of them. Like every role of
+            a vCenter it also holds System.Anonymous, System.View and System.Read.
+    """
+
+    name: str
+    password: str = field(repr=False)
+    privileges: frozenset[str] | None = None
+
+
+DEFAULT_VMS: tuple[VmSpec, ...] = (
+    VmSpec("web01", folder="production", disks=(DiskSpec(64 * MIB), DiskSpec(32 * MIB))),
+    VmSpec("db01", folder="production", disks=(DiskSpec(64 * MIB),), memory_mb=8192, cpus=4),
+    VmSpec("build01", powered_on=False, disks=(DiskSpec(32 * MIB),)),
+)
+"""The inventory of a simulator that is asked for nothing special: two running VMs and one that is off."""
+
+
+def numbered_vms(count: int, *, disks: int = 2, disk_size: int = 64 * MIB) -> tuple[VmSpec, ...]:
+    """Describe running VMs named ``vm-01``, ``vm-02``, ..., each with ``disks`` disks of ``disk_size`` bytes."""
+    return tuple(VmSpec(f"vm-{number:02d}", disks=(DiskSpec(disk_size),) * disks) for number in range(1, count + 1))

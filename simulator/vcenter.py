@@ -1,0 +1,169 @@
+"""The vCenter's own services: its content, the search index, and the inventory that it starts with."""
+
+# ruff: noqa: D102 - what bears a name of the vSphere API is documented there
+
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+from pyVmomi import vim
+
+from simulator import inventory
+from simulator.inventory import Cluster, Datacenter, Datastore, Entity, Folder, Host, Network
+from simulator.machine import Machine
+from simulator.ovf import OvfManager
+from simulator.properties import PropertyCollector, ViewManager, below
+from simulator.sessions import AuthorizationManager, SessionManager
+from simulator.spec import UserSpec, VmSpec
+from simulator.tasks import TaskRunner
+from simulator.world import Managed, World, now
+
+
+class ServiceInstance(Managed):
+    """vim.ServiceInstance: where every client begins."""
+
+    kind = vim.ServiceInstance
+
+    def __init__(self, world: World, vcenter: "VCenter") -> None:
+        super().__init__(world, "ServiceInstance")
+        self._vcenter = vcenter
+        about = inventory.about("VMware vCenter Server", "VirtualCenter", "vpx", "linux-x64")
+        about.instanceUuid = str(uuid.uuid4())
+        self._about = about
+
+    @property
+    def content(self) -> Any:
+        vcenter = self._vcenter
+        return vim.ServiceInstanceContent(
+            rootFolder=vcenter.root.ref,
+            propertyCollector=vcenter.collector.ref,
+            viewManager=vcenter.views.ref,
+            about=self._about,
+            sessionManager=vcenter.sessions.ref,
+            authorizationManager=vcenter.authorization.ref,
+            searchIndex=vcenter.search.ref,
+            ovfManager=vcenter.ovf.ref,
+        )
+
+    @property
+    def serverClock(self) -> Any:
+        return now()
+
+    def RetrieveServiceContent(self) -> Any:
+        return self.content
+
+    def CurrentTime(self) -> Any:
+        return now()
+
+
+class SearchIndex(Managed):
+    """vim.SearchIndex: finding single objects without walking the inventory."""
+
+    kind = vim.SearchIndex
+
+    def __init__(self, world: World, root: Folder) -> None:
+        super().__init__(world, "SearchIndex")
+        self._root = root
+
+    def FindByInventoryPath(self, inventoryPath: str) -> Any | None:
+        # vSphere API: the root folder is not part of the path; a slash in front or at the end is allowed.
+        place: Entity | None = self._root
+        for part in inventoryPath.strip("/").split("/"):
+            place = next((child for child in place.children() if child.name == part), None) if place else None
+        return place.ref if place else None
+
+    def FindChild(self, entity: Any, name: str) -> Any | None:
+        parent = self.world.get(entity)
+        return next((child.ref for child in parent.children() if child.name == name), None)
+
+    def FindByUuid(self, datacenter: Any, uuid: str, vmSearch: bool, instanceUuid: bool | None) -> Any | None:
+        return next(iter(self.FindAllByUuid(datacenter, uuid, vmSearch, instanceUuid)), None)
+
+    def FindAllByUuid(self, datacenter: Any, uuid: str, vmSearch: bool, instanceUuid: bool | None) -> list[Any]:
+        wanted = uuid.lower()
+        if not vmSearch:
+            return [host.ref for host in self._within(datacenter, Host) if host.uuid == wanted]
+        machines = self._within(datacenter, Machine)
+        return [
+            vm.ref for vm in machines if wanted == (vm.settings.instance_uuid if instanceUuid else vm.settings.uuid)
+        ]
+
+    def FindByDnsName(self, datacenter: Any, dnsName: str, vmSearch: bool) -> Any | None:
+        return next(iter(self.FindAllByDnsName(datacenter, dnsName, vmSearch)), None)
+
+    def FindAllByDnsName(self, datacenter: Any, dnsName: str, vmSearch: bool) -> list[Any]:
+        if not vmSearch:
+            return [host.ref for host in self._within(datacenter, Host) if host.name == dnsName]
+        return [vm.ref for vm in self._within(datacenter, Machine) if vm.guest.hostName == dnsName]
+
+    def _within(self, datacenter: Any, kind: type) -> Iterator[Any]:
+        start = self.world.get(datacenter) if datacenter else self._root
+        return (each for each in below(start, recursive=True) if isinstance(each, kind))
+
+
+class VCenter:
+    """Everything that one simulated vCenter holds, made from its specs."""
+
+    def __init__(
+        self,
+        world: World,
+        vms: tuple[VmSpec, ...],
+        users: tuple[UserSpec, ...],
+        *,
+        hosts: int,
+        datacenter: str,
+        lease_timeout: float,
+        session_timeout: float,
+        latency: float,
+    ) -> None:
+        self.world = world
+        self.tasks = TaskRunner(world)
+        self.sessions = SessionManager(world, users, session_timeout)
+        self.authorization = AuthorizationManager(world, self.sessions)
+        self.collector = PropertyCollector(world, "propertyCollector")
+        self.views = ViewManager(world, "ViewManager")
+        self.ovf = OvfManager(world, "OvfManager")
+        self.root = Folder(world, "Datacenters", None, [vim.Folder, vim.Datacenter], "group-d1")
+        self.search = SearchIndex(world, self.root)
+        self.service = ServiceInstance(world, self)
+        for each in (
+            self.sessions,
+            self.authorization,
+            self.collector,
+            self.views,
+            self.ovf,
+            self.search,
+            self.service,
+        ):
+            world.add(each)
+        self.datacenter = Datacenter(world, datacenter, self.root)
+        self.cluster = Cluster(world, f"{datacenter}_C0", self.datacenter)
+        self.hosts = [Host(world, f"esx-{number:02d}", self.cluster) for number in range(1, hosts + 1)]
+        datastore = Datastore(world, "datastore1", self.datacenter)
+        network = Network(world, "VM Network", self.datacenter)
+        self._make = lambda spec, position: Machine(
+            world,
+            spec,
+            folder=self._folder(spec.folder),
+            host=self.hosts[position % len(self.hosts)],
+            pool=self.cluster.pool,
+            datastore=datastore,
+            network=network,
+            tasks=self.tasks,
+            lease_timeout=lease_timeout,
+            latency=latency,
+        )
+        for position, spec in enumerate(vms):
+            machine = self._make(spec, position)
+            for name in spec.snapshots:
+                machine.freeze(name, "")
+
+    def _folder(self, path: str) -> Folder:
+        folder = self.datacenter.vm_folder
+        for part in filter(None, path.split("/")):
+            folder = folder.subfolder(part)
+        return folder
+
+    def machines(self) -> list[Machine]:
+        """All VMs."""
+        return self.world.all(Machine)
