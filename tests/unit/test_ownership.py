@@ -1,4 +1,4 @@
-"""A mark of ownership is found again in whatever a person has made of a description, and nothing else is taken for one."""
+"""A mark is found again in whatever a person has made of a description, and nothing else is taken for one."""
 
 import os
 import socket
@@ -24,7 +24,7 @@ def test_the_mark_of_this_process_names_its_machine_and_process():
 
 
 @given(run=WORDS, vcenter=WORDS, host=WORDS, keep=st.booleans())
-def test_any_mark_is_found_in_its_description(run: str, vcenter: str, host: str, keep: bool):  # noqa: FBT001
+def test_any_mark_is_found_in_its_description(run: str, vcenter: str, host: str, keep: bool):
     owner = OWNER.model_copy(update={"run": run, "vcenter": vcenter, "host": host, "keep": keep})
     assert Owner.from_description(owner.to_description()) == owner
 

@@ -26,7 +26,7 @@ def test_every_listener_hears_every_report():
 
 def test_a_listener_that_fails_disturbs_neither_the_transfer_nor_the_others():
     heard: list[Progress] = []
-    with listening(lambda progress: [].remove("not there")), listening(heard.append):
+    with listening(lambda _progress: [].remove("not there")), listening(heard.append):
         report(MOMENT)
     assert heard == [MOMENT]
 
