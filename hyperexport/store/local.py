@@ -108,6 +108,12 @@ class LocalStore:
         """Open a stored file for reading, wherever its bytes lie."""
         return open_reader(*self._locate(export, name))
 
+    def files(self, export: StoredExport) -> dict[str, int]:
+        """Name and size of everything in the export's folder, whatever it is."""
+        path = self._path(export.folder, export.export_id)
+        with translated("list", path, missing=ExportNotFound), os.scandir(path) as entries:
+            return {entry.name: entry.stat(follow_symlinks=False).st_size for entry in entries}
+
     def checksum(self, export: StoredExport, name: str) -> None:
         """Nothing: a filesystem keeps no checksums that it would tell."""
         del export, name

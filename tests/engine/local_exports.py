@@ -1,0 +1,53 @@
+"""Small real exports in a local store, for whoever needs some."""
+
+import hashlib
+from datetime import timedelta
+from typing import Any
+
+from hyperexport.manifest import ExportManifest, FileEntry, FileRole, vm_folder
+from hyperexport.ownership import Owner
+from hyperexport.store.base import StoredExport
+from hyperexport.store.local import LocalStore
+from hyperexport.store.local_staging import LocalStaging
+from tests.examples import VM, an_export
+
+FOLDER = vm_folder(VM)
+OWNER = Owner.of_this_process(run="run-1", vcenter="vcenter.example.com", vm=VM.instance_uuid)
+FIRST, SECOND, THIRD = timedelta(days=3), timedelta(days=2), timedelta(days=1)
+"""Ages of exports, oldest first."""
+
+DISKS = {"db01-disk-0.vmdk": b"KDMV zero" * 10_000, "db01-disk-1.vmdk": b"KDMV one" * 10_000}
+DESCRIPTOR = b"<Envelope/>"
+
+
+def an_entry(name: str, data: bytes, **changes: Any) -> FileEntry:
+    """The manifest's entry for a file with these bytes."""
+    role = FileRole.DISK if name.endswith(".vmdk") else FileRole.DESCRIPTOR
+    values = {"name": name, "role": role, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    return FileEntry.model_validate({**values, **changes})
+
+
+def manifest_of(age: timedelta, *files: FileEntry, **changes: Any) -> ExportManifest:
+    """The manifest of an export of that age with these files."""
+    return an_export(age=age, files=files, **changes)
+
+
+def write_file(staging: LocalStaging, name: str, data: bytes) -> FileEntry:
+    """Write a file as a transfer does."""
+    sink = staging.create(name)
+    sink.write(memoryview(data))
+    sink.finish()
+    return an_entry(name, data)
+
+
+def write_export(store: LocalStore, age: timedelta, *, reuse: StoredExport | None = None) -> StoredExport:
+    """Write and publish an export of two disks; the second may be that of an earlier one."""
+    (one, two), export_id = DISKS.items(), manifest_of(age).export_id
+    with store.stage(FOLDER, export_id, OWNER) as staging:
+        entries = [write_file(staging, *one)]
+        found = reuse and reuse.manifest.file(two[0])
+        reused = staging.reuse(reuse, found, two[0]) if reuse and found else None
+        entries.append(reused or write_file(staging, *two))
+        staging.put("db01.ovf", DESCRIPTOR)
+        entries.append(an_entry("db01.ovf", DESCRIPTOR))
+        return staging.publish(manifest_of(age, *entries))
