@@ -1,0 +1,48 @@
+"""The promises of the test suite itself: no foreign settings, no connections in unit tests, peers plainly missed."""
+
+import os
+import socket
+import subprocess
+import sys
+from contextlib import suppress
+
+import pytest
+
+from tests.peers import ROOT, missing, require_program
+
+
+def connect_and_swallow() -> None:
+    """What code under test might do."""
+    with socket.socket() as client, suppress(Exception):
+        client.connect(("127.0.0.1", 9))
+
+
+def test_a_unit_test_that_connects_fails_even_if_the_code_swallows_exceptions():
+    with pytest.raises(pytest.fail.Exception, match="belongs in tests/engine"):
+        connect_and_swallow()
+
+
+def test_nothing_of_the_developers_settings_reaches_a_test():
+    foreign = {
+        "AWS_PROFILE": "production",
+        "GOVC_PASSWORD": "a real one",
+        "HYPEREXPORT_OUTPUT": "/backup",
+        "PREFECT_API_URL": "http://127.0.0.1:9/api",
+    }
+    show = f"import os, tests.conftest; print([name for name in {list(foreign)} if name in os.environ])"
+    seen = subprocess.run(
+        [sys.executable, "-c", show], env=os.environ | foreign, cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert seen.stdout.strip() == "[]"
+
+
+def test_a_missing_peer_skips_the_test_where_a_person_works(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("CI", raising=False)
+    with pytest.raises(pytest.skip.Exception, match="no-such-program is not installed, so nothing is proved"):
+        require_program("no-such-program", "nothing is proved")
+
+
+def test_a_missing_peer_fails_the_test_in_ci(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception, match="Go is not installed"):
+        missing("Go is not installed")
