@@ -48,7 +48,6 @@ class Simulator:
         datacenter: The datacenter's name.
         address: The address to listen on.
         directory: Where the CA's certificate is written; None makes a temporary directory.
-        latency: Seconds that taking a snapshot takes.
     """
 
     def __init__(
@@ -65,7 +64,6 @@ class Simulator:
         datacenter: str = "DC0",
         address: str = "127.0.0.1",
         directory: Path | None = None,
-        latency: float = 0.0,
     ) -> None:
         self.username = username
         self.password = password or secrets.token_urlsafe(16)
@@ -80,7 +78,6 @@ class Simulator:
             datacenter=datacenter,
             lease_timeout=lease_timeout,
             session_timeout=session_timeout,
-            latency=latency,
         )
         self._dispatcher = Dispatcher(self._vcenter)
         self._temporary = tempfile.TemporaryDirectory(prefix="simulator-") if directory is None else None

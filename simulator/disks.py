@@ -214,6 +214,14 @@ class Disk(_View):
             if self._tracker:
                 self._tracker = _Tracker()
 
+    def revert(self, frozen: Frozen) -> None:
+        """Be as the disk was when it was frozen. Its change ids are void from here on, as on a real host."""
+        with self._lock:
+            self.capacity = frozen.capacity
+            self._written = dict(frozen._written)
+            if self._tracker:
+                self._tracker = _Tracker()
+
     # -- change tracking ----------------------------------------------------------------------------------------------
 
     @property

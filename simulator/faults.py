@@ -105,6 +105,7 @@ class Faults:
         self._armed: list[tuple[Fault, list[int]]] = []
         self._expire_sessions = expire_sessions
         self.fired: list[Fault] = []
+        """What happened, in order; a fault that happens for ever is here once."""
 
     def add(self, fault: Fault) -> None:
         """Arm a fault; the oldest that matches is taken first."""
@@ -135,6 +136,7 @@ class Faults:
                         left[0] -= 1
                         if not left[0]:
                             self._armed.remove(entry)
-                    self.fired.append(fault)
+                    if fault.times or fault not in self.fired:
+                        self.fired.append(fault)
                     return fault
         return None

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from pyVmomi import vim, vmodl
 
-from simulator import properties
 from simulator.disks import Frozen
 from simulator.faults import FaultKind
 from simulator.hardware import AttachedDisk
+from simulator.sessions import disown, own_by_session
 from simulator.tasks import Task
 from simulator.world import Managed
 
@@ -83,7 +83,7 @@ class Lease(Managed):
         self.task: Any = None
         self.world.add(self)
         vm.leases.append(self)
-        properties.own_by_session(self, self._abandon)
+        own_by_session(self, self._abandon)
 
     @property
     def vm_name(self) -> str:
@@ -175,14 +175,14 @@ class Lease(Managed):
     def HttpNfcLeaseComplete(self) -> None:
         self._require_ready()
         self._end(vim.HttpNfcLease.State.done, None)
-        properties.disown(self)
+        disown(self)
         self.world.remove(self)
 
     def HttpNfcLeaseAbort(self, fault: Any) -> None:
         if not self.alive:
             self._require_ready()
         self._end(vim.HttpNfcLease.State.error, fault or vmodl.fault.RequestCanceled(msg="The lease was aborted."))
-        properties.disown(self)
+        disown(self)
         self.world.remove(self)
 
     def HttpNfcLeaseGetManifest(self) -> list[Any]:

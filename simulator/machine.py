@@ -56,12 +56,10 @@ class Machine(MachineView):
         network: Network,
         tasks: TaskRunner,
         lease_timeout: float,
-        latency: float = 0.0,
     ) -> None:
         super().__init__(world, spec.name, folder)
         identity = random.Random(f"{folder.path}/{spec.name}")
         self.tasks = tasks
-        self.latency = latency
         self.host_system = host
         self.pool = pool
         self.store = datastore

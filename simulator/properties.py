@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from pyVmomi import VmomiSupport, vim, vmodl
+from pyVmomi import VmomiSupport, vmodl
 
 from simulator import soap
 from simulator.faults import FaultKind
-from simulator.sessions import current
+from simulator.sessions import disown, own_by_session
 from simulator.world import Managed, World
 
 PC = vmodl.query.PropertyCollector
@@ -340,78 +340,3 @@ class PropertyCollector(Managed):
         self._version += 1
         # vSphere API: truncated says that more is to come at once with the next call.
         return PC.UpdateSet(version=str(self._version), filterSet=updates, truncated=budget <= 0)
-
-
-class ContainerView(Managed):
-    """vim.view.ContainerView: the objects below a container, always as they are now."""
-
-    kind = vim.view.ContainerView
-
-    def __init__(self, world: World, container: Managed, kinds: list[Any], recursive: bool) -> None:
-        super().__init__(world, f"session{world.new_id('view')}")
-        self.container = container.ref
-        self.type = list(kinds)
-        self.recursive = recursive
-        self._container = container
-
-    @property
-    def view(self) -> list[Any]:
-        wanted = tuple(self.type) or (vim.ManagedEntity,)
-        return [child.ref for child in below(self._container, self.recursive) if issubclass(child.kind, wanted)]
-
-    def DestroyView(self) -> None:
-        disown(self)
-        self.world.remove(self)
-
-
-class ListView(Managed):
-    """vim.view.ListView: the objects that the client named."""
-
-    kind = vim.view.ListView
-
-    def __init__(self, world: World, objects: list[Any]) -> None:
-        super().__init__(world, f"session{world.new_id('view')}")
-        self.view = list(objects)
-
-    def DestroyView(self) -> None:
-        disown(self)
-        self.world.remove(self)
-
-
-class ViewManager(Managed):
-    """vim.view.ViewManager."""
-
-    kind = vim.view.ViewManager
-
-    def CreateContainerView(self, container: Any, type: list[Any], recursive: bool) -> Any:  # noqa: A002
-        return self._keep(ContainerView(self.world, self.world.get(container), type, recursive))
-
-    def CreateListView(self, obj: list[Any]) -> Any:
-        return self._keep(ListView(self.world, obj))
-
-    def _keep(self, view: Any) -> Any:
-        self.world.add(view)
-        own_by_session(view, view.DestroyView)
-        return view.ref
-
-
-def below(container: Any, recursive: bool) -> Iterator[Managed]:
-    """The inventory objects in a container, with those in its containers if asked."""
-    for child in container.children():
-        yield child
-        if recursive:
-            yield from below(child, recursive)
-
-
-def own_by_session(obj: Managed, close: Any) -> None:
-    """Have an object closed when the session that made it ends."""
-    session = current.get()
-    if session:
-        session.closers[obj.moid] = close
-
-
-def disown(obj: Managed) -> None:
-    """The object is closed; its session need not do it."""
-    session = current.get()
-    if session:
-        session.closers.pop(obj.moid, None)

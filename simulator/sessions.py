@@ -78,6 +78,20 @@ def require(privilege: str, obj: Managed) -> None:
         raise no_permission(privilege, obj)
 
 
+def own_by_session(obj: Managed, close: Any) -> None:
+    """Have an object closed when the session that made it ends."""
+    session = current.get()
+    if session:
+        session.closers[obj.moid] = close
+
+
+def disown(obj: Managed) -> None:
+    """The object is closed; its session need not do it."""
+    session = current.get()
+    if session:
+        session.closers.pop(obj.moid, None)
+
+
 def no_permission(privilege: str, obj: Managed) -> Any:
     """The fault that names the object and the privilege that is missing on it."""
     return vim.fault.NoPermission(

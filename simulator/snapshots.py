@@ -147,7 +147,6 @@ def create(vm: "Machine", task: Task, name: str, description: str, *, memory: bo
     if len(chain) >= CHAIN_LIMIT:
         raise vim.fault.SnapshotFault(msg=f"The snapshot chain has {len(chain)} levels, which is the limit.")
     quiesced = quiesce and _quiesce(vm, memory=memory)
-    vm.world.sleep(vm.latency)
     task.progress(50)
     return vm.freeze(name, description, quiesced=quiesced).ref
 

@@ -48,7 +48,7 @@ def version_of(soap_action: str) -> str:
     A client names its version in the SOAPAction header, such as ``urn:vim25/8.0.2.0``.
     """
     asked = VmomiSupport.versionMap.get(soap_action.strip('" ').removeprefix("urn:"))
-    return asked if asked in VmomiSupport.parentMap[VERSION] else VERSION
+    return asked if asked and asked in VmomiSupport.parentMap[VERSION] else VERSION
 
 
 def read_call(body: bytes) -> Call:

@@ -12,10 +12,11 @@ from simulator import inventory
 from simulator.inventory import Cluster, Datacenter, Datastore, Entity, Folder, Host, Network
 from simulator.machine import Machine
 from simulator.ovf import OvfManager
-from simulator.properties import PropertyCollector, ViewManager, below
+from simulator.properties import PropertyCollector
 from simulator.sessions import AuthorizationManager, SessionManager
 from simulator.spec import UserSpec, VmSpec
 from simulator.tasks import TaskRunner
+from simulator.views import ViewManager, below
 from simulator.world import Managed, World, now
 
 
@@ -114,7 +115,6 @@ class VCenter:
         datacenter: str,
         lease_timeout: float,
         session_timeout: float,
-        latency: float,
     ) -> None:
         self.world = world
         self.tasks = TaskRunner(world)
@@ -151,7 +151,6 @@ class VCenter:
             network=network,
             tasks=self.tasks,
             lease_timeout=lease_timeout,
-            latency=latency,
         )
         for position, spec in enumerate(vms):
             machine = self._make(spec, position)
