@@ -172,6 +172,10 @@ class Store(Protocol):
         """
         ...
 
+    def files(self, export: StoredExport) -> dict[str, int]:
+        """Name and size (bytes) of everything that lies in the export's own place, its manifest included."""
+        ...
+
     def checksum(self, export: StoredExport, name: str) -> str | None:
         """What the *server* keeps of the object, as ``algorithm:value``, to compare with the entry's ``checksum``.
 

@@ -190,6 +190,15 @@ class S3Store:
         size = entry.size if entry.member_of else facts.size
         return S3Reader(self._bucket, key, etag=facts.etag, start=start, size=size, stop=self._stop)
 
+    def files(self, export: StoredExport) -> dict[str, int]:
+        """Name and size of every object under the export's key.
+
+        Raises:
+            StoreUnusable, StoreUnreachable: The listing failed; there is no telling what is there.
+        """
+        prefix = self._key(export, "")
+        return {key.removeprefix(prefix): size for key, size in self._bucket.objects(prefix)}
+
     def checksum(self, export: StoredExport, name: str) -> str | None:
         """What the server keeps of the object, as ``algorithm:value``; None for a member of an OVA.
 
