@@ -1,0 +1,354 @@
+"""From words on a command line to one request, or a usage error that names the word.
+
+The flags of an export are made from the options model (:func:`hyperexport.options.leaves`): none is written down a
+second time here. Only what exists at a terminal and nowhere else (``--vm``, the modes, ``--quiet``, ...) is declared
+here. Values stay text until the model reads them, so that a flag, a variable and a form can never disagree about what
+is valid. This module runs nothing and prints nothing but the help.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Final, get_args
+
+from cyclopts import App, CycloptsError, Group, Parameter
+from cyclopts.exceptions import UnknownCommandError, UnusedCliTokensError
+
+import hyperexport
+from hyperexport.errors import UsageError
+from hyperexport.options import ExportOptions, Leaf, VerifyMode, from_environment, leaves
+from hyperexport.units import MIB, format_duration
+
+_DESCRIPTION: Final = """\
+Takes VMware vSphere virtual machines out safely: snapshot, export, verify, upload, clean up.
+
+Without a command it exports the VMs named by --vm. The server is read from GOVC_URL, GOVC_USERNAME and GOVC_PASSWORD,
+as govc reads them. Every option can also be set as HYPEREXPORT_<OPTION>; a flag wins over the environment.
+1 MB is 1,048,576 bytes. Durations look like 90m, 720h or 30d. Booleans take --flag, --flag=false and --no-flag.
+"""
+
+
+class Mode(StrEnum):
+    """What is asked for."""
+
+    EXPORT = "export"
+    VM_INFO = "vm-info"
+    INCREMENTAL_INFO = "incremental-info"
+    CLEANUP = "cleanup"
+    VERIFY = "verify"
+    LIST = "list"
+    SIMULATE = "simulate"
+
+
+class Face(StrEnum):
+    """How it is answered."""
+
+    PRETTY = "pretty"
+    QUIET = "quiet"
+    JSON = "json"
+
+
+@dataclass(frozen=True)
+class Request:
+    """A command line, understood.
+
+    Args:
+        mode: What is asked for.
+        vms: Names or inventory paths of VMs.
+        exports: Exports to verify.
+        options: What was given, on the command line or else in the environment; nothing else counts as set.
+        face: How it is answered.
+        debug: Show tracebacks and every decision.
+        vsphere: The saved block with the server and the login, if one was named.
+        simulation: The simulator's own arguments.
+    """
+
+    mode: Mode
+    vms: tuple[str, ...] = ()
+    exports: tuple[str, ...] = ()
+    options: ExportOptions = field(default_factory=ExportOptions)
+    face: Face = Face.PRETTY
+    debug: bool = False
+    vsphere: str | None = None
+    simulation: Mapping[str, Any] | None = None
+
+
+_WHAT = Group("What to do", sort_key=0)
+_TERMINAL = Group("Terminal", sort_key=90)
+
+_Vms = Annotated[
+    tuple[str, ...],
+    Parameter(name="--vm", metavar="NAME", group=_WHAT, negative=(), help="A VM's name or inventory path; repeatable."),
+]
+_VmInfo = Annotated[bool, Parameter(name="--vm-info", group=_WHAT, negative=(), help="Show the VM; export nothing.")]
+_IncrementalInfo = Annotated[
+    bool,
+    Parameter(
+        name="--incremental-info",
+        group=_WHAT,
+        negative=(),
+        help="Show what an incremental export would transfer, and why; export nothing.",
+    ),
+]
+_VSphere = Annotated[
+    str | None,
+    Parameter(
+        name="--vsphere-block",
+        metavar="NAME",
+        group=_WHAT,
+        help="The saved block with the server and the login, in place of the environment.",
+    ),
+]
+_Exports = Annotated[
+    str, Parameter(name="EXPORT", help="An export's id or path, as hyperexport list shows it; every export if none.")
+]
+_Quiet = Annotated[
+    bool, Parameter(name="--quiet", group=_TERMINAL, negative=(), help="Only key=value lines on standard output.")
+]
+_Json = Annotated[
+    bool, Parameter(name="--json", group=_TERMINAL, negative=(), help="One JSON document on standard output.")
+]
+_Debug = Annotated[
+    bool,
+    Parameter(name="--debug", group=_TERMINAL, negative=(), help="Show every decision, and tracebacks of failures."),
+]
+
+
+def parse(words: Sequence[str]) -> Request | None:
+    """Understand a command line.
+
+    Args:
+        words: Without the program's name.
+
+    Returns:
+        The request, or None where ``--help`` or ``--version`` has answered already.
+
+    Raises:
+        UsageError: The words make no sense; the message names the one that does not.
+    """
+    app = build_app()
+    try:
+        return app(_complete(words), exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        raise UsageError(*_explain(error, words)) from error
+
+
+def build_app() -> App:
+    """Make the parser: one function for each command, whose parameters are the flags."""
+    app = App(
+        name="hyperexport",
+        help=_DESCRIPTION,
+        help_format="plaintext",
+        version=hyperexport.__version__,
+        version_flags="--version",
+        result_action="return_value",
+        default_parameter=Parameter(negative_iterable=(), show_default=False),
+    )
+    app["--help"].group = app["--version"].group = _TERMINAL
+    every = tuple(leaves())
+    places = tuple(leaf for leaf in every if leaf.group == "destination" and leaf.key != "format")
+    app.default(_taking(every, _run))
+    app.command(_taking(places, _verify), name="verify")
+    app.command(_taking(places, _list), name="list")
+    app.command(_simulate, name="simulate")
+    return app
+
+
+def _run(
+    given: dict[str, object],
+    *,
+    vm: _Vms = (),
+    vm_info: _VmInfo = False,
+    incremental_info: _IncrementalInfo = False,
+    vsphere_block: _VSphere = None,
+    quiet: _Quiet = False,
+    json: _Json = False,
+    debug: _Debug = False,
+) -> Request:
+    modes = [mode for mode, asked in ((Mode.VM_INFO, vm_info), (Mode.INCREMENTAL_INFO, incremental_info)) if asked]
+    if len(modes) > 1:
+        raise UsageError("--vm-info and --incremental-info exclude each other", fix="Ask for one at a time")
+    cleaning = given.get("cleanup") is True
+    mode = modes[0] if modes else Mode.CLEANUP if cleaning and not vm else Mode.EXPORT
+    if mode is not Mode.CLEANUP and not vm:
+        raise UsageError("no VM is named", fix="Name one with --vm, or see hyperexport --help")
+    if mode is Mode.VM_INFO and given:
+        flags = ", ".join(leaf.flag for leaf in leaves() if leaf.key in given)
+        raise UsageError(f"--vm-info only shows the VM, so {flags} would have no effect", fix="Leave one of them out")
+    return Request(
+        mode=mode,
+        vms=tuple(dict.fromkeys(vm)),
+        options=options_of(given) if mode is not Mode.VM_INFO else ExportOptions(),
+        face=_face(quiet=quiet, json=json),
+        debug=debug,
+        vsphere=vsphere_block,
+    )
+
+
+def _verify(
+    given: dict[str, object],
+    *exports: _Exports,
+    deep: Annotated[bool, Parameter(group=_WHAT, negative=(), help="Download from S3 what S3 keeps.")] = False,
+    quiet: _Quiet = False,
+    json: _Json = False,
+    debug: _Debug = False,
+) -> Request:
+    """Read stored exports back and prove that they are what was exported."""
+    return Request(
+        mode=Mode.VERIFY,
+        exports=exports,
+        options=options_of({**given, "verify": VerifyMode.DEEP if deep else VerifyMode.ON}),
+        face=_face(quiet=quiet, json=json),
+        debug=debug,
+    )
+
+
+def _list(given: dict[str, object], *, quiet: _Quiet = False, json: _Json = False, debug: _Debug = False) -> Request:
+    """Show the exports that the local store and, with --upload, the bucket hold."""
+    return Request(mode=Mode.LIST, options=options_of(given), face=_face(quiet=quiet, json=json), debug=debug)
+
+
+def _simulate(
+    *,
+    port: Annotated[int, Parameter(help="The port to listen on; 0 chooses a free one.")] = 8989,
+    vms: Annotated[int, Parameter(help="How many VMs it holds.")] = 3,
+    disks: Annotated[int, Parameter(help="How many disks each VM has.")] = 2,
+    disk_size: Annotated[int, Parameter(help="The capacity of each disk, in MB.")] = 64,
+    address: Annotated[str, Parameter(help="The address to listen on.")] = "127.0.0.1",
+    username: Annotated[str, Parameter(help="The user whom it lets in.")] = "administrator@vsphere.local",
+    ready_file: Annotated[Path | None, Parameter(help="Written once it answers, with how to reach it.")] = None,
+    directory: Annotated[Path | None, Parameter(help="Where it keeps its certificate, if it shall stay.")] = None,
+    latency: Annotated[float, Parameter(help="Milliseconds that every answer takes longer.")] = 0.0,
+    debug: _Debug = False,
+) -> Request:
+    """Run a simulated vCenter, to try everything without a real one; it prints how to reach it. Ctrl-C ends it."""
+    return Request(
+        mode=Mode.SIMULATE,
+        debug=debug,
+        simulation={
+            "port": port,
+            "vms": vms,
+            "disks": disks,
+            "disk_size": disk_size * MIB,
+            "address": address,
+            "username": username,
+            "ready_file": ready_file,
+            "directory": directory,
+            "latency": latency / 1000,
+        },
+    )
+
+
+def options_of(given: Mapping[str, object]) -> ExportOptions:
+    """Build the options of which only what was given, or else is in the environment, counts as set.
+
+    The environment is read along because one option may need another: ``--no-keep-local`` on the command line is
+    complete with ``HYPEREXPORT_UPLOAD`` in the environment.
+
+    Raises:
+        UsageError: A value makes no sense; the message names the flag or the variable.
+    """
+    return ExportOptions.from_keys({**from_environment(), **given})
+
+
+def _face(*, quiet: bool, json: bool) -> Face:
+    if quiet and json:
+        raise UsageError("--quiet and --json exclude each other", fix="Choose one form of output")
+    return Face.QUIET if quiet else Face.JSON if json else Face.PRETTY
+
+
+def _taking(flags: Sequence[Leaf], function: Callable[..., Request]) -> Callable[..., Request]:
+    """Give a function a signature in which every option is a flag; it gets those that were given as a mapping."""
+    keys = {leaf.key for leaf in flags}
+
+    def command(*args: Any, **kwargs: Any) -> Request:
+        given = {key: _plain(value) for key, value in kwargs.items() if key in keys}
+        rest = {key: value for key, value in kwargs.items() if key not in keys}
+        return function(given, *args, **rest)
+
+    own = list(inspect.signature(function).parameters.values())[1:]
+    signature = inspect.Signature([*own, *(_parameter(leaf) for leaf in flags)])
+    command.__signature__ = signature  # pyright: ignore[reportFunctionMemberAccess]
+    command.__doc__ = function.__doc__
+    return command
+
+
+def _plain(value: object) -> object:
+    """The value as the model reads it: several words are one text with commas, as in the environment."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else value  # pyright: ignore[reportUnknownArgumentType,reportUnknownVariableType]
+
+
+def _parameter(leaf: Leaf) -> inspect.Parameter:
+    """One option as a flag; not given, it is absent."""
+    kinds = _kinds(leaf)
+    if bool in kinds:
+        kind: Any = bool
+    elif tuple[str, ...] in kinds:
+        kind = tuple[str, ...]
+    else:
+        kind = str
+    group = ExportOptions.model_fields[leaf.group]
+    position = int(group.json_schema_extra["position"])  # pyright: ignore[reportOptionalSubscript,reportIndexIssue,reportArgumentType,reportUnknownArgumentType]
+    description = Parameter(
+        name=leaf.flag,
+        group=Group(leaf.group.capitalize(), sort_key=10 + position),
+        help=_help(leaf),
+        metavar=None if kind is bool else _metavar(leaf, kinds),
+        negative_bool=("no-",),
+    )
+    return inspect.Parameter(
+        leaf.key, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, description]
+    )
+
+
+def _kinds(leaf: Leaf) -> tuple[Any, ...]:
+    """The types that an option's value may have, without the wrapping."""
+
+    def bare(kind: Any) -> Any:
+        return bare(get_args(kind)[0]) if hasattr(kind, "__metadata__") else kind
+
+    kind = bare(leaf.field.annotation)
+    union = get_args(kind) if type(None) in get_args(kind) else (kind,)
+    return tuple(bare(part) for part in union if part is not type(None))
+
+
+def _metavar(leaf: Leaf, kinds: tuple[Any, ...]) -> str:
+    if leaf.example:
+        return leaf.example
+    names = {int: "N", float: "N", Path: "DIR", timedelta: "DURATION", tuple[str, ...]: "PATTERN", str: "TEXT"}
+    kind = kinds[0]
+    return names.get(kind) or "|".join(str(choice.value) for choice in kind)
+
+
+def _help(leaf: Leaf) -> str:
+    default = leaf.field.default
+    if isinstance(default, timedelta):
+        default = format_duration(default)
+    shown = default is not None and default is not False and default != ()
+    return (
+        f"{leaf.field.description} [default: {'yes' if default is True else default}]"
+        if shown
+        else str(leaf.field.description)
+    )
+
+
+def _complete(words: Sequence[str]) -> list[str]:
+    """Give flags that may stand without a value the one that they mean: ``--verify`` is ``--verify=on``."""
+    bare = {leaf.flag for leaf in leaves() if leaf.field.annotation is VerifyMode}
+    end = words.index("--") if "--" in words else len(words)
+    return [f"{word}={VerifyMode.ON}" if word in bare else word for word in words[:end]] + list(words[end:])
+
+
+def _explain(error: CycloptsError, words: Sequence[str]) -> tuple[str]:
+    """Say what cyclopts found wrong, in our own form."""
+    if isinstance(error, UnusedCliTokensError | UnknownCommandError) and error.unused_tokens:
+        word = error.unused_tokens[0]
+        before = words[words.index(word) - 1] if word in words and words.index(word) else ""
+        if before.startswith("--") and "=" not in before:
+            return (f"{before} takes its value with an equals sign: {before}={word}",)
+        return (f"{word!r} is neither a command nor an option's value. See hyperexport --help",)
+    text = str(error).removesuffix(".")
+    return (text[:1].lower() + text[1:] if text.startswith(("Unknown", "Invalid", "Parameter")) else text,)

@@ -1,0 +1,228 @@
+"""What each mode of the command line does: ask a flow, show the answer, go on to the next VM.
+
+Prefect and everything that stands on it are imported inside the functions: ``--help`` and a question to the server
+must not wait seconds for what they do not use. ``--vm-info`` goes straight to the engine where no Prefect API is
+configured, because a temporary server takes ten seconds to start; exports always run as flows.
+"""
+
+import getpass
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from cli import quiet, tables
+from cli.arguments import Mode, Request
+from cli.failures import Failure, exit_code
+from cli.output import Output
+from cli.prefect_server import configured_api, provide_prefect_api
+from cli.progress_view import showing_progress
+from hyperexport.errors import Interrupted, StoreUnusable, UsageError
+from hyperexport.options import resolve
+from hyperexport.stop import StopSignal
+
+Answer = TypeVar("Answer")
+
+
+def perform(request: Request, output: Output) -> int:
+    """Do what was asked, and say how it went.
+
+    Returns:
+        The exit code.
+    """
+    failures = _COMMANDS[request.mode](request, output)
+    output.finish([{"vm": failure.vm, "code": failure.code, "message": failure.message} for failure in failures])
+    return exit_code(failures, asked=max(1, len(request.vms)))
+
+
+def _vm_info(request: Request, output: Output) -> list[Failure]:
+    for vm in _describe(request, output):
+        output.answer(
+            "vms",
+            pretty=lambda console, vm=vm: tables.show_vm(console, vm),
+            quiet=quiet.vm_lines(vm),
+            document={**vm.model_dump(mode="json"), "storage_bytes": vm.storage_bytes},
+        )
+    return []
+
+
+def _describe(request: Request, output: Output) -> Iterable[Any]:
+    """Ask about the VMs: by a flow where a Prefect API or a saved block is in use, or else the server directly."""
+    _ask_for_password(request)
+    if request.vsphere or configured_api():
+        _prepare_prefect(output)
+        from flows import vm_info
+
+        return vm_info(list(request.vms), vsphere=request.vsphere)
+    from hyperexport.vsphere.endpoint import VSphereEndpoint
+    from hyperexport.vsphere.inventory import describe, find_vm
+    from hyperexport.vsphere.session import connect
+
+    with connect(VSphereEndpoint.from_environment()) as session:
+        return [describe(session, find_vm(session, name)) for name in request.vms]
+
+
+def _export(request: Request, output: Output) -> list[Failure]:
+    _ask_for_password(request)
+    _prepare_prefect(output)
+    from flows import export_vm
+
+    def export(vm: str) -> None:
+        with showing_progress(output.errors):
+            result = export_vm(vm, request.options, vsphere=request.vsphere)
+        output.answer(
+            "exports",
+            pretty=lambda console: tables.show_export(console, result),
+            quiet=quiet.export_lines(result),
+            document=result.model_dump(mode="json"),
+        )
+
+    output.nothing("exports")
+    return _each(request, export)
+
+
+def _incremental_info(request: Request, output: Output) -> list[Failure]:
+    _ask_for_password(request)
+    _prepare_prefect(output)
+    from flows import incremental_info
+
+    def analyse(vm: str) -> None:
+        plan = incremental_info(vm, request.options, vsphere=request.vsphere)
+        sums = {name: getattr(plan, name) for name in ("transfer_bytes", "saved_bytes", "saved_percent")}
+        output.answer(
+            "plans",
+            pretty=lambda console: tables.show_plan(console, plan),
+            quiet=quiet.plan_lines(plan),
+            document={**plan.model_dump(mode="json"), **sums},
+        )
+
+    output.nothing("plans")
+    return _each(request, analyse)
+
+
+def _cleanup(request: Request, output: Output) -> list[Failure]:
+    _prepare_prefect(output)
+    from flows import cleanup_exports
+
+    failures: list[Failure] = []
+    for result in cleanup_exports(request.options):
+        output.answer(
+            "cleanups",
+            pretty=lambda console, result=result: tables.show_cleanup(console, result),
+            quiet=quiet.cleanup_lines(result),
+            document=result.model_dump(mode="json"),
+        )
+        if result.failed:
+            left = StoreUnusable(f"{len(result.failed)} exports in {result.store} could not be deleted")
+            failures.append(_fail(Failure(left), request))
+    return failures
+
+
+def _verify(request: Request, output: Output) -> list[Failure]:
+    _prepare_prefect(output)
+    from flows import verify_exports
+
+    output.nothing("verified")
+    for export in verify_exports(list(request.exports), request.options):
+        output.answer(
+            "verified",
+            pretty=lambda console, export=export: tables.show_verified(console, export),
+            quiet=quiet.verified_lines(export),
+            document=export.model_dump(mode="json"),
+        )
+    return []
+
+
+def _list(request: Request, output: Output) -> list[Failure]:
+    from hyperexport.steps.stores import open_stores
+    from hyperexport.transfer.throttle import Throttle
+
+    destination = resolve(request.options).options.destination
+    settings = None
+    if destination.s3_credentials:
+        _prepare_prefect(output)
+        from flows.connections import s3_settings
+
+        settings = s3_settings(destination)
+    output.nothing("stores")
+    for store in open_stores(destination, throttle=Throttle(None), stop=StopSignal(), s3=settings):
+        exports = store.exports()
+        output.answer(
+            "stores",
+            pretty=lambda console, url=store.url, exports=exports: tables.show_stored(console, url, exports),
+            quiet=quiet.stored_lines(store.url, exports),
+            document={"store": store.url, "exports": [export.manifest.model_dump(mode="json") for export in exports]},
+        )
+        for name in store.damaged():
+            print(f"hyperexport: {store.url}: the manifest of {name} cannot be read", file=sys.stderr)
+    return []
+
+
+def _simulate(request: Request, output: Output) -> list[Failure]:
+    from simulator import command
+
+    def announce(ready: command.Ready) -> None:
+        output.say(
+            f"export GOVC_URL={ready.url}",
+            f"export GOVC_USERNAME={ready.username}",
+            f"export GOVC_PASSWORD={shlex.quote(ready.password)}",
+            f"export GOVC_TLS_CA_CERTS={shlex.quote(ready.ca_file)}",
+        )
+
+    try:
+        command.run(**dict(request.simulation or {}), on_ready=announce)
+    except OSError as error:
+        raise UsageError(f"the simulator cannot serve: {error}", fix="Choose another --port or --directory") from error
+    return []
+
+
+_COMMANDS: dict[Mode, Callable[[Request, Output], list[Failure]]] = {
+    Mode.VM_INFO: _vm_info,
+    Mode.EXPORT: _export,
+    Mode.INCREMENTAL_INFO: _incremental_info,
+    Mode.CLEANUP: _cleanup,
+    Mode.VERIFY: _verify,
+    Mode.LIST: _list,
+    Mode.SIMULATE: _simulate,
+}
+
+
+def _each(request: Request, act: Callable[[str], None]) -> list[Failure]:
+    """Take the VMs one after another; one's failure does not stop the next, an interruption stops all."""
+    failures: list[Failure] = []
+    for vm in request.vms:
+        try:
+            act(vm)
+        except Exception as error:
+            failures.append(_fail(Failure(error, vm), request))
+            if isinstance(failures[-1].cause, Interrupted):
+                raise
+    return failures
+
+
+def _fail(failure: Failure, request: Request) -> Failure:
+    failure.tell(debug=request.debug)
+    return failure
+
+
+def _prepare_prefect(output: Output) -> None:
+    """Have an API, and keep what Prefect says of itself off the network and the terminal."""
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    with output.waiting("waiting for Prefect"):
+        provide_prefect_api()
+
+
+def _ask_for_password(request: Request) -> None:
+    """Ask whoever sits at the terminal for the password that nothing else gives. It stays in this process."""
+    variables = os.environ
+    url = variables.get("HYPEREXPORT_VSPHERE_URL") or variables.get("GOVC_URL")
+    known = variables.get("HYPEREXPORT_VSPHERE_PASSWORD") or variables.get("GOVC_PASSWORD")
+    if request.vsphere or known or not url or not sys.stdin.isatty():
+        return
+    parts = urlsplit(url if "://" in url else f"https://{url}")
+    user = variables.get("HYPEREXPORT_VSPHERE_USERNAME") or variables.get("GOVC_USERNAME") or parts.username
+    if user and not parts.password:
+        variables["GOVC_PASSWORD"] = getpass.getpass(f"Password of {user} at {parts.hostname}: ")

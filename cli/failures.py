@@ -1,0 +1,83 @@
+"""What went wrong, in one line for a person: ``hyperexport: <message> [<code>]``. Knows errors, not what was done."""
+
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hyperexport.errors import HyperExportError, Interrupted, PartialFleetFailure
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One failed VM, or, without a VM, the whole command.
+
+    Args:
+        error: What was raised.
+        vm: The VM's name or path as it was asked for.
+    """
+
+    error: BaseException
+    vm: str | None = None
+
+    @property
+    def cause(self) -> HyperExportError | None:
+        """The error of our own family behind it; None for what nobody foresaw."""
+        return find_cause(self.error)
+
+    @property
+    def code(self) -> str:
+        """The stable name to search for."""
+        return self.cause.code if self.cause else "internal"
+
+    @property
+    def exit_code(self) -> int:
+        """What the command exits with when this is all that happened."""
+        return self.cause.exit_code if self.cause else 1
+
+    @property
+    def message(self) -> str:
+        """What failed, why, and what to do, as one line."""
+        if self.cause:
+            return _one_line(str(self.cause))
+        name = type(self.error).__name__
+        return _one_line(f"unexpected {name}: {self.error} (--debug shows where)")
+
+    def tell(self, *, debug: bool) -> None:
+        """Write the line to standard error, and the traceback above it for whoever asked."""
+        if debug:
+            traceback.print_exception(self.error, file=sys.stderr)
+        prefix = f"{self.vm}: " if self.vm and self.vm not in self.message else ""
+        print(f"hyperexport: {prefix}{self.message} [{self.code}]", file=sys.stderr)
+
+
+def exit_code(failures: list[Failure], asked: int) -> int:
+    """Work out what to exit with: the error's own code, 1 if several all failed, 3 if only some did."""
+    if not failures:
+        return 0
+    if asked > len(failures):
+        return PartialFleetFailure.exit_code
+    codes = {failure.exit_code for failure in failures}
+    return codes.pop() if len(codes) == 1 else 1
+
+
+def find_cause(error: BaseException) -> HyperExportError | None:
+    """Look for our own error inside what Prefect, a thread pool or a group of exceptions made of it."""
+    seen: set[int] = set()
+    waiting: list[BaseException] = [error]
+    while waiting:
+        found = waiting.pop(0)
+        if isinstance(found, HyperExportError):
+            return found
+        if isinstance(found, KeyboardInterrupt):
+            return Interrupted("interrupted")
+        if id(found) in seen:
+            continue
+        seen.add(id(found))
+        inner: Sequence[BaseException] = getattr(found, "exceptions", ())  # of an ExceptionGroup
+        waiting += [nearby for nearby in (*inner, found.__cause__, found.__context__) if nearby is not None]
+    return None
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

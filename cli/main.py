@@ -1,0 +1,49 @@
+"""``hyperexport``: the way in and the way out.
+
+Understands the words, has them done, and turns every failure into one line on standard error and an exit code.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from cli.arguments import Face, Request, parse
+from cli.failures import Failure
+from cli.interrupts import interrupt_only_once
+from cli.output import Output, show_logs
+
+
+def main() -> None:
+    """Run the command line of this process, and exit."""
+    interrupt_only_once()
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(words: Sequence[str]) -> int:
+    """Run one command line.
+
+    Args:
+        words: Without the program's name.
+
+    Returns:
+        The exit code.
+    """
+    request: Request | None = None
+    output = Output(Face.JSON if "--json" in words else Face.PRETTY)
+    try:
+        request = parse(words)
+        if request is None:
+            return 0
+        output = Output(request.face)
+        show_logs(output.errors, debug=request.debug)
+        from cli.commands import perform  # not for --help
+
+        return perform(request, output)
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last place: a person gets a line, not a trace
+        failure = Failure(error)
+        failure.tell(debug="--debug" in words)
+        output.finish([{"vm": None, "code": failure.code, "message": failure.message}])
+        return failure.exit_code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""The two streams of a terminal, and the one face in which the user wants to be answered.
+
+Standard output bears answers and nothing else: tables and sentences, or key=value lines, or one JSON document at the
+end. Progress, warnings and errors go to standard error.
+"""
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from cli.arguments import Face
+
+_PIPED_WIDTH = 200  # columns of a table that nobody's terminal bounds
+
+
+class Output:
+    """Answers in the face that was asked for."""
+
+    def __init__(self, face: Face) -> None:
+        self.face = face
+        self.errors = Console(stderr=True)
+        # A character that the locale lacks must not end an export.
+        sys.stdout.reconfigure(errors="replace")  # pyright: ignore[reportAttributeAccessIssue,reportUnknownMemberType]
+        wide = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PIPED_WIDTH
+        self._console = Console(width=wide, highlight=False)
+        self._blocks = 0
+        self._document: dict[str, list[Any]] = {}
+
+    def answer(self, key: str, *, pretty: Callable[[Console], None], quiet: Sequence[str], document: Any) -> None:
+        """Give one answer, in the face that was asked for.
+
+        Args:
+            key: The list of the JSON document that it belongs to.
+            pretty: Draws it.
+            quiet: Its key=value lines.
+            document: Its JSON value.
+        """
+        self._document.setdefault(key, []).append(document)
+        with _reader_may_leave():
+            if self.face is Face.PRETTY:
+                pretty(self._console)
+            elif self.face is Face.QUIET and quiet:
+                print(*([""] if self._blocks else []), *quiet, sep="\n")
+                self._blocks += 1
+
+    def say(self, *lines: str) -> None:
+        """Write plain lines, for a command that has no other face."""
+        with _reader_may_leave():
+            print(*lines, sep="\n")
+
+    def nothing(self, key: str) -> None:
+        """Have the list in the JSON document even if it stays empty."""
+        self._document.setdefault(key, [])
+
+    def finish(self, failures: Sequence[dict[str, str | None]]) -> None:
+        """Write the JSON document, if that is what was asked for."""
+        if self.face is Face.JSON:
+            with _reader_may_leave():
+                print(json.dumps({**self._document, "errors": list(failures)}, indent=2))
+
+    def waiting(self, for_what: str) -> AbstractContextManager[object]:
+        """While the block runs, show whoever watches a terminal what the program waits for."""
+        return self.errors.status(for_what) if self.errors.is_terminal else nullcontext()
+
+
+@contextmanager
+def _reader_may_leave() -> Generator[None]:
+    """Whoever reads may stop reading, as ``grep -q`` and ``head`` do: the work goes on, the words go nowhere."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class LogLines(logging.Handler):
+    """Shows warnings of the engine; with ``--debug`` everybody's decisions."""
+
+    def __init__(self, console: Console, *, debug: bool) -> None:
+        super().__init__()
+        # prefect.logging.configuration: a handler with a formatter and a public name has the root logger to itself.
+        self.setFormatter(logging.Formatter("%(message)s"))
+        self._console = console
+        self._debug = debug
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show a record, or leave it to the run's own log."""
+        ours = record.name.partition(".")[0] == "hyperexport"
+        if not (self._debug or (ours and record.levelno >= logging.WARNING)):
+            return
+        name = "" if ours else f"{record.name}: "
+        words = Text(f"hyperexport: {name}{self.format(record)}", style="yellow" if record.levelno > 20 else "dim")
+        with suppress(OSError):
+            self._console.print(words, soft_wrap=True)
+
+
+def show_logs(console: Console, *, debug: bool) -> None:
+    """Send log lines to standard error: the engine's warnings, and with ``debug`` every decision of everybody."""
+    logging.captureWarnings(capture=True)
+    logging.getLogger().addHandler(LogLines(console, debug=debug))
+    logging.getLogger("hyperexport").setLevel(logging.INFO)

@@ -1,0 +1,124 @@
+"""Answers for scripts: ``key=value`` lines, whose keys and order are part of the product's contract."""
+
+from collections.abc import Iterable, Sequence
+from itertools import count
+
+from hyperexport.policy.incremental import ExportPlan
+from hyperexport.results import CleanupResult, ExportResult, VerifiedExport
+from hyperexport.store.base import StoredExport
+from hyperexport.vm import VmInfo
+
+
+def vm_lines(vm: VmInfo) -> list[str]:
+    """What a VM is; exactly these keys in this order."""
+    return [
+        _line("name", vm.name),
+        _line("path", vm.ref.path),
+        _line("power_state", vm.power_state),
+        _line("guest_os", vm.guest_os),
+        _line("cpu", vm.cpus),
+        _line("memory_mb", vm.memory_mb),
+        _line("storage_bytes", vm.storage_bytes),
+    ]
+
+
+def export_lines(result: ExportResult) -> list[str]:
+    """What an export did, or in a dry run would do."""
+    manifest, plan = result.manifest, result.plan
+    removed = manifest is not None and manifest.snapshot is not None and not result.snapshot_kept
+    return [
+        _line("vm", plan.vm.name),
+        _line("path", plan.vm.path),
+        _line("dry_run", result.dry_run),
+        _line("export_id", manifest.export_id if manifest else ""),
+        _line("kind", plan.kind),
+        _line("reason", plan.reason),
+        *_numbered("location", result.locations),
+        _line("bytes_transferred", manifest.transfer.bytes_transferred if manifest else plan.transfer_bytes),
+        _line("bytes_saved", manifest.transfer.bytes_reused if manifest else plan.saved_bytes),
+        _line("seconds", f"{result.seconds:.1f}"),
+        _line("verified", result.verified is True),
+        _line("snapshot_removed", removed),
+        _line("warnings", len(result.warnings)),
+    ]
+
+
+def plan_lines(plan: ExportPlan) -> list[str]:
+    """What an export would transfer, and why."""
+    lines = [
+        _line("vm", plan.vm.name),
+        _line("path", plan.vm.path),
+        _line("kind", plan.kind),
+        _line("reason", plan.reason),
+        _line("base", plan.base or ""),
+    ]
+    for position, disk in enumerate(plan.disks):
+        lines += [
+            _line(f"disk_{position}", disk.label),
+            _line(f"disk_{position}_decision", disk.decision),
+            _line(f"disk_{position}_reason", disk.reason),
+            _line(f"disk_{position}_bytes", disk.expected_bytes),
+        ]
+    return [
+        *lines,
+        _line("transfer_bytes", plan.transfer_bytes),
+        _line("saved_bytes", plan.saved_bytes),
+        _line("saved_percent", f"{plan.saved_percent:.1f}"),
+    ]
+
+
+def cleanup_lines(result: CleanupResult) -> list[str]:
+    """What a cleanup deleted, or in a dry run would delete."""
+    gone = [str(item) for item in result.plan.to_delete] if result.dry_run else list(result.deleted)
+    return [
+        _line("store", result.store),
+        _line("dry_run", result.dry_run),
+        *(_line("would_delete" if result.dry_run else "deleted", name) for name in gone),
+        *(_line("failed", failure) for failure in result.failed),
+        *(_line("unreachable", words) for words in result.plan.unreachable),
+        _line("count", len(gone)),
+        _line("failures", len(result.failed)),
+        _line("kept", len(result.plan.items) - len(gone)),
+    ]
+
+
+def verified_lines(export: VerifiedExport) -> list[str]:
+    """Whether an export is what it was."""
+    found = export.verification
+    return [
+        _line("location", export.location),
+        _line("verified", found.ok),
+        *_numbered("finding", found.findings),
+    ]
+
+
+def stored_lines(store: str, exports: Sequence[StoredExport]) -> list[str]:
+    """The exports that a store holds: a block for each, with an empty line between them."""
+    blocks = [_stored(store, export) for export in exports]
+    return [line for block in blocks for line in ("", *block)][1:]
+
+
+def _stored(store: str, export: StoredExport) -> list[str]:
+    manifest = export.manifest
+    return [
+        _line("store", store),
+        _line("vm", manifest.vm.name),
+        _line("path", manifest.vm.path),
+        _line("export", export),
+        _line("started", manifest.started.isoformat()),
+        _line("kind", manifest.kind),
+        _line("stored_bytes", manifest.stored_bytes),
+        _line("bytes_transferred", manifest.transfer.bytes_transferred),
+        _line("verified", manifest.verified.isoformat() if manifest.verified else ""),
+    ]
+
+
+def _numbered(key: str, values: Iterable[object]) -> list[str]:
+    """One line for each value: ``location=``, ``location_2=``, ..."""
+    return [_line(key if number == 1 else f"{key}_{number}", value) for number, value in zip(count(1), values)]
+
+
+def _line(key: str, value: object) -> str:
+    """One line, whatever the value holds."""
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return f"{key}={' '.join(text.splitlines())}"

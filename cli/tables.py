@@ -1,0 +1,222 @@
+"""Answers for a person at a terminal: tables and sentences, made with rich. Knows values, asks nobody anything."""
+
+from collections.abc import Iterable, Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from hyperexport.manifest import ExportManifest
+from hyperexport.policy.incremental import Decision, DiskPlan, ExportPlan
+from hyperexport.results import CleanupResult, ExportResult, VerifiedExport
+from hyperexport.store.base import StoredExport
+from hyperexport.units import format_bytes, format_elapsed, format_rate
+from hyperexport.vm import DiskInfo, PowerState, VmInfo
+
+_DOTS = {PowerState.ON: "green", PowerState.OFF: "red", PowerState.SUSPENDED: "yellow"}
+
+
+def show_vm(console: Console, vm: VmInfo) -> None:
+    """Show a VM: its properties, disks, network adapters and snapshots."""
+    console.print(_properties(vm))
+    console.print(
+        _table(
+            "Disks",
+            ("Disk", "Capacity", "Used", "Thin", "Controller", "Backing", "Change tracking"),
+            (_disk_row(disk) for disk in vm.disks),
+        )
+    )
+    if vm.nics:
+        rows = ((nic.label, nic.type, nic.network or "-", nic.mac or "-", _yes(nic.connected)) for nic in vm.nics)
+        console.print(_table("Network adapters", ("Adapter", "Type", "Network", "MAC", "Connected"), rows))
+    if vm.snapshots:
+        rows = (
+            (
+                "  " * (snapshot.depth - 1) + snapshot.name + (" (current)" if snapshot.current else ""),
+                f"{snapshot.created:%Y-%m-%d %H:%M} UTC",
+                _yes(snapshot.quiesced),
+            )
+            for snapshot in vm.snapshots
+        )
+        console.print(_table("Snapshots", ("Snapshot", "Made", "Quiesced"), rows))
+
+
+def _properties(vm: VmInfo) -> Table:
+    power = Text("● ", style=_DOTS[vm.power_state]).append(vm.power_state, style="default")
+    memory = f"{vm.memory_mb} MB ({vm.memory_mb / 1024:.1f} GB)"
+    tracking = _yes(vm.change_tracking) if vm.change_tracking_supported else "not supported"
+    notes = [
+        words
+        for applies, words in (
+            (vm.template, "a template"),
+            (vm.encrypted, "encrypted"),
+            (vm.consolidation_needed, "its disks need consolidation"),
+        )
+        if applies
+    ]
+    rows: list[tuple[str, str | Text]] = [
+        ("VM Name", vm.name),
+        ("Power State", power),
+        ("Guest OS", vm.guest_os),
+        ("Memory", memory),
+        ("vCPUs", str(vm.cpus)),
+        ("Storage", format_bytes(vm.storage_bytes)),
+        ("Used", f"{format_bytes(vm.used)} of {format_bytes(vm.provisioned)} provisioned"),
+        ("Path", vm.ref.path),
+        ("Firmware", vm.firmware),
+        ("Hardware", vm.hardware_version),
+        ("VMware Tools", vm.tools_status),
+        ("Change Tracking", tracking),
+        ("Host", vm.host or "-"),
+        ("Datastores", ", ".join(vm.datastores) or "-"),
+    ]
+    if notes:
+        rows.append(("Note", ", ".join(notes)))
+    return _table("VM Information", ("Property", "Value"), rows)
+
+
+def _disk_row(disk: DiskInfo) -> tuple[str, ...]:
+    return (
+        disk.label + (f" (cannot be exported: {disk.unexportable})" if disk.unexportable else ""),
+        format_bytes(disk.capacity),
+        "-" if disk.used is None else format_bytes(disk.used),
+        "-" if disk.thin is None else _yes(disk.thin),
+        f"{disk.controller}:{disk.unit}",
+        f"{disk.backing} {disk.file}",
+        _yes(disk.change_id is not None),
+    )
+
+
+def show_plan(console: Console, plan: ExportPlan) -> None:
+    """Show what an export will transfer, and why."""
+    _say(console, f"{plan.vm.path}: {_article(plan.kind)} {plan.kind} export, because {plan.reason}")
+    rows = ((disk.label, _decision(disk), format_bytes(disk.expected_bytes), disk.reason) for disk in plan.disks)
+    console.print(_table("Disks", ("Disk", "Decision", "Bytes", "Reason"), rows))
+    most = "at the most " if plan.undecided else ""
+    _say(
+        console,
+        f"{most}{format_bytes(plan.transfer_bytes)} to transfer, "
+        f"{format_bytes(plan.saved_bytes)} saved ({plan.saved_percent:.0f} %)",
+    )
+
+
+def show_export(console: Console, result: ExportResult) -> None:
+    """Show what an export did, or in a dry run would do."""
+    if result.manifest is None:
+        _say(console, f"Dry run of {result.plan.vm.path}: nothing was changed")
+        show_plan(console, result.plan)
+        for place in result.locations:
+            _say(console, f"would be kept at {place}")
+    else:
+        _show_done(console, result, result.manifest)
+    for cleanup in result.cleanups:
+        show_cleanup(console, cleanup)
+    for warning in result.warnings:
+        console.print(Text("warning: ", style="yellow").append(warning, style="default"), soft_wrap=True)
+
+
+def _show_done(console: Console, result: ExportResult, manifest: ExportManifest) -> None:
+    transfer = manifest.transfer
+    rate = transfer.bytes_transferred / transfer.seconds if transfer.seconds else 0.0
+    rows = [
+        ("VM", manifest.vm.path),
+        ("Export", manifest.export_id),
+        ("Kind", f"{manifest.kind}: {manifest.reason}"),
+        ("Consistency", str(manifest.snapshot.quiescing) if manifest.snapshot else "powered off"),
+        ("Transferred", f"{format_bytes(transfer.bytes_transferred)} at {format_rate(rate)}"),
+        ("Saved", f"{format_bytes(result.plan.saved_bytes)} ({result.plan.saved_percent:.0f} %)"),
+        ("Took", format_elapsed(result.seconds)),
+        ("Verified", verified_words(result)),
+        ("Snapshot", snapshot_words(result)),
+        *(("Location", place) for place in result.locations),
+        *(("Skipped", f"{disk.label}: {disk.reason}") for disk in manifest.skipped_disks),
+    ]
+    console.print(_table("Exported", ("", ""), rows))
+
+
+def verified_words(result: ExportResult) -> str:
+    """Whether what is stored was proved, in a word or two."""
+    return {None: "not asked for", True: "yes", False: "FAILED"}[result.verified]
+
+
+def snapshot_words(result: ExportResult) -> str:
+    """What became of the snapshot."""
+    if result.manifest is None or result.manifest.snapshot is None:
+        return "none was needed"
+    name = result.manifest.snapshot.name
+    return f"{name}, kept" if result.snapshot_kept else f"{name}, removed"
+
+
+def show_cleanup(console: Console, result: CleanupResult) -> None:
+    """Show what a cleanup deleted, or in a dry run would delete."""
+    deleted = set(result.deleted)
+    for item in result.plan.to_delete:
+        if result.dry_run or str(item) in deleted:
+            verb = "would delete" if result.dry_run else "deleted"
+            _say(console, f"{verb} {item} ({format_bytes(item.size)}): {item.reason}")
+    for failure in result.failed:
+        console.print(Text("could not delete ", style="red").append(failure, style="default"), soft_wrap=True)
+    for name in result.abandoned:
+        verb = "would remove" if result.dry_run else "removed"
+        _say(console, f"{verb} {name}: abandoned half-written by a run that is over")
+    for words in result.plan.unreachable:
+        console.print(Text("note: ", style="yellow").append(words, style="default"), soft_wrap=True)
+    count = len(result.plan.to_delete) if result.dry_run else len(deleted)
+    verb = "would be deleted" if result.dry_run else "deleted"
+    free = "" if result.failed else f", {format_bytes(result.plan.freed_bytes)} freed"
+    _say(console, f"{result.store}: {count} {verb}{free}, {len(result.plan.items) - count} kept")
+
+
+def show_verified(console: Console, export: VerifiedExport) -> None:
+    """Show that an export is what it was."""
+    found = export.verification
+    _say(console, f"{export.location}: {'verified' if found.ok else 'DAMAGED'}")
+    for finding in found.findings:
+        _say(console, f"  {finding}")
+
+
+def show_stored(console: Console, store: str, exports: Sequence[StoredExport]) -> None:
+    """Show the exports that a store holds."""
+    if not exports:
+        _say(console, f"{store}: no exports")
+        return
+    rows = (
+        (
+            export.manifest.vm.name,
+            str(export),
+            f"{export.manifest.started:%Y-%m-%d %H:%M} UTC",
+            str(export.manifest.kind),
+            format_bytes(export.manifest.stored_bytes),
+            format_bytes(export.manifest.transfer.bytes_transferred),
+            f"{export.manifest.verified:%Y-%m-%d}" if export.manifest.verified else "never",
+        )
+        for export in exports
+    )
+    console.print(_table(store, ("VM", "Export", "Time", "Kind", "Size", "Transferred", "Verified"), rows))
+
+
+def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SQUARE, show_header=any(columns))
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
+    return table
+
+
+def _say(console: Console, words: str) -> None:
+    """Print a sentence as it is: no markup, no wrapping, so that it can be searched for."""
+    console.print(Text(words), soft_wrap=True)
+
+
+def _decision(disk: DiskPlan) -> str:
+    return "reuse" if disk.decision is Decision.REUSE else str(disk.decision)
+
+
+def _article(word: str) -> str:
+    return "an" if word[:1] in "aeiou" else "a"
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"

@@ -1,0 +1,298 @@
+"""The words of a command line become exactly the options that they say, or an error that names the word."""
+
+import io
+import re
+from datetime import timedelta
+from enum import Enum
+
+import pytest
+from rich.console import Console
+
+from cli.arguments import Face, Mode, Request, build_app, parse
+from hyperexport.errors import UsageError
+from hyperexport.options import ExportOptions, Leaf, VerifyMode, leaves
+
+NEEDS = {"bandwidth_burst": ["--bandwidth-limit=1"], "keep_local": ["--upload=s3://bucket"]}
+"""Options that make sense only together with another."""
+
+
+def understood(*words: str) -> Request:
+    request = parse(words)
+    assert request is not None
+    return request
+
+
+def given(*words: str) -> dict[str, object]:
+    return understood("--vm", "db01", *words).options.given_keys()
+
+
+def refusal(*words: str) -> str:
+    with pytest.raises(UsageError) as caught:
+        parse(words)
+    assert caught.value.exit_code == 2
+    return str(caught.value)
+
+
+def help_text(*words: str) -> str:
+    stream = io.StringIO()
+    build_app().help_print(list(words), console=Console(width=240, color_system=None, file=stream))
+    return stream.getvalue()
+
+
+def sample(leaf: Leaf) -> str:
+    """A value that is valid, and not the default."""
+    default, annotation = leaf.field.default, str(leaf.field.annotation)
+    if isinstance(default, Enum):
+        return str(list(type(default))[-1].value)
+    if isinstance(default, timedelta) or "timedelta" in annotation:
+        return "45d"
+    if leaf.example:
+        return leaf.example
+    return "3" if "int" in annotation or "float" in annotation else "word"
+
+
+# -- every option ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("leaf", list(leaves()), ids=lambda leaf: leaf.flag)
+def test_every_option_of_the_model_has_a_flag_that_reaches_it_and_only_it(leaf):
+    boolean = "bool" in str(leaf.field.annotation)
+    words = NEEDS.get(leaf.key, [])
+    wanted = [f"{leaf.flag}={str(not leaf.field.default).lower() if boolean else sample(leaf)}"]
+    options = understood("--vm", "db01", *words, *wanted).options
+    value = getattr(getattr(options, leaf.group), leaf.name)
+    assert value != leaf.field.default
+    assert set(options.given_keys()) == {leaf.key, *(word[2:].partition("=")[0].replace("-", "_") for word in words)}
+
+
+@pytest.mark.parametrize("leaf", list(leaves()), ids=lambda leaf: leaf.flag)
+def test_the_help_names_every_option_with_its_meaning(leaf):
+    text = re.sub(r"\s+", " ", help_text())
+    assert f" {leaf.flag} " in text
+    assert str(leaf.field.description) in text
+
+
+def test_the_help_shows_units_defaults_groups_and_the_commands():
+    text = help_text()
+    for words in ("(MB/s)", "[default: 30d]", "[default: exports]", "ovf|ova", "Snapshot", "Bandwidth", "simulate"):
+        assert words in text
+
+
+# -- kinds of flags --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        ("--delete-snapshot", True),
+        ("--delete-snapshot=true", True),
+        ("--delete-snapshot=false", False),
+        ("--no-delete-snapshot", False),
+        ("--no-delete-snapshot=true", False),
+    ],
+)
+def test_a_boolean_takes_the_flag_a_value_and_a_negation(word, value):
+    assert given(word) == {"delete_snapshot": value}
+
+
+def test_a_boolean_takes_no_value_after_a_space():
+    assert "--snapshot=false" in refusal("--vm", "db01", "--snapshot", "false")
+
+
+@pytest.mark.parametrize("words", [["--bandwidth-limit", "10"], ["--bandwidth-limit=10"], ["--bandwidth-limit", "1e1"]])
+def test_a_number_comes_after_a_space_or_an_equals_sign(words):
+    assert given(*words) == {"bandwidth_limit": 10.0}
+
+
+@pytest.mark.parametrize(
+    ("words", "mode"),
+    [
+        ([], None),
+        (["--verify"], VerifyMode.ON),
+        (["--verify=deep"], VerifyMode.DEEP),
+        (["--verify=false"], VerifyMode.OFF),
+    ],
+)
+def test_verify_stands_alone_or_names_how_deep(words, mode):
+    assert given(*words).get("verify") == mode
+
+
+def test_verify_after_a_space_is_refused_with_the_right_form():
+    assert "--verify=deep" in refusal("--vm", "db01", "--verify", "deep")
+
+
+def test_repeated_vms_keep_their_order_and_lose_doubles():
+    assert understood("--vm", "b", "--vm=/DC/vm/a", "--vm", "b").vms == ("b", "/DC/vm/a")
+
+
+def test_patterns_are_repeated_or_joined_by_commas():
+    assert given("--cleanup-preserve", "gold*", "--cleanup-preserve=a,b")["cleanup_preserve"] == ("gold*", "a", "b")
+
+
+def test_a_name_with_spaces_and_a_leading_dash_is_taken_as_it_is():
+    assert understood("--vm=-odd name").vms == ("-odd name",)
+
+
+@pytest.mark.parametrize("words", [["--parallel=1", "--parallel=2"], ["--output", "a", "--output", "b"]])
+def test_a_single_value_given_twice_is_refused(words):
+    assert words[0].partition("=")[0] in refusal("--vm", "db01", *words)
+
+
+# -- what is set, and what is not --------------------------------------------------------------------------------------
+
+
+def test_nothing_given_is_nothing_set():
+    assert given() == {}
+
+
+def test_a_default_that_is_given_counts_as_given():
+    assert given("--parallel", "4") == {"parallel": 4}
+
+
+def test_the_environment_completes_what_a_flag_needs(monkeypatch):
+    monkeypatch.setenv("HYPEREXPORT_UPLOAD", "s3://bucket/prefix")
+    assert given("--no-keep-local") == {"keep_local": False, "upload": "s3://bucket/prefix"}
+
+
+def test_a_flag_wins_over_the_environment(monkeypatch):
+    monkeypatch.setenv("HYPEREXPORT_BANDWIDTH_LIMIT", "20")
+    assert given("--bandwidth-limit=10") == {"bandwidth_limit": 10.0}
+
+
+# -- refusals ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_unknown_option_is_refused_with_the_nearest_one():
+    message = refusal("--vm", "db01", "--bandwith-limit", "10")
+    assert "--bandwith-limit" in message
+    assert "--bandwidth-limit" in message
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "--email-notify",
+        "--adaptive-bandwidth",
+        "--profile=p",
+        "--daemon-schedule=x",
+        "--cleanup-schedule=24h",
+        "--password=x",
+    ],
+)
+def test_what_does_not_exist_is_refused_and_not_ignored(word):
+    assert word.partition("=")[0] in refusal("--vm", "db01", word)
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--keep-snapshots", "-1"], "--keep-snapshots"),
+        (["--bandwidth-limit", "fast"], "--bandwidth-limit"),
+        (["--full-after", "30"], "--full-after"),
+        (["--format", "vhd"], "--format"),
+        (["--upload", "bucket/prefix"], "--upload"),
+        (["--snapshot=perhaps"], "--snapshot"),
+        (["--snapshot-memory", "--snapshot-quiesce"], "memory"),
+        (["--no-keep-local"], "--no-keep-local"),
+        (["--output"], "--output"),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_refused_by_name(words, named):
+    assert named in refusal("--vm", "db01", *words)
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ([], "--vm"),
+        (["--snapshot"], "--vm"),
+        (["--vm-info"], "--vm"),
+        (["--vm-info", "--incremental-info", "--vm=a"], "exclude"),
+        (["--vm-info", "--vm=a", "--snapshot", "--upload=s3://b"], "--upload, --snapshot"),
+        (["--vm=a", "--quiet", "--json"], "exclude"),
+        (["--vm=a", "--cleanup=false", "stray"], "stray"),
+        (["exprot"], "exprot"),
+        (["verify", "x", "--bandwidth-limit=1"], "--bandwidth-limit"),
+        (["list", "--snapshot"], "--snapshot"),
+        (["simulate", "--port=x"], "--port"),
+    ],
+)
+def test_a_combination_that_makes_no_sense_is_refused(words, named):
+    assert named in refusal(*words)
+
+
+def test_an_error_never_shows_the_value_of_an_option_that_does_not_exist():
+    assert "hunter2" not in refusal("--vm", "db01", "--email-password", "hunter2")
+
+
+# -- modes -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "mode"),
+    [
+        (["--vm=a"], Mode.EXPORT),
+        (["--vm=a", "--cleanup"], Mode.EXPORT),
+        (["--vm=a", "--vm-info"], Mode.VM_INFO),
+        (["--vm=a", "--incremental-info", "--upload=s3://b"], Mode.INCREMENTAL_INFO),
+        (["--cleanup", "--cleanup-max-age", "720h"], Mode.CLEANUP),
+        (["verify", "20261123T065304Z-00ff"], Mode.VERIFY),
+        (["list", "--output", "x"], Mode.LIST),
+        (["simulate", "--port", "0"], Mode.SIMULATE),
+    ],
+)
+def test_the_words_choose_the_mode(words, mode):
+    assert understood(*words).mode is mode
+
+
+def test_cleanup_alone_needs_the_flag_and_not_only_the_environment(monkeypatch):
+    monkeypatch.setenv("HYPEREXPORT_CLEANUP", "true")
+    assert "--vm" in refusal("--cleanup-max-count", "3")
+
+
+def test_verify_reads_back_by_default_and_downloads_when_asked():
+    assert understood("verify", "a", "b").exports == ("a", "b")
+    assert understood("verify", "a").options.execution.verify is VerifyMode.ON
+    assert understood("verify", "a", "--deep").options.execution.verify is VerifyMode.DEEP
+
+
+def test_faces_debug_and_the_block_are_understood():
+    request = understood("--vm=a", "--quiet", "--debug", "--vsphere-block", "lab")
+    assert (request.face, request.debug, request.vsphere) == (Face.QUIET, True, "lab")
+    assert understood("list", "--json").face is Face.JSON
+    assert understood("list").face is Face.PRETTY
+
+
+def test_help_and_version_answer_by_themselves(capsys):
+    assert parse(["--version"]) is None
+    assert re.fullmatch(r"\d+\.\d+\.\d+\S*", capsys.readouterr().out.strip())
+    assert parse(["--help"]) is None
+    assert "--bandwidth-limit" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--vm-info --vm MyVM",
+        "--vm-info --vm MyVM --quiet",
+        "--vm MyVM --snapshot --delete-snapshot",
+        "--vm MyVM --snapshot --snapshot-name pre-migration-backup",
+        "--vm MyVM --snapshot --snapshot-memory",
+        "--vm MyVM --snapshot --keep-snapshots 5",
+        "--vm MyVM --consolidate-snapshots",
+        "--vm MyVM --bandwidth-limit 10",
+        "--vm MyVM --bandwidth-limit 5 --bandwidth-burst 20",
+        "--vm MyVM --bandwidth-limit 10 --upload s3://my-bucket/backups",
+        "--vm MyVM --incremental",
+        "--vm MyVM --incremental-info",
+        "--vm MyVM --force-full",
+        "--vm MyVM --incremental --upload s3://my-bucket/backups",
+        "--cleanup --cleanup-max-age 720h",
+        "--cleanup --cleanup-max-count 10",
+        "--cleanup --cleanup-max-size 107374182400",
+        "--cleanup --cleanup-dry-run --cleanup-max-age 720h",
+        "--cleanup --cleanup-max-age 720h --cleanup-max-count 20",
+    ],
+)
+def test_the_command_lines_that_users_bring_are_understood(line):
+    assert isinstance(understood(*line.split()).options, ExportOptions)
