@@ -39,13 +39,14 @@ if ! usable .venv/bin/python; then
     create "$python"
 fi
 
-# uv comes by pip, with its hash; a configured index serves both.
+# uv comes by pip, with its hash. An index that pip is told of serves both, and so do the system's own authorities.
 pip() { .venv/bin/python -m pip --disable-pip-version-check "$@"; }
 offline="are you offline, or behind a proxy or an index that pip has to be told of (https_proxy, pip config)?"
 if index=$(pip config get global.index-url 2>/dev/null); then
     export UV_DEFAULT_INDEX=${UV_DEFAULT_INDEX:-$index}
 fi
 pip install --quiet --require-hashes -r requirements/bootstrap.txt || fail "uv could not be installed; $offline"
+export UV_SYSTEM_CERTS=true
 packages=$(grep -c '==' requirements/lock.txt)
 echo "venv: installing what requirements/lock.txt names, $packages packages at most, each with its hash"
 export UV_PYTHON=.venv/bin/python
