@@ -1,0 +1,223 @@
+"""Verifies one stored export: every file against the manifest, and the package against itself."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from hyperexport.errors import ExportNotFound, StoreUnusable, StreamCorrupt
+from hyperexport.formats.ova import OvaMember, read_index
+from hyperexport.manifest import FILE_NAME, ExportManifest, FileEntry, FileRole
+from hyperexport.stop import StopSignal
+from hyperexport.store.base import RangeReader, Store, StoredExport
+from hyperexport.verify.checksums import check_checksums
+from hyperexport.verify.descriptor import check_descriptor
+from hyperexport.verify.findings import Finding, Verification
+from hyperexport.verify.reading import Content, Stretches, compare, read_content
+
+logger = logging.getLogger(__name__)
+
+Listener = Callable[[str, int, int], None]
+"""Told a file's name, how many of its bytes were read, and how many it has."""
+
+_LARGE: Final = frozenset({FileRole.DISK, FileRole.OVA})
+
+
+def verify_export(
+    store: Store, export: StoredExport, *, deep: bool, stop: StopSignal, progress: Listener | None = None
+) -> Verification:
+    """Prove a stored export, or find what is wrong with it.
+
+    Each file is read once: hashed, and if it is a disk, its structure walked and every grain inflated on the way.
+
+    Args:
+        store: Where it lies.
+        export: Which one; its manifest is read again.
+        deep: Also read back disks of which the store itself keeps a checksum. Without it that checksum is compared,
+            and only the small files are read; a store that keeps none (a local one) is read wholly either way.
+        stop: Ends the reading.
+        progress: Told how far the reading is.
+
+    Raises:
+        StoreUnusable, StoreUnreachable: The store could not be asked, which proves nothing either way.
+        Interrupted: The run was asked to stop.
+    """
+    return _Verifier(store, export, deep=deep, stop=stop, progress=progress or _nobody).run()
+
+
+def _nobody(_name: str, _position: int, _size: int) -> None:
+    """The listener where there is none."""
+
+
+class _Verifier:
+    """One verification while it goes on: what was found and read so far."""
+
+    def __init__(self, store: Store, export: StoredExport, *, deep: bool, stop: StopSignal, progress: Listener) -> None:
+        self._store = store
+        self._export = export
+        self._deep = deep
+        self._stop = stop
+        self._progress = progress
+        self._findings: list[Finding] = []
+        self._files = 0
+        self._bytes = 0
+        self._asked: list[str] = []
+        self._texts: dict[FileRole, bytes] = {}
+
+    def run(self) -> Verification:
+        began = time.monotonic()
+        self._check_manifest()
+        manifest = self._export.manifest
+        self._check_names(manifest)
+        for entry in manifest.files:
+            if entry.member_of is None:
+                self._check_file(entry, [other for other in manifest.files if other.member_of == entry.name])
+        self._check_package(manifest)
+        return Verification(
+            files=self._files,
+            bytes_read=self._bytes,
+            findings=tuple(self._findings),
+            seconds=time.monotonic() - began,
+            protection=self._protection(),
+        )
+
+    # -- the manifest -------------------------------------------------------------------------------------------------
+
+    def _check_manifest(self) -> None:
+        """Read the manifest again; what is wrong with it is found here, all else is then held against it."""
+        self._files += 1
+        stored = self._store.exports(self._export.folder)
+        again = next((export for export in stored if export.export_id == self._export.export_id), None)
+        if again is None:
+            there = str(self._export) in self._store.damaged()
+            self._find(FILE_NAME, "it cannot be read as a manifest" if there else "it is missing")
+            return
+        self._export = again
+        if again.manifest.seal is not None:
+            self._find(FILE_NAME, "its seal is broken: it was changed after this tool wrote it")
+
+    def _check_names(self, manifest: ExportManifest) -> None:
+        """What lies there and does not belong. Hidden files are the stores' own marks, and no part of an export."""
+        known = {entry.name for entry in manifest.files if entry.member_of is None and entry.stored_in is None}
+        try:
+            there = self._store.files(self._export)
+        except ExportNotFound:
+            return  # each of its files will be found missing
+        for name in sorted(there.keys() - known - {FILE_NAME}):
+            if not name.startswith("."):
+                self._find(name, f"it does not belong to the export ({there[name]} bytes)")
+        for entry in manifest.files:
+            if entry.member_of and manifest.file(entry.member_of) is None:
+                self._find(entry.name, f"it would lie in {entry.member_of}, which is not in the export")
+
+    # -- one file -----------------------------------------------------------------------------------------------------
+
+    def _check_file(self, entry: FileEntry, members: list[FileEntry]) -> None:
+        self._files += 1
+        try:
+            with self._store.open(self._export, entry.name) as reader:
+                if self._is_kept_by_store(entry):
+                    self._ask_store(entry, reader, members)
+                else:
+                    self._read(entry, reader, members)
+        except ExportNotFound:
+            self._find(entry.name, "it is missing")
+        except StoreUnusable as error:
+            self._find(entry.name, error.what)
+
+    def _is_kept_by_store(self, entry: FileEntry) -> bool:
+        """Whether the store's own checksum of a large file can stand for reading it back."""
+        if self._deep or entry.role not in _LARGE or entry.checksum is None:
+            return False
+        return self._store.checksum(self._export, entry.name) is not None
+
+    def _ask_store(self, entry: FileEntry, reader: RangeReader, members: list[FileEntry]) -> None:
+        told = self._store.checksum(self._export, entry.name)
+        damage: list[tuple[int | None, str]] = []
+        if told != entry.checksum:
+            damage.append((None, f"the store's checksum of it is {told}, when it was stored it was {entry.checksum}"))
+        self._note(compare(entry, reader.size, entry.sha256, damage))
+        self._asked.append(entry.name)
+        self._check_index(entry, reader, members)
+        for member in members:
+            self._files += 1
+            if member.role not in _LARGE:
+                with self._store.open(self._export, member.name) as part:
+                    self._keep(member, read_content(member, self._stretches(member, part).take(part.size), part))
+
+    def _read(self, entry: FileEntry, reader: RangeReader, members: list[FileEntry]) -> None:
+        stretches = self._stretches(entry, reader)
+        if not members:
+            self._keep(entry, read_content(entry, stretches.take(reader.size), reader))
+            return
+        self._check_index(entry, reader, members)
+        for member in sorted(members, key=lambda member: member.offset or 0):
+            self._files += 1
+            stretches.skip_to(member.offset or 0)
+            with self._store.open(self._export, member.name) as part:
+                self._keep(member, read_content(member, stretches.take(member.size), part))
+        size = stretches.finish()
+        self._note(compare(entry, size, stretches.sha256, []))
+
+    def _stretches(self, entry: FileEntry, reader: RangeReader) -> Stretches:
+        last = 0
+
+        def watch(position: int) -> None:
+            nonlocal last
+            self._stop.check()
+            self._bytes += position - last
+            last = position
+            self._progress(entry.name, position, reader.size)
+
+        return Stretches(reader.chunks(), watch)
+
+    def _check_index(self, entry: FileEntry, reader: RangeReader, members: list[FileEntry]) -> None:
+        """The tar's own headers against the manifest's places."""
+        if entry.role is not FileRole.OVA:
+            return
+        try:
+            index = read_index(reader)
+        except StreamCorrupt as error:
+            self._find(entry.name, error.what, offset=error.offset)
+            return
+        if index != [OvaMember(member.name, member.offset or 0, member.size) for member in members]:
+            self._find(entry.name, "its members are not those of the manifest, in that order and at those places")
+
+    # -- the package --------------------------------------------------------------------------------------------------
+
+    def _check_package(self, manifest: ExportManifest) -> None:
+        """The checksums and the descriptor, where they are the ones that were written."""
+        for role, check in ((FileRole.CHECKSUMS, check_checksums), (FileRole.DESCRIPTOR, check_descriptor)):
+            names = [entry.name for entry in manifest.files if entry.role is role]
+            if len(names) != 1:
+                self._find(FILE_NAME, f"it names {len(names)} files in the role of {role}")
+            elif role in self._texts:
+                self._find_all(names[0], check(self._texts[role], manifest))
+
+    # -- what was found -----------------------------------------------------------------------------------------------
+
+    def _keep(self, entry: FileEntry, content: Content) -> None:
+        finding = compare(entry, content.size, content.sha256, content.damage)
+        self._note(finding)
+        if content.text is not None and finding is None:
+            self._texts[entry.role] = content.text
+
+    def _find(self, file: str, problem: str, *, offset: int | None = None) -> None:
+        self._note(Finding(file=file, offset=offset, problem=problem))
+
+    def _find_all(self, file: str, problems: Iterator[str]) -> None:
+        for problem in problems:
+            self._find(file, problem)
+
+    def _note(self, finding: Finding | None) -> None:
+        if finding is not None:
+            logger.info("%s: found %s", self._export, finding)
+            self._findings.append(finding)
+
+    def _protection(self) -> str:
+        if not self._asked:
+            return "SHA-256 of every byte read back, every disk's structure walked and inflated"
+        return (
+            f"size and checksum as the store keeps them of {', '.join(self._asked)}; "
+            "SHA-256 of the other files read back"
+        )

@@ -1,0 +1,126 @@
+"""One stored file, read once from its beginning to its end, and everything that can be told on the way."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from hyperexport.errors import StreamCorrupt
+from hyperexport.formats.vmdk_image import Readable, open_image
+from hyperexport.manifest import FileEntry, FileRole
+from hyperexport.units import MIB
+from hyperexport.verify.findings import Finding
+
+_LARGEST_TEXT = 64 * MIB
+_TEXTS = frozenset({FileRole.DESCRIPTOR, FileRole.CHECKSUMS})
+
+
+class Stretches:
+    """A file's bytes in order, handed out stretch by stretch, and the hash of all of them.
+
+    Args:
+        chunks: The bytes.
+        watch: Told after each chunk how many bytes were read; may raise to end the reading.
+    """
+
+    def __init__(self, chunks: Iterator[bytes], watch: Callable[[int], None]) -> None:
+        self._chunks = chunks
+        self._watch = watch
+        self._rest = b""
+        self._hash = hashlib.sha256()
+        self._fetched = 0
+
+    @property
+    def position(self) -> int:
+        """Bytes handed out so far."""
+        return self._fetched - len(self._rest)
+
+    @property
+    def sha256(self) -> str:
+        """The hash of the bytes read so far; of the whole file once :meth:`finish` was called."""
+        return self._hash.hexdigest()
+
+    def take(self, length: int) -> Iterator[bytes]:
+        """The next ``length`` bytes; fewer only at the end of the file."""
+        while length > 0 and (self._rest or self._fetch()):
+            part, self._rest = self._rest[:length], self._rest[length:]
+            length -= len(part)
+            yield part
+
+    def skip_to(self, offset: int) -> None:
+        """Read on until an offset, or the end of the file."""
+        for _ in self.take(offset - self.position):
+            pass
+
+    def finish(self) -> int:
+        """Read the rest of the file; returns its size."""
+        while self._fetch():
+            pass
+        self._rest = b""
+        return self._fetched
+
+    def _fetch(self) -> bool:
+        self._rest = next(self._chunks, b"")
+        self._hash.update(self._rest)
+        self._fetched += len(self._rest)
+        self._watch(self._fetched)
+        return bool(self._rest)
+
+
+@dataclass
+class Content:
+    """What was seen of one file's bytes."""
+
+    size: int = 0
+    sha256: str = ""
+    text: bytes | None = None
+    """The bytes of the descriptor or the checksums; None for any other file."""
+    damage: list[tuple[int | None, str]] = field(default_factory=list[tuple[int | None, str]])
+
+
+def read_content(entry: FileEntry, chunks: Iterator[bytes], whole: Readable) -> Content:
+    """Hash a file's bytes and, if it is a disk, prove its structure in the same pass.
+
+    Args:
+        entry: What the manifest says of it.
+        chunks: Its bytes in order; all of them are taken.
+        whole: The same file, to look up a disk's directory in.
+    """
+    content = Content()
+    stream = _hashing(entry, chunks, content)
+    if entry.role is FileRole.DISK:
+        try:
+            image = open_image(whole)
+            image.walk(stream)
+            if entry.capacity not in {None, image.capacity}:
+                content.damage.append((0, f"its disk has {image.capacity} bytes, the manifest says {entry.capacity}"))
+        except StreamCorrupt as error:
+            content.damage.append((error.offset, error.what))
+    for _ in stream:
+        pass
+    return content
+
+
+def _hashing(entry: FileEntry, chunks: Iterator[bytes], content: Content) -> Iterator[bytes]:
+    digest = hashlib.sha256()
+    kept = bytearray() if entry.role in _TEXTS and entry.size <= _LARGEST_TEXT else None
+    for chunk in chunks:
+        digest.update(chunk)
+        content.size += len(chunk)
+        if kept is not None and content.size <= _LARGEST_TEXT:
+            kept += chunk
+        yield chunk
+    content.sha256 = digest.hexdigest()
+    content.text = None if kept is None else bytes(kept)
+
+
+def compare(entry: FileEntry, size: int, sha256: str, damage: list[tuple[int | None, str]]) -> Finding | None:
+    """Say what is wrong with a file, all of it as one finding; None when it is as the manifest says."""
+    damage = list(damage)
+    if size != entry.size:
+        damage.append((min(size, entry.size), f"it has {size} bytes, the manifest says {entry.size}"))
+    if sha256 != entry.sha256:
+        damage.append((None, "its SHA-256 is not the one in the manifest"))
+    if not damage:
+        return None
+    offset = next((offset for offset, _ in damage if offset is not None), None)
+    return Finding(file=entry.name, offset=offset, problem="; ".join(problem for _, problem in damage))
