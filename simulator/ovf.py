@@ -75,7 +75,7 @@ class OvfManager(Managed):
 
 def _warnings(subject: _Subject) -> list[Any]:
     missing = [state.disk.label for state in subject.states if subject.files and subject.file_of(state) is None]
-    return [vim.fault.OvfUnsupportedDeviceExport(msg=f"{label} has no file.", fullName=label) for label in missing]
+    return [vim.fault.OvfUnsupportedDeviceExport(msg=f"{label} has no file.") for label in missing]
 
 
 def _describe(subject: _Subject, name: str, annotation: str | None) -> str:
