@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from typing import Any
 
-from pyVmomi import VmomiSupport, vim, vmodl
+from pyVmomi import vim, vmodl
 
 from simulator import properties, soap
 from simulator.faults import FaultKind
@@ -68,7 +68,7 @@ class Dispatcher:
 
     def _fail_on_demand(self, call: Call) -> None:
         faults, name = self._world.faults, call.method.wsdlName
-        target = self._world.find(call.target)
+        target = self._world.find(call.target._moId)
         vm = target.vm_name if target else None
         if fault := faults.take(FaultKind.HTTP_STATUS, vm=vm, method=name):
             raise HttpStatus(fault.status or 503)
@@ -84,14 +84,8 @@ class Dispatcher:
 
     def _call(self, call: Call) -> Any:
         name = call.method.wsdlName
-        session = current.get()
+        self._require_session(call)
         obj = self._object(call)
-        if session is None and not (name in _BEFORE_LOGIN or (name == "Fetch" and obj is self._vcenter.service)):
-            raise vim.fault.NotAuthenticated(
-                msg="The session is not authenticated.", object=obj.ref, privilegeId=call.method.privId or "System.View"
-            )
-        if session:
-            session.calls += 1
         if name == "Fetch":
             return properties.read(obj, call.arguments[0])
         self._require_privileges(call, obj)
@@ -100,23 +94,35 @@ class Dispatcher:
             raise vmodl.fault.NotSupported(msg=f"The simulator does not do {name}.")
         return handler(*call.arguments)
 
+    def _require_session(self, call: Call) -> None:
+        session = current.get()
+        if session:
+            session.calls += 1
+            return
+        name = call.method.wsdlName
+        if name in _BEFORE_LOGIN or (name == "Fetch" and call.target._moId == self._vcenter.service.moid):
+            return
+        raise vim.fault.NotAuthenticated(
+            msg="The session is not authenticated.",
+            object=call.target,
+            privilegeId=call.method.privId or "System.View",
+        )
+
     def _object(self, call: Call) -> Any:
         session = current.get()
-        if session and call.target == self._vcenter.collector.moid:
+        if session and call.target._moId == self._vcenter.collector.moid:
             if session.collector is None:
-                session.collector = properties.PropertyCollector(self._world, call.target)
-                session.closers[call.target] = session.collector.close
+                session.collector = properties.PropertyCollector(self._world, self._vcenter.collector.moid)
+                session.closers[session.collector.moid] = session.collector.close
             return session.collector
-        kind = VmomiSupport.GetWsdlType(soap.NAMESPACE, call.target_type)
-        obj = self._world.get(kind(call.target))
-        if call.method.wsdlName != "Fetch":
-            declared = {info.wsdlName for info in obj.kind._GetMethodList()}
-            if call.method.wsdlName not in declared:
-                raise vmodl.fault.MethodNotFound(
-                    msg=f"{call.target_type} has no method {call.method.wsdlName}.",
-                    receiver=obj.ref,
-                    method=call.method.wsdlName,
-                )
+        obj = self._world.get(call.target)
+        declared = {info.wsdlName for info in obj.kind._GetMethodList()} | {"Fetch"}
+        if call.method.wsdlName not in declared:
+            raise vmodl.fault.MethodNotFound(
+                msg=f"{type(call.target).__name__} has no method {call.method.wsdlName}.",
+                receiver=obj.ref,
+                method=call.method.wsdlName,
+            )
         return obj
 
     def _require_privileges(self, call: Call, obj: Any) -> None:

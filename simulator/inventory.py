@@ -372,6 +372,16 @@ class Host(_HoldsVms):
             cpuInfo=vim.host.CpuInfo(
                 numCpuPackages=1, numCpuCores=self.cores, numCpuThreads=self.cores * 2, hz=self.mhz * 10**6
             ),
+            cpuPkg=[
+                vim.host.CpuPackage(
+                    index=0,
+                    vendor="intel",
+                    hz=self.mhz * 10**6,
+                    busHz=10**8,
+                    description=summary.cpuModel,
+                    threadId=list(range(self.cores * 2)),
+                )
+            ],
             memorySize=self.memory,
         )
 

@@ -107,6 +107,10 @@ class VCenterHandler(Handler):
         except HttpStatus as error:
             self.refuse(error.status)
             return
+        except Exception as error:
+            logger.exception("the simulator failed at a call")
+            fault = vmodl.fault.SystemError(msg="A general system error occurred.", reason=str(error))
+            answer, status = soap.write_fault(fault, version), 500
         self.answer(status, answer, _XML, headers)
 
     def _session(self) -> Session | None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from pyVmomi import vim
+from pyVmomi import vim, vmodl
 
 from simulator.spec import UserSpec
 from simulator.world import Managed, World, now
@@ -233,7 +233,7 @@ class AuthorizationManager(Managed):
         session = self._session(sessionId)
         for privilege in privId:
             if privilege not in self._known:
-                raise vim.fault.InvalidPrivilege(msg=f"There is no privilege {privilege}.", privilege=privilege)
+                raise vmodl.fault.InvalidArgument(msg=f"There is no privilege {privilege}.", invalidProperty="privId")
         return [session.holds(privilege) for privilege in privId]
 
     def HasPrivilegeOnEntities(self, entity: list[Any], sessionId: str, privId: list[str]) -> list[Any]:

@@ -36,9 +36,8 @@ class Call:
 
     method: Any
     """pyVmomi's definition of the method (its ``info``): wsdlName, params, result, privId."""
-    target_type: str
-    target: str
-    """The managed object id of ``_this``."""
+    target: Any = None
+    """The reference that ``_this`` is."""
     arguments: list[Any] = field(default_factory=list)
 
 
@@ -153,15 +152,15 @@ class _CallReader(SoapAdapter.ExpatDeserializerNSHandlers):
         self._values: dict[str, Any] = {}
         self._pending: tuple[str, bool, Any] | None = None
         self._text = ""
-        self._this_type = ""
+        self._this_kind: Any = None
 
     def read(self, body: bytes) -> Call:
         self._parser: Any = expat.ParserCreate(namespace_separator=_SEPARATOR)
         self._parser.buffer_text = True
         SoapAdapter.SetHandlers(self._parser, SoapAdapter.GetHandlers(self))
         self._parser.Parse(body, True)
-        if self._call is None:
-            raise ValueError("there is no method in its body")
+        if self._call is None or self._call.target is None:
+            raise ValueError("there is no method call on an object in its body")
         self._call.arguments = [self._argument(parameter) for parameter in self._call.method.params]
         return self._call
 
@@ -172,14 +171,14 @@ class _CallReader(SoapAdapter.ExpatDeserializerNSHandlers):
         if tag == _BODY:
             self._in_body = True
         elif self._in_body and self._depth == 3:
-            self._call = Call(self._method(tag), "", "")
+            self._call = Call(self._method(tag))
         elif self._in_body and self._depth == 4:
             self._parameter(tag, attr)
 
     def EndElementHandler(self, tag: str) -> None:
         self._collect()
         if self._call is not None and self._depth == 4 and _local(tag) == "_this":
-            self._call.target, self._call.target_type = self._text.strip(), self._this_type
+            self._call.target = self._this_kind(self._text.strip())
         elif tag == _BODY:
             self._in_body = False
         self._depth -= 1
@@ -194,7 +193,7 @@ class _CallReader(SoapAdapter.ExpatDeserializerNSHandlers):
     def _parameter(self, tag: str, attr: dict[str, str]) -> None:
         name = _local(tag)
         if name == "_this":
-            self._this_type = attr["type"].rpartition(":")[2]
+            self._this_kind = VmomiSupport.GetWsdlType(NAMESPACE, attr["type"].rpartition(":")[2])
             return
         assert self._call is not None
         parameter = next((each for each in self._call.method.params if each.name == name), None)
