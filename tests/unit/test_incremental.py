@@ -135,6 +135,11 @@ def test_a_doubtful_disk_is_not_asked_about_and_transferred_whatever_the_answer(
     assert sure.decision is Decision.REUSE
 
 
+def test_a_change_id_that_stayed_the_same_is_asked_about_like_any_other() -> None:
+    disk = a_disk(0, change_id=a_disk_file(0).change_id)
+    assert list(questions((disk,), an_export())) == [2000]
+
+
 def test_nothing_is_asked_about_a_disk_that_cannot_be_exported() -> None:
     assert questions((a_disk(0, unexportable="it is independent"),), an_export()) == {}
 

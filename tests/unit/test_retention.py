@@ -217,6 +217,29 @@ def test_what_the_limits_cannot_reach_is_judged_by_what_is_left() -> None:
     assert plan.unreachable == ()
 
 
+def test_a_preserved_export_stays_when_nothing_uses_its_files_any_more() -> None:
+    holder = an_export_of(9, preserve=True)
+    plan = cleanup([(DB, holder), (DB, an_export_of(8, holder=holder)), (DB, an_export_of(1))], max_age=3)
+    assert days(plan) == [8]
+
+
+def test_an_overdue_export_goes_with_the_last_that_used_it_though_the_space_is_enough_by_then() -> None:
+    holder = an_export_of(9)
+    own = a_disk_file(1, size=200 * MIB, sha256=a_hash("own"))
+    user = an_export_of(2, holder=holder)
+    user = user.model_copy(update={"files": (*user.files, own)})
+    plan = cleanup([(DB, holder), (DB, user), (DB, an_export_of(1))], max_age=5, max_size=250 * MIB)
+    assert days(plan) == [2, 9]
+    assert reason(plan, 9) == "9d old, over --cleanup-max-age 5d"
+
+
+def test_a_small_file_that_lies_in_another_export_is_not_counted_again() -> None:
+    small = FileEntry(name="db01.nvram", role=FileRole.NVRAM, size=MIB, sha256=a_hash("nvram"))
+    first = an_export(age=timedelta(days=2), files=(small,))
+    second = an_export(files=(small.model_copy(update={"stored_in": first.export_id}),))
+    assert cleanup([(DB, first), (DB, second)]).kept_bytes == MIB
+
+
 # -- free space -------------------------------------------------------------------------------------------------------
 
 
@@ -246,6 +269,8 @@ def test_an_export_that_is_coming_takes_space_and_holds_on_to_what_it_will_use()
     assert days(plan) == [2]
     assert plan.kept_bytes == 150 * MIB
     assert cleanup(exports, min_free=100 * MIB, free=100 * MIB).to_delete == ()
+    needy = CleanupLimits(min_free=100 * MIB)
+    assert days(plan_cleanup(exports, needy, now=NOW, free_bytes=100 * MIB, incoming=coming)) == [2]
 
 
 # -- the options ------------------------------------------------------------------------------------------------------

@@ -59,9 +59,9 @@ def test_a_mark_survives_words_that_a_person_adds_around_it() -> None:
 
 
 def test_a_mark_of_another_vm_is_not_ours_to_act_on() -> None:
-    tree = [a_snapshot(0, run="r0", vm="99999999-1111-2222-3333-444455556666")]
+    tree = [a_snapshot(0, run="r0", vm="abcdef99-1111-2222-3333-444455556666")]
     assert ours(tree, UUID) == []
-    assert len(ours(tree, "99999999-1111-2222-3333-444455556666".upper())) == 1
+    assert len(ours(tree, "abcdef99-1111-2222-3333-444455556666".upper())) == 1
 
 
 def test_ours_come_oldest_first_whatever_the_order_of_the_tree() -> None:

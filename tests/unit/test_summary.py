@@ -1,0 +1,252 @@
+"""What a run says of itself: the reasons and figures are there, and no name can break the page."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from hyperexport.manifest import ExportManifest, Quiescing, SkippedDisk, SnapshotRecord, TransferStatistics
+from hyperexport.policy.incremental import ChangeEvidence, ExportPlan, plan_export
+from hyperexport.policy.retention import CleanupLimits, plan_cleanup
+from hyperexport.report.markdown import table, text
+from hyperexport.report.summary import cleanup_markdown, export_markdown, plan_markdown, vm_rows
+from hyperexport.results import CleanupResult, ExportResult
+from hyperexport.units import MIB
+from hyperexport.verify import Finding, Verification
+from hyperexport.vm import NicInfo, PowerState, SnapshotInfo, VmInfo
+from tests.examples import NOW, VM, a_disk, a_disk_file, an_export
+
+SNAPSHOT = SnapshotRecord(name="hyperexport-1", moref="snapshot-1", created=NOW, quiescing=Quiescing.FILESYSTEM)
+MOVED = TransferStatistics(seconds=10, bytes_transferred=100 * MIB, bytes_reused=100 * MIB)
+
+
+def a_plan(**changes: Any) -> ExportPlan:
+    """An incremental plan: the first disk unchanged, the second not, the third not exportable."""
+    evidence = {2000: ChangeEvidence(changed_bytes=0), 2001: ChangeEvidence(changed_bytes=3 * MIB)}
+    disks = (a_disk(0), a_disk(1), a_disk(2, unexportable="it is independent"))
+    return plan_export(VM, disks, **{"base": an_export(), "full": None, "evidence": evidence, **changes})
+
+
+def a_manifest(**changes: Any) -> ExportManifest:
+    plan = a_plan()
+    base = {"kind": plan.kind, "reason": plan.reason, "base": plan.base, "snapshot": SNAPSHOT, "transfer": MOVED}
+    return an_export(age=timedelta(0), **{**base, **changes})
+
+
+def a_result(**changes: Any) -> ExportResult:
+    values: dict[str, Any] = {
+        "dry_run": False,
+        "plan": a_plan(),
+        "manifest": a_manifest(),
+        "locations": ("/backups/db01.4f0e7a52/1", "s3://bucket/db01.4f0e7a52/1"),
+        "seconds": 63.0,
+    }
+    return ExportResult(**{**values, **changes})
+
+
+def row(page: str, first: str) -> list[str]:
+    """The cells of the row that begins so."""
+    line = next(line for line in page.splitlines() if line.startswith(f"| {first} |"))
+    return line.strip("| ").split(" | ")
+
+
+def test_the_closing_page_says_what_was_exported_why_and_how_fast() -> None:
+    page = export_markdown(a_result())
+    assert page.startswith("# Exported db01\n")
+    assert "in 1m03s." in page
+    assert "1 of 2 disks unchanged" in row(page, "Kind")[1]
+    assert row(page, "Transferred")[1] == "100.0 MB, 10.0 MB/s"
+    assert row(page, "Saved")[1] == "100.0 MB (50 %)"
+    assert row(page, "Consistency")[1] == "filesystem quiesced, by snapshot hyperexport-1 (only for this export)"
+    assert "- /backups/db01.4f0e7a52/1\n- s3://bucket/db01.4f0e7a52/1" in page
+
+
+def test_every_disk_has_its_decision_its_reason_and_its_size() -> None:
+    manifest = a_manifest(files=(a_disk_file(0, stored_in=an_export().export_id), a_disk_file(1, size=7 * MIB)))
+    page = export_markdown(a_result(manifest=manifest))
+    assert row(page, "Hard disk 1")[1:] == [
+        "unchanged, reused",
+        "change tracking proves that nothing changed since the base export",
+        "16.0 GB",
+        "100.0 MB",
+        f"db01-disk-0.vmdk (in {an_export().export_id})",
+    ]
+    assert row(page, "Hard disk 2")[1:] == ["transferred", "3.0 MB changed", "16.0 GB", "7.0 MB", "db01-disk-1.vmdk"]
+    assert row(page, "Hard disk 3")[1:] == ["skipped", "it is independent", "16.0 GB", "-", "-"]
+
+
+def test_a_full_export_claims_no_saving() -> None:
+    plan = a_plan(full="--force-full was given")
+    assert row(export_markdown(a_result(plan=plan)), "Saved")[1] == "nothing, as every disk was transferred"
+
+
+def test_the_limit_of_the_rate_is_told_where_there_was_one() -> None:
+    manifest = a_manifest(transfer=MOVED.model_copy(update={"limit": 20.0 * MIB}))
+    assert row(export_markdown(a_result(manifest=manifest)), "Transferred")[1].endswith("(limit 20.0 MB/s)")
+
+
+@pytest.mark.parametrize(
+    ("changes", "advice"),
+    [
+        ({}, "hyperexport verify /backups/db01.4f0e7a52/1"),
+        ({"snapshot_kept": True}, "Snapshot hyperexport-1 is still on the VM"),
+        (
+            {"manifest": a_manifest(skipped_disks=(SkippedDisk(key=1, label="Hard disk 3", reason="raw"),))},
+            "lacks Hard disk 3",
+        ),
+        ({"manifest": a_manifest(transfer=MOVED.model_copy(update={"retries": 3}))}, "3 transfers were repeated"),
+        (
+            {
+                "manifest": a_manifest(
+                    snapshot=SNAPSHOT.model_copy(update={"quiescing": Quiescing.CRASH_CONSISTENT}),
+                )
+            },
+            "was not quiesced",
+        ),
+    ],
+)
+def test_the_page_ends_with_what_to_look_at(changes: dict[str, Any], advice: str) -> None:
+    page = export_markdown(a_result(**changes))
+    assert advice in page.partition("## What to look at")[2]
+
+
+def a_verification(*findings: Finding) -> Verification:
+    return Verification(files=4, bytes_read=MIB, findings=findings, seconds=1, protection="SHA-256 of every byte")
+
+
+def test_a_proven_export_says_so_and_asks_for_no_proof() -> None:
+    page = export_markdown(a_result(verifications=(a_verification(), a_verification())))
+    assert row(page, "Verified")[1] == "yes, read back and proved"
+    assert "hyperexport verify" not in page
+    assert "## Damage" not in page
+
+
+def test_damage_names_the_place_the_file_and_the_offset() -> None:
+    wrong = Finding(file="db01-disk-1.vmdk", offset=512, problem="the grain at 512 does not inflate")
+    page = export_markdown(a_result(verifications=(a_verification(), a_verification(wrong))))
+    assert row(page, "Verified")[1] == "DAMAGED"
+    place = "s3://bucket/db01.4f0e7a52/1"
+    assert f"## Damage\n\n- {place}: db01-disk-1.vmdk: the grain at 512 does not inflate" in page
+    assert "Export the VM again" in page
+
+
+def test_warnings_are_listed_and_their_section_is_absent_without_any() -> None:
+    assert "## Warnings\n\n- the tools do not run\n" in export_markdown(a_result(warnings=("the tools do not run",)))
+    assert "## Warnings" not in export_markdown(a_result())
+
+
+def test_a_dry_run_says_would_and_at_most_and_where() -> None:
+    page = export_markdown(a_result(manifest=None, dry_run=True, plan=a_plan(evidence={}, undecided=True)))
+    assert page.startswith("# Would export db01\n")
+    assert "At most 200.0 MB to transfer" in page
+    assert "## Where it would be kept\n\n- /backups" in page
+    assert "Exported" not in page
+
+
+def test_a_plan_says_its_kind_and_why() -> None:
+    full = plan_markdown(a_plan(full="the last full export is 31d old, and --full-after is 30d"))
+    assert "a full export, because the last full export is 31d old, and --full-after is 30d." in full
+    incremental = plan_markdown(a_plan())
+    assert f"an incremental export, which builds on {an_export().export_id}, 1 of 2 disks unchanged." in incremental
+    assert "100.0 MB to transfer, 100.0 MB (50 %) saved." in incremental
+
+
+def a_cleanup(**changes: Any) -> CleanupResult:
+    exports = [("db01.4f0e7a52", an_export(age=timedelta(days=day))) for day in (1, 40, 50)]
+    plan = plan_cleanup(exports, CleanupLimits(max_age=timedelta(days=30)), now=NOW, free_bytes=None)
+    gone = tuple(str(item) for item in plan.to_delete)
+    return CleanupResult(**{"store": "/backups", "dry_run": False, "plan": plan, "deleted": gone, **changes})
+
+
+def test_a_cleanup_says_what_was_deleted_and_why_the_rest_stays() -> None:
+    page = cleanup_markdown(a_cleanup())
+    assert "2 of 3 exports deleted" in page
+    assert "| deleted | 50d old, over --cleanup-max-age 30d |" in page
+    assert "| kept | the newest export of its VM |" in page
+    assert "would" not in page
+
+
+def test_a_dry_run_of_a_cleanup_says_would_of_the_same_exports() -> None:
+    page = cleanup_markdown(a_cleanup(dry_run=True, deleted=()))
+    assert "2 of 3 exports would be deleted" in page
+    assert "| would delete | 50d old, over --cleanup-max-age 30d |" in page
+    assert "| deleted |" not in page
+
+
+def test_what_could_not_be_deleted_is_not_counted_as_deleted() -> None:
+    whole = a_cleanup()
+    first, second = whole.deleted
+    page = cleanup_markdown(a_cleanup(deleted=(second,), failed=(f"{first}: permission denied",)))
+    assert "1 of 3 exports deleted.\n" in page
+    assert "| NOT DELETED |" in page
+    assert f"## Could not be deleted\n\n- {first}: permission denied" in page
+    assert "freed" not in page
+
+
+def test_a_cleanup_reports_limits_out_of_reach_and_what_dead_runs_left() -> None:
+    exports = [("db01.4f0e7a52", an_export(age=timedelta(days=50)))]
+    plan = plan_cleanup(exports, CleanupLimits(max_age=timedelta(days=30)), now=NOW, free_bytes=None)
+    page = cleanup_markdown(a_cleanup(plan=plan, deleted=(), abandoned=("db01.4f0e7a52/x",)))
+    assert "## Limits that cannot be kept\n\n- --cleanup-max-age 30d: 1 export beyond it stays" in page
+    assert "## Removed\n\n- db01.4f0e7a52/x" in page
+
+
+def test_the_page_of_an_export_ends_with_its_cleanups() -> None:
+    assert "# Cleanup of /backups" in export_markdown(a_result(cleanups=(a_cleanup(),)))
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("a|b", r"a\|b"),
+        ("<script>", r"\<script\>"),
+        ("my_vm_1", r"my\_vm\_1"),
+        ("a\nb\tc", "a b c"),
+        ("`x` [y](z)", r"\`x\` \[y\](z)"),
+        ("back\\slash", r"back\\slash"),
+        ("&lt;", r"\&lt;"),
+    ],
+)
+def test_no_name_can_break_the_page(name: str, shown: str) -> None:
+    assert text(name) == shown
+    assert table(("N",), [(name,)])[2] == f"| {shown} |"
+    evil = VM.model_copy(update={"name": name, "path": f"/DC0/vm/{name}"})
+    page = plan_markdown(plan_export(evil, (a_disk(0, label=name),), base=None, full=name, evidence={}))
+    assert page.startswith(f"# Would export {shown}\n")
+    assert row(page, shown)[2] == shown
+
+
+def test_a_vm_is_shown_as_a_table_of_plain_values() -> None:
+    vm = VmInfo(
+        ref=VM,
+        power_state=PowerState.ON,
+        guest_os="Debian",
+        cpus=4,
+        memory_mb=8192,
+        hardware_version="vmx-19",
+        firmware="efi",
+        tools_status="guestToolsRunning",
+        provisioned=32 * 1024 * MIB,
+        used=8 * 1024 * MIB,
+        change_tracking=True,
+        change_tracking_supported=True,
+        consolidation_needed=False,
+        template=False,
+        encrypted=False,
+        host=None,
+        datastores=("ds1", "ds2"),
+        disks=(a_disk(0, thin=True), a_disk(1, change_id=None, used=None, unexportable="it is independent")),
+        nics=(NicInfo(label="Network adapter 1", type="Vmxnet3", network="VLAN 7", mac="00:50:56:00:00:01"),),
+        snapshots=(SnapshotInfo(moref="s", name="before", created=NOW),),
+    )
+    rows = {str(one["Property"]): one["Value"] for one in vm_rows(vm)}
+    assert rows["Path"] == "/DC0/vm/production/db01"
+    assert rows["Power state"] == "poweredOn"
+    assert rows["Storage"] == "32.0 GB provisioned, 8.0 GB used"
+    assert rows["Change tracking"] == "on"
+    assert rows["Host"] == "-"
+    assert "16.0 GB, 4.0 GB used, thin" in str(rows["Hard disk 1"])
+    assert str(rows["Hard disk 2"]).endswith("changes not tracked, cannot be exported: it is independent")
+    assert rows["Network adapter 1"] == "Vmxnet3, VLAN 7, 00:50:56:00:00:01, not connected"
+    assert rows["Snapshot"] == "before, made 2026-11-23 06:00"
+    assert all(isinstance(value, str) for value in rows.values())
