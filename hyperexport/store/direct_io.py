@@ -1,13 +1,16 @@
 """A file that is written once, from its beginning to its end, past the page cache where the filesystem lets us.
 
 Direct writes take less of the processor and leave the machine's page cache to those who need it. They want aligned
-memory and lengths, so the bytes are gathered in one aligned block; the tail is written plainly.
+memory and lengths, so the bytes are gathered in aligned blocks; the tail is written plainly. And since nothing lies
+between them and the device, a thread writes one block while the next is filled: else network and disk would wait for
+each other by turns.
 """
 
 import errno
 import fcntl
 import mmap
 import os
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -39,9 +42,12 @@ class FileSink:
         with translated("write", path):
             self._fd, self._direct = _create(path)
             self._identity = os.fstat(self._fd)
-        self._block = memoryview(mmap.mmap(-1, BLOCK))  # anonymous memory begins on a page
+        # Anonymous memory begins on a page. One block is filled while the other is written.
+        self._block, self._other = (memoryview(mmap.mmap(-1, BLOCK)) for _ in range(2))
         self._filled = 0
         self._size = 0
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix=f"write {path.name}")
+        self._writing: Future[None] | None = None
 
     def write(self, data: memoryview) -> None:
         """Take bytes; the buffer is the caller's again when this returns."""
@@ -49,38 +55,45 @@ class FileSink:
             room = min(len(data), BLOCK - self._filled)
             self._block[self._filled : self._filled + room] = data[:room]
             self._filled += room
+            self._size += room
             data = data[room:]
             if self._filled == BLOCK:
-                self._flush()
+                self._settle()
+                self._writing = self._writer.submit(self._put_all, self._block)
+                self._block, self._other = self._other, self._block
+                self._filled = 0
 
     def finish(self) -> Stored:
         """Write the rest and wait until the device has it all."""
+        self._settle()
         with translated("write", self._path):
-            if self._filled:
-                self._plainly()
-                self._flush()
+            self._plainly()
+            self._put_all(self._block[: self._filled])
             os.fsync(self._fd)
-            if not self._direct:
-                with suppress(OSError):
-                    os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            self._leave_page_cache()
             self._close()
         return Stored(size=self._size)
 
     def abort(self) -> None:
         """Remove the file, if it is still this one that bears the name."""
+        with suppress(Exception):
+            self._settle()
         with suppress(OSError):
             if os.path.samestat(self._identity, os.lstat(self._path)):
                 self._path.unlink()
         with suppress(OSError):
             self._close()
 
-    def _flush(self) -> None:
-        rest = self._block[: self._filled]
-        with translated("write", self._path):
-            while rest:
-                rest = rest[self._put(rest) :]
-        self._size += self._filled
-        self._filled = 0
+    def _settle(self) -> None:
+        """Wait for the block that is being written, and raise what became of it."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            with translated("write", self._path):
+                writing.result()
+
+    def _put_all(self, data: memoryview) -> None:
+        while data:
+            data = data[self._put(data) :]
 
     def _put(self, data: memoryview) -> int:
         try:
@@ -97,11 +110,18 @@ class FileSink:
             fcntl.fcntl(self._fd, fcntl.F_SETFL, fcntl.fcntl(self._fd, fcntl.F_GETFL) & ~_DIRECT)
             self._direct = False
 
+    def _leave_page_cache(self) -> None:
+        """Give back what plain writes took of it; a wish only, and not known to macOS."""
+        if hasattr(os, "posix_fadvise"):
+            with suppress(OSError):
+                os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
     def _close(self) -> None:
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             os.close(fd)
-            self._block = memoryview(b"")  # freed here, or with the traceback of the error that ended it
+            self._writer.shutdown()
+            self._block = self._other = memoryview(b"")
 
 
 def _create(path: Path) -> tuple[int, bool]:

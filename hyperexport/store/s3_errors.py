@@ -39,6 +39,8 @@ from hyperexport.stop import StopSignal
 logger = logging.getLogger(__name__)
 
 ATTEMPTS: Final = 5
+FIRST_PAUSE: float = 0.5
+"""Seconds that the first pause lasts at most; each further one may last twice as long, up to 20 s."""
 
 _FIXES: Final = {
     "NoSuchBucket": "Create the bucket, or correct its name",
@@ -55,7 +57,6 @@ _FIXES: Final = {
     "RequestTimeTooSkewed": "Set this machine's clock",
     "QuotaExceeded": "Make room in the store, or raise the quota",
     "EntityTooLarge": "Ask the server's administrator for its limits on an object's size",
-    "NoSuchUpload": "Look for whoever removes unfinished uploads (a lifecycle rule, another tool)",
 }
 _DAMAGED: Final = {"BadDigest", "InvalidDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"}
 _PASSING: Final = {
@@ -99,6 +100,8 @@ def refused(code: str, status: int, message: str, what: str) -> HyperExportError
     reason = f"{code} ({words})" if words and words != code else code
     if code in _DAMAGED:
         return ChecksumMismatch(f"{what}: the bytes arrived damaged: {reason}", fix="Check the network's hardware")
+    if code == "NoSuchUpload":
+        return StoreUnreachable(f"{what}: the store dropped the unfinished upload", fix="Start the file again")
     if code in _PASSING or status in {408, 429} or (status >= 500 and status != 501):
         return StoreUnreachable(f"{what}: the store is overloaded or failing: {reason}", fix="Try again later")
     return StoreUnusable(f"{what}: the store refused: {reason}", fix=_FIXES.get(code))
@@ -107,7 +110,8 @@ def refused(code: str, status: int, message: str, what: str) -> HyperExportError
 def translate(error: Exception, what: str) -> HyperExportError:
     """The error for an exception of boto3's or urllib3's."""
     if isinstance(error, ClientError):
-        return refused(code_of(error), status_of(error), str(error.response.get("Error", {}).get("Message", "")), what)
+        message = error.response.get("Error", {}).get("Message") or ""  # radosgw gives none.
+        return refused(code_of(error), status_of(error), message, what)
     if isinstance(error, _CREDENTIALS):
         return StoreUnusable(
             f"{what}: there are no usable credentials: {error}",
@@ -156,7 +160,7 @@ def retrying(stop: StopSignal, what: str) -> tenacity.Retrying:
     return tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(TransientError),
         stop=tenacity.stop_after_attempt(ATTEMPTS),
-        wait=tenacity.wait_random_exponential(multiplier=0.5, max=20),
+        wait=tenacity.wait_random_exponential(multiplier=FIRST_PAUSE, max=20),
         sleep=_interruptible(stop),
         before_sleep=tell,
         reraise=True,

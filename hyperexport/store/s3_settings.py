@@ -24,6 +24,9 @@ from hyperexport.vm import Value
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
+CONTROL_ATTEMPTS: int = 4
+"""How often boto3 tries a request that carries no part's bytes, with a pause of a few seconds at most between."""
+
 _BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
 _UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f\\]")
 
@@ -139,7 +142,7 @@ def connect(settings: S3Settings) -> "tuple[S3Client, TlsTrust]":
                 # Ceph's radosgw answers MissingContentLength to boto3's default trailing checksums over TLS.
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
-                retries={"mode": "standard", "total_max_attempts": 4},
+                retries={"mode": "standard", "total_max_attempts": CONTROL_ATTEMPTS},
                 connect_timeout=10,
                 read_timeout=60,
                 max_pool_connections=16,

@@ -20,6 +20,7 @@ from hyperexport.manifest import (
 )
 from hyperexport.ownership import Owner
 from hyperexport.stop import StopSignal
+from hyperexport.store import s3_settings
 from hyperexport.store.base import Store, StoredExport
 from hyperexport.store.s3 import S3Location, S3Settings, S3Store
 from hyperexport.units import MIB
@@ -449,7 +450,10 @@ def test_an_untrusted_certificate_is_said(server: S3Server, bucket: str) -> None
     open_store(server, bucket, ca_bundle=None, verify=False).check()
 
 
-def test_an_address_where_nobody_answers_is_transient(server: S3Server, bucket: str) -> None:
+def test_an_address_where_nobody_answers_is_transient(
+    server: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3_settings, "CONTROL_ATTEMPTS", 2)
     store = open_store(server, bucket, endpoint_url="https://localhost:1")
     with pytest.raises(StoreUnreachable) as caught:
         store.exports()
