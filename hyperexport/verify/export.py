@@ -61,7 +61,7 @@ class _Verifier:
         self._findings: list[Finding] = []
         self._files = 0
         self._bytes = 0
-        self._asked: list[str] = []
+        self._trusted: list[str] = []
         self._texts: dict[FileRole, bytes] = {}
 
     def run(self) -> Verification:
@@ -116,28 +116,29 @@ class _Verifier:
         self._files += 1
         try:
             with self._store.open(self._export, entry.name) as reader:
-                if self._is_kept_by_store(entry):
-                    self._ask_store(entry, reader, members)
-                else:
+                told = self._told_by_store(entry)
+                if told is None:
                     self._read(entry, reader, members)
+                else:
+                    self._trust(told, entry, reader, members)
         except ExportNotFound:
             self._find(entry.name, "it is missing")
         except StoreUnusable as error:
             self._find(entry.name, error.what)
 
-    def _is_kept_by_store(self, entry: FileEntry) -> bool:
-        """Whether the store's own checksum of a large file can stand for reading it back."""
+    def _told_by_store(self, entry: FileEntry) -> str | None:
+        """The store's own checksum of a large file, where it can stand for reading the file back."""
         if self._deep or entry.role not in _LARGE or entry.checksum is None:
-            return False
-        return self._store.checksum(self._export, entry.name) is not None
+            return None
+        return self._store.checksum(self._export, entry.name)
 
-    def _ask_store(self, entry: FileEntry, reader: RangeReader, members: list[FileEntry]) -> None:
-        told = self._store.checksum(self._export, entry.name)
+    def _trust(self, told: str, entry: FileEntry, reader: RangeReader, members: list[FileEntry]) -> None:
+        """Hold what the store tells of a large file against what it told when the file was stored."""
         damage: list[tuple[int | None, str]] = []
         if told != entry.checksum:
             damage.append((None, f"the store's checksum of it is {told}, when it was stored it was {entry.checksum}"))
         self._note(compare(entry, reader.size, entry.sha256, damage))
-        self._asked.append(entry.name)
+        self._trusted.append(entry.name)
         self._check_index(entry, reader, members)
         for member in members:
             self._files += 1
@@ -215,9 +216,9 @@ class _Verifier:
             self._findings.append(finding)
 
     def _protection(self) -> str:
-        if not self._asked:
+        if not self._trusted:
             return "SHA-256 of every byte read back, every disk's structure walked and inflated"
         return (
-            f"size and checksum as the store keeps them of {', '.join(self._asked)}; "
+            f"size and checksum as the store keeps them of {', '.join(self._trusted)}; "
             "SHA-256 of the other files read back"
         )

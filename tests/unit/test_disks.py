@@ -7,7 +7,7 @@ import zlib
 from itertools import islice, pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyperexport.formats.vmdk import GRAIN
@@ -71,12 +71,14 @@ def test_eight_tebibytes_take_no_memory() -> None:
 
 
 @given(grain=st.integers(0, 10**9), seed=st.integers(0, 2**63))
+@settings(deadline=None)
 def test_the_zlib_stream_put_together_inflates_to_the_plain_grain(grain: int, seed: int) -> None:
     content = Content(GRAIN, seed, 1.0)
     assert zlib.decompress(b"".join(content.zlib_stream(grain))) == b"".join(content.plain(grain))
 
 
 @given(st.lists(st.tuples(st.integers(0, 3 * GRAIN), st.binary(min_size=1, max_size=GRAIN + 3)), max_size=6))
+@settings(deadline=None)
 def test_a_disk_is_what_was_written_to_it(writes: list[tuple[int, bytes]]) -> None:
     disk = Disk(4 * GRAIN + SECTOR * 7, 9, used=0.5)
     expected = bytearray(plain(disk))
@@ -136,6 +138,7 @@ def test_a_change_id_has_vspheres_form() -> None:
 
 
 @given(st.lists(st.one_of(st.just(None), st.integers(0, 31)), max_size=30))
+@settings(deadline=None)
 def test_no_change_is_ever_missed_between_any_two_snapshots(steps: list[int | None]) -> None:
     disk = Disk(2 * MIB, 1)
     frozen = [disk.freeze()]

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyperexport.errors import StreamCorrupt
@@ -56,6 +56,7 @@ def test_tar_reads_what_was_written_in_the_order_given() -> None:
 
 
 @given(st.dictionaries(st.text("abcXYZ01-.", min_size=1, max_size=90), st.binary(max_size=1500), max_size=6))
+@settings(deadline=None)
 def test_the_index_and_the_size_are_known_beforehand_and_are_what_is_read(more: dict[str, bytes]) -> None:
     files = {"vm.ovf": b"<x/>", **{name: data for name, data in more.items() if name not in {".", ".."}}}
     data = pack(files)
@@ -173,6 +174,7 @@ def test_every_truncation_is_found() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, len(OVA) - 1), st.integers(0, 255)), min_size=1, max_size=20))
+@settings(deadline=None)
 def test_nothing_but_a_corrupt_stream_comes_out_of_hostile_bytes(changes: list[tuple[int, int]]) -> None:
     data = bytearray(OVA)
     for place, value in changes:

@@ -7,7 +7,7 @@ import tracemalloc
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyperexport.errors import StreamCorrupt
@@ -57,6 +57,7 @@ def refused(data: bytes, reason: str, *, capacity: int | None = None) -> None:
 
 
 @given(st.lists(st.integers(0, len(DISK)), max_size=50))
+@settings(deadline=None)
 def test_a_whole_disk_passes_however_it_is_cut_into_buffers(cuts: list[int]) -> None:
     checker = StreamCheck(capacity=CAPACITY + SECTOR)
     positions = []
@@ -214,6 +215,7 @@ def test_memory_does_not_grow_with_the_stream() -> None:
 
 
 @given(st.binary(max_size=3 * SECTOR), st.integers(0, len(DISK)))
+@settings(deadline=None)
 def test_nothing_but_a_corrupt_stream_comes_out_of_hostile_bytes(noise: bytes, at: int) -> None:
     checker = StreamCheck()
     with contextlib.suppress(StreamCorrupt):
