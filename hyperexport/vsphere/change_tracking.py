@@ -10,7 +10,7 @@ from typing import Any
 
 from pyVmomi import vim
 
-from hyperexport.errors import ChangeTrackingUnavailable, ServerFault
+from hyperexport.errors import ChangeTrackingUnavailable, PermissionMissing, ServerBusy, ServerFault
 from hyperexport.vm import DiskInfo, Value, VmRef
 from hyperexport.vsphere.inventory import disks_of_snapshot, vm_object
 from hyperexport.vsphere.session import Session
@@ -47,7 +47,7 @@ def changed_areas(
 
     Raises:
         ChangeTrackingUnavailable: It cannot be told, for the reason given; read the disk whole.
-        ServerUnreachable, SessionLost, ServerBusy, PermissionMissing: As they say.
+        ServerUnreachable, SessionLost: As they say.
     """
     what = f"what changed on disk {disk_key} of {ref.name} is unknown"
     doing = f"asking what changed on disk {disk_key} of {ref.name}"
@@ -60,7 +60,7 @@ def changed_areas(
     try:
         _compare_ids(what, _disk(what, session, snapshot, disk_key), since)
         areas = [area for page in _pages(what, ask, capacity) for area in page.changedArea or ()]
-    except ServerFault as error:
+    except (PermissionMissing, ServerBusy, ServerFault) as error:
         raise ChangeTrackingUnavailable(f"{what}: {error.what}") from error
     found = tuple(Extent(start=area.start, length=area.length) for area in areas)
     _inside(what, found, capacity)

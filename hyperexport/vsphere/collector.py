@@ -8,7 +8,6 @@ request each and is done nowhere.
 import logging
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import count
 from typing import Any, Final
 
 from pyVmomi import vim, vmodl
@@ -24,7 +23,7 @@ Properties = dict[str, Any]
 """What was read, by path. A property that is unset, or that the user may not see, is not in it."""
 
 _PAGE: Final = 1000
-_TICK: Final = 2  # seconds that one WaitForUpdatesEx lasts at most: how soon a stop is obeyed
+_TICK: Final = 1  # seconds that one WaitForUpdatesEx lasts at most: how soon a stop is obeyed
 _REBUILDS: Final = 6
 _COLLECTOR_LOST: Final[tuple[type[Exception], ...]] = (*GONE, vmodl.query.InvalidCollectorVersion)
 
@@ -73,7 +72,7 @@ def properties_of(
 def watch(
     session: Session, obj: Any, paths: Sequence[str], *, doing: str, stop: StopSignal | None = None
 ) -> Iterator[Properties]:
-    """Yield the properties' values at once, after each change, and every two seconds, until the caller has seen enough.
+    """Yield the properties' values at once, after each change, and every second, until the caller has seen enough.
 
     A lost collector (the session was renewed) or a broken connection is mended, a few times in a row at most.
 
@@ -82,19 +81,20 @@ def watch(
         Interrupted: ``stop`` was raised.
     """
     patience = stop or StopSignal()
-    failures = count(1)
+    failures = 0
     while True:
         try:
             with _own_collector(session, doing=doing) as collector:
                 session.call(collector.CreateFilter, _filter([obj], paths), False, doing=doing)
                 for values in _updates(session, collector, doing=doing, stop=patience):
                     yield values
-                    failures = count(1)
+                    failures = 0
         except HyperExportError as error:
-            if not _mendable(obj, error) or next(failures) > _REBUILDS:
+            failures += 1
+            if not _mendable(obj, error) or failures > _REBUILDS:
                 raise
             logger.warning("%s; waiting goes on", error)
-            patience.wait(2)
+            patience.wait(0.25 * 2**failures)
 
 
 def _mendable(obj: Any, error: HyperExportError) -> bool:

@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Generator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -75,18 +76,19 @@ def open_lease(
     stop.check()
     source = session.reference(vim.vm.Snapshot, snapshot) if snapshot else vm_object(session, ref)
     disks = disks_of_snapshot(session, snapshot) if snapshot else describe(session, ref).disks
-    obj = _request(session, ref, source)
+    export = source.ExportSnapshot if snapshot else source.ExportVm
+    asked = session.begin(export, doing=f"asking for an export lease on {ref.name}")
     lease = None
     try:
+        obj = _granted(ref, asked)
         info = _wait_until_ready(session, ref, obj, stop=stop, timeout=ready_timeout)
         lease = Lease(session, ref, obj, info, disks)
         logger.info("the export lease of %s offers %d files", ref.name, len(lease.files))
         yield lease
     except BaseException as error:
+        logger.info("giving up the export lease of %s: %s", ref.name, type(error).__name__)
         _end(lease)
-        _close(
-            session, obj.HttpNfcLeaseAbort, doing=f"aborting the export lease of {ref.name} ({type(error).__name__})"
-        )
+        _abort(session, ref, asked)
         raise
     _end(lease)
     _close(session, obj.HttpNfcLeaseComplete, doing=f"completing the export lease of {ref.name}")
@@ -209,11 +211,9 @@ class Lease:
                 self._wakers.remove(callback)
 
 
-def _request(session: Session, ref: VmRef, source: Any) -> Any:
-    doing = f"asking for an export lease on {ref.name}"
-    export = source.ExportSnapshot if isinstance(source, vim.vm.Snapshot) else source.ExportVm
+def _granted(ref: VmRef, asked: Future[Any]) -> Any:
     try:
-        return session.call(export, doing=doing)
+        return asked.result()
     except ServerFault as error:
         if is_caused_by(error, (vim.fault.InvalidPowerState,)):
             raise VmPoweredOn(
@@ -248,6 +248,14 @@ def _wait_until_ready(session: Session, ref: VmRef, obj: Any, *, stop: StopSigna
 def _end(lease: Lease | None) -> None:
     if lease:
         lease.close()
+
+
+def _abort(session: Session, ref: VmRef, asked: Future[Any]) -> None:
+    try:
+        obj = asked.result(timeout=session.endpoint.timeout)
+    except (HyperExportError, TimeoutError):
+        return  # none was granted
+    _close(session, obj.HttpNfcLeaseAbort, doing=f"aborting the export lease of {ref.name}")
 
 
 def _close(session: Session, method: Callable[..., Any], *, doing: str) -> None:

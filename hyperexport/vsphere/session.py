@@ -9,12 +9,13 @@ import logging
 import ssl
 import threading
 from collections.abc import Callable, Generator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any, Final
 
 from pyVmomi import vim
 from pyVmomi.SoapAdapter import SoapStubAdapter
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from hyperexport.errors import HyperExportError, ServerBusy, ServerUnreachable, SessionLost, UsageError
 from hyperexport.stop import StopSignal
@@ -163,13 +164,30 @@ class Session:
         for attempt in Retrying(
             retry=retry_if_exception_type((ServerUnreachable, ServerBusy)),
             stop=self._enough,
-            wait=wait_exponential_jitter(initial=0.5, max=8),
+            wait=wait_random_exponential(multiplier=0.5, max=8),
             sleep=self._stop.wait,
             reraise=True,
         ):
             with attempt:
                 return self.call(method, *args, doing=doing, **kwargs)
         raise AssertionError("tenacity ends with a result or an exception")
+
+    def begin(self, method: Callable[..., Any], *args: Any, doing: str) -> Future[Any]:
+        """Call a method in a thread of its own, so that its answer is not lost when the caller is interrupted.
+
+        For calls whose answer is needed to undo them: Ctrl-C or a cancellation breaks off the caller's waiting, not the
+        request, and whoever cleans up still learns from the future what was made.
+        """
+        answer: Future[Any] = Future()
+
+        def run() -> None:
+            try:
+                answer.set_result(self.call(method, *args, doing=doing))
+            except BaseException as error:  # noqa: BLE001 - it is the future's to raise
+                answer.set_exception(error)
+
+        threading.Thread(target=run, name="vsphere-call", daemon=True).start()
+        return answer
 
     def error(self, error: Exception, *, doing: str) -> HyperExportError:
         """Put a failure (of a call, or a task's ``info.error``) into our own words."""

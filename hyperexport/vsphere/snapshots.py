@@ -9,10 +9,12 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
+from itertools import count
 from typing import Any, Final
 
 from pyVmomi import vim
-from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from hyperexport.errors import (
     HyperExportError,
@@ -45,6 +47,7 @@ REMOVAL_PATIENCE: Final = 600.0
 """Seconds during which a removal that the server refuses for now (busy, locked) is tried again."""
 
 _UNDO_PATIENCE: Final = 120.0
+_REPEATED_FAULTS: Final = 3
 _QUIESCE_FAULTS: Final[tuple[type[Exception], ...]] = (
     vim.fault.ApplicationQuiesceFault,
     vim.fault.FilesystemQuiesceFault,
@@ -111,8 +114,9 @@ def create_snapshot(
     """
     if memory and quiesce and powered_on:
         raise UsageError("a snapshot cannot both keep the memory and quiesce the guest", fix="Choose one of them")
-    _refuse_long_chain(session, ref)
-    making = _Making(session, ref, name=name, owner=owner, on_progress=on_progress, stop=stop)
+    tree = snapshot_tree(session, ref)
+    _refuse_long_chain(ref, tree)
+    making = _Making(session, ref, name=name, owner=owner, before=tree, on_progress=on_progress, stop=stop)
     if not powered_on:
         return making.result(making.attempt(quiesce=False, memory=False), Quiescing.POWERED_OFF)
     if memory:
@@ -220,6 +224,7 @@ class _Making:
         *,
         name: str,
         owner: Owner,
+        before: tuple[SnapshotInfo, ...],
         on_progress: OnProgress | None,
         stop: StopSignal | None,
     ) -> None:
@@ -227,6 +232,7 @@ class _Making:
         self._ref = ref
         self._name = name
         self._description = owner.to_description()
+        self._before = {info.moref for info in before}
         self._on_progress = on_progress
         self._stop = stop
         self._doing = f"making a snapshot of {ref.name}"
@@ -257,19 +263,19 @@ class _Making:
         if self._stop:
             self._stop.check()
         create = vm_object(self._session, self._ref).CreateSnapshot_Task
-        task = None
+        name = escape(self._name)
+        begun = self._session.begin(create, name, self._description, memory, quiesce, doing=self._doing)
         try:
-            task = self._session.call(create, escape(self._name), self._description, memory, quiesce, doing=self._doing)
-            moref = self._wait(task)
+            moref = self._wait(begun.result())
         except ServerFault as error:
-            self._undo(task)
+            self._undo(begun)
             raise SnapshotFailed(error.what, fix=error.fix) from error.__cause__ or error
         except HyperExportError:
-            self._undo(task)
+            self._undo(begun)
             raise
         except BaseException:  # Ctrl-C, or a cancellation: it must go on its way, whatever becomes of the snapshot
             with contextlib.suppress(SnapshotLeaked):
-                self._undo(task)
+                self._undo(begun)
             raise
         found = self._find()
         if found is None:
@@ -293,13 +299,14 @@ class _Making:
 
     def _find(self) -> SnapshotInfo | None:
         tree = snapshot_tree(self._session, self._ref)
-        return next((info for info in tree if info.description == self._description), None)
+        new = (info for info in tree if info.moref not in self._before)
+        return next((info for info in new if info.description == self._description), None)
 
-    def _undo(self, task: Any) -> None:
+    def _undo(self, begun: Future[Any]) -> None:
         """Let the server finish what it has begun (it cannot be called back), then remove what bears our mark."""
         try:
-            for begun in [task] if task else self._begun():
-                _wait_for_end(self._session, begun, doing=self._doing)
+            for task in self._tasks(begun):
+                _wait_for_end(self._session, task, doing=self._doing)
             found = self._find()
         except HyperExportError as error:
             logger.error("whether a snapshot of %s was left behind is unknown: %s", self._ref.path, error)
@@ -307,7 +314,13 @@ class _Making:
         if found is not None:
             remove_snapshot(self._session, self._ref, found.moref)
 
-    def _begun(self) -> list[Any]:
+    def _tasks(self, begun: Future[Any]) -> list[Any]:
+        try:
+            return [begun.result(timeout=_UNDO_PATIENCE)]
+        except (HyperExportError, TimeoutError):
+            return self._unfinished()
+
+    def _unfinished(self) -> list[Any]:
         """The VM's unfinished snapshot tasks; ours may be among them when its answer never reached us."""
         recent = properties(self._session, vm_object(self._session, self._ref), ("recentTask",), doing=self._doing)
         infos = properties_of(
@@ -328,8 +341,8 @@ def _wait_for_end(session: Session, task: Any, *, doing: str) -> None:
         logger.info("%s", error)
 
 
-def _refuse_long_chain(session: Session, ref: VmRef) -> None:
-    depth = next((info.depth for info in snapshot_tree(session, ref) if info.current), 0)
+def _refuse_long_chain(ref: VmRef, tree: tuple[SnapshotInfo, ...]) -> None:
+    depth = next((info.depth for info in tree if info.current), 0)
     if depth >= LONGEST_CHAIN:
         raise SnapshotChainTooLong(
             f"{ref.path} has a chain of {depth} snapshots, and vSphere allows 32",
@@ -349,10 +362,17 @@ def _consolidation_needed(session: Session, vm: Any, *, doing: str) -> bool:
 
 
 def _until_removed(remove: Callable[[], None], *, stop: StopSignal | None, patience: float) -> None:
-    """Repeat a removal that the server refuses for now; one whose end is unknown is looked at again."""
+    """Repeat a removal that the server refuses; asking again is safe, since it begins by looking whether it is there.
 
-    def passing(error: BaseException) -> bool:
-        return isinstance(error, TaskVanished) or (isinstance(error, HyperExportError) and error.transient)
+    What will pass (a conflicting task, a network that is down) is waited for as long as ``patience`` lasts. Another
+    fault is repeated a few times only: vSphere reports a locked disk, too, as a fault that says nothing of passing.
+    """
+    faults = count(1)
+
+    def worth_repeating(error: BaseException) -> bool:
+        if isinstance(error, TaskVanished) or (isinstance(error, HyperExportError) and error.transient):
+            return True
+        return isinstance(error, ServerFault) and not is_caused_by(error, GONE) and next(faults) <= _REPEATED_FAULTS
 
     def pause(seconds: float) -> None:
         if stop is None:
@@ -364,9 +384,9 @@ def _until_removed(remove: Callable[[], None], *, stop: StopSignal | None, patie
         logger.warning("%s; trying again", state.outcome.exception() if state.outcome else "not removed")
 
     for attempt in Retrying(
-        retry=retry_if_exception(passing),
+        retry=retry_if_exception(worth_repeating),
         stop=stop_after_delay(patience),
-        wait=wait_exponential_jitter(initial=0.5, max=30),
+        wait=wait_random_exponential(multiplier=0.5, max=30),
         sleep=pause,
         before_sleep=say,
         reraise=True,
