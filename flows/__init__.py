@@ -1,1 +1,9 @@
-"""flows."""
+"""The jobs: the order of the steps, and what happens when one fails. One file a flow."""
+
+from flows.cleanup_exports import cleanup_exports
+from flows.export_vm import export_vm
+from flows.incremental_info import incremental_info
+from flows.verify_exports import verify_exports
+from flows.vm_info import vm_info
+
+__all__ = ["cleanup_exports", "export_vm", "incremental_info", "verify_exports", "vm_info"]

@@ -46,12 +46,7 @@ class Check(Protocol):
         """How far into the disk the stream has come, in bytes that the guest sees."""
         ...
 
-    @property
-    def capacity(self) -> int | None:
-        """Bytes of the disk that the guest sees; None until the stream has told."""
-        ...
-
-    def feed(self, data: memoryview) -> None:
+    def feed(self, data: memoryview, /) -> None:
         """Look at the next bytes."""
         ...
 

@@ -1,10 +1,13 @@
 """One Prefect server for this folder; flow runs do not wait for heartbeats."""
 
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.testing.utilities import prefect_test_harness
+
+from simulator import DiskSpec, Simulator, VmSpec
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -14,3 +17,18 @@ def prefect_harness() -> Generator[None]:
     without_heartbeat = temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
     with prefect_test_harness(server_startup_timeout=120), without_heartbeat:
         yield
+
+
+@pytest.fixture
+def vcenter(monkeypatch: pytest.MonkeyPatch) -> Generator[Simulator]:
+    """A simulated vCenter of the test's own, with one running VM of two disks, named by the environment."""
+    with Simulator([VmSpec("db01", disks=(DiskSpec(48 << 20), DiskSpec(24 << 20)))]) as simulator:
+        for name, value in simulator.environment().items():
+            monkeypatch.setenv(name, value)
+        yield simulator
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """The root of a local store that is not there yet."""
+    return tmp_path / "exports"

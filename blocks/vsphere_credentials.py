@@ -1,0 +1,75 @@
+"""The block that holds a vCenter's address and the account that exports from it."""
+
+from typing import ClassVar
+
+from prefect.blocks.core import Block
+from pydantic import Field, HttpUrl, SecretStr, ValidationError
+
+from hyperexport.errors import UsageError
+from hyperexport.vsphere.endpoint import VSphereEndpoint
+
+
+class VSphereCredentials(Block):
+    """A vCenter or ESXi server, the user, and what its certificate has to prove.
+
+    Attributes:
+        url: The server's address.
+        username: The user to log in as.
+        password: The user's password.
+        ca_certificates: The CAs that vouch for the server.
+        thumbprint: The server's certificate's SHA-256 thumbprint.
+        insecure: Whether any certificate is taken.
+
+    Example:
+        Load stored vSphere credentials:
+        ```python
+        from blocks import VSphereCredentials
+
+        vsphere = VSphereCredentials.load("BLOCK_NAME")
+        ```
+    """
+
+    _block_type_name: ClassVar[str | None] = "vSphere Credentials"
+    _block_type_slug: ClassVar[str | None] = "vsphere-credentials"
+    _logo_url: ClassVar[HttpUrl | None] = HttpUrl("https://www.vmware.com/favicon.ico")
+    _documentation_url: ClassVar[HttpUrl | None] = HttpUrl("https://hyperexport.example/concepts/#credentials")
+    _description: ClassVar[str | None] = "Where a vCenter is, and the account that exports virtual machines from it."
+
+    url: str = Field(
+        description="The server's address: a host, host:port or a whole URL.", examples=["vcenter.example.com"]
+    )
+    username: str = Field(description="The user to log in as.", examples=["backup@vsphere.local"])
+    password: SecretStr = Field(description="The user's password.")
+    ca_certificates: str | None = Field(
+        default=None,
+        title="CA certificates",
+        description="The CAs that vouch for the server, as PEM text. The system's own when empty.",
+    )
+    thumbprint: str | None = Field(
+        default=None,
+        title="SHA-256 thumbprint",
+        description="The server's certificate, pinned by its SHA-256 thumbprint in place of a CA.",
+    )
+    insecure: bool = Field(
+        default=False, description="Take any certificate. Only for laboratories: anybody can pose as the server."
+    )
+
+    def get_endpoint(self) -> VSphereEndpoint:
+        """The same as the engine's own value.
+
+        Raises:
+            UsageError: A field makes no sense; the message names it.
+        """
+        try:
+            return VSphereEndpoint(
+                url=self.url,
+                username=self.username,
+                password=self.password,
+                ca_pem=self.ca_certificates,
+                thumbprint=self.thumbprint,
+                insecure=self.insecure,
+            )
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+            field = ".".join(str(part) for part in first["loc"])
+            raise UsageError(f"the vSphere credentials block: {field}: {first['msg']}") from None

@@ -1,0 +1,43 @@
+"""The flow that deletes old exports."""
+
+from prefect import flow
+from prefect.runtime import flow_run
+
+from flows.connections import s3_settings, stop_signal
+from flows.outcome import told_in_words
+from hyperexport.options import ExportOptions, resolve
+from hyperexport.report.summary import cleanup_markdown
+from hyperexport.results import CleanupResult
+from hyperexport.steps.stores import open_stores
+from hyperexport.transfer.throttle import Throttle
+from tasks.artifacts import artifact_key, show_markdown
+from tasks.cleanup import clean_up
+
+
+def _run_name() -> str:
+    options = ExportOptions.model_validate(flow_run.parameters["options"])
+    return "clean up (dry run)" if options.cleanup.dry_run or options.execution.dry_run else "clean up"
+
+
+@flow(name="cleanup-exports", flow_run_name=_run_name, persist_result=False)
+@told_in_words
+def cleanup_exports(options: ExportOptions = ExportOptions()) -> list[CleanupResult]:  # noqa: B008
+    """Delete the exports that the limits give up, in the local store and in S3.
+
+    Never deleted: the newest export of each VM, what is preserved, and what a kept export refers to.
+
+    Args:
+        options: Where the exports are, and the limits. What is not set comes from the environment, then the defaults.
+
+    Raises:
+        StoreUnusable, StoreUnreachable: A store could not be listed; nothing was deleted in it.
+    """
+    options = resolve(options).options
+    with stop_signal() as stop:
+        stores = open_stores(
+            options.destination, throttle=Throttle(None), stop=stop, s3=s3_settings(options.destination)
+        )
+        done = [clean_up(store, options.cleanup, dry_run=options.execution.dry_run) for store in stores]
+    for result in done:
+        show_markdown(artifact_key("cleanup"), cleanup_markdown(result), f"Cleanup of {result.store}")
+    return done

@@ -1,0 +1,208 @@
+"""The main job: one VM, from its snapshot to a proven export."""
+
+import logging
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from prefect import flow
+from prefect.events import emit_event
+from prefect.runtime import flow_run
+
+from flows.connections import VSphere, s3_settings, stop_signal, vsphere_session
+from flows.outcome import told_in_words
+from flows.parallel import side_by_side
+from hyperexport.errors import HyperExportError, SnapshotLeaked, VerificationFailed
+from hyperexport.manifest import SnapshotRecord
+from hyperexport.options import ExportOptions, VerifyMode, resolve
+from hyperexport.policy.incremental import Decision, ExportPlan
+from hyperexport.policy.retention import Incoming
+from hyperexport.report.summary import export_markdown, plan_markdown
+from hyperexport.results import CleanupResult, ExportResult
+from hyperexport.steps.cleanup import planned_export
+from hyperexport.steps.job import Job
+from hyperexport.steps.plan import disks_of
+from hyperexport.steps.staging import Copies, Entries, staged
+from hyperexport.steps.stores import open_stores
+from hyperexport.stop import StopSignal
+from hyperexport.store.base import StoredExport
+from hyperexport.transfer.throttle import Throttle
+from hyperexport.verify import Verification
+from hyperexport.vsphere.session import Session
+from tasks.artifacts import artifact_key, progress_artifacts, show_markdown
+from tasks.cleanup import clean_up
+from tasks.disks import export_disk
+from tasks.inspect import check_export, inspect_vm, plan_export
+from tasks.package import describe_vm, export_nvram, publish_export
+from tasks.snapshots import (
+    consolidate_snapshots,
+    keep_newest_snapshots,
+    remove_leftovers,
+    remove_snapshot,
+    take_snapshot,
+)
+from tasks.verify import verify_export
+
+logger = logging.getLogger(__name__)
+
+
+@flow(name="export-vm", flow_run_name="export {vm}", persist_result=False)
+@told_in_words
+def export_vm(vm: str, options: ExportOptions = ExportOptions(), vsphere: VSphere = None) -> ExportResult:  # noqa: B008
+    """Export one virtual machine, consistently and at a controlled rate, with proof that the bytes are right.
+
+    Args:
+        vm: The VM's name or its whole inventory path, exactly.
+        options: What to do, and how. What is not set here comes from the environment, then from the defaults.
+        vsphere: The vSphere credentials block to use, or its name. The worker's environment (GOVC_URL, ...) if empty.
+
+    Raises:
+        HyperExportError: The export failed; what was begun has been cleaned up.
+    """
+    began = time.monotonic()
+    options = resolve(options).options
+    with stop_signal() as stop, vsphere_session(vsphere, stop) as session:
+        job = prepare_job(session, vm, options, stop)
+        check_export(job, probe=not options.execution.dry_run)
+        if options.execution.dry_run:
+            return dry_run(job, began)
+        remove_leftovers(job)
+        with progress_artifacts(), staged(job) as copies:
+            with snapshot_for(job) as snapshot:
+                plan = plan_export(job, snapshot.moref if snapshot else None)
+                files = move_files(job, copies, plan, snapshot)
+            exports = publish_export(job, copies, files, plan, snapshot)
+        exports, verifications = verify_all(job, exports)
+        tidy_snapshots(job)
+        cleanups = clean_stores(job)
+    result = ExportResult(
+        dry_run=False,
+        plan=plan,
+        manifest=exports[0].manifest,
+        locations=tuple(f"{store.url}/{export}" for store, export in zip(job.stores, exports, strict=True)),
+        snapshot_kept=snapshot is not None and not options.snapshot.deletes,
+        verifications=verifications,
+        cleanups=cleanups,
+        warnings=tuple(dict.fromkeys(job.warnings)),
+        seconds=time.monotonic() - began,
+    )
+    show_markdown(artifact_key("export", job.vm.name), export_markdown(result), f"Export of {job.vm.ref.path}")
+    if result.verified is False:
+        raise VerificationFailed(
+            f"{result.locations[0]} is damaged: {verifications[0].findings[0]}",
+            fix="Export the VM again; the damaged export stays as it is, and nothing builds on it",
+        )
+    if job.leaked_snapshots:
+        raise SnapshotLeaked(
+            f"{result.locations[0]} is complete, but snapshot {', '.join(job.leaked_snapshots)} of {job.ref.path} "
+            "could not be removed",
+            fix="Remove it in vSphere; until then it goes on growing",
+        )
+    return result
+
+
+def prepare_job(session: Session, vm: str, options: ExportOptions, stop: StopSignal) -> Job:
+    """Find the VM and gather what the steps share."""
+    throttle = Throttle(options.bandwidth.bytes_per_second, options.bandwidth.burst_bytes)
+    found = inspect_vm(session, vm)
+    stores = open_stores(options.destination, throttle=throttle, stop=stop, s3=s3_settings(options.destination))
+    return Job(
+        run=str(flow_run.id), session=session, vm=found, options=options, stores=stores, throttle=throttle, stop=stop
+    )
+
+
+def dry_run(job: Job, began: float) -> ExportResult:
+    """Show what the real run would do; nothing is changed anywhere."""
+    plan = plan_export(job, None)
+    show_markdown(artifact_key("plan", job.vm.name), plan_markdown(plan), f"Plan for {job.vm.ref.path}")
+    return ExportResult(
+        dry_run=True,
+        plan=plan,
+        locations=tuple(f"{store.url}/{job.folder}/{job.export_id}" for store in job.stores),
+        cleanups=clean_stores(job, planned_export(job.folder, plan)),
+        warnings=tuple(job.warnings),
+        seconds=time.monotonic() - began,
+    )
+
+
+@contextmanager
+def snapshot_for(job: Job) -> Generator[SnapshotRecord | None]:
+    """Hold the snapshot for as long as the block reads from it, and not longer: while it is there, it grows."""
+    if not job.options.snapshot.take:
+        yield None
+        return
+    snapshot = take_snapshot(job).record
+    try:
+        yield snapshot
+    except BaseException:
+        job.stop.set()
+        raise
+    finally:
+        if job.options.snapshot.deletes:
+            release(job, snapshot)
+
+
+def release(job: Job, snapshot: SnapshotRecord) -> None:
+    """Remove the run's own snapshot. Where that fails, the export is published all the same, and the run fails then."""
+    try:
+        remove_snapshot(job, snapshot.moref, snapshot.name)
+    except HyperExportError as error:
+        logger.error("%s: snapshot %s is still there: %s", job.vm.name, snapshot.name, error)
+        job.leaked_snapshots.append(snapshot.name)
+        job.warn(str(error))
+        emit_event(
+            "hyperexport.snapshot.leaked",
+            resource={"prefect.resource.id": f"hyperexport.vm.{job.ref.instance_uuid}", "name": job.ref.path},
+            payload={"snapshot": snapshot.name, "moref": snapshot.moref, "vcenter": job.session.address},
+        )
+
+
+def move_files(job: Job, copies: Copies, plan: ExportPlan, snapshot: SnapshotRecord | None) -> list[Entries]:
+    """Move the disks side by side, then write what describes them."""
+    moref = snapshot.moref if snapshot else None
+    disks = {disk.key: disk for disk in disks_of(job, moref)}
+    calls = [
+        {"job": job, "copies": copies, "plan": disk, "disk": disks[disk.key], "snapshot": moref}
+        for disk in plan.disks
+        if disk.decision is not Decision.SKIP
+    ]
+    moved = side_by_side(export_disk, calls, at_once=job.options.execution.parallel, stop=job.stop)
+    nvram = export_nvram(job, copies, moref)
+    return describe_vm(job, copies, moved, nvram, moref)
+
+
+def verify_all(
+    job: Job, exports: tuple[StoredExport, ...]
+) -> tuple[tuple[StoredExport, ...], tuple[Verification, ...]]:
+    """Prove every copy of the export, if that was asked for."""
+    mode = job.options.execution.verify
+    if mode is VerifyMode.OFF:
+        return exports, ()
+    verified = [verify_export(store, export, mode, job.stop) for store, export in zip(job.stores, exports, strict=True)]
+    return tuple(export for export, _ in verified), tuple(found for _, found in verified)
+
+
+def tidy_snapshots(job: Job) -> None:
+    """Remove the snapshots that the options give up. The export is safe by now: what fails here is a warning."""
+    try:
+        if job.options.snapshot.consolidate:
+            consolidate_snapshots(job)
+        elif job.options.snapshot.keep:
+            keep_newest_snapshots(job)
+    except HyperExportError as error:
+        logger.error("%s: %s", job.vm.name, error)
+        job.warn(str(error))
+
+
+def clean_stores(job: Job, incoming: Incoming | None = None) -> tuple[CleanupResult, ...]:
+    """Delete old exports in every store of the run, if that was asked for; what fails here is a warning."""
+    results: list[CleanupResult] = []
+    for store in job.stores if job.options.cleanup.enabled else ():
+        try:
+            results.append(
+                clean_up(store, job.options.cleanup, dry_run=job.options.execution.dry_run, incoming=incoming)
+            )
+        except HyperExportError as error:
+            logger.error("%s: cleanup failed: %s", store.url, error)
+            job.warn(f"cleanup of {store.url} failed: {error}")
+    return tuple(results)

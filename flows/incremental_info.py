@@ -1,0 +1,34 @@
+"""The flow that only says what an incremental export would transfer, and why."""
+
+from prefect import flow
+
+from flows.connections import VSphere, stop_signal, vsphere_session
+from flows.export_vm import prepare_job, snapshot_for
+from flows.outcome import told_in_words
+from hyperexport.options import ExportOptions, resolve
+from hyperexport.policy.incremental import ExportPlan
+from hyperexport.report.summary import plan_markdown
+from tasks.artifacts import artifact_key, show_markdown
+from tasks.inspect import plan_export
+
+
+@flow(name="incremental-info", flow_run_name="analyse {vm}", persist_result=False)
+@told_in_words
+def incremental_info(vm: str, options: ExportOptions = ExportOptions(), vsphere: VSphere = None) -> ExportPlan:  # noqa: B008
+    """Show, disk by disk, what an incremental export would transfer, why, and what it would save.
+
+    What changed on a running VM can be told only from a snapshot. With the snapshot option one is made and removed
+    again; without it nothing is changed, and such disks count as undecided.
+
+    Args:
+        vm: The VM's name or its whole inventory path, exactly.
+        options: As for the export itself.
+        vsphere: The vSphere credentials block to use, or its name. The worker's environment (GOVC_URL, ...) if empty.
+    """
+    given = ExportOptions.from_keys({**options.given_keys(), "incremental": True})
+    with stop_signal() as stop, vsphere_session(vsphere, stop) as session:
+        job = prepare_job(session, vm, resolve(given).options, stop)
+        with snapshot_for(job) as snapshot:
+            plan = plan_export(job, snapshot.moref if snapshot else None)
+    show_markdown(artifact_key("plan", job.vm.name), plan_markdown(plan), f"Plan for {job.vm.ref.path}")
+    return plan

@@ -1,0 +1,51 @@
+"""What a run says when it is over: plain values for a terminal, an artifact, a mail, a notebook."""
+
+from pydantic import Field
+
+from hyperexport.manifest import ExportManifest
+from hyperexport.policy.incremental import ExportPlan
+from hyperexport.policy.retention import CleanupPlan
+from hyperexport.verify import Verification
+from hyperexport.vm import Value
+
+
+class CleanupResult(Value):
+    """What a cleanup deleted, or in a dry run would delete."""
+
+    store: str = Field(description="The store, as a person names it.")
+    dry_run: bool
+    plan: CleanupPlan
+    deleted: tuple[str, ...] = Field(default=(), description="<vm folder>/<export id> of each export that is gone.")
+    failed: tuple[str, ...] = Field(default=(), description="What could not be deleted, each with its reason.")
+    abandoned: tuple[str, ...] = Field(default=(), description="Half-written exports of dead runs, removed too.")
+
+
+class ExportResult(Value):
+    """What an export did, or in a dry run would do."""
+
+    dry_run: bool
+    plan: ExportPlan
+    manifest: ExportManifest | None = Field(default=None, description="None in a dry run.")
+    locations: tuple[str, ...] = Field(default=(), description="Where the export is, primary store first.")
+    snapshot_kept: bool = Field(default=False, description="Whether the snapshot was left on the VM on purpose.")
+    verifications: tuple[Verification, ...] = Field(default=(), description="One for each store, with --verify.")
+    cleanups: tuple[CleanupResult, ...] = Field(default=(), description="One for each store, with --cleanup.")
+    warnings: tuple[str, ...] = Field(default=(), description="The manifest's, and what went wrong after it.")
+    seconds: float = Field(description="From the first question to the last step.")
+
+    @property
+    def verified(self) -> bool | None:
+        """Whether everything stored was proved; None where nobody asked."""
+        return all(found.ok for found in self.verifications) if self.verifications else None
+
+
+class VerifiedExport(Value):
+    """One export of a store, and what its verification found."""
+
+    location: str
+    verification: Verification
+
+    def row(self) -> dict[str, object]:
+        """A row of a table."""
+        found = self.verification
+        return {"export": self.location, "result": "good" if found.ok else "; ".join(map(str, found.findings))}

@@ -1,0 +1,217 @@
+"""One disk's way: out of a lease of its own, through the checks, into every store."""
+
+import hashlib
+import logging
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+
+from hyperexport.errors import ChecksumMismatch, LeaseFailed
+from hyperexport.formats.vmdk_stream import StreamCheck
+from hyperexport.manifest import FileEntry, FileRole
+from hyperexport.policy.incremental import DiskPlan
+from hyperexport.progress import Progress, Stage, report
+from hyperexport.steps.job import Job
+from hyperexport.steps.staging import Copies, Entries, StagedCopy, as_kept, as_stored
+from hyperexport.store.base import Sink
+from hyperexport.transfer.pipeline import Received, transfer
+from hyperexport.transfer.source import Trust, open_source
+from hyperexport.units import format_bytes
+from hyperexport.vm import DiskInfo
+from hyperexport.vsphere.lease import Lease, open_lease
+from hyperexport.vsphere.lease_files import LeaseFile
+
+logger = logging.getLogger(__name__)
+
+
+def transfer_disk(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, snapshot: str | None) -> Entries:
+    """Read one disk out of vSphere into every store. Safe to repeat: each attempt starts from nothing.
+
+    Args:
+        job: The export.
+        copies: The staged export in each store.
+        plan: What the plan says of the disk.
+        disk: The disk as the snapshot froze it (as the VM has it, without a snapshot).
+        snapshot: The snapshot's moref; None to export the VM itself, which must be off.
+
+    Raises:
+        TransientError: The lease, the connection or the bytes failed; another attempt may succeed.
+        HyperExportError: A store refused the bytes.
+        Interrupted: The run was asked to stop.
+    """
+    job.stop.check()
+    check = StreamCheck(capacity=disk.capacity)
+    with sinks_for(copies.parts, plan.file_name) as sinks:
+        with open_lease(job.session, job.ref, snapshot=snapshot, stop=job.stop) as lease:
+            file = lease_file_of(lease, disk)
+            received = receive(job, lease, file, sinks, item=plan.file_name, total=disk.capacity, check=check)
+        stored = [sink.finish() for sink in sinks]
+    entry = FileEntry(
+        name=plan.file_name,
+        role=FileRole.DISK,
+        size=received.size,
+        sha256=received.digests["sha256"],
+        capacity=disk.capacity,
+        populated=check.populated,
+        disk_key=disk.key,
+        disk_label=disk.label,
+        device_id=file.key,
+        disk_controller=disk.controller,
+        disk_unit=disk.unit,
+        backing_uuid=disk.backing_uuid,
+        content_id=disk.content_id,
+        change_id=disk.change_id,
+    )
+    logger.info("%s: %s: %s transferred", job.vm.name, disk.label, format_bytes(received.size))
+    return tuple(store_once(copy, as_stored(entry, done)) for copy, done in zip(copies.parts, stored, strict=True))
+
+
+@contextmanager
+def sinks_for(copies: Sequence[StagedCopy], name: str) -> Generator[list[Sink]]:
+    """Begin the file in every store; if the block fails, no byte of it stays anywhere."""
+    sinks: list[Sink] = []
+    try:
+        for copy in copies:
+            sinks.append(copy.staging.create(name))
+        yield sinks
+    except BaseException:
+        for sink in sinks:
+            sink.abort()
+        raise
+
+
+def lease_file_of(lease: Lease, disk: DiskInfo) -> LeaseFile:
+    """Find the disk among the lease's files.
+
+    Raises:
+        LeaseFailed: The lease does not offer it.
+    """
+    for file in lease.files:
+        if file.disk and file.disk_key == disk.key:
+            return file
+    raise LeaseFailed(f"the export lease offers no file for {disk.label}")
+
+
+def receive(
+    job: Job,
+    lease: Lease,
+    file: LeaseFile,
+    sinks: Sequence[Sink],
+    *,
+    item: str,
+    total: int,
+    check: StreamCheck | None = None,
+) -> Received:
+    """Download one file of a lease, prove it against what the server says it sent, and show how far it is."""
+    last = Progress(job.vm.name, item, Stage.TRANSFER, 0, total, 0)
+
+    def on_progress(position: int, moved: int) -> None:
+        nonlocal last
+        last = Progress(job.vm.name, item, Stage.TRANSFER, position, total, moved)
+        lease.progress(100 * position // max(total, 1))
+        report(last)
+
+    server_hashes = lease.request_checksums()
+    report(last)
+    try:
+        with open_source(file.url, trust=_trust(file), stop=job.stop, expect_length=file.size) as source:
+            lease.on_lost(source.close)
+            received = transfer(
+                source,
+                sinks,
+                throttle=job.throttle,
+                stop=job.stop,
+                check=check,
+                digests=("sha256",) if server_hashes else ("sha256", "sha1"),
+                on_progress=on_progress,
+            )
+        compare_with_server(lease, file, received, item)
+    except BaseException:
+        job.failed_attempts.append(item)
+        job.stop.check()
+        lease.check()  # a lost lease closes the socket: the lease's end is the reason to give
+        report(Progress(job.vm.name, item, Stage.TRANSFER, last.position, total, last.moved, failed=True))
+        raise
+    report(Progress(job.vm.name, item, Stage.TRANSFER, total, total, received.size, done=True))
+    return received
+
+
+def compare_with_server(lease: Lease, file: LeaseFile, received: Received, item: str) -> None:
+    """Compare what came with what the server's manifest says it sent, where the server keeps one.
+
+    Raises:
+        ChecksumMismatch: They differ.
+    """
+    sent = lease.checksums().get(file.key)
+    if sent is None:
+        logger.debug("%s: the server gives no checksum", item)
+        return
+    got = received.digests.get(sent.algorithm)
+    if sent.size != received.size or (got is not None and got != sent.digest):
+        raise ChecksumMismatch(
+            f"{item}: the server sent {sent.size} bytes with {sent.algorithm} {sent.digest}, "
+            f"and {received.size} bytes with {got} came"
+        )
+
+
+def store_once(copy: StagedCopy, entry: FileEntry) -> FileEntry:
+    """Let an earlier file with the same content stand for this one, so that equal bytes are kept once."""
+    found = copy.holding(entry)
+    if found is None:
+        return entry
+    earlier, same = found
+    reused = copy.staging.reuse(earlier, same, entry.name)
+    if reused is None:
+        return entry
+    logger.info("%s: the same content as in %s; kept once", entry.name, earlier)
+    return as_kept(entry, reused)
+
+
+def reuse_disk(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo) -> Entries:
+    """Let the base export's bytes stand for a disk that is proven unchanged.
+
+    Where a store can't refer to them (the base lies in an OVA, or only in the other store), they are copied from the
+    primary store, with their hash checked.
+
+    Raises:
+        ChecksumMismatch: The base's bytes are not what its manifest says.
+        ExportNotFound: The base is gone.
+    """
+    job.stop.check()
+    base_entry = plan.base_entry
+    assert base_entry is not None, "a disk is reused only on proof, and the proof names the base"
+    now = {
+        "name": plan.file_name,
+        "change_id": disk.change_id,
+        "disk_label": disk.label,
+        "transferred": False,
+        "member_of": None,
+        "offset": None,
+    }
+    entries: list[FileEntry] = []
+    for copy in copies.parts:
+        found = copy.holding(base_entry)
+        reused = copy.staging.reuse(*found, plan.file_name) if found else None
+        entry = reused or copy_from_base(job, copy, base_entry, plan.file_name)
+        entries.append(as_kept(base_entry.model_copy(update=now), entry))
+    logger.info("%s: %s: unchanged, %s not transferred", job.vm.name, disk.label, format_bytes(base_entry.size))
+    return tuple(entries)
+
+
+def copy_from_base(job: Job, copy: StagedCopy, base_entry: FileEntry, name: str) -> FileEntry:
+    """Copy a disk out of the newest export of the primary store, which holds it in another form or another place."""
+    base = job.primary.exports(job.folder)[0]
+    digest = hashlib.sha256()
+    with sinks_for((copy,), name) as (sink,):
+        with job.primary.open(base, base_entry.name) as reader:
+            for chunk in reader.chunks():
+                job.stop.check()
+                digest.update(chunk)
+                sink.write(memoryview(chunk))
+        if digest.hexdigest() != base_entry.sha256:
+            raise ChecksumMismatch(f"{base_entry.name} of {base} is not what its manifest says")
+        done = sink.finish()
+    return as_stored(base_entry, done)
+
+
+def _trust(file: LeaseFile) -> Trust:
+    return Trust(ca_pem=file.trust.ca_pem, fingerprint=file.trust.thumbprint, insecure=file.trust.insecure)

@@ -1,0 +1,77 @@
+"""What the steps of one export share: the open session, the VM, the options, the budget, the stop signal."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+from hyperexport.manifest import FileEntry, FileRole, TransferStatistics, new_export_id, vm_folder
+from hyperexport.options import ExportOptions
+from hyperexport.ownership import Owner
+from hyperexport.stop import StopSignal
+from hyperexport.store.base import Store
+from hyperexport.transfer.throttle import Throttle
+from hyperexport.vm import VmInfo, VmRef
+from hyperexport.vsphere.session import Session
+
+_MOVED: Final = frozenset({FileRole.DISK, FileRole.NVRAM})
+
+
+class Job:
+    """One export of one VM, from its first step to its last.
+
+    A plain class on purpose: Prefect walks into dataclasses and models that are handed to a task, and a walk through
+    a session would ask the server for every property that it passes.
+    """
+
+    def __init__(
+        self,
+        *,
+        run: str,
+        session: Session,
+        vm: VmInfo,
+        options: ExportOptions,
+        stores: tuple[Store, ...],
+        throttle: Throttle,
+        stop: StopSignal,
+    ) -> None:
+        self.run: Final = run
+        self.session: Final = session
+        self.vm: Final = vm
+        self.options: Final = options
+        self.stores: Final = stores
+        self.throttle: Final = throttle
+        self.stop: Final = stop
+        self.started: Final = datetime.now(UTC)
+        self.export_id: Final = new_export_id(self.started)
+        self.folder: Final = vm_folder(vm.ref)
+        self.owner: Final = Owner.of_this_process(
+            run=run, vcenter=session.address, vm=vm.ref.instance_uuid, keep=not options.snapshot.deletes
+        )
+        self.warnings: list[str] = []
+        self.leaked_snapshots: list[str] = []
+        self.failed_attempts: list[str] = []
+
+    @property
+    def ref(self) -> VmRef:
+        """The VM, as the server knows it."""
+        return self.vm.ref
+
+    @property
+    def primary(self) -> Store:
+        """The store that history is read from: the local one where there is one."""
+        return self.stores[0]
+
+    def warn(self, warning: str) -> None:
+        """Keep a warning for the manifest and the result."""
+        self.warnings.append(warning)
+
+    def statistics(self, files: Sequence[FileEntry]) -> TransferStatistics:
+        """What moved so far, and how fast."""
+        return TransferStatistics(
+            seconds=(datetime.now(UTC) - self.started).total_seconds(),
+            bytes_transferred=sum(entry.size for entry in files if entry.role in _MOVED and entry.transferred),
+            bytes_reused=sum(entry.size for entry in files if entry.role in _MOVED and not entry.transferred),
+            retries=len(self.failed_attempts),
+            limit=self.options.bandwidth.bytes_per_second,
+            throttle_wait=self.throttle.waited,
+        )

@@ -1,0 +1,50 @@
+"""The package's files, packed into one OVA for every store."""
+
+import hashlib
+from collections.abc import Sequence
+from functools import partial
+
+from hyperexport.formats import ova
+from hyperexport.manifest import FileEntry, FileRole, slug
+from hyperexport.steps.disks import sinks_for
+from hyperexport.steps.job import Job
+from hyperexport.steps.staging import Copies, Entries, as_stored
+
+
+def pack_ova(job: Job, copies: Copies, files: Sequence[Entries]) -> list[Entries]:
+    """Pack what waits in the local staging into one OVA, in one pass to all stores, and take the single files away.
+
+    The VM's configuration stays beside the OVA: it is ours, not a part of the package.
+
+    Args:
+        job: The export.
+        copies: The staged export; its files wait in the first of ``copies.parts``.
+        files: The entries of the package's files in its order, then those that stay beside.
+
+    Returns:
+        The OVA's entry and its members' entries for every store, then those that stay beside.
+    """
+    local = copies.parts[0].staging
+    members = [entries[0] for entries in files if entries[0].role is not FileRole.CONFIG]
+    beside = [entries for entries in files if entries[0].role is FileRole.CONFIG]
+    name = f"{slug(job.vm.name)}.ova"
+    parts = [ova.Part(entry.name, entry.size, partial(local.open, entry.name)) for entry in members]
+    digest = hashlib.sha256()
+    with sinks_for(copies.all, name) as sinks:
+
+        def write(data: memoryview) -> None:
+            job.stop.check()
+            digest.update(data)
+            for sink in sinks:
+                sink.write(data)
+
+        places = ova.write(parts, write, modified=job.started)
+        stored = [sink.finish() for sink in sinks]
+    whole = FileEntry(name=name, role=FileRole.OVA, size=stored[0].size, sha256=digest.hexdigest())
+    for entry in members:
+        local.remove(entry.name)
+    inside: list[Entries] = []
+    for entry, place in zip(members, places, strict=True):
+        placed = entry.model_copy(update={"member_of": name, "offset": place.offset, "stored_in": None})
+        inside.append((placed,) * len(copies.all))
+    return [tuple(as_stored(whole, done) for done in stored), *inside, *beside]

@@ -1,0 +1,148 @@
+"""From disks to an export: nvram, the VM's configuration, the descriptor, the checksums, the OVA, the manifest."""
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from hyperexport import __version__
+from hyperexport.manifest import (
+    ExportKind,
+    ExportManifest,
+    FileEntry,
+    FileRole,
+    SnapshotRecord,
+    slug,
+)
+from hyperexport.options import Format
+from hyperexport.policy.incremental import ExportPlan
+from hyperexport.steps.disks import receive, sinks_for
+from hyperexport.steps.job import Job
+from hyperexport.steps.ova import pack_ova
+from hyperexport.steps.staging import Copies, Entries, StagedCopy, as_stored
+from hyperexport.store.base import StoredExport
+from hyperexport.vsphere.configuration import vm_config_json
+from hyperexport.vsphere.lease import open_lease
+from hyperexport.vsphere.ovf import OvfFileSpec, create_descriptor
+
+logger = logging.getLogger(__name__)
+
+
+def export_nvram(job: Job, copies: Copies, snapshot: str | None) -> list[Entries]:
+    """Download what the lease offers besides disks: the nvram. Images of CD-ROMs and floppies are left where they are.
+
+    Raises:
+        TransientError: As for a disk; safe to repeat.
+    """
+    entries: list[Entries] = []
+    with open_lease(job.session, job.ref, snapshot=snapshot, stop=job.stop) as lease:
+        for file in lease.files:
+            if file.disk:
+                continue
+            if not file.name.endswith(".nvram"):
+                job.warn(f"not exported: {file.name}, which is not a part of the VM")
+                continue
+            name = f"{slug(job.vm.name)}.nvram"
+            with sinks_for(copies.parts, name) as sinks:
+                received = receive(job, lease, file, sinks, item=name, total=file.size or 0)
+                stored = [sink.finish() for sink in sinks]
+            entry = FileEntry(
+                name=name,
+                role=FileRole.NVRAM,
+                size=received.size,
+                sha256=received.digests["sha256"],
+                device_id=file.key,
+            )
+            entries.append(tuple(as_stored(entry, done) for done in stored))
+    return entries
+
+
+def describe_vm(
+    job: Job, copies: Copies, disks: Sequence[Entries], nvram: Sequence[Entries], snapshot: str | None
+) -> list[Entries]:
+    """Write the descriptor, the checksums and the VM's configuration around the files that were moved.
+
+    Returns:
+        The entries of all files, in the order of the package: descriptor, checksums, disks, nvram, configuration.
+
+    Raises:
+        DescriptorFailed: The server gave errors in place of a descriptor.
+    """
+    name = slug(job.vm.name)
+    moved = [*disks, *nvram]
+    contents = [entries[0] for entries in moved]
+    text = ovf_text(job, contents, snapshot)
+    descriptor = put(copies.parts, f"{name}.ovf", FileRole.DESCRIPTOR, text.encode())
+    sums = "".join(f"SHA256({entry.name})= {entry.sha256}\n" for entry in (descriptor[0], *contents))
+    checksums = put(copies.parts, f"{name}.mf", FileRole.CHECKSUMS, sums.encode())
+    # OVF loses settings (vSphere facts 78), so the whole configuration is kept beside the package.
+    config = put(copies.all, f"{name}.vm.json", FileRole.CONFIG, vm_config_json(job.session, job.ref, snapshot))
+    return [descriptor, checksums, *moved, config]
+
+
+def ovf_text(job: Job, files: Sequence[FileEntry], snapshot: str | None) -> str:
+    """Have the server describe the VM as OVF, with the sizes of the bytes that were received."""
+    described = [
+        OvfFileSpec(
+            device_key=entry.device_id or "",
+            name=entry.name,
+            size=entry.size,
+            capacity=entry.capacity,
+            populated=entry.populated,
+        )
+        for entry in files
+    ]
+    descriptor = create_descriptor(job.session, job.ref, snapshot=snapshot, files=described)
+    for warning in descriptor.warnings:
+        job.warn(f"descriptor: {warning}")
+    return descriptor.text
+
+
+def put(copies: Sequence[StagedCopy], name: str, role: FileRole, data: bytes) -> Entries:
+    """Write a small file to several stores."""
+    entry = FileEntry(name=name, role=role, size=len(data), sha256=hashlib.sha256(data).hexdigest())
+    return tuple(as_stored(entry, copy.staging.put(name, data)) for copy in copies)
+
+
+def publish(
+    job: Job, copies: Copies, files: Sequence[Entries], *, plan: ExportPlan, snapshot: SnapshotRecord | None
+) -> tuple[StoredExport, ...]:
+    """Write the manifest in every store: the commit point, after which the export is there.
+
+    Args:
+        job: The export.
+        copies: The staged export in each store.
+        files: The entries of every file, in the order of the package.
+        plan: What was decided for each disk.
+        snapshot: What the export was read from.
+    """
+    if job.options.destination.format is Format.OVA:
+        files = pack_ova(job, copies, files)
+    contents = [entries[0] for entries in files]
+    manifest = ExportManifest(
+        tool_version=__version__,
+        export_id=job.export_id,
+        kind=plan.kind,
+        reason=plan.reason,
+        base=plan.base,
+        last_full=job.export_id if plan.kind is ExportKind.FULL else plan.last_full or job.export_id,
+        vm=job.ref,
+        vcenter=job.session.address,
+        vcenter_uuid=job.session.instance_uuid,
+        run=job.run,
+        started=job.started,
+        finished=datetime.now(UTC),
+        options=job.options.changed(),
+        snapshot=snapshot,
+        format=job.options.destination.format.value,
+        files=tuple(contents),
+        skipped_disks=plan.skipped,
+        transfer=job.statistics(contents),
+        warnings=tuple(dict.fromkeys(job.warnings)),
+    )
+    published: list[StoredExport] = []
+    for index, copy in enumerate(copies.all):
+        own = tuple(entries[index] for entries in files)
+        published.append(copy.staging.publish(manifest.model_copy(update={"files": own})))
+        logger.info("%s: export %s is complete in %s", job.vm.name, job.export_id, copy.store.url)
+    return tuple(published)

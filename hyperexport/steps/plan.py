@@ -1,0 +1,115 @@
+"""The plan of an export: what was saved before, what changed since, what has to move."""
+
+import logging
+from datetime import UTC, datetime
+
+from hyperexport.errors import ChangeTrackingUnavailable, ExportNotFound, NothingToExport, VmPoweredOn
+from hyperexport.manifest import ExportManifest
+from hyperexport.policy.incremental import ChangeEvidence, ExportPlan, full_reason, plan_export, questions
+from hyperexport.steps.job import Job
+from hyperexport.store.base import Store, StoredExport
+from hyperexport.vm import DiskInfo, PowerState
+from hyperexport.vsphere.change_tracking import changed_areas
+from hyperexport.vsphere.inventory import disks_of_snapshot
+
+logger = logging.getLogger(__name__)
+
+
+def check_exportable(job: Job) -> None:
+    """Refuse at once what can't work, before anything is changed.
+
+    Raises:
+        VmPoweredOn: The VM runs and no snapshot was asked for.
+        NothingToExport: No disk can be exported.
+    """
+    vm = job.vm
+    if vm.power_state is not PowerState.OFF and not job.options.snapshot.take:
+        raise VmPoweredOn(
+            f"{vm.ref.path} is {vm.power_state} and no snapshot was asked for",
+            fix="Add --snapshot to export it while it runs, or power it off first",
+        )
+    refused = [f"{disk.label}: {disk.unexportable}" for disk in vm.disks if disk.unexportable]
+    if not any(disk.unexportable is None for disk in vm.disks):
+        reasons = "; ".join(refused) or "it has no disks"
+        raise NothingToExport(f"{vm.ref.path} has no disk that can be exported ({reasons})")
+    for refusal in refused:
+        job.warn(f"not exported: {refusal}")
+
+
+def make_plan(job: Job, snapshot: str | None) -> ExportPlan:
+    """Decide for each disk whether it is transferred, and say why.
+
+    Args:
+        job: The export.
+        snapshot: The moref of the snapshot that the export reads, or None: then a VM that is off is asked as it is,
+            and for a running one the plan leaves open what only a snapshot can tell.
+    """
+    disks = disks_of(job, snapshot)
+    base, problem = newest_usable(job.primary, job.folder)
+    full = full_reason(
+        disks,
+        base=base.manifest if base else None,
+        wanted=job.options.incremental.enabled,
+        force_full=job.options.incremental.force_full,
+        full_after=job.options.incremental.full_after,
+        now=datetime.now(UTC),
+        base_problem=problem,
+    )
+    manifest = base.manifest if base else None
+    can_ask = snapshot is not None or job.vm.power_state is PowerState.OFF
+    evidence = ask_change_tracking(job, disks, manifest, snapshot) if full is None and can_ask else {}
+    plan = plan_export(job.ref, disks, base=manifest, full=full, evidence=evidence, undecided=not can_ask)
+    logger.info("%s: %s export: %s", job.vm.name, plan.kind, plan.reason)
+    for disk in plan.disks:
+        logger.info("%s: %s: %s (%s)", job.vm.name, disk.label, disk.decision, disk.reason)
+    return plan
+
+
+def disks_of(job: Job, snapshot: str | None) -> tuple[DiskInfo, ...]:
+    """The disks that the export reads: as the snapshot froze them, or as a VM that is off has them."""
+    return disks_of_snapshot(job.session, snapshot) if snapshot else job.vm.disks
+
+
+def newest_usable(store: Store, folder: str) -> tuple[StoredExport | None, str | None]:
+    """Find the export that an incremental one may build on.
+
+    Returns:
+        The newest complete export of the VM and None; or None and what is wrong with the one that is there; or
+        two Nones where there is none.
+    """
+    exports = store.exports(folder)
+    if not exports:
+        return None, None
+    newest = exports[0]
+    if newest.manifest.damage:
+        return None, f"{newest}: {newest.manifest.damage[0]}"
+    for entry in newest.manifest.disks:
+        try:
+            with store.open(newest, entry.name) as reader:
+                size = reader.size
+        except ExportNotFound:
+            return None, f"{newest} lacks {entry.name}"
+        if size != entry.size:
+            return None, f"{entry.name} of {newest} has {size} bytes in place of {entry.size}"
+    return newest, None
+
+
+def ask_change_tracking(
+    job: Job, disks: tuple[DiskInfo, ...], base: ExportManifest | None, snapshot: str | None
+) -> dict[int, ChangeEvidence]:
+    """Ask the server, disk by disk, what changed since the base export; a disk that it can't tell is not proven."""
+    evidence: dict[int, ChangeEvidence] = {}
+    if base is None:
+        return evidence
+    capacities = {disk.key: disk.capacity for disk in disks}
+    for key, since in questions(disks, base).items():
+        job.stop.check()
+        try:
+            areas = changed_areas(
+                job.session, job.ref, snapshot=snapshot, disk_key=key, capacity=capacities[key], since=since
+            )
+        except ChangeTrackingUnavailable as error:
+            evidence[key] = ChangeEvidence(changed_bytes=None, problem=error.what)
+        else:
+            evidence[key] = ChangeEvidence(changed_bytes=areas.bytes, areas=len(areas.extents))
+    return evidence

@@ -1,0 +1,39 @@
+"""The stores that an export goes to, opened from the options."""
+
+from hyperexport.options import Destination
+from hyperexport.stop import StopSignal
+from hyperexport.store.base import Store
+from hyperexport.store.local import LocalStore
+from hyperexport.store.s3 import S3Location, S3Settings, S3Store
+from hyperexport.transfer.throttle import Throttle
+
+
+def open_stores(
+    destination: Destination, *, throttle: Throttle, stop: StopSignal, s3: S3Settings | None = None
+) -> tuple[Store, ...]:
+    """Open the stores that the options name, the local one first; nothing is touched yet.
+
+    Args:
+        destination: Where the export goes.
+        throttle: The run's budget, which uploads pay from too.
+        stop: Ends uploads in flight.
+        s3: How S3 is reached, where a saved block says; by boto3's own chain if None.
+    """
+    stores: list[Store] = []
+    if destination.keep_local:
+        stores.append(LocalStore(destination.output))
+    if destination.upload:
+        settings = s3 or S3Settings(endpoint_url=destination.s3_endpoint)
+        stores.append(S3Store(S3Location.parse(destination.upload), settings, throttle=throttle, stop=stop))
+    return tuple(stores)
+
+
+def check_stores(stores: tuple[Store, ...]) -> None:
+    """Prove that an export can be kept in each, by writing and removing a probe.
+
+    Raises:
+        StoreUnusable: One can't be written.
+        StoreUnreachable: One did not answer.
+    """
+    for store in stores:
+        store.check()

@@ -1,0 +1,112 @@
+"""What a run shows in the Prefect UI: progress that moves while bytes move, and a closing page.
+
+A backup outlives its orchestrator: every call to the Prefect server from here is guarded, and its failure is a
+warning in the log.
+"""
+
+import contextvars
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Final
+from uuid import UUID
+
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+
+from hyperexport.progress import Progress, Stage, listening
+from hyperexport.units import format_bytes
+
+logger = logging.getLogger(__name__)
+
+SECONDS_BETWEEN_UPDATES: Final = 5.0
+_NOT_A_KEY: Final = re.compile(r"[^a-z0-9]+")
+
+
+def artifact_key(*parts: str) -> str:
+    """Make a key that Prefect takes: lower-case letters, digits and dashes."""
+    return _NOT_A_KEY.sub("-", "-".join(parts).lower()).strip("-") or "export"
+
+
+def show_markdown(key: str, markdown: str, description: str) -> None:
+    """Leave a page of Markdown with the run."""
+    _guarded(lambda: create_markdown_artifact(markdown, key=key, description=description))
+
+
+def show_table(key: str, table: list[dict[str, object]], description: str) -> None:
+    """Leave a table with the run."""
+    _guarded(lambda: create_table_artifact(table, key=key, description=description))  # pyright: ignore[reportArgumentType]
+
+
+@contextmanager
+def progress_artifacts() -> Generator[None]:
+    """While the block runs, keep one progress artifact for each disk, updated every few seconds by a thread."""
+    board = _Board()
+    context = contextvars.copy_context()
+    thread = threading.Thread(target=lambda: context.run(board.show_until_closed), name="progress", daemon=True)
+    thread.start()
+    try:
+        with listening(board.note):
+            yield
+    finally:
+        board.close()
+        thread.join(timeout=2 * SECONDS_BETWEEN_UPDATES)
+
+
+class _Board:
+    """The newest progress of each item, and the artifacts that show it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        self._newest: dict[str, Progress] = {}
+        self._shown: dict[str, tuple[UUID, Progress]] = {}
+
+    def note(self, progress: Progress) -> None:
+        if progress.stage is Stage.TRANSFER:
+            with self._lock:
+                self._newest[progress.item] = progress
+
+    def close(self) -> None:
+        self._closed.set()
+
+    def show_until_closed(self) -> None:
+        while not self._closed.wait(SECONDS_BETWEEN_UPDATES if self._shown else 0.5):
+            self._show()
+        self._show()
+
+    def _show(self) -> None:
+        with self._lock:
+            newest = dict(self._newest)
+        for item, progress in newest.items():
+            shown = self._shown.get(item)
+            if shown is None or shown[1] != progress:
+                _guarded(lambda item=item, progress=progress: self._show_one(item, progress))
+
+    def _show_one(self, item: str, progress: Progress) -> None:
+        percent = 100.0 if progress.done else min(99.9, 100 * progress.position / max(progress.total, 1))
+        words = f"{item}: {format_bytes(progress.position)} of {format_bytes(progress.total)}"
+        words += f", {format_bytes(progress.moved)} transferred"
+        if item in self._shown:
+            artifact = self._shown[item][0]
+            update_progress_artifact(artifact, progress=percent, description=words)
+        else:
+            key = artifact_key("progress", progress.vm, item)
+            artifact = create_progress_artifact(percent, key=key, description=words)
+            assert isinstance(artifact, UUID)
+        self._shown[item] = (artifact, progress)
+
+
+def _guarded(call: Callable[[], object]) -> None:
+    began = time.monotonic()
+    try:
+        call()
+    except Exception as error:  # noqa: BLE001 - whatever it is, the transfer goes on
+        logger.warning("Prefect did not take an artifact (%.0f s): %s", time.monotonic() - began, type(error).__name__)

@@ -1,0 +1,18 @@
+"""Deleting old exports, as planned."""
+
+from hyperexport.options import Cleanup
+from hyperexport.policy.retention import Incoming
+from hyperexport.results import CleanupResult
+from hyperexport.steps import cleanup
+from hyperexport.store.base import Store
+from tasks.liveness import run_is_over
+from tasks.step import step
+
+
+@step(name="clean-up", task_run_name="clean up {store.url}")
+def clean_up(store: Store, options: Cleanup, *, dry_run: bool, incoming: Incoming | None = None) -> CleanupResult:
+    """Delete the exports that the policy gives up, or only say which they are."""
+    plan = cleanup.plan_store_cleanup(store, options, incoming)
+    if dry_run or options.dry_run:
+        return CleanupResult(store=store.url, dry_run=True, plan=plan)
+    return cleanup.clean_store(store, plan, run_is_over)

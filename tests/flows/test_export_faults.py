@@ -1,0 +1,201 @@
+"""Bad input and faults: a clear one-line error, no snapshot, lease or session, and nothing that looks whole."""
+
+import os
+import socket
+import subprocess
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from flows import export_vm
+from hyperexport import errors
+from hyperexport.options import ExportOptions
+from hyperexport.store.local import LocalStore
+from simulator import DiskSpec, Fault, FaultKind, Simulator, UserSpec, VmSpec
+from tests.flows.support import exported_bytes, exports_in, guest_bytes, leftovers
+
+MIB = 1 << 20
+
+
+@pytest.fixture(autouse=True)
+def impatient_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step is tried again at once."""
+    from tasks import disks, inspect, package, verify
+
+    for module, name in (
+        (disks, "export_disk"),
+        (inspect, "inspect_vm"),
+        (inspect, "plan_export"),
+        (package, "export_nvram"),
+        (package, "describe_vm"),
+        (verify, "verify_export"),
+    ):
+        monkeypatch.setattr(getattr(module, name), "retry_delay_seconds", 0)
+
+
+def failing(kind: type[errors.HyperExportError], vcenter: Simulator, store: Path, vm: str = "db01", **keys) -> str:
+    """Run an export that must fail with this error, and must leave nothing; returns the message."""
+    with pytest.raises(kind) as caught:
+        export_vm(vm, ExportOptions.from_keys({"output": store, "snapshot": True, **keys}))
+    assert leftovers(vcenter, store) == []
+    assert not store.exists() or exports_in(store) == []
+    message = str(caught.value)
+    assert "\n" not in message
+    assert vcenter.password not in message
+    return message
+
+
+def test_a_wrong_password_is_refused(vcenter: Simulator, store: Path, monkeypatch) -> None:
+    monkeypatch.setenv("GOVC_PASSWORD", "wrong-password")
+    assert "wrong-password" not in failing(errors.LoginRefused, vcenter, store)
+
+
+def test_an_address_where_nobody_answers(vcenter: Simulator, store: Path, monkeypatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    monkeypatch.setenv("GOVC_URL", f"https://127.0.0.1:{port}/sdk")
+    assert str(port) in failing(errors.ServerUnreachable, vcenter, store)
+
+
+def test_a_certificate_that_nobody_vouches_for(vcenter: Simulator, store: Path, monkeypatch) -> None:
+    monkeypatch.delenv("GOVC_TLS_CA_CERTS")
+    message = failing(errors.CertificateUntrusted, vcenter, store)
+    assert vcenter.thumbprint.replace(":", "").lower() in message.replace(":", "").lower()
+
+
+def test_a_pinned_thumbprint_stands_in_for_the_authority(vcenter: Simulator, store: Path, monkeypatch) -> None:
+    monkeypatch.delenv("GOVC_TLS_CA_CERTS")
+    monkeypatch.setenv("HYPEREXPORT_VSPHERE_THUMBPRINT", vcenter.thumbprint)
+    export_vm("db01", ExportOptions.from_keys({"output": store, "snapshot": True}))
+    assert exported_bytes(LocalStore(store), exports_in(store)[0]) == guest_bytes(vcenter, "db01")
+
+
+def test_a_name_that_no_vm_bears(vcenter: Simulator, store: Path) -> None:
+    assert "db01" in failing(errors.VmNotFound, vcenter, store, "db-01")
+
+
+def test_a_name_that_two_vms_bear_lists_their_paths(store: Path, monkeypatch) -> None:
+    twins = [VmSpec("db01", folder="north"), VmSpec("db01", folder="south")]
+    with Simulator(twins) as simulator:
+        for name, value in simulator.environment().items():
+            monkeypatch.setenv(name, value)
+        message = failing(errors.VmAmbiguous, simulator, store)
+    assert "/DC0/vm/north/db01" in message
+    assert "/DC0/vm/south/db01" in message
+
+
+def test_a_running_vm_without_a_snapshot(vcenter: Simulator, store: Path) -> None:
+    assert "--snapshot" in failing(errors.VmPoweredOn, vcenter, store, snapshot=False)
+
+
+@pytest.mark.parametrize("privilege", ["VApp.Export", "VirtualMachine.State.CreateSnapshot"])
+def test_a_missing_privilege_is_named(store: Path, monkeypatch, privilege: str) -> None:
+    from hyperexport.vsphere import privileges
+
+    most = privileges.for_export(snapshot=True) - {privilege}
+    with Simulator([VmSpec("db01")], users=(UserSpec("backup", "secret-1", most),)) as simulator:
+        for name, value in simulator.environment().items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("GOVC_USERNAME", "backup")
+        monkeypatch.setenv("GOVC_PASSWORD", "secret-1")
+        assert privilege in failing(errors.PermissionMissing, simulator, store)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Generator[Path]:
+    """A filesystem with room for half an export."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small filesystem")
+    place = tmp_path / "small"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", place]).returncode:
+        pytest.skip("no filesystem can be mounted here")
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+def test_a_full_disk(vcenter: Simulator, small_disk: Path) -> None:
+    assert str(small_disk) in failing(errors.DiskFull, vcenter, small_disk)
+
+
+def test_an_output_that_cannot_be_written(vcenter: Simulator, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(errors.StoreUnusable):
+        export_vm("db01", ExportOptions.from_keys({"output": tmp_path / "file" / "exports", "snapshot": True}))
+    assert leftovers(vcenter, tmp_path / "nothing") == []
+    assert "CreateSnapshot_Task" not in vcenter.requests, "the store is proved before the VM is touched"
+
+
+SURVIVED = [
+    Fault(FaultKind.CUT, disk=1, at_byte=MIB),
+    Fault(FaultKind.TRUNCATE, disk=0, at_byte=MIB),
+    Fault(FaultKind.TRUNCATE, disk=0, at_byte=512),
+    Fault(FaultKind.CORRUPT, disk=0, at_byte=MIB + 7),
+    Fault(FaultKind.CORRUPT, disk=1, at_byte=3),
+    Fault(FaultKind.EMPTY, disk=1),
+    Fault(FaultKind.HTTP_STATUS, disk=0, status=503),
+    Fault(FaultKind.LEASE_ERROR, disk=0),
+    Fault(FaultKind.LEASE_EXPIRED, disk=0, at_byte=MIB),
+    Fault(FaultKind.SESSION_EXPIRED, disk=0, at_byte=MIB),
+    Fault(FaultKind.TASK_IN_PROGRESS, method="CreateSnapshot_Task"),
+]
+
+
+@pytest.mark.parametrize("fault", SURVIVED, ids=lambda fault: f"{fault.kind}-{fault.at_byte}")
+def test_a_fault_that_passes_is_survived_with_the_right_bytes(vcenter: Simulator, store: Path, fault: Fault) -> None:
+    vcenter.faults.add(fault)
+
+    export_vm("db01", ExportOptions.from_keys({"output": store, "snapshot": True}))
+
+    assert vcenter.faults.fired, "the fault was never met"
+    (export,) = exports_in(store)
+    assert exported_bytes(LocalStore(store), export) == guest_bytes(vcenter, "db01")
+    assert leftovers(vcenter, store) == []
+
+
+LASTING = [
+    (Fault(FaultKind.CUT, disk=1, at_byte=MIB, times=0), errors.TransferInterrupted),
+    (Fault(FaultKind.TRUNCATE, disk=0, at_byte=MIB, times=0), errors.StreamCorrupt),
+    (Fault(FaultKind.CORRUPT, disk=0, at_byte=MIB + 7, times=0), errors.ChecksumMismatch),
+    (Fault(FaultKind.EMPTY, disk=1, times=0), errors.StreamCorrupt),
+    (Fault(FaultKind.LEASE_ERROR, times=0), errors.LeaseFailed),
+    (Fault(FaultKind.CREATE_SNAPSHOT_FAILED, times=0), errors.SnapshotFailed),
+    (Fault(FaultKind.DESCRIPTOR_ERROR, times=0), errors.DescriptorFailed),
+]
+
+
+@pytest.mark.parametrize(("fault", "error"), LASTING, ids=lambda value: getattr(value, "kind", None))
+def test_a_fault_that_lasts_fails_the_export_and_leaves_nothing(
+    vcenter: Simulator, store: Path, fault: Fault, error: type[errors.HyperExportError]
+) -> None:
+    vcenter.faults.add(fault)
+    failing(error, vcenter, store)
+    assert vcenter.faults.fired
+
+
+def test_a_snapshot_that_cannot_be_removed_fails_the_run_but_not_the_export(vcenter: Simulator, store: Path) -> None:
+    vcenter.faults.add(Fault(FaultKind.REMOVE_SNAPSHOT_FAILED, times=0))
+    with pytest.raises(errors.SnapshotLeaked, match="db01"):
+        export_vm("db01", ExportOptions.from_keys({"output": store, "snapshot": True}))
+    assert len(exports_in(store)) == 1
+
+
+def test_quiescing_falls_back_and_says_so(vcenter: Simulator, store: Path) -> None:
+    vcenter.faults.add(Fault(FaultKind.QUIESCE_FAILED, times=0))
+    result = export_vm("db01", ExportOptions.from_keys({"output": store, "snapshot": True}))
+    assert result.manifest.snapshot.quiescing == "crash-consistent"
+    assert any("crash-consistent" in warning for warning in result.warnings)
+
+
+def test_quiescing_that_is_required_fails_the_export(vcenter: Simulator, store: Path) -> None:
+    vcenter.faults.add(Fault(FaultKind.QUIESCE_FAILED, times=0))
+    failing(errors.QuiesceFailed, vcenter, store, quiesce_required=True)
+
+
+def test_a_vm_whose_disks_are_smaller_than_a_grain(store: Path, monkeypatch) -> None:
+    with Simulator([VmSpec("tiny", disks=(DiskSpec(512), DiskSpec(65536 + 512)))]) as simulator:
+        for name, value in simulator.environment().items():
+            monkeypatch.setenv(name, value)
+        export_vm("tiny", ExportOptions.from_keys({"output": store, "snapshot": True, "verify": True}))
+        assert exported_bytes(LocalStore(store), exports_in(store)[0]) == guest_bytes(simulator, "tiny")
