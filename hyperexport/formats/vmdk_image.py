@@ -177,7 +177,7 @@ class DiskImage:
         largest = largest_compressed(self._header.grain_bytes)
         if offset + SECTOR > self._reader.size:
             raise corrupt(offset, f"the grain for sector {lba} of the disk would lie beyond the file's end")
-        record = self._reader.read_at(offset, min(GRAIN_HEADER.size + largest, self._reader.size - offset))
+        record = _exactly(self._reader, offset, min(GRAIN_HEADER.size + largest, self._reader.size - offset))
         found, size = GRAIN_HEADER.unpack_from(record)
         if found != lba or not 0 < size <= len(record) - GRAIN_HEADER.size:
             raise corrupt(offset, f"there is no grain for sector {lba} of the disk")

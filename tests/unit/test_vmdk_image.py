@@ -214,6 +214,15 @@ def test_a_directory_that_names_one_table_again_and_again_does_not_trap_the_read
     assert is_found(data)
 
 
+def test_a_file_that_shrinks_while_it_is_open_is_found() -> None:
+    file = Memory(DISK)
+    image = open_image(file)
+    file.read_at = lambda offset, length: DISK[: FIRST + 5][offset : offset + length]
+    for use in (lambda: image.read(0, 1), lambda: list(image.grains()), image.walk):
+        with pytest.raises(StreamCorrupt, match="ends before its size"):
+            use()
+
+
 def test_what_is_not_a_disk_is_refused() -> None:
     for data in (b"", b"KDMV", bytes(10_000), b"# Disk DescriptorFile\n" * 100):
         with pytest.raises(StreamCorrupt):
