@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from cli.arguments import Face, Request, parse
 from cli.failures import Failure
 from cli.interrupts import interrupt_only_once
-from cli.output import Output, show_logs
+from cli.output import Output, showing_logs
 
 
 def main() -> None:
@@ -34,10 +34,10 @@ def run(words: Sequence[str]) -> int:
         if request is None:
             return 0
         output = Output(request.face)
-        show_logs(output.errors, debug=request.debug)
         from cli.commands import perform  # not for --help
 
-        return perform(request, output)
+        with showing_logs(output.errors, debug=request.debug):
+            return perform(request, output)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last place: a person gets a line, not a trace
         failure = Failure(error)
         failure.tell(debug="--debug" in words)

@@ -93,16 +93,24 @@ class LogLines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Show a record, or leave it to the run's own log."""
         ours = record.name.partition(".")[0] == "hyperexport"
-        if not (self._debug or (ours and record.levelno >= logging.WARNING)):
+        told_anyway = record.name == "hyperexport.flows"  # the sentence that a failed flow ends with
+        warning = record.levelno >= logging.WARNING
+        if not self._debug and (not ours or told_anyway or not warning):
             return
         name = "" if ours else f"{record.name}: "
-        words = Text(f"hyperexport: {name}{self.format(record)}", style="yellow" if record.levelno > 20 else "dim")
+        words = Text(f"hyperexport: {name}{self.format(record)}", style="yellow" if warning else "dim")
         with suppress(OSError):
             self._console.print(words, soft_wrap=True)
 
 
-def show_logs(console: Console, *, debug: bool) -> None:
-    """Send log lines to standard error: the engine's warnings, and with ``debug`` every decision of everybody."""
+@contextmanager
+def showing_logs(console: Console, *, debug: bool) -> Generator[None]:
+    """While the block runs, show log lines on standard error: warnings, and with ``debug`` every decision."""
     logging.captureWarnings(capture=True)
-    logging.getLogger().addHandler(LogLines(console, debug=debug))
+    handler = LogLines(console, debug=debug)
+    logging.getLogger().addHandler(handler)
     logging.getLogger("hyperexport").setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)

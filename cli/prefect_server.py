@@ -77,13 +77,9 @@ def provide_prefect_api() -> None:
         )
     atexit.register(_end, server)
     os.environ["PREFECT_API_URL"] = url
-    _import_meanwhile()
+    import flows  # noqa: F401  # pyright: ignore[reportUnusedImport] - needed anyway, and the server is not ready yet
+
     _await(url, log)
-
-
-def _import_meanwhile() -> None:
-    """Import what the command needs anyway, while the server does the same."""
-    import prefect.main  # noqa: F401  # pyright: ignore[reportUnusedImport]
 
 
 def _await(url: str, log: Any) -> None:

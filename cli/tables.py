@@ -90,7 +90,7 @@ def _disk_row(disk: DiskInfo) -> tuple[str, ...]:
 
 def show_plan(console: Console, plan: ExportPlan) -> None:
     """Show what an export will transfer, and why."""
-    _say(console, f"{plan.vm.path}: {_article(plan.kind)} {plan.kind} export, because {plan.reason}")
+    _say(console, f"{plan.vm.path}: {plan.kind} export: {plan.reason}")
     rows = ((disk.label, _decision(disk), format_bytes(disk.expected_bytes), disk.reason) for disk in plan.disks)
     console.print(_table("Disks", ("Disk", "Decision", "Bytes", "Reason"), rows))
     most = "at the most " if plan.undecided else ""
@@ -163,9 +163,9 @@ def show_cleanup(console: Console, result: CleanupResult) -> None:
     for words in result.plan.unreachable:
         console.print(Text("note: ", style="yellow").append(words, style="default"), soft_wrap=True)
     count = len(result.plan.to_delete) if result.dry_run else len(deleted)
-    verb = "would be deleted" if result.dry_run else "deleted"
-    free = "" if result.failed else f", {format_bytes(result.plan.freed_bytes)} freed"
-    _say(console, f"{result.store}: {count} {verb}{free}, {len(result.plan.items) - count} kept")
+    verbs = ("would be deleted", "to be freed") if result.dry_run else ("deleted", "freed")
+    free = "" if result.failed else f", {format_bytes(result.plan.freed_bytes)} {verbs[1]}"
+    _say(console, f"{result.store}: {count} {verbs[0]}{free}, {len(result.plan.items) - count} kept")
 
 
 def show_verified(console: Console, export: VerifiedExport) -> None:
@@ -212,10 +212,6 @@ def _say(console: Console, words: str) -> None:
 
 def _decision(disk: DiskPlan) -> str:
     return "reuse" if disk.decision is Decision.REUSE else str(disk.decision)
-
-
-def _article(word: str) -> str:
-    return "an" if word[:1] in "aeiou" else "a"
 
 
 def _yes(value: bool) -> str:
