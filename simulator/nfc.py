@@ -140,7 +140,7 @@ def _with_faults(
             if fault.kind is FaultKind.TRUNCATE:
                 return None
             rest = _strike(fault, file, rest, expire_sessions)
-        if not file.lease.alive:
+        if not file.lease.alive or file.lease.world.stopping:
             raise Reset
         if len(rest):
             yield rest

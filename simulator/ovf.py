@@ -13,7 +13,7 @@ from typing import Any
 from pyVmomi import vim
 
 from simulator.faults import FaultKind
-from simulator.hardware import DiskState, Settings, guest_id
+from simulator.hardware import AttachedDisk, DiskState, Settings, guest_id
 from simulator.sessions import require
 from simulator.world import Managed
 
@@ -55,7 +55,7 @@ class OvfManager(Managed):
             raise vim.fault.InvalidState(msg="The simulator describes virtual machines only.")
         require("VApp.Export", machine)
         if self.world.faults.take(FaultKind.DESCRIPTOR_ERROR, vm=machine.vm_name):
-            error = vim.fault.OvfUnsupportedDeviceExport(msg="The device cannot be exported.", fullName="Device 1")
+            error = _not_exported(machine.states()[0].disk, "The device 'Hard disk 1' cannot be exported.")
             return vim.OvfManager.CreateDescriptorResult(ovfDescriptor="", error=[error])
         source = self.world.get(cdp.snapshot) if cdp.snapshot else machine
         subject = _Subject(
@@ -74,8 +74,14 @@ class OvfManager(Managed):
 
 
 def _warnings(subject: _Subject) -> list[Any]:
-    missing = [state.disk.label for state in subject.states if subject.files and subject.file_of(state) is None]
-    return [vim.fault.OvfUnsupportedDeviceExport(msg=f"{label} has no file.") for label in missing]
+    without = [state.disk for state in subject.states if subject.files and subject.file_of(state) is None]
+    return [_not_exported(disk, f"There is no file for the device '{disk.label}'.") for disk in without]
+
+
+def _not_exported(disk: AttachedDisk, why: str) -> Any:
+    info = vim.Description(label=disk.label, summary="")
+    device = vim.vm.device.VirtualDisk(key=disk.key, deviceInfo=info, capacityInKB=disk.image.capacity // 1024)
+    return vim.fault.OvfUnsupportedDeviceExport(msg=why, device=device)
 
 
 def _describe(subject: _Subject, name: str, annotation: str | None) -> str:

@@ -1,0 +1,124 @@
+"""Datastore access at the simulator: /folder, with sessions, ranges and locks."""
+
+import base64
+import http.client
+import ssl
+from pathlib import Path
+
+import pytest
+
+from simulator import DiskSpec, Simulator, UserSpec, VmSpec
+from tests.engine.simulator_client import cookie_of, find, get, logged_in, take_snapshot
+
+MIB = 1 << 20
+READER = UserSpec("reader", "reading", frozenset())
+WHERE = "?dcPath=DC0&dsName=datastore1"
+
+
+@pytest.fixture(scope="module")
+def sim():
+    disks = (DiskSpec(2 * MIB), DiskSpec(MIB))
+    with Simulator((VmSpec("on", disks=disks), VmSpec("off", powered_on=False, disks=disks)), users=(READER,)) as sim:
+        yield sim
+
+
+def basic(user: str, password: str) -> dict[str, str]:
+    return {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
+
+
+@pytest.fixture
+def login(sim):
+    return basic(sim.username, sim.password)
+
+
+def test_the_nvram_is_read_with_a_session_or_a_password(sim, login):
+    path = f"/folder/on/on.nvram{WHERE}"
+    with logged_in(sim) as service:
+        assert get(sim, path, {"Cookie": cookie_of(service)})[2] == sim.vm("on").nvram
+    assert get(sim, path, login)[2] == sim.vm("on").nvram
+
+
+def test_without_either_it_is_refused_and_basic_is_offered(sim):
+    status, headers, _ = get(sim, f"/folder/on/on.nvram{WHERE}")
+    assert status == 401
+    assert headers["WWW-Authenticate"].startswith("Basic")
+    assert get(sim, f"/folder/on/on.nvram{WHERE}", basic(sim.username, "wrong"))[0] == 401
+    assert get(sim, f"/folder/on/on.nvram{WHERE}", basic(READER.name, READER.password))[0] == 401
+
+
+def test_the_extent_that_a_guest_writes_to_is_locked_until_a_snapshot_freezes_it(sim, login):
+    path = f"/folder/on/on-flat.vmdk{WHERE}"
+    assert get(sim, path, login)[0] == 500
+    sim.vm("on").guest_write(0, 0, b"frozen")
+    with logged_in(sim) as service:
+        snapshot = take_snapshot(find(service, "on"))
+    sim.vm("on").guest_write(0, 0, b"living")
+    status, headers, body = get(sim, path, {**login, "Range": "bytes=0-5"})
+    assert (status, body) == (206, b"frozen")
+    assert headers["Content-Range"] == f"bytes 0-5/{2 * MIB}"
+    sim.vm("on").remove_snapshot(snapshot._moId)
+    assert get(sim, path, login)[0] == 500
+
+
+@pytest.mark.parametrize(
+    ("asked", "first", "end"),
+    [("bytes=100-199", 100, 200), ("bytes=1048000-", 1048000, MIB), ("bytes=-16", MIB - 16, MIB)],
+)
+def test_ranges_are_inclusive_and_open_ended(sim, login, asked, first, end):
+    path = f"/folder/off/off_1-flat.vmdk{WHERE}"
+    status, headers, body = get(sim, path, {**login, "Range": asked})
+    assert status == 206
+    assert headers["Content-Range"] == f"bytes {first}-{end - 1}/{MIB}"
+    assert body == sim.vm("off").read_disk(1, first, end - first)
+
+
+def test_a_whole_extent_of_a_vm_that_is_off_is_its_disk(sim, login):
+    status, headers, body = get(sim, f"/folder/off/off-flat.vmdk{WHERE}", login)
+    assert status == 200
+    assert int(headers["Content-Length"]) == len(body) == 2 * MIB
+    assert body == sim.vm("off").read_disk(0, 0, 2 * MIB)
+
+
+def test_a_head_tells_the_size(sim, login):
+    status, headers, body = get(sim, f"/folder/off/off-flat.vmdk{WHERE}", login, method="HEAD")
+    assert (status, int(headers["Content-Length"]), body) == (200, 2 * MIB, b"")
+
+
+def test_a_range_beyond_the_end_is_not_satisfiable(sim, login):
+    assert get(sim, f"/folder/off/off-flat.vmdk{WHERE}", {**login, "Range": "bytes=99999999-"})[0] == 416
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"/folder/off/nothing.vmdk{WHERE}",
+        "/folder/off/off.vmx?dcPath=Other&dsName=datastore1",
+        "/folder/off/off.vmx?dcPath=DC0&dsName=other",
+        f"/folder/none/none.vmx{WHERE}",
+    ],
+)
+def test_what_is_not_there_is_not_found(sim, login, path):
+    assert get(sim, path, login)[0] == 404
+
+
+def test_small_files_describe_the_vm(sim, login):
+    assert b'displayName = "off"' in get(sim, f"/folder/off/off.vmx{WHERE}", login)[2]
+    assert b'RW 4096 VMFS "off-flat.vmdk"' in get(sim, f"/folder/off/off.vmdk{WHERE}", login)[2]
+
+
+def test_connections_are_kept_alive(sim, login):
+    context = ssl.create_default_context(cafile=str(sim.ca_file))
+    connection = http.client.HTTPSConnection(sim.host, sim.port, context=context, timeout=20)
+    for _ in range(3):
+        connection.request("GET", f"/folder/off/off.vmx{WHERE}", headers=login)
+        assert b"displayName" in connection.getresponse().read()
+    connection.close()
+
+
+def test_the_ca_file_is_where_it_was_asked_for(tmp_path: Path):
+    with Simulator((), directory=tmp_path / "certs") as sim:
+        assert sim.ca_file == tmp_path / "certs" / "ca.pem"
+        assert [each.name for each in (tmp_path / "certs").iterdir()] == ["ca.pem"]
+        assert get(sim, "/sdk/vimServiceVersions.xml")[0] == 200
+        assert get(sim, "/sdk/vimService.wsdl")[0] == 200
+        assert get(sim, "/nothing")[0] == 404
