@@ -49,8 +49,6 @@ class Memory:
 class HalfwayCheck:
     """Says that it has come half as far into the disk as it has seen bytes, and what it has seen."""
 
-    capacity = None
-
     def __init__(self, refuse_at=1 << 40):
         self.seen = 0
         self.finished = False

@@ -1,0 +1,3 @@
+module hyperexport/benchmarks/s3sink
+
+go 1.22

@@ -1,0 +1,3 @@
+module hyperexport/benchmarks/server
+
+go 1.22
