@@ -12,7 +12,7 @@ from pyVmomi import vim
 
 from hyperexport.errors import ChangeTrackingUnavailable, PermissionMissing, ServerBusy, ServerFault
 from hyperexport.vm import DiskInfo, Value, VmRef
-from hyperexport.vsphere.inventory import disks_of_snapshot, vm_object
+from hyperexport.vsphere.inventory import describe, disks_of_snapshot, vm_object
 from hyperexport.vsphere.session import Session
 
 logger = logging.getLogger(__name__)
@@ -33,14 +33,15 @@ class ChangedAreas(Value):
 
 
 def changed_areas(
-    session: Session, ref: VmRef, *, snapshot: str, disk_key: int, capacity: int, since: str
+    session: Session, ref: VmRef, *, snapshot: str | None, disk_key: int, capacity: int, since: str
 ) -> ChangedAreas:
     """Ask what changed on a disk between an earlier snapshot and this one.
 
     Args:
         session: The login.
         ref: The VM.
-        snapshot: The new snapshot's managed object id.
+        snapshot: The new snapshot's managed object id; None asks about the VM as it is, which vSphere answers only
+            while it is off (vSphere API: QueryChangedDiskAreas).
         disk_key: The disk's device key.
         capacity: Its capacity in bytes, in the new snapshot.
         since: The change id that the disk had in the earlier snapshot.
@@ -51,14 +52,14 @@ def changed_areas(
     """
     what = f"what changed on disk {disk_key} of {ref.name} is unknown"
     doing = f"asking what changed on disk {disk_key} of {ref.name}"
-    taken_at = session.reference(vim.vm.Snapshot, snapshot)
+    taken_at = session.reference(vim.vm.Snapshot, snapshot) if snapshot else None
     query = vm_object(session, ref).QueryChangedDiskAreas
 
     def ask(offset: int) -> Any:
         return session.read(query, taken_at, disk_key, offset, since, doing=doing)
 
     try:
-        _compare_ids(what, _disk(what, session, snapshot, disk_key), since)
+        _compare_ids(what, _disk(what, session, ref, snapshot, disk_key), since)
         areas = [area for page in _pages(what, ask, capacity) for area in page.changedArea or ()]
     except (PermissionMissing, ServerBusy, ServerFault) as error:
         raise ChangeTrackingUnavailable(f"{what}: {error.what}") from error
@@ -69,11 +70,12 @@ def changed_areas(
     return changed
 
 
-def _disk(what: str, session: Session, snapshot: str, disk_key: int) -> DiskInfo:
-    for disk in disks_of_snapshot(session, snapshot):
+def _disk(what: str, session: Session, ref: VmRef, snapshot: str | None, disk_key: int) -> DiskInfo:
+    disks = disks_of_snapshot(session, snapshot) if snapshot else describe(session, ref).disks
+    for disk in disks:
         if disk.key == disk_key:
             return disk
-    raise ChangeTrackingUnavailable(f"{what}: snapshot {snapshot} has no such disk")
+    raise ChangeTrackingUnavailable(f"{what}: there is no such disk in {snapshot or ref.name}")
 
 
 def _compare_ids(what: str, disk: DiskInfo, since: str) -> None:

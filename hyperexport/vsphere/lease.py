@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from pydantic import Field
-from pyVmomi import vim
+from pyVmomi import vim, vmodl
 
 from hyperexport.errors import (
     HyperExportError,
@@ -85,13 +85,13 @@ def open_lease(
         lease = Lease(session, ref, obj, info, disks)
         logger.info("the export lease of %s offers %d files", ref.name, len(lease.files))
         yield lease
+        _end(lease)
+        _close(session, obj.HttpNfcLeaseComplete, doing=f"completing the export lease of {ref.name}")
     except BaseException as error:
         logger.info("giving up the export lease of %s: %s", ref.name, type(error).__name__)
         _end(lease)
         _abort(session, ref, asked)
         raise
-    _end(lease)
-    _close(session, obj.HttpNfcLeaseComplete, doing=f"completing the export lease of {ref.name}")
 
 
 class Lease:
@@ -159,7 +159,7 @@ class Lease:
         try:
             self._session.call(self._obj.HttpNfcLeaseSetManifestChecksumType, wanted, doing=doing)
         except ServerFault as error:
-            if not is_caused_by(error, UNKNOWN_METHOD):
+            if not is_caused_by(error, (*UNKNOWN_METHOD, vmodl.fault.InvalidArgument)):
                 raise
             return False
         return True

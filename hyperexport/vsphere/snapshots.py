@@ -14,7 +14,7 @@ from itertools import count
 from typing import Any, Final
 
 from pyVmomi import vim
-from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
+from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 
 from hyperexport.errors import (
     HyperExportError,
@@ -44,7 +44,7 @@ LONGEST_CHAIN: Final = 30
 """vSphere allows 32 snapshots in a chain (Broadcom KB 318825); nearer than this we do not go."""
 
 REMOVAL_PATIENCE: Final = 600.0
-"""Seconds during which a removal that the server refuses for now (busy, locked) is tried again."""
+"""Seconds to wait, in all, between attempts at a removal that the server refuses for now (busy, locked)."""
 
 _UNDO_PATIENCE: Final = 120.0
 _REPEATED_FAULTS: Final = 3
@@ -124,7 +124,13 @@ def create_snapshot(
     if not quiesce:
         return making.result(making.attempt(quiesce=False, memory=False), Quiescing.CRASH_CONSISTENT)
     try:
-        return making.quiesced(tools_running=tools_running)
+        if not tools_running:
+            # vSphere ignores or fails the request then, by version; asking first gives a reason that can be read.
+            raise QuiesceFailed(
+                f"VMware Tools are not running in {ref.name}, so its filesystems cannot be quiesced",
+                fix="Start VMware Tools in the guest, or export without --quiesce-required",
+            )
+        return making.quiesced(required=quiesce_required)
     except QuiesceFailed as error:
         if quiesce_required:
             raise
@@ -151,7 +157,7 @@ def remove_snapshot(
         moref: The snapshot's managed object id. One that is gone already is fine.
         on_progress: Told the per cent.
         stop: Ends the waiting, not the removal. None in clean-up.
-        patience: Seconds during which refusals that will pass are tried again.
+        patience: Seconds to wait, in all, between attempts that the server refuses for now.
 
     Raises:
         SnapshotLeaked: It could not be removed; the message names it.
@@ -237,25 +243,21 @@ class _Making:
         self._stop = stop
         self._doing = f"making a snapshot of {ref.name}"
 
-    def quiesced(self, *, tools_running: bool) -> CreatedSnapshot:
+    def quiesced(self, *, required: bool) -> CreatedSnapshot:
         """Make a quiesced one, or raise QuiesceFailed with none made."""
-        if not tools_running:
-            # vSphere ignores or fails the request then, by version; asking first gives a reason that can be read.
-            raise QuiesceFailed(
-                f"VMware Tools are not running in {self._ref.name}, so its filesystems cannot be quiesced",
-                fix="Start VMware Tools in the guest, or export without --quiesce-required",
-            )
         try:
             found = self.attempt(quiesce=True, memory=False)
         except SnapshotFailed as error:
             if not _is_about_quiescing(error):
                 raise
-            raise QuiesceFailed(
-                error.what, fix="Look into the guest's event log, or check its freeze scripts"
-            ) from error
+            fix = "Look into the guest's event log, and at its freeze scripts"
+            raise QuiesceFailed(error.what, fix=fix) from error
         if found.quiesced:
             return self.result(found, Quiescing.FILESYSTEM)
         warning = f"vSphere says that the snapshot of {self._ref.name} was not quiesced though it was asked to be"
+        if required:
+            remove_snapshot(self._session, self._ref, found.moref)
+            raise QuiesceFailed(warning)
         return self.result(found, Quiescing.CRASH_CONSISTENT, warnings=(warning,))
 
     def attempt(self, *, quiesce: bool, memory: bool) -> SnapshotInfo:
@@ -266,7 +268,10 @@ class _Making:
         name = escape(self._name)
         begun = self._session.begin(create, name, self._description, memory, quiesce, doing=self._doing)
         try:
-            moref = self._wait(begun.result())
+            self._wait(begun.result())
+            found = self._find()
+            if found is None:
+                raise ServerFault(f"{self._doing}: {self._session.address} says that it is made, and it is not there")
         except ServerFault as error:
             self._undo(begun)
             raise SnapshotFailed(error.what, fix=error.fix) from error.__cause__ or error
@@ -277,11 +282,6 @@ class _Making:
             with contextlib.suppress(SnapshotLeaked):
                 self._undo(begun)
             raise
-        found = self._find()
-        if found is None:
-            raise SnapshotFailed(
-                f"{self._doing}: {self._session.address} says it is made, and it is not there ({moref})"
-            )
         logger.info("made snapshot %s (%s) of %s", found.name, found.moref, self._ref.name)
         return found
 
@@ -290,12 +290,9 @@ class _Making:
         record = SnapshotRecord(name=found.name, moref=found.moref, created=found.created, quiescing=quiescing)
         return CreatedSnapshot(record=record, warnings=warnings)
 
-    def _wait(self, task: Any) -> str | None:
-        try:
-            snapshot = wait_task(self._session, task, doing=self._doing, on_progress=self._on_progress, stop=self._stop)
-        except TaskVanished:
-            return None
-        return snapshot._GetMoId() if snapshot else None
+    def _wait(self, task: Any) -> None:
+        with contextlib.suppress(TaskVanished):  # the tree says how it ended
+            wait_task(self._session, task, doing=self._doing, on_progress=self._on_progress, stop=self._stop)
 
     def _find(self) -> SnapshotInfo | None:
         tree = snapshot_tree(self._session, self._ref)
@@ -385,7 +382,7 @@ def _until_removed(remove: Callable[[], None], *, stop: StopSignal | None, patie
 
     for attempt in Retrying(
         retry=retry_if_exception(worth_repeating),
-        stop=stop_after_delay(patience),
+        stop=lambda state: state.idle_for >= patience,  # the hours that a removal itself takes don't count
         wait=wait_random_exponential(multiplier=0.5, max=30),
         sleep=pause,
         before_sleep=say,

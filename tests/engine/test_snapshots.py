@@ -143,6 +143,20 @@ class TestFaults:
             make(session, vm, owner, quiesce_required=True)
         assert snapshot_tree(session, vm) == ()
 
+    @pytest.mark.parametrize("required", [False, True])
+    def test_a_snapshot_that_was_silently_not_quiesced_is_not_called_quiesced(
+        self, simulated, session, vm, owner, required
+    ):
+        simulated.server.vm(vm.name).power_off()  # vSphere ignores the request then; ours believes that it runs
+        if required:
+            with pytest.raises(errors.QuiesceFailed, match="not quiesced"):
+                make(session, vm, owner, quiesce_required=True)
+            assert snapshot_tree(session, vm) == ()
+        else:
+            made = make(session, vm, owner)
+            assert made.record.quiescing is Quiescing.CRASH_CONSISTENT
+            assert "not quiesced" in made.warnings[0]
+
     def test_a_snapshot_that_fails_is_an_error_of_its_own(self, session, vm, owner, faults):
         faults.add(Fault(FaultKind.CREATE_SNAPSHOT_FAILED, vm=vm.name))
         with pytest.raises(errors.SnapshotFailed) as caught:
