@@ -25,11 +25,11 @@ class Output:
 
     def __init__(self, face: Face) -> None:
         self.face = face
-        self.errors = Console(stderr=True)
+        self.errors = _PatientConsole(stderr=True)
         # A character that the locale lacks must not end an export.
         sys.stdout.reconfigure(errors="replace")  # pyright: ignore[reportAttributeAccessIssue,reportUnknownMemberType]
         wide = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PIPED_WIDTH
-        self._console = Console(width=wide, highlight=False)
+        self._console = _PatientConsole(width=wide, highlight=False)
         self._blocks = 0
         self._document: dict[str, list[Any]] = {}
 
@@ -43,17 +43,15 @@ class Output:
             document: Its JSON value.
         """
         self._document.setdefault(key, []).append(document)
-        with _reader_may_leave():
-            if self.face is Face.PRETTY:
-                pretty(self._console)
-            elif self.face is Face.QUIET and quiet:
-                print(*([""] if self._blocks else []), *quiet, sep="\n")
-                self._blocks += 1
+        if self.face is Face.PRETTY:
+            pretty(self._console)
+        elif self.face is Face.QUIET and quiet:
+            self.say(*([""] if self._blocks else []), *quiet)
+            self._blocks += 1
 
     def say(self, *lines: str) -> None:
-        """Write plain lines, for a command that has no other face."""
-        with _reader_may_leave():
-            print(*lines, sep="\n")
+        """Write lines exactly as they are: not wrapped, not coloured."""
+        self._console.out(*lines, sep="\n", highlight=False)
 
     def nothing(self, key: str) -> None:
         """Have the list in the JSON document even if it stays empty."""
@@ -62,22 +60,20 @@ class Output:
     def finish(self, failures: Sequence[dict[str, str | None]]) -> None:
         """Write the JSON document, if that is what was asked for."""
         if self.face is Face.JSON:
-            with _reader_may_leave():
-                print(json.dumps({**self._document, "errors": list(failures)}, indent=2))
+            self.say(json.dumps({**self._document, "errors": list(failures)}, indent=2))
 
     def waiting(self, for_what: str) -> AbstractContextManager[object]:
         """While the block runs, show whoever watches a terminal what the program waits for."""
         return self.errors.status(for_what) if self.errors.is_terminal else nullcontext()
 
 
-@contextmanager
-def _reader_may_leave() -> Generator[None]:
+class _PatientConsole(Console):
     """Whoever reads may stop reading, as ``grep -q`` and ``head`` do: the work goes on, the words go nowhere."""
-    try:
-        yield
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+    def on_broken_pipe(self) -> None:
+        """Print to nobody from now on, where rich would end the program."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
 
 
 class LogLines(logging.Handler):
