@@ -1,1 +1,1 @@
-"""cli."""
+"""How a person at a terminal asks and is answered. Understands words and draws answers; decides nothing."""
