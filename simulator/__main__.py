@@ -24,6 +24,7 @@ def main() -> None:
     parser.add_argument("--directory", type=Path, default=None, help="where the CA's certificate is written")
     parser.add_argument("--latency", type=float, default=0.0, help="seconds before every answer")
     parser.add_argument("--lease-timeout", type=float, default=300.0, help="seconds without progress")
+    parser.add_argument("--manifests", action=argparse.BooleanOptionalAction, default=True, help="hash what is sent")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     run(**vars(parser.parse_args()))
 

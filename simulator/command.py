@@ -45,6 +45,7 @@ def run(
     directory: Path | None = None,
     latency: float = 0.0,
     lease_timeout: float = 300.0,
+    manifests: bool = True,
     on_ready: Callable[[Ready], None] | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT. To be called in the main thread.
@@ -61,6 +62,7 @@ def run(
         directory: Where the CA's certificate is written; None makes a temporary directory.
         latency: Seconds that every call and download waits before it is answered.
         lease_timeout: Seconds without progress after which a lease ends.
+        manifests: Whether hosts hash what they send, for GetManifest.
         on_ready: Told how to reach it once it serves.
 
     Raises:
@@ -78,6 +80,7 @@ def run(
             password=password,
             directory=directory,
             lease_timeout=lease_timeout,
+            manifests=manifests,
         ) as simulator,
     ):
         if latency:

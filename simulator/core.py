@@ -4,6 +4,7 @@ import logging
 import secrets
 import tempfile
 import threading
+from collections.abc import Callable
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from simulator.faults import Faults
 from simulator.hardware import AttachedDisk
 from simulator.leases import Lease
 from simulator.machine import Machine, PowerState
-from simulator.net import HttpsServer
+from simulator.net import Handler, HttpsServer
 from simulator.nfc import NfcHandler
 from simulator.server import VCenterHandler
 from simulator.sessions import Session
@@ -48,6 +49,7 @@ class Simulator:
         datacenter: The datacenter's name.
         address: The address to listen on.
         directory: Where the CA's certificate is written; None makes a temporary directory.
+        manifests: Whether hosts hash what they send; where they don't, GetManifest is empty, and serving costs half.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Simulator:
         datacenter: str = "DC0",
         address: str = "127.0.0.1",
         directory: Path | None = None,
+        manifests: bool = True,
     ) -> None:
         self.username = username
         self.password = password or secrets.token_urlsafe(16)
@@ -78,11 +81,11 @@ class Simulator:
             datacenter=datacenter,
             lease_timeout=lease_timeout,
             session_timeout=session_timeout,
+            manifests=manifests,
         )
         self._dispatcher = Dispatcher(self._vcenter)
         self._temporary = tempfile.TemporaryDirectory(prefix="simulator-") if directory is None else None
-        self._directory = Path(self._temporary.name) if self._temporary else Path(directory or ".")
-        self._directory.mkdir(parents=True, exist_ok=True)
+        self._directory = Path(self._temporary.name if self._temporary else directory or ".")
         self._address = address
         self._asked_port = port
         self._servers: list[HttpsServer] = []
@@ -95,28 +98,43 @@ class Simulator:
     # -- life ----------------------------------------------------------------------------------------------------------
 
     def start(self) -> Self:
-        """Listen and serve."""
-        authority = certificates.make_authority()
-        self.ca_file.write_bytes(authority.pem)
-        identity = certificates.make_server(self._address, authority=authority)
-        self.thumbprint = identity.thumbprint("sha256")
-        for host in self._vcenter.hosts:
-            own = certificates.make_server(self._address, name=host.name)
-            handler = partial(NfcHandler, self._world, host, self._expire_sessions)
-            server = HttpsServer(self._address, 0, own.server_context(self._directory, host.name), handler)
-            host.netloc, host.thumbprint = server.netloc, own.thumbprint("sha1")
-            self._servers.append(server)
-        control = ControlFace(self, self.control_token)
-        handler = partial(VCenterHandler, self._vcenter, self._dispatcher, control)
-        context = identity.server_context(self._directory, "vcenter")
-        vcenter = HttpsServer(self._address, self._asked_port, context, handler)
-        self.port = vcenter.server_port
-        self._servers.append(vcenter)
+        """Listen and serve.
+
+        Raises:
+            OSError: The port cannot be listened on, or the directory cannot be written.
+        """
+        try:
+            self._listen()
+        except OSError:
+            self.stop()
+            raise
         for server in self._servers:
             server.start()
         self._clock.start()
         logger.info("simulated vCenter at %s with %d VMs", self.url, len(self._vcenter.machines()))
         return self
+
+    def _listen(self) -> None:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        authority = certificates.make_authority()
+        self.ca_file.write_bytes(authority.pem)
+        identity = certificates.make_server(self._address, authority=authority)
+        self.thumbprint = identity.thumbprint("sha256")
+        handler = partial(VCenterHandler, self._vcenter, self._dispatcher, ControlFace(self, self.control_token))
+        vcenter = self._serve_with(identity, "vcenter", self._asked_port, handler)
+        self.port = vcenter.server_port
+        for host in self._vcenter.hosts:
+            own = certificates.make_server(self._address, name=host.name)
+            handler = partial(NfcHandler, self._world, host, self._expire_sessions)
+            host.netloc = self._serve_with(own, host.name, 0, handler).netloc
+            host.thumbprint = own.thumbprint("sha1")
+
+    def _serve_with(
+        self, identity: certificates.Identity, name: str, port: int, handler: Callable[..., Handler]
+    ) -> HttpsServer:
+        server = HttpsServer(self._address, port, identity.server_context(self._directory, name), handler)
+        self._servers.append(server)
+        return server
 
     def stop(self) -> None:
         """Stop serving; all connections, threads and tasks end."""

@@ -45,14 +45,11 @@ class OfferedFile:
     """Bytes served, once it was served as a whole."""
     digests: dict[str, str] = field(default_factory=dict)
 
-    @property
-    def algorithms(self) -> set[str]:
-        """The digests that its manifest entry needs."""
-        return {"sha1", self.checksum} if self.checksum else {"sha1"}
-
     def hashers(self) -> dict[str, Any]:
-        """Fresh hash objects for one download."""
-        return {algorithm: hashlib.new(algorithm) for algorithm in self.algorithms}
+        """Fresh hash objects for one download: what its manifest entry needs."""
+        if not self.lease.manifests:
+            return {}
+        return {algorithm: hashlib.new(algorithm) for algorithm in {"sha1", self.checksum or "sha1"}}
 
     def served(self, size: int, hashers: dict[str, Any]) -> None:
         """It was served as a whole."""
@@ -65,10 +62,11 @@ class Lease(Managed):
 
     kind = vim.HttpNfcLease
 
-    def __init__(self, vm: "Machine", snapshot: "Snapshot | None", timeout: float) -> None:
+    def __init__(self, vm: "Machine", snapshot: "Snapshot | None", timeout: float, *, manifests: bool) -> None:
         super().__init__(vm.world, f"session[{uuid.uuid4()}]{uuid.uuid4()}")
         self.machine = vm
         self.of_snapshot = snapshot
+        self.manifests = manifests
         self.state = vim.HttpNfcLease.State.initializing
         self.initializeProgress = 0
         self.transferProgress = 0
@@ -189,7 +187,7 @@ class Lease(Managed):
         self._require_ready()
         if self.world.faults.take(FaultKind.MANIFEST_MISSING, vm=self.vm_name):
             return []
-        return [_manifest_entry(file) for file in self.files if file.size is not None]
+        return [_manifest_entry(file) for file in self.files if file.digests]
 
     def HttpNfcLeaseSetManifestChecksumType(self, deviceUrlsToChecksumTypes: list[Any]) -> None:
         self._require_ready()

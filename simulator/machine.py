@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 from pyVmomi import vim, vmodl
@@ -38,6 +39,12 @@ PowerState = vim.VirtualMachine.PowerState
 _NVRAM_SIZE = {"efi": 270_840, "bios": 8_684}
 
 
+@lru_cache(maxsize=16)
+def _nvram(seed: str, size: int) -> bytes:
+    """Made when it is asked for: thousands of VMs would hold a gigabyte of it."""
+    return random.Random(seed).randbytes(size)
+
+
 class Machine(MachineView):
     """vim.VirtualMachine."""
 
@@ -56,6 +63,7 @@ class Machine(MachineView):
         network: Network,
         tasks: TaskRunner,
         lease_timeout: float,
+        manifests: bool,
     ) -> None:
         super().__init__(world, spec.name, folder)
         identity = random.Random(f"{folder.path}/{spec.name}")
@@ -68,7 +76,7 @@ class Machine(MachineView):
         self.tools = spec.tools
         self.booted = now() if spec.powered_on else None
         self.created = now()
-        self.nvram = identity.randbytes(_NVRAM_SIZE[spec.firmware]) if spec.nvram else b""
+        self.nvram_size = _NVRAM_SIZE[spec.firmware] if spec.nvram else 0
         self.consolidation_needed = False
         self.settings = Settings(
             name=spec.name,
@@ -91,6 +99,7 @@ class Machine(MachineView):
         self.current_snapshot: Snapshot | None = None
         self.leases: list[Lease] = []
         self._lease_timeout = lease_timeout
+        self._manifests = manifests
         self._busy: Task | None = None
         self._snapshot_numbers = itertools.count(1)
         self._disks_at_snapshot: dict[int, set[str]] = {}
@@ -100,6 +109,11 @@ class Machine(MachineView):
     @property
     def vm_name(self) -> str:
         return self.settings.name
+
+    @property
+    def nvram(self) -> bytes:
+        """The content of its NVRAM file; empty where it has none."""
+        return _nvram(self.settings.instance_uuid, self.nvram_size)
 
     # -- its disks and snapshots ---------------------------------------------------------------------------------------
 
@@ -200,7 +214,7 @@ class Machine(MachineView):
         if self.settings.encrypted:
             # vSphere Security, virtual machine encryption caveats: no export of an encrypted VM as OVF.
             raise vmodl.fault.NotSupported(msg="OVF export is not supported for an encrypted virtual machine.")
-        lease = Lease(self, snapshot, self._lease_timeout)
+        lease = Lease(self, snapshot, self._lease_timeout, manifests=self._manifests)
         task_ref = self.tasks.start(self, method, lease.run)
         lease.task = self.world.get(task_ref)
         return lease.ref

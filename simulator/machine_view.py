@@ -27,14 +27,14 @@ class MachineView(Entity):
     tools: str
     booted: Any
     consolidation_needed: bool
-    nvram: bytes
+    nvram_size: int
 
     def states(self) -> Any:
         """The disks as they are now."""
         raise NotImplementedError
 
     def all_snapshots(self) -> Any:
-        """Its snapshots."""
+        """Its snapshots, parents before children."""
         raise NotImplementedError
 
     @property
@@ -44,10 +44,8 @@ class MachineView(Entity):
 
     @property
     def committed(self) -> int:
-        """Bytes that it takes on its datastore."""
-        layers = [frozen for snapshot in self.all_snapshots() for frozen in snapshot.frozen.values()]
-        del layers  # deltas are small against the bases, and are not counted here
-        return sum(self._taken(disk) for disk in self.disks) + len(self.nvram)
+        """Bytes that it takes on its datastore; deltas, which are small against the bases, are not counted."""
+        return sum(self._taken(disk) for disk in self.disks) + self.nvram_size
 
     @property
     def uncommitted(self) -> int:
@@ -169,8 +167,8 @@ class MachineView(Entity):
         layout = _Layout(self.store.name)
         name = self.settings.name
         layout.file(f"{name}/{name}.vmx", "config", 4096)
-        if self.nvram:
-            layout.file(f"{name}/{name}.nvram", "nvram", len(self.nvram))
+        if self.nvram_size:
+            layout.file(f"{name}/{name}.nvram", "nvram", self.nvram_size)
         layout.file(f"{name}/{name}.vmsd", "snapshotList", 512)
         chains = [layout.chain(state, self._taken(state.disk)) for state in self.states()]
         frozen = [

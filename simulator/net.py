@@ -60,8 +60,9 @@ class HttpsServer(http.server.HTTPServer):
 
     def stop(self) -> None:
         """Stop listening, close all connections, and wait for their threads."""
-        self.shutdown()
-        self._thread.join()
+        if self._thread.is_alive():
+            self.shutdown()
+            self._thread.join()
         self.server_close()
         with self._lock:
             self._stopping = True

@@ -29,21 +29,28 @@ PAGE_LIMIT = 1000
 _INDEXED = re.compile(r'(\w+)\["?([^"\]]+)"?\]')
 
 
-def read(obj: Managed, path: str) -> Any:
+def read(obj: Managed, path: str, known: dict[str, Any] | None = None) -> Any:
     """Read a property by its path, such as ``config.hardware.device``; None where it is unset.
+
+    Args:
+        obj: The object to read.
+        path: The property's path.
+        known: Whole properties of this object that were read a moment ago; what is read is noted in it.
 
     Raises:
         vmodl.query.InvalidProperty: The type has no such property.
     """
     first, *rest = path.split(".")
     info = _property_of(obj.kind, first, path)
-    value = soap.typed(info.type, getattr(obj, _INDEXED.sub(r"\1", first), None))
-    value = _index(value, first)
+    known = {} if known is None else known
+    if info.name not in known:
+        known[info.name] = soap.typed(info.type, getattr(obj, info.name, None))
+    value = _index(known[info.name], first)
     for part in rest:
         if value is None:
             return None
         if not isinstance(value, VmomiSupport.DataObject):
-            raise PC_invalid(path)
+            raise invalid_property(path)
         info = _property_of(type(value), part, path)
         value = _index(soap.typed(info.type, getattr(value, _INDEXED.sub(r"\1", part))), part)
     return value
@@ -53,7 +60,7 @@ def _property_of(kind: Any, part: str, path: str) -> Any:
     try:
         return kind._GetPropertyInfo(_INDEXED.sub(r"\1", part))
     except AttributeError:
-        raise PC_invalid(path) from None
+        raise invalid_property(path) from None
 
 
 def _index(value: Any, part: str) -> Any:
@@ -63,7 +70,7 @@ def _index(value: Any, part: str) -> Any:
     return next((each for each in value if str(getattr(each, "key", "")) == match[2]), None)
 
 
-def PC_invalid(path: str) -> Any:
+def invalid_property(path: str) -> Any:
     """The fault for a property path that does not exist."""
     return vmodl.query.InvalidProperty(msg=f"Property {path} is invalid.", name=path)
 
@@ -131,6 +138,7 @@ def content(obj: Managed, specs: Any) -> Any | None:
         return None
     found: list[Any] = []
     missing: list[Any] = []
+    known: dict[str, Any] = {}
     for path in paths_of(obj, specs):
         fault = obj.world.faults.take(FaultKind.METHOD_FAULT, vm=obj.vm_name, method=path)
         if fault:
@@ -138,7 +146,7 @@ def content(obj: Managed, specs: Any) -> Any | None:
             why = soap.make_fault(fault.fault or "", object=obj.ref, privilegeId=fault.privilege or "System.Read")
             missing.append(PC.MissingProperty(path=path, fault=why))
             continue
-        value = read(obj, path)
+        value = read(obj, path, known)
         if value is not None:
             found.append(vmodl.DynamicProperty(name=path, val=value))
     return PC.ObjectContent(obj=obj.ref, propSet=found, missingSet=missing)

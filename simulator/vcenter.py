@@ -115,6 +115,7 @@ class VCenter:
         datacenter: str,
         lease_timeout: float,
         session_timeout: float,
+        manifests: bool,
     ) -> None:
         self.world = world
         self.tasks = TaskRunner(world)
@@ -151,6 +152,7 @@ class VCenter:
             network=network,
             tasks=self.tasks,
             lease_timeout=lease_timeout,
+            manifests=manifests,
         )
         for position, spec in enumerate(vms):
             machine = self._make(spec, position)

@@ -385,3 +385,18 @@ def test_a_simulator_stops_at_once_with_a_download_at_work():
         sim.stop()
         with pytest.raises((ConnectionError, http.client.IncompleteRead)):
             download.read()
+
+
+def test_hosts_that_make_no_manifests_answer_an_empty_one():
+    with Simulator(VMS, manifests=False) as sim, logged_in(sim) as service:
+        lease = find(service, "bare").ExportVm()
+        assert fetch(ready(lease).deviceUrl[0].url)
+        assert lease.GetManifest() == []
+        lease.Complete()
+
+
+def test_a_port_that_is_taken_is_an_error_and_leaves_nothing_behind():
+    before = set(threading.enumerate())
+    with Simulator(VMS) as sim, pytest.raises(OSError, match="in use"):
+        Simulator(VMS, port=sim.port).start()
+    assert set(threading.enumerate()) == before
