@@ -15,7 +15,6 @@ import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.harness import (
@@ -32,20 +31,12 @@ from benchmarks.harness import (
     workspace,
     write_disk,
 )
-from hyperexport.formats.vmdk_stream import StreamCheck
-from hyperexport.manifest import new_export_id
-from hyperexport.ownership import Owner
-from hyperexport.stop import StopSignal
-from hyperexport.store.s3 import S3Location, S3Settings, S3Store
-from hyperexport.transfer.pipeline import transfer
-from hyperexport.transfer.source import Trust, open_source
-from hyperexport.transfer.throttle import Throttle
+from benchmarks.upload_once import BUCKET, Uploaded
 from hyperexport.units import GIB, MIB
 
 OURS = "hyperexport"
 AWS = "curl | aws s3 cp -"
 AIMS = {AWS: 1.5}
-BUCKET = "bench"
 
 
 @dataclass(frozen=True)
@@ -57,40 +48,8 @@ class Target:
     environment: dict[str, str]
 
 
-def resident(kind: str) -> int:
-    """Bytes of this process: ``VmRSS`` now, ``VmHWM`` at its peak (proc(5))."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(kind))
-
-
-@dataclass(frozen=True)
-class Uploaded:
-    """What one run of ours says of itself."""
-
-    size: int
-    peak: int
-    """Bytes of memory over what the imports took."""
-    protection: str | None
-
-
-def upload(source: str, source_ca: str, endpoint: str, ca: str, capacity: int, times: int) -> None:
-    """Stream a disk into an object, several times over for a longer one, and print the memory that it took."""
-    before = resident("VmRSS")
-    stop = StopSignal()
-    unlimited = Throttle(None)
-    store = S3Store(S3Location(bucket=BUCKET), S3Settings(endpoint_url=endpoint, ca_bundle=Path(ca)), stop=stop)
-    owner = Owner.of_this_process(run="bench", vcenter="none", vm="none")
-    with store.stage("bench.00000000", new_export_id(datetime.now(UTC)), owner) as staging:
-        sink = staging.create("disk.vmdk")
-        for _ in range(times):
-            with open_source(source, trust=Trust(ca_file=source_ca), stop=stop) as stream:
-                transfer(stream, [sink], throttle=unlimited, stop=stop, check=StreamCheck(capacity=capacity))
-        stored = sink.finish()
-    print(json.dumps(asdict(Uploaded(stored.size, resident("VmHWM") - before, stored.protection))))
-
-
 def run_upload(source: str, pair: Certificate, target: Target, capacity: int, times: int = 1) -> Uploaded:
-    ours = [sys.executable, "-m", "benchmarks.upload", "once"]
+    ours = [sys.executable, "-m", "benchmarks.upload_once"]
     command = [*ours, source, pair.cert, target.endpoint, target.ca, str(capacity), str(times)]
     done = subprocess.run(command, check=True, env=target.environment, stdout=subprocess.PIPE)
     return Uploaded(**json.loads(done.stdout))
@@ -145,10 +104,6 @@ def rclone_server(folder: Path) -> Generator[Target]:
 
 
 def main() -> None:
-    if sys.argv[1:2] == ["once"]:
-        source, source_ca, endpoint, ca, capacity, times = sys.argv[2:]
-        upload(source, source_ca, endpoint, ca, int(capacity), int(times))
-        return
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=float, default=2, help="GiB of the disk")
     parser.add_argument("--rounds", type=int, default=5)

@@ -93,7 +93,8 @@ class S3Sink:
         self._size += len(data)
         while len(data):
             count = min(len(data), len(self._buffer) - self._filled)
-            self._buffer[self._filled : self._filled + count] = data[:count]
+            # By way of a memoryview: a bytearray would make a copy of its own on the way.
+            memoryview(self._buffer)[self._filled : self._filled + count] = data[:count]
             self._filled += count
             data = data[count:]
             if self._filled == len(self._buffer):
