@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -23,8 +24,9 @@ from cryptography.x509.oid import NameOID
 from rich.console import Console
 from rich.table import Table
 
+from hyperexport.formats.vmdk import GRAIN, GRAIN_SECTORS
+from hyperexport.formats.vmdk_writer import StreamWriter
 from hyperexport.units import GIB, MIB
-from simulator.disks import Disk
 
 HERE: Final = Path(__file__).parent
 CACHE: Final = HERE.parent / ".cache"
@@ -152,10 +154,14 @@ def certificate(folder: Path) -> Certificate:
 
 
 def write_disk(path: Path, capacity: int) -> int:
-    """Write a full simulated disk as a streamOptimized VMDK; returns the bytes of the file."""
+    """Write a full disk that does not compress as a streamOptimized VMDK; returns the bytes of the file."""
+    writer = StreamWriter(capacity)
+    grains = [zlib.compress(os.urandom(GRAIN), 1) for _ in range(64)]
     with path.open("wb") as file:
-        for piece in Disk(capacity, seed=1, used=1.0).freeze().stream():
-            file.write(piece)
+        file.write(writer.header())
+        for number in range(capacity // GRAIN):
+            file.write(writer.precompressed(number * GRAIN_SECTORS, grains[number % len(grains)]))
+        file.write(writer.finish())
     return path.stat().st_size
 
 
