@@ -16,7 +16,6 @@ from hyperexport.errors import HyperExportError, SnapshotLeaked, VerificationFai
 from hyperexport.manifest import SnapshotRecord
 from hyperexport.options import ExportOptions, VerifyMode, resolve
 from hyperexport.policy.incremental import Decision, ExportPlan
-from hyperexport.policy.retention import Incoming
 from hyperexport.report.summary import export_markdown, plan_markdown
 from hyperexport.results import CleanupResult, ExportResult
 from hyperexport.steps.cleanup import planned_export
@@ -119,7 +118,7 @@ def dry_run(job: Job, began: float) -> ExportResult:
         dry_run=True,
         plan=plan,
         locations=tuple(f"{store.url}/{job.folder}/{job.export_id}" for store in job.stores),
-        cleanups=clean_stores(job, planned_export(job.folder, plan)),
+        cleanups=clean_stores(job, plan),
         warnings=tuple(job.warnings),
         seconds=time.monotonic() - began,
     )
@@ -194,10 +193,11 @@ def tidy_snapshots(job: Job) -> None:
         job.warn(str(error))
 
 
-def clean_stores(job: Job, incoming: Incoming | None = None) -> tuple[CleanupResult, ...]:
+def clean_stores(job: Job, planned: ExportPlan | None = None) -> tuple[CleanupResult, ...]:
     """Delete old exports in every store of the run, if that was asked for; what fails here is a warning."""
     results: list[CleanupResult] = []
     for store in job.stores if job.options.cleanup.enabled else ():
+        incoming = planned_export(store, job.folder, planned) if planned else None
         try:
             results.append(
                 clean_up(store, job.options.cleanup, dry_run=job.options.execution.dry_run, incoming=incoming)

@@ -34,14 +34,21 @@ def verify_exports(
     mode = VerifyMode.DEEP if options.execution.verify is VerifyMode.DEEP else VerifyMode.ON
     throttle = Throttle(options.bandwidth.bytes_per_second, options.bandwidth.burst_bytes)
     verified: list[VerifiedExport] = []
+    unreadable: list[str] = []
     with stop_signal() as stop:
         for store in open_stores(
             options.destination, throttle=throttle, stop=stop, s3=s3_settings(options.destination)
         ):
+            unreadable += store.damaged() if not exports else []
             for export in find_exports(store, exports or []):
                 _, found = verify_export(store, export, mode, stop)
                 verified.append(VerifiedExport(location=f"{store.url}/{export}", verification=found))
     show_table(artifact_key("verification"), [item.row() for item in verified], "Verified exports")
+    if unreadable:
+        raise VerificationFailed(
+            f"the manifest of {', '.join(unreadable)} cannot be read",
+            fix="Restore export.json from a copy, or remove the export's folder by hand",
+        )
     damaged = [item for item in verified if not item.verification.ok]
     if damaged:
         first = damaged[0]

@@ -5,10 +5,10 @@ from hyperexport.steps.job import Job
 from hyperexport.vm import SnapshotInfo
 from hyperexport.vsphere.snapshots import CreatedSnapshot
 from tasks.liveness import run_is_over
-from tasks.step import step
+from tasks.step import repeatable, step
 
 
-@step(name="take-snapshot")
+@repeatable(name="take-snapshot")
 def take_snapshot(job: Job) -> CreatedSnapshot:
     """Freeze the VM, with its filesystems quiesced where that is wanted and the guest can."""
     return snapshots.take_snapshot(job)

@@ -3,7 +3,7 @@
 import logging
 from datetime import UTC, datetime
 
-from hyperexport.errors import HyperExportError
+from hyperexport.errors import HyperExportError, StoreUnusable
 from hyperexport.options import Cleanup
 from hyperexport.policy.incremental import ExportPlan
 from hyperexport.policy.retention import CleanupLimits, CleanupPlan, Incoming, plan_cleanup
@@ -30,10 +30,11 @@ def plan_store_cleanup(store: Store, options: Cleanup, incoming: Incoming | None
     return plan_cleanup(exports, limits, now=datetime.now(UTC), free_bytes=store.free_bytes(), incoming=incoming)
 
 
-def planned_export(folder: str, plan: ExportPlan) -> Incoming:
+def planned_export(store: Store, folder: str, plan: ExportPlan) -> Incoming:
     """What a planned export will add to a store, for the dry run of the cleanup after it."""
     shared = tuple(disk.base_entry for disk in plan.to_reuse if disk.base_entry)
-    held_by = {entry.stored_in or plan.base for entry in shared}
+    # A hard link needs no other export; a reference in S3 does.
+    held_by = {entry.stored_in or plan.base for entry in shared} if store.refers else set[str | None]()
     return Incoming(
         folder=folder,
         new_bytes=plan.transfer_bytes,
@@ -43,20 +44,27 @@ def planned_export(folder: str, plan: ExportPlan) -> Incoming:
 
 
 def clean_store(store: Store, plan: CleanupPlan, is_over: IsOver) -> CleanupResult:
-    """Delete what the plan says, oldest first, and what dead runs left half-written."""
+    """Delete what the plan says, and what dead runs left half-written.
+
+    The plan deletes an export before those whose files it uses; where that fails, they are left alone as well.
+    """
     exports = {str(export): export for export in store.exports()}
     deleted: list[str] = []
     failed: list[str] = []
+    still_used: set[str] = set()
     for item in plan.to_delete:
-        name = f"{item.folder}/{item.export_id}"
         try:
-            store.delete(exports[name])
-        except (HyperExportError, KeyError) as error:
-            logger.warning("%s: %s could not be deleted: %s", store.url, name, error)
-            failed.append(f"{name}: {error}")
+            if str(item) in still_used:
+                raise StoreUnusable("an export that could not be deleted uses its files")
+            if str(item) in exports:
+                store.delete(exports[str(item)])
+        except HyperExportError as error:
+            logger.warning("%s: %s could not be deleted: %s", store.url, item, error)
+            failed.append(f"{item}: {error}")
+            still_used |= {f"{item.folder}/{used}" for used in item.refers_to}
         else:
-            logger.info("%s: deleted %s: %s", store.url, name, item.reason)
-            deleted.append(name)
+            logger.info("%s: deleted %s: %s", store.url, item, item.reason)
+            deleted.append(str(item))
     abandoned = remove_abandoned_stagings(store, None, is_over)
     return CleanupResult(
         store=store.url,

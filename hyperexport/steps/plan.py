@@ -3,14 +3,23 @@
 import logging
 from datetime import UTC, datetime
 
-from hyperexport.errors import ChangeTrackingUnavailable, ExportNotFound, NothingToExport, VmPoweredOn
+from hyperexport.errors import (
+    ChangeTrackingUnavailable,
+    ExportNotFound,
+    NothingToExport,
+    PermissionMissing,
+    VmPoweredOn,
+)
 from hyperexport.manifest import ExportManifest
+from hyperexport.options import ExportOptions
 from hyperexport.policy.incremental import ChangeEvidence, ExportPlan, full_reason, plan_export, questions
 from hyperexport.steps.job import Job
 from hyperexport.store.base import Store, StoredExport
 from hyperexport.vm import DiskInfo, PowerState
+from hyperexport.vsphere import privileges
 from hyperexport.vsphere.change_tracking import changed_areas
 from hyperexport.vsphere.inventory import disks_of_snapshot
+from hyperexport.vsphere.privileges import missing_privileges
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +43,34 @@ def check_exportable(job: Job) -> None:
         raise NothingToExport(f"{vm.ref.path} has no disk that can be exported ({reasons})")
     for refusal in refused:
         job.warn(f"not exported: {refusal}")
+    check_privileges(job)
+
+
+def needed_privileges(options: ExportOptions) -> frozenset[str]:
+    """The privileges on the VM that an export with these options can't do without."""
+    needed = privileges.READ | privileges.EXPORT
+    if options.snapshot.take:
+        needed |= privileges.CREATE_SNAPSHOT
+    if options.snapshot.consolidate or options.snapshot.keep or (options.snapshot.take and options.snapshot.deletes):
+        needed |= privileges.REMOVE_SNAPSHOT
+    return needed
+
+
+def check_privileges(job: Job) -> None:
+    """Compare what the user may do with what the options need, before anything is begun.
+
+    Raises:
+        PermissionMissing: Something is missing; the message names every privilege.
+    """
+    missing = missing_privileges(job.session, job.ref, needed_privileges(job.options))
+    if missing:
+        raise PermissionMissing(
+            f"{job.session.user} lacks {', '.join(missing)} on {job.ref.path}",
+            fix="Have the privileges added to the user's role there",
+        )
+    wanted = privileges.CHANGED_AREAS if job.options.incremental.enabled else frozenset[str]()
+    for privilege in missing_privileges(job.session, job.ref, wanted):
+        job.warn(f"without {privilege} what changed cannot be asked, so every disk is transferred")
 
 
 def make_plan(job: Job, snapshot: str | None) -> ExportPlan:

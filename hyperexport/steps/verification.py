@@ -14,9 +14,7 @@ from hyperexport.verify import Verification, verify_export
 logger = logging.getLogger(__name__)
 
 
-def verify(
-    store: Store, export: StoredExport, mode: VerifyMode, stop: StopSignal
-) -> tuple[StoredExport, Verification]:
+def verify(store: Store, export: StoredExport, mode: VerifyMode, stop: StopSignal) -> tuple[StoredExport, Verification]:
     """Verify one export. What is wrong is in the result and in the manifest; nothing is raised for it.
 
     Returns:

@@ -127,6 +127,9 @@ class Store(Protocol):
     url: str
     """How a person names it: an absolute path, or ``s3://bucket/prefix``."""
 
+    refers: bool
+    """Whether a reused file stays where it is and is referred to (S3), or gets a second name (a hard link)."""
+
     def check(self) -> None:
         """Prove, by writing and removing a probe, that an export can be kept here.
 

@@ -42,6 +42,7 @@ class LocalStore:
     def __init__(self, root: Path) -> None:
         self._root = root.absolute()
         self.url = str(self._root)
+        self.refers = False
 
     def check(self) -> None:
         """Prove that an export can be written here, or could be once the folder is made."""

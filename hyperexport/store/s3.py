@@ -53,6 +53,7 @@ class S3Store:
         self, location: S3Location, settings: S3Settings, *, throttle: Throttle | None = None, stop: StopSignal
     ) -> None:
         self.url = str(location)
+        self.refers = True
         self._location = location
         self._bucket = S3Bucket(location, settings, stop)
         self._throttle = throttle

@@ -11,6 +11,7 @@ import pytest
 from flows import export_vm
 from hyperexport import errors
 from hyperexport.options import ExportOptions
+from hyperexport.steps.plan import needed_privileges
 from hyperexport.store.local import LocalStore
 from simulator import DiskSpec, Fault, FaultKind, Simulator, UserSpec, VmSpec
 from tests.flows.support import exported_bytes, exports_in, guest_bytes, leftovers
@@ -21,7 +22,7 @@ MIB = 1 << 20
 @pytest.fixture(autouse=True)
 def impatient_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     """A step is tried again at once."""
-    from tasks import disks, inspect, package, verify
+    from tasks import disks, inspect, package, snapshots, verify
 
     for module, name in (
         (disks, "export_disk"),
@@ -29,6 +30,7 @@ def impatient_retries(monkeypatch: pytest.MonkeyPatch) -> None:
         (inspect, "plan_export"),
         (package, "export_nvram"),
         (package, "describe_vm"),
+        (snapshots, "take_snapshot"),
         (verify, "verify_export"),
     ):
         monkeypatch.setattr(getattr(module, name), "retry_delay_seconds", 0)
@@ -91,9 +93,7 @@ def test_a_running_vm_without_a_snapshot(vcenter: Simulator, store: Path) -> Non
 
 @pytest.mark.parametrize("privilege", ["VApp.Export", "VirtualMachine.State.CreateSnapshot"])
 def test_a_missing_privilege_is_named(store: Path, monkeypatch, privilege: str) -> None:
-    from hyperexport.vsphere import privileges
-
-    most = privileges.for_export(snapshot=True) - {privilege}
+    most = needed_privileges(ExportOptions.from_keys({"snapshot": True})) - {privilege}
     with Simulator([VmSpec("db01")], users=(UserSpec("backup", "secret-1", most),)) as simulator:
         for name, value in simulator.environment().items():
             monkeypatch.setenv(name, value)
@@ -135,7 +135,7 @@ SURVIVED = [
     Fault(FaultKind.CORRUPT, disk=1, at_byte=3),
     Fault(FaultKind.EMPTY, disk=1),
     Fault(FaultKind.HTTP_STATUS, disk=0, status=503),
-    Fault(FaultKind.LEASE_ERROR, disk=0),
+    Fault(FaultKind.LEASE_ERROR),
     Fault(FaultKind.LEASE_EXPIRED, disk=0, at_byte=MIB),
     Fault(FaultKind.SESSION_EXPIRED, disk=0, at_byte=MIB),
     Fault(FaultKind.TASK_IN_PROGRESS, method="CreateSnapshot_Task"),

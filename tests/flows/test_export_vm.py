@@ -175,3 +175,17 @@ def test_snapshots_of_ours_are_kept_by_number_and_a_users_are_never_touched(vcen
     names = [name for _, name, _, _ in vcenter.vm("db01").snapshots()]
     assert names[0] == "before the upgrade"
     assert len(names) == 3
+
+
+def test_a_vm_that_is_off_is_asked_what_changed_without_a_snapshot(vcenter: Simulator, store: Path) -> None:
+    vcenter.vm("db01").power_off()
+    export_vm("db01", options(store, incremental=True))
+    vcenter.vm("db01").power_on()
+    vcenter.vm("db01").guest_write(0, 9 * MIB, b"while it was on")
+    vcenter.vm("db01").power_off()
+
+    export_vm("db01", options(store, incremental=True))
+
+    newest = exports_in(store)[0]
+    assert changed(newest.manifest) == {"Hard disk 1": True, "Hard disk 2": False}
+    assert exported_bytes(LocalStore(store), newest) == guest_bytes(vcenter, "db01")
