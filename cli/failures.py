@@ -5,7 +5,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hyperexport.errors import HyperExportError, Interrupted, PartialFleetFailure
+from hyperexport.errors import HyperExportError, Interrupted, PartialFleetFailure, ServerUnreachable
 
 
 @dataclass(frozen=True)
@@ -71,12 +71,23 @@ def find_cause(error: BaseException) -> HyperExportError | None:
             return found
         if isinstance(found, KeyboardInterrupt):
             return Interrupted("interrupted")
+        if _is_prefects(found):
+            return ServerUnreachable(
+                f"the Prefect API cannot be reached: {error}",
+                fix="Check PREFECT_API_URL and the server there, or unset it to run without one",
+            )
         if id(found) in seen:
             continue
         seen.add(id(found))
         inner: Sequence[BaseException] = getattr(found, "exceptions", ())  # of an ExceptionGroup
         waiting += [nearby for nearby in (*inner, found.__cause__, found.__context__) if nearby is not None]
     return None
+
+
+def _is_prefects(error: BaseException) -> bool:
+    """Whether Prefect's client lost its server: nobody else here uses httpx, which takes long to import."""
+    httpx = sys.modules.get("httpx")
+    return httpx is not None and isinstance(error, httpx.TransportError)
 
 
 def _one_line(text: str) -> str:

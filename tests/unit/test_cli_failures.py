@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import pytest
 
 from cli.failures import Failure, exit_code, find_cause
@@ -38,6 +39,12 @@ def test_our_own_error_comes_out_of_a_thread_unchanged():
 def test_an_interruption_is_one_however_it_is_wrapped():
     assert isinstance(find_cause(wrapped(KeyboardInterrupt())), Interrupted)
     assert Failure(KeyboardInterrupt()).exit_code == 130
+
+
+def test_a_prefect_server_that_is_gone_is_told_as_such():
+    failure = Failure(wrapped(httpx.ConnectError("connection refused")))
+    assert failure.code == "server-unreachable"
+    assert "PREFECT_API_URL" in failure.message
 
 
 def test_what_nobody_foresaw_has_no_cause_and_says_how_to_learn_more():
