@@ -68,6 +68,8 @@ class Simulator:
         directory: Path | None = None,
         manifests: bool = True,
     ) -> None:
+        if hosts < 1:
+            raise ValueError("a vCenter without a host has no place for VMs")
         self.username = username
         self.password = password or secrets.token_urlsafe(16)
         self.control_token = secrets.token_urlsafe(24)

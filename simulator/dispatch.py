@@ -1,7 +1,6 @@
 """One SOAP call, from its object to its result: who may call, what is called, what fault comes instead."""
 
 import logging
-import time
 from collections import Counter
 from typing import Any
 
@@ -64,7 +63,8 @@ class Dispatcher:
     def _delay(self, call: Call) -> None:
         fault = self._world.faults.take(FaultKind.LATENCY, method=call.method.wsdlName)
         if fault:
-            time.sleep(fault.delay or 0.1)
+            with self._world.lock:
+                self._world.sleep(fault.delay or 0.1)
 
     def _fail_on_demand(self, call: Call) -> None:
         faults, name = self._world.faults, call.method.wsdlName

@@ -60,13 +60,13 @@ def find(vcenter: VCenter, url: str, session: Session) -> StoredFile:
         raise Refused(404)
     with vcenter.world.lock:
         for machine in vcenter.machines():
-            if path.startswith(f"{machine.settings.name}/") and (file := _file_of(machine, path)):
+            if path.startswith(f"{machine.settings.home}/") and (file := _file_of(machine, path)):
                 return file
     raise Refused(404)
 
 
 def _file_of(machine: Machine, path: str) -> StoredFile | None:
-    home = f"{machine.settings.name}/{machine.settings.name}"
+    home = f"{machine.settings.home}/{machine.settings.home}"
     if path == f"{home}.nvram" and machine.nvram:
         return StoredFile.of(machine.nvram)
     if path == f"{home}.vmx":

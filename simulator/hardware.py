@@ -30,6 +30,8 @@ class Settings:
     """What a VM is configured to be, apart from its disks. A snapshot keeps a copy."""
 
     name: str
+    home: str
+    """The name of its folder in the datastore, and of the files in it."""
     uuid: str
     instance_uuid: str
     guest_os: str
@@ -99,7 +101,7 @@ class AttachedDisk:
         return self.base if delta is None else f"{self.base.removesuffix('.vmdk')}-{delta:06d}.vmdk"
 
 
-def attach(spec: DiskSpec, *, vm: str, position: int, tracking: bool) -> AttachedDisk:
+def attach(spec: DiskSpec, *, home: str, position: int, tracking: bool) -> AttachedDisk:
     """Make a disk and give it its place.
 
     Raises:
@@ -107,12 +109,12 @@ def attach(spec: DiskSpec, *, vm: str, position: int, tracking: bool) -> Attache
     """
     if position >= _MOST_DISKS:
         raise vim.fault.InvalidVmConfig(msg=f"A VM has at most {_MOST_DISKS} disks here.", property="device")
-    seed = spec.seed if spec.seed is not None else random.Random(f"{vm}/{position}").getrandbits(32)
+    seed = spec.seed if spec.seed is not None else random.Random(f"{home}/{position}").getrandbits(32)
     return AttachedDisk(
         position=position,
         spec=spec,
         image=Disk(spec.capacity, seed, used=spec.used, track=tracking and not _untracked(spec)),
-        base=f"{vm}/{vm}{f'_{position}' if position else ''}.vmdk",
+        base=f"{home}/{home}{f'_{position}' if position else ''}.vmdk",
         uuid=str(uuid.uuid4()),
         content_id=uuid.uuid4().hex,
     )
@@ -138,7 +140,7 @@ def describe(
     settings: Settings, disks: Sequence[DiskState], *, datastore: Any, datastore_name: str, network: Any
 ) -> Any:
     """Build ``VirtualMachineConfigInfo``."""
-    home = f"[{datastore_name}] {settings.name}/"
+    home = f"[{datastore_name}] {settings.home}/"
     return vim.vm.ConfigInfo(
         changeVersion=str(settings.change_version),
         modified=settings.modified,
@@ -151,7 +153,7 @@ def describe(
         instanceUuid=settings.instance_uuid,
         template=settings.template,
         annotation=settings.annotation,
-        files=vim.vm.FileInfo(vmPathName=f"{home}{settings.name}.vmx", snapshotDirectory=home, logDirectory=home),
+        files=vim.vm.FileInfo(vmPathName=f"{home}{settings.home}.vmx", snapshotDirectory=home, logDirectory=home),
         tools=vim.vm.ToolsConfigInfo(toolsVersion=12352, syncTimeWithHost=False),
         flags=vim.vm.FlagInfo(enableLogging=True, snapshotDisabled=False, snapshotLocked=False, diskUuidEnabled=True),
         defaultPowerOps=vim.vm.DefaultPowerOpInfo(powerOffType="soft", standbyAction="checkpoint"),
@@ -183,7 +185,7 @@ def guest_id(full_name: str) -> str:
 
 
 def _extra_config(settings: Settings, disks: Sequence[DiskState]) -> list[Any]:
-    options = [vim.option.OptionValue(key="nvram", value=f"{settings.name}.nvram")]
+    options = [vim.option.OptionValue(key="nvram", value=f"{settings.home}.nvram")]
     # Virtual Disk Programming Guide: besides the VM's flag each tracked disk has a key of its own.
     options += [
         vim.option.OptionValue(key=f"scsi{state.disk.bus}:{state.disk.unit}.ctkEnabled", value="TRUE")

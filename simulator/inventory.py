@@ -153,6 +153,8 @@ class Datastore(_HoldsVms):
     def __init__(self, world: World, name: str, datacenter: Datacenter) -> None:
         super().__init__(world, name, datacenter.datastore_folder)
         datacenter.datastore_folder.members.append(self)
+        self.homes: set[str] = set()
+        """The folders in it that belong to VMs."""
         self.url = f"ds:///vmfs/volumes/{uuid.uuid5(uuid.NAMESPACE_URL, name)}/"
         self.capability = vim.Datastore.Capability(
             directoryHierarchySupported=True,

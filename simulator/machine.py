@@ -45,6 +45,15 @@ def _nvram(seed: str, size: int) -> bytes:
     return random.Random(seed).randbytes(size)
 
 
+def _make_home(name: str, datastore: Datastore) -> str:
+    """Make the VM's folder in the datastore and return its name: a second VM of the same name gets another."""
+    name = name.replace("/", "_").replace("\\", "_")
+    candidates = itertools.chain((name,), (f"{name}_{number}" for number in itertools.count(1)))
+    home = next(each for each in candidates if each not in datastore.homes)
+    datastore.homes.add(home)
+    return home
+
+
 class Machine(MachineView):
     """vim.VirtualMachine."""
 
@@ -80,6 +89,7 @@ class Machine(MachineView):
         self.consolidation_needed = False
         self.settings = Settings(
             name=spec.name,
+            home=_make_home(spec.name, datastore),
             uuid=str(uuid.UUID(int=identity.getrandbits(128), version=4)),
             instance_uuid=str(uuid.UUID(int=identity.getrandbits(128), version=4)),
             guest_os=spec.guest_os,
@@ -94,7 +104,7 @@ class Machine(MachineView):
         )
         self.disks: list[AttachedDisk] = []
         for position, disk in enumerate(spec.disks):
-            self.disks.append(attach(disk, vm=spec.name, position=position, tracking=spec.change_tracking))
+            self.disks.append(attach(disk, home=self.settings.home, position=position, tracking=spec.change_tracking))
         self.snapshot_roots: list[Snapshot] = []
         self.current_snapshot: Snapshot | None = None
         self.leases: list[Lease] = []
@@ -321,6 +331,7 @@ class Machine(MachineView):
         """Be gone, with all snapshots."""
         for snapshot in self.all_snapshots():
             self.world.remove(snapshot)
+        self.store.homes.discard(self.settings.home)
         for group in (self._parent.members, self.host_system.vms, self.pool.vms, self.store.vms, self.net.vms):
             group.remove(self)
         self.world.remove(self)

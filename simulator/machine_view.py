@@ -123,7 +123,7 @@ class MachineView(Entity):
             config=vim.vm.Summary.ConfigSummary(
                 name=self.name,
                 template=settings.template,
-                vmPathName=f"[{self.store.name}] {settings.name}/{settings.name}.vmx",
+                vmPathName=f"[{self.store.name}] {settings.home}/{settings.home}.vmx",
                 memorySizeMB=settings.memory_mb,
                 numCpu=settings.cpus,
                 numEthernetCards=1,
@@ -165,7 +165,7 @@ class MachineView(Entity):
     @property
     def layoutEx(self) -> Any:
         layout = _Layout(self.store.name)
-        name = self.settings.name
+        name = self.settings.home
         layout.file(f"{name}/{name}.vmx", "config", 4096)
         if self.nvram_size:
             layout.file(f"{name}/{name}.nvram", "nvram", self.nvram_size)

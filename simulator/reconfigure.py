@@ -80,7 +80,7 @@ def _change_disk(vm: "Machine", change: Any) -> None:
 
 def add_disk(vm: "Machine", spec: DiskSpec) -> None:
     """Hang one more disk on the VM."""
-    disk = attach(spec, vm=vm.settings.name, position=len(vm.disks), tracking=vm.settings.change_tracking)
+    disk = attach(spec, home=vm.settings.home, position=len(vm.disks), tracking=vm.settings.change_tracking)
     vm.disks.append(disk)
     vm.world.touch()
 

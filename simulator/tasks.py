@@ -18,6 +18,8 @@ from simulator.world import Managed, World, now
 
 logger = logging.getLogger(__name__)
 
+_RECENT = 20
+
 _chains = itertools.count(1000)
 
 
@@ -47,7 +49,9 @@ class Task(Managed):
         world.add(self)
         entity.recent_tasks.append(self)
         # vSphere API: recentTask holds running tasks and those that finished a short while ago.
-        del entity.recent_tasks[:-20]
+        for old in [task for task in entity.recent_tasks[:-_RECENT] if not task.running]:
+            entity.recent_tasks.remove(old)
+            world.remove(old)
 
     @property
     def running(self) -> bool:

@@ -1,7 +1,10 @@
 """Who may do what at the simulator: logins, sessions that end, privileges."""
 
+import hashlib
+import http.client
 import socket
 import ssl
+import time
 
 import pytest
 from pyVim.connect import SmartConnect
@@ -60,8 +63,10 @@ def test_a_call_without_a_session_is_not_authenticated(sim):
 def test_an_idle_session_ends_and_its_next_call_is_not_authenticated():
     with Simulator(session_timeout=0.05) as sim, logged_in(sim) as service:
         manager = service.content.sessionManager
+        deadline = time.monotonic() + 20
         while sim.sessions():
-            pass
+            assert time.monotonic() < deadline, "the session does not end"
+            time.sleep(0.01)
         with pytest.raises(vim.fault.NotAuthenticated):
             _ = manager.sessionList
 
@@ -175,7 +180,33 @@ def test_the_certificate_is_vouched_for_by_the_ca_only(sim):
         socket.create_connection((sim.host, sim.port)) as plain,
         context.wrap_socket(plain, server_hostname="localhost") as tls,
     ):
-        import hashlib
-
         der = tls.getpeercert(binary_form=True)
         assert hashlib.sha256(der).digest().hex(":").upper() == sim.thumbprint
+
+
+def test_calls_can_be_made_slow(sim, service):
+    sim.faults.add(Fault(FaultKind.LATENCY, method="CurrentTime", delay=0.2, times=0))
+    began = time.monotonic()
+    for _ in range(2):
+        service.CurrentTime()
+    assert time.monotonic() - began >= 0.4
+    assert [fault.kind for fault in sim.faults.fired] == [FaultKind.LATENCY]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"kind": FaultKind.HTTP_STATUS}, {"kind": FaultKind.METHOD_FAULT, "method": "CurrentTime"}]
+)
+def test_a_fault_that_lacks_what_it_needs_is_refused(wrong):
+    with pytest.raises(ValueError, match="needs"):
+        Fault(**wrong)
+
+
+@pytest.mark.parametrize("body", [b"no xml", b"<a/>", b"<a><b></a>"])
+def test_what_is_no_soap_is_an_invalid_request(sim, body):
+    context = ssl.create_default_context(cafile=str(sim.ca_file))
+    connection = http.client.HTTPSConnection(sim.host, sim.port, context=context, timeout=20)
+    connection.request("POST", "/sdk", body=body, headers={"SOAPAction": "urn:vim25/8.0.3.0"})
+    response = connection.getresponse()
+    assert response.status == 500
+    assert b"InvalidRequest" in response.read()
+    connection.close()

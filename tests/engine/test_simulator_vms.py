@@ -265,3 +265,26 @@ def test_a_destroyed_vm_is_gone(sim, service):
     assert service.content.searchIndex.FindByInventoryPath("/DC0/vm/off") is None
     with pytest.raises(KeyError):
         sim.vm("off")
+
+
+def test_vms_of_the_same_name_have_homes_of_their_own():
+    twins = tuple(VmSpec("twin", folder=folder, disks=(DiskSpec(MIB),)) for folder in ("a", "b"))
+    with Simulator(twins) as sim, logged_in(sim) as service:
+        index = service.content.searchIndex
+        paths = [index.FindByInventoryPath(f"/DC0/vm/{each}/twin").config.files.vmPathName for each in "ab"]
+        assert paths == ["[datastore1] twin/twin.vmx", "[datastore1] twin_1/twin_1.vmx"]
+        assert sim.vm("/DC0/vm/a/twin").instance_uuid != sim.vm("/DC0/vm/b/twin").instance_uuid
+        with pytest.raises(KeyError, match="2 simulated VMs"):
+            sim.vm("twin")
+
+
+def test_old_tasks_are_forgotten(service):
+    vm = find(service, "off")
+    first = vm.PowerOnVM_Task()
+    finish(first)
+    for _ in range(15):
+        finish(vm.PowerOffVM_Task())
+        finish(vm.PowerOnVM_Task())
+    assert len(vm.recentTask) == 20
+    with pytest.raises(vmodl.fault.ManagedObjectNotFound):
+        _ = first.info
