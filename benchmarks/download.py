@@ -15,8 +15,9 @@ from hyperexport.formats.vmdk_stream import StreamCheck
 from hyperexport.stop import StopSignal
 from hyperexport.store.direct_io import FileSink
 from hyperexport.transfer.pipeline import transfer
-from hyperexport.transfer.source import Trust, open_source
+from hyperexport.transfer.source import open_source
 from hyperexport.transfer.throttle import Throttle
+from hyperexport.trust import Trust
 from hyperexport.units import GIB, KIB
 
 OURS = "hyperexport"
@@ -28,7 +29,7 @@ AIMS = {CURL: 1.2, TEE: 1.8}
 def download(url: str, ca: Path, into: Path, capacity: int) -> None:
     stop = StopSignal()
     sink = FileSink(into)
-    with open_source(url, trust=Trust(ca_file=str(ca)), stop=stop) as source:
+    with open_source(url, trust=Trust(ca_pem=ca.read_text()), stop=stop) as source:
         transfer(source, [sink], throttle=Throttle(None), stop=stop, check=StreamCheck(capacity=capacity))
     sink.finish()
 

@@ -12,8 +12,9 @@ from hyperexport.ownership import Owner
 from hyperexport.stop import StopSignal
 from hyperexport.store.s3 import S3Location, S3Settings, S3Store
 from hyperexport.transfer.pipeline import transfer
-from hyperexport.transfer.source import Trust, open_source
+from hyperexport.transfer.source import open_source
 from hyperexport.transfer.throttle import Throttle
+from hyperexport.trust import Trust
 
 BUCKET = "bench"
 
@@ -44,7 +45,7 @@ def upload(source: str, source_ca: str, endpoint: str, *, ca: str, capacity: int
     with store.stage("bench.00000000", new_export_id(datetime.now(UTC)), owner) as staging:
         sink = staging.create("disk.vmdk")
         for _ in range(times):
-            with open_source(source, trust=Trust(ca_file=source_ca), stop=stop) as stream:
+            with open_source(source, trust=Trust(ca_pem=Path(source_ca).read_text()), stop=stop) as stream:
                 transfer(stream, [sink], throttle=unlimited, stop=stop, check=StreamCheck(capacity=capacity))
         stored = sink.finish()
     print(json.dumps(asdict(Uploaded(stored.size, resident("VmHWM") - before, stored.protection))))

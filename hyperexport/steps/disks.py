@@ -14,7 +14,7 @@ from hyperexport.steps.job import Job
 from hyperexport.steps.staging import Copies, Entries, StagedCopy, as_kept, as_stored
 from hyperexport.store.base import Sink
 from hyperexport.transfer.pipeline import Received, transfer
-from hyperexport.transfer.source import Trust, open_source
+from hyperexport.transfer.source import open_source
 from hyperexport.units import format_bytes
 from hyperexport.vm import DiskInfo
 from hyperexport.vsphere.lease import Lease, open_lease
@@ -113,7 +113,7 @@ def receive(
     server_hashes = lease.request_checksums()
     report(last)
     try:
-        with open_source(file.url, trust=_trust(file), stop=job.stop, expect_length=file.size) as source:
+        with open_source(file.url, trust=file.trust, stop=job.stop, expect_length=file.size) as source:
             lease.on_lost(source.close)
             received = transfer(
                 source,
@@ -211,7 +211,3 @@ def copy_from_base(job: Job, copy: StagedCopy, base_entry: FileEntry, name: str)
             raise ChecksumMismatch(f"{base_entry.name} of {base} is not what its manifest says")
         done = sink.finish()
     return as_stored(base_entry, done)
-
-
-def _trust(file: LeaseFile) -> Trust:
-    return Trust(ca_pem=file.trust.ca_pem, fingerprint=file.trust.thumbprint, insecure=file.trust.insecure)

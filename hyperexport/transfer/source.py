@@ -6,17 +6,14 @@ cut must never look like one that ended. This module knows nothing of leases, di
 
 import http.client
 import logging
-import re
 import socket
 import ssl
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import Final
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError, LocationParseError
-from urllib3.exceptions import SSLError as UntrustedFingerprint
 from urllib3.util import Url, parse_url
 
 from hyperexport.errors import (
@@ -26,66 +23,15 @@ from hyperexport.errors import (
     ServerFault,
     ServerUnreachable,
     TransferInterrupted,
-    UsageError,
 )
 from hyperexport.stop import StopSignal
+from hyperexport.trust import Trust
 
 logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT: Final = 30.0
 READ_TIMEOUT: Final = 300.0
 """Seconds without a byte before a stream counts as dead: a host may deflate a slow region for more than a minute."""
-
-_FINGERPRINT: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-
-
-@dataclass(frozen=True)
-class Trust:
-    """What vouches for a server's certificate. With nothing given, the system's own authorities do.
-
-    Args:
-        ca_file: A file of trusted authorities, PEM.
-        ca_pem: The same as text; both may be given.
-        fingerprint: The SHA-256 (or SHA-1, as vSphere's ``sslThumbprint`` is) of the certificate's DER in hex, with
-            or without colons. It stands in place of an authority and of the host's name.
-        insecure: Accept any certificate.
-
-    Raises:
-        UsageError: The fingerprint is neither.
-    """
-
-    ca_file: str | None = None
-    ca_pem: str | None = None
-    fingerprint: str | None = None
-    insecure: bool = False
-
-    def __post_init__(self) -> None:
-        if self.fingerprint is None:
-            return
-        plain = self.fingerprint.replace(":", "").strip().lower()
-        if not _FINGERPRINT.fullmatch(plain):
-            raise UsageError(f"{self.fingerprint!r} is not a certificate's SHA-256 or SHA-1 fingerprint in hex")
-        object.__setattr__(self, "fingerprint", plain)
-
-    def context(self) -> ssl.SSLContext:
-        """Make a TLS context that trusts accordingly; the fingerprint is compared after the handshake.
-
-        Raises:
-            UsageError: The authorities cannot be read.
-        """
-        try:
-            context = ssl.create_default_context(cafile=self.ca_file, cadata=self.ca_pem)
-        except (OSError, ValueError) as error:
-            origin = self.ca_file or "the text given"
-            raise UsageError(f"the trusted certificates in {origin} cannot be read: {error}") from error
-        # Python 3.13 asks for extensions that the certificates of older vCenters do not have.
-        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-        # Debian's Python 3.11.2 takes a connection that is cut without TLS's goodbye for one that ended.
-        context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
-        if self.insecure or self.fingerprint:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        return context
 
 
 class Source:
@@ -173,8 +119,7 @@ def open_source(
         str(address.host).strip("[]"),
         address.port or 443,
         timeout=connect_timeout,
-        ssl_context=trust.context(),
-        assert_fingerprint=trust.fingerprint,
+        ssl_context=trust.ssl_context(),
     )
     try:
         sock = _connect(connection, name, stop)
@@ -217,7 +162,7 @@ def _connect(connection: HTTPSConnection, name: str, stop: StopSignal) -> ssl.SS
 
 
 def _unconnected(error: Exception, name: str) -> HyperExportError:
-    if isinstance(error, ssl.SSLCertVerificationError | UntrustedFingerprint):
+    if isinstance(error, ssl.SSLCertVerificationError):
         reason = getattr(error, "verify_message", "") or str(error)
         return CertificateUntrusted(
             f"the certificate of the server is not trusted for {name}: {reason}",

@@ -22,8 +22,8 @@ from hyperexport.errors import (
     ServerUnreachable,
     SessionLost,
 )
+from hyperexport.trust import presented_thumbprint, show_thumbprint
 from hyperexport.vsphere.endpoint import VSphereEndpoint
-from hyperexport.vsphere.tls import presented_thumbprint, show_thumbprint
 
 FAILURES: Final[tuple[type[Exception], ...]] = (vmodl.MethodFault, OSError, HTTPException, ExpatError)
 """What a call through pyVmomi can raise when the server or the way to it is at fault."""

@@ -9,9 +9,9 @@ from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import Field
 
+from hyperexport.trust import Trust, certificate_thumbprint, normalise_thumbprint
 from hyperexport.vm import DiskInfo, Value
 from hyperexport.vsphere.endpoint import VSphereEndpoint
-from hyperexport.vsphere.tls import Trust, certificate_thumbprint, normalise_thumbprint
 
 _DISK_KEY: Final = re.compile(r"/([A-Za-z]+\d+):(\d+)$")
 

@@ -11,8 +11,9 @@ from hyperexport.stop import StopSignal
 from hyperexport.store.direct_io import FileSink
 from hyperexport.transfer import pipeline
 from hyperexport.transfer.pipeline import PIECE, transfer
-from hyperexport.transfer.source import Trust, open_source
+from hyperexport.transfer.source import open_source
 from hyperexport.transfer.throttle import Throttle
+from hyperexport.trust import Trust
 from tests.engine.support import certificate, tls_server
 
 DATA = random.Random(11).randbytes(3 * 1024 * 1024 + 12_345)

@@ -15,7 +15,7 @@ from hyperexport.stop import StopSignal
 from hyperexport.vsphere.collector import properties, retrieve, watch
 from hyperexport.vsphere.endpoint import VSphereEndpoint
 from hyperexport.vsphere.session import connect
-from hyperexport.vsphere.tls import certificate_thumbprint
+from hyperexport.trust import certificate_thumbprint
 from tests.engine.support import certificate
 
 

@@ -1,7 +1,7 @@
 """Whom we believe to be the server: CAs, a pinned certificate, or, when told so, anybody.
 
 One value, :class:`Trust`, says it for the SOAP session and for the hosts that a lease's URLs point at, so that both
-follow the same rules. Knows nothing of vSphere.
+follow the same rules. Knows nothing of vSphere or of transfers.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ import socket
 import ssl
 from typing import Final
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from hyperexport.vm import Value
 
@@ -45,9 +45,16 @@ def certificate_thumbprint(certificate: bytes | str, algorithm: str = "sha256") 
 class Trust(Value):
     """What a TLS peer has to prove. A thumbprint takes the place of the CAs; ``insecure`` asks for nothing."""
 
-    thumbprint: str | None = None
+    thumbprint: str | None = Field(
+        default=None, description="SHA-256, or SHA-1 as vSphere's sslThumbprint is, in hex, with or without colons."
+    )
     ca_pem: str | None = Field(default=None, repr=False)
     insecure: bool = False
+
+    @field_validator("thumbprint")
+    @classmethod
+    def _bare_hex(cls, value: str | None) -> str | None:
+        return None if value is None else normalise_thumbprint(value)
 
     def ssl_context(self) -> ssl.SSLContext:
         """Make a client context that keeps to this; for http.client, urllib3 and whatever calls ``wrap_socket``.
@@ -57,7 +64,9 @@ class Trust(Value):
         """
         if self.thumbprint:
             return _PinnedContext.for_thumbprint(self.thumbprint)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context = _strict_about_ends(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+        # Python 3.13 asks for extensions that the certificates of older vCenters do not have.
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         if self.insecure:
             return _unverified(context)
         if self.ca_pem:
@@ -75,7 +84,7 @@ class _PinnedContext(ssl.SSLContext):
     @classmethod
     def for_thumbprint(cls, thumbprint: str) -> "_PinnedContext":
         context = cls(ssl.PROTOCOL_TLS_CLIENT)
-        _unverified(context)
+        _unverified(_strict_about_ends(context))
         context.thumbprint = thumbprint
         return context
 
@@ -89,6 +98,12 @@ class _PinnedContext(ssl.SSLContext):
             wrapped.close()
             raise ssl.SSLCertVerificationError(1, "the certificate's thumbprint is not the pinned one")
         return wrapped
+
+
+def _strict_about_ends(context: ssl.SSLContext) -> ssl.SSLContext:
+    # Debian's Python 3.11.2 takes a connection that is cut without TLS's goodbye for one that ended.
+    context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
+    return context
 
 
 def _unverified(context: ssl.SSLContext) -> ssl.SSLContext:
