@@ -17,8 +17,8 @@ from cli import quiet, tables
 from cli.arguments import Mode, Request
 from cli.failures import Failure, exit_code
 from cli.output import Output
-from cli.prefect_server import configured_api, provide_prefect_api
 from cli.progress_view import showing_progress
+from deployments.local_server import configured_api, provide_prefect_api
 from hyperexport.errors import Interrupted, StoreUnusable, UsageError
 from hyperexport.options import resolve
 from hyperexport.stop import StopSignal

@@ -3,7 +3,8 @@
 Prefect would start one by itself. This one is started before Prefect is imported, so that both take their seconds at
 once; it is out of reach of the terminal's Ctrl-C, so that the cleanup of an interrupted run still has a server; what
 it prints goes to a file; and it ends with the process that started it, even a killed one, because its standard input
-ends then. It uses Prefect's own database, so the runs are there when ``prefect server start`` shows them.
+ends then. It uses Prefect's own database, so runs and schedules are there when another server shows them. For
+``hyperexport serve`` it is a whole server, with the UI and the services that start scheduled runs.
 """
 
 import atexit
@@ -28,6 +29,12 @@ _START: Final = 120.0
 _STOP: Final = 10.0
 _OURS: Final = ("GOVC_", "HYPEREXPORT_", "AWS_")
 """What is told to this command and is none of the server's business: passwords, for one."""
+
+_WHOLE: Final = {
+    # A run that died with the machine would otherwise count as running for ever, and its schedule never fire again:
+    # Prefect keeps the slots of deployments' concurrency limits in memory by default, and their holders' end with it.
+    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+}
 
 
 def configured_api() -> str | None:
@@ -60,15 +67,38 @@ def provide_prefect_api() -> None:
     """
     if configured_api():
         return
+    _start(0, whole=False)
+
+
+def provide_lasting_api(port: int) -> str:
+    """Have a Prefect API that also starts scheduled runs: the configured one, or a whole server in this process's care.
+
+    Args:
+        port: Where on this machine such a server listens, so that other commands and a browser find it.
+
+    Returns:
+        The API's address.
+
+    Raises:
+        UsageError: The port is taken, or a server of our own is forbidden.
+        ServerUnreachable: It does not start.
+    """
+    return configured_api() or _start(port, whole=True)
+
+
+def _start(port: int, *, whole: bool) -> str:
     if os.environ.get("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "true").lower() in ("false", "0"):
         raise UsageError("no Prefect API is configured and a temporary one is forbidden", fix="Set PREFECT_API_URL")
+    settings = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
     log = tempfile.TemporaryFile()  # noqa: SIM115 - the server writes to it until the process ends
     # The server inherits a listening socket: there is no port to guess, and whoever connects early simply waits.
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with _listener(port) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
+        if whole:
+            settings = {**_WHOLE, **settings, "PREFECT_UI_API_URL": url}
         server = subprocess.Popen(
-            [sys.executable, "-m", "cli.prefect_server", str(listener.fileno())],
-            env={name: value for name, value in os.environ.items() if not name.startswith(_OURS)},
+            [sys.executable, "-m", "deployments.local_server", str(listener.fileno()), *(["whole"] if whole else [])],
+            env=settings,
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -80,6 +110,17 @@ def provide_prefect_api() -> None:
     import flows  # noqa: F401  # pyright: ignore[reportUnusedImport] - needed anyway, and the server is not ready yet
 
     _await(url, log)
+    return url
+
+
+def _listener(port: int) -> socket.socket:
+    try:
+        return socket.create_server(("127.0.0.1", port))
+    except OSError as error:
+        raise UsageError(
+            f"port {port} is not free for a Prefect server: {error.strerror}",
+            fix=f"If one is there already, set PREFECT_API_URL=http://127.0.0.1:{port}/api; else choose another port",
+        ) from error
 
 
 def _await(url: str, log: Any) -> None:
@@ -141,10 +182,13 @@ def main() -> None:
     import uvicorn
     from prefect.server.api.server import create_app
 
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # the parent's blocked signals were inherited
+    whole = "whole" in sys.argv[2:]
+    # The parent's blocked signals were inherited. A service manager sends SIGTERM to both at once, and while the
+    # parent cancels its runs it still needs this server.
+    signal.pthread_sigmask(signal.SIG_SETMASK, {signal.SIGTERM} if whole else ())
     listener = socket.socket(fileno=int(sys.argv[1]))
     config = uvicorn.Config(
-        create_app(ephemeral=True, final=True), log_level="error", lifespan="on", timeout_graceful_shutdown=5
+        create_app(ephemeral=not whole, final=True), log_level="error", lifespan="on", timeout_graceful_shutdown=5
     )
     server = uvicorn.Server(config)
 
