@@ -89,6 +89,7 @@ def ovf_text(job: Job, files: Sequence[FileEntry], snapshot: str | None) -> str:
             size=entry.size,
             capacity=entry.capacity,
             populated=entry.populated,
+            disk_key=entry.disk_key,
         )
         for entry in files
     ]
