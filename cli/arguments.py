@@ -16,6 +16,7 @@ from typing import Annotated, Any, Final, get_args
 
 from cyclopts import App, CycloptsError, Group, Parameter
 from cyclopts.exceptions import UnknownCommandError, UnusedCliTokensError
+from pydantic import SecretStr
 
 import hyperexport
 from hyperexport.errors import UsageError
@@ -40,6 +41,7 @@ class Mode(StrEnum):
     CLEANUP = "cleanup"
     VERIFY = "verify"
     LIST = "list"
+    SEND_TEST_EMAIL = "send-test-email"
     SIMULATE = "simulate"
 
 
@@ -63,6 +65,7 @@ class Request:
         face: How it is answered.
         debug: Show tracebacks and every decision.
         vsphere: The saved block with the server and the login, if one was named.
+        email_password: The mail server's password, which is no option: options are stored.
         simulation: The simulator's own arguments.
     """
 
@@ -73,11 +76,20 @@ class Request:
     face: Face = Face.PRETTY
     debug: bool = False
     vsphere: str | None = None
+    email_password: SecretStr | None = None
     simulation: Mapping[str, Any] | None = None
 
 
 _WHAT = Group("What to do", sort_key=0)
 _TERMINAL = Group("Terminal", sort_key=90)
+
+
+def _form_group(name: str) -> Group:
+    """A group of the form, under the title and at the place that it has there."""
+    group = ExportOptions.model_fields[name]
+    position = int(group.json_schema_extra["position"])  # pyright: ignore[reportOptionalSubscript,reportIndexIssue,reportArgumentType,reportUnknownArgumentType]
+    return Group(group.title or name.capitalize(), sort_key=10 + position)
+
 
 _Vms = Annotated[
     tuple[str, ...],
@@ -100,6 +112,16 @@ _VSphere = Annotated[
         metavar="NAME",
         group=_WHAT,
         help="The saved block with the server and the login, in place of the environment.",
+    ),
+]
+_EmailPassword = Annotated[
+    str | None,
+    Parameter(
+        name="--email-password",
+        metavar="PASSWORD",
+        group=_form_group("email"),
+        help="The mail server's password, for this run only. Others on this machine may see it: better is "
+        "--email-credentials, or else HYPEREXPORT_EMAIL_PASSWORD.",
     ),
 ]
 _Exports = Annotated[
@@ -153,6 +175,8 @@ def build_app() -> App:
     app.default(_taking(every, _run))
     app.command(_taking(places, _verify), name="verify")
     app.command(_taking(places, _list), name="list")
+    mail = tuple(leaf for leaf in every if leaf.group == "email" and not leaf.name.startswith("on_"))
+    app.command(_taking(mail, _send_test_email), name="send-test-email")
     app.command(_simulate, name="simulate")
     return app
 
@@ -164,6 +188,7 @@ def _run(
     vm_info: _VmInfo = False,
     incremental_info: _IncrementalInfo = False,
     vsphere_block: _VSphere = None,
+    email_password: _EmailPassword = None,
     quiet: _Quiet = False,
     json: _Json = False,
     debug: _Debug = False,
@@ -185,6 +210,7 @@ def _run(
         face=_face(quiet=quiet, json=json),
         debug=debug,
         vsphere=vsphere_block,
+        email_password=SecretStr(email_password) if email_password else None,
     )
 
 
@@ -209,6 +235,24 @@ def _verify(
 def _list(given: dict[str, object], *, quiet: _Quiet = False, json: _Json = False, debug: _Debug = False) -> Request:
     """Show the exports that the local store and, with --upload, the bucket hold."""
     return Request(mode=Mode.LIST, options=options_of(given), face=_face(quiet=quiet, json=json), debug=debug)
+
+
+def _send_test_email(
+    given: dict[str, object],
+    *,
+    email_password: _EmailPassword = None,
+    quiet: _Quiet = False,
+    json: _Json = False,
+    debug: _Debug = False,
+) -> Request:
+    """Send a test to everyone whom an export with these options would tell."""
+    return Request(
+        mode=Mode.SEND_TEST_EMAIL,
+        options=options_of(given),
+        face=_face(quiet=quiet, json=json),
+        debug=debug,
+        email_password=SecretStr(email_password) if email_password else None,
+    )
 
 
 def _simulate(
@@ -290,11 +334,9 @@ def _parameter(leaf: Leaf) -> inspect.Parameter:
         kind = tuple[str, ...]
     else:
         kind = str
-    group = ExportOptions.model_fields[leaf.group]
-    position = int(group.json_schema_extra["position"])  # pyright: ignore[reportOptionalSubscript,reportIndexIssue,reportArgumentType,reportUnknownArgumentType]
     description = Parameter(
         name=leaf.flag,
-        group=Group(leaf.group.capitalize(), sort_key=10 + position),
+        group=_form_group(leaf.group),
         help=_help(leaf),
         metavar=None if kind is bool else _metavar(leaf, kinds),
         negative_bool=("no-",),

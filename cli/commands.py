@@ -21,6 +21,7 @@ from cli.progress_view import showing_progress
 from deployments.local_server import configured_api, provide_prefect_api
 from hyperexport.errors import Interrupted, StoreUnusable, UsageError
 from hyperexport.options import resolve
+from hyperexport.process_secrets import keep_email_password
 from hyperexport.stop import StopSignal
 
 Answer = TypeVar("Answer")
@@ -32,6 +33,8 @@ def perform(request: Request, output: Output) -> int:
     Returns:
         The exit code.
     """
+    if request.email_password:
+        keep_email_password(request.email_password)
     failures = _COMMANDS[request.mode](request, output)
     output.finish([{"vm": failure.vm, "code": failure.code, "message": failure.message} for failure in failures])
     return exit_code(failures, asked=max(1, len(request.vms)))
@@ -160,6 +163,20 @@ def _list(request: Request, output: Output) -> list[Failure]:
     return []
 
 
+def _send_test_email(request: Request, output: Output) -> list[Failure]:
+    _prepare_prefect(output)
+    from flows import send_test_email
+
+    sent = send_test_email(request.options)
+    output.answer(
+        "sent",
+        pretty=lambda console: console.print(*(f"sent: {way}" for way in sent), sep="\n", markup=False, soft_wrap=True),
+        quiet=[f"sent={way}" for way in sent],
+        document=sent,
+    )
+    return []
+
+
 def _simulate(request: Request, output: Output) -> list[Failure]:
     from simulator import command
 
@@ -185,6 +202,7 @@ _COMMANDS: dict[Mode, Callable[[Request, Output], list[Failure]]] = {
     Mode.CLEANUP: _cleanup,
     Mode.VERIFY: _verify,
     Mode.LIST: _list,
+    Mode.SEND_TEST_EMAIL: _send_test_email,
     Mode.SIMULATE: _simulate,
 }
 

@@ -10,6 +10,7 @@ from prefect.events import emit_event
 from prefect.runtime import flow_run
 
 from flows.connections import VSphere, s3_settings, stop_signal, vsphere_session
+from flows.notifying import notifying
 from flows.outcome import told_in_words
 from flows.parallel import side_by_side
 from hyperexport.errors import HyperExportError, SnapshotLeaked, VerificationFailed
@@ -60,11 +61,12 @@ def export_vm(vm: str, options: ExportOptions = ExportOptions(), vsphere: VSpher
     """
     began = time.monotonic()
     options = resolve(options).options
-    with stop_signal() as stop, vsphere_session(vsphere, stop) as session:
+    with notifying(vm, options) as notices, stop_signal() as stop, vsphere_session(vsphere, stop) as session:
         job = prepare_job(session, vm, options, stop)
         check_export(job, probe=not options.execution.dry_run)
         if options.execution.dry_run:
             return dry_run(job, began)
+        notices.started(job)
         remove_leftovers(job)
         with progress_artifacts(), staged(job) as copies:
             with snapshot_for(job) as snapshot:
@@ -74,30 +76,19 @@ def export_vm(vm: str, options: ExportOptions = ExportOptions(), vsphere: VSpher
         exports, verifications = verify_all(job, exports)
         tidy_snapshots(job)
         cleanups = clean_stores(job)
-    result = ExportResult(
-        dry_run=False,
-        plan=plan,
-        manifest=exports[0].manifest,
-        locations=tuple(f"{store.url}/{export}" for store, export in zip(job.stores, exports, strict=True)),
-        snapshot_kept=snapshot is not None and not options.snapshot.deletes,
-        verifications=verifications,
-        cleanups=cleanups,
-        warnings=tuple(dict.fromkeys(job.warnings)),
-        seconds=time.monotonic() - began,
-    )
-    show_markdown(artifact_key("export", job.vm.name), export_markdown(result), f"Export of {job.vm.ref.path}")
-    if result.verified is False:
-        raise VerificationFailed(
-            f"{result.locations[0]} is damaged: {verifications[0].findings[0]}",
-            fix="Export the VM again; the damaged export stays as it is, and nothing builds on it",
+        result = ExportResult(
+            dry_run=False,
+            plan=plan,
+            manifest=exports[0].manifest,
+            locations=tuple(f"{store.url}/{export}" for store, export in zip(job.stores, exports, strict=True)),
+            snapshot_kept=snapshot is not None and not options.snapshot.deletes,
+            verifications=verifications,
+            cleanups=cleanups,
+            warnings=tuple(dict.fromkeys(job.warnings)),
+            seconds=time.monotonic() - began,
         )
-    if job.leaked_snapshots:
-        raise SnapshotLeaked(
-            f"{result.locations[0]} is complete, but snapshot {', '.join(job.leaked_snapshots)} of {job.ref.path} "
-            "could not be removed",
-            fix="Remove it in vSphere; until then it goes on growing",
-        )
-    return result
+        conclude(job, result)
+    return notices.completed(result)
 
 
 def prepare_job(session: Session, vm: str, options: ExportOptions, stop: StopSignal) -> Job:
@@ -108,6 +99,27 @@ def prepare_job(session: Session, vm: str, options: ExportOptions, stop: StopSig
     return Job(
         run=str(flow_run.id), session=session, vm=found, options=options, stores=stores, throttle=throttle, stop=stop
     )
+
+
+def conclude(job: Job, result: ExportResult) -> None:
+    """Say what was done; fail where the export is there and all the same not everything is well.
+
+    Raises:
+        VerificationFailed: The export is damaged.
+        SnapshotLeaked: The snapshot is still on the VM.
+    """
+    show_markdown(artifact_key("export", job.vm.name), export_markdown(result), f"Export of {job.vm.ref.path}")
+    if result.verified is False:
+        raise VerificationFailed(
+            f"{result.locations[0]} is damaged: {result.verifications[0].findings[0]}",
+            fix="Export the VM again; the damaged export stays as it is, and nothing builds on it",
+        )
+    if job.leaked_snapshots:
+        raise SnapshotLeaked(
+            f"{result.locations[0]} is complete, but snapshot {', '.join(job.leaked_snapshots)} of {job.ref.path} "
+            "could not be removed",
+            fix="Remove it in vSphere; until then it goes on growing",
+        )
 
 
 def dry_run(job: Job, began: float) -> ExportResult:
@@ -139,15 +151,19 @@ def snapshot_for(job: Job) -> Generator[SnapshotRecord | None]:
     finally:
         if job.options.snapshot.deletes:
             release(job, snapshot)
+        else:
+            job.aftermath.append(f"snapshot {snapshot.name} stays on the VM, as the options ask")
 
 
 def release(job: Job, snapshot: SnapshotRecord) -> None:
     """Remove the run's own snapshot. Where that fails, the export is published all the same, and the run fails then."""
     try:
         remove_snapshot(job, snapshot.moref, snapshot.name)
+        job.aftermath.append(f"snapshot {snapshot.name} was removed")
     except HyperExportError as error:
         logger.error("%s: snapshot %s is still there: %s", job.vm.name, snapshot.name, error)
         job.leaked_snapshots.append(snapshot.name)
+        job.aftermath.append(f"snapshot {snapshot.name} could NOT be removed: {error}")
         job.warn(str(error))
         emit_event(
             "hyperexport.snapshot.leaked",

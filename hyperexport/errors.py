@@ -251,3 +251,12 @@ class VerificationFailed(HyperExportError):
     """What is stored is not what was exported; the message names the file and the offset."""
 
     code = "verification-failed"
+
+
+# -- telling people ---------------------------------------------------------------------------------------------------
+
+
+class NotificationFailed(HyperExportError):
+    """A mail or a message was not sent, or not to everyone. An export never fails for it; a test of it does."""
+
+    code = "notification-failed"

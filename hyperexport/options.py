@@ -8,6 +8,7 @@ so where a leaf lies in a group is only a matter of the form.
 Precedence, highest first: what the caller gave, the environment (``HYPEREXPORT_<KEY>``), the profile, the default.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from functools import cache
@@ -57,6 +58,18 @@ def option(default: Any, help_text: str, *, flag: str, unit: str | None = None, 
     return Field(default=default, description=shown, json_schema_extra={"flag": flag}, **bounds)
 
 
+class Group(Value):
+    """Options that belong together."""
+
+    def contradiction(self) -> str | None:
+        """Say what makes no sense together; None where all of it does.
+
+        Asked only of the merged options, by :meth:`ExportOptions.check`: what one option needs beside it may come
+        from the environment or a profile. No pydantic validator may compare two options, for the same reason.
+        """
+        return None
+
+
 class Format(StrEnum):
     """How an export is packed."""
 
@@ -79,7 +92,7 @@ def _read_verify(value: object) -> object:
     return words.get(value.lower(), value) if isinstance(value, str) else value
 
 
-class Destination(Value):
+class Destination(Group):
     """Where the export goes."""
 
     output: Path = option(Path("exports"), "The local store's folder", flag="--output")
@@ -107,19 +120,19 @@ class Destination(Value):
         examples=["aws-credentials/backups"],
     )
 
-    @model_validator(mode="after")
-    def _somewhere_to_keep_it(self) -> "Destination":
+    def contradiction(self) -> str | None:
+        """There has to be a place to keep it."""
         if not self.keep_local and self.upload is None:
-            raise ValueError("--no-keep-local needs --upload: without either, nothing would be kept")
+            return "--no-keep-local needs --upload: without either, nothing would be kept"
         if not self.keep_local and self.format is Format.OVA:
-            raise ValueError(
+            return (
                 "an OVA cannot be streamed to S3 without a local copy: its first bytes give the sizes of its last. "
                 "Use --format ovf, or keep the local copy"
             )
-        return self
+        return None
 
 
-class Snapshot(Value):
+class Snapshot(Group):
     """The snapshot that a running VM is exported from."""
 
     take: bool = option(
@@ -157,13 +170,13 @@ class Snapshot(Value):
         flag="--consolidate-snapshots",
     )
 
-    @model_validator(mode="after")
-    def _memory_excludes_quiescing(self) -> "Snapshot":
+    def contradiction(self) -> str | None:
+        """Memory excludes quiescing."""
         if self.memory and (self.quiesce or self.quiesce_required):
-            raise ValueError("a snapshot has the VM's memory or a quiesced filesystem, not both")
+            return "a snapshot has the VM's memory or a quiesced filesystem, not both"
         if self.quiesce is False and self.quiesce_required:
-            raise ValueError("--quiesce-required contradicts --no-snapshot-quiesce")
-        return self
+            return "--quiesce-required contradicts --no-snapshot-quiesce"
+        return None
 
     @property
     def quiesces(self) -> bool:
@@ -176,7 +189,7 @@ class Snapshot(Value):
         return self.keep == 0 if self.delete is None else self.delete
 
 
-class Bandwidth(Value):
+class Bandwidth(Group):
     """How much of the link the run may take."""
 
     limit: float = option(
@@ -206,14 +219,12 @@ class Bandwidth(Value):
         """The burst in bytes; None for the default."""
         return None if self.burst is None else int(self.burst * MIB)
 
-    @model_validator(mode="after")
-    def _burst_of_a_limit(self) -> "Bandwidth":
-        if self.burst is not None and not self.limit:
-            raise ValueError("--bandwidth-burst needs --bandwidth-limit")
-        return self
+    def contradiction(self) -> str | None:
+        """A burst is one of a limit."""
+        return "--bandwidth-burst needs --bandwidth-limit" if self.burst is not None and not self.limit else None
 
 
-class Incremental(Value):
+class Incremental(Group):
     """Whether disks that did not change are transferred again."""
 
     enabled: bool = option(False, "Transfer only the disks that changed since the last export", flag="--incremental")
@@ -223,7 +234,7 @@ class Incremental(Value):
     )
 
 
-class Cleanup(Value):
+class Cleanup(Group):
     """Which old exports are deleted afterwards."""
 
     enabled: bool = option(False, "Delete old exports; with a VM, after its export", flag="--cleanup")
@@ -249,7 +260,104 @@ class Cleanup(Value):
     dry_run: bool = option(False, "Only say what would be deleted", flag="--cleanup-dry-run")
 
 
-class Execution(Value):
+class EmailTls(StrEnum):
+    """How the connection to the SMTP server is protected."""
+
+    STARTTLS = "starttls"
+    SSL = "ssl"
+    NONE = "none"
+
+
+_CUSTOMARY_PORT: Final = {EmailTls.STARTTLS: 587, EmailTls.SSL: 465, EmailTls.NONE: 25}
+_ADDRESS: Final = re.compile(r"[^@\s,;<>\x00-\x1f]+@[^@\s,;<>\x00-\x1f]+")
+_BLOCK: Final = re.compile(r"[a-z0-9-]+/[a-z0-9-]+")
+
+
+class Email(Group):
+    """Who is told how a run went. The password is no option: see :mod:`hyperexport.process_secrets`."""
+
+    notify: bool = option(False, "Tell how the export went by mail", flag="--email-notify")
+    smtp_host: str | None = option(
+        None,
+        "The SMTP server",
+        flag="--email-smtp-host",
+        pattern=r"^[^\s/@:]+$|^[0-9a-fA-F:]+$",
+        examples=["smtp.example.com"],
+    )
+    smtp_port: int | None = option(
+        None,
+        "Its port; 587 if not given, 465 with --email-tls ssl, 25 with --email-tls none",
+        flag="--email-smtp-port",
+        ge=1,
+        le=65_535,
+    )
+    tls: EmailTls = option(
+        EmailTls.STARTTLS,
+        "How the connection is protected; certificates are always verified",
+        flag="--email-tls",
+    )
+    username: str | None = option(
+        None,
+        "The user to log in as; no login if not given. The password: a block, or HYPEREXPORT_EMAIL_PASSWORD",
+        flag="--email-username",
+        min_length=1,
+    )
+    credentials: str | None = option(
+        None,
+        "A saved Email Server Credentials block, by its name, in place of server and login: the way for scheduled runs",
+        flag="--email-credentials",
+        pattern=r"^[a-z0-9-]+$",
+        examples=["backup-mail"],
+    )
+    sender: str | None = option(
+        None,
+        "The sender's address; the user if that is one",
+        flag="--email-from",
+        pattern=f"^{_ADDRESS.pattern}$",
+        examples=["backup@example.com"],
+    )
+    to: Names = option((), "The recipients", flag="--email-to", examples=["admin@example.com,ops@example.com"])
+    on_start: bool = option(False, "Tell that an export began", flag="--email-on-start")
+    on_complete: bool = option(True, "Tell that an export is complete", flag="--email-on-complete")
+    on_failure: bool = option(True, "Tell that an export failed", flag="--email-on-failure")
+    webhooks: Names = option(
+        (),
+        "Saved notification blocks that are told the same, mails or not, such as slack-webhook/NAME",
+        flag="--notify-webhook",
+        examples=["slack-webhook/backups"],
+    )
+
+    @field_validator("to")
+    @classmethod
+    def _addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(_ADDRESS.fullmatch(word) for word in value):
+            raise ValueError("these are not all addresses such as admin@example.com")
+        return value
+
+    @field_validator("webhooks")
+    @classmethod
+    def _blocks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(_BLOCK.fullmatch(word) for word in value):
+            raise ValueError("these are not all of the form slack-webhook/NAME")
+        return value
+
+    def contradiction(self) -> str | None:
+        """Nobody may have a saved password sent to a server of his own choice."""
+        server = self.smtp_host or self.smtp_port or self.username or self.tls is not EmailTls.STARTTLS
+        if self.credentials and server:
+            return (
+                "--email-credentials names the server and the login: "
+                "leave out --email-smtp-host, --email-smtp-port, --email-tls and --email-username"
+            )
+        return None
+
+    @property
+    def port(self) -> int:
+        """The port, with the default worked out."""
+        return self.smtp_port or _CUSTOMARY_PORT[self.tls]
+
+
+class Execution(Group):
     """How the run goes about it."""
 
     verify: Annotated[VerifyMode, BeforeValidator(_read_verify)] = option(
@@ -270,6 +378,7 @@ class ExportOptions(Value):
     bandwidth: Bandwidth = Field(default=Bandwidth(), json_schema_extra={"position": 3})
     execution: Execution = Field(default=Execution(), json_schema_extra={"position": 4})
     cleanup: Cleanup = Field(default=Cleanup(), json_schema_extra={"position": 5})
+    email: Email = Field(default=Email(), title="Notifications", json_schema_extra={"position": 6})
 
     @field_validator("*", mode="before")
     @classmethod

@@ -26,17 +26,18 @@ def export_markdown(result: ExportResult) -> str:
         "",
         f"{text(manifest.vm.path)} of {text(manifest.vcenter)}, in {format_elapsed(result.seconds)}.",
         "",
-        *table(("", ""), _facts(result, manifest)),
+        *table(("", ""), export_facts(result, manifest)),
         *_disk_table(result.plan, manifest),
         *section("Where it is", result.locations),
-        *section("Damage", _damage(result)),
+        *section("Damage", damage_of(result)),
         *section("Warnings", result.warnings),
-        *section("What to look at", _look_at(result, manifest)),
+        *section("What to look at", what_to_look_at(result, manifest)),
     ]
     return "\n".join([*lines, *cleanups])
 
 
-def _facts(result: ExportResult, manifest: ExportManifest) -> list[tuple[str, str]]:
+def export_facts(result: ExportResult, manifest: ExportManifest) -> list[tuple[str, str]]:
+    """What an export did, as names and values; the mail says the same."""
     moved = manifest.transfer
     rate = f", {format_rate(moved.bytes_transferred / moved.seconds)}" if moved.seconds else ""
     limit = f" (limit {format_rate(moved.limit)})" if moved.limit else ""
@@ -46,7 +47,7 @@ def _facts(result: ExportResult, manifest: ExportManifest) -> list[tuple[str, st
         ("Consistency", _consistency(result, manifest)),
         ("Transferred", f"{format_bytes(moved.bytes_transferred)}{rate}{limit}"),
         ("Saved", _saving(result.plan)),
-        ("Files", f"{len(manifest.files)}, {format_bytes(_whole(manifest))}"),
+        ("Stored", f"{format_bytes(_whole(manifest))} in {len(manifest.files)} files"),
         ("Verified", {None: "not asked for", True: "yes, read back and proved", False: "DAMAGED"}[result.verified]),
     ]
 
@@ -76,9 +77,14 @@ def _saved(plan: ExportPlan) -> str:
 
 def _disk_table(plan: ExportPlan, manifest: ExportManifest | None) -> list[str]:
     """One row for each disk: as it was stored, or as it is expected before it was."""
-    stored = {entry.disk_key: entry for entry in manifest.disks} if manifest else {}
     columns = ("Disk", "Decision", "Why", "Capacity", "Stored" if manifest else "Expected", "File")
-    return table(columns, (_disk_row(disk, stored.get(disk.key)) for disk in plan.disks))
+    return table(columns, disk_rows(plan, manifest))
+
+
+def disk_rows(plan: ExportPlan, manifest: ExportManifest | None) -> tuple[tuple[str, ...], ...]:
+    """For each disk its label, decision, reason, capacity, size and file."""
+    stored = {entry.disk_key: entry for entry in manifest.disks} if manifest else {}
+    return tuple(_disk_row(disk, stored.get(disk.key)) for disk in plan.disks)
 
 
 def _disk_row(disk: DiskPlan, entry: FileEntry | None) -> tuple[str, ...]:
@@ -89,12 +95,13 @@ def _disk_row(disk: DiskPlan, entry: FileEntry | None) -> tuple[str, ...]:
     return disk.label, str(decision), disk.reason, format_bytes(disk.capacity), shown, where or "-"
 
 
-def _damage(result: ExportResult) -> list[str]:
+def damage_of(result: ExportResult) -> list[str]:
+    """What a verification found wrong, each with its place."""
     pairs = zip(result.locations, result.verifications, strict=False)
     return [f"{place}: {finding}" for place, found in pairs for finding in found.findings]
 
 
-def _look_at(result: ExportResult, manifest: ExportManifest) -> list[str]:
+def what_to_look_at(result: ExportResult, manifest: ExportManifest) -> list[str]:
     """What a careful administrator would do next; only what there is a reason for."""
     advice: list[str] = []
     if result.verified is None and result.locations:

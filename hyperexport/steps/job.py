@@ -50,6 +50,8 @@ class Job:
         self.warnings: list[str] = []
         self.leaked_snapshots: list[str] = []
         self.failed_attempts: list[str] = []
+        self.aftermath: list[str] = []
+        """What became of the snapshot and of the half-written export, in words for whoever hears of a failure."""
 
     @property
     def ref(self) -> VmRef:

@@ -4,6 +4,7 @@ from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
+from hyperexport.errors import HyperExportError
 from hyperexport.manifest import FileEntry
 from hyperexport.options import Format
 from hyperexport.steps.job import Job
@@ -55,11 +56,27 @@ def as_kept(entry: FileEntry, kept: FileEntry) -> FileEntry:
 @contextmanager
 def staged(job: Job) -> Generator[Copies]:
     """Begin the export in every store; whatever is not published when the block ends is discarded."""
-    with ExitStack() as stack:
-        copies: list[StagedCopy] = []
-        for store in job.stores:
-            earlier = tuple(store.exports(job.folder))
-            staging = stack.enter_context(store.stage(job.folder, job.export_id, job.owner))
-            copies.append(StagedCopy(store, staging, earlier))
-        as_ova = job.options.destination.format is Format.OVA
-        yield Copies(tuple(copies), tuple(copies[:1] if as_ova else copies))
+    copies: list[StagedCopy] = []
+    try:
+        with ExitStack() as stack:
+            for store in job.stores:
+                earlier = tuple(store.exports(job.folder))
+                staging = stack.enter_context(store.stage(job.folder, job.export_id, job.owner))
+                copies.append(StagedCopy(store, staging, earlier))
+            as_ova = job.options.destination.format is Format.OVA
+            yield Copies(tuple(copies), tuple(copies[:1] if as_ova else copies))
+    except BaseException:
+        job.aftermath.extend(_fate(copy.store, job) for copy in copies)
+        raise
+
+
+def _fate(store: Store, job: Job) -> str:
+    """What became of an export that was not finished: looked up, because discarding it never raises."""
+    try:
+        if any(staging.export_id == job.export_id for staging in store.abandoned(job.folder)):
+            return f"the half-written export in {store.url} could NOT be discarded; the next run of the VM removes it"
+        if any(export.export_id == job.export_id for export in store.exports(job.folder)):
+            return f"the export in {store.url} is complete, and stays"
+    except HyperExportError as error:
+        return f"{store.url} does not tell whether the half-written export is gone: {error}"
+    return f"the half-written export in {store.url} was discarded"

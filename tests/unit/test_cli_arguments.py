@@ -171,7 +171,7 @@ def test_an_unknown_option_is_refused_with_the_nearest_one():
 @pytest.mark.parametrize(
     "word",
     [
-        "--email-notify",
+        "--email-notfiy",
         "--adaptive-bandwidth",
         "--profile=p",
         "--daemon-schedule=x",
@@ -222,7 +222,14 @@ def test_a_combination_that_makes_no_sense_is_refused(words, named):
 
 
 def test_an_error_never_shows_the_value_of_an_option_that_does_not_exist():
-    assert "hunter2" not in refusal("--vm", "db01", "--email-password", "hunter2")
+    assert "hunter2" not in refusal("--vm", "db01", "--smtp-password", "hunter2")
+
+
+def test_the_mail_servers_password_is_understood_and_no_option():
+    request = understood("--vm", "db01", "--email-password", "hunter2")
+    assert request.email_password.get_secret_value() == "hunter2"
+    assert request.options.given_keys() == {}
+    assert "hunter2" not in repr(request)
 
 
 # -- modes -------------------------------------------------------------------------------------------------------------

@@ -57,6 +57,18 @@ VALUES: dict[str, tuple[Any, Any, Any]] = {
     "verify": ("on", "deep", "on"),
     "dry_run": (True, True, True),
     "parallel": (1, 2, 3),
+    "email_notify": (True, True, True),
+    "email_smtp_host": ("a.example", "b.example", "fd00::25"),
+    "email_smtp_port": (25, 2525, 465),
+    "email_tls": ("ssl", "none", "ssl"),
+    "email_username": ("a", "b@example.com", "c"),
+    "email_credentials": ("a", "b", "c-1"),
+    "email_from": ("a@example.com", "b@example.com", "c@example.com"),
+    "email_to": (("a@example.com", "b@example.com"), ("c@example.com",), ("d@example.com",)),
+    "email_on_start": (True, True, True),
+    "email_on_complete": (False, False, False),
+    "email_on_failure": (False, False, False),
+    "notify_webhook": (("slack-webhook/a", "custom-webhook/b"), ("custom-webhook/c",), ("slack-webhook/d",)),
 }
 # What some options need beside them.
 COMPANIONS: dict[str, dict[str, Any]] = {
@@ -223,6 +235,17 @@ def test_an_unknown_field_of_the_form_is_refused(document: dict[str, Any]) -> No
         ("s3_credentials", "my-credentials"),
         ("s3_credentials", "aws-credentials/../x"),
         ("snapshot", "perhaps"),
+        ("email_smtp_port", 0),
+        ("email_smtp_port", 70_000),
+        ("email_smtp_host", "smtp://mail"),
+        ("email_smtp_host", "mail:25"),
+        ("email_tls", "tls1.3"),
+        ("email_from", "Backup <a@example.com>"),
+        ("email_from", "a@example.com\nBcc: b@example.com"),
+        ("email_to", "admin"),
+        ("email_to", ("a@example.com", "b@example.com\r\nBcc: c@example.com")),
+        ("email_credentials", "../x"),
+        ("notify_webhook", "https://hooks.example.com/T0/secret"),
     ],
 )
 def test_a_value_out_of_bounds_is_refused_by_the_name_of_its_flag(key: str, value: Any) -> None:
@@ -258,6 +281,8 @@ def test_a_refusal_does_not_repeat_the_value() -> None:
         ({"snapshot_memory": True, "quiesce_required": True}, "not both"),
         ({"snapshot_quiesce": False, "quiesce_required": True}, "contradicts"),
         ({"bandwidth_burst": 5}, "--bandwidth-burst needs --bandwidth-limit"),
+        ({"email_credentials": "a", "email_smtp_host": "b"}, "--email-credentials names the server"),
+        ({"email_credentials": "a", "email_tls": "none"}, "--email-credentials names the server"),
     ],
 )
 def test_options_that_contradict_each_other_are_refused(values: dict[str, Any], words: str) -> None:

@@ -1,0 +1,118 @@
+"""Who is told of a run, and when: at its start, at its end, and after the cleanup of one that failed."""
+
+import logging
+import traceback
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Final
+
+from prefect.runtime import flow_run
+
+from hyperexport.errors import Interrupted
+from hyperexport.options import Email, ExportOptions
+from hyperexport.report.mail import Mail, Run, failure_mail, start_mail, success_mail
+from hyperexport.results import ExportResult
+from hyperexport.steps.job import Job
+from tasks.channels import Channel, open_channels
+from tasks.notify import SECONDS_TO_SEND, SECONDS_WHEN_STOPPED, notify
+
+logger = logging.getLogger("hyperexport.notify")
+
+
+@contextmanager
+def notifying(vm: str, options: ExportOptions) -> Generator["Notices"]:
+    """Tell how the export of a VM goes, as the options ask; where the block fails, that is told last of all.
+
+    Args:
+        vm: The VM, as it was asked for.
+        options: Those in force. In a dry run they are checked, and nobody is told anything.
+
+    Raises:
+        UsageError: The options ask for a mail that could not be sent; nothing has been touched.
+    """
+    notices = Notices(vm, options.email, open_channels(options.email), silent=options.execution.dry_run)
+    try:
+        yield notices
+    except BaseException as error:
+        notices.failed(error)
+        raise
+
+
+class Notices:
+    """The notices of one export."""
+
+    def __init__(self, vm: str, email: Email, channels: tuple[Channel, ...], *, silent: bool) -> None:
+        self._vm: Final = vm
+        self._email: Final = email
+        self._channels: Final = () if silent else channels
+        self._began: Final = datetime.now(UTC)
+        self._job: Job | None = None
+
+    def started(self, job: Job) -> None:
+        """Say that the export begins; what could not be sent is a warning of the export."""
+        self._job = job
+        if self._email.on_start:
+            mail = start_mail(
+                vm=job.ref.path,
+                vcenter=job.session.address,
+                export_format=job.options.destination.format,
+                started=job.started,
+                run=this_run(),
+            )
+            for warning in self._send(lambda: mail):
+                job.warn(warning)
+
+    def completed(self, result: ExportResult) -> ExportResult:
+        """Say that the export is complete; what could not be sent is a warning of the result."""
+        manifest = result.manifest
+        if not self._email.on_complete or manifest is None:
+            return result
+        warnings = self._send(lambda: success_mail(result, manifest, run=this_run()))
+        return result.model_copy(update={"warnings": (*result.warnings, *warnings)})
+
+    def failed(self, error: BaseException) -> None:
+        """Say that the export failed or was stopped. The error goes on its way, whatever comes of the mail."""
+        if not self._email.on_failure:
+            return
+        stopped = isinstance(error, Interrupted) or not isinstance(error, Exception)
+        self._send(
+            lambda: failure_mail(
+                error,
+                vm=self._job.ref.path if self._job else self._vm,
+                step=failed_step(error),
+                started=self._began,
+                failed=datetime.now(UTC),
+                cleaned_up=self._job.aftermath if self._job else (),
+                stopped=stopped,
+                run=this_run(),
+            ),
+            seconds=SECONDS_WHEN_STOPPED if stopped else SECONDS_TO_SEND,
+        )
+
+    def _send(self, mail: Callable[[], Mail], seconds: float = SECONDS_TO_SEND) -> list[str]:
+        if not self._channels:
+            return []
+        try:
+            return notify(self._channels, mail(), seconds=seconds)
+        except Exception as error:  # an export is no worse for a mail that could not be written
+            logger.warning("nobody was told: %s", type(error).__name__, exc_info=True)
+            return [f"nobody was told: an unforeseen {type(error).__name__}; the run's log has its traceback"]
+
+
+def this_run() -> Run:
+    """The flow run that calls, as people find it again."""
+    return Run(str(flow_run.name or flow_run.id), flow_run.ui_url)
+
+
+def failed_step(error: BaseException) -> str | None:
+    """Find the step that an error comes from: the innermost task of ours in its traceback, or else part of the flow.
+
+    Prefect's hooks would not do: they are not called for a task that a cancellation ends.
+    """
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    for room in ("tasks.", "flows."):
+        names = [frame.f_code.co_name for frame in frames if frame.f_globals.get("__name__", "").startswith(room)]
+        if names:
+            return names[-1].replace("_", "-")
+    return None

@@ -1,0 +1,38 @@
+"""The flow that proves that mails and messages arrive, before an export depends on it."""
+
+from datetime import UTC, datetime
+
+from prefect import flow
+
+from flows.notifying import this_run
+from flows.outcome import told_in_words
+from hyperexport.errors import NotificationFailed
+from hyperexport.options import ExportOptions, resolve
+from hyperexport.report.mail import probe_mail
+from tasks.channels import open_channels
+from tasks.logs import send_engine_logs_to_prefect
+from tasks.notify import notify
+
+
+@flow(name="send-test-email", persist_result=False)
+@told_in_words
+def send_test_email(options: ExportOptions = ExportOptions()) -> list[str]:  # noqa: B008
+    """Send a test to everyone whom an export with these options would tell.
+
+    Args:
+        options: The mail server, the recipients, the webhooks. Mails are sent unless only webhooks are named.
+
+    Returns:
+        What was sent, and to whom.
+
+    Raises:
+        UsageError: Something is missing or contradictory; the message names the option.
+        NotificationFailed: Not everything was sent.
+    """
+    send_engine_logs_to_prefect()
+    email = resolve(options).options.email
+    channels = open_channels(email, mails=email.notify or bool(email.to) or not email.webhooks)
+    failed = notify(channels, probe_mail(sent=datetime.now(UTC), run=this_run()))
+    if failed:
+        raise NotificationFailed("; ".join(failed))
+    return [channel.name for channel in channels]

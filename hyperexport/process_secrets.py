@@ -1,0 +1,26 @@
+"""The password of the mail server, which is no option: it stays in this process.
+
+An option becomes a flow's parameter, and parameters are stored and shown; a password must not be. So
+``--email-password`` is kept here, and ``HYPEREXPORT_EMAIL_PASSWORD`` is read where it is needed. A run elsewhere takes
+its password from a block.
+"""
+
+import os
+from typing import Final
+
+from pydantic import SecretStr
+
+EMAIL_PASSWORD_VARIABLE: Final = "HYPEREXPORT_EMAIL_PASSWORD"  # noqa: S105 - the variable's name
+
+_kept: dict[str, SecretStr] = {}
+
+
+def keep_email_password(password: SecretStr) -> None:
+    """Keep the password that the caller gave, for as long as this process runs; it beats the environment's."""
+    _kept[EMAIL_PASSWORD_VARIABLE] = password
+
+
+def email_password() -> SecretStr | None:
+    """The password for ``--email-username``; None where neither the caller nor the environment has one."""
+    found = os.environ.get(EMAIL_PASSWORD_VARIABLE)
+    return _kept.get(EMAIL_PASSWORD_VARIABLE) or (SecretStr(found) if found else None)
