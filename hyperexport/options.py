@@ -22,7 +22,6 @@ from pydantic import (
     ValidationError,
     create_model,
     field_validator,
-    model_validator,
 )
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -232,6 +231,11 @@ class Incremental(Group):
     full_after: Duration = option(
         parse_duration("30d"), "Age of the last full export after which the next one is full", flag="--full-after"
     )
+    enable_tracking: bool = option(
+        False,
+        "Switch change tracking on where it is off, which changes the VM's configuration",
+        flag="--enable-change-tracking",
+    )
 
 
 class Cleanup(Group):
@@ -239,7 +243,9 @@ class Cleanup(Group):
 
     enabled: bool = option(False, "Delete old exports; with a VM, after its export", flag="--cleanup")
     max_age: Duration | None = option(
-        None, "Delete exports older than this; 720h where no other limit is given", flag="--cleanup-max-age"
+        None,
+        "Delete exports older than this; 720h where no other limit is given, and 0 is no limit",
+        flag="--cleanup-max-age",
     )
     max_count: int = option(0, "Keep this many exports of each VM; 0 is no limit", flag="--cleanup-max-count", ge=0)
     max_size: int = option(
@@ -257,7 +263,14 @@ class Cleanup(Group):
         ge=0,
     )
     preserve: Names = option((), "Never delete exports whose VM or id matches this pattern", flag="--cleanup-preserve")
-    dry_run: bool = option(False, "Only say what would be deleted", flag="--cleanup-dry-run")
+    dry_run: bool = option(
+        False, "Only say what would be deleted; it is enough by itself, without --cleanup", flag="--cleanup-dry-run"
+    )
+
+    @property
+    def wanted(self) -> bool:
+        """Whether old exports are looked at: to ask what a cleanup would delete is to ask for one."""
+        return self.enabled or self.dry_run
 
 
 class EmailTls(StrEnum):
@@ -387,23 +400,36 @@ class ExportOptions(Value):
 
     @classmethod
     def from_keys(cls, values: Mapping[str, object]) -> "ExportOptions":
-        """Build the options from keys, such as ``{"bandwidth_limit": 10}``.
+        """Build the options from keys, such as ``{"bandwidth_limit": 10}``; each is checked, not yet them together.
 
         Raises:
-            UsageError: A key is not known, or a value makes no sense; the message names the key.
+            UsageError: A key is not known, or a value makes no sense; the message names each.
         """
         known = leaves_by_key()
         unknown = sorted(set(values) - set(known))
-        if unknown:
-            raise UsageError(f"there is no option {', '.join(unknown)}", fix="See hyperexport --help for their names")
+        problems = [f"there is no option {', '.join(unknown)}"] if unknown else []
         groups: dict[str, dict[str, object]] = {}
-        for key, value in values.items():
-            leaf = known[key]
-            groups.setdefault(leaf.group, {})[leaf.name] = value
+        for key, leaf in known.items():
+            if key in values:
+                groups.setdefault(leaf.group, {})[leaf.name] = values[key]
         try:
-            return cls.model_validate(groups)
+            options = cls.model_validate(groups)
         except ValidationError as error:
-            raise UsageError(explain(error)) from error
+            raise UsageError("; ".join([*problems, explain(error)])) from error
+        if unknown:
+            raise UsageError(problems[0], fix="See hyperexport --help for their names")
+        return options
+
+    def check(self) -> None:
+        """Refuse options that contradict each other.
+
+        Raises:
+            UsageError: They do; the message says how.
+        """
+        groups = [cast("Group", getattr(self, name)) for name in type(self).model_fields]
+        found = [words for group in groups if (words := group.contradiction())]
+        if found:
+            raise UsageError("; ".join(found))
 
     def given_keys(self) -> dict[str, object]:
         """The options that somebody set, by key: what :meth:`from_keys` would take."""
@@ -471,19 +497,20 @@ class Resolved(NamedTuple):
 
 
 def resolve(given: ExportOptions | None = None, *, profile: Mapping[str, object] | None = None) -> Resolved:
-    """Work out the options in force.
+    """Work out the options in force: the one place where what several people said is merged, and checked as a whole.
 
     Args:
         given: What the caller set; only what was explicitly set counts.
         profile: A saved profile, by key.
 
     Raises:
-        UsageError: An unknown key in the profile, or a value that makes no sense anywhere.
+        UsageError: An unknown key in the profile, a value that makes no sense anywhere, or a contradiction.
     """
     explicit = given.given_keys() if given else {}
     environment = from_environment()
     merged = {**(profile or {}), **environment, **explicit}
     options = ExportOptions.from_keys(merged)
+    options.check()
 
     def source(key: str) -> Source:
         if key in explicit:

@@ -12,6 +12,7 @@ from hyperexport.options import (
     Bandwidth,
     ExportOptions,
     Format,
+    Group,
     Leaf,
     Snapshot,
     VerifyMode,
@@ -197,6 +198,23 @@ def test_an_unknown_key_is_refused_and_named(key: str) -> None:
         resolve(profile={key: 1})
 
 
+def test_whoever_gives_a_half_may_leave_the_other_to_somebody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = ExportOptions.from_keys({"keep_local": False, "bandwidth_burst": 5})
+    monkeypatch.setenv("HYPEREXPORT_BANDWIDTH_LIMIT", "1")
+    options = resolve(given, profile={"upload": "s3://bucket"}).options
+    assert (options.destination.upload, options.bandwidth.limit, options.bandwidth.burst) == ("s3://bucket", 1, 5)
+
+
+@pytest.mark.parametrize("group", [field.annotation for field in ExportOptions.model_fields.values()])
+def test_no_group_compares_its_options_before_they_are_merged(group: type[Group]) -> None:
+    assert group.__pydantic_decorators__.model_validators == {}
+
+
+def test_unknown_keys_and_bad_values_are_named_together() -> None:
+    with pytest.raises(UsageError, match=r"there is no option foo; --parallel: .*less than or equal to 16"):
+        ExportOptions.from_keys({"foo": 1, "parallel": 99})
+
+
 def test_all_unknown_keys_are_named_at_once() -> None:
     with pytest.raises(UsageError, match="there is no option bar, foo"):
         ExportOptions.from_keys({"foo": 1, "bar": 2, "parallel": 3})
@@ -287,7 +305,7 @@ def test_a_refusal_does_not_repeat_the_value() -> None:
 )
 def test_options_that_contradict_each_other_are_refused(values: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        ExportOptions.from_keys(values)
+        resolve(ExportOptions.from_keys(values))
 
 
 def test_an_error_outside_the_options_is_told_by_its_place() -> None:
