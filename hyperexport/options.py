@@ -29,6 +29,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from hyperexport.errors import UsageError
 from hyperexport.units import MIB, Duration, parse_duration
 from hyperexport.vm import Value
+from hyperexport.windows import Window, parse_window, split_windows
 
 ENV_PREFIX: Final = "HYPEREXPORT_"
 
@@ -41,6 +42,12 @@ def _split(value: object) -> object:
 
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 """Several words: a list, or one string with commas, as the environment gives it."""
+
+
+Windows = Annotated[
+    tuple[str, ...], NoDecode, BeforeValidator(lambda value: split_windows(value) if isinstance(value, str) else value)
+]
+"""Several windows: a list, or one string with commas, which may also stand between the days of one window."""
 
 
 def option(default: Any, help_text: str, *, flag: str, unit: str | None = None, **bounds: Any) -> Any:
@@ -207,6 +214,38 @@ class Bandwidth(Group):
         gt=0,
         le=1_000_000,
     )
+    adaptive: bool = option(
+        False,
+        "Slow down when transfers fail or latency rises, and speed up again afterwards, up to the limit",
+        flag="--adaptive-bandwidth",
+    )
+    window: Windows = option(
+        (),
+        "Another limit at times of the week, by this machine's clock; =0 is no limit, and the first that fits wins",
+        flag="--bandwidth-window",
+        unit="MB/s",
+        examples=["mon-fri 08:00-18:00=5"],
+    )
+    shared: str | None = option(
+        None,
+        "Share one budget with all runs that name it: a Prefect global concurrency limit, of which one slot is 1 MB. "
+        "Where there is none, it is made with --bandwidth-limit MB/s",
+        flag="--bandwidth-shared",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,99}$",
+        examples=["wan-link"],
+    )
+
+    @field_validator("window")
+    @classmethod
+    def _readable(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            parse_window(text)
+        return value
+
+    @property
+    def windows(self) -> tuple[Window, ...]:
+        """When another limit holds."""
+        return tuple(parse_window(text) for text in self.window)
 
     @property
     def bytes_per_second(self) -> float | None:

@@ -172,7 +172,6 @@ def test_an_unknown_option_is_refused_with_the_nearest_one():
     "word",
     [
         "--email-notfiy",
-        "--adaptive-bandwidth",
         "--profile=p",
         "--daemon-schedule=x",
         "--cleanup-schedule=24h",
