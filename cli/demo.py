@@ -40,10 +40,13 @@ def main() -> int:
         del os.environ[name]
     with Simulator(INVENTORY) as vcenter:
         os.environ.update(vcenter.environment())
-        console.print(f"A simulated vCenter with {len(INVENTORY)} VMs serves at {vcenter.url}; no real one is touched.")
+        console.print(
+            f"A simulated vCenter with {len(INVENTORY)} VMs serves at {vcenter.url}; no real one is touched.",
+            soft_wrap=True,
+        )
         code = walk(console, vcenter)
     if code == 0:
-        console.print(what_next(), markup=True)
+        console.print(what_next(), soft_wrap=True)
     return code
 
 
@@ -76,8 +79,8 @@ def walk(console: Console, vcenter: Simulator) -> int:
 def what_next() -> str:
     """Where to go from here."""
     return f"""
-[bold]Done.[/] Look around in [bold]{FOLDER}/exports[/]: an OVF package that govc, ovftool and vCenter import, whose
-disks qemu-img reads, and export.json, which says everything about it.
+[bold]Done.[/] Look around in [bold]{FOLDER}/exports[/]: an OVF package that govc, ovftool and vCenter import, whose disks
+qemu-img reads, and export.json, which says everything about it.
 
 What to try next:
   [bold]Your own vCenter[/]     export GOVC_URL=vcenter.example.com GOVC_USERNAME=... GOVC_PASSWORD=...

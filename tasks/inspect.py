@@ -20,7 +20,7 @@ def inspect_vm(session: Session, name: str) -> VmInfo:
     return describe(session, find_vm(session, name))
 
 
-@step(name="check-export")
+@step(name="check-export", task_run_name="check export")
 def check_export(job: Job, *, probe: bool) -> None:
     """Refuse at once what can't work: a running VM without a snapshot, no disk to export, a store that takes nothing.
 
@@ -33,7 +33,7 @@ def check_export(job: Job, *, probe: bool) -> None:
         check_stores(job.stores)
 
 
-@repeatable(name="plan-export")
+@repeatable(name="plan-export", task_run_name="plan export")
 def plan_export(job: Job, snapshot: str | None) -> ExportPlan:
     """Decide for each disk whether it is transferred, and why."""
     return make_plan(job, snapshot)

@@ -9,13 +9,13 @@ from hyperexport.store.base import StoredExport
 from tasks.step import repeatable, step
 
 
-@repeatable(name="export-nvram")
+@repeatable(name="export-nvram", task_run_name="export nvram")
 def export_nvram(job: Job, copies: Copies, snapshot: str | None) -> list[Entries]:
     """Download the VM's nvram, where it has one."""
     return package.export_nvram(job, copies, snapshot)
 
 
-@repeatable(name="describe-vm")
+@repeatable(name="describe-vm", task_run_name="describe vm")
 def describe_vm(
     job: Job, copies: Copies, disks: list[Entries], nvram: list[Entries], snapshot: str | None
 ) -> list[Entries]:
@@ -23,7 +23,7 @@ def describe_vm(
     return package.describe_vm(job, copies, disks, nvram, snapshot)
 
 
-@step(name="publish-export")
+@step(name="publish-export", task_run_name="publish export")
 def publish_export(
     job: Job, copies: Copies, files: list[Entries], plan: ExportPlan, snapshot: SnapshotRecord | None
 ) -> tuple[StoredExport, ...]:

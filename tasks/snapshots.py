@@ -1,17 +1,26 @@
-"""Taking and removing the snapshot of an export."""
+"""Planning, taking and removing the snapshots of an export."""
 
+from prefect.events import emit_event
+
+from hyperexport.policy.snapshots import SnapshotPlan
 from hyperexport.steps import leftovers, snapshots
 from hyperexport.steps.job import Job
-from hyperexport.vm import SnapshotInfo
+from hyperexport.vm import VmRef
 from hyperexport.vsphere.snapshots import CreatedSnapshot
 from tasks.liveness import run_is_over
 from tasks.step import repeatable, step
 
 
-@repeatable(name="take-snapshot")
-def take_snapshot(job: Job) -> CreatedSnapshot:
+@repeatable(name="plan-snapshots", task_run_name="plan snapshots")
+def plan_snapshots(job: Job) -> SnapshotPlan:
+    """Decide what becomes of the VM's snapshots: which is made, which are removed and why, which stay."""
+    return snapshots.make_snapshot_plan(job, run_is_over)
+
+
+@repeatable(name="take-snapshot", task_run_name="take snapshot")
+def take_snapshot(job: Job, name: str) -> CreatedSnapshot:
     """Freeze the VM, with its filesystems quiesced where that is wanted and the guest can."""
-    return snapshots.take_snapshot(job)
+    return snapshots.take_snapshot(job, name)
 
 
 @step(name="remove-snapshot", task_run_name="remove snapshot {name}")
@@ -20,27 +29,27 @@ def remove_snapshot(job: Job, moref: str, name: str) -> None:
     snapshots.remove_snapshot(job, moref, name)
 
 
-@step(name="keep-newest-snapshots")
-def keep_newest_snapshots(job: Job) -> list[SnapshotInfo]:
-    """Remove the oldest of our own snapshots beyond ``--keep-snapshots``."""
-    beyond = snapshots.snapshots_beyond_retention(job)
-    for snapshot in beyond:
-        snapshots.remove_snapshot(job, snapshot.moref, snapshot.name)
-    return beyond
+@step(name="tidy-snapshots", task_run_name="tidy snapshots")
+def tidy_snapshots(job: Job, plan: SnapshotPlan, made: str | None) -> None:
+    """Remove the snapshots that the plan gives up after the export."""
+    snapshots.tidy_snapshots(job, plan, made)
 
 
-@step(name="consolidate-snapshots")
-def consolidate_snapshots(job: Job) -> list[SnapshotInfo]:
-    """Merge every snapshot into the base disks, whoever made it."""
-    return snapshots.consolidate_snapshots(job)
-
-
-@step(name="remove-leftovers")
-def remove_leftovers(job: Job) -> list[str]:
+@step(name="remove-leftovers", task_run_name="remove leftovers")
+def remove_leftovers(job: Job, plan: SnapshotPlan) -> list[str]:
     """Remove what dead runs of this VM left: their snapshots, half-written exports and uploads."""
-    removed = leftovers.remove_abandoned_snapshots(job, run_is_over)
+    removed = leftovers.remove_abandoned_snapshots(job, plan)
     for store in job.stores:
         removed += leftovers.remove_abandoned_stagings(store, job.folder, run_is_over)
     for name in removed:
         job.warn(f"removed {name}, left by an earlier run that did not end")
     return removed
+
+
+def tell_of_leak(vm: VmRef, *, moref: str, name: str, vcenter: str) -> None:
+    """Tell automations of a snapshot of ours that is on a VM and should not be."""
+    emit_event(
+        "hyperexport.snapshot.leaked",
+        resource={"prefect.resource.id": f"hyperexport.vm.{vm.instance_uuid}", "name": vm.path},
+        payload={"snapshot": name, "moref": moref, "vcenter": vcenter},
+    )
