@@ -79,8 +79,8 @@ def walk(console: Console, vcenter: Simulator) -> int:
 def what_next() -> str:
     """Where to go from here."""
     return f"""
-[bold]Done.[/] Look around in [bold]{FOLDER}/exports[/]: an OVF package that govc, ovftool and vCenter import, whose disks
-qemu-img reads, and export.json, which says everything about it.
+[bold]Done.[/] Look around in [bold]{FOLDER}/exports[/]: an OVF package that govc, ovftool and vCenter import, and
+export.json, which says everything about it. qemu-img reads its disks.
 
 What to try next:
   [bold]Your own vCenter[/]     export GOVC_URL=vcenter.example.com GOVC_USERNAME=... GOVC_PASSWORD=...
