@@ -131,6 +131,18 @@ class VmAmbiguous(HyperExportError):
     code = "vm-ambiguous"
 
 
+class TagNotFound(HyperExportError):
+    """No tag has this category and name."""
+
+    code = "tag-not-found"
+
+
+class TaggingUnavailable(HyperExportError):
+    """The server has no API for tags: only vCenter has one."""
+
+    code = "tagging-unavailable"
+
+
 class VmPoweredOn(HyperExportError):
     """A running VM can be exported only from a snapshot."""
 
