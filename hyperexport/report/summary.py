@@ -26,7 +26,7 @@ def export_markdown(result: ExportResult) -> str:
         "",
         f"{text(manifest.vm.path)} of {text(manifest.vcenter)}, in {format_elapsed(result.seconds)}.",
         "",
-        *table(("", ""), export_facts(result, manifest)),
+        *table(("What", "How"), export_facts(result, manifest)),
         *_disk_table(result.plan, manifest),
         *section("Where it is", result.locations),
         *section("Damage", damage_of(result)),
