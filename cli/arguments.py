@@ -20,14 +20,15 @@ from pydantic import SecretStr
 
 import hyperexport
 from hyperexport.errors import UsageError
-from hyperexport.options import ExportOptions, Leaf, VerifyMode, from_environment, leaves
+from hyperexport.options import ExportOptions, Leaf, VerifyMode, leaves, resolve
 from hyperexport.units import MIB, format_duration
 
 _DESCRIPTION: Final = """\
 Takes VMware vSphere virtual machines out safely: snapshot, export, verify, upload, clean up.
 
 Without a command it exports the VMs named by --vm. The server is read from GOVC_URL, GOVC_USERNAME and GOVC_PASSWORD,
-as govc reads them. Every option can also be set as HYPEREXPORT_<OPTION>; a flag wins over the environment.
+as govc reads them. Every option can also be set as HYPEREXPORT_<OPTION>; a flag wins over the environment,
+and the environment over a saved profile; hyperexport config shows what is in force, and where each value came from.
 1 MB is 1,048,576 bytes. Durations look like 90m, 720h or 30d. Booleans take --flag, --flag=false and --no-flag.
 """
 
@@ -41,7 +42,16 @@ class Mode(StrEnum):
     CLEANUP = "cleanup"
     VERIFY = "verify"
     LIST = "list"
+    PRESERVE = "preserve"
+    CONFIG = "config"
+    SAVE_PROFILE = "save-profile"
+    LIST_PROFILES = "list-profiles"
+    SHOW_PROFILE = "show-profile"
+    DELETE_PROFILE = "delete-profile"
     SEND_TEST_EMAIL = "send-test-email"
+    SCHEDULE = "schedule"
+    SCHEDULES = "schedules"
+    SERVE = "serve"
     SIMULATE = "simulate"
 
 
@@ -54,19 +64,60 @@ class Face(StrEnum):
 
 
 @dataclass(frozen=True)
+class Scheduling:
+    """What is to be scheduled, or done to a schedule.
+
+    Args:
+        daemon: ``name:CRON`` of a scheduled export.
+        cleanup: The interval of a scheduled cleanup.
+        timezone: The cron line's time zone; this machine's if None.
+        action: ``pause``, ``resume`` or ``remove``; None only lists.
+        name: The schedule that is meant.
+    """
+
+    daemon: str | None = None
+    cleanup: str | None = None
+    timezone: str | None = None
+    action: str | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True)
+class Serving:
+    """How ``hyperexport serve`` serves.
+
+    Args:
+        limit: How many runs there may be at a time.
+        api_port: The jobs API's port; None for no jobs API.
+        api_host: The address that it listens on.
+        prefect_port: The port of the Prefect server, where none is configured.
+    """
+
+    limit: int
+    api_port: int | None
+    api_host: str
+    prefect_port: int
+
+
+@dataclass(frozen=True)
 class Request:
     """A command line, understood.
 
     Args:
         mode: What is asked for.
         vms: Names or inventory paths of VMs.
-        exports: Exports to verify.
-        options: What was given, on the command line or else in the environment; nothing else counts as set.
+        exports: Exports to verify, or to preserve.
+        options: What was given on the command line; the rest is not set.
         face: How it is answered.
         debug: Show tracebacks and every decision.
         vsphere: The saved block with the server and the login, if one was named.
         email_password: The mail server's password, which is no option: options are stored.
+        profile: The saved profile to use, to show or to delete.
+        save_profile: The name to save the options under.
+        preserving: Whether exports get the mark of preservation or lose it.
         simulation: The simulator's own arguments.
+        scheduling: What is to be scheduled, or done to a schedule.
+        serving: How to serve.
     """
 
     mode: Mode
@@ -77,10 +128,16 @@ class Request:
     debug: bool = False
     vsphere: str | None = None
     email_password: SecretStr | None = None
+    profile: str | None = None
+    save_profile: str | None = None
+    preserving: bool = True
     simulation: Mapping[str, Any] | None = None
+    scheduling: Scheduling | None = None
+    serving: Serving | None = None
 
 
 _WHAT = Group("What to do", sort_key=0)
+_PROFILES = Group("Profiles", sort_key=5)
 _TERMINAL = Group("Terminal", sort_key=90)
 
 
@@ -114,6 +171,33 @@ _VSphere = Annotated[
         help="The saved block with the server and the login, in place of the environment.",
     ),
 ]
+_DaemonSchedule = Annotated[
+    str | None,
+    Parameter(
+        name="--daemon-schedule",
+        metavar="NAME:CRON",
+        group=_WHAT,
+        help="Export at these times with the options given, such as 'daily-backup:0 2 * * *'; see hyperexport serve.",
+    ),
+]
+_CleanupSchedule = Annotated[
+    str | None,
+    Parameter(
+        name="--cleanup-schedule",
+        metavar="DURATION",
+        group=_WHAT,
+        help="Clean up in this interval, such as 24h, with the places and limits given; see hyperexport serve.",
+    ),
+]
+_ScheduleTimezone = Annotated[
+    str | None,
+    Parameter(
+        name="--schedule-timezone",
+        metavar="ZONE",
+        group=_WHAT,
+        help="The time zone of --daemon-schedule, such as Europe/Berlin; this machine's if not given.",
+    ),
+]
 _EmailPassword = Annotated[
     str | None,
     Parameter(
@@ -124,16 +208,44 @@ _EmailPassword = Annotated[
         "--email-credentials, or else HYPEREXPORT_EMAIL_PASSWORD.",
     ),
 ]
+_Profile = Annotated[
+    str | None,
+    Parameter(
+        name="--profile",
+        metavar="NAME",
+        group=_PROFILES,
+        help="Use the options saved under this name; flags and the environment win over them.",
+    ),
+]
+_SaveProfile = Annotated[
+    str | None,
+    Parameter(
+        name="--save-profile",
+        metavar="NAME",
+        group=_PROFILES,
+        help="Save the options given here under this name; without --vm do nothing else.",
+    ),
+]
+_ListProfiles = Annotated[
+    bool, Parameter(name="--list-profiles", group=_PROFILES, negative=(), help="Show the names of all profiles.")
+]
+_ShowProfile = Annotated[
+    str | None,
+    Parameter(name="--show-profile", metavar="NAME", group=_PROFILES, help="Show the options that a profile sets."),
+]
+_DeleteProfile = Annotated[
+    str | None, Parameter(name="--delete-profile", metavar="NAME", group=_PROFILES, help="Delete a profile.")
+]
 _Exports = Annotated[
     str, Parameter(name="EXPORT", help="An export's id or path, as hyperexport list shows it; every export if none.")
 ]
-_Quiet = Annotated[
+Quiet = Annotated[
     bool, Parameter(name="--quiet", group=_TERMINAL, negative=(), help="Only key=value lines on standard output.")
 ]
-_Json = Annotated[
+Json = Annotated[
     bool, Parameter(name="--json", group=_TERMINAL, negative=(), help="One JSON document on standard output.")
 ]
-_Debug = Annotated[
+Debug = Annotated[
     bool,
     Parameter(name="--debug", group=_TERMINAL, negative=(), help="Show every decision, and tracebacks of failures."),
 ]
@@ -175,8 +287,14 @@ def build_app() -> App:
     app.default(_taking(every, _run))
     app.command(_taking(places, _verify), name="verify")
     app.command(_taking(places, _list), name="list")
+    app.command(_taking(places, _preserve), name="preserve")
+    app.command(_taking(every, _config), name="config")
     mail = tuple(leaf for leaf in every if leaf.group == "email" and not leaf.name.startswith("on_"))
     app.command(_taking(mail, _send_test_email), name="send-test-email")
+    from cli import service_arguments  # it stands on this module
+
+    app.command(service_arguments.schedules, name="schedules")
+    app.command(service_arguments.serve, name="serve")
     app.command(_simulate, name="simulate")
     return app
 
@@ -189,25 +307,57 @@ def _run(
     incremental_info: _IncrementalInfo = False,
     vsphere_block: _VSphere = None,
     email_password: _EmailPassword = None,
-    quiet: _Quiet = False,
-    json: _Json = False,
-    debug: _Debug = False,
+    daemon_schedule: _DaemonSchedule = None,
+    cleanup_schedule: _CleanupSchedule = None,
+    schedule_timezone: _ScheduleTimezone = None,
+    profile: _Profile = None,
+    save_profile: _SaveProfile = None,
+    list_profiles: _ListProfiles = False,
+    show_profile: _ShowProfile = None,
+    delete_profile: _DeleteProfile = None,
+    quiet: Quiet = False,
+    json: Json = False,
+    debug: Debug = False,
 ) -> Request:
     modes = [mode for mode, asked in ((Mode.VM_INFO, vm_info), (Mode.INCREMENTAL_INFO, incremental_info)) if asked]
+    minding = _minded_profile(listed=list_profiles, shown=show_profile, deleted=delete_profile)
+    if minding:
+        if given or vm or modes or profile or save_profile:
+            raise UsageError(f"--{minding[0]} does nothing else besides", fix="Leave the other options out")
+        return Request(mode=minding[0], profile=minding[1], face=face_of(quiet=quiet, json=json), debug=debug)
+    if daemon_schedule is not None or cleanup_schedule is not None or schedule_timezone is not None:
+        if modes:
+            raise UsageError(f"--{modes[0]} cannot be scheduled", fix="Leave it out")
+        return Request(
+            mode=Mode.SCHEDULE,
+            vms=tuple(dict.fromkeys(vm)),
+            options=ExportOptions.from_keys(given),  # the environment stays that of the process that will run it
+            face=face_of(quiet=quiet, json=json),
+            debug=debug,
+            vsphere=vsphere_block,
+            email_password=SecretStr(email_password) if email_password else None,
+            scheduling=Scheduling(daemon=daemon_schedule, cleanup=cleanup_schedule, timezone=schedule_timezone),
+        )
     if len(modes) > 1:
         raise UsageError("--vm-info and --incremental-info exclude each other", fix="Ask for one at a time")
-    cleaning = given.get("cleanup") is True
-    mode = modes[0] if modes else Mode.CLEANUP if cleaning and not vm else Mode.EXPORT
-    if mode is not Mode.CLEANUP and not vm:
+    if save_profile is not None:
+        _check_saving(given, profile, password=email_password)
+    cleaning = given.get("cleanup") is True or given.get("cleanup_dry_run") is True
+    alone = Mode.SAVE_PROFILE if save_profile is not None else Mode.CLEANUP if cleaning else None
+    mode = modes[0] if modes else alone if alone and not vm else Mode.EXPORT
+    if mode is not alone and not vm:
         raise UsageError("no VM is named", fix="Name one with --vm, or see hyperexport --help")
-    if mode is Mode.VM_INFO and given:
-        flags = ", ".join(leaf.flag for leaf in leaves() if leaf.key in given)
+    if mode is Mode.VM_INFO and (given or profile or save_profile):
+        named = [flag for flag, name in (("--profile", profile), ("--save-profile", save_profile)) if name]
+        flags = ", ".join([leaf.flag for leaf in leaves() if leaf.key in given] + named)
         raise UsageError(f"--vm-info only shows the VM, so {flags} would have no effect", fix="Leave one of them out")
     return Request(
         mode=mode,
         vms=tuple(dict.fromkeys(vm)),
-        options=options_of(given) if mode is not Mode.VM_INFO else ExportOptions(),
-        face=_face(quiet=quiet, json=json),
+        options=options_of(given, whole=profile is None and mode not in {Mode.VM_INFO, Mode.SAVE_PROFILE}),
+        profile=profile,
+        save_profile=save_profile,
+        face=face_of(quiet=quiet, json=json),
         debug=debug,
         vsphere=vsphere_block,
         email_password=SecretStr(email_password) if email_password else None,
@@ -218,38 +368,94 @@ def _verify(
     given: dict[str, object],
     *exports: _Exports,
     deep: Annotated[bool, Parameter(group=_WHAT, negative=(), help="Download from S3 what S3 keeps.")] = False,
-    quiet: _Quiet = False,
-    json: _Json = False,
-    debug: _Debug = False,
+    profile: _Profile = None,
+    quiet: Quiet = False,
+    json: Json = False,
+    debug: Debug = False,
 ) -> Request:
     """Read stored exports back and prove that they are what was exported."""
     return Request(
         mode=Mode.VERIFY,
         exports=exports,
-        options=options_of({**given, "verify": VerifyMode.DEEP if deep else VerifyMode.ON}),
-        face=_face(quiet=quiet, json=json),
+        options=options_of({**given, "verify": VerifyMode.DEEP if deep else VerifyMode.ON}, whole=profile is None),
+        profile=profile,
+        face=face_of(quiet=quiet, json=json),
         debug=debug,
     )
 
 
-def _list(given: dict[str, object], *, quiet: _Quiet = False, json: _Json = False, debug: _Debug = False) -> Request:
+def _list(
+    given: dict[str, object],
+    *,
+    profile: _Profile = None,
+    quiet: Quiet = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> Request:
     """Show the exports that the local store and, with --upload, the bucket hold."""
-    return Request(mode=Mode.LIST, options=options_of(given), face=_face(quiet=quiet, json=json), debug=debug)
+    return Request(
+        mode=Mode.LIST,
+        options=options_of(given, whole=profile is None),
+        profile=profile,
+        face=face_of(quiet=quiet, json=json),
+        debug=debug,
+    )
+
+
+def _preserve(
+    given: dict[str, object],
+    *exports: Annotated[str, Parameter(name="EXPORT", help="An export's id or path, as hyperexport list shows it.")],
+    off: Annotated[bool, Parameter(group=_WHAT, negative=(), help="Take the mark away again.")] = False,
+    profile: _Profile = None,
+    quiet: Quiet = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> Request:
+    """Mark exports as preserved, wherever they are stored: no cleanup deletes them."""
+    if not exports:
+        raise UsageError("no export is named", fix="Name one as hyperexport list shows it")
+    return Request(
+        mode=Mode.PRESERVE,
+        exports=exports,
+        preserving=not off,
+        options=options_of(given, whole=profile is None),
+        profile=profile,
+        face=face_of(quiet=quiet, json=json),
+        debug=debug,
+    )
+
+
+def _config(
+    given: dict[str, object],
+    *,
+    profile: _Profile = None,
+    quiet: Quiet = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> Request:
+    """Show every option with the value in force, and where that came from; nothing else is done."""
+    return Request(
+        mode=Mode.CONFIG,
+        options=options_of(given, whole=profile is None),
+        profile=profile,
+        face=face_of(quiet=quiet, json=json),
+        debug=debug,
+    )
 
 
 def _send_test_email(
     given: dict[str, object],
     *,
     email_password: _EmailPassword = None,
-    quiet: _Quiet = False,
-    json: _Json = False,
-    debug: _Debug = False,
+    quiet: Quiet = False,
+    json: Json = False,
+    debug: Debug = False,
 ) -> Request:
     """Send a test to everyone whom an export with these options would tell."""
     return Request(
         mode=Mode.SEND_TEST_EMAIL,
         options=options_of(given),
-        face=_face(quiet=quiet, json=json),
+        face=face_of(quiet=quiet, json=json),
         debug=debug,
         email_password=SecretStr(email_password) if email_password else None,
     )
@@ -266,7 +472,7 @@ def _simulate(
     ready_file: Annotated[Path | None, Parameter(help="Written once it answers, with how to reach it.")] = None,
     directory: Annotated[Path | None, Parameter(help="Where it keeps its certificate, if it shall stay.")] = None,
     latency: Annotated[float, Parameter(help="Milliseconds that every answer takes longer.")] = 0.0,
-    debug: _Debug = False,
+    debug: Debug = False,
 ) -> Request:
     """Run a simulated vCenter, to try everything without a real one; it prints how to reach it. Ctrl-C ends it."""
     return Request(
@@ -286,19 +492,55 @@ def _simulate(
     )
 
 
-def options_of(given: Mapping[str, object]) -> ExportOptions:
-    """Build the options of which only what was given, or else is in the environment, counts as set.
+def options_of(given: Mapping[str, object], *, whole: bool = True) -> ExportOptions:
+    """Build the options of which only what was given counts as set.
 
-    The environment is read along because one option may need another: ``--no-keep-local`` on the command line is
-    complete with ``HYPEREXPORT_UPLOAD`` in the environment.
+    Args:
+        given: What was given, by key.
+        whole: Whether only the environment can add to it, so that what results can be checked at once. Whoever runs
+            it merges and checks again; a mistake is told here before a server is waited for.
 
     Raises:
         UsageError: A value makes no sense; the message names the flag or the variable.
     """
-    return ExportOptions.from_keys({**from_environment(), **given})
+    options = ExportOptions.from_keys(given)
+    if whole:
+        resolve(options)
+    return options
 
 
-def _face(*, quiet: bool, json: bool) -> Face:
+def _minded_profile(*, listed: bool, shown: str | None, deleted: str | None) -> tuple[Mode, str | None] | None:
+    """What is to be done with saved profiles, where that is all that is asked."""
+    asked = [
+        (mode, name)
+        for mode, name in (
+            (Mode.LIST_PROFILES, "" if listed else None),
+            (Mode.SHOW_PROFILE, shown),
+            (Mode.DELETE_PROFILE, deleted),
+        )
+        if name is not None
+    ]
+    if len(asked) > 1:
+        raise UsageError(f"--{asked[0][0]} and --{asked[1][0]} exclude each other", fix="Ask for one at a time")
+    return asked[0] if asked else None
+
+
+def _check_saving(given: Mapping[str, object], base: str | None, *, password: str | None) -> None:
+    """Refuse to save what does not belong into a profile."""
+    if password:
+        raise UsageError(
+            "--email-password cannot be saved: a profile holds no secrets",
+            fix="Save an Email Server Credentials block in the Prefect UI under Blocks, and name it with "
+            "--email-credentials",
+        )
+    if "dry_run" in given:
+        raise UsageError("--dry-run changes nothing, so it saves no profile", fix="Leave one of them out")
+    if not given and base is None:
+        raise UsageError("there is nothing to save", fix="Give the options that the profile shall set")
+
+
+def face_of(*, quiet: bool, json: bool) -> Face:
+    """Tell in which form to answer."""
     if quiet and json:
         raise UsageError("--quiet and --json exclude each other", fix="Choose one form of output")
     return Face.QUIET if quiet else Face.JSON if json else Face.PRETTY

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from cli import quiet, tables
+from cli import quiet, service, tables
 from cli.arguments import Mode, Request
 from cli.failures import Failure, exit_code
 from cli.output import Output
@@ -177,6 +177,25 @@ def _send_test_email(request: Request, output: Output) -> list[Failure]:
     return []
 
 
+def _schedule(request: Request, output: Output) -> list[Failure]:
+    service.check_scheduling(request)
+    _prepare_prefect(output)
+    service.make_schedules(request, output)
+    return []
+
+
+def _schedules(request: Request, output: Output) -> list[Failure]:
+    _prepare_prefect(output)
+    service.mind_schedules(request, output)
+    return []
+
+
+def _serve(request: Request, output: Output) -> list[Failure]:
+    _keep_prefect_quiet()
+    service.serve(request, output)
+    return []
+
+
 def _simulate(request: Request, output: Output) -> list[Failure]:
     from simulator import command
 
@@ -203,6 +222,9 @@ _COMMANDS: dict[Mode, Callable[[Request, Output], list[Failure]]] = {
     Mode.VERIFY: _verify,
     Mode.LIST: _list,
     Mode.SEND_TEST_EMAIL: _send_test_email,
+    Mode.SCHEDULE: _schedule,
+    Mode.SCHEDULES: _schedules,
+    Mode.SERVE: _serve,
     Mode.SIMULATE: _simulate,
 }
 
@@ -227,10 +249,14 @@ def _fail(failure: Failure, request: Request) -> Failure:
 
 def _prepare_prefect(output: Output) -> None:
     """Have an API, and keep what Prefect says of itself off the network and the terminal."""
-    os.environ.setdefault("DO_NOT_TRACK", "1")
-    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    _keep_prefect_quiet()
     with output.waiting("waiting for Prefect"):
         provide_prefect_api()
+
+
+def _keep_prefect_quiet() -> None:
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 
 
 def _ask_for_password(request: Request) -> None:

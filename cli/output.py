@@ -49,6 +49,10 @@ class Output:
             self.say(*([""] if self._blocks else []), *quiet)
             self._blocks += 1
 
+    def draw(self, pretty: Callable[[Console], None]) -> None:
+        """Draw on the terminal, beside the answers."""
+        pretty(self._console)
+
     def say(self, *lines: str) -> None:
         """Write lines exactly as they are: not wrapped, not coloured."""
         self._console.out(*lines, sep="\n", highlight=False)

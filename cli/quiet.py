@@ -2,11 +2,15 @@
 
 from collections.abc import Iterable, Sequence
 from itertools import count
+from typing import TYPE_CHECKING
 
 from hyperexport.policy.incremental import ExportPlan
 from hyperexport.results import CleanupResult, ExportResult, VerifiedExport
 from hyperexport.store.base import StoredExport
 from hyperexport.vm import VmInfo
+
+if TYPE_CHECKING:
+    from deployments.schedules import Schedule
 
 
 def vm_lines(vm: VmInfo) -> list[str]:
@@ -110,6 +114,17 @@ def _stored(store: str, export: StoredExport) -> list[str]:
         _line("stored_bytes", manifest.stored_bytes),
         _line("bytes_transferred", manifest.transfer.bytes_transferred),
         _line("verified", manifest.verified.isoformat() if manifest.verified else ""),
+    ]
+
+
+def schedule_lines(schedule: "Schedule") -> list[str]:
+    """A schedule, and when it fires."""
+    return [
+        _line("name", schedule.name),
+        _line("flow", schedule.flow),
+        _line("when", schedule.when),
+        _line("next", schedule.next.isoformat() if schedule.next else ""),
+        _line("active", schedule.active),
     ]
 
 

@@ -1,6 +1,8 @@
 """Answers for a person at a terminal: tables and sentences, made with rich. Knows values, asks nobody anything."""
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
@@ -13,6 +15,9 @@ from hyperexport.results import CleanupResult, ExportResult, VerifiedExport
 from hyperexport.store.base import StoredExport
 from hyperexport.units import format_bytes, format_elapsed, format_rate
 from hyperexport.vm import DiskInfo, PowerState, VmInfo
+
+if TYPE_CHECKING:
+    from deployments.schedules import Schedule
 
 _DOTS = {PowerState.ON: "green", PowerState.OFF: "red", PowerState.SUSPENDED: "yellow"}
 
@@ -196,6 +201,25 @@ def show_stored(console: Console, store: str, exports: Sequence[StoredExport]) -
     console.print(_table(store, ("VM", "Export", "Time", "Kind", "Size", "Transferred", "Verified"), rows))
 
 
+def show_schedules(console: Console, schedules: Sequence["Schedule"], done: str | None) -> None:
+    """Show the schedules that there are, or what was done to one."""
+    rows = (
+        (item.name, item.flow, item.when, _time(item.next), "yes" if item.active else "paused") for item in schedules
+    )
+    if done:
+        show_scheduled(console, schedules[0], done)
+    elif schedules:
+        console.print(_table("Schedules", ("Name", "Flow", "When", "Next", "Active"), rows))
+    else:
+        _say(console, "no schedules")
+
+
+def show_scheduled(console: Console, schedule: "Schedule", done: str) -> None:
+    """Say what became of one schedule: ``scheduled``, ``would schedule``, ``paused``, ..."""
+    following = f": {schedule.when}, next {_time(schedule.next)}" if schedule.active else ""
+    _say(console, f"{done} {schedule.full_name}{following}")
+
+
 def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SQUARE, show_header=any(columns))
     for column in columns:
@@ -212,6 +236,10 @@ def _say(console: Console, words: str) -> None:
 
 def _decision(disk: DiskPlan) -> str:
     return "reuse" if disk.decision is Decision.REUSE else str(disk.decision)
+
+
+def _time(moment: datetime | None) -> str:
+    return f"{moment:%Y-%m-%d %H:%M %Z}" if moment else "-"
 
 
 def _yes(value: bool) -> str:

@@ -173,8 +173,6 @@ def test_an_unknown_option_is_refused_with_the_nearest_one():
     [
         "--email-notfiy",
         "--profile=p",
-        "--daemon-schedule=x",
-        "--cleanup-schedule=24h",
         "--password=x",
     ],
 )

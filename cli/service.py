@@ -1,0 +1,147 @@
+"""What goes on after the command: making and minding schedules, and serving them."""
+
+import os
+import socket
+from typing import TYPE_CHECKING, Final
+
+from cli import quiet, tables
+from cli.arguments import Face, Request, Scheduling
+from cli.output import Output
+from deployments.local_server import configured_api, provide_lasting_api
+from hyperexport.errors import UsageError
+from hyperexport.options import ExportOptions
+
+if TYPE_CHECKING:
+    from deployments.schedules import PlannedSchedule
+
+TOKEN_VARIABLE: Final = "HYPEREXPORT_API_TOKEN"  # noqa: S105 - the variable's name
+
+
+def check_scheduling(request: Request) -> None:
+    """Refuse what makes no sense in a schedule, before a Prefect server is waited for.
+
+    Raises:
+        UsageError: As it says.
+    """
+    scheduling = request.scheduling or Scheduling()
+    if scheduling.daemon and not request.vms:
+        raise UsageError("no VM is named for --daemon-schedule", fix="Name one with --vm")
+    if request.vms and not scheduling.daemon:
+        raise UsageError(
+            "--cleanup-schedule does not say when the VM is exported",
+            fix="Add --daemon-schedule 'name:CRON', or leave --vm out for a scheduled cleanup alone",
+        )
+    if scheduling.timezone and not scheduling.daemon:
+        raise UsageError("--schedule-timezone has no effect without --daemon-schedule", fix="Leave it out")
+    if request.email_password:
+        raise UsageError(
+            "--email-password cannot be kept in a schedule, where others could read it",
+            fix="Name a saved block with --email-credentials, or set HYPEREXPORT_EMAIL_PASSWORD where "
+            "hyperexport serve runs",
+        )
+    limits = [key for key in request.options.given_keys() if key.startswith("cleanup_")]
+    if limits and not scheduling.cleanup and not request.options.cleanup.enabled:
+        flag = "--" + limits[0].replace("_", "-")
+        raise UsageError(f"{flag} has no effect without a cleanup", fix="Add --cleanup or --cleanup-schedule 24h")
+
+
+def make_schedules(request: Request, output: Output) -> None:
+    """Make the schedules that the command line asks for; in a dry run only show them."""
+    from deployments import schedules
+
+    dry_run = request.options.execution.dry_run
+    done = "would schedule" if dry_run else "scheduled"
+    for plan in _plans(request):
+        schedule = plan.shown if dry_run else schedules.apply(plan)
+        output.answer(
+            "schedules",
+            pretty=lambda console, schedule=schedule: tables.show_scheduled(console, schedule, done),
+            quiet=[*quiet.schedule_lines(schedule), f"dry_run={str(dry_run).lower()}"],
+            document={**schedule.model_dump(mode="json"), "dry_run": dry_run},
+        )
+    if output.face is Face.PRETTY:
+        output.say("Nothing was changed." if dry_run else _how_they_run(request))
+
+
+def _plans(request: Request) -> "list[PlannedSchedule]":
+    """Work all of them out before the first is made."""
+    from deployments import schedules
+
+    scheduling = request.scheduling or Scheduling()
+    given = request.options.given_keys()
+    given.pop("dry_run", None)
+    options = ExportOptions.from_keys(given)
+    plans: list[PlannedSchedule] = []
+    if scheduling.daemon:
+        plans.append(
+            schedules.plan_export(
+                scheduling.daemon, request.vms, options, timezone=scheduling.timezone, vsphere=request.vsphere
+            )
+        )
+    if scheduling.cleanup:
+        name = f"{plans[0].name}-cleanup" if plans else "cleanup"
+        plans.append(schedules.plan_cleanup(name, scheduling.cleanup, options))
+    return plans
+
+
+def _how_they_run(request: Request) -> str:
+    words = "It fires while hyperexport serve, or a Prefect worker of the pool 'hyperexport', runs."
+    return words if request.vsphere or not request.vms else f"{words} The vSphere login is the one in its environment."
+
+
+def mind_schedules(request: Request, output: Output) -> None:
+    """List the schedules, or pause, resume or remove one."""
+    from deployments import schedules
+
+    scheduling = request.scheduling or Scheduling()
+    if scheduling.action and scheduling.name:
+        act = {"pause": schedules.pause, "resume": schedules.resume, "remove": schedules.remove}[scheduling.action]
+        found = [act(scheduling.name)]
+    else:
+        found = schedules.schedules()
+    output.nothing("schedules")
+    for schedule in found:
+        output.answer(
+            "schedules",
+            pretty=lambda _: None,
+            quiet=quiet.schedule_lines(schedule),
+            document=schedule.model_dump(mode="json"),
+        )
+    if output.face is Face.PRETTY:
+        done = {"pause": "paused", "resume": "resumed", "remove": "removed"}.get(scheduling.action or "")
+        output.draw(lambda console: tables.show_schedules(console, found, done))
+
+
+def serve(request: Request, output: Output) -> None:
+    """Serve until it is stopped."""
+    serving = request.serving
+    assert serving is not None
+    token = os.environ.pop(TOKEN_VARIABLE, None)  # no flow process needs it
+    own = configured_api() is None
+    with output.waiting("waiting for Prefect"):
+        url = provide_lasting_api(serving.prefect_port)
+    from deployments import serve as service
+
+    listener = None if serving.api_port is None else service.listen(serving.api_host, serving.api_port, token)
+    jobs_api = _address(listener) if listener else ""
+
+    def tell() -> None:
+        ui = url.removesuffix("/api")
+        if output.face is Face.QUIET:
+            output.say(f"prefect_api={url}", f"jobs_api={jobs_api}")
+            return
+        if own:
+            output.say(f"Prefect runs along at {ui}, and keeps everything in its usual database.")
+            output.say(f"For other commands: export PREFECT_API_URL={url}")
+        else:
+            output.say(f"Serving the deployments of Prefect at {ui}.")
+        if jobs_api:
+            output.say(f"The jobs API is at {jobs_api}, described at {jobs_api}/docs.")
+        output.say("Ready. Ctrl-C cancels what is running, and ends.")
+
+    service.serve(limit=serving.limit, api=listener, token=token, on_ready=tell)
+
+
+def _address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
