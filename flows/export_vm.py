@@ -6,7 +6,6 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 from prefect import flow
-from prefect.events import emit_event
 from prefect.runtime import flow_run
 
 from flows.connections import VSphere, s3_settings, stop_signal, vsphere_session
@@ -16,7 +15,9 @@ from flows.parallel import side_by_side
 from hyperexport.errors import HyperExportError, SnapshotLeaked, VerificationFailed
 from hyperexport.manifest import SnapshotRecord
 from hyperexport.options import ExportOptions, VerifyMode, resolve
+from hyperexport.policy.change_tracking import TrackingPlan
 from hyperexport.policy.incremental import Decision, ExportPlan
+from hyperexport.policy.snapshots import SnapshotPlan
 from hyperexport.report.summary import export_markdown, plan_markdown
 from hyperexport.results import CleanupResult, ExportResult
 from hyperexport.steps.cleanup import planned_export
@@ -30,16 +31,18 @@ from hyperexport.transfer.throttle import Throttle
 from hyperexport.verify import Verification
 from hyperexport.vsphere.session import Session
 from tasks.artifacts import artifact_key, progress_artifacts, show_markdown
+from tasks.change_tracking import enable_change_tracking, plan_change_tracking
 from tasks.cleanup import clean_up
 from tasks.disks import export_disk
 from tasks.inspect import check_export, inspect_vm, plan_export
 from tasks.package import describe_vm, export_nvram, publish_export
 from tasks.snapshots import (
-    consolidate_snapshots,
-    keep_newest_snapshots,
+    plan_snapshots,
     remove_leftovers,
     remove_snapshot,
     take_snapshot,
+    tell_of_leak,
+    tidy_snapshots,
 )
 from tasks.verify import verify_export
 
@@ -64,24 +67,30 @@ def export_vm(vm: str, options: ExportOptions = ExportOptions(), vsphere: VSpher
     with notifying(vm, options) as notices, stop_signal() as stop, vsphere_session(vsphere, stop) as session:
         job = prepare_job(session, vm, options, stop)
         check_export(job, probe=not options.execution.dry_run)
+        snapshots = plan_snapshots(job)
+        tracking = plan_change_tracking(job, snapshots)
         if options.execution.dry_run:
-            return dry_run(job, began)
+            return dry_run(job, snapshots, tracking, began)
         notices.started(job)
-        remove_leftovers(job)
+        remove_leftovers(job, snapshots)
+        if tracking.enable:
+            enable_change_tracking(job)
         with progress_artifacts(), staged(job) as copies:
-            with snapshot_for(job) as snapshot:
+            with snapshot_for(job, snapshots.make) as snapshot:
                 plan = plan_export(job, snapshot.moref if snapshot else None)
                 files = move_files(job, copies, plan, snapshot)
             exports = publish_export(job, copies, files, plan, snapshot)
         exports, verifications = verify_all(job, exports)
-        tidy_snapshots(job)
+        tidy(job, snapshots, snapshot)
         cleanups = clean_stores(job)
         result = ExportResult(
             dry_run=False,
             plan=plan,
             manifest=exports[0].manifest,
             locations=tuple(f"{store.url}/{export}" for store, export in zip(job.stores, exports, strict=True)),
-            snapshot_kept=snapshot is not None and not options.snapshot.deletes,
+            snapshots=snapshots,
+            snapshot_kept=snapshots.keeps_made,
+            tracking=tracking,
             verifications=verifications,
             cleanups=cleanups,
             warnings=tuple(dict.fromkeys(job.warnings)),
@@ -114,15 +123,27 @@ def conclude(job: Job, result: ExportResult) -> None:
             f"{result.locations[0]} is damaged: {result.verifications[0].findings[0]}",
             fix="Export the VM again; the damaged export stays as it is, and nothing builds on it",
         )
+    fail_on_leak(job, f"{result.locations[0]} is complete")
+
+
+def fail_on_leak(job: Job, done: str) -> None:
+    """Fail where a snapshot of this run is still on the VM.
+
+    Args:
+        job: The run.
+        done: What went well all the same, for the message.
+
+    Raises:
+        SnapshotLeaked: One is.
+    """
     if job.leaked_snapshots:
         raise SnapshotLeaked(
-            f"{result.locations[0]} is complete, but snapshot {', '.join(job.leaked_snapshots)} of {job.ref.path} "
-            "could not be removed",
-            fix="Remove it in vSphere; until then it goes on growing",
+            f"{done}, but snapshot {', '.join(job.leaked_snapshots)} of {job.ref.path} could not be removed",
+            fix="Remove it in vSphere, or run reap-snapshots later; until then it goes on growing",
         )
 
 
-def dry_run(job: Job, began: float) -> ExportResult:
+def dry_run(job: Job, snapshots: SnapshotPlan, tracking: TrackingPlan, began: float) -> ExportResult:
     """Show what the real run would do; nothing is changed anywhere."""
     plan = plan_export(job, None)
     show_markdown(artifact_key("plan", job.vm.name), plan_markdown(plan), f"Plan for {job.vm.ref.path}")
@@ -130,6 +151,8 @@ def dry_run(job: Job, began: float) -> ExportResult:
         dry_run=True,
         plan=plan,
         locations=tuple(f"{store.url}/{job.folder}/{job.export_id}" for store in job.stores),
+        snapshots=snapshots,
+        tracking=tracking,
         cleanups=clean_stores(job, plan),
         warnings=tuple(job.warnings),
         seconds=time.monotonic() - began,
@@ -137,12 +160,12 @@ def dry_run(job: Job, began: float) -> ExportResult:
 
 
 @contextmanager
-def snapshot_for(job: Job) -> Generator[SnapshotRecord | None]:
+def snapshot_for(job: Job, name: str | None) -> Generator[SnapshotRecord | None]:
     """Hold the snapshot for as long as the block reads from it, and not longer: while it is there, it grows."""
-    if not job.options.snapshot.take:
+    if name is None:
         yield None
         return
-    snapshot = take_snapshot(job).record
+    snapshot = take_snapshot(job, name).record
     try:
         yield snapshot
     except BaseException:
@@ -165,11 +188,7 @@ def release(job: Job, snapshot: SnapshotRecord) -> None:
         job.leaked_snapshots.append(snapshot.name)
         job.aftermath.append(f"snapshot {snapshot.name} could NOT be removed: {error}")
         job.warn(str(error))
-        emit_event(
-            "hyperexport.snapshot.leaked",
-            resource={"prefect.resource.id": f"hyperexport.vm.{job.ref.instance_uuid}", "name": job.ref.path},
-            payload={"snapshot": snapshot.name, "moref": snapshot.moref, "vcenter": job.session.address},
-        )
+        tell_of_leak(job.ref, moref=snapshot.moref, name=snapshot.name, vcenter=job.session.address)
 
 
 def move_files(job: Job, copies: Copies, plan: ExportPlan, snapshot: SnapshotRecord | None) -> list[Entries]:
@@ -197,13 +216,11 @@ def verify_all(
     return tuple(export for export, _ in verified), tuple(found for _, found in verified)
 
 
-def tidy_snapshots(job: Job) -> None:
-    """Remove the snapshots that the options give up. The export is safe by now: what fails here is a warning."""
+def tidy(job: Job, snapshots: SnapshotPlan, made: SnapshotRecord | None) -> None:
+    """Remove the snapshots that the plan gives up. The export is safe by now: what fails here is a warning."""
     try:
-        if job.options.snapshot.consolidate:
-            consolidate_snapshots(job)
-        elif job.options.snapshot.keep:
-            keep_newest_snapshots(job)
+        with progress_artifacts():
+            tidy_snapshots(job, snapshots, made.moref if made else None)
     except HyperExportError as error:
         logger.error("%s: %s", job.vm.name, error)
         job.warn(str(error))

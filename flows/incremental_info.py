@@ -3,13 +3,14 @@
 from prefect import flow
 
 from flows.connections import VSphere, stop_signal, vsphere_session
-from flows.export_vm import prepare_job, snapshot_for
+from flows.export_vm import fail_on_leak, prepare_job, snapshot_for
 from flows.outcome import told_in_words
 from hyperexport.options import ExportOptions, resolve
 from hyperexport.policy.incremental import ExportPlan
 from hyperexport.report.summary import plan_markdown
-from tasks.artifacts import artifact_key, show_markdown
+from tasks.artifacts import artifact_key, progress_artifacts, show_markdown
 from tasks.inspect import plan_export
+from tasks.snapshots import plan_snapshots
 
 
 @flow(name="incremental-info", flow_run_name="analyse {vm}", persist_result=False)
@@ -24,11 +25,17 @@ def incremental_info(vm: str, options: ExportOptions = ExportOptions(), vsphere:
         vm: The VM's name or its whole inventory path, exactly.
         options: As for the export itself.
         vsphere: The vSphere credentials block to use, or its name. The worker's environment (GOVC_URL, ...) if empty.
+
+    Raises:
+        SnapshotLeaked: The snapshot that was made for it could not be removed.
     """
-    given = ExportOptions.from_keys({**options.given_keys(), "incremental": True})
+    only_looking = {"incremental": True, "keep_snapshots": 0, "delete_snapshot": True, "consolidate_snapshots": False}
+    given = ExportOptions.from_keys({**options.given_keys(), **only_looking})
     with stop_signal() as stop, vsphere_session(vsphere, stop) as session:
         job = prepare_job(session, vm, resolve(given).options, stop)
-        with snapshot_for(job) as snapshot:
+        snapshots = plan_snapshots(job)
+        with progress_artifacts(), snapshot_for(job, snapshots.make) as snapshot:
             plan = plan_export(job, snapshot.moref if snapshot else None)
     show_markdown(artifact_key("plan", job.vm.name), plan_markdown(plan), f"Plan for {job.vm.ref.path}")
+    fail_on_leak(job, f"the analysis of {job.ref.path} is done")
     return plan

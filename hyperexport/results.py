@@ -1,10 +1,15 @@
 """What a run says when it is over: plain values for a terminal, an artifact, a mail, a notebook."""
 
+from datetime import UTC, datetime, timedelta
+
 from pydantic import Field
 
 from hyperexport.manifest import ExportManifest
+from hyperexport.policy.change_tracking import TrackingPlan
 from hyperexport.policy.incremental import ExportPlan
 from hyperexport.policy.retention import CleanupPlan
+from hyperexport.policy.snapshots import Fate, MarkedSnapshot, SnapshotPlan
+from hyperexport.units import format_age
 from hyperexport.verify import Verification
 from hyperexport.vm import Value
 
@@ -27,7 +32,9 @@ class ExportResult(Value):
     plan: ExportPlan
     manifest: ExportManifest | None = Field(default=None, description="None in a dry run.")
     locations: tuple[str, ...] = Field(default=(), description="Where the export is, primary store first.")
+    snapshots: SnapshotPlan = Field(default=SnapshotPlan(), description="What became of the VM's snapshots.")
     snapshot_kept: bool = Field(default=False, description="Whether the snapshot was left on the VM on purpose.")
+    tracking: TrackingPlan = Field(default=TrackingPlan(), description="Whether change tracking was switched on.")
     verifications: tuple[Verification, ...] = Field(default=(), description="One for each store, with --verify.")
     cleanups: tuple[CleanupResult, ...] = Field(default=(), description="One for each store, with --cleanup.")
     warnings: tuple[str, ...] = Field(default=(), description="The manifest's, and what went wrong after it.")
@@ -37,6 +44,45 @@ class ExportResult(Value):
     def verified(self) -> bool | None:
         """Whether everything stored was proved; None where nobody asked."""
         return all(found.ok for found in self.verifications) if self.verifications else None
+
+
+class ReapedSnapshot(Value):
+    """A snapshot that this tool made, and what was done about it."""
+
+    found: MarkedSnapshot
+    action: str = Field(description="removed, would be removed, left alone, or NOT REMOVED with the reason.")
+
+    @property
+    def age(self) -> timedelta:
+        """How old it is."""
+        return datetime.now(UTC) - self.found.snapshot.created
+
+    def row(self) -> dict[str, object]:
+        """A row of a table."""
+        found = self.found
+        return {
+            "vm": found.vm.path,
+            "snapshot": found.snapshot.name,
+            "age": format_age(self.age),
+            "run": found.owner.run,
+            "machine": found.owner.host,
+            "state": str(found.fate),
+            "action": self.action,
+        }
+
+
+class ReapResult(Value):
+    """What dead runs left, and what was done about it, or in a dry run would be."""
+
+    dry_run: bool
+    vcenter: str
+    snapshots: tuple[ReapedSnapshot, ...] = Field(default=(), description="Those that bear our mark, by VM.")
+    stagings: tuple[str, ...] = Field(default=(), description="Half-written exports of dead runs, with their store.")
+    failed: tuple[str, ...] = Field(default=(), description="What could not be removed, each with its reason.")
+
+    def having(self, fate: Fate) -> tuple[ReapedSnapshot, ...]:
+        """Those of one fate."""
+        return tuple(item for item in self.snapshots if item.found.fate is fate)
 
 
 class VerifiedExport(Value):

@@ -27,6 +27,7 @@ from hyperexport.units import format_bytes
 logger = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_UPDATES: Final = 5.0
+_SHOWN: Final = frozenset({Stage.TRANSFER, Stage.REMOVE_SNAPSHOT})
 _NOT_A_KEY: Final = re.compile(r"[^a-z0-9]+")
 
 
@@ -47,7 +48,7 @@ def show_table(key: str, table: list[dict[str, object]], description: str) -> No
 
 @contextmanager
 def progress_artifacts() -> Generator[None]:
-    """While the block runs, keep one progress artifact for each disk, updated every few seconds by a thread."""
+    """While the block runs, keep a progress artifact for each disk and removal, updated every few seconds by a thread."""
     board = _Board()
     context = contextvars.copy_context()
     thread = threading.Thread(target=lambda: context.run(board.show_until_closed), name="progress", daemon=True)
@@ -70,7 +71,7 @@ class _Board:
         self._shown: dict[str, tuple[UUID, Progress]] = {}
 
     def note(self, progress: Progress) -> None:
-        if progress.stage is Stage.TRANSFER:
+        if progress.stage in _SHOWN:
             with self._lock:
                 self._newest[progress.item] = progress
 
@@ -92,8 +93,7 @@ class _Board:
 
     def _show_one(self, item: str, progress: Progress) -> None:
         percent = 100.0 if progress.done else min(99.9, 100 * progress.position / max(progress.total, 1))
-        words = f"{item}: {format_bytes(progress.position)} of {format_bytes(progress.total)}"
-        words += f", {format_bytes(progress.moved)} transferred"
+        words = _words(progress)
         if item in self._shown:
             artifact = self._shown[item][0]
             update_progress_artifact(artifact, progress=percent, description=words)
@@ -102,6 +102,15 @@ class _Board:
             artifact = create_progress_artifact(percent, key=key, description=words)
             assert isinstance(artifact, UUID)
         self._shown[item] = (artifact, progress)
+
+
+def _words(progress: Progress) -> str:
+    if progress.stage is Stage.REMOVE_SNAPSHOT:
+        return f"removing snapshot {progress.item}: {progress.position} %"
+    return (
+        f"{progress.item}: {format_bytes(progress.position)} of {format_bytes(progress.total)}, "
+        f"{format_bytes(progress.moved)} transferred"
+    )
 
 
 def _guarded(call: Callable[[], object]) -> None:

@@ -8,11 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from hyperexport.ownership import Owner
-from hyperexport.policy import snapshots as policy
+from hyperexport.policy.snapshots import SnapshotPlan
 from hyperexport.steps.job import Job
 from hyperexport.steps.snapshots import remove_snapshot
-from hyperexport.store.base import Store
-from hyperexport.vsphere import snapshots as vsphere
+from hyperexport.store.base import AbandonedStaging, Store
 
 logger = logging.getLogger(__name__)
 
@@ -51,19 +50,27 @@ def _process_start(pid: int) -> datetime | None:
         return None
 
 
-def remove_abandoned_snapshots(job: Job, is_over: IsOver) -> list[str]:
-    """Remove the snapshots of this VM that dead runs of ours left; a user's are never touched.
+def remove_abandoned_snapshots(job: Job, plan: SnapshotPlan) -> list[str]:
+    """Remove the snapshots of this VM that dead runs of ours left, as planned; a user's are never among them.
 
     Returns:
         Their names.
     """
-    tree = vsphere.snapshot_tree(job.session, job.ref)
-    removed: list[str] = []
-    for snapshot in policy.abandoned(tree, vm_uuid=job.ref.instance_uuid, is_over=is_over):
+    for snapshot in plan.abandoned:
         logger.warning("%s: removing snapshot %s, left by a run that is over", job.vm.name, snapshot.name)
         remove_snapshot(job, snapshot.moref, snapshot.name)
-        removed.append(snapshot.name)
-    return removed
+    return [snapshot.name for snapshot in plan.abandoned]
+
+
+def abandoned_stagings(store: Store, folder: str | None, is_over: IsOver) -> list[AbandonedStaging]:
+    """Find half-written exports whose runs are over.
+
+    Args:
+        store: Where to look.
+        folder: One VM's folder, or None for the whole store.
+        is_over: Proves that an owner's run is over.
+    """
+    return [staging for staging in store.abandoned(folder) if staging.owner is not None and is_over(staging.owner)]
 
 
 def remove_abandoned_stagings(store: Store, folder: str | None, is_over: IsOver) -> list[str]:
@@ -78,11 +85,8 @@ def remove_abandoned_stagings(store: Store, folder: str | None, is_over: IsOver)
         ``<vm folder>/<export id>`` of each.
     """
     removed: list[str] = []
-    for staging in store.abandoned(folder):
-        if staging.owner is None or not is_over(staging.owner):
-            continue
+    for staging in abandoned_stagings(store, folder, is_over):
         store.remove_abandoned(staging)
-        name = f"{staging.folder}/{staging.export_id}"
-        logger.warning("%s: removed the half-written export %s of a run that is over", store.url, name)
-        removed.append(name)
+        logger.warning("%s: removed the half-written export %s of a run that is over", store.url, staging)
+        removed.append(str(staging))
     return removed

@@ -53,6 +53,8 @@ def needed_privileges(options: ExportOptions) -> frozenset[str]:
         needed |= privileges.CREATE_SNAPSHOT
     if options.snapshot.consolidate or options.snapshot.keep or (options.snapshot.take and options.snapshot.deletes):
         needed |= privileges.REMOVE_SNAPSHOT
+    if options.incremental.enable_tracking:
+        needed |= privileges.CHANGE_TRACKING
     return needed
 
 

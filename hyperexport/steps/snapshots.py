@@ -1,17 +1,20 @@
-"""The snapshot of an export: taken, removed, and how many are kept. The policy itself is ``policy/snapshots.py``."""
+"""The snapshots of an export: planned, taken, removed as planned. The policy itself is ``policy/snapshots.py``."""
 
 import logging
-from datetime import UTC, datetime
+from collections.abc import Callable
 from threading import Timer
 from typing import Final
 
 from hyperexport.errors import Interrupted, SnapshotChainTooLong
+from hyperexport.ownership import Owner
 from hyperexport.policy import snapshots as policy
+from hyperexport.policy.snapshots import SnapshotPlan
 from hyperexport.progress import Progress, Stage, report
 from hyperexport.steps.job import Job
 from hyperexport.stop import StopSignal
-from hyperexport.vm import PowerState, SnapshotInfo
+from hyperexport.vm import PowerState
 from hyperexport.vsphere import snapshots as vsphere
+from hyperexport.vsphere.inventory import datastore_free
 from hyperexport.vsphere.snapshots import CreatedSnapshot
 
 logger = logging.getLogger(__name__)
@@ -19,20 +22,49 @@ logger = logging.getLogger(__name__)
 SECONDS_AFTER_A_STOP: Final = 15.0
 
 
-def take_snapshot(job: Job) -> CreatedSnapshot:
+def make_snapshot_plan(job: Job, is_over: Callable[[Owner], bool]) -> SnapshotPlan:
+    """Decide what becomes of the VM's snapshots, and warn of what may go wrong with them.
+
+    Raises:
+        SnapshotChainTooLong: One more snapshot would come too near to vSphere's limit.
+    """
+    wanted = job.options.snapshot
+    plan = policy.plan_snapshots(
+        job.vm.snapshots,
+        vm_uuid=job.ref.instance_uuid,
+        make=(wanted.name or f"hyperexport-{job.started:%Y%m%dT%H%M%SZ}") if wanted.take else None,
+        keeps_made=not wanted.deletes,
+        keep=wanted.keep,
+        merge_all=wanted.consolidate,
+        is_over=is_over,
+    )
+    refusal = policy.chain_refusal(plan.chain_before) if plan.make else None
+    if refusal:
+        raise SnapshotChainTooLong(f"{job.ref.path}: {refusal}", fix="Remove or consolidate old snapshots first")
+    if plan.make:
+        for warning in policy.space_warnings(job.vm.disks, datastore_free(job.session, job.ref)):
+            job.warn(warning)
+    if job.vm.consolidation_needed and not plan.merges_all:
+        warn_of_consolidation(job)
+    return plan
+
+
+def warn_of_consolidation(job: Job) -> None:
+    """Say that the VM has delta disks which belong to no snapshot, and what to do."""
+    job.warn(f"vSphere says that the disks of {job.vm.name} need consolidation; --consolidate-snapshots does it")
+
+
+def take_snapshot(job: Job, name: str) -> CreatedSnapshot:
     """Freeze the VM for the export.
 
     Raises:
         SnapshotFailed: The server did not make it, the chain is too long, or quiescing was required and failed.
     """
-    refusal = policy.chain_refusal(job.vm.snapshots)
-    if refusal:
-        raise SnapshotChainTooLong(f"{job.ref.path}: {refusal}", fix="Remove or consolidate old snapshots first")
     wanted = job.options.snapshot
     created = vsphere.create_snapshot(
         job.session,
         job.ref,
-        name=wanted.name or f"hyperexport-{datetime.now(UTC):%Y%m%dT%H%M%SZ}",
+        name=name,
         owner=job.owner,
         quiesce=wanted.quiesces,
         memory=wanted.memory,
@@ -55,10 +87,7 @@ def remove_snapshot(job: Job, moref: str, name: str) -> None:
     Raises:
         SnapshotLeaked: It is still there, and vSphere is not removing it.
     """
-
-    def on_progress(percent: int) -> None:
-        report(Progress(job.vm.name, name, Stage.REMOVE_SNAPSHOT, percent, 100, 0))
-
+    on_progress = _showing(job, name)
     enough = StopSignal()
     timer = Timer(SECONDS_AFTER_A_STOP, enough.set)
     timer.daemon = True
@@ -73,21 +102,48 @@ def remove_snapshot(job: Job, moref: str, name: str) -> None:
     report(Progress(job.vm.name, name, Stage.REMOVE_SNAPSHOT, 100, 100, 0, done=True))
 
 
-def snapshots_beyond_retention(job: Job) -> list[SnapshotInfo]:
-    """The oldest of our own snapshots beyond ``--keep-snapshots``; never one of a user's."""
-    tree = vsphere.snapshot_tree(job.session, job.ref)
-    return policy.beyond_retention(tree, vm_uuid=job.ref.instance_uuid, keep=job.options.snapshot.keep)
+def tidy_snapshots(job: Job, plan: SnapshotPlan, made: str | None) -> None:
+    """Remove what the plan gives up, now that the export is safe.
 
+    Args:
+        job: The export.
+        plan: What becomes of the VM's snapshots.
+        made: The moref of the snapshot that this run made; None without one.
 
-def consolidate_snapshots(job: Job) -> list[SnapshotInfo]:
-    """Merge every snapshot into the base disks, whoever made it, as ``--consolidate-snapshots`` says.
-
-    Returns:
-        What was there and is gone.
+    Raises:
+        HyperExportError: Something could not be removed.
     """
-    tree = list(vsphere.snapshot_tree(job.session, job.ref))
-    for snapshot in tree:
-        logger.warning("%s: removing snapshot %s of %s", job.vm.name, snapshot.name, snapshot.created)
-    vsphere.remove_all_snapshots(job.session, job.ref)
-    vsphere.consolidate_disks(job.session, job.ref)
-    return tree
+    if plan.merges_all:
+        _merge_all(job, plan, made)
+        return
+    for snapshot in plan.removed:
+        logger.info("%s: removing snapshot %s: %s", job.vm.name, snapshot.name, plan.why_removed)
+        remove_snapshot(job, snapshot.moref, snapshot.name)
+    if vsphere.consolidation_needed(job.session, job.ref):
+        warn_of_consolidation(job)
+
+
+def _merge_all(job: Job, plan: SnapshotPlan, made: str | None) -> None:
+    """Merge every snapshot that the plan lists, whoever made it, and delta disks that belong to none.
+
+    One that somebody made since then was never listed: it stays, and the listed ones go one by one.
+    """
+    listed = {snapshot.moref for snapshot in plan.removed} | {made}
+    there = vsphere.snapshot_tree(job.session, job.ref)
+    new = [snapshot for snapshot in there if snapshot.moref not in listed]
+    for snapshot in new:
+        job.warn(f"snapshot {snapshot.name} was made during the export, and stays: it was not listed for removal")
+    if new:
+        for snapshot in there:
+            if snapshot.moref in listed:
+                remove_snapshot(job, snapshot.moref, snapshot.name)
+    elif there:
+        for snapshot in there:
+            logger.warning("%s: removing snapshot %s of %s", job.vm.name, snapshot.name, snapshot.created)
+        vsphere.remove_all_snapshots(job.session, job.ref, on_progress=_showing(job, "all snapshots"))
+    vsphere.consolidate_disks(job.session, job.ref, on_progress=_showing(job, "delta disks"))
+
+
+def _showing(job: Job, item: str) -> Callable[[int], None]:
+    """Report how far the server is with a removal."""
+    return lambda percent: report(Progress(job.vm.name, item, Stage.REMOVE_SNAPSHOT, percent, 100, 0))

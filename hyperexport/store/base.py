@@ -38,6 +38,9 @@ class AbandonedStaging(Value):
     export_id: str
     owner: Owner | None = Field(description="None where even the mark of ownership was not written or is damaged.")
 
+    def __str__(self) -> str:
+        return f"{self.folder}/{self.export_id}"
+
 
 class Stored(Value):
     """What a sink says of the file that it has finished."""

@@ -1,7 +1,7 @@
 """Which parts of a disk changed since an earlier snapshot, as far as vSphere can prove it.
 
 Every page of the answer is walked to the end of the disk, and anything doubtful is an error: to read a disk whole is
-slow, to trust half an answer loses data.
+slow, to trust half an answer loses data. Here is also how tracking is switched on, which nobody may do unasked.
 """
 
 import logging
@@ -11,9 +11,11 @@ from typing import Any
 from pyVmomi import vim
 
 from hyperexport.errors import ChangeTrackingUnavailable, PermissionMissing, ServerBusy, ServerFault
+from hyperexport.stop import StopSignal
 from hyperexport.vm import DiskInfo, Value, VmRef
 from hyperexport.vsphere.inventory import describe, disks_of_snapshot, vm_object
 from hyperexport.vsphere.session import Session
+from hyperexport.vsphere.tasks import wait_task
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +70,26 @@ def changed_areas(
     changed = ChangedAreas(bytes=sum(extent.length for extent in found), extents=found)
     logger.info("disk %d of %s: %d bytes changed in %d areas", disk_key, ref.name, changed.bytes, len(found))
     return changed
+
+
+def enable_change_tracking(session: Session, ref: VmRef, *, stop: StopSignal | None = None) -> None:
+    """Switch change tracking on in a VM's configuration. Safe to repeat.
+
+    vSphere API: ConfigSpec.changeTrackingEnabled; it takes effect when the VM is stopped for a moment the next time.
+
+    Args:
+        session: The login.
+        ref: The VM; it should have no snapshots.
+        stop: Ends the waiting.
+
+    Raises:
+        PermissionMissing, ServerBusy, ServerFault: The server did not take it.
+        Interrupted: ``stop`` was raised.
+    """
+    doing = f"switching on change tracking of {ref.name}"
+    spec = vim.vm.ConfigSpec(changeTrackingEnabled=True)
+    task = session.call(vm_object(session, ref).ReconfigVM_Task, spec, doing=doing)
+    wait_task(session, task, doing=doing, stop=stop)
 
 
 def _disk(what: str, session: Session, ref: VmRef, snapshot: str | None, disk_key: int) -> DiskInfo:

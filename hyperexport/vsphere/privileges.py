@@ -19,6 +19,7 @@ EXPORT: Final = frozenset({"VApp.Export"})
 CREATE_SNAPSHOT: Final = frozenset({"VirtualMachine.State.CreateSnapshot"})
 REMOVE_SNAPSHOT: Final = frozenset({"VirtualMachine.State.RemoveSnapshot"})
 CHANGED_AREAS: Final = frozenset({"VirtualMachine.Provisioning.DiskRandomRead"})
+CHANGE_TRACKING: Final = frozenset({"VirtualMachine.Config.ChangeTracking"})
 CONSOLIDATE: Final = REMOVE_SNAPSHOT
 READ: Final = frozenset({"System.View", "System.Read"})
 

@@ -2,7 +2,7 @@
 
 A snapshot bears its owner's mark in its description; that mark, and nothing else, makes it ours. Whoever asks for one
 either gets it or finds that none was left behind, whatever interrupted the asking. How a task ended is decided by
-looking at the VM's tree of snapshots, never by the task alone. This is the only module that changes anything on a VM.
+looking at the VM's tree of snapshots, never by the task alone. Nothing of a VM but its snapshots is changed here.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from itertools import count
+from threading import Timer
 from typing import Any, Final
 
 from pyVmomi import vim
@@ -20,6 +21,7 @@ from hyperexport.errors import (
     HyperExportError,
     Interrupted,
     QuiesceFailed,
+    ServerBusy,
     ServerFault,
     SnapshotChainTooLong,
     SnapshotFailed,
@@ -30,13 +32,13 @@ from hyperexport.manifest import Quiescing, SnapshotRecord
 from hyperexport.ownership import Owner
 from hyperexport.stop import StopSignal
 from hyperexport.vm import SnapshotInfo, Value, VmRef
-from hyperexport.vsphere.collector import properties, properties_of
+from hyperexport.vsphere.collector import properties
 from hyperexport.vsphere.faults import GONE, is_caused_by
 from hyperexport.vsphere.inventory import vm_object
 from hyperexport.vsphere.names import escape
 from hyperexport.vsphere.session import Session
 from hyperexport.vsphere.snapshot_tree import flatten
-from hyperexport.vsphere.tasks import TaskVanished, wait_task
+from hyperexport.vsphere.tasks import TaskVanished, unfinished_tasks, wait_for_conflicting, wait_task
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +49,7 @@ REMOVAL_PATIENCE: Final = 600.0
 """Seconds to wait, in all, between attempts at a removal that the server refuses for now (busy, locked)."""
 
 _UNDO_PATIENCE: Final = 120.0
+_SECONDS_AFTER_A_STOP: Final = 15.0
 _REPEATED_FAULTS: Final = 3
 _QUIESCE_FAULTS: Final[tuple[type[Exception], ...]] = (
     vim.fault.ApplicationQuiesceFault,
@@ -169,8 +172,13 @@ def remove_snapshot(
             return
         doing = f"removing snapshot {moref} of {ref.name}"
         snapshot = session.reference(vim.vm.Snapshot, moref)
-        task = session.call(snapshot.RemoveSnapshot_Task, False, True, doing=doing)
-        wait_task(session, task, doing=doing, on_progress=on_progress, stop=stop)
+        try:
+            task = session.call(snapshot.RemoveSnapshot_Task, False, True, doing=doing)
+            wait_task(session, task, doing=doing, on_progress=on_progress, stop=stop)
+        except ServerBusy as error:
+            # It may be this very removal, begun by a run that did not wait for its end; it may take hours.
+            wait_for_conflicting(session, ref, error, on_progress=on_progress, stop=stop)
+            raise
 
     try:
         _until_removed(remove, stop=stop, patience=patience)
@@ -199,6 +207,13 @@ def remove_all_snapshots(
             raise
 
 
+def consolidation_needed(session: Session, ref: VmRef) -> bool:
+    """Tell whether vSphere says that the VM has delta disks which no snapshot refers to."""
+    doing = f"asking whether the disks of {ref.name} need consolidation"
+    read = properties(session, vm_object(session, ref), ("runtime.consolidationNeeded",), doing=doing)
+    return bool(read.get("runtime.consolidationNeeded"))
+
+
 def consolidate_disks(
     session: Session, ref: VmRef, *, on_progress: OnProgress | None = None, stop: StopSignal | None = None
 ) -> bool:
@@ -209,13 +224,13 @@ def consolidate_disks(
     """
     doing = f"consolidating the disks of {ref.name}"
     vm = vm_object(session, ref)
-    if not _consolidation_needed(session, vm, doing=doing):
+    if not consolidation_needed(session, ref):
         return False
     task = session.call(vm.ConsolidateVMDisks_Task, doing=doing)
     try:
         wait_task(session, task, doing=doing, on_progress=on_progress, stop=stop)
     except TaskVanished:
-        if _consolidation_needed(session, vm, doing=doing):
+        if consolidation_needed(session, ref):
             raise
     return True
 
@@ -309,26 +324,27 @@ class _Making:
             logger.error("whether a snapshot of %s was left behind is unknown: %s", self._ref.path, error)
             return
         if found is not None:
-            remove_snapshot(self._session, self._ref, found.moref)
+            self._remove(found.moref)
+
+    def _remove(self, moref: str) -> None:
+        """Begin the removal; a run that was stopped does not wait for its end, which vSphere comes to by itself."""
+        enough = StopSignal()
+        timer = Timer(_SECONDS_AFTER_A_STOP, enough.set)
+        timer.daemon = True
+        with (self._stop or StopSignal()).waking(timer.start):
+            try:
+                remove_snapshot(self._session, self._ref, moref, stop=enough)
+            except Interrupted:
+                logger.warning("snapshot %s of %s is being removed; vSphere goes on with it", moref, self._ref.path)
+            finally:
+                timer.cancel()
 
     def _tasks(self, begun: Future[Any]) -> list[Any]:
         try:
             return [begun.result(timeout=_UNDO_PATIENCE)]
         except (HyperExportError, TimeoutError):
-            return self._unfinished()
-
-    def _unfinished(self) -> list[Any]:
-        """The VM's unfinished snapshot tasks; ours may be among them when its answer never reached us."""
-        recent = properties(self._session, vm_object(self._session, self._ref), ("recentTask",), doing=self._doing)
-        infos = properties_of(
-            self._session, recent.get("recentTask", []), ("info.descriptionId", "info.state"), doing=self._doing
-        )
-        return [
-            task
-            for task, info in infos
-            if info.get("info.descriptionId") == "VirtualMachine.createSnapshot"
-            and info.get("info.state") in ("queued", "running")
-        ]
+            # Ours may be among the unfinished ones when its answer never reached us.
+            return unfinished_tasks(self._session, self._ref, kind="VirtualMachine.createSnapshot", doing=self._doing)
 
 
 def _wait_for_end(session: Session, task: Any, *, doing: str) -> None:
@@ -350,12 +366,6 @@ def _refuse_long_chain(ref: VmRef, tree: tuple[SnapshotInfo, ...]) -> None:
 def _is_about_quiescing(error: HyperExportError) -> bool:
     # Without one of its own fault classes, vSphere says "An error occurred while quiescing the virtual machine".
     return is_caused_by(error, _QUIESCE_FAULTS) or "quiesc" in error.what.lower()
-
-
-def _consolidation_needed(session: Session, vm: Any, *, doing: str) -> bool:
-    return bool(
-        properties(session, vm, ("runtime.consolidationNeeded",), doing=doing).get("runtime.consolidationNeeded")
-    )
 
 
 def _until_removed(remove: Callable[[], None], *, stop: StopSignal | None, patience: float) -> None:

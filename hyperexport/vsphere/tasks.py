@@ -1,14 +1,19 @@
 """Waiting for the server's tasks, however long they take, and saying how far they are."""
 
+import logging
 import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from hyperexport.errors import ServerBusy, ServerFault
+from hyperexport.errors import HyperExportError, Interrupted, ServerBusy, ServerFault
 from hyperexport.stop import StopSignal
-from hyperexport.vsphere.collector import watch
+from hyperexport.vm import VmRef
+from hyperexport.vsphere.collector import properties, properties_of, watch
 from hyperexport.vsphere.faults import GONE, is_caused_by
+from hyperexport.vsphere.inventory import vm_object
 from hyperexport.vsphere.session import Session
+
+logger = logging.getLogger(__name__)
 
 _PATHS: Final = ("info.state", "info.progress", "info.error", "info.result")
 
@@ -62,3 +67,56 @@ def wait_task(
         if is_caused_by(error, GONE) and error.__cause__.obj == task:
             raise TaskVanished(f"{doing}: {session.address} no longer knows how it ended") from error
         raise
+
+
+def unfinished_tasks(session: Session, ref: VmRef, *, doing: str, kind: str | None = None) -> list[Any]:
+    """The VM's tasks that are queued or running.
+
+    Args:
+        session: The login.
+        ref: The VM.
+        doing: For error messages.
+        kind: Only those of this ``descriptionId``, such as ``VirtualMachine.createSnapshot``.
+    """
+    recent = properties(session, vm_object(session, ref), ("recentTask",), doing=doing).get("recentTask", [])
+    infos = properties_of(session, recent, ("info.descriptionId", "info.state"), doing=doing)
+    return [
+        task
+        for task, info in infos
+        if info.get("info.state") in ("queued", "running") and kind in (None, info.get("info.descriptionId"))
+    ]
+
+
+def wait_for_conflicting(
+    session: Session,
+    ref: VmRef,
+    refusal: ServerBusy,
+    *,
+    on_progress: Callable[[int], None] | None = None,
+    stop: StopSignal | None = None,
+) -> None:
+    """Wait for the tasks that are in the way, however long they take; what comes of them is for the caller to see.
+
+    Args:
+        session: The login.
+        ref: The VM.
+        refusal: The server's refusal. vSphere API: TaskInProgress names the task; where none is named, the VM's
+            recentTask tells which are running.
+        on_progress: Told the per cent of each.
+        stop: Ends the waiting.
+
+    Raises:
+        Interrupted: ``stop`` was raised.
+    """
+    doing = f"waiting for another task on {ref.name}"
+    named = getattr(refusal.__cause__, "task", None)
+    tasks = unfinished_tasks(session, ref, doing=doing) if named is None else [named]
+    for task in tasks:
+        logger.info("%s: %s", ref.path, doing)
+        known = session.reference(type(task), task._GetMoId())
+        try:
+            wait_task(session, known, doing=doing, on_progress=on_progress, stop=stop)
+        except Interrupted:
+            raise
+        except HyperExportError as failure:
+            logger.info("%s", failure)

@@ -1,0 +1,54 @@
+"""Whether an export switches change tracking on, which changes the VM's configuration and is never done unasked.
+
+Pure: it decides on what was read of the VM, and says in words what is done and from when on it counts, or why not.
+"""
+
+from pydantic import Field
+
+from hyperexport.vm import PowerState, Value, VmInfo
+
+
+class TrackingPlan(Value):
+    """What becomes of a VM's change tracking; a dry run shows it, a real run does it."""
+
+    enable: bool = Field(default=False, description="Whether it is switched on.")
+    refused: bool = Field(default=False, description="Whether it was asked for and cannot be.")
+    words: str = Field(default="", description="What is done, or why not; empty where nobody asked.")
+
+
+def plan_tracking(vm: VmInfo, *, wanted: bool, snapshots: int, takes_snapshot: bool) -> TrackingPlan:
+    """Decide whether change tracking is switched on.
+
+    vSphere API: ConfigSpec.changeTrackingEnabled takes effect when the VM is stopped for a moment the next time, as by
+    making or removing a snapshot; a VM that is off gets its maps at once (vSphere facts 48 and 49). With snapshots
+    there already, what their disks held would not be tracked.
+
+    Args:
+        vm: The VM.
+        wanted: Whether ``--enable-change-tracking`` was given.
+        snapshots: How many snapshots the VM has when it would be switched on.
+        takes_snapshot: Whether the export makes one.
+    """
+    if not wanted:
+        return TrackingPlan()
+    if vm.change_tracking:
+        return TrackingPlan(words="change tracking is on already")
+    refusal = _refusal(vm, snapshots)
+    if refusal:
+        return TrackingPlan(refused=True, words=f"change tracking cannot be switched on: {refusal}")
+    when = "it counts at once, so the next export can be incremental"
+    if vm.power_state is not PowerState.OFF:
+        begins = "with this export's snapshot" if takes_snapshot else "with the next snapshot"
+        when = f"it begins {begins}; the first export that it can save anything is the one after the next"
+    return TrackingPlan(enable=True, words=f"change tracking is switched on in the VM's configuration; {when}")
+
+
+def _refusal(vm: VmInfo, snapshots: int) -> str | None:
+    if not vm.change_tracking_supported:
+        return f"vSphere does not support it for this VM (hardware version {vm.hardware_version}; 7 is the least)"
+    if vm.template:
+        return "it is a template"
+    if snapshots:
+        several = "a snapshot" if snapshots == 1 else f"{snapshots} snapshots"
+        return f"the VM has {several}; remove or consolidate them first"
+    return None

@@ -1,0 +1,35 @@
+"""Change tracking of the VM: planned, and switched on as planned. The policy is ``policy/change_tracking.py``."""
+
+import logging
+
+from hyperexport.policy.change_tracking import TrackingPlan, plan_tracking
+from hyperexport.policy.snapshots import SnapshotPlan
+from hyperexport.steps.job import Job
+from hyperexport.vsphere import change_tracking as vsphere
+
+logger = logging.getLogger(__name__)
+
+
+def make_tracking_plan(job: Job, snapshots: SnapshotPlan) -> TrackingPlan:
+    """Decide whether change tracking is switched on, and warn where it was asked for and cannot be."""
+    plan = plan_tracking(
+        job.vm,
+        wanted=job.options.incremental.enable_tracking,
+        snapshots=len(snapshots.kept) + len(snapshots.removed),
+        takes_snapshot=snapshots.make is not None,
+    )
+    if plan.words:
+        logger.info("%s: %s", job.vm.name, plan.words)
+    if plan.refused:
+        job.warn(plan.words)
+    return plan
+
+
+def enable_change_tracking(job: Job) -> None:
+    """Switch it on. Safe to repeat.
+
+    Raises:
+        PermissionMissing, ServerBusy, ServerFault: vSphere did not take the change.
+    """
+    vsphere.enable_change_tracking(job.session, job.ref, stop=job.stop)
+    logger.warning("%s: change tracking was switched on in the VM's configuration", job.vm.name)

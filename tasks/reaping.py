@@ -1,0 +1,29 @@
+"""Finding and removing what dead runs left."""
+
+from hyperexport.policy.snapshots import MarkedSnapshot
+from hyperexport.steps import leftovers, reaping
+from hyperexport.stop import StopSignal
+from hyperexport.store.base import Store
+from hyperexport.vsphere.session import Session
+from tasks.liveness import run_is_over
+from tasks.step import repeatable, step
+
+
+@repeatable(name="find-snapshots")
+def find_snapshots(session: Session) -> list[MarkedSnapshot]:
+    """Find every snapshot of the vCenter that this tool made, and say which of them dead runs left."""
+    return reaping.find_marked(session, run_is_over)
+
+
+@step(name="reap-snapshot", task_run_name="reap {marked.snapshot.name} of {marked.vm.name}")
+def reap_snapshot(session: Session, marked: MarkedSnapshot, stop: StopSignal) -> str | None:
+    """Remove a snapshot that a dead run left; answers why it could not be removed, if so."""
+    return reaping.reap(session, marked, stop=stop)
+
+
+@repeatable(name="reap-stagings", task_run_name="reap {store.url}")
+def reap_stagings(store: Store, *, dry_run: bool) -> list[str]:
+    """Remove the half-written exports of dead runs, or only say which they are."""
+    if dry_run:
+        return [str(staging) for staging in leftovers.abandoned_stagings(store, None, run_is_over)]
+    return leftovers.remove_abandoned_stagings(store, None, run_is_over)
