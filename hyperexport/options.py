@@ -421,6 +421,17 @@ class Execution(Group):
     parallel: int = option(4, "Disks in flight at once within the VM", flag="--parallel", ge=1, le=16)
 
 
+class Fleet(Group):
+    """How several VMs are exported side by side."""
+
+    max_vms: int = option(4, "VMs in flight at once", flag="--max-vms", ge=1, le=32)
+    max_per_host: int = option(4, "Of these, on one ESXi host", flag="--max-per-host", ge=1, le=32)
+    max_per_datastore: int = option(4, "Of these, on one datastore", flag="--max-per-datastore", ge=1, le=32)
+    skip_newer_than: Duration | None = option(
+        None, "Leave out VMs whose newest complete export is younger than this", flag="--skip-newer-than"
+    )
+
+
 class ExportOptions(Value):
     """What to do with a VM, and how."""
 
@@ -431,6 +442,7 @@ class ExportOptions(Value):
     execution: Execution = Field(default=Execution(), json_schema_extra={"position": 4})
     cleanup: Cleanup = Field(default=Cleanup(), json_schema_extra={"position": 5})
     email: Email = Field(default=Email(), title="Notifications", json_schema_extra={"position": 6})
+    fleet: Fleet = Field(default=Fleet(), title="Several VMs", json_schema_extra={"position": 7})
 
     @field_validator("*", mode="before")
     @classmethod
