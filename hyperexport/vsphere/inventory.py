@@ -6,16 +6,18 @@ objects are large (and some servers cannot send them). Nothing is changed.
 
 import difflib
 import fnmatch
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any, Final, NamedTuple
 
 from pydantic import Field
 from pyVmomi import vim
 
-from hyperexport.errors import VmAmbiguous, VmNotFound
+from hyperexport.errors import ServerFault, VmAmbiguous, VmNotFound
 from hyperexport.vm import DiskInfo, PowerState, Value, VmInfo, VmRef
 from hyperexport.vsphere import devices
 from hyperexport.vsphere.collector import Properties, properties, properties_of, retrieve
+from hyperexport.vsphere.faults import GONE, is_caused_by
 from hyperexport.vsphere.names import escape, unescape
 from hyperexport.vsphere.session import Session
 from hyperexport.vsphere.snapshot_tree import flatten
@@ -29,6 +31,8 @@ _ENTITIES: Final = {
         "config.template",
         "config.instanceUuid",
         "config.guestFullName",
+        "runtime.host",
+        "datastore",
     ),
     vim.Folder: ("name", "parent"),
     vim.Datacenter: ("name", "parent"),
@@ -68,28 +72,72 @@ class VmRow(Value):
     power_state: PowerState
     guest_os: str
     template: bool = Field(description="Whether it is a template, which cannot be snapshotted.")
+    host: str | None = Field(default=None, description="The host that it is on, by its managed object id.")
+    datastores: tuple[str, ...] = Field(default=(), description="Those that it lies on, by managed object id.")
 
 
-def list_vms(session: Session, *, match: Sequence[str] = (), folder: str | None = None) -> list[VmRow]:
-    """List the VMs, in the order of their paths.
+class Inventory(NamedTuple):
+    """All VMs of a server that the user may see, in the order of their paths, and the places that VMs can lie in."""
 
-    Args:
-        session: The login.
-        match: Globs on the name or the whole path; a VM is listed that matches any of them. None given: all.
-        folder: The whole path of a folder (or datacenter, or vApp) that they must lie in, at any depth.
+    rows: tuple[VmRow, ...]
+    places: frozenset[str]
+    seen_by: str
+    """Whose view it is, for messages: ``vcenter.example.com, or backup``, who may not see everything."""
 
-    Raises:
-        VmNotFound: There is no such folder.
-    """
-    rows, places = _inventory(session)
-    if folder is not None:
-        inside = "/" + folder.strip("/")
-        if inside not in places:
-            raise VmNotFound(f"no folder {inside} is on {session.address}", fix=_near(inside, places) or _BY_PATH)
-        rows = [row for row in rows if row.ref.path.startswith(f"{inside}/")]
-    if match:
-        rows = [row for row in rows if any(_matches(row.ref, glob) for glob in match)]
-    return sorted(rows, key=lambda row: row.ref.path)
+    def named(self, name_or_path: str) -> VmRow:
+        """The one VM that bears this name or whole inventory path.
+
+        Raises:
+            VmNotFound: None does; near names are suggested.
+            VmAmbiguous: Several do; their paths are listed.
+        """
+        path = "/" + name_or_path.strip("/")
+        found = [
+            row for row in self.rows if name_or_path in (row.ref.name, escape(row.ref.name)) or row.ref.path == path
+        ]
+        if not found:
+            near = {row.ref.path if "/" in name_or_path else row.ref.name for row in self.rows}
+            raise VmNotFound(
+                f"no VM named {name_or_path!r} is on {self.seen_by} may not see it",
+                fix=_near(name_or_path, near) or _BY_PATH,
+            )
+        if len(found) > 1:
+            paths = ", ".join(row.ref.path for row in found)
+            raise VmAmbiguous(f"{len(found)} VMs are named {name_or_path!r}: {paths}", fix="Name one by its whole path")
+        return found[0]
+
+    def inside(self, folder: str) -> frozenset[str]:
+        """The VMs in a folder, datacenter or vApp, at any depth, by managed object id.
+
+        Raises:
+            VmNotFound: There is no such place.
+        """
+        place = "/" + folder.strip("/")
+        if place not in self.places:
+            raise VmNotFound(
+                f"no folder {place} is on {self.seen_by} may not see it", fix=_near(place, self.places) or _BY_PATH
+            )
+        return frozenset(row.ref.moref for row in self.rows if row.ref.path.startswith(f"{place}/"))
+
+    def matching(self, glob: str) -> frozenset[str]:
+        """The VMs whose name or whole path matches a pattern, by managed object id."""
+        return frozenset(row.ref.moref for row in self.rows if _matches(row.ref, glob))
+
+
+def read_inventory(session: Session) -> Inventory:
+    """Read all VMs, and the paths of all places that VMs can lie in, with one paged collection."""
+    found = {_moref(obj): (obj, values) for obj, values in retrieve(session, _ENTITIES, doing="listing the VMs")}
+    tree = {moref: (values.get("name", moref), _moref(_parent(values))) for moref, (_, values) in found.items()}
+    rows: list[VmRow] = []
+    places: set[str] = set()
+    for moref, (obj, values) in found.items():
+        path = _path(moref, tree)
+        if isinstance(obj, vim.VirtualMachine):
+            rows.append(_row(moref, path, values))
+        else:
+            places.add(path)
+    rows.sort(key=lambda row: row.ref.path)
+    return Inventory(tuple(rows), frozenset(places), f"{session.address}, or {session.user}")
 
 
 def find_vm(session: Session, name_or_path: str) -> VmRef:
@@ -99,19 +147,7 @@ def find_vm(session: Session, name_or_path: str) -> VmRef:
         VmNotFound: None does; near names are suggested.
         VmAmbiguous: Several do; their paths are listed.
     """
-    rows, _ = _inventory(session)
-    path = "/" + name_or_path.strip("/")
-    found = [row.ref for row in rows if name_or_path in (row.ref.name, escape(row.ref.name)) or row.ref.path == path]
-    if not found:
-        names = sorted({row.ref.path if "/" in name_or_path else row.ref.name for row in rows})
-        raise VmNotFound(
-            f"no VM named {name_or_path!r} is on {session.address}, or {session.user} may not see it",
-            fix=_near(name_or_path, names) or _BY_PATH,
-        )
-    if len(found) > 1:
-        paths = ", ".join(sorted(ref.path for ref in found))
-        raise VmAmbiguous(f"{len(found)} VMs are named {name_or_path!r}: {paths}", fix="Name one by its whole path")
-    return found[0]
+    return read_inventory(session).named(name_or_path).ref
 
 
 def describe(session: Session, ref: VmRef) -> VmInfo:
@@ -120,12 +156,40 @@ def describe(session: Session, ref: VmRef) -> VmInfo:
     Raises:
         VmNotFound: The VM is gone, or nothing of it can be read.
     """
-    doing = f"reading the configuration of {ref.name}"
-    values = properties(session, vm_object(session, ref), _VM_PATHS, doing=doing)
-    if "runtime.powerState" not in values:
-        raise VmNotFound(f"{ref.path} on {session.address} has no readable configuration: it is gone or inaccessible")
+    for info in describe_many(session, [ref]):
+        return info
+    raise VmNotFound(f"{ref.path} on {session.address} has no readable configuration: it is gone or inaccessible")
+
+
+def describe_many(session: Session, refs: Sequence[VmRef]) -> list[VmInfo]:
+    """Read the same of many VMs, with one paged collection for them and one for the names of what they use.
+
+    A VM that is gone by now, or of which nothing can be read, is left out.
+    """
+    doing = f"reading the configuration of {refs[0].name if len(refs) == 1 else f'{len(refs)} VMs'}"
+    read = _read_all(session, [vm_object(session, ref) for ref in refs], _VM_PATHS, doing=doing)
+    readable = {moref: values for moref, values in read.items() if "runtime.powerState" in values}
+    names = _names(session, readable.values(), doing=doing)
+    return [_info(ref, readable[ref.moref], names) for ref in refs if ref.moref in readable]
+
+
+def _read_all(session: Session, objects: Sequence[Any], paths: Sequence[str], *, doing: str) -> dict[str, Properties]:
+    """Properties by managed object id. One object that is gone would fail the whole request, so it is left out."""
+    wanted = {_moref(obj): obj for obj in objects}
+    while True:
+        try:
+            return {
+                _moref(obj): values for obj, values in properties_of(session, list(wanted.values()), paths, doing=doing)
+            }
+        except ServerFault as error:
+            gone = _moref(getattr(error.__cause__, "obj", None))
+            if not is_caused_by(error, GONE) or gone not in wanted:
+                raise
+            del wanted[gone]
+
+
+def _info(ref: VmRef, values: Properties, names: Mapping[str, str]) -> VmInfo:
     listed = values.get("config.hardware.device", [])
-    names = _names(session, values, doing=doing)
     encrypted = values.get("config.keyId") is not None
     committed = values.get("summary.storage.committed", 0)
     snapshot = values.get("snapshot")
@@ -189,21 +253,6 @@ def vm_object(session: Session, ref: VmRef) -> Any:
     return session.reference(vim.VirtualMachine, ref.moref)
 
 
-def _inventory(session: Session) -> tuple[list[VmRow], set[str]]:
-    """Read all VMs, and the paths of all places that VMs can lie in, with one paged collection."""
-    found = {_moref(obj): (obj, values) for obj, values in retrieve(session, _ENTITIES, doing="listing the VMs")}
-    tree = {moref: (values.get("name", moref), _moref(_parent(values))) for moref, (_, values) in found.items()}
-    rows: list[VmRow] = []
-    places: set[str] = set()
-    for moref, (obj, values) in found.items():
-        path = _path(moref, tree)
-        if isinstance(obj, vim.VirtualMachine):
-            rows.append(_row(moref, path, values))
-        else:
-            places.add(path)
-    return rows, places
-
-
 def _row(moref: str, path: str, values: Properties) -> VmRow:
     ref = VmRef(
         moref=moref,
@@ -216,6 +265,8 @@ def _row(moref: str, path: str, values: Properties) -> VmRow:
         power_state=PowerState(values.get("runtime.powerState", "poweredOff")),
         guest_os=values.get("config.guestFullName", ""),
         template=values.get("config.template", False),
+        host=_moref(values.get("runtime.host")) or None,
+        datastores=tuple(_moref(store) for store in values.get("datastore", ())),
     )
 
 
@@ -236,17 +287,21 @@ def _matches(ref: VmRef, glob: str) -> bool:
     return fnmatch.fnmatchcase(ref.name, glob) or fnmatch.fnmatchcase(ref.path, glob)
 
 
-def _near(name: str, names: Sequence[str] | set[str]) -> str | None:
+def _near(name: str, names: AbstractSet[str]) -> str | None:
     near = difflib.get_close_matches(name, sorted(names), n=_NEAR, cutoff=0.6)
     return f"Did you mean {' or '.join(near)}?" if near else None
 
 
-def _names(session: Session, values: Properties, *, doing: str) -> dict[str, str]:
-    """Names of the host, datastores and networks, by managed object id (which is a port group's key, too)."""
-    host = values.get("runtime.host")
-    objects = [*values.get("datastore", ()), *values.get("network", ()), *([host] if host else [])]
-    read = properties_of(session, objects, ("name",), doing=doing)
-    return {_moref(obj): unescape(found["name"]) for obj, found in read if "name" in found}
+def _names(session: Session, read: Iterable[Properties], *, doing: str) -> dict[str, str]:
+    """Names of the hosts, datastores and networks, by managed object id (which is a port group's key, too)."""
+    objects = {
+        _moref(obj): obj
+        for values in read
+        for obj in (*values.get("datastore", ()), *values.get("network", ()), values.get("runtime.host"))
+        if obj is not None
+    }
+    named = _read_all(session, list(objects.values()), ("name",), doing=doing)
+    return {moref: unescape(values["name"]) for moref, values in named.items() if "name" in values}
 
 
 def _used_by_disk(values: Properties) -> dict[int, int]:

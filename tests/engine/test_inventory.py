@@ -9,7 +9,15 @@ from hyperexport import errors
 from hyperexport.vm import PowerState
 from hyperexport.vsphere.configuration import LEFT_OUT, vm_config_json
 from hyperexport.vsphere.endpoint import VSphereEndpoint
-from hyperexport.vsphere.inventory import datastore_free, describe, disks_of_snapshot, find_vm, list_vms, vm_object
+from hyperexport.vsphere.inventory import (
+    datastore_free,
+    describe,
+    describe_many,
+    disks_of_snapshot,
+    find_vm,
+    read_inventory,
+    vm_object,
+)
 from hyperexport.vsphere.session import connect
 from hyperexport.vsphere.snapshots import snapshot_tree
 from hyperexport.vsphere.tasks import wait_task
@@ -48,7 +56,7 @@ def estate():
 
 
 def test_every_vm_is_listed_with_its_path(peer, session):
-    rows = list_vms(session)
+    rows = read_inventory(session).rows
     assert len(rows) >= 40
     assert len({row.ref.instance_uuid for row in rows}) == len(rows)
     assert all(row.ref.path.startswith("/DC0/vm/") for row in rows)
@@ -130,20 +138,17 @@ def test_a_name_is_shown_and_found_as_people_write_it(estate):
     assert find_vm(estate, found.path) == found
 
 
-def test_vms_are_chosen_by_glob_and_by_folder(estate):
-    def names(**choice):
-        return [row.ref.name for row in list_vms(estate, **choice)]
-
-    assert names(match=["*01"]) == ["db01", "web01"]
-    assert names(folder="/DC0/vm/production") == ["db01", "twin", "web01"]
-    assert names(folder="/DC0/vm/production", match=["twin", "db*"]) == ["db01", "twin"]
-    assert names(match=["/DC0/vm/test/t*"]) == ["twin"]
-    assert names(match=["DB01"]) == []
+def test_a_gone_vm_is_left_out_and_the_others_are_described(estate):
+    refs = [row.ref for row in read_inventory(estate).rows]
+    gone = refs[0].model_copy(update={"moref": "vm-999999"})
+    assert [info.ref for info in describe_many(estate, [refs[0], gone, refs[1]])] == refs[:2]
+    with pytest.raises(errors.VmNotFound):
+        describe(estate, gone)
 
 
-def test_a_folder_that_is_not_there_is_an_error_and_not_an_empty_list(estate):
-    with pytest.raises(errors.VmNotFound, match="/DC0/vm/production"):
-        list_vms(estate, folder="/DC0/vm/producton")
+def test_many_vms_are_described_in_as_many_requests_as_one(estate):
+    rows = read_inventory(estate).rows
+    assert describe_many(estate, [row.ref for row in rows]) == [describe(estate, row.ref) for row in rows]
 
 
 def test_snapshots_are_read_with_their_depth_and_which_is_current(estate):

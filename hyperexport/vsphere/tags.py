@@ -1,0 +1,202 @@
+"""Which VMs bear a tag, asked of vCenter's REST API: the SOAP API knows nothing of tags.
+
+vCenter 7.0 U2 and later answer at ``/api``, older ones (and vcsim) only at ``/rest``, with the same questions in
+another dress. A login of its own, which ends with the question. Only vCenters have tags; a host of its own has none.
+"""
+
+import json
+import logging
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+
+import urllib3
+from urllib3.exceptions import HTTPError
+from urllib3.util import make_headers
+
+from hyperexport.errors import LoginRefused, ServerBusy, ServerFault, TaggingUnavailable, TagNotFound
+from hyperexport.vsphere.endpoint import VSphereEndpoint
+from hyperexport.vsphere.faults import translate
+from hyperexport.vsphere.session import Session
+
+logger = logging.getLogger(__name__)
+
+_SESSION: Final = "vmware-api-session-id"
+_NO_SUCH_API: Final = frozenset({404, 405, 501})
+_BUSY: Final = frozenset({429, 503})
+_DENIED: Final = frozenset({401, 403})
+_AT_ONCE: Final = 200
+"""Tags asked for in one request."""
+
+
+def tagged_vms(session: Session, tags: Iterable[str]) -> frozenset[str]:
+    """The VMs that bear any of these tags themselves, by managed object id.
+
+    A tag on a folder or a host is not one of the VMs there, as in vSphere's own client.
+
+    Args:
+        session: The SOAP login, whose server, user and trust are used.
+        tags: Each as ``CATEGORY:NAME``; a category may hold no colon, a name may.
+
+    Raises:
+        TaggingUnavailable: The server has no tagging API.
+        TagNotFound: There is no such category or tag.
+        LoginRefused, ServerUnreachable, ServerBusy, ServerFault: As they say.
+    """
+    if not session.is_vcenter:
+        raise _unavailable(session.address)
+    with _login(session.endpoint) as api:
+        ids = [_find(api, *tag.partition(":")[::2]) for tag in tags]
+        return frozenset(
+            found["id"]
+            for begin in range(0, len(ids), _AT_ONCE)
+            for tag in api.action(
+                "tag-association", "list-attached-objects-on-tags", tag_ids=ids[begin : begin + _AT_ONCE]
+            )
+            for found in tag["object_ids"] or ()
+            if found["type"] == "VirtualMachine"
+        )
+
+
+class _Api:
+    """The tagging API, in the dress that the server wears."""
+
+    def __init__(self, pool: urllib3.PoolManager, endpoint: VSphereEndpoint, *, modern: bool) -> None:
+        self._pool = pool
+        self._modern = modern
+        self._headers: dict[str, str] = {}
+        self._site = f"https://{endpoint.url.split('/')[2]}"
+        self.endpoint = endpoint
+
+    def log_in(self) -> bool:
+        """Log in; False where the server has no API of this kind."""
+        user, password = self.endpoint.username, self.endpoint.password.get_secret_value()
+        basic = make_headers(basic_auth=f"{user}:{password}")
+        status, token = self._ask("POST", self._session_path, headers=basic)
+        if status in _NO_SUCH_API:
+            return False
+        if status in _DENIED:
+            raise LoginRefused(
+                f"{self.endpoint.address} refuses the login of {user} to its REST API",
+                fix="Check the user name and the password; tags are read there",
+            )
+        self._headers = {_SESSION: str(self._checked(status, token, "logging in to the REST API"))}
+        return True
+
+    def log_out(self) -> None:
+        """End the login; what goes wrong is logged, since nothing more can be done about it."""
+        try:
+            self._ask("DELETE", self._session_path)
+        except Exception as error:  # noqa: BLE001 - the answer is there already
+            logger.warning("could not log out of the REST API of %s: %s", self.endpoint.address, type(error).__name__)
+
+    def ids(self, kind: str) -> list[str]:
+        """All categories, by id."""
+        return self._checked(*self._ask("GET", self._path(kind)), f"listing each {kind}")
+
+    def get(self, kind: str, identity: str) -> Mapping[str, Any] | None:
+        """A category or tag; None where it is gone, or the user may not see it."""
+        status, found = self._ask("GET", self._path(kind, identity))
+        if status in {403, 404}:
+            return None
+        return self._checked(status, found, f"reading a {kind}")
+
+    def tags_of(self, category: str) -> list[str]:
+        """The ids of a category's tags."""
+        if self._modern:
+            return self.action("tag", "list-tags-for-category", category_id=category)
+        path = self._path("tag", category) + "?~action=list-tags-for-category"
+        return self._checked(*self._ask("POST", path), "listing the tags of a category")
+
+    def action(self, kind: str, name: str, **body: Any) -> Any:
+        """What the API does beside reading and writing."""
+        path = f"{self._path(kind)}?{'' if self._modern else '~'}action={name}"
+        return self._checked(*self._ask("POST", path, body=body), name.replace("-", " "))
+
+    @property
+    def _session_path(self) -> str:
+        return "/api/session" if self._modern else "/rest/com/vmware/cis/session"
+
+    def _path(self, kind: str, identity: str | None = None) -> str:
+        if self._modern:
+            return f"/api/cis/tagging/{kind}" + (f"/{identity}" if identity else "")
+        return f"/rest/com/vmware/cis/tagging/{kind}" + (f"/id:{identity}" if identity else "")
+
+    def _ask(
+        self, method: str, path: str, *, body: object = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[int, Any]:
+        try:
+            answer = self._pool.request(
+                method, self._site + path, json=body, headers={**self._headers, **(headers or {})}
+            )
+            found = json.loads(answer.data) if answer.data and answer.status == 200 else None
+        except (HTTPError, OSError) as error:
+            raise translate(_underlying(error), doing="reading the tags", endpoint=self.endpoint) from error
+        except ValueError:
+            raise ServerFault(f"reading the tags failed on {self.endpoint.address}: its answer is not JSON") from None
+        if not self._modern and isinstance(found, dict):
+            found = found.get("value")  # pyright: ignore[reportUnknownMemberType,reportUnknownVariableType]
+        return (200 if answer.status in range(200, 300) else answer.status), found  # pyright: ignore[reportUnknownVariableType]
+
+    def _checked(self, status: int, found: Any, doing: str) -> Any:
+        if status in _BUSY:
+            raise ServerBusy(f"{doing} failed on {self.endpoint.address}: it answers {status}")
+        if status != 200 or found is None:
+            raise ServerFault(f"{doing} failed on {self.endpoint.address}: it answers {status}")
+        return found
+
+
+@contextmanager
+def _login(endpoint: VSphereEndpoint) -> Generator[_Api]:
+    """Log in to whichever of the two the server has, and out again."""
+    context = endpoint.trust.ssl_context()
+    with urllib3.PoolManager(ssl_context=context, retries=False, timeout=urllib3.Timeout(endpoint.timeout)) as pool:
+        for modern in (True, False):
+            api = _Api(pool, endpoint, modern=modern)
+            if api.log_in():
+                try:
+                    yield api
+                finally:
+                    api.log_out()
+                return
+    raise _unavailable(endpoint.address)
+
+
+def _find(api: _Api, category: str, name: str) -> str:
+    """The id of a tag.
+
+    Raises:
+        TagNotFound: There is none of that name in that category; those that are there are listed.
+    """
+    categories = _by_name(api, "category", api.ids("category"))
+    if category not in categories:
+        raise _not_there(f"no category {category!r} of tags", categories, api)
+    tags = _by_name(api, "tag", api.tags_of(categories[category]))
+    if name not in tags:
+        raise _not_there(f"no tag {name!r} in category {category!r}", tags, api)
+    return tags[name]
+
+
+def _by_name(api: _Api, kind: str, ids: Iterable[str]) -> dict[str, str]:
+    found = ((identity, api.get(kind, identity)) for identity in ids)
+    return {str(model["name"]): identity for identity, model in found if model}
+
+
+def _underlying(error: Exception) -> OSError:
+    """The operating system's or OpenSSL's own error inside urllib3's."""
+    inside = (error, error.__cause__, error.__context__, *error.args)
+    return next((found for found in inside if isinstance(found, OSError)), OSError(str(error)))
+
+
+def _not_there(what: str, names: Iterable[str], api: _Api) -> TagNotFound:
+    known = ", ".join(sorted(names)) or "none"
+    return TagNotFound(
+        f"{what} is on {api.endpoint.address}, or {api.endpoint.username} may not see it", fix=f"There are: {known}"
+    )
+
+
+def _unavailable(address: str) -> TaggingUnavailable:
+    return TaggingUnavailable(
+        f"{address} has no tagging API: only vCenter has tags",
+        fix="Choose the VMs with --folder, --match or --vm instead",
+    )

@@ -1,0 +1,70 @@
+"""Tags, as VMware's own simulator keeps them and VMware's own command line sets them."""
+
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from hyperexport import errors
+from hyperexport.selection import Selection
+from hyperexport.steps.selection import choose_vms
+from hyperexport.vsphere.endpoint import VSphereEndpoint
+from hyperexport.vsphere.session import Session, connect
+from hyperexport.vsphere.tags import tagged_vms
+from tests.conformance.vcsim import Vcsim, running_vcsim
+
+
+@pytest.fixture(scope="module")
+def tagged(go_peers: Path, tmp_path_factory: pytest.TempPathFactory) -> Generator[Vcsim]:
+    """A vcsim where DC0_H0_VM0 bears backup:daily, and VM1 that and `rack: a/b`; a host bears a tag, too."""
+    with running_vcsim(go_peers, tmp_path_factory.mktemp("tagged"), "-vm", "3") as server:
+        server.govc("tags.category.create", "-m", "backup")
+        for tag in ("daily", "never", "rack: a/b"):
+            server.govc("tags.create", "-c", "backup", tag)
+        for vm, tag in (("DC0_H0_VM0", "daily"), ("DC0_H0_VM1", "daily"), ("DC0_H0_VM1", "rack: a/b")):
+            server.govc("tags.attach", "-c", "backup", tag, f"/DC0/vm/{vm}")
+        server.govc("tags.attach", "-c", "backup", "daily", "/DC0/host/DC0_H0/DC0_H0")
+        yield server
+
+
+@pytest.fixture
+def session(tagged: Vcsim) -> Generator[Session]:
+    """A login to it."""
+    with connect(VSphereEndpoint.from_environment(tagged.environment)) as opened:
+        yield opened
+
+
+def chosen(session: Session, **words: object) -> list[str]:
+    return [row.ref.name for row in choose_vms(session, Selection.model_validate(words))]
+
+
+def test_the_vms_that_bear_a_tag_are_chosen(session):
+    assert chosen(session, tag="backup:daily") == ["DC0_H0_VM0", "DC0_H0_VM1"]
+    assert chosen(session, tag="backup:rack: a/b") == ["DC0_H0_VM1"]
+
+
+def test_one_of_several_tags_is_enough_and_a_pattern_narrows(session):
+    assert chosen(session, tag=("backup:never", "backup:daily")) == ["DC0_H0_VM0", "DC0_H0_VM1"]
+    assert chosen(session, tag="backup:daily", match="*VM0") == ["DC0_H0_VM0"]
+
+
+def test_a_tag_that_nobody_bears_chooses_nobody_and_says_what_was_looked_for(session):
+    with pytest.raises(errors.VmNotFound, match="--tag backup:never"):
+        chosen(session, tag="backup:never")
+
+
+@pytest.mark.parametrize(
+    ("tag", "listed"), [("backup:dialy", "daily, never, rack: a/b"), ("bakcup:daily", "There are: backup")]
+)
+def test_a_tag_or_category_that_is_not_there_lists_those_that_are(session, tag, listed):
+    with pytest.raises(errors.TagNotFound, match=listed):
+        tagged_vms(session, [tag])
+
+
+def test_a_password_that_the_rest_api_refuses_is_told_without_it(tagged):
+    endpoint = VSphereEndpoint.from_environment(tagged.environment)
+    with connect(endpoint) as session:
+        session.endpoint = endpoint.model_copy(update={"password": type(endpoint.password)("not-it-at-all")})
+        with pytest.raises(errors.LoginRefused) as refused:
+            tagged_vms(session, ["backup:daily"])
+    assert "not-it-at-all" not in str(refused.value)
