@@ -1,0 +1,99 @@
+"""No option is accepted and ignored: for each one there is code outside the model that reads it.
+
+Found in the source, not in a run: an option counts as read where its attribute is taken of its group, or of a name that
+holds the group, outside ``options.py``; or where a method or property of the group that reads it is.
+"""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hyperexport.options import ExportOptions, Leaf, leaves
+
+ROOT = Path(__file__).parents[2]
+ROOMS = ("blocks", "cli", "deployments", "flows", "hyperexport", "tasks")
+GROUPS = {field.annotation.__name__: name for name, field in ExportOptions.model_fields.items()}
+"""The name of each group's class, and of the field that holds it."""
+
+
+def sources() -> Iterator[ast.Module]:
+    for room in ROOMS:
+        for path in (ROOT / room).rglob("*.py"):
+            if path != ROOT / "hyperexport" / "options.py":
+                yield ast.parse(path.read_text(), str(path))
+
+
+def holders(module: ast.AST) -> dict[str, str]:
+    """Names that hold a group: annotated with its class, or assigned from a field that holds it."""
+    held: dict[str, str] = {}
+    for node in ast.walk(module):
+        if isinstance(node, ast.arg) and isinstance(node.annotation, ast.Name) and node.annotation.id in GROUPS:
+            held[node.arg] = GROUPS[node.annotation.id]
+        if (
+            isinstance(node, ast.Assign)
+            and isinstance(node.value, ast.Attribute)
+            and node.value.attr in GROUPS.values()
+        ):
+            names = [getattr(target, "id", None) or getattr(target, "attr", "") for target in node.targets]
+            held |= dict.fromkeys(names, node.value.attr)
+    return held
+
+
+def reads(module: ast.AST) -> Iterator[tuple[str, str]]:
+    """Every attribute that is taken of a group, as (group, attribute)."""
+    held = holders(module)
+    for node in ast.walk(module):
+        if not isinstance(node, ast.Attribute) or not isinstance(node.ctx, ast.Load):
+            continue
+        match node.value:
+            case ast.Attribute(attr=group) if group in GROUPS.values():
+                yield group, node.attr
+            case ast.Name(id=name) | ast.Attribute(attr=name) if name in held:
+                yield held[name], node.attr
+
+
+CHECKS = {"contradiction"}
+"""What only checks options against each other does not act on them; validators have names of their own."""
+
+
+def through_methods() -> dict[tuple[str, str], set[str]]:
+    """For each method and property of a group, the fields that it reads."""
+    model = ast.parse((ROOT / "hyperexport" / "options.py").read_text())
+    found: dict[tuple[str, str], set[str]] = {}
+    for kind in ast.walk(model):
+        if isinstance(kind, ast.ClassDef) and kind.name in GROUPS:
+            for method in kind.body:
+                if isinstance(method, ast.FunctionDef) and method.name not in CHECKS:
+                    own = {
+                        n.attr
+                        for n in ast.walk(method)
+                        if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name)
+                    }
+                    found[GROUPS[kind.name], method.name] = own
+    return found
+
+
+def read_options() -> set[tuple[str, str]]:
+    direct = {read for module in sources() for read in reads(module)}
+    indirect = {
+        (group, name) for (group, prop), names in through_methods().items() if (group, prop) in direct for name in names
+    }
+    return direct | indirect
+
+
+READ = read_options()
+
+
+@pytest.mark.parametrize("leaf", list(leaves()), ids=lambda leaf: leaf.flag)
+def test_an_option_is_read_by_code_that_acts_on_it(leaf: Leaf) -> None:
+    assert (leaf.group, leaf.name) in READ
+
+
+def test_an_option_that_nobody_reads_would_be_noticed() -> None:
+    module = ast.parse(
+        "def f(job, options: Cleanup):\n    taken = job.options.snapshot\n    return taken.keep, options.max_age"
+    )
+    assert set(reads(module)) >= {("snapshot", "keep"), ("cleanup", "max_age")}
+    assert ("snapshot", "invented") not in READ
