@@ -42,6 +42,7 @@ class Mode(StrEnum):
     CLEANUP = "cleanup"
     VERIFY = "verify"
     LIST = "list"
+    REAP_SNAPSHOTS = "reap-snapshots"
     PRESERVE = "preserve"
     CONFIG = "config"
     SAVE_PROFILE = "save-profile"
@@ -287,6 +288,8 @@ def build_app() -> App:
     app.default(_taking(every, _run))
     app.command(_taking(places, _verify), name="verify")
     app.command(_taking(places, _list), name="list")
+    reaping = (*places, *(leaf for leaf in every if leaf.key == "dry_run"))
+    app.command(_taking(reaping, _reap_snapshots), name="reap-snapshots")
     app.command(_taking(places, _preserve), name="preserve")
     app.command(_taking(every, _config), name="config")
     mail = tuple(leaf for leaf in every if leaf.group == "email" and not leaf.name.startswith("on_"))
@@ -440,6 +443,24 @@ def _config(
         profile=profile,
         face=face_of(quiet=quiet, json=json),
         debug=debug,
+    )
+
+
+def _reap_snapshots(
+    given: dict[str, object],
+    *,
+    vsphere_block: _VSphere = None,
+    quiet: Quiet = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> Request:
+    """Remove the snapshots and half-written exports that dead runs left; a user's snapshots are never touched."""
+    return Request(
+        mode=Mode.REAP_SNAPSHOTS,
+        options=options_of(given),
+        face=face_of(quiet=quiet, json=json),
+        debug=debug,
+        vsphere=vsphere_block,
     )
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from cli import quiet, service, tables
+from cli import configuration, profiles, quiet, service, stored, tables
 from cli.arguments import Mode, Request
 from cli.failures import Failure, exit_code
 from cli.output import Output
@@ -22,7 +22,6 @@ from deployments.local_server import configured_api, provide_prefect_api
 from hyperexport.errors import Interrupted, StoreUnusable, UsageError
 from hyperexport.options import resolve
 from hyperexport.process_secrets import keep_email_password
-from hyperexport.stop import StopSignal
 
 Answer = TypeVar("Answer")
 
@@ -35,6 +34,8 @@ def perform(request: Request, output: Output) -> int:
     """
     if request.email_password:
         keep_email_password(request.email_password)
+    if request.save_profile is not None and request.mode is not Mode.SAVE_PROFILE:
+        _save_profile(request, output)
     failures = _COMMANDS[request.mode](request, output)
     output.finish([{"vm": failure.vm, "code": failure.code, "message": failure.message} for failure in failures])
     return exit_code(failures, asked=max(1, len(request.vms)))
@@ -74,7 +75,7 @@ def _export(request: Request, output: Output) -> list[Failure]:
 
     def export(vm: str) -> None:
         with showing_progress(output.errors):
-            result = export_vm(vm, request.options, vsphere=request.vsphere)
+            result = export_vm(vm, request.options, vsphere=request.vsphere, profile=request.profile)
         output.answer(
             "exports",
             pretty=lambda console: tables.show_export(console, result),
@@ -92,7 +93,7 @@ def _incremental_info(request: Request, output: Output) -> list[Failure]:
     from flows import incremental_info
 
     def analyse(vm: str) -> None:
-        plan = incremental_info(vm, request.options, vsphere=request.vsphere)
+        plan = incremental_info(vm, request.options, vsphere=request.vsphere, profile=request.profile)
         sums = {name: getattr(plan, name) for name in ("transfer_bytes", "saved_bytes", "saved_percent")}
         output.answer(
             "plans",
@@ -110,7 +111,7 @@ def _cleanup(request: Request, output: Output) -> list[Failure]:
     from flows import cleanup_exports
 
     failures: list[Failure] = []
-    for result in cleanup_exports(request.options):
+    for result in cleanup_exports(request.options, profile=request.profile):
         output.answer(
             "cleanups",
             pretty=lambda console, result=result: tables.show_cleanup(console, result),
@@ -125,41 +126,54 @@ def _cleanup(request: Request, output: Output) -> list[Failure]:
 
 def _verify(request: Request, output: Output) -> list[Failure]:
     _prepare_prefect(output)
-    from flows import verify_exports
+    stored.verify(request, output)
+    return []
 
-    output.nothing("verified")
-    for export in verify_exports(list(request.exports), request.options):
-        output.answer(
-            "verified",
-            pretty=lambda console, export=export: tables.show_verified(console, export),
-            quiet=quiet.verified_lines(export),
-            document=export.model_dump(mode="json"),
-        )
+
+def _reap_snapshots(request: Request, output: Output) -> list[Failure]:
+    _ask_for_password(request)
+    _prepare_prefect(output)
+    from flows import reap_snapshots
+
+    with showing_progress(output.errors):
+        result = reap_snapshots(request.vsphere, options=request.options)
+    output.answer(
+        "reaped",
+        pretty=lambda console: tables.show_reaped(console, result),
+        quiet=quiet.reaped_lines(result),
+        document=result.model_dump(mode="json"),
+    )
     return []
 
 
 def _list(request: Request, output: Output) -> list[Failure]:
-    from hyperexport.steps.stores import open_stores
-    from hyperexport.transfer.throttle import Throttle
+    _prepare_prefect_for_blocks(request, output)
+    stored.list_exports(request, output)
+    return []
 
-    destination = resolve(request.options).options.destination
-    settings = None
-    if destination.s3_credentials:
+
+def _preserve(request: Request, output: Output) -> list[Failure]:
+    _prepare_prefect_for_blocks(request, output)
+    stored.preserve(request, output)
+    return []
+
+
+def _config(request: Request, output: Output) -> list[Failure]:
+    if request.profile:
         _prepare_prefect(output)
-        from flows.connections import s3_settings
+    configuration.show(request, output)
+    return []
 
-        settings = s3_settings(destination)
-    output.nothing("stores")
-    for store in open_stores(destination, throttle=Throttle(None), stop=StopSignal(), s3=settings):
-        exports = store.exports()
-        output.answer(
-            "stores",
-            pretty=lambda console, url=store.url, exports=exports: tables.show_stored(console, url, exports),
-            quiet=quiet.stored_lines(store.url, exports),
-            document={"store": store.url, "exports": [export.manifest.model_dump(mode="json") for export in exports]},
-        )
-        for name in store.damaged():
-            print(f"hyperexport: {store.url}: the manifest of {name} cannot be read", file=sys.stderr)
+
+def _profiles(request: Request, output: Output) -> list[Failure]:
+    _prepare_prefect(output)
+    profiles.mind(request, output)
+    return []
+
+
+def _save_profile(request: Request, output: Output) -> list[Failure]:
+    _prepare_prefect(output)
+    profiles.save(request, output)
     return []
 
 
@@ -221,6 +235,13 @@ _COMMANDS: dict[Mode, Callable[[Request, Output], list[Failure]]] = {
     Mode.CLEANUP: _cleanup,
     Mode.VERIFY: _verify,
     Mode.LIST: _list,
+    Mode.PRESERVE: _preserve,
+    Mode.CONFIG: _config,
+    Mode.SAVE_PROFILE: _save_profile,
+    Mode.LIST_PROFILES: _profiles,
+    Mode.SHOW_PROFILE: _profiles,
+    Mode.DELETE_PROFILE: _profiles,
+    Mode.REAP_SNAPSHOTS: _reap_snapshots,
     Mode.SEND_TEST_EMAIL: _send_test_email,
     Mode.SCHEDULE: _schedule,
     Mode.SCHEDULES: _schedules,
@@ -252,6 +273,12 @@ def _prepare_prefect(output: Output) -> None:
     _keep_prefect_quiet()
     with output.waiting("waiting for Prefect"):
         provide_prefect_api()
+
+
+def _prepare_prefect_for_blocks(request: Request, output: Output) -> None:
+    """Have an API where a saved block is needed, and only there."""
+    if request.profile or resolve(request.options).options.destination.s3_credentials:
+        _prepare_prefect(output)
 
 
 def _keep_prefect_quiet() -> None:

@@ -1,11 +1,12 @@
 """Answers for scripts: ``key=value`` lines, whose keys and order are part of the product's contract."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
 from typing import TYPE_CHECKING
 
 from hyperexport.policy.incremental import ExportPlan
-from hyperexport.results import CleanupResult, ExportResult, VerifiedExport
+from hyperexport.policy.snapshots import Fate
+from hyperexport.results import CleanupResult, ExportResult, ReapResult, VerifiedExport
 from hyperexport.store.base import StoredExport
 from hyperexport.vm import VmInfo
 
@@ -43,6 +44,10 @@ def export_lines(result: ExportResult) -> list[str]:
         _line("seconds", f"{result.seconds:.1f}"),
         _line("verified", result.verified is True),
         _line("snapshot_removed", removed),
+        *_numbered("snapshot_made", filter(None, [result.snapshots.make])),
+        *_numbered("snapshot_abandoned", (one.name for one in result.snapshots.abandoned)),
+        *_numbered("snapshot_given_up", (one.name for one in result.snapshots.removed)),
+        *_numbered("change_tracking", filter(None, [result.tracking.words])),
         _line("warnings", len(result.warnings)),
     ]
 
@@ -62,6 +67,8 @@ def plan_lines(plan: ExportPlan) -> list[str]:
             _line(f"disk_{position}_decision", disk.decision),
             _line(f"disk_{position}_reason", disk.reason),
             _line(f"disk_{position}_bytes", disk.expected_bytes),
+            _line(f"disk_{position}_capacity", disk.capacity),
+            _line(f"disk_{position}_changed_bytes", "" if disk.changed_bytes is None else disk.changed_bytes),
         ]
     return [
         *lines,
@@ -78,11 +85,33 @@ def cleanup_lines(result: CleanupResult) -> list[str]:
         _line("store", result.store),
         _line("dry_run", result.dry_run),
         *(_line("would_delete" if result.dry_run else "deleted", name) for name in gone),
+        *(_line("would_remove" if result.dry_run else "removed", name) for name in result.abandoned),
         *(_line("failed", failure) for failure in result.failed),
         *(_line("unreachable", words) for words in result.plan.unreachable),
         _line("count", len(gone)),
         _line("failures", len(result.failed)),
         _line("kept", len(result.plan.items) - len(gone)),
+    ]
+
+
+def reaped_lines(result: ReapResult) -> list[str]:
+    """What dead runs left, and what was done about it."""
+    lines = [_line("vcenter", result.vcenter), _line("dry_run", result.dry_run)]
+    for position, item in enumerate(result.snapshots):
+        found = item.found
+        lines += [
+            _line(f"snapshot_{position}", found.snapshot.name),
+            _line(f"snapshot_{position}_vm", found.vm.path),
+            _line(f"snapshot_{position}_age_seconds", int(item.age.total_seconds())),
+            _line(f"snapshot_{position}_state", found.fate),
+            _line(f"snapshot_{position}_action", item.action),
+        ]
+    return [
+        *lines,
+        *_numbered("staging", result.stagings),
+        _line("abandoned", len(result.having(Fate.ABANDONED))),
+        _line("in_doubt", len(result.having(Fate.IN_DOUBT))),
+        _line("stagings", len(result.stagings)),
     ]
 
 
@@ -96,9 +125,10 @@ def verified_lines(export: VerifiedExport) -> list[str]:
     ]
 
 
-def stored_lines(store: str, exports: Sequence[StoredExport]) -> list[str]:
+def stored_lines(store: str, exports: Sequence[StoredExport], unreadable: Sequence[str] = ()) -> list[str]:
     """The exports that a store holds: a block for each, with an empty line between them."""
     blocks = [_stored(store, export) for export in exports]
+    blocks += [unreadable_lines(store, name) for name in unreadable]
     return [line for block in blocks for line in ("", *block)][1:]
 
 
@@ -114,7 +144,37 @@ def _stored(store: str, export: StoredExport) -> list[str]:
         _line("stored_bytes", manifest.stored_bytes),
         _line("bytes_transferred", manifest.transfer.bytes_transferred),
         _line("verified", manifest.verified.isoformat() if manifest.verified else ""),
+        _line("preserved", manifest.preserve),
+        *_numbered("damage", manifest.damage),
     ]
+
+
+def unreadable_lines(store: str, export: str) -> list[str]:
+    """An export of which not even the manifest can be read."""
+    return [_line("store", store), _line("export", export), _line("damage", "the manifest cannot be read")]
+
+
+def preserved_lines(store: str, export: StoredExport) -> list[str]:
+    """An export that was marked as preserved, or is so no longer."""
+    return [_line("store", store), _line("export", export), _line("preserved", export.manifest.preserve)]
+
+
+def profile_lines(name: str, options: Mapping[str, object]) -> list[str]:
+    """A saved profile, and what it sets."""
+    return [_line("profile", name), *(_line(key, as_flag(value)) for key, value in options.items())]
+
+
+def config_lines(values: Sequence[tuple[str, str, str]], secrets: Mapping[str, str]) -> list[str]:
+    """Every option's value and source, then which secrets are set."""
+    lines = [line for key, value, source in values for line in (_line(key, value), _line(f"{key}.source", source))]
+    return [*lines, *(_line(name, state) for name, state in secrets.items())]
+
+
+def as_flag(value: object) -> str:
+    """A JSON value as a flag takes it; empty where there is none."""
+    if isinstance(value, list):
+        return ",".join(map(str, value))  # pyright: ignore[reportUnknownArgumentType,reportUnknownVariableType]
+    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def schedule_lines(schedule: "Schedule") -> list[str]:

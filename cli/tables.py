@@ -1,6 +1,6 @@
 """Answers for a person at a terminal: tables and sentences, made with rich. Knows values, asks nobody anything."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -9,9 +9,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cli.quiet import as_flag
 from hyperexport.manifest import ExportManifest
 from hyperexport.policy.incremental import Decision, DiskPlan, ExportPlan
-from hyperexport.results import CleanupResult, ExportResult, VerifiedExport
+from hyperexport.policy.snapshots import Fate
+from hyperexport.results import CleanupResult, ExportResult, ReapResult, VerifiedExport
 from hyperexport.store.base import StoredExport
 from hyperexport.units import format_bytes, format_elapsed, format_rate
 from hyperexport.vm import DiskInfo, PowerState, VmInfo
@@ -115,6 +117,8 @@ def show_export(console: Console, result: ExportResult) -> None:
             _say(console, f"would be kept at {place}")
     else:
         _show_done(console, result, result.manifest)
+    for line in snapshot_plan_lines(result):
+        _say(console, line)
     for cleanup in result.cleanups:
         show_cleanup(console, cleanup)
     for warning in result.warnings:
@@ -173,6 +177,33 @@ def show_cleanup(console: Console, result: CleanupResult) -> None:
     _say(console, f"{result.store}: {count} {verbs[0]}{free}, {len(result.plan.items) - count} kept")
 
 
+def show_reaped(console: Console, result: ReapResult) -> None:
+    """Show what dead runs left, and what was done about it."""
+    if result.snapshots:
+        rows = ((str(value) for value in item.row().values()) for item in result.snapshots)
+        columns = ("VM", "Snapshot", "Age", "Run", "Machine", "State", "Action")
+        console.print(_table(f"Snapshots of this tool on {result.vcenter}", columns, (tuple(row) for row in rows)))
+    verb = "would be removed" if result.dry_run else "removed"
+    for staging in result.stagings:
+        _say(console, f"half-written export {staging}: {verb}")
+    count = len(result.having(Fate.ABANDONED))
+    _say(console, f"{result.vcenter}: {count} snapshots and {len(result.stagings)} half-written exports {verb}")
+
+
+def snapshot_plan_lines(result: ExportResult) -> list[str]:
+    """What becomes of the VM's snapshots: in a dry run what would, otherwise what was planned and done."""
+    plan, dry = result.snapshots, result.dry_run
+    would = "would be " if dry else ""
+    lines = [f"snapshot {one.name}: {would}removed first: its run is over" for one in plan.abandoned]
+    if plan.make and dry:
+        lines.append(f"snapshot {plan.make}: would be made, and {'kept' if plan.keeps_made else 'removed afterwards'}")
+    lines += [f"snapshot {one.name}: {would}removed afterwards: {plan.why_removed}" for one in plan.removed]
+    lines += [f"snapshot {one.name}: stays" for one in plan.kept if dry]
+    if result.tracking.words:
+        lines.append(result.tracking.words)
+    return lines
+
+
 def show_verified(console: Console, export: VerifiedExport) -> None:
     """Show that an export is what it was."""
     found = export.verification
@@ -181,12 +212,14 @@ def show_verified(console: Console, export: VerifiedExport) -> None:
         _say(console, f"  {finding}")
 
 
-def show_stored(console: Console, store: str, exports: Sequence[StoredExport]) -> None:
-    """Show the exports that a store holds."""
-    if not exports:
+def show_stored(
+    console: Console, store: str, exports: Sequence[StoredExport], unreadable: Sequence[str] = ()
+) -> None:
+    """Show the exports that a store holds, those of which the manifest cannot be read last."""
+    if not exports and not unreadable:
         _say(console, f"{store}: no exports")
         return
-    rows = (
+    rows = [
         (
             export.manifest.vm.name,
             str(export),
@@ -194,11 +227,39 @@ def show_stored(console: Console, store: str, exports: Sequence[StoredExport]) -
             str(export.manifest.kind),
             format_bytes(export.manifest.stored_bytes),
             format_bytes(export.manifest.transfer.bytes_transferred),
-            f"{export.manifest.verified:%Y-%m-%d}" if export.manifest.verified else "never",
+            _proof(export.manifest),
+            "yes" if export.manifest.preserve else "",
         )
         for export in exports
-    )
-    console.print(_table(store, ("VM", "Export", "Time", "Kind", "Size", "Transferred", "Verified"), rows))
+    ]
+    rows += [("?", name, "-", "-", "-", "-", "DAMAGED: its manifest cannot be read", "") for name in unreadable]
+    columns = ("VM", "Export", "Time", "Kind", "Size", "Transferred", "Verified", "Preserved")
+    console.print(_table(store, columns, rows))
+
+
+def _proof(manifest: ExportManifest) -> str:
+    """What the newest verification found."""
+    if manifest.damage:
+        return "DAMAGED"
+    return f"{manifest.verified:%Y-%m-%d}" if manifest.verified else "never"
+
+
+def show_preserved(console: Console, store: str, export: StoredExport) -> None:
+    """Say whether cleanups now spare an export."""
+    words = "preserved: no cleanup deletes it" if export.manifest.preserve else "no longer preserved"
+    _say(console, f"{store}/{export}: {words}")
+
+
+def show_profile(console: Console, name: str, options: Mapping[str, object], done: str = "") -> None:
+    """Show what a profile sets, as it would be typed."""
+    flags = " ".join(f"--{key.replace('_', '-')}={as_flag(value)}" for key, value in options.items())
+    _say(console, f"{done} {name}: {flags}".strip())
+
+
+def show_config(console: Console, values: Iterable[tuple[str, str, str]], secrets: Mapping[str, str]) -> None:
+    """Show every option's flag, value and source, then which secrets are set."""
+    console.print(_table("Options in force", ("Option", "Value", "From"), values))
+    console.print(_table("Secrets", ("Variable", "State"), secrets.items()))
 
 
 def show_schedules(console: Console, schedules: Sequence["Schedule"], done: str | None) -> None:

@@ -3,8 +3,17 @@
 from flows.cleanup_exports import cleanup_exports
 from flows.export_vm import export_vm
 from flows.incremental_info import incremental_info
+from flows.reap_snapshots import reap_snapshots
 from flows.send_test_email import send_test_email
 from flows.verify_exports import verify_exports
 from flows.vm_info import vm_info
 
-__all__ = ["cleanup_exports", "export_vm", "incremental_info", "send_test_email", "verify_exports", "vm_info"]
+__all__ = [
+    "cleanup_exports",
+    "export_vm",
+    "incremental_info",
+    "reap_snapshots",
+    "send_test_email",
+    "verify_exports",
+    "vm_info",
+]
