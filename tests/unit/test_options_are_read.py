@@ -25,19 +25,26 @@ def sources() -> Iterator[ast.Module]:
                 yield ast.parse(path.read_text(), str(path))
 
 
+def group_of(value: ast.expr | None, held: dict[str, str]) -> str | None:
+    """The group that an expression is, as far as its last name tells."""
+    match value:
+        case ast.Attribute(attr=name) if name in GROUPS.values():
+            return name
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return held.get(name)
+    return None
+
+
 def holders(module: ast.AST) -> dict[str, str]:
-    """Names that hold a group: annotated with its class, or assigned from a field that holds it."""
+    """Names that hold a group: annotated with its class, or assigned from what holds it."""
     held: dict[str, str] = {}
     for node in ast.walk(module):
         if isinstance(node, ast.arg) and isinstance(node.annotation, ast.Name) and node.annotation.id in GROUPS:
             held[node.arg] = GROUPS[node.annotation.id]
-        if (
-            isinstance(node, ast.Assign)
-            and isinstance(node.value, ast.Attribute)
-            and node.value.attr in GROUPS.values()
-        ):
-            names = [getattr(target, "id", None) or getattr(target, "attr", "") for target in node.targets]
-            held |= dict.fromkeys(names, node.value.attr)
+    for node in ast.walk(module):
+        if isinstance(node, ast.Assign | ast.AnnAssign) and (group := group_of(node.value, held)):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            held |= {getattr(target, "id", None) or getattr(target, "attr", ""): group for target in targets}
     return held
 
 
@@ -45,13 +52,8 @@ def reads(module: ast.AST) -> Iterator[tuple[str, str]]:
     """Every attribute that is taken of a group, as (group, attribute)."""
     held = holders(module)
     for node in ast.walk(module):
-        if not isinstance(node, ast.Attribute) or not isinstance(node.ctx, ast.Load):
-            continue
-        match node.value:
-            case ast.Attribute(attr=group) if group in GROUPS.values():
-                yield group, node.attr
-            case ast.Name(id=name) | ast.Attribute(attr=name) if name in held:
-                yield held[name], node.attr
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load) and (group := group_of(node.value, held)):
+            yield group, node.attr
 
 
 CHECKS = {"contradiction"}
