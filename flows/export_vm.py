@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows.connections import VSphere, s3_settings, stop_signal, vsphere_session
+from flows.connections import Profile, VSphere, options_in_force, s3_settings, stop_signal, vsphere_session
 from flows.notifying import notifying
 from flows.outcome import told_in_words
 from flows.parallel import side_by_side
 from hyperexport.errors import HyperExportError, SnapshotLeaked, VerificationFailed
 from hyperexport.manifest import SnapshotRecord
-from hyperexport.options import ExportOptions, VerifyMode, resolve
+from hyperexport.options import ExportOptions, VerifyMode
 from hyperexport.policy.change_tracking import TrackingPlan
 from hyperexport.policy.incremental import Decision, ExportPlan
 from hyperexport.policy.snapshots import SnapshotPlan
@@ -31,6 +31,7 @@ from hyperexport.transfer.throttle import Throttle
 from hyperexport.verify import Verification
 from hyperexport.vsphere.session import Session
 from tasks.artifacts import artifact_key, progress_artifacts, show_markdown
+from tasks.bandwidth import bandwidth_for
 from tasks.change_tracking import enable_change_tracking, plan_change_tracking
 from tasks.cleanup import clean_up
 from tasks.disks import export_disk
@@ -51,21 +52,32 @@ logger = logging.getLogger(__name__)
 
 @flow(name="export-vm", flow_run_name="export {vm}", persist_result=False)
 @told_in_words
-def export_vm(vm: str, options: ExportOptions = ExportOptions(), vsphere: VSphere = None) -> ExportResult:  # noqa: B008
+def export_vm(
+    vm: str,
+    options: ExportOptions = ExportOptions(),  # noqa: B008
+    vsphere: VSphere = None,
+    profile: Profile = None,
+) -> ExportResult:
     """Export one virtual machine, consistently and at a controlled rate, with proof that the bytes are right.
 
     Args:
         vm: The VM's name or its whole inventory path, exactly.
-        options: What to do, and how. What is not set here comes from the environment, then from the defaults.
+        options: What to do, and how. What is not set comes from the environment, the profile, the defaults.
         vsphere: The vSphere credentials block to use, or its name. The worker's environment (GOVC_URL, ...) if empty.
+        profile: A saved export profile, or its name.
 
     Raises:
         HyperExportError: The export failed; what was begun has been cleaned up.
     """
     began = time.monotonic()
-    options = resolve(options).options
-    with notifying(vm, options) as notices, stop_signal() as stop, vsphere_session(vsphere, stop) as session:
-        job = prepare_job(session, vm, options, stop)
+    options = options_in_force(options, profile)
+    with (
+        notifying(vm, options) as notices,
+        stop_signal() as stop,
+        bandwidth_for(options.bandwidth) as throttle,
+        vsphere_session(vsphere, stop) as session,
+    ):
+        job = prepare_job(session, vm, options, stop, throttle)
         check_export(job, probe=not options.execution.dry_run)
         snapshots = plan_snapshots(job)
         tracking = plan_change_tracking(job, snapshots)
@@ -100,9 +112,8 @@ def export_vm(vm: str, options: ExportOptions = ExportOptions(), vsphere: VSpher
     return notices.completed(result)
 
 
-def prepare_job(session: Session, vm: str, options: ExportOptions, stop: StopSignal) -> Job:
+def prepare_job(session: Session, vm: str, options: ExportOptions, stop: StopSignal, throttle: Throttle) -> Job:
     """Find the VM and gather what the steps share."""
-    throttle = Throttle(options.bandwidth.bytes_per_second, options.bandwidth.burst_bytes)
     found = inspect_vm(session, vm)
     stores = open_stores(options.destination, throttle=throttle, stop=stop, s3=s3_settings(options.destination))
     return Job(
@@ -229,7 +240,7 @@ def tidy(job: Job, snapshots: SnapshotPlan, made: SnapshotRecord | None) -> None
 def clean_stores(job: Job, planned: ExportPlan | None = None) -> tuple[CleanupResult, ...]:
     """Delete old exports in every store of the run, if that was asked for; what fails here is a warning."""
     results: list[CleanupResult] = []
-    for store in job.stores if job.options.cleanup.enabled else ():
+    for store in job.stores if job.options.cleanup.wanted else ():
         incoming = planned_export(store, job.folder, planned) if planned else None
         try:
             results.append(

@@ -119,6 +119,17 @@ class TransferStatistics(Value):
     retries: int = Field(default=0, ge=0)
     limit: float | None = Field(default=None, description="Asked-for bytes per second; None without a limit.")
     throttle_wait: float = Field(default=0, ge=0, description="Seconds that streams waited for the limit, summed.")
+    limit_lowest: float | None = Field(
+        default=None, description="The lowest bytes per second that held: adaptive, by a window, or of a shared budget."
+    )
+    limit_mean: float | None = Field(
+        default=None, description="The bytes per second that held on the average, while there was a limit."
+    )
+    achieved: float | None = Field(
+        default=None,
+        description="Bytes per second over the link, downloads and uploads together, from the first byte to the last.",
+    )
+    shared: str | None = Field(default=None, description="The name of the budget that was shared with other runs.")
 
 
 class ExportManifest(Value):

@@ -2,10 +2,11 @@
 
 import hashlib
 import logging
+import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
-from hyperexport.errors import ChecksumMismatch, LeaseFailed
+from hyperexport.errors import ChecksumMismatch, LeaseFailed, ServerUnreachable, TransferInterrupted
 from hyperexport.formats.vmdk_stream import StreamCheck
 from hyperexport.manifest import FileEntry, FileRole
 from hyperexport.policy.incremental import DiskPlan
@@ -113,7 +114,9 @@ def receive(
     server_hashes = lease.request_checksums()
     report(last)
     try:
+        asked = time.monotonic()
         with open_source(file.url, trust=file.trust, stop=job.stop, expect_length=file.size) as source:
+            job.throttle.answered("read", time.monotonic() - asked)
             lease.on_lost(source.close)
             received = transfer(
                 source,
@@ -125,8 +128,10 @@ def receive(
                 on_progress=on_progress,
             )
         compare_with_server(lease, file, received, item)
-    except BaseException:
+    except BaseException as error:
         job.failed_attempts.append(item)
+        if isinstance(error, TransferInterrupted | ServerUnreachable):
+            job.throttle.trouble()
         job.stop.check()
         lease.check()  # a lost lease closes the socket: the lease's end is the reason to give
         report(Progress(job.vm.name, item, Stage.TRANSFER, last.position, total, last.moved, failed=True))

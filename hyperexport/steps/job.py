@@ -47,7 +47,7 @@ class Job:
         self.owner: Final = Owner.of_this_process(
             run=run, vcenter=session.address, vm=vm.ref.instance_uuid, keep=not options.snapshot.deletes
         )
-        self.warnings: list[str] = []
+        self.warnings: list[str] = throttle.warnings  # a shared budget that is lost on the way warns here too
         self.leaked_snapshots: list[str] = []
         self.failed_attempts: list[str] = []
         self.aftermath: list[str] = []
@@ -69,11 +69,16 @@ class Job:
 
     def statistics(self, files: Sequence[FileEntry]) -> TransferStatistics:
         """What moved so far, and how fast."""
+        account = self.throttle.account
         return TransferStatistics(
             seconds=(datetime.now(UTC) - self.started).total_seconds(),
             bytes_transferred=sum(entry.size for entry in files if entry.role in _MOVED and entry.transferred),
             bytes_reused=sum(entry.size for entry in files if entry.role in _MOVED and not entry.transferred),
             retries=len(self.failed_attempts),
             limit=self.options.bandwidth.bytes_per_second,
-            throttle_wait=self.throttle.waited,
+            throttle_wait=account.waited,
+            limit_lowest=account.lowest,
+            limit_mean=account.mean,
+            achieved=account.achieved,
+            shared=self.options.bandwidth.shared,
         )

@@ -42,7 +42,7 @@ class S3Store:
     Args:
         location: The bucket and prefix.
         settings: How to reach and log in to the service.
-        throttle: The run's budget of bytes, charged for every byte that is sent; None for no limit.
+        throttle: The run's budget of bytes, charged for every byte of a file, both ways; None for no limit.
         stop: Ends what is under way.
 
     Raises:
@@ -189,7 +189,9 @@ class S3Store:
         start = entry.offset or 0 if entry.member_of else 0
         # Of a whole object as much as there is: verify has to see one that has grown or shrunk.
         size = entry.size if entry.member_of else facts.size
-        return S3Reader(self._bucket, key, etag=facts.etag, start=start, size=size, stop=self._stop)
+        return S3Reader(
+            self._bucket, key, etag=facts.etag, start=start, size=size, stop=self._stop, throttle=self._throttle
+        )
 
     def files(self, export: StoredExport) -> dict[str, int]:
         """Name and size of every object under the export's key.

@@ -8,6 +8,7 @@ import contextlib
 import logging
 import socket
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, Protocol, cast
 from urllib.request import getproxies, proxy_bypass
@@ -19,7 +20,7 @@ from urllib3.connectionpool import HTTPConnectionPool
 from urllib3.exceptions import HTTPError
 from urllib3.util import Timeout, parse_url
 
-from hyperexport.errors import Interrupted
+from hyperexport.errors import Interrupted, StoreUnreachable
 from hyperexport.stop import StopSignal
 from hyperexport.store.s3_bucket import S3Bucket
 from hyperexport.store.s3_errors import code_in, refused, retrying, translate
@@ -42,6 +43,24 @@ class Throttle(Protocol):
     def take(self, count: int, stop: StopSignal) -> object:
         """Wait until ``count`` bytes may move."""
         ...
+
+    def observe(self, way: str, count: int, seconds: float) -> None:
+        """Hear how long the link took for bytes."""
+        ...
+
+    def answered(self, way: str, seconds: float) -> None:
+        """Hear how long a server took to answer."""
+        ...
+
+    def trouble(self) -> None:
+        """Hear that an attempt failed."""
+        ...
+
+
+class _Sent:
+    """When the last piece of a request went out."""
+
+    at = 0.0
 
 
 class PartSender:
@@ -70,7 +89,7 @@ class PartSender:
             Interrupted: The run was stopped, or the upload given up.
         """
         checksum = self._protection.parameters(data)
-        etag = retrying(self._stop, what)(self._attempt, operation, {**parameters, **checksum}, checksum, data, what)
+        etag = retrying(self._stop, what)(self._try, operation, {**parameters, **checksum}, checksum, data, what)
         announced = {name: value for name, value in checksum.items() if self._protection.algorithm}
         return {"ETag": etag, **announced}
 
@@ -85,23 +104,34 @@ class PartSender:
         if self._pool:
             self._pool.close()
 
+    def _try(self, *request: Any) -> str:
+        try:
+            return self._attempt(*request)
+        except StoreUnreachable:
+            if self._throttle is not None:
+                self._throttle.trouble()
+            raise
+
     def _attempt(
         self, operation: str, parameters: dict[str, object], checksum: dict[str, str], data: memoryview, what: str
     ) -> str:
         self._check()
         url = self._bucket.signed_url(operation, parameters)
+        sent = _Sent()
         try:
             with self._stop.waking(self.close):
                 response = self._connect(url).urlopen(
                     "PUT",
                     parse_url(url).request_uri,
-                    body=cast("Iterator[bytes]", self._pieces(data)),
+                    body=cast("Iterator[bytes]", self._pieces(data, sent)),
                     headers={"Content-Length": str(len(data)), **headers(checksum)},
                     retries=False,
                     redirect=False,
                     timeout=_TIMEOUT,
                     preload_content=False,
                 )
+                if self._throttle is not None:
+                    self._throttle.answered("write", time.monotonic() - sent.at)
                 with response:
                     answer = response.read(_LARGEST_ANSWER)
                     response.drain_conn()
@@ -118,13 +148,17 @@ class PartSender:
         if self._closed.is_set():
             raise Interrupted("the upload was given up")
 
-    def _pieces(self, data: memoryview) -> Iterator[memoryview]:
+    def _pieces(self, data: memoryview, sent: "_Sent") -> Iterator[memoryview]:
         for start in range(0, len(data), PIECE):
             self._check()
             piece = data[start : start + PIECE]
             if self._throttle is not None:
                 self._throttle.take(len(piece), self._stop)
+            sent.at = time.monotonic()
             yield piece
+            if self._throttle is not None:
+                self._throttle.observe("write", len(piece), time.monotonic() - sent.at)
+        sent.at = time.monotonic()
 
     def _connect(self, url: str) -> HTTPConnectionPool:
         with self._lock:

@@ -3,6 +3,7 @@
 The object must not change while it is read: every request names its ETag.
 """
 
+import time
 from collections.abc import Generator, Iterator
 from typing import Self
 
@@ -13,6 +14,7 @@ from hyperexport.errors import StoreUnreachable
 from hyperexport.stop import StopSignal
 from hyperexport.store.s3_bucket import S3Bucket
 from hyperexport.store.s3_errors import retrying, translate
+from hyperexport.store.s3_parts import Throttle
 
 
 class S3Reader:
@@ -25,10 +27,22 @@ class S3Reader:
         start: Where in the object the file begins (a member of an OVA), in bytes.
         size: The file's length in bytes.
         stop: Ends a long reading.
+        throttle: The run's budget of bytes, charged for every byte that is read; None for no limit.
     """
 
-    def __init__(self, bucket: S3Bucket, key: str, *, etag: str, start: int, size: int, stop: StopSignal) -> None:
+    def __init__(
+        self,
+        bucket: S3Bucket,
+        key: str,
+        *,
+        etag: str,
+        start: int,
+        size: int,
+        stop: StopSignal,
+        throttle: Throttle | None = None,
+    ) -> None:
         self.size = size
+        self._throttle = throttle
         self._bucket = bucket
         self._key = key
         self._etag = etag
@@ -84,15 +98,22 @@ class S3Reader:
 
     def _stream(self, position: int, end: int, size: int) -> Generator[bytes]:
         body = self._bucket.read_range(self._key, self._start + position, self._start + end - 1, self._etag)
+        # Throttled between two chunks: what the network has buffered meanwhile is bounded, and is paid for as it comes.
         try:
             while position < end:
                 self._stop.check()
+                asked = time.monotonic()
                 chunk: bytes = body.read(min(size, end - position))
                 if not chunk:
                     raise StoreUnreachable(f"{self._what}: the answer ended early")
+                if self._throttle is not None:
+                    self._throttle.observe("read", len(chunk), time.monotonic() - asked)
+                    self._throttle.take(len(chunk), self._stop)
                 position += len(chunk)
                 yield chunk
         except (BotoCoreError, HTTPError, OSError) as error:
+            if self._throttle is not None:
+                self._throttle.trouble()
             raise translate(error, self._what) from error
         finally:
             body.close()

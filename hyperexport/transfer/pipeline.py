@@ -99,8 +99,10 @@ def transfer(
     buffer = memoryview(bytearray(PIECE))
     size = 0
     report_at = time.monotonic() + PROGRESS_INTERVAL
+    asked = time.monotonic()
     while count := source.readinto(buffer):
         stop.check()
+        throttle.observe("read", count, time.monotonic() - asked)
         throttle.take(count, stop)
         data = buffer[:count]
         if check is not None:
@@ -113,6 +115,7 @@ def transfer(
         if on_progress is not None and time.monotonic() >= report_at:
             on_progress(size if check is None else check.position, size)
             report_at = time.monotonic() + PROGRESS_INTERVAL
+        asked = time.monotonic()
     if check is not None:
         check.finish()
     if on_progress is not None:

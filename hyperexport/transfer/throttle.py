@@ -2,15 +2,18 @@
 
 The bucket is a *debt*: a stream takes its bytes first and then waits until all the credit up to and including them has
 been earned. So any size of chunk keeps exactly to the rate, streams are served in the order in which they took, and
-nobody sleeps for less than a few milliseconds at a time. This module knows bytes, seconds and a stop signal.
+nobody sleeps for less than a few milliseconds at a time. The rate may follow a :class:`Pace`, and beneath it the bytes
+may come out of an :class:`Allowance` that the fleet shares. This module knows bytes, seconds and a stop signal.
 """
 
 import threading
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 from hyperexport.stop import StopSignal
+from hyperexport.transfer.pace import Pace
+from hyperexport.transfer.shared import Allowance
 from hyperexport.units import KIB
 
 TURN: Final = 256 * KIB
@@ -26,6 +29,29 @@ SLACK: Final = 0.05
 """Seconds' worth of credit that is kept even with no burst, to make up for naps that lasted too long."""
 
 
+class Account(NamedTuple):
+    """What became of a limit.
+
+    Args:
+        taken: Bytes that passed, in both directions.
+        seconds: From the first byte to the last.
+        waited: Seconds that streams waited, summed over all of them.
+        lowest: The lowest rate that held, in bytes per second; None where there never was a limit.
+        mean: The rate that held on the average while there was a limit.
+    """
+
+    taken: int
+    seconds: float
+    waited: float
+    lowest: float | None
+    mean: float | None
+
+    @property
+    def achieved(self) -> float | None:
+        """Bytes per second; None where nothing has passed."""
+        return self.taken / self.seconds if self.seconds > 0 else None
+
+
 class Throttle:
     """A rate shared by everyone who has it. Safe to share between threads.
 
@@ -33,9 +59,14 @@ class Throttle:
     is the burst, up to ``burst_bytes``.
 
     Args:
-        bytes_per_second: The rate; None for no limit.
+        bytes_per_second: The rate; None for no limit. Only the first one, where there is a pace.
         burst_bytes: Credit that may be saved up, in bytes; two seconds' worth of the rate if not given.
+        pace: Says again and again which rate holds, and is told how the link is doing.
+        allowance: What bytes are drawn from besides: the run's part of a shared budget.
         clock: Seconds that only ever go forward.
+
+    Attributes:
+        warnings: What whoever started the run should be told of its bandwidth.
     """
 
     def __init__(
@@ -43,18 +74,27 @@ class Throttle:
         bytes_per_second: float | None,
         burst_bytes: float | None = None,
         *,
+        pace: Pace | None = None,
+        allowance: Allowance | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.warnings: list[str] = []
+        self._pace = pace
+        self._allowance = allowance
         self._lock = threading.Lock()
         self._clock = clock
         self._burst = burst_bytes
-        self._rate = _checked(bytes_per_second)
+        self._rate = _checked(pace.rate() if pace else bytes_per_second)
         self._taken = 0
         self._earned = 0.0  # of the same line as _taken: bytes up to here are paid
         self._looked: float | None = (
             None  # when _earned was last brought up to date; earning begins with the first take
         )
         self._waited = 0.0
+        self._began = self._ended = clock()
+        self._lowest = self._rate
+        self._limited = 0.0  # seconds in which there was a limit
+        self._allowed = 0.0  # bytes that it allowed in them
 
     @property
     def rate(self) -> float | None:
@@ -77,6 +117,7 @@ class Throttle:
         with self._lock:
             self._earn()
             self._rate = rate
+            self._lowest = min((one for one in (rate, self._lowest) if one), default=None)
 
     def take(self, count: int, stop: StopSignal) -> None:
         """Take ``count`` bytes that moved or are about to, and wait until they are paid.
@@ -85,7 +126,39 @@ class Throttle:
             Interrupted: The run was asked to stop.
         """
         for begin in range(0, count, TURN):
-            self._wait(self.charge(min(TURN, count - begin)), stop)
+            turn = min(TURN, count - begin)
+            self._follow()
+            self._wait(self.charge(turn), stop)
+            if self._allowance:
+                self._add_wait(self._allowance.draw(turn, stop))
+
+    def observe(self, way: str, count: int, seconds: float) -> None:
+        """Tell how long the link took for bytes, without any wait for the limit.
+
+        Args:
+            way: The direction, such as ``read`` or ``write``.
+            count: Bytes.
+            seconds: How long.
+        """
+        if self._pace:
+            self._pace.observe(way, count, seconds)
+
+    def answered(self, way: str, seconds: float) -> None:
+        """Tell how long a server took for the first byte of an answer."""
+        if self._pace:
+            self._pace.answered(way, seconds)
+
+    def trouble(self) -> None:
+        """Tell that an attempt failed for the network's or the server's sake."""
+        if self._pace:
+            self._pace.trouble()
+
+    @property
+    def account(self) -> Account:
+        """What became of the limit so far."""
+        with self._lock:
+            mean = self._allowed / self._limited if self._limited else self._rate
+            return Account(self._taken, self._ended - self._began, self._waited, self._lowest, mean)
 
     def charge(self, count: int) -> int:
         """Take bytes without waiting.
@@ -94,6 +167,8 @@ class Throttle:
             Their place in the line of all bytes ever taken, to ask :meth:`due` about.
         """
         with self._lock:
+            if not self._taken:
+                self._began = self._clock()
             self._earn()
             self._taken += count
             return self._taken
@@ -109,9 +184,19 @@ class Throttle:
         while (seconds := self.due(place)) >= SHORTEST_NAP:
             began = self._clock()
             stop.wait(min(seconds, LONGEST_NAP))
-            with self._lock:
-                self._waited += self._clock() - began
+            self._add_wait(self._clock() - began)
             stop.check()
+            self._follow()
+        self._ended = self._clock()
+
+    def _follow(self) -> None:
+        if self._pace and (rate := self._pace.rate()) != self._rate:
+            self.set_rate(rate)
+
+    def _add_wait(self, seconds: float) -> None:
+        with self._lock:
+            self._waited += seconds
+            self._ended = self._clock()
 
     def _earn(self) -> None:
         now = self._clock()
@@ -119,6 +204,8 @@ class Throttle:
             if self._rate is None:
                 self._earned = self._taken
             else:
+                self._limited += now - self._looked
+                self._allowed += (now - self._looked) * self._rate
                 burst = 2 * self._rate if self._burst is None else max(self._burst, SLACK * self._rate)
                 self._earned = min(self._earned + (now - self._looked) * self._rate, self._taken + burst)
         self._looked = now

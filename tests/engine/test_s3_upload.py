@@ -318,10 +318,20 @@ class CountingThrottle:
 
     def __init__(self) -> None:
         self.taken: list[int] = []
+        self.troubles = 0
 
     def take(self, count: int, stop: StopSignal) -> None:
         assert isinstance(stop, StopSignal)
         self.taken.append(count)
+
+    def observe(self, way: str, count: int, seconds: float) -> None:
+        assert (way, count > 0, seconds >= 0) == ("write", True, True)
+
+    def answered(self, way: str, seconds: float) -> None:
+        assert (way, seconds >= 0) == ("write", True)
+
+    def trouble(self) -> None:
+        self.troubles += 1
 
 
 def test_every_byte_is_charged_in_small_pieces(open_store: Opener) -> None:
@@ -331,6 +341,14 @@ def test_every_byte_is_charged_in_small_pieces(open_store: Opener) -> None:
         staging.put("db01.ovf", b"0123456789")
     assert sum(throttle.taken) == len(DATA) + 10
     assert max(throttle.taken) == PIECE
+
+
+def test_each_failed_attempt_is_told_to_the_throttle(open_store: Opener, proxy: Proxy) -> None:
+    throttle = CountingThrottle()
+    proxy.fault = lambda request, count: Fault.SLOW_DOWN if SECOND_PART in request and count < 2 else None
+    with stage(open_store(proxy, throttle=throttle)) as staging:
+        upload(staging, DATA)
+    assert throttle.troubles == 2
 
 
 def test_no_credential_is_logged_even_at_debug(

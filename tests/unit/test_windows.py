@@ -1,4 +1,4 @@
-"""Another limit at times of the week: read as people write it, and held by the wall clock, also when that is changed."""
+"""Another limit at times of the week: read as people write it, and held by the wall clock, also when it is changed."""
 
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo

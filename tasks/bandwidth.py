@@ -1,0 +1,194 @@
+"""The bandwidth of a run, as its options want it; a budget that runs share is a Prefect global concurrency limit.
+
+One slot of the limit is 1 MiB, and the slots come back by its ``slot_decay_per_second``: so that decay is the budget
+in MiB/s. Every call to the server is bounded in time, and its failure never reaches the bytes.
+"""
+
+import contextvars
+import logging
+import random
+import time
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
+from typing import Final
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
+from prefect.client.schemas.responses import GlobalConcurrencyLimitResponse
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectHTTPStatusError
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+from hyperexport.errors import UsageError
+from hyperexport.options import Bandwidth
+from hyperexport.transfer.adaptive import AdaptiveRate
+from hyperexport.transfer.pace import Pace
+from hyperexport.transfer.shared import Allowance, lease_size, leasing, seconds_until_ones_turn, slots_for
+from hyperexport.transfer.throttle import Throttle
+
+logger = logging.getLogger(__name__)
+
+SECONDS_FOR_AN_ANSWER: Final = 5.0
+
+_outer: contextvars.ContextVar[Throttle | None] = contextvars.ContextVar("throttle of the run", default=None)
+
+
+@contextmanager
+def bandwidth_for(wanted: Bandwidth) -> Generator[Throttle]:
+    """Give a run its throttle. Within a run that has one already (a VM of a fleet), it is that one.
+
+    Raises:
+        UsageError: The shared budget's limit can't be used, or isn't there and no rate to make it with was given.
+    """
+    outer = _outer.get()
+    if outer is not None:
+        yield outer
+        return
+    with _throttle(wanted) as throttle:
+        token = _outer.set(throttle)
+        try:
+            yield throttle
+        finally:
+            _outer.reset(token)
+
+
+@contextmanager
+def _throttle(wanted: Bandwidth) -> Generator[Throttle]:
+    warnings: list[str] = []
+    with ExitStack() as stack:
+        allowance = None
+        if wanted.shared is not None:
+            try:
+                budget = stack.enter_context(open_budget(wanted.shared, make=wanted.limit))
+                allowance = stack.enter_context(leasing(budget, warn=warnings.append))
+            except UsageError:
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever it is, the transfer goes on
+                reason = f"the shared bandwidth budget {wanted.shared} does not answer ({type(error).__name__})"
+                warnings.append(f"{reason}: going on at the own limit")
+                logger.warning(warnings[0])
+        yield throttle_for(wanted, allowance, warnings=warnings)
+
+
+def throttle_for(
+    wanted: Bandwidth, allowance: Allowance | None = None, *, warnings: list[str] | None = None
+) -> Throttle:
+    """Make the throttle that the options describe.
+
+    Args:
+        wanted: The options.
+        allowance: The run's part of a shared budget. What has been leased passes evenly, at the budget's rate and
+            without bursts, so that all runs together do not pass it either.
+        warnings: What the run should be told of its bandwidth.
+    """
+    pace = Pace(
+        wanted.limit,
+        windows=wanted.windows,
+        most=allowance.bytes_per_second if allowance else None,
+        adaptive=AdaptiveRate() if wanted.adaptive else None,
+    )
+    burst = 0 if allowance and wanted.burst is None else wanted.burst_bytes
+    throttle = Throttle(None, burst, pace=pace, allowance=allowance)
+    throttle.warnings = [] if warnings is None else warnings
+    return throttle
+
+
+@contextmanager
+def open_budget(name: str, *, make: float = 0) -> Generator["PrefectBudget"]:
+    """Look at the limit. It is made with the first lease, so that a dry run changes nothing.
+
+    Args:
+        name: Its name.
+        make: MiB/s to make it with where it is not there; 0 not to.
+
+    Raises:
+        UsageError: It is not there and not to be made, or it is no rate limit.
+        Exception: The server does not answer.
+    """
+    with get_client(sync_client=True, httpx_settings={"timeout": SECONDS_FOR_AN_ANSWER}) as client:
+        try:
+            with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+                found = client.read_global_concurrency_limit_by_name(name)
+        except ObjectNotFound:
+            if not make:
+                raise UsageError(
+                    f"there is no global concurrency limit {name} to share",
+                    fix="Make it with prefect gcl create, or say with --bandwidth-limit how many MB/s it shall have",
+                ) from None
+            yield PrefectBudget(name, client, rate=make, slots=slots_for(make), make=True)
+            return
+        if found.slot_decay_per_second <= 0:
+            raise UsageError(
+                f"the global concurrency limit {name} has no slot decay, so it is no rate to share",
+                fix=f"Set it: prefect gcl update {name} --slot-decay-per-second MB/s",
+            )
+        logger.info("sharing %s: %g MB/s, %d MB at once", name, found.slot_decay_per_second, found.limit)
+        yield PrefectBudget(name, client, rate=found.slot_decay_per_second, slots=found.limit, make=False)
+
+
+class PrefectBudget:
+    """A global concurrency limit as a budget of bytes. Made by :func:`open_budget`.
+
+    Args:
+        name: The limit's name.
+        client: Open.
+        rate: MiB that come in each second.
+        slots: MiB that can be taken at the most.
+        make: Make the limit where it is not there.
+    """
+
+    def __init__(self, name: str, client: SyncPrefectClient, *, rate: float, slots: int, make: bool) -> None:
+        self.rate = rate
+        self.lease = lease_size(rate, slots)
+        self._name = name
+        self._client = client
+        self._slots = slots
+        self._make = make
+        self._served = float("-inf")
+        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+            # Settings are the context's, and the thread that asks has none: without this it would try for a minute.
+            self._context = contextvars.copy_context()
+
+    def acquire(self) -> float:
+        """Take one lease if it is this run's turn.
+
+        Returns:
+            0 where it was taken; else the seconds after which to ask again.
+        """
+        return self._context.run(self._acquire)
+
+    def _acquire(self) -> float:
+        limit = self._look()
+        wait = seconds_until_ones_turn(
+            free=limit.limit - limit.active_slots,
+            lease=self.lease,
+            limit=limit.limit,
+            rate=self.rate,
+            waited=time.monotonic() - self._served,
+        )
+        # A request that is denied makes Prefect forget the slots that came back since the last one (the row's time is
+        # renewed, the decay is not written down). So nothing is requested unless it was seen to be free.
+        if wait > 0 and limit.active:
+            return wait
+        try:
+            self._client.increment_concurrency_slots([self._name], self.lease, mode="rate_limit")
+        except PrefectHTTPStatusError as error:
+            if error.response.status_code != 423:
+                raise
+            return random.uniform(0.05, 0.2)  # noqa: S311 - somebody was quicker; no secret hangs on it
+        self._served = time.monotonic()
+        return 0
+
+    def _look(self) -> GlobalConcurrencyLimitResponse:
+        try:
+            return self._client.read_global_concurrency_limit_by_name(self._name)
+        except ObjectNotFound:
+            if not self._make:
+                raise
+        made = GlobalConcurrencyLimitCreate(name=self._name, limit=self._slots, slot_decay_per_second=self.rate)
+        try:
+            self._client.create_global_concurrency_limit(made)
+            logger.info("made the global concurrency limit %s: %g MB/s", self._name, self.rate)
+        except ObjectAlreadyExists:
+            pass  # another run was quicker
+        self._make = False
+        return self._client.read_global_concurrency_limit_by_name(self._name)
