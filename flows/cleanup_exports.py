@@ -3,9 +3,9 @@
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows.connections import s3_settings, stop_signal
+from flows.connections import Profile, options_in_force, s3_settings, stop_signal
 from flows.outcome import told_in_words
-from hyperexport.options import ExportOptions, resolve
+from hyperexport.options import ExportOptions
 from hyperexport.report.summary import cleanup_markdown
 from hyperexport.results import CleanupResult
 from hyperexport.steps.stores import open_stores
@@ -21,18 +21,23 @@ def _run_name() -> str:
 
 @flow(name="cleanup-exports", flow_run_name=_run_name, persist_result=False)
 @told_in_words
-def cleanup_exports(options: ExportOptions = ExportOptions()) -> list[CleanupResult]:  # noqa: B008
+def cleanup_exports(
+    options: ExportOptions = ExportOptions(),  # noqa: B008
+    profile: Profile = None,
+) -> list[CleanupResult]:
     """Delete the exports that the limits give up, in the local store and in S3.
 
     Never deleted: the newest export of each VM, what is preserved, and what a kept export refers to.
 
     Args:
-        options: Where the exports are, and the limits. What is not set comes from the environment, then the defaults.
+        options: Where the exports are, and the limits. What is not set comes from the environment, the
+            profile, the defaults.
+        profile: A saved export profile, or its name.
 
     Raises:
         StoreUnusable, StoreUnreachable: A store could not be listed; nothing was deleted in it.
     """
-    options = resolve(options).options
+    options = options_in_force(options, profile)
     with stop_signal() as stop:
         stores = open_stores(
             options.destination, throttle=Throttle(None), stop=stop, s3=s3_settings(options.destination)

@@ -2,10 +2,13 @@
 
 import logging
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 
-from blocks import VSphereCredentials
-from hyperexport.options import Destination
+from blocks import ExportProfile, VSphereCredentials
+from blocks.export_profile import load_profile
+from hyperexport.environment import warn_of_unknown_variables
+from hyperexport.options import Destination, ExportOptions, resolve
 from hyperexport.stop import StopSignal
 from hyperexport.store.s3_settings import S3Settings
 from hyperexport.vsphere.endpoint import VSphereEndpoint
@@ -17,20 +20,42 @@ logger = logging.getLogger(__name__)
 VSphere = VSphereCredentials | str | None
 """A saved block, its name, or None for the environment of the process that the flow runs in (``GOVC_*``)."""
 
+Profile = ExportProfile | str | None
+"""A saved profile, its name, or None."""
+
+
+def options_in_force(options: ExportOptions, profile: Profile) -> ExportOptions:
+    """Merge what the caller gave with the environment of this process, the profile and the defaults.
+
+    Raises:
+        UsageError: A value makes no sense, options contradict each other, or there is no such profile.
+    """
+    warn_of_unknown_variables()
+    loaded = load_profile(profile) if isinstance(profile, str) else profile
+    return resolve(options, profile=loaded.get_options() if loaded else None).options
+
+
+_outer_stop: ContextVar[StopSignal | None] = ContextVar("stop signal of the run", default=None)
+
 
 @contextmanager
 def stop_signal() -> Generator[StopSignal]:
     """Give the run its stop signal, raised as soon as the flow leaves by any exception, a cancellation included.
 
     Prefect's cancellation is a BaseException in the main thread; the threads that move bytes hear only this signal.
+    Within a run that has one already (a VM of a fleet, in a thread of its own), it is raised with that one, too.
     """
     send_engine_logs_to_prefect()
-    stop = StopSignal()
+    outer, stop = _outer_stop.get(), StopSignal()
+    token = _outer_stop.set(stop)
     try:
-        yield stop
+        with outer.waking(stop.set) if outer else nullcontext():
+            yield stop
     except BaseException:
         stop.set()
         raise
+    finally:
+        _outer_stop.reset(token)
 
 
 @contextmanager

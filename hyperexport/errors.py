@@ -5,7 +5,7 @@ hang on the type, never on the text: ``transient`` says whether repeating the sa
 stable name to search for, ``exit_code`` is what the command line exits with. This module knows nothing but words.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class HyperExportError(Exception):
@@ -58,7 +58,15 @@ class Interrupted(HyperExportError):
     exit_code = 130
 
 
-class PartialFleetFailure(HyperExportError):
+class FleetFailure(HyperExportError):
+    """Not one of several VMs could be exported."""
+
+    code = "fleet-failure"
+    fleet: object = None
+    """The whole :class:`~hyperexport.results.FleetResult`, in the process that raised it; pickling loses it."""
+
+
+class PartialFleetFailure(FleetFailure):
     """Some of several VMs failed; the others are exported."""
 
     code = "partial-failure"
@@ -263,6 +271,9 @@ class VerificationFailed(HyperExportError):
     """What is stored is not what was exported; the message names the file and the offset."""
 
     code = "verification-failed"
+    exports: tuple[Any, ...] = ()
+    """What was found of every export that was looked at, sound ones too, for those who show it; it does not survive
+    pickling."""
 
 
 # -- telling people ---------------------------------------------------------------------------------------------------

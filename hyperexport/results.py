@@ -1,6 +1,8 @@
 """What a run says when it is over: plain values for a terminal, an artifact, a mail, a notebook."""
 
+from collections import Counter
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 
 from pydantic import Field
 
@@ -9,9 +11,9 @@ from hyperexport.policy.change_tracking import TrackingPlan
 from hyperexport.policy.incremental import ExportPlan
 from hyperexport.policy.retention import CleanupPlan
 from hyperexport.policy.snapshots import Fate, MarkedSnapshot, SnapshotPlan
-from hyperexport.units import format_age
+from hyperexport.units import format_age, format_bytes
 from hyperexport.verify import Verification
-from hyperexport.vm import Value
+from hyperexport.vm import Value, VmRef
 
 
 class CleanupResult(Value):
@@ -22,7 +24,7 @@ class CleanupResult(Value):
     plan: CleanupPlan
     deleted: tuple[str, ...] = Field(default=(), description="<vm folder>/<export id> of each export that is gone.")
     failed: tuple[str, ...] = Field(default=(), description="What could not be deleted, each with its reason.")
-    abandoned: tuple[str, ...] = Field(default=(), description="Half-written exports of dead runs, removed too.")
+    abandoned: tuple[str, ...] = Field(default=(), description="Half-written exports of dead runs, removed too, or in a dry run to be.")
 
 
 class ExportResult(Value):
@@ -95,3 +97,73 @@ class VerifiedExport(Value):
         """A row of a table."""
         found = self.verification
         return {"export": self.location, "result": "good" if found.ok else "; ".join(map(str, found.findings))}
+
+
+class FleetOutcome(StrEnum):
+    """How one VM of a fleet fared."""
+
+    EXPORTED = "exported"
+    PLANNED = "planned"
+    SKIPPED = "skipped"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+class FleetMember(Value):
+    """One VM of a fleet, and what came of it."""
+
+    vm: VmRef
+    outcome: FleetOutcome
+    result: ExportResult | None = Field(default=None, description="What its export did, or in a dry run would do.")
+    code: str | None = Field(default=None, description="The stable name of the error, where it failed.")
+    message: str = Field(default="", description="Its error, its warnings, or why it was left out.")
+    seconds: float | None = Field(default=None, description="None where its export did not begin.")
+
+    @property
+    def failed(self) -> bool:
+        """Whether it has to be exported again."""
+        return self.outcome in (FleetOutcome.FAILED, FleetOutcome.STOPPED)
+
+    @property
+    def moved(self) -> int | None:
+        """Bytes transferred, or in a dry run expected; None where there is no export."""
+        if self.result is None:
+            return None
+        manifest = self.result.manifest
+        return manifest.transfer.bytes_transferred if manifest else self.result.plan.transfer_bytes
+
+    def row(self) -> dict[str, object]:
+        """A row of a table."""
+        plan = self.result.plan if self.result else None
+        return {
+            "VM": self.vm.path,
+            "Outcome": str(self.outcome),
+            "Kind": str(plan.kind) if plan else "-",
+            "Transferred": "-" if self.moved is None else format_bytes(self.moved),
+            "Saved": format_bytes(plan.saved_bytes) if plan else "-",
+            "Seconds": "-" if self.seconds is None else f"{self.seconds:.1f}",
+            "Message": self.message,
+        }
+
+
+class FleetResult(Value):
+    """What the exports of several VMs did, or in a dry run would do."""
+
+    dry_run: bool
+    members: tuple[FleetMember, ...] = Field(description="In the order of their paths.")
+    cleanups: tuple[CleanupResult, ...] = Field(default=(), description="One for each store, with --cleanup.")
+    warnings: tuple[str, ...] = Field(default=(), description="What concerns no single VM.")
+    redo: str | None = Field(default=None, description="The command that exports again only what failed.")
+    seconds: float
+
+    @property
+    def failed(self) -> tuple[FleetMember, ...]:
+        """Those that have to be exported again."""
+        return tuple(member for member in self.members if member.failed)
+
+    @property
+    def summary(self) -> str:
+        """How many fared how, in words."""
+        counts = Counter(member.outcome for member in self.members)
+        parts = ", ".join(f"{counts[outcome]} {outcome}" for outcome in FleetOutcome if counts[outcome])
+        return f"{len(self.members)} VMs: {parts}"

@@ -4,6 +4,7 @@ from hyperexport.options import Cleanup
 from hyperexport.policy.retention import Incoming
 from hyperexport.results import CleanupResult
 from hyperexport.steps import cleanup
+from hyperexport.steps.leftovers import abandoned_stagings
 from hyperexport.store.base import Store
 from tasks.liveness import run_is_over
 from tasks.step import step
@@ -14,5 +15,6 @@ def clean_up(store: Store, options: Cleanup, *, dry_run: bool, incoming: Incomin
     """Delete the exports that the policy gives up, or only say which they are."""
     plan = cleanup.plan_store_cleanup(store, options, incoming)
     if dry_run or options.dry_run:
-        return CleanupResult(store=store.url, dry_run=True, plan=plan)
+        abandoned = abandoned_stagings(store, None, run_is_over)
+        return CleanupResult(store=store.url, dry_run=True, plan=plan, abandoned=tuple(map(str, abandoned)))
     return cleanup.clean_store(store, plan, run_is_over)

@@ -3,13 +3,14 @@
 import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from hyperexport.errors import ExportNotFound
 from hyperexport.manifest import FILE_NAME
 from hyperexport.options import VerifyMode
 from hyperexport.stop import StopSignal
 from hyperexport.store.base import Store, StoredExport
-from hyperexport.verify import Verification, verify_export
+from hyperexport.verify import Finding, Verification, verify_export
 
 logger = logging.getLogger(__name__)
 
@@ -35,25 +36,51 @@ def verify(store: Store, export: StoredExport, mode: VerifyMode, stop: StopSigna
     return export, found
 
 
-def find_exports(store: Store, wanted: Sequence[str]) -> list[StoredExport]:
-    """Find exports as people name them; all of them when none is named.
+class Selection(NamedTuple):
+    """What one store holds of the exports that are asked for."""
+
+    store: Store
+    exports: list[StoredExport]
+    unreadable: list[str]
+    """``<vm folder>/<export id>`` of those whose manifest cannot be read."""
+
+
+def select_exports(stores: Sequence[Store], wanted: Sequence[str]) -> list[Selection]:
+    """Find exports as people name them, in every store that holds them; all of them when none is named.
 
     Args:
-        store: Where to look.
+        stores: Where to look.
         wanted: Export ids, ``<vm folder>/<export id>``, or paths and URLs that end so.
 
     Raises:
-        ExportNotFound: A name fits no complete export of the store.
+        ExportNotFound: A name fits nothing in any of the stores.
     """
-    exports = store.exports()
-    if not wanted:
-        return exports
-    return [_find(store, exports, name) for name in wanted]
+    selections: list[Selection] = []
+    missing = list(wanted)
+    for store in stores:
+        exports, unreadable = store.exports(), store.damaged()
+        if wanted:
+            exports = [export for export in exports if _is_named(str(export), wanted)]
+            unreadable = [name for name in unreadable if _is_named(name, wanted)]
+        found = [*map(str, exports), *unreadable]
+        missing = [name for name in missing if not any(_is_named(export, [name]) for export in found)]
+        selections.append(Selection(store, exports, unreadable))
+    if missing:
+        places = " and in ".join(store.url for store in stores)
+        raise ExportNotFound(
+            f"there is no export {missing[0]} in {places}", fix="See hyperexport list for what is there"
+        )
+    return selections
 
 
-def _find(store: Store, exports: Sequence[StoredExport], name: str) -> StoredExport:
-    end = name.rstrip("/").removesuffix(f"/{FILE_NAME}").split("/")[-2:]
-    for export in exports:
-        if end == [export.folder, export.export_id] or end[-1:] == [export.export_id] == name.split("/"):
-            return export
-    raise ExportNotFound(f"{store.url} holds no complete export {name}", fix="See hyperexport list for what it holds")
+def unreadable_manifest() -> Verification:
+    """What a verification finds where it cannot even begin."""
+    finding = Finding(file=FILE_NAME, problem="it cannot be read as a manifest")
+    return Verification(files=1, bytes_read=0, findings=(finding,), seconds=0, protection="none: nothing was compared")
+
+
+def _is_named(export: str, names: Sequence[str]) -> bool:
+    """Whether one of the names means the export ``<vm folder>/<export id>``."""
+    folder, _, export_id = export.partition("/")
+    ends = (name.rstrip("/").removesuffix(f"/{FILE_NAME}").split("/")[-2:] for name in names)
+    return any(end in ([folder, export_id], [export_id]) for end in ends)

@@ -1,0 +1,144 @@
+"""The block that keeps options under a name, so that a complex configuration is said once.
+
+A profile keeps only what was explicitly set, by key: what it leaves open, the environment and the defaults fill in at
+each run. Which VMs are exported is no part of it, and neither is a secret: options that need one name another block.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import ClassVar, Final, cast
+
+from prefect.blocks.core import Block
+from prefect.client.orchestration import get_client
+from prefect.exceptions import ObjectNotFound
+from pydantic import Field, HttpUrl, JsonValue
+
+import hyperexport
+from hyperexport.errors import UsageError
+from hyperexport.options import ExportOptions, leaves
+
+_SLUG: Final = "export-profile"
+
+
+class ExportProfile(Block):
+    """Options of an export, kept under a name.
+
+    Attributes:
+        options: What is set, by key: the name of the flag without its dashes, with underscores.
+        saved_with: The version of HyperExport that saved it.
+
+    Example:
+        Load a stored export profile:
+        ```python
+        from blocks import ExportProfile
+
+        profile = ExportProfile.load("BLOCK_NAME")
+        ```
+    """
+
+    _block_type_name: ClassVar[str | None] = "Export Profile"
+    _block_type_slug: ClassVar[str | None] = _SLUG
+    _logo_url: ClassVar[HttpUrl | None] = HttpUrl("https://www.vmware.com/favicon.ico")
+    _documentation_url: ClassVar[HttpUrl | None] = HttpUrl("https://hyperexport.example/profiles/")
+    _description: ClassVar[str | None] = "Options of an export, kept under a name. Secrets stay in blocks of their own."
+
+    options: dict[str, JsonValue] = Field(
+        default_factory=dict,
+        description="What is set, by key: a flag without its dashes, with underscores, as in bandwidth_limit.",
+        examples=[{"snapshot": True, "bandwidth_limit": 20}],
+    )
+    saved_with: str = Field(default=hyperexport.__version__, description="The version of HyperExport that saved it.")
+
+    @classmethod
+    def of(cls, options: ExportOptions) -> "ExportProfile":
+        """Keep what was explicitly set in these options."""
+        document = options.model_dump(mode="json")
+        given = options.given_keys()
+        return cls(options={leaf.key: document[leaf.group][leaf.name] for leaf in leaves() if leaf.key in given})
+
+    @property
+    def name(self) -> str:
+        """The name under which it is saved; empty where it is not."""
+        return self._block_document_name or ""
+
+    def get_options(self) -> dict[str, object]:
+        """What it sets, by key, held against the options that there are now.
+
+        Raises:
+            UsageError: An option of it is not known any more, or its value is out of today's bounds; each is named.
+        """
+        try:
+            return ExportOptions.from_keys(self.options).given_keys()
+        except UsageError as error:
+            raise UsageError(
+                f"profile {self.name}, saved by HyperExport {self.saved_with}: {error.what}",
+                fix="Correct it in the Prefect UI under Blocks, or save it again with --save-profile",
+            ) from error
+
+
+def profile_name(name: str) -> str:
+    """Turn the name that a person gives into one that Prefect takes for a block.
+
+    Raises:
+        UsageError: It cannot be turned into one.
+    """
+    # Prefect: a block document's name has lower-case letters, digits and dashes only.
+    found = re.sub(r"[\s_]+", "-", name.strip()).lower()
+    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", found):
+        raise UsageError(
+            f"{name!r} cannot name a profile",
+            fix="Use letters from a to z, digits and dashes; spaces and underscores become dashes",
+        )
+    return found
+
+
+def load_profile(name: str) -> ExportProfile:
+    """Load a saved profile.
+
+    Raises:
+        UsageError: There is none of this name.
+    """
+    try:
+        return cast("ExportProfile", ExportProfile.load(profile_name(name)))
+    except ValueError as error:
+        raise UsageError(
+            f"there is no profile {name}", fix="See hyperexport --list-profiles for those that there are"
+        ) from error
+
+
+def save_profile(name: str, options: ExportOptions, *, base: Mapping[str, object] | None = None) -> ExportProfile:
+    """Save what was explicitly set, in place of a profile of the same name.
+
+    Args:
+        name: As a person writes it.
+        options: What was set.
+        base: What else it sets, by key; the options win.
+    """
+    profile = ExportProfile.of(ExportOptions.from_keys({**(base or {}), **options.given_keys()}))
+    profile.save(profile_name(name), overwrite=True)  # pyright: ignore[reportUnusedCoroutine] - not without a loop
+    return profile
+
+
+def saved_profiles() -> list[ExportProfile]:
+    """Every saved profile, by name; whether its options are still valid is not asked."""
+    names: list[str] = []
+    with get_client(sync_client=True) as client:
+        while True:
+            try:
+                page = client.read_block_documents_by_type(_SLUG, offset=len(names), include_secrets=False)
+            except ObjectNotFound:  # nobody ever saved one
+                break
+            if not page:
+                break
+            names += [document.name for document in page if document.name]
+    return [load_profile(name) for name in sorted(names)]
+
+
+def delete_profile(name: str) -> None:
+    """Delete a saved profile.
+
+    Raises:
+        UsageError: There is none of this name.
+    """
+    load_profile(name)
+    ExportProfile.delete(profile_name(name))  # pyright: ignore[reportUnusedCoroutine] - not without a loop

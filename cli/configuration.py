@@ -1,0 +1,45 @@
+"""``hyperexport config``: every option, the value in force, and where that came from."""
+
+import os
+
+from cli import quiet, tables
+from cli.arguments import Request
+from cli.output import Output
+from cli.profiles import options_of_profile
+from hyperexport.environment import SECRETS, warn_of_unknown_variables
+from hyperexport.options import Leaf, Resolved, leaves, resolve
+
+
+def show(request: Request, output: Output) -> None:
+    """Show what would be in force for a command with these flags; a secret only as set or not.
+
+    Where the request names a profile, a Prefect API is ready.
+    """
+    warn_of_unknown_variables()
+    resolved = resolve(request.options, profile=options_of_profile(request.profile) if request.profile else None)
+    document = resolved.options.model_dump(mode="json")
+    values = [(leaf, document[leaf.group][leaf.name]) for leaf in leaves()]
+    secrets = {name: "set" if os.environ.get(name) else "not set" for name in SECRETS}
+    output.answer(
+        "config",
+        pretty=lambda console: tables.show_config(
+            console,
+            [(leaf.flag, quiet.as_flag(value), _where(resolved, leaf, request)) for leaf, value in values],
+            secrets,
+        ),
+        quiet=quiet.config_lines(
+            [(leaf.key, quiet.as_flag(value), resolved.sources[leaf.key]) for leaf, value in values], secrets
+        ),
+        document={
+            "options": {leaf.key: {"value": value, "source": resolved.sources[leaf.key]} for leaf, value in values},
+            "secrets": secrets,
+        },
+    )
+
+
+def _where(resolved: Resolved, leaf: Leaf, request: Request) -> str:
+    """Where a value came from: with the variable's or the profile's name beside it."""
+    source = resolved.sources[leaf.key]
+    if source == "environment":
+        return next(f"environment, {name}" for name in leaf.environment if os.environ.get(name))
+    return f"profile {request.profile}" if source == "profile" else source

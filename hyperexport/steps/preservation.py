@@ -1,0 +1,42 @@
+"""The mark by which a person keeps an export from every cleanup: in the manifest, so that it goes where that goes."""
+
+import logging
+from collections.abc import Sequence
+
+from hyperexport.errors import ManifestInvalid
+from hyperexport.steps.verification import select_exports
+from hyperexport.store.base import Store, StoredExport
+
+logger = logging.getLogger(__name__)
+
+
+def preserve(stores: Sequence[Store], wanted: Sequence[str], *, on: bool) -> list[tuple[Store, StoredExport]]:
+    """Set or take away the mark, in every store that holds the export.
+
+    Args:
+        stores: Where to look.
+        wanted: The exports, as :func:`hyperexport.steps.verification.select_exports` takes them.
+        on: Whether they shall have the mark.
+
+    Returns:
+        The exports with what their manifests now say.
+
+    Raises:
+        ExportNotFound: A name fits nothing in any of the stores; nothing was marked.
+        ManifestInvalid: One has no readable manifest that could bear a mark; nothing was marked.
+        StoreUnusable, StoreUnreachable: A manifest could not be written.
+    """
+    selections = select_exports(stores, wanted)
+    for selection in selections:
+        for name in selection.unreadable:
+            raise ManifestInvalid(
+                f"{selection.store.url}/{name} cannot be marked: its manifest cannot be read",
+                fix="Restore export.json from a copy; no cleanup touches the export as it is",
+            )
+    marked: list[tuple[Store, StoredExport]] = []
+    for selection in selections:
+        for export in selection.exports:
+            manifest = export.manifest.model_copy(update={"preserve": on})
+            marked.append((selection.store, selection.store.replace_manifest(export, manifest)))
+            logger.info("%s: %s is %s", selection.store.url, export, "preserved" if on else "no longer preserved")
+    return marked
