@@ -151,7 +151,7 @@ def test_a_default_that_is_given_counts_as_given():
 
 def test_the_environment_completes_what_a_flag_needs(monkeypatch):
     monkeypatch.setenv("HYPEREXPORT_UPLOAD", "s3://bucket/prefix")
-    assert given("--no-keep-local") == {"keep_local": False, "upload": "s3://bucket/prefix"}
+    assert given("--no-keep-local") == {"keep_local": False}
 
 
 def test_a_flag_wins_over_the_environment(monkeypatch):
@@ -172,7 +172,6 @@ def test_an_unknown_option_is_refused_with_the_nearest_one():
     "word",
     [
         "--email-notfiy",
-        "--profile=p",
         "--password=x",
     ],
 )
@@ -242,6 +241,15 @@ def test_the_mail_servers_password_is_understood_and_no_option():
         (["--cleanup", "--cleanup-max-age", "720h"], Mode.CLEANUP),
         (["verify", "20261123T065304Z-00ff"], Mode.VERIFY),
         (["list", "--output", "x"], Mode.LIST),
+        (["--cleanup-dry-run"], Mode.CLEANUP),
+        (["--vm=a", "--cleanup-dry-run"], Mode.EXPORT),
+        (["preserve", "20261123T065304Z-00ff", "--off"], Mode.PRESERVE),
+        (["config", "--parallel=2"], Mode.CONFIG),
+        (["--save-profile=p", "--snapshot", "--cleanup"], Mode.SAVE_PROFILE),
+        (["--save-profile=p", "--snapshot", "--vm=a"], Mode.EXPORT),
+        (["--list-profiles"], Mode.LIST_PROFILES),
+        (["--show-profile=p"], Mode.SHOW_PROFILE),
+        (["--delete-profile", "p"], Mode.DELETE_PROFILE),
         (["simulate", "--port", "0"], Mode.SIMULATE),
     ],
 )
@@ -252,6 +260,17 @@ def test_the_words_choose_the_mode(words, mode):
 def test_cleanup_alone_needs_the_flag_and_not_only_the_environment(monkeypatch):
     monkeypatch.setenv("HYPEREXPORT_CLEANUP", "true")
     assert "--vm" in refusal("--cleanup-max-count", "3")
+
+
+def test_what_a_profile_may_complete_is_not_refused_at_once():
+    assert understood("--vm=a", "--profile=p", "--no-keep-local").options.given_keys() == {"keep_local": False}
+
+
+def test_preserve_names_the_exports_and_whether_the_mark_is_set():
+    assert understood("preserve", "a", "b").exports == ("a", "b")
+    assert understood("preserve", "a").preserving
+    assert not understood("preserve", "a", "--off").preserving
+    assert "no export is named" in refusal("preserve")
 
 
 def test_verify_reads_back_by_default_and_downloads_when_asked():
