@@ -4,7 +4,7 @@ from pyVmomi import vim
 
 from hyperexport.vm import SnapshotInfo, VmRef
 from hyperexport.vsphere.collector import retrieve
-from hyperexport.vsphere.inventory import list_vms
+from hyperexport.vsphere.inventory import read_inventory
 from hyperexport.vsphere.session import Session
 from hyperexport.vsphere.snapshot_tree import flatten
 
@@ -15,4 +15,4 @@ def snapshots_of_all_vms(session: Session) -> list[tuple[VmRef, tuple[SnapshotIn
     trees = {obj._GetMoId(): flatten(values["snapshot"]) for obj, values in found if values.get("snapshot")}
     if not trees:
         return []
-    return [(row.ref, trees[row.ref.moref]) for row in list_vms(session) if row.ref.moref in trees]
+    return [(row.ref, trees[row.ref.moref]) for row in read_inventory(session).rows if row.ref.moref in trees]
