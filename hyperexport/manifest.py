@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, StringConstraints, ValidationError
 
 from hyperexport.errors import ManifestInvalid
-from hyperexport.vm import Value, VmRef
+from hyperexport.vm import BackingFile, Value, VmRef
 
 FILE_NAME: Final = "export.json"
 SCHEMA_VERSION: Final = 1
@@ -78,6 +78,10 @@ class FileEntry(Value):
     backing_uuid: str | None = None
     content_id: str | None = None
     change_id: str | None = Field(default=None, description="Disks: the change id at this export's snapshot.")
+    backing_files: tuple[BackingFile, ...] = Field(
+        default=(),
+        description="Disks of a VM that was off: its files and the VM's configuration, with size and time.",
+    )
     transferred: bool = Field(default=True, description="Whether this export read the bytes from vSphere.")
     stored_in: ExportId | None = Field(
         default=None,

@@ -32,6 +32,14 @@ class VmRef(Value):
     instance_uuid: str = Field(description="vCenter's own identity of the VM; survives renames and moves.")
 
 
+class BackingFile(Value):
+    """One of the files behind a disk, as the datastore tells of it."""
+
+    path: str = Field(description="Such as '[datastore1] db01/db01-flat.vmdk'.")
+    size: int = Field(description="Bytes on the datastore.")
+    modified: datetime = Field(description="When it was last written.")
+
+
 class DiskInfo(Value):
     """One virtual disk, of the VM as it is or as a snapshot froze it."""
 
@@ -48,6 +56,10 @@ class DiskInfo(Value):
     backing_uuid: str | None = None
     content_id: str | None = None
     change_id: str | None = Field(default=None, description="<uuid>/<sequence>; there only when changes are tracked.")
+    backing_files: tuple[BackingFile, ...] = Field(
+        default=(),
+        description="Size and time of its files and of the VM's configuration; known only of a VM that is off.",
+    )
     unexportable: str | None = Field(default=None, description="Why the disk cannot be exported; None when it can.")
 
 

@@ -13,6 +13,7 @@ import threading
 import uuid
 from collections import deque
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from itertools import chain, starmap
 from pathlib import Path
 from typing import Final
@@ -159,6 +160,8 @@ class Disk(_View):
         super().__init__(capacity, Content(capacity, seed, used), {})
         self._lock = threading.Lock()
         self._tracker = _Tracker() if track else None
+        self.written = datetime.now(UTC)
+        """When its file was last written."""
 
     def read(self, offset: int, length: int) -> bytes:
         """Read bytes as the guest does; fewer at the disk's end."""
@@ -185,6 +188,7 @@ class Disk(_View):
         old = b"" if len(part) == GRAIN else self._grain(grain)
         new = b"".join((old[:start], part, old[start + len(part) :]))
         self._written[grain] = ZERO_GRAIN if new == ZERO_GRAIN else new
+        self.written = datetime.now(UTC)
         if self._tracker:
             self._tracker.changed(grain)
 
@@ -211,6 +215,7 @@ class Disk(_View):
                 # What the last grain's computed content has beyond the old end was never the guest's.
                 self._write_grain(last, rest, memoryview(ZERO_GRAIN[rest:]))
             self.capacity = capacity
+            self.written = datetime.now(UTC)
             if self._tracker:
                 self._tracker = _Tracker()
 
@@ -219,6 +224,7 @@ class Disk(_View):
         with self._lock:
             self.capacity = frozen.capacity
             self._written = dict(frozen._written)
+            self.written = datetime.now(UTC)
             if self._tracker:
                 self._tracker = _Tracker()
 

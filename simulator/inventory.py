@@ -155,6 +155,8 @@ class Datastore(_HoldsVms):
         datacenter.datastore_folder.members.append(self)
         self.homes: set[str] = set()
         """The folders in it that belong to VMs."""
+        self.browser: Any = None
+        """vSphere API: Datastore.browser; made with the vCenter, because its searches are tasks."""
         self.url = f"ds:///vmfs/volumes/{uuid.uuid5(uuid.NAMESPACE_URL, name)}/"
         self.capability = vim.Datastore.Capability(
             directoryHierarchySupported=True,

@@ -85,6 +85,8 @@ class Machine(MachineView):
         self.tools = spec.tools
         self.booted = now() if spec.powered_on else None
         self.created = now()
+        self.settled = now()
+        """When its configuration, nvram and log were last written: by being powered on or off, or reconfigured."""
         self.nvram_size = _NVRAM_SIZE[spec.firmware] if spec.nvram else 0
         self.consolidation_needed = False
         self.settings = Settings(
@@ -232,6 +234,7 @@ class Machine(MachineView):
     def set_power(self, state: Any) -> None:
         """Be on or off from now on."""
         self.power = state
+        self.settled = now()
         self.booted = now() if state == "poweredOn" else None
         if state == "poweredOn":
             self.stunned()

@@ -54,7 +54,7 @@ def reconfigure(vm: "Machine", spec: Any) -> None:
     if spec.changeTrackingEnabled is not None:
         _set_change_tracking(vm, enabled=spec.changeTrackingEnabled)
     vm.settings.change_version += 1
-    vm.settings.modified = now()
+    vm.settings.modified = vm.settled = now()
     vm.world.touch()
 
 

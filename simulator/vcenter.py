@@ -9,6 +9,7 @@ from typing import Any
 from pyVmomi import vim
 
 from simulator import inventory
+from simulator.browser import DatastoreBrowser
 from simulator.inventory import Cluster, Datacenter, Datastore, Entity, Folder, Host, Network
 from simulator.machine import Machine
 from simulator.ovf import OvfManager
@@ -141,6 +142,7 @@ class VCenter:
         self.cluster = Cluster(world, f"{datacenter}_C0", self.datacenter)
         self.hosts = [Host(world, f"esx-{number:02d}", self.cluster) for number in range(1, hosts + 1)]
         datastore = Datastore(world, "datastore1", self.datacenter)
+        self.browser = DatastoreBrowser(world, datastore, self.tasks)
         network = Network(world, "VM Network", self.datacenter)
         self._make = lambda spec, position: Machine(
             world,

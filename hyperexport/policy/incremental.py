@@ -186,15 +186,38 @@ def _no_proof_possible(disk: DiskInfo, entry: FileEntry | None) -> str | None:
     """Why change tracking could not prove this disk unchanged, whatever it answered; None where it could."""
     if entry is None:
         return "the base export does not have this disk"
+    if another := _another_disk(disk, entry):
+        return another
+    if not disk.change_id:
+        return "change tracking is off on this disk"
+    if not entry.change_id:
+        return "change tracking was off on this disk at the base export"
+    return _other_series(disk.change_id, entry.change_id)
+
+
+def _another_disk(disk: DiskInfo, entry: FileEntry) -> str | None:
     doubts = (
         (not (disk.backing_uuid and entry.backing_uuid), "the server gives the disk no identity to recognise it by"),
         (disk.backing_uuid != entry.backing_uuid, "it is another disk than in the base export"),
         (disk.capacity != entry.capacity, "it was resized since the base export"),
-        (not disk.change_id, "change tracking is off on this disk"),
-        (not entry.change_id, "change tracking was off on this disk at the base export"),
     )
-    doubt = next((words for applies, words in doubts if applies), None)
-    return doubt or _other_series(disk.change_id or "", entry.change_id or "")
+    return next((words for applies, words in doubts if applies), None)
+
+
+def _untouched(disk: DiskInfo, entry: FileEntry | None) -> bool:
+    """Prove without change tracking that a disk of a VM that is off, and was off, is as it was.
+
+    The files of a disk are known only of a VM that is off. They include the VM's configuration and log, which are
+    written whenever it is powered on, so equal files say that it was not on in between.
+    """
+    return (
+        entry is not None
+        and _another_disk(disk, entry) is None
+        and bool(disk.content_id)
+        and disk.content_id == entry.content_id
+        and bool(disk.backing_files)
+        and disk.backing_files == entry.backing_files
+    )
 
 
 def _other_series(now: str, before: str) -> str | None:
@@ -266,7 +289,9 @@ def plan_export(
 def _decide(
     disk: DiskInfo, entry: FileEntry | None, evidence: ChangeEvidence | None, *, undecided: bool
 ) -> tuple[Decision, str]:
-    """Decide on one exportable disk of an incremental export. There is one way to REUSE, and it needs a proof."""
+    """Decide on one exportable disk of an incremental export. Every way to REUSE is a proof."""
+    if (evidence is None or evidence.changed_bytes is None) and _untouched(disk, entry):
+        return Decision.REUSE, "the VM was off all the time, and the disk's files are as they were"
     doubt = _no_proof_possible(disk, entry)
     if doubt:
         return Decision.TRANSFER, doubt

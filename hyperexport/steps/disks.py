@@ -61,6 +61,7 @@ def transfer_disk(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, snap
         backing_uuid=disk.backing_uuid,
         content_id=disk.content_id,
         change_id=disk.change_id,
+        backing_files=disk.backing_files,
     )
     logger.info("%s: %s: %s transferred", job.vm.name, disk.label, format_bytes(received.size))
     return tuple(store_once(copy, as_stored(entry, done)) for copy, done in zip(copies.parts, stored, strict=True))
@@ -187,6 +188,7 @@ def reuse_disk(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo) -> Entr
     now = {
         "name": plan.file_name,
         "change_id": disk.change_id,
+        "backing_files": disk.backing_files,
         "disk_label": disk.label,
         "transferred": False,
         "member_of": None,

@@ -10,7 +10,7 @@ from hyperexport.ownership import Owner
 from hyperexport.stop import StopSignal
 from hyperexport.store.base import Store
 from hyperexport.transfer.throttle import Throttle
-from hyperexport.vm import VmInfo, VmRef
+from hyperexport.vm import BackingFile, VmInfo, VmRef
 from hyperexport.vsphere.session import Session
 
 _MOVED: Final = frozenset({FileRole.DISK, FileRole.NVRAM})
@@ -47,8 +47,10 @@ class Job:
         self.owner: Final = Owner.of_this_process(
             run=run, vcenter=session.address, vm=vm.ref.instance_uuid, keep=not options.snapshot.deletes
         )
-        self.warnings: list[str] = throttle.warnings  # a shared budget that is lost on the way warns here too
+        self._warnings: list[str] = []
         self.leaked_snapshots: list[str] = []
+        self.backing_files: dict[int, tuple[BackingFile, ...]] | None = None
+        """The files of each disk of a VM that is off, as they were before the first byte was read; None: not asked."""
         self.failed_attempts: list[str] = []
         self.aftermath: list[str] = []
         """What became of the snapshot and of the half-written export, in words for whoever hears of a failure."""
@@ -63,9 +65,14 @@ class Job:
         """The store that history is read from: the local one where there is one."""
         return self.stores[0]
 
+    @property
+    def warnings(self) -> list[str]:
+        """What there is to say so far, also of the bandwidth; each once."""
+        return list(dict.fromkeys([*self._warnings, *self.throttle.warnings]))
+
     def warn(self, warning: str) -> None:
         """Keep a warning for the manifest and the result."""
-        self.warnings.append(warning)
+        self._warnings.append(warning)
 
     def statistics(self, files: Sequence[FileEntry]) -> TransferStatistics:
         """What moved so far, and how fast."""

@@ -1,5 +1,6 @@
 """The plan of an export: what was saved before, what changed since, what has to move."""
 
+import hashlib
 import logging
 from datetime import UTC, datetime
 
@@ -11,12 +12,13 @@ from hyperexport.errors import (
     VmPoweredOn,
 )
 from hyperexport.manifest import ExportManifest
-from hyperexport.options import ExportOptions
+from hyperexport.options import ExportOptions, VerifyMode
 from hyperexport.policy.incremental import ChangeEvidence, ExportPlan, full_reason, plan_export, questions
 from hyperexport.steps.job import Job
 from hyperexport.store.base import Store, StoredExport
 from hyperexport.vm import DiskInfo, PowerState
 from hyperexport.vsphere import privileges
+from hyperexport.vsphere.backing_files import backing_files
 from hyperexport.vsphere.change_tracking import changed_areas
 from hyperexport.vsphere.inventory import disks_of_snapshot
 from hyperexport.vsphere.privileges import missing_privileges
@@ -98,6 +100,10 @@ def make_plan(job: Job, snapshot: str | None) -> ExportPlan:
     can_ask = snapshot is not None or job.vm.power_state is PowerState.OFF
     evidence = ask_change_tracking(job, disks, manifest, snapshot) if full is None and can_ask else {}
     plan = plan_export(job.ref, disks, base=manifest, full=full, evidence=evidence, undecided=not can_ask)
+    rotten = rotten_base(job, base, plan) if base else None
+    if rotten:
+        full = f"the base export is damaged: {rotten}"
+        plan = plan_export(job.ref, disks, base=manifest, full=full, evidence={})
     logger.info("%s: %s export: %s", job.vm.name, plan.kind, plan.reason)
     for disk in plan.disks:
         logger.info("%s: %s: %s (%s)", job.vm.name, disk.label, disk.decision, disk.reason)
@@ -106,7 +112,15 @@ def make_plan(job: Job, snapshot: str | None) -> ExportPlan:
 
 def disks_of(job: Job, snapshot: str | None) -> tuple[DiskInfo, ...]:
     """The disks that the export reads: as the snapshot froze them, or as a VM that is off has them."""
-    return disks_of_snapshot(job.session, snapshot) if snapshot else job.vm.disks
+    if snapshot:
+        return disks_of_snapshot(job.session, snapshot)
+    if job.vm.power_state is not PowerState.OFF:
+        return job.vm.disks
+    if job.backing_files is None:
+        # Once, and before anything is read: what is written later shows as later in the next comparison.
+        job.backing_files = backing_files(job.session, job.ref, stop=job.stop)
+    known = job.backing_files
+    return tuple(disk.model_copy(update={"backing_files": known.get(disk.key, ())}) for disk in job.vm.disks)
 
 
 def newest_usable(store: Store, folder: str) -> tuple[StoredExport | None, str | None]:
@@ -131,6 +145,30 @@ def newest_usable(store: Store, folder: str) -> tuple[StoredExport | None, str |
         if size != entry.size:
             return None, f"{entry.name} of {newest} has {size} bytes in place of {entry.size}"
     return newest, None
+
+
+def rotten_base(job: Job, base: StoredExport, plan: ExportPlan) -> str | None:
+    """With ``--verify``, prove the base's bytes that are to stand for unchanged disks, before anything relies on them.
+
+    Locally they are read and hashed; in S3 the server's own checksum is compared, unless ``--verify=deep`` reads them.
+
+    Returns:
+        What is wrong, in words; None where nothing is, or nobody asked for proof.
+    """
+    mode = job.options.execution.verify
+    entries = [disk.base_entry for disk in plan.to_reuse if disk.base_entry] if mode is not VerifyMode.OFF else []
+    for entry in entries:
+        told = job.primary.checksum(base, entry.name) if mode is VerifyMode.ON and entry.checksum else None
+        if told is not None and told == entry.checksum:
+            continue
+        digest = hashlib.sha256()
+        with job.primary.open(base, entry.name) as reader:
+            for chunk in reader.chunks():
+                job.stop.check()
+                digest.update(chunk)
+        if digest.hexdigest() != entry.sha256:
+            return f"{entry.name} of {base} is not what its manifest says"
+    return None
 
 
 def ask_change_tracking(
