@@ -8,11 +8,13 @@ from datetime import UTC, datetime
 from typing import Final
 
 from prefect.runtime import flow_run
+from prefect.utilities.urls import url_for
 
 from hyperexport.errors import Interrupted
 from hyperexport.options import Email, ExportOptions
-from hyperexport.report.mail import Mail, Run, failure_mail, start_mail, success_mail
-from hyperexport.results import ExportResult
+from hyperexport.report.fleet import mail_rows
+from hyperexport.report.mail import Mail, Run, failure_mail, fleet_mail, start_mail, success_mail
+from hyperexport.results import ExportResult, FleetResult
 from hyperexport.steps.job import Job
 from tasks.channels import Channel, open_channels
 from tasks.notify import SECONDS_TO_SEND, SECONDS_WHEN_STOPPED, notify
@@ -63,6 +65,25 @@ class Notices:
             for warning in self._send(lambda: mail):
                 job.warn(warning)
 
+    def fleet_started(self, vms: str, *, vcenter: str, export_format: str) -> list[str]:
+        """Say that the export of several VMs begins; returns a warning for each mail that could not be sent."""
+        if not self._email.on_start:
+            return []
+        return self._send(
+            lambda: start_mail(
+                vm=vms, vcenter=vcenter, export_format=export_format, started=self._began, run=this_run()
+            )
+        )
+
+    def fleet_ended(self, result: FleetResult) -> FleetResult:
+        """Say in one mail how all VMs fared; what could not be sent is a warning of the result."""
+        wanted = self._email.on_failure if result.failed else self._email.on_complete
+        if not wanted:
+            return result
+        rows = mail_rows(result.members)
+        warnings = self._send(lambda: fleet_mail(rows, started=self._began, seconds=result.seconds, run=this_run()))
+        return result.model_copy(update={"warnings": (*result.warnings, *warnings)})
+
     def completed(self, result: ExportResult) -> ExportResult:
         """Say that the export is complete; what could not be sent is a warning of the result."""
         manifest = result.manifest
@@ -102,7 +123,7 @@ class Notices:
 
 def this_run() -> Run:
     """The flow run that calls, as people find it again."""
-    return Run(str(flow_run.name or flow_run.id), flow_run.ui_url)
+    return Run(str(flow_run.name or flow_run.id), url_for("flow-run", obj_id=flow_run.id) if flow_run.id else None)
 
 
 def failed_step(error: BaseException) -> str | None:

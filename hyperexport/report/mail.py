@@ -155,18 +155,18 @@ def failure_mail(
         what, fix = "the run was stopped from outside, by a cancellation or a signal", "Start it again when it suits"
     facts = [
         ("VM", vm),
-        ("Step", step or "before the first step"),
+        ("Step", step or "before the first"),
         ("Error", _sentence(what)),
         *([("What to do", _sentence(fix))] if fix else []),
         *([("Code", error.code)] if isinstance(error, HyperExportError) else []),
         ("Started", _time(started)),
         ("Stopped" if stopped else "Failed", _time(failed)),
-        ("After", format_elapsed((failed - started).total_seconds())),
     ]
+    took = format_elapsed((failed - started).total_seconds())
     return _mail(
         f"Export of {_short(vm)} {'stopped' if stopped else 'FAILED'}",
         Tone.DOUBTFUL if stopped else Tone.BAD,
-        _sentence(what),
+        f"The export {'was stopped' if stopped else 'failed'} after {took}{f', in step {step}' if step else ''}.",
         facts,
         Section("Cleaned up", tuple(cleaned_up) or ("Nothing had been begun that would be left behind.",)),
         run=run,

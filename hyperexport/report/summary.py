@@ -191,6 +191,20 @@ def vm_rows(vm: VmInfo) -> list[dict[str, object]]:
     return [{"Property": name, "Value": str(value)} for name, value in facts]
 
 
+def vm_row(vm: VmInfo) -> dict[str, object]:
+    """A VM as one row of a table of many."""
+    return {
+        "VM": vm.ref.path,
+        "Power state": str(vm.power_state),
+        "Guest OS": vm.guest_os,
+        "vCPUs": vm.cpus,
+        "Memory": f"{vm.memory_mb} MB",
+        "Disks": len(vm.disks),
+        "Storage": format_bytes(vm.storage_bytes),
+        "Used": format_bytes(vm.used),
+    }
+
+
 def _tracking(vm: VmInfo) -> str:
     if not vm.change_tracking_supported:
         return "not supported"

@@ -133,7 +133,7 @@ def test_a_failure_says_the_step_the_error_the_times_what_was_cleaned_up_and_whe
         r"Code: +snapshot-failed",
         r"Started: +2026-11-23 06:00:00 UTC",
         r"Failed: +2026-11-23 06:03:04 UTC",
-        r"After: +3m04s",
+        r"The export failed after 3m04s, in step take-snapshot\.",
         r"Cleaned up\n- the half-written export in /backups was discarded",
         r"The run: https://prefect.example.com/runs/flow-run/1",
     ):
