@@ -54,7 +54,7 @@ class Measured:
 
 
 def measure(
-    ways: Mapping[str, Callable[[], None]], *, size: int, rounds: int, between: Callable[[], None]
+    ways: Mapping[str, Callable[[], object]], *, size: int, rounds: int, between: Callable[[], object]
 ) -> list[Measured]:
     """Do it in each way by turns, so that whatever disturbs the machine disturbs them all.
 
@@ -101,14 +101,42 @@ def show(title: str, results: list[Measured], *, ours: str, aims: Mapping[str, f
     console.print(table)
 
 
-def save(path: Path | None, benchmark: str, figures: object) -> None:
+@dataclass(frozen=True)
+class Reached:
+    """One figure that has an aim."""
+
+    figure: str
+    aim: str
+    reached: str
+    met: bool | None
+    """None where it could not be measured."""
+
+
+def compared(figure: str, ours: Measured, peer: Measured, *, aim: float) -> Reached:
+    """How many times as fast as a peer ours is, against how many times it should be."""
+    times = ratio(ours, peer)
+    return Reached(f"{figure}: {ours.name} against {peer.name}", f">= {aim:.1f}x", f"{times:.2f}x", times >= aim)
+
+
+def save(path: Path | None, benchmark: str, figures: object, reached: list[Reached]) -> None:
     """Write the figures as JSON, where that was asked for."""
     if path is not None:
-        machine = {"cores": os.cpu_count(), "load": os.getloadavg(), "python": sys.version.split()[0]}
-        document = {"benchmark": benchmark, "at": datetime.now(UTC).isoformat(), "machine": machine, "figures": figures}
+        document = {
+            "benchmark": benchmark,
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "machine": machine(),
+            "reached": [asdict(one) for one in reached],
+            "figures": figures,
+        }
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(document, indent=2) + "\n")
         console.print(f"written to {path}")
+
+
+def machine() -> dict[str, object]:
+    """Where, and how busy it is there."""
+    load = [round(one, 2) for one in os.getloadavg()]
+    return {"cores": os.cpu_count(), "load": load, "python": sys.version.split()[0]}
 
 
 def as_figures(results: list[Measured]) -> list[dict[str, object]]:

@@ -13,14 +13,14 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
 from rich.table import Table
 
-from benchmarks.harness import console, save
+from benchmarks.harness import Reached, console, save
 from hyperexport.units import MIB
 
 PIECE = MIB // 4
@@ -70,7 +70,7 @@ def work(name: str, rate: float, begin: float, end: float) -> None:
         print(json.dumps({"seconds": seconds, "warnings": throttle.warnings}))
 
 
-def run(address: str, rate: float, workers: int, duration: float) -> dict[str, object]:
+def run(address: str, rate: float, workers: int, duration: float) -> dict[str, float]:
     """Let the workers share ``rate`` MB/s for so many seconds."""
     begin = time.time() + 5 + 4 * workers  # they all have to be there first
     name = f"bench-{rate:g}-{workers}"
@@ -122,9 +122,16 @@ def main() -> None:
         table.add_column(column, justify="right")
     for figure in figures:
         shown = ("moved_over_budget", "after_10_s", "smallest_share", "largest_share", "busiest_second")
-        table.add_row(f"{figure['rate']:g}", str(figure["workers"]), *(f"{figure[key]:.3f}" for key in shown))
+        table.add_row(f"{figure['rate']:g}", f"{figure['workers']:g}", *(f"{figure[key]:.3f}" for key in shown))
     console.print(table)
-    save(options.json, "shared_bandwidth", figures)
+    save(options.json, "shared_bandwidth", figures, [_kept(figure) for figure in figures])
+
+
+def _kept(figure: Mapping[str, float]) -> Reached:
+    within, share = figure["moved_over_budget"], figure["smallest_share"]
+    name = f"shared budget of {figure['rate']:g} MB/s, {figure['workers']:g} workers: moved over budget, smallest share"
+    met = abs(within - 1) <= 0.05 and share >= 0.5
+    return Reached(name, "within 5 %, >= 0.5", f"{within:.3f}, {share:.3f}", met)
 
 
 if __name__ == "__main__":

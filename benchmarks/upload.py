@@ -21,8 +21,11 @@ from benchmarks.harness import (
     CACHE,
     HERE,
     Certificate,
+    Measured,
+    Reached,
     as_figures,
     certificate,
+    compared,
     console,
     measure,
     save,
@@ -37,6 +40,7 @@ from hyperexport.units import GIB, MIB
 OURS = "hyperexport"
 AWS = "curl | aws s3 cp -"
 AIMS = {AWS: 1.5}
+MEMORY = 200 * MIB
 
 
 @dataclass(frozen=True)
@@ -139,7 +143,19 @@ def main() -> None:
             f"{one.size / GIB:.1f} GiB: {one.peak / MIB:.0f} MiB of memory over the imports; {one.protection}"
         )
     figures = {"server": options.server, "ways": as_figures(results), "memory": [asdict(one) for one in memory]}
-    save(options.json, "upload", figures)
+    save(options.json, "upload", figures, [compared_with_aws(results), *map(remembered, memory)])
+
+
+def compared_with_aws(results: list[Measured]) -> Reached:
+    figure = "straight to S3"
+    if len(results) < 2:
+        return Reached(f"{figure}: {OURS} against {AWS}", f">= {AIMS[AWS]:.1f}x", "no aws command here", None)
+    return compared(figure, *results, aim=AIMS[AWS])
+
+
+def remembered(one: Uploaded) -> Reached:
+    figure = f"straight to S3: memory over the imports, {one.size / GIB:.0f} GiB of stream"
+    return Reached(figure, f"< {MEMORY / MIB:.0f} MiB", f"{one.peak / MIB:.0f} MiB", one.peak < MEMORY)
 
 
 if __name__ == "__main__":
