@@ -13,7 +13,8 @@ from cli.quiet import as_flag
 from hyperexport.manifest import ExportManifest
 from hyperexport.policy.incremental import Decision, DiskPlan, ExportPlan
 from hyperexport.policy.snapshots import Fate
-from hyperexport.results import CleanupResult, ExportResult, ReapResult, VerifiedExport
+from hyperexport.report.summary import bandwidth_words
+from hyperexport.results import CleanupResult, ExportResult, FleetResult, ReapResult, VerifiedExport
 from hyperexport.store.base import StoredExport
 from hyperexport.units import format_bytes, format_elapsed, format_rate
 from hyperexport.vm import DiskInfo, PowerState, VmInfo
@@ -21,6 +22,7 @@ from hyperexport.vm import DiskInfo, PowerState, VmInfo
 if TYPE_CHECKING:
     from deployments.schedules import Schedule
 
+_MOST_BY_THEMSELVES = 10
 _DOTS = {PowerState.ON: "green", PowerState.OFF: "red", PowerState.SUSPENDED: "yellow"}
 
 
@@ -47,6 +49,39 @@ def show_vm(console: Console, vm: VmInfo) -> None:
             for snapshot in vm.snapshots
         )
         console.print(_table("Snapshots", ("Snapshot", "Made", "Quiesced"), rows))
+
+
+def show_one_of_vms(console: Console, vm: VmInfo, position: int, vms: Sequence[VmInfo]) -> None:
+    """Show one of a few VMs whole; of many, the first stands for all: one table, with a row for each."""
+    if len(vms) <= _MOST_BY_THEMSELVES:
+        show_vm(console, vm)
+    elif position == 0:
+        columns = ("VM", "Power State", "Guest OS", "vCPUs", "Memory", "Disks", "Storage", "Used")
+        console.print(_table(f"{len(vms)} VMs", columns, map(_vm_row, vms)))
+
+
+def _vm_row(vm: VmInfo) -> tuple[str | Text, ...]:
+    return (
+        vm.ref.path,
+        Text("● ", style=_DOTS[vm.power_state]).append(vm.power_state, style="default"),
+        vm.guest_os,
+        str(vm.cpus),
+        f"{vm.memory_mb} MB",
+        str(len(vm.disks)),
+        format_bytes(vm.storage_bytes),
+        format_bytes(vm.used),
+    )
+
+
+def show_fleet(console: Console, result: FleetResult) -> None:
+    """Show how every VM of a fleet fared, and how to do again what failed."""
+    rows = [tuple(map(str, member.row().values())) for member in result.members]
+    columns = ("VM", "Outcome", "Kind", "Transferred", "Saved", "Seconds", "Message")
+    console.print(_table(result.summary, columns, rows))
+    for warning in result.warnings:
+        console.print(Text("warning: ", style="yellow").append(warning, style="default"), soft_wrap=True)
+    if result.redo:
+        _say(console, f"To export again only what failed: {result.redo}")
 
 
 def _properties(vm: VmInfo) -> Table:
@@ -134,6 +169,7 @@ def _show_done(console: Console, result: ExportResult, manifest: ExportManifest)
         ("Kind", f"{manifest.kind}: {manifest.reason}"),
         ("Consistency", str(manifest.snapshot.quiescing) if manifest.snapshot else "powered off"),
         ("Transferred", f"{format_bytes(transfer.bytes_transferred)} at {format_rate(rate)}"),
+        *([("Bandwidth", bandwidth_words(transfer))] if transfer.limit_mean else []),
         ("Saved", f"{format_bytes(result.plan.saved_bytes)} ({result.plan.saved_percent:.0f} %)"),
         ("Took", format_elapsed(result.seconds)),
         ("Verified", verified_words(result)),
@@ -212,9 +248,7 @@ def show_verified(console: Console, export: VerifiedExport) -> None:
         _say(console, f"  {finding}")
 
 
-def show_stored(
-    console: Console, store: str, exports: Sequence[StoredExport], unreadable: Sequence[str] = ()
-) -> None:
+def show_stored(console: Console, store: str, exports: Sequence[StoredExport], unreadable: Sequence[str] = ()) -> None:
     """Show the exports that a store holds, those of which the manifest cannot be read last."""
     if not exports and not unreadable:
         _say(console, f"{store}: no exports")

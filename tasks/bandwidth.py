@@ -184,7 +184,10 @@ class PrefectBudget:
         except ObjectNotFound:
             if not self._make:
                 raise
-        made = GlobalConcurrencyLimitCreate(name=self._name, limit=self._slots, slot_decay_per_second=self.rate)
+        # All slots begin as taken, so that the runs are not faster than the budget at their beginning either.
+        made = GlobalConcurrencyLimitCreate(
+            name=self._name, limit=self._slots, active_slots=self._slots, slot_decay_per_second=self.rate
+        )
         try:
             self._client.create_global_concurrency_limit(made)
             logger.info("made the global concurrency limit %s: %g MB/s", self._name, self.rate)

@@ -3,7 +3,7 @@
 Pure functions of values. The terminal's tables are in ``cli/``, and say the same of the same values.
 """
 
-from hyperexport.manifest import ExportKind, ExportManifest, FileEntry, Quiescing
+from hyperexport.manifest import ExportKind, ExportManifest, FileEntry, Quiescing, TransferStatistics
 from hyperexport.policy.incremental import Decision, DiskPlan, ExportPlan
 from hyperexport.policy.retention import CleanupItem
 from hyperexport.report.markdown import section, table, text
@@ -46,10 +46,24 @@ def export_facts(result: ExportResult, manifest: ExportManifest) -> list[tuple[s
         ("Kind", f"{manifest.kind}: {manifest.reason}"),
         ("Consistency", _consistency(result, manifest)),
         ("Transferred", f"{format_bytes(moved.bytes_transferred)}{rate}{limit}"),
+        *([("Bandwidth", bandwidth_words(moved))] if moved.limit_mean else []),
         ("Saved", _saving(result.plan)),
         ("Stored", f"{format_bytes(_whole(manifest))} in {len(manifest.files)} files"),
         ("Verified", {None: "not asked for", True: "yes, read back and proved", False: "DAMAGED"}[result.verified]),
     ]
+
+
+def bandwidth_words(moved: TransferStatistics) -> str:
+    """What was asked of the bandwidth, what was allowed, what came of it, and what it cost."""
+    words = [f"asked {format_rate(moved.limit)}"] if moved.limit else []
+    if moved.limit_mean and moved.limit_lowest and moved.limit_lowest < 0.99 * (moved.limit or moved.limit_mean):
+        words.append(f"allowed {format_rate(moved.limit_mean)}, at the least {format_rate(moved.limit_lowest)}")
+    if moved.achieved:
+        words.append(f"achieved {format_rate(moved.achieved)} both ways together")
+    words.append(f"waited {format_elapsed(moved.throttle_wait)}")
+    if moved.shared:
+        words.append(f"shared as {moved.shared}")
+    return "; ".join(words)
 
 
 def _whole(manifest: ExportManifest) -> int:

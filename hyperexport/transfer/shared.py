@@ -30,7 +30,7 @@ POLITENESS: Final = 0.4
 
 FORGETTING: Final = 0.85
 """What is left of that room with each lease's worth of time: of up to two dozen runs, none was simulated to get less
-than two thirds of its share (``tests/unit/test_shared.py``); with 0.5 it was one third."""
+than half of its share (``tests/unit/test_shared.py``); with 0.5 it was a third."""
 
 
 class Budget(Protocol):
@@ -61,19 +61,20 @@ class Budget(Protocol):
 def lease_size(rate: float, limit: int) -> int:
     """MiB to take at once from a budget of ``rate`` MiB/s that hands out ``limit`` at the most.
 
-    At least a second's worth, and more of a small budget: whoever keeps the budget may count in whole MiB and drop the
-    rest at each lease. Never more than half of the limit, so that what comes in while nobody asks is not lost.
+    Two seconds' worth, for a budget may take a second to answer, and more of a small one: whoever keeps it may count in
+    whole MiB and drop the rest at each lease. Never more than half of the limit, so that what comes in while nobody
+    asks is not lost.
     """
     return max(1, min(_wanted_at_once(rate), limit // 2))
 
 
 def slots_for(rate: float) -> int:
-    """MiB that a new budget hands out at the most: one lease can be taken while the next comes in."""
-    return 2 * _wanted_at_once(rate)
+    """MiB that a new budget hands out at the most: what comes in while its keeper is slow to answer is not lost."""
+    return 3 * _wanted_at_once(rate)
 
 
 def _wanted_at_once(rate: float) -> int:
-    return max(ceil(rate), min(16, ceil(4 * rate)))
+    return max(ceil(2 * rate), min(16, ceil(4 * rate)))
 
 
 def seconds_until_ones_turn(*, free: int, lease: int, limit: int, rate: float, waited: float) -> float:

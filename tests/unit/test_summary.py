@@ -85,6 +85,16 @@ def test_the_limit_of_the_rate_is_told_where_there_was_one() -> None:
     assert row(export_markdown(a_result(manifest=manifest)), "Transferred")[1].endswith("(limit 20.0 MB/s)")
 
 
+def test_what_became_of_the_bandwidth_is_told() -> None:
+    rates = {"limit": 20.0 * MIB, "limit_mean": 15.0 * MIB, "limit_lowest": 2.0 * MIB, "achieved": 14.5 * MIB}
+    moved = MOVED.model_copy(update={**rates, "throttle_wait": 12.5, "shared": "wan"})
+    assert row(export_markdown(a_result(manifest=a_manifest(transfer=moved))), "Bandwidth")[1] == (
+        "asked 20.0 MB/s; allowed 15.0 MB/s, at the least 2.0 MB/s; achieved 14.5 MB/s both ways together; "
+        "waited 12.5 s; shared as wan"
+    )
+    assert "| Bandwidth |" not in export_markdown(a_result())
+
+
 @pytest.mark.parametrize(
     ("changes", "advice"),
     [
