@@ -121,17 +121,12 @@ def save_profile(name: str, options: ExportOptions, *, base: Mapping[str, object
 
 def saved_profiles() -> list[ExportProfile]:
     """Every saved profile, by name; whether its options are still valid is not asked."""
-    names: list[str] = []
     with get_client(sync_client=True) as client:
-        while True:
-            try:
-                page = client.read_block_documents_by_type(_SLUG, offset=len(names), include_secrets=False)
-            except ObjectNotFound:  # nobody ever saved one
-                break
-            if not page:
-                break
-            names += [document.name for document in page if document.name]
-    return [load_profile(name) for name in sorted(names)]
+        try:
+            documents = client.read_block_documents_by_type(_SLUG, include_secrets=False)
+        except ObjectNotFound:  # nobody ever saved one
+            documents = []
+    return [load_profile(name) for name in sorted(document.name for document in documents if document.name)]
 
 
 def delete_profile(name: str) -> None:
