@@ -21,6 +21,7 @@ from pydantic import SecretStr
 import hyperexport
 from hyperexport.errors import UsageError
 from hyperexport.options import ExportOptions, Leaf, VerifyMode, leaves, resolve
+from hyperexport.selection import Selection, make_selection, selection_from_environment, selection_leaves
 from hyperexport.units import MIB, format_duration
 
 _DESCRIPTION: Final = """\
@@ -106,7 +107,7 @@ class Request:
 
     Args:
         mode: What is asked for.
-        vms: Names or inventory paths of VMs.
+        selection: The VMs that are meant, from the command line or else the environment.
         exports: Exports to verify, or to preserve.
         options: What was given on the command line; the rest is not set.
         face: How it is answered.
@@ -122,7 +123,7 @@ class Request:
     """
 
     mode: Mode
-    vms: tuple[str, ...] = ()
+    selection: Selection = field(default_factory=Selection)
     exports: tuple[str, ...] = ()
     options: ExportOptions = field(default_factory=ExportOptions)
     face: Face = Face.PRETTY
@@ -136,6 +137,11 @@ class Request:
     scheduling: Scheduling | None = None
     serving: Serving | None = None
 
+    @property
+    def vms(self) -> tuple[str, ...]:
+        """The VMs that are named one by one."""
+        return self.selection.vm
+
 
 _WHAT = Group("What to do", sort_key=0)
 _PROFILES = Group("Profiles", sort_key=5)
@@ -144,15 +150,13 @@ _TERMINAL = Group("Terminal", sort_key=90)
 
 def _form_group(name: str) -> Group:
     """A group of the form, under the title and at the place that it has there."""
+    if name == "selection":
+        return _WHAT
     group = ExportOptions.model_fields[name]
     position = int(group.json_schema_extra["position"])  # pyright: ignore[reportOptionalSubscript,reportIndexIssue,reportArgumentType,reportUnknownArgumentType]
     return Group(group.title or name.capitalize(), sort_key=10 + position)
 
 
-_Vms = Annotated[
-    tuple[str, ...],
-    Parameter(name="--vm", metavar="NAME", group=_WHAT, negative=(), help="A VM's name or inventory path; repeatable."),
-]
 _VmInfo = Annotated[bool, Parameter(name="--vm-info", group=_WHAT, negative=(), help="Show the VM; export nothing.")]
 _IncrementalInfo = Annotated[
     bool,
@@ -285,7 +289,7 @@ def build_app() -> App:
     app["--help"].group = app["--version"].group = _TERMINAL
     every = tuple(leaves())
     places = tuple(leaf for leaf in every if leaf.group == "destination" and leaf.key != "format")
-    app.default(_taking(every, _run))
+    app.default(_taking((*selection_leaves(), *every), _run))
     app.command(_taking(places, _verify), name="verify")
     app.command(_taking(places, _list), name="list")
     reaping = (*places, *(leaf for leaf in every if leaf.key == "dry_run"))
@@ -305,7 +309,6 @@ def build_app() -> App:
 def _run(
     given: dict[str, object],
     *,
-    vm: _Vms = (),
     vm_info: _VmInfo = False,
     incremental_info: _IncrementalInfo = False,
     vsphere_block: _VSphere = None,
@@ -323,9 +326,10 @@ def _run(
     debug: Debug = False,
 ) -> Request:
     modes = [mode for mode, asked in ((Mode.VM_INFO, vm_info), (Mode.INCREMENTAL_INFO, incremental_info)) if asked]
+    chosen = make_selection({leaf.key: given.pop(leaf.key) for leaf in selection_leaves() if leaf.key in given})
     minding = _minded_profile(listed=list_profiles, shown=show_profile, deleted=delete_profile)
     if minding:
-        if given or vm or modes or profile or save_profile:
+        if given or chosen or modes or profile or save_profile:
             raise UsageError(f"--{minding[0]} does nothing else besides", fix="Leave the other options out")
         return Request(mode=minding[0], profile=minding[1], face=face_of(quiet=quiet, json=json), debug=debug)
     if daemon_schedule is not None or cleanup_schedule is not None or schedule_timezone is not None:
@@ -333,7 +337,7 @@ def _run(
             raise UsageError(f"--{modes[0]} cannot be scheduled", fix="Leave it out")
         return Request(
             mode=Mode.SCHEDULE,
-            vms=tuple(dict.fromkeys(vm)),
+            selection=chosen,
             options=ExportOptions.from_keys(given),  # the environment stays that of the process that will run it
             face=face_of(quiet=quiet, json=json),
             debug=debug,
@@ -347,8 +351,9 @@ def _run(
         _check_saving(given, profile, password=email_password)
     cleaning = given.get("cleanup") is True or given.get("cleanup_dry_run") is True
     alone = Mode.SAVE_PROFILE if save_profile is not None else Mode.CLEANUP if cleaning else None
-    mode = modes[0] if modes else alone if alone and not vm else Mode.EXPORT
-    if mode is not alone and not vm:
+    chosen = chosen or selection_from_environment()
+    mode = modes[0] if modes else alone if alone and not chosen else Mode.EXPORT
+    if mode is not alone and not chosen:
         raise UsageError("no VM is named", fix="Name one with --vm, or see hyperexport --help")
     if mode is Mode.VM_INFO and (given or profile or save_profile):
         named = [flag for flag, name in (("--profile", profile), ("--save-profile", save_profile)) if name]
@@ -356,7 +361,7 @@ def _run(
         raise UsageError(f"--vm-info only shows the VM, so {flags} would have no effect", fix="Leave one of them out")
     return Request(
         mode=mode,
-        vms=tuple(dict.fromkeys(vm)),
+        selection=chosen,
         options=options_of(given, whole=profile is None and mode not in {Mode.VM_INFO, Mode.SAVE_PROFILE}),
         profile=profile,
         save_profile=save_profile,
@@ -572,7 +577,8 @@ def _taking(flags: Sequence[Leaf], function: Callable[..., Request]) -> Callable
     keys = {leaf.key for leaf in flags}
 
     def command(*args: Any, **kwargs: Any) -> Request:
-        given = {key: _plain(value) for key, value in kwargs.items() if key in keys}
+        chosen = {leaf.key for leaf in selection_leaves()}  # a VM's name may hold a comma
+        given = {key: value if key in chosen else _plain(value) for key, value in kwargs.items() if key in keys}
         rest = {key: value for key, value in kwargs.items() if key not in keys}
         return function(given, *args, **rest)
 

@@ -9,11 +9,11 @@ import getpass
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 from urllib.parse import urlsplit
 
-from cli import configuration, profiles, quiet, service, stored, tables
+from cli import configuration, fleet, profiles, quiet, service, stored, tables
 from cli.arguments import Mode, Request
 from cli.failures import Failure, exit_code
 from cli.output import Output
@@ -22,6 +22,7 @@ from deployments.local_server import configured_api, provide_prefect_api
 from hyperexport.errors import Interrupted, StoreUnusable, UsageError
 from hyperexport.options import resolve
 from hyperexport.process_secrets import keep_email_password
+from hyperexport.vm import VmInfo
 
 Answer = TypeVar("Answer")
 
@@ -42,35 +43,39 @@ def perform(request: Request, output: Output) -> int:
 
 
 def _vm_info(request: Request, output: Output) -> list[Failure]:
-    for vm in _describe(request, output):
+    vms = _describe(request, output)
+    for position, vm in enumerate(vms):
         output.answer(
             "vms",
-            pretty=lambda console, vm=vm: tables.show_vm(console, vm),
+            pretty=lambda console, vm=vm, position=position: tables.show_one_of_vms(console, vm, position, vms),
             quiet=quiet.vm_lines(vm),
             document={**vm.model_dump(mode="json"), "storage_bytes": vm.storage_bytes},
         )
     return []
 
 
-def _describe(request: Request, output: Output) -> Iterable[Any]:
+def _describe(request: Request, output: Output) -> list[VmInfo]:
     """Ask about the VMs: by a flow where a Prefect API or a saved block is in use, or else the server directly."""
     _ask_for_password(request)
     if request.vsphere or configured_api():
         _prepare_prefect(output)
         from flows import vm_info
 
-        return vm_info(list(request.vms), vsphere=request.vsphere)
+        return vm_info(request.selection, vsphere=request.vsphere)
+    from hyperexport.steps.selection import choose_vms
     from hyperexport.vsphere.endpoint import VSphereEndpoint
-    from hyperexport.vsphere.inventory import describe, find_vm
+    from hyperexport.vsphere.inventory import describe_many
     from hyperexport.vsphere.session import connect
 
     with connect(VSphereEndpoint.from_environment()) as session:
-        return [describe(session, find_vm(session, name)) for name in request.vms]
+        return describe_many(session, [row.ref for row in choose_vms(session, request.selection).all_there()])
 
 
 def _export(request: Request, output: Output) -> list[Failure]:
     _ask_for_password(request)
     _prepare_prefect(output)
+    if request.selection.one is None or request.options.fleet.skip_newer_than is not None:
+        return fleet.export(request, output)
     from flows import export_vm
 
     def export(vm: str) -> None:

@@ -51,6 +51,29 @@ class Failure:
         print(f"hyperexport: {prefix}{self.message} [{self.code}]", file=sys.stderr)
 
 
+@dataclass(frozen=True)
+class FailedMember(Failure):
+    """One failed VM of a fleet; ``error`` is the fleet's, which says by its exit code whether all of them failed.
+
+    Args:
+        member_code: The stable name of the VM's own error.
+        member_message: What failed on it.
+    """
+
+    member_code: str = "internal"
+    member_message: str = ""
+
+    @property
+    def code(self) -> str:
+        """The stable name of the VM's own error."""
+        return self.member_code
+
+    @property
+    def message(self) -> str:
+        """What failed on it."""
+        return _one_line(self.member_message)
+
+
 def exit_code(failures: list[Failure], asked: int) -> int:
     """Work out what to exit with: the error's own code, 1 if several all failed, 3 if only some did."""
     if not failures:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from hyperexport.policy.incremental import ExportPlan
 from hyperexport.policy.snapshots import Fate
-from hyperexport.results import CleanupResult, ExportResult, ReapResult, VerifiedExport
+from hyperexport.results import CleanupResult, ExportResult, FleetMember, ReapResult, VerifiedExport
 from hyperexport.store.base import StoredExport
 from hyperexport.vm import VmInfo
 
@@ -49,6 +49,16 @@ def export_lines(result: ExportResult) -> list[str]:
         *_numbered("snapshot_given_up", (one.name for one in result.snapshots.removed)),
         *_numbered("change_tracking", filter(None, [result.tracking.words])),
         _line("warnings", len(result.warnings)),
+    ]
+
+
+def member_lines(member: FleetMember) -> list[str]:
+    """A VM of a fleet that there was nothing to do for."""
+    return [
+        _line("vm", member.vm.name),
+        _line("path", member.vm.path),
+        _line("outcome", member.outcome),
+        _line("message", member.message),
     ]
 
 

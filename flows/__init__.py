@@ -1,6 +1,7 @@
 """The jobs: the order of the steps, and what happens when one fails. One file a flow."""
 
 from flows.cleanup_exports import cleanup_exports
+from flows.export_fleet import export_fleet
 from flows.export_vm import export_vm
 from flows.incremental_info import incremental_info
 from flows.reap_snapshots import reap_snapshots
@@ -10,6 +11,7 @@ from flows.vm_info import vm_info
 
 __all__ = [
     "cleanup_exports",
+    "export_fleet",
     "export_vm",
     "incremental_info",
     "reap_snapshots",

@@ -241,7 +241,7 @@ def clean_stores(job: Job, planned: ExportPlan | None = None) -> tuple[CleanupRe
     """Delete old exports in every store of the run, if that was asked for; what fails here is a warning."""
     results: list[CleanupResult] = []
     for store in job.stores if job.options.cleanup.wanted else ():
-        incoming = planned_export(store, job.folder, planned) if planned else None
+        incoming = [planned_export(store, job.folder, planned)] if planned else ()
         try:
             results.append(
                 clean_up(store, job.options.cleanup, dry_run=job.options.execution.dry_run, incoming=incoming)

@@ -127,13 +127,14 @@ def this_run() -> Run:
 
 
 def failed_step(error: BaseException) -> str | None:
-    """Find the step that an error comes from: the innermost task of ours in its traceback, or else part of the flow.
+    """Find the step that an error comes from: the task in its traceback, or else the innermost part of the flow.
 
     Prefect's hooks would not do: they are not called for a task that a cancellation ends.
     """
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    for room in ("tasks.", "flows."):
-        names = [frame.f_code.co_name for frame in frames if frame.f_globals.get("__name__", "").startswith(room)]
-        if names:
-            return names[-1].replace("_", "-")
-    return None
+
+    def functions_in(room: str) -> list[str]:
+        frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+        return [frame.f_code.co_name for frame in frames if frame.f_globals.get("__name__", "").startswith(room)]
+
+    names = functions_in("tasks.")[:1] or functions_in("flows.")[-1:]
+    return names[0].replace("_", "-") if names else None

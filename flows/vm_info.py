@@ -4,26 +4,32 @@ from prefect import flow
 
 from flows.connections import VSphere, stop_signal, vsphere_session
 from flows.outcome import told_in_words
-from hyperexport.report.summary import vm_rows
+from hyperexport.report.summary import vm_row, vm_rows
+from hyperexport.selection import Selection, selection_in_force
 from hyperexport.vm import VmInfo
 from tasks.artifacts import artifact_key, show_table
-from tasks.inspect import inspect_vm
+from tasks.inspect import choose_vms, describe_vms
+
+MOST_BY_THEMSELVES = 10
+"""So many VMs are shown in a table each; more are the rows of one."""
 
 
 @flow(name="vm-info", persist_result=False)
 @told_in_words
-def vm_info(vms: list[str], vsphere: VSphere = None) -> list[VmInfo]:
+def vm_info(selection: Selection = Selection(), vsphere: VSphere = None) -> list[VmInfo]:  # noqa: B008
     """Show what vSphere knows of VMs. Nothing on the server is changed.
 
     Args:
-        vms: Names or whole inventory paths, exactly.
+        selection: The VMs: by name, folder, tag or pattern. The environment chooses (HYPEREXPORT_MATCH, ...) if empty.
         vsphere: The vSphere credentials block to use, or its name. The worker's environment (GOVC_URL, ...) if empty.
 
     Raises:
-        VmNotFound, VmAmbiguous: A name fits no VM, or several.
+        VmNotFound, VmAmbiguous: A name fits no VM, or several; or nobody is chosen.
     """
     with stop_signal() as stop, vsphere_session(vsphere, stop) as session:
-        found = [inspect_vm(session, name) for name in vms]
-    for vm in found:
+        found = describe_vms(session, choose_vms(session, selection_in_force(selection)).all_there())
+    for vm in found if len(found) <= MOST_BY_THEMSELVES else ():
         show_table(artifact_key("vm-info", vm.name), vm_rows(vm), f"{vm.ref.path}")
+    if len(found) > MOST_BY_THEMSELVES:
+        show_table(artifact_key("vm-info"), [vm_row(vm) for vm in found], f"{len(found)} VMs")
     return found

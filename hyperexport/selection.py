@@ -37,6 +37,11 @@ class Selection(Value):
     def _a_name_is_enough(cls, value: object) -> object:
         return cast("object", {"vm": value} if isinstance(value, str | list | tuple) else value)
 
+    @field_validator("*")
+    @classmethod
+    def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(value))
+
     @field_validator("tag")
     @classmethod
     def _category_and_name(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -80,7 +85,7 @@ def selection_in_force(given: Selection) -> Selection:
     Raises:
         UsageError: Nobody chooses a VM, or a variable makes no sense.
     """
-    chosen = given or _from_environment()
+    chosen = given or selection_from_environment()
     if not chosen:
         raise UsageError("no VM is named", fix="Name one with --vm, or choose with --folder, --tag or --match")
     return chosen
@@ -98,7 +103,12 @@ def make_selection(values: dict[str, object]) -> Selection:
         raise _usage_error(error) from error
 
 
-def _from_environment() -> Selection:
+def selection_from_environment() -> Selection:
+    """What this process's environment chooses.
+
+    Raises:
+        UsageError: A variable makes no sense.
+    """
     try:
         read = _settings()()
         return Selection(**{name: getattr(read, name) for name in read.model_fields_set})

@@ -1,5 +1,7 @@
 """Deleting old exports, as planned."""
 
+from collections.abc import Sequence
+
 from hyperexport.options import Cleanup
 from hyperexport.policy.retention import Incoming
 from hyperexport.results import CleanupResult
@@ -11,7 +13,7 @@ from tasks.step import step
 
 
 @step(name="clean-up", task_run_name="clean up {store.url}")
-def clean_up(store: Store, options: Cleanup, *, dry_run: bool, incoming: Incoming | None = None) -> CleanupResult:
+def clean_up(store: Store, options: Cleanup, *, dry_run: bool, incoming: Sequence[Incoming] = ()) -> CleanupResult:
     """Delete the exports that the policy gives up, or only say which they are."""
     plan = cleanup.plan_store_cleanup(store, options, incoming)
     if dry_run or options.dry_run:

@@ -104,7 +104,7 @@ def plan_cleanup(
     *,
     now: datetime,
     free_bytes: int | None,
-    incoming: Incoming | None = None,
+    incoming: Sequence[Incoming] = (),
 ) -> CleanupPlan:
     """Decide what goes and what stays.
 
@@ -115,12 +115,11 @@ def plan_cleanup(
         limits: When an export has to go.
         now: The time of this cleanup.
         free_bytes: Bytes that are free where the store is; None where the notion has no meaning.
-        incoming: An export that a dry run takes as done.
+        incoming: The exports that a dry run takes as done.
     """
     everything = [_of(folder, manifest) for folder, manifest in exports]
-    if incoming:
-        everything.append(_coming(incoming, now))
-        free_bytes = None if free_bytes is None else free_bytes - incoming.new_bytes
+    everything += [_coming(export, now) for export in incoming]
+    free_bytes = None if free_bytes is None else free_bytes - sum(export.new_bytes for export in incoming)
     everything.sort(key=_age_order, reverse=True)
 
     guards = _guards(everything, limits.preserve)

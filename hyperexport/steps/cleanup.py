@@ -1,6 +1,7 @@
 """Old exports: planned by ``policy/retention.py``, deleted as planned."""
 
 import logging
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from hyperexport.errors import HyperExportError, StoreUnusable
@@ -14,13 +15,13 @@ from hyperexport.store.base import Store
 logger = logging.getLogger(__name__)
 
 
-def plan_store_cleanup(store: Store, options: Cleanup, incoming: Incoming | None = None) -> CleanupPlan:
+def plan_store_cleanup(store: Store, options: Cleanup, incoming: Sequence[Incoming] = ()) -> CleanupPlan:
     """Decide what goes, and why.
 
     Args:
         store: Where the exports are.
         options: The limits.
-        incoming: The export that a dry run takes as done.
+        incoming: The exports that a dry run takes as done.
 
     Raises:
         StoreUnusable, StoreUnreachable: The listing failed; nothing is deleted on the strength of a failed listing.

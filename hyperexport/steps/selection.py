@@ -1,8 +1,10 @@
 """Who is chosen: a selection, found on the server with one paged collection however many VMs there are."""
 
 import logging
+from collections.abc import Mapping
+from typing import NamedTuple
 
-from hyperexport.errors import VmNotFound
+from hyperexport.errors import VmAmbiguous, VmNotFound
 from hyperexport.selection import Selection
 from hyperexport.vsphere.inventory import Inventory, VmRow, read_inventory
 from hyperexport.vsphere.session import Session
@@ -13,35 +15,60 @@ logger = logging.getLogger(__name__)
 _SHOWN = 20
 
 
-def choose_vms(session: Session, selection: Selection) -> tuple[VmRow, ...]:
+class Chosen(NamedTuple):
+    """Who is chosen, and who is not there though named."""
+
+    rows: tuple[VmRow, ...]
+    missing: Mapping[str, VmNotFound | VmAmbiguous] = {}
+
+    def __str__(self) -> str:
+        shown = ", ".join(row.ref.path for row in self.rows[:_SHOWN])
+        more = f" and {len(self.rows) - _SHOWN} more" if len(self.rows) > _SHOWN else ""
+        return f"{len(self.rows)} {'VM is' if len(self.rows) == 1 else 'VMs are'} chosen: {shown}{more}"
+
+    def all_there(self) -> tuple[VmRow, ...]:
+        """Those who are chosen, where nobody is missing.
+
+        Raises:
+            VmNotFound, VmAmbiguous: Somebody is.
+        """
+        for error in self.missing.values():
+            raise error
+        return self.rows
+
+
+def choose_vms(session: Session, selection: Selection) -> Chosen:
     """Find the VMs that are meant, each once, in the order of their paths, and say in the log who they are.
+
+    A name that fits nothing, or several, is a matter of that one VM: of a list of fifty, forty-nine are found.
 
     Those named are chosen in any case. Folders, tags and patterns narrow each other; several of one kind widen it:
     ``--folder /DC0/vm/prod --match 'db*' --match 'web*'`` means those in the folder that match either pattern.
 
     Raises:
-        VmNotFound, VmAmbiguous: A name or a folder fits nothing, or several; or nobody is chosen at all.
+        VmNotFound, VmAmbiguous: A folder is not there, or nobody is chosen at all.
         TagNotFound, TaggingUnavailable: There is no such tag, or the server knows no tags.
     """
     inventory = read_inventory(session)
-    chosen = {inventory.named(name).ref.moref for name in selection.vm}
+    chosen: set[str] = set()
+    missing: dict[str, VmNotFound | VmAmbiguous] = {}
+    for name in selection.vm:
+        try:
+            chosen.add(inventory.named(name).ref.moref)
+        except (VmNotFound, VmAmbiguous) as error:
+            missing[name] = error
     if selection.filters:
         chosen |= _filtered(session, inventory, selection)
-    rows = tuple(row for row in inventory.rows if row.ref.moref in chosen)
-    if not rows:
+    found = Chosen(tuple(row for row in inventory.rows if row.ref.moref in chosen), missing)
+    if not found.rows and not selection.filters:
+        found.all_there()
+    if not found.rows:
         raise VmNotFound(
             f"no VM on {session.address} is chosen by {selection}, or {session.user} may not see it",
             fix="See with --match '*' --vm-info which VMs there are",
         )
-    logger.info("%s", chosen_words(rows))
-    return rows
-
-
-def chosen_words(rows: tuple[VmRow, ...]) -> str:
-    """Who is chosen, in one line; of many, the first."""
-    shown = ", ".join(row.ref.path for row in rows[:_SHOWN])
-    more = f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else ""
-    return f"{len(rows)} {'VM is' if len(rows) == 1 else 'VMs are'} chosen: {shown}{more}"
+    logger.info("%s", found)
+    return found
 
 
 def _filtered(session: Session, inventory: Inventory, selection: Selection) -> set[str]:

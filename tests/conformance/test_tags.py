@@ -35,7 +35,7 @@ def session(tagged: Vcsim) -> Generator[Session]:
 
 
 def chosen(session: Session, **words: object) -> list[str]:
-    return [row.ref.name for row in choose_vms(session, Selection.model_validate(words))]
+    return [row.ref.name for row in choose_vms(session, Selection.model_validate(words)).rows]
 
 
 def test_the_vms_that_bear_a_tag_are_chosen(session):

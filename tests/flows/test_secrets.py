@@ -14,6 +14,7 @@ from blocks import VSphereCredentials
 from flows import cleanup_exports, export_vm, vm_info
 from hyperexport.errors import HyperExportError
 from hyperexport.options import ExportOptions
+from hyperexport.selection import Selection
 from simulator import Fault, FaultKind, Simulator, VmSpec
 from tests.engine.s3_servers import rclone_s3
 
@@ -53,8 +54,8 @@ def run_everything(simulator: Simulator, store: Path, monkeypatch: pytest.Monkey
         password=PASSWORD,
         ca_certificates=simulator.ca_file.read_text(),
     ).save("guarded", overwrite=True)
-    vm_info(["db01"], vsphere="guarded")
-    vm_info(["db01"], vsphere=VSphereCredentials.load("guarded"))
+    vm_info(Selection(vm=("db01",)), vsphere="guarded")
+    vm_info(Selection(vm=("db01",)), vsphere=VSphereCredentials.load("guarded"))
     with rclone_s3(tmp_path / "s3") as s3:
         s3.make_bucket("backups")
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3.access_key)
@@ -77,7 +78,7 @@ def run_everything(simulator: Simulator, store: Path, monkeypatch: pytest.Monkey
         export_vm("db01", options)
     monkeypatch.setenv("GOVC_URL", f"https://backup:{PASSWORD}@{simulator.host}:1/sdk")
     with pytest.raises(HyperExportError):
-        vm_info(["db01"])
+        vm_info(Selection(vm=("db01",)))
     return [PASSWORD, s3.secret_key]
 
 

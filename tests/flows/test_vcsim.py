@@ -7,6 +7,7 @@ import pytest
 
 from flows import export_vm, vm_info
 from hyperexport.options import ExportOptions
+from hyperexport.selection import Selection
 from tests.conformance.vcsim import Vcsim, place_disk
 from tests.flows.support import exports_in
 
@@ -38,7 +39,7 @@ def vm(vcsim: Vcsim, tmp_path: Path, qemu_img: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_vm_of_vcsim_is_shown(vm: tuple[str, list[Path]]) -> None:
-    (found,) = vm_info([vm[0]])
+    (found,) = vm_info(Selection(vm=(vm[0],)))
     assert found.ref.path == f"/DC0/vm/{vm[0]}"
     assert [disk.capacity for disk in found.disks] == list(CAPACITIES)
 

@@ -255,7 +255,7 @@ def test_a_store_that_cannot_tell_its_free_space_loses_nothing_for_it() -> None:
 def test_an_export_that_is_coming_counts_as_the_newest() -> None:
     exports = [(DB, an_export_of(1)), (DB, an_export_of(2))]
     limits = CleanupLimits(max_count=1)
-    plan = plan_cleanup(exports, limits, now=NOW, free_bytes=None, incoming=Incoming(folder=DB, new_bytes=MIB))
+    plan = plan_cleanup(exports, limits, now=NOW, free_bytes=None, incoming=[Incoming(folder=DB, new_bytes=MIB)])
     assert days(plan) == [2, 1]
     assert plan.kept_bytes == MIB
 
@@ -265,12 +265,12 @@ def test_an_export_that_is_coming_takes_space_and_holds_on_to_what_it_will_use()
     coming = Incoming(folder=DB, new_bytes=50 * MIB, shares=holder.disks, refers_to=(holder.export_id,))
     exports = [(DB, holder), (DB, an_export_of(2))]
     limits = CleanupLimits(max_count=1, min_free=100 * MIB)
-    plan = plan_cleanup(exports, limits, now=NOW, free_bytes=100 * MIB, incoming=coming)
+    plan = plan_cleanup(exports, limits, now=NOW, free_bytes=100 * MIB, incoming=[coming])
     assert days(plan) == [2]
     assert plan.kept_bytes == 150 * MIB
     assert cleanup(exports, min_free=100 * MIB, free=100 * MIB).to_delete == ()
     needy = CleanupLimits(min_free=100 * MIB)
-    assert days(plan_cleanup(exports, needy, now=NOW, free_bytes=100 * MIB, incoming=coming)) == [2]
+    assert days(plan_cleanup(exports, needy, now=NOW, free_bytes=100 * MIB, incoming=[coming])) == [2]
 
 
 # -- the options ------------------------------------------------------------------------------------------------------

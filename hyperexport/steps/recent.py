@@ -1,0 +1,38 @@
+"""Which VMs have a young export already, so that a run that failed in part is repeated only where it failed.
+
+Told by the manifests in the stores and by nothing else: no run writes down what it did.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from hyperexport.manifest import vm_folder
+from hyperexport.store.base import Store, StoredExport
+from hyperexport.vm import VmRef
+
+
+def recent_exports(stores: Sequence[Store], refs: Sequence[VmRef], younger_than: timedelta) -> dict[str, StoredExport]:
+    """Find the VMs whose newest complete export began less than so long ago, in every store of the run.
+
+    Args:
+        stores: Where the run keeps its exports; one that lacks a young export needs a new one.
+        refs: The VMs.
+        younger_than: The age that is young enough.
+
+    Returns:
+        The newest export in the first store, by the managed object id of its VM.
+
+    Raises:
+        StoreUnusable, StoreUnreachable: A store could not be listed.
+    """
+    since = datetime.now(UTC) - younger_than
+    young = [_newest_since(store, since) for store in stores]
+    return {ref.moref: young[0][vm_folder(ref)] for ref in refs if all(vm_folder(ref) in newest for newest in young)}
+
+
+def _newest_since(store: Store, since: datetime) -> dict[str, StoredExport]:
+    newest: dict[str, StoredExport] = {}
+    for export in store.exports():  # the newest first
+        if export.manifest.started > since:
+            newest.setdefault(export.folder, export)
+    return newest
