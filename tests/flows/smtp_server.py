@@ -4,7 +4,7 @@
 
 import socket
 import ssl
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from email import message_from_bytes, policy
 from email.message import EmailMessage
@@ -25,6 +25,7 @@ class Postbox:
         self.recipients: list[list[str]] = []
         self.encrypted: list[bool] = []
         self.users: list[str | None] = []
+        self.on_arrival: Callable[[], object] = lambda: None
         self.port = 0
         self.ca_file = Path()
 
@@ -35,6 +36,7 @@ class Postbox:
         return "250 OK"
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
+        self.on_arrival()
         parsed = message_from_bytes(envelope.content, policy=policy.default)
         assert isinstance(parsed, EmailMessage)
         self.messages.append(parsed)
@@ -55,7 +57,7 @@ class Postbox:
 def text_of(message: EmailMessage) -> str:
     part = message.get_body(("plain",))
     assert part is not None
-    return part.get_content()
+    return part.get_content().replace("\r\n", "\n")
 
 
 def html_of(message: EmailMessage) -> str:
