@@ -49,7 +49,7 @@ def _job_model() -> type[JobBase]:
             default=leaf.field.default,
             description=leaf.field.description,
             examples=leaf.field.examples,
-            validation_alias=AliasChoices(leaf.key, other) if other else leaf.key,
+            validation_alias=AliasChoices(other, leaf.key) if other else leaf.key,
         )
         fields[leaf.key] = (leaf.field.rebuild_annotation(), described)
     return create_model("Job", __base__=JobBase, __doc__=JobBase.__doc__, **fields)

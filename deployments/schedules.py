@@ -8,7 +8,6 @@ does it the login, unless a saved block is named. A password never becomes a par
 
 import asyncio
 import re
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, cast
 from zoneinfo import ZoneInfo
@@ -27,9 +26,10 @@ from pydantic import ValidationError
 from blocks import VSphereCredentials
 from deployments.catalogue import ALONE, ON_DEMAND, TAG, deployment_of, ensure_pool
 from deployments.parameters import kept_options
-from flows import cleanup_exports, export_vm
+from flows import cleanup_exports, export_fleet, export_vm
 from hyperexport.errors import UsageError
 from hyperexport.options import ExportOptions, leaves
+from hyperexport.selection import Selection
 from hyperexport.units import format_duration, parse_duration
 from hyperexport.vm import Value
 
@@ -90,13 +90,13 @@ class PlannedSchedule(Value):
 
 
 def plan_export(
-    name_and_cron: str, vms: Sequence[str], options: ExportOptions, *, timezone: str | None, vsphere: str | None
+    name_and_cron: str, selection: Selection, options: ExportOptions, *, timezone: str | None, vsphere: str | None
 ) -> PlannedSchedule:
     """Work out a scheduled export.
 
     Args:
         name_and_cron: ``name:CRON``, such as ``daily-backup:0 2 * * *``.
-        vms: The VM.
+        selection: The VMs; folders, tags and patterns are looked at anew each time that the schedule fires.
         options: The options; only what was given is kept.
         timezone: The time zone of the cron line; this machine's if None.
         vsphere: The name of the saved block with the server and the login; None for the environment of the process
@@ -106,17 +106,17 @@ def plan_export(
         UsageError: One of these makes no sense.
     """
     name, cron = _read_name_and_cron(name_and_cron)
-    if len(vms) != 1:
-        raise UsageError(
-            f"a schedule exports one VM, and {len(vms) or 'none'} are named",
-            fix="Name exactly one with --vm; give each VM a schedule of its own",
-        )
+    if not selection:
+        raise UsageError("a schedule needs a VM, and none is named", fix="Name one, or choose several")
+    one = selection.one
+    # One VM alone is a fleet where it may be left out.
+    single = one is not None and options.fleet.skip_newer_than is None
     return PlannedSchedule(
         name=name,
-        flow=export_vm.name,
+        flow=export_vm.name if single else export_fleet.name,
         times=_cron(cron, timezone),
         parameters={
-            "vm": vms[0],
+            **({"vm": one} if single else {"selection": selection.model_dump(mode="json", exclude_defaults=True)}),
             "options": kept_options(options),
             **({"vsphere": _known_block(vsphere)} if vsphere else {}),
         },
@@ -219,7 +219,7 @@ def apply(plan: PlannedSchedule) -> Schedule:
 
 
 def _deployment(plan: PlannedSchedule) -> RunnerDeployment:
-    flow = {export_vm.name: export_vm, cleanup_exports.name: cleanup_exports}[plan.flow]
+    flow = {flow.name: flow for flow in (export_vm, export_fleet, cleanup_exports)}[plan.flow]
     return deployment_of(
         flow,
         plan.name,

@@ -11,6 +11,7 @@ import socket
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from ipaddress import ip_address
 from typing import Final
 
 import uvicorn
@@ -52,25 +53,17 @@ def listen(host: str, port: int, token: str | None) -> socket.socket:
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listener = socket.create_server(address[:2], family=family)
+        if not token and not ip_address(str(address[0])).is_loopback:
+            raise UsageError(
+                f"the jobs API on {host} could be used by anybody on the network",
+                fix="Set HYPEREXPORT_API_TOKEN to a long random word, which callers then send as their bearer token",
+            )
+        return socket.create_server(address[:2], family=family)
     except OSError as error:
         raise UsageError(
             f"the jobs API cannot listen on {host} port {port}: {error.strerror or error}",
             fix="Choose another --api-host or --api-port",
         ) from error
-    if not token and not is_loopback(listener):
-        listener.close()
-        raise UsageError(
-            f"the jobs API on {host} could be used by anybody on the network",
-            fix="Set HYPEREXPORT_API_TOKEN to a long random word that callers then send as their bearer token",
-        )
-    return listener
-
-
-def is_loopback(listener: socket.socket) -> bool:
-    """Whether only programs of this machine can reach a socket."""
-    address = str(listener.getsockname()[0])
-    return address == "::1" or address.startswith("127.")
 
 
 async def _work(limit: int, on_ready: Callable[[], None]) -> None:
@@ -102,7 +95,7 @@ def _jobs_api(listener: socket.socket | None, token: str | None) -> Generator[No
     if listener is None:
         yield
         return
-    app = create_api(token, local_only=is_loopback(listener))
+    app = create_api(token, local_only=ip_address(str(listener.getsockname()[0])).is_loopback)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5))
     thread = threading.Thread(target=server.run, args=([listener],), name="jobs-api", daemon=True)
     thread.start()

@@ -40,6 +40,11 @@ class LocalConfiguration(ProcessJobConfiguration):
 class DrainingWorker(ProcessWorker):
     """A process worker with an orderly end."""
 
+    @classmethod
+    def __dispatch_key__(cls) -> str:
+        # Prefect keeps one class for each key and warns when another takes it. The type stays the pool's, "process".
+        return "hyperexport-process"
+
     job_configuration = LocalConfiguration
 
     def __init__(self, pool: str, *, limit: int, on_ready: Callable[[], None]) -> None:

@@ -8,6 +8,7 @@ from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settin
 from prefect.testing.utilities import prefect_test_harness
 
 from simulator import DiskSpec, Simulator, VmSpec
+from tests.flows.service import Service, serving
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -32,3 +33,12 @@ def vcenter(monkeypatch: pytest.MonkeyPatch) -> Generator[Simulator]:
 def store(tmp_path: Path) -> Path:
     """The root of a local store that is not there yet."""
     return tmp_path / "exports"
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Generator[Service]:
+    """One ``hyperexport serve`` for all tests, which brings a Prefect server of its own: starting it takes long."""
+    folder = tmp_path_factory.mktemp("service")
+    environment = {"PREFECT_HOME": str(folder / "prefect"), "PREFECT_API_URL": ""}
+    with serving(folder, "--prefect-port=0", **environment) as running:
+        yield running

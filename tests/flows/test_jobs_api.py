@@ -1,0 +1,150 @@
+"""The jobs API from outside: the documented request, its answers, who may ask, and that it keeps nothing itself."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import pytest
+from fastapi.testclient import TestClient
+
+from deployments.jobs_api import create_api
+from deployments.serve import listen
+from hyperexport.errors import UsageError
+from hyperexport.options import leaves
+from tests.flows.service import Service, eventually
+from tests.flows.support import exports_in, leftovers
+
+pytestmark = pytest.mark.timeout(400)
+
+NOBODY = "00000000-0000-4000-8000-000000000000"
+
+
+def ask(service: Service, path: str, body: Any = None) -> tuple[int, Any]:
+    """One request; with a body it is a POST of JSON."""
+    data = None if body is None else json.dumps(body).encode()
+    request = Request(service.jobs_api + path, data, {"Content-Type": "application/json"})
+    try:
+        with urlopen(request, timeout=60) as answer:
+            return answer.status, json.load(answer)
+    except HTTPError as error:
+        with error:
+            return error.code, json.load(error)
+
+
+def job(service: Service, job_id: str) -> dict[str, Any]:
+    code, found = ask(service, f"/api/v1/jobs/{job_id}")
+    assert code == 200, found
+    return found
+
+
+def test_the_documented_request_exports_a_vm(service: Service, tmp_path: Path):
+    output = tmp_path / "MyVM"
+    code, answer = ask(
+        service,
+        "/api/v1/jobs",
+        {
+            "vm_path": "/DC0/vm/db01",
+            "output_path": str(output),
+            "snapshot": True,
+            "incremental": True,
+            "bandwidth_limit_mbps": 20,
+            "email_notify": False,
+        },
+    )
+    assert (code, answer["accepted"], answer["rejected"], answer["errors"]) == (202, 1, 0, [])
+    (job_id,) = answer["job_ids"]
+    done = eventually(lambda: (found := job(service, job_id))["finished"] and found, "the job's end")
+    assert (done["state"], done["error"], done["vm"]) == ("Completed", None, "/DC0/vm/db01")
+    (export,) = exports_in(output)
+    assert export.export_id in done["summary"]
+    assert [item["percent"] for item in done["progress"]] == [100.0]
+    assert export.manifest.options["bandwidth_limit"] == 20
+    listed = ask(service, "/api/v1/jobs?state=COMPLETED")[1]["jobs"]
+    assert job_id in [item["id"] for item in listed]
+    assert ask(service, f"/jobs/{job_id}")[0] == 200
+    assert ask(service, f"/api/v1/jobs/{job_id}/cancel", {})[0] == 409
+
+
+def test_a_cancelled_job_leaves_nothing_behind(service: Service, tmp_path: Path):
+    store = tmp_path / "exports"
+    one = {"vm": "big", "output": str(store), "snapshot": True, "bandwidth_limit": 1}
+    _, answer = ask(service, "/jobs/submit", [one])
+    (job_id,) = answer["job_ids"]
+    eventually(lambda: service.simulator.leases() and list(store.rglob("*.vmdk*")), "a transfer")
+    assert ask(service, "/status")[1]["running"] == 1
+    code, cancelling = ask(service, f"/api/v1/jobs/{job_id}/cancel", {})
+    assert (code, cancelling["state"]) == (202, "Cancelling")
+    done = eventually(lambda: (found := job(service, job_id))["finished"] and found, "the job's end")
+    assert done["state"] == "Cancelled"
+    assert leftovers(service.simulator, store) == []
+    assert exports_in(store) == []
+    assert "has ended" in ask(service, "/jobs/cancel", {"job_ids": [job_id]})[1]["errors"][0]
+
+
+def test_a_failed_job_says_why(service: Service, tmp_path: Path):
+    _, answer = ask(service, "/api/v1/jobs", {"vm_path": "db01", "output_path": str(tmp_path / "exports")})
+    (job_id,) = answer["job_ids"]
+    done = eventually(lambda: (found := job(service, job_id))["finished"] and found, "the job's end")
+    assert done["state"] == "Failed"
+    assert done["error"].endswith("[vm-powered-on]")
+
+
+def test_what_makes_no_sense_is_refused_by_name_and_the_rest_is_accepted(service: Service):
+    bad = [
+        ({"vm_path": "db01", "bandwith_limit": 5}, "there is no option bandwith_limit"),
+        ({"vm_path": "db01", "email_password": "s3cret"}, "there is no option email_password"),
+        ({"vm_path": "db01", "keep_snapshots": -1}, "keep_snapshots"),
+        ({"vm_path": "db01", "snapshot": True, "snapshot_memory": True, "quiesce_required": True}, "memory"),
+        ({"snapshot": True}, "vm_path"),
+        ("db01", "job 5"),
+    ]
+    code, answer = ask(service, "/api/v1/jobs", {"jobs": [item for item, _ in bad]})
+    assert (code, answer["accepted"], answer["rejected"], answer["job_ids"]) == (422, 0, len(bad), [])
+    for (_, words), error in zip(bad, answer["errors"], strict=True):
+        assert words in error
+    assert "s3cret" not in json.dumps(answer)
+    code, answer = ask(service, "/api/v1/jobs", [bad[0][0], {"vm_path": "db01", "dry_run": True, "snapshot": True}])
+    assert (code, answer["accepted"], answer["rejected"]) == (202, 1, 1)
+    assert ask(service, "/api/v1/jobs", {"jobs": []})[0] == 422
+
+
+def test_a_job_that_is_not_there_is_not_found(service: Service):
+    assert ask(service, f"/api/v1/jobs/{NOBODY}")[0] == 404
+    assert ask(service, f"/api/v1/jobs/{NOBODY}/cancel", {})[0] == 404
+    assert ask(service, "/health") == (200, {"status": "ok"})
+
+
+def test_the_openapi_page_describes_every_option():
+    schema = create_api(None, local_only=True).openapi()
+    fields = schema["components"]["schemas"]["Job"]["properties"]
+    for leaf in leaves():
+        name = {"output": "output_path", "bandwidth_limit": "bandwidth_limit_mbps"}.get(leaf.key, leaf.key)
+        assert fields[name]["description"] == leaf.field.description, leaf.key
+    assert {"vm_path", "vsphere_block"} <= set(fields)
+    body = schema["paths"]["/api/v1/jobs"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert {"$ref": "#/components/schemas/Job"} in body["anyOf"]
+
+
+def test_a_token_is_asked_for_and_nothing_else_will_do():
+    with TestClient(create_api("right", local_only=False)) as client:
+        assert client.get("/health").status_code == 200
+        for path in ("/api/v1/jobs", f"/api/v1/jobs/{NOBODY}", "/status", f"/jobs/{NOBODY}"):
+            assert client.get(path).status_code == 401
+            assert client.get(path, headers={"Authorization": "Bearer wrong"}).status_code == 401
+        for path in ("/api/v1/jobs", "/jobs/submit", "/jobs/cancel", f"/api/v1/jobs/{NOBODY}/cancel"):
+            assert client.post(path, json={"vm_path": "db01"}).status_code == 401
+        assert client.get("/api/v1/jobs", headers={"Authorization": "Bearer right"}).status_code == 200
+
+
+def test_without_a_token_only_this_machine_may_ask():
+    with pytest.raises(UsageError, match="HYPEREXPORT_API_TOKEN"):
+        listen("0.0.0.0", 0, None)
+    with listen("127.0.0.1", 0, None) as listener:
+        assert listener.getsockname()[0] == "127.0.0.1"
+    with TestClient(create_api(None, local_only=True)) as client:
+        assert client.get("/status", headers={"Host": "127.0.0.1:8080"}).status_code == 200
+        assert client.get("/status", headers={"Host": "rebound.example.com"}).status_code == 400
+    assert "HYPEREXPORT_API_TOKEN" not in os.environ
