@@ -56,3 +56,15 @@ def warn_of_unknown_variables() -> None:
     if found:
         words = (f"{name} (did you mean {nearest}?)" if nearest else name for name, nearest in found.items())
         logger.warning("no such option, so it has no effect: %s", ", ".join(words))
+
+
+def variables_table() -> str:
+    """Every variable with the flag that it stands for and what it means, as the Markdown table of the documentation."""
+    rows = [
+        (" or ".join(f"`{name}`" for name in leaf.environment), f"`{leaf.flag}`", str(leaf.field.description))
+        for leaf in leaves()
+    ]
+    rows += [(f"`{name}`", "", words) for name, words in OTHER_VARIABLES.items()]
+    lines = ["| variable | flag | meaning |", "|---|---|---|"]
+    lines += [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
+    return "\n".join(lines) + "\n"

@@ -10,7 +10,7 @@ from prefect.testing.standard_test_suites import BlockStandardTestSuite
 
 import hyperexport
 from blocks import ExportProfile
-from blocks.export_profile import load_profile, profile_name
+from blocks.export_profile import delete_profile, load_profile, profile_name, saved_profiles
 from cli.main import run
 from flows import export_vm
 from hyperexport.errors import UsageError
@@ -25,7 +25,7 @@ class TestTheBlock(BlockStandardTestSuite):
 
 
 @pytest.fixture
-def hyperexport_answers(capsys):
+def hyperexport_answers(capsys, no_profile_stays):
     """Runs a command line in this process: its exit code, standard output and standard error."""
 
     def answer(*words: str) -> tuple[int, str, str]:
@@ -36,11 +36,9 @@ def hyperexport_answers(capsys):
     return answer
 
 
-@pytest.fixture(autouse=True)
-def _no_profile_stays():
+@pytest.fixture
+def no_profile_stays():
     yield
-    from blocks.export_profile import delete_profile, saved_profiles
-
     for profile in saved_profiles():
         delete_profile(profile.name)
 
@@ -97,7 +95,7 @@ def test_flags_and_a_profile_are_checked_only_once_they_are_merged(vcenter, hype
     assert (code, "cannot be streamed" in err) == (2, True)
 
 
-def test_a_flow_takes_a_profile_by_name_or_as_a_block(vcenter, store):
+def test_a_flow_takes_a_profile_by_name_or_as_a_block(vcenter, store, no_profile_stays):
     profile = ExportProfile.of(ExportOptions.from_keys({"snapshot": True, "dry_run": True}))
     profile.save("dry")
     for given in ("dry", ExportProfile.load("dry")):

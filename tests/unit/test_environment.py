@@ -2,10 +2,17 @@
 
 import logging
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
-from hyperexport.environment import OTHER_VARIABLES, SECRETS, unknown_variables, warn_of_unknown_variables
+from hyperexport.environment import (
+    OTHER_VARIABLES,
+    SECRETS,
+    unknown_variables,
+    variables_table,
+    warn_of_unknown_variables,
+)
 from hyperexport.options import from_environment, leaves, resolve
 from hyperexport.vsphere.endpoint import VSphereEndpoint
 
@@ -88,6 +95,13 @@ def test_the_variables_of_the_server_are_those_that_are_read():
         }
     )
     assert endpoint.model_fields_set == fields
+
+
+def test_the_documentation_lists_every_variable():
+    page = Path(__file__).parents[2] / "docs" / "environment.md"
+    assert page.read_text(encoding="utf-8").endswith(variables_table()), (
+        "write hyperexport.environment.variables_table() to the end of docs/environment.md"
+    )
 
 
 def test_whatever_is_called_a_secret_is_a_variable_that_there_is():
