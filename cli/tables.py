@@ -13,7 +13,7 @@ from cli.quiet import as_flag
 from hyperexport.manifest import ExportManifest
 from hyperexport.policy.incremental import Decision, DiskPlan, ExportPlan
 from hyperexport.policy.snapshots import Fate
-from hyperexport.report.summary import bandwidth_words
+from hyperexport.report.summary import bandwidth_words, snapshot_lines
 from hyperexport.results import CleanupResult, ExportResult, FleetResult, ReapResult, VerifiedExport
 from hyperexport.store.base import StoredExport
 from hyperexport.units import format_bytes, format_elapsed, format_rate
@@ -152,7 +152,7 @@ def show_export(console: Console, result: ExportResult) -> None:
             _say(console, f"would be kept at {place}")
     else:
         _show_done(console, result, result.manifest)
-    for line in snapshot_plan_lines(result):
+    for line in snapshot_lines(result):
         _say(console, line)
     for cleanup in result.cleanups:
         show_cleanup(console, cleanup)
@@ -224,20 +224,6 @@ def show_reaped(console: Console, result: ReapResult) -> None:
         _say(console, f"half-written export {staging}: {verb}")
     count = len(result.having(Fate.ABANDONED))
     _say(console, f"{result.vcenter}: {count} snapshots and {len(result.stagings)} half-written exports {verb}")
-
-
-def snapshot_plan_lines(result: ExportResult) -> list[str]:
-    """What becomes of the VM's snapshots: in a dry run what would, otherwise what was planned and done."""
-    plan, dry = result.snapshots, result.dry_run
-    would = "would be " if dry else ""
-    lines = [f"snapshot {one.name}: {would}removed first: its run is over" for one in plan.abandoned]
-    if plan.make and dry:
-        lines.append(f"snapshot {plan.make}: would be made, and {'kept' if plan.keeps_made else 'removed afterwards'}")
-    lines += [f"snapshot {one.name}: {would}removed afterwards: {plan.why_removed}" for one in plan.removed]
-    lines += [f"snapshot {one.name}: stays" for one in plan.kept if dry]
-    if result.tracking.words:
-        lines.append(result.tracking.words)
-    return lines
 
 
 def show_verified(console: Console, export: VerifiedExport) -> None:

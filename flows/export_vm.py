@@ -18,7 +18,7 @@ from hyperexport.options import ExportOptions, VerifyMode
 from hyperexport.policy.change_tracking import TrackingPlan
 from hyperexport.policy.incremental import Decision, ExportPlan
 from hyperexport.policy.snapshots import SnapshotPlan
-from hyperexport.report.summary import export_markdown, plan_markdown
+from hyperexport.report.summary import export_markdown
 from hyperexport.results import CleanupResult, ExportResult
 from hyperexport.steps.cleanup import planned_export
 from hyperexport.steps.job import Job
@@ -157,8 +157,7 @@ def fail_on_leak(job: Job, done: str) -> None:
 def dry_run(job: Job, snapshots: SnapshotPlan, tracking: TrackingPlan, began: float) -> ExportResult:
     """Show what the real run would do; nothing is changed anywhere."""
     plan = plan_export(job, None)
-    show_markdown(artifact_key("plan", job.vm.name), plan_markdown(plan), f"Plan for {job.vm.ref.path}")
-    return ExportResult(
+    result = ExportResult(
         dry_run=True,
         plan=plan,
         locations=tuple(f"{store.url}/{job.folder}/{job.export_id}" for store in job.stores),
@@ -168,6 +167,8 @@ def dry_run(job: Job, snapshots: SnapshotPlan, tracking: TrackingPlan, began: fl
         warnings=tuple(job.warnings),
         seconds=time.monotonic() - began,
     )
+    show_markdown(artifact_key("plan", job.vm.name), export_markdown(result), f"Plan for {job.vm.ref.path}")
+    return result
 
 
 @contextmanager

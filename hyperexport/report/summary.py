@@ -18,7 +18,11 @@ def export_markdown(result: ExportResult) -> str:
     """The closing page of an export, or of its dry run."""
     cleanups = [line for cleanup in result.cleanups for line in ("", cleanup_markdown(cleanup))]
     if result.manifest is None:
-        lines = [plan_markdown(result.plan), *section("Where it would be kept", result.locations)]
+        lines = [
+            plan_markdown(result.plan),
+            *section("Snapshots and change tracking", snapshot_lines(result)),
+            *section("Where it would be kept", result.locations),
+        ]
         return "\n".join([*lines, *section("Warnings", result.warnings), *cleanups])
     manifest = result.manifest
     lines = [
@@ -29,6 +33,7 @@ def export_markdown(result: ExportResult) -> str:
         *table(("What", "How"), export_facts(result, manifest)),
         *_disk_table(result.plan, manifest),
         *section("Where it is", result.locations),
+        *section("Snapshots and change tracking", snapshot_lines(result)),
         *section("Damage", damage_of(result)),
         *section("Warnings", result.warnings),
         *section("What to look at", what_to_look_at(result, manifest)),
@@ -107,6 +112,20 @@ def _disk_row(disk: DiskPlan, entry: FileEntry | None) -> tuple[str, ...]:
     where = f"{disk.file_name} (in {entry.stored_in})" if entry and entry.stored_in else disk.file_name
     decision = _DONE.get(disk.decision, disk.decision) if entry else disk.decision
     return disk.label, str(decision), disk.reason, format_bytes(disk.capacity), shown, where or "-"
+
+
+def snapshot_lines(result: ExportResult) -> list[str]:
+    """What becomes of the VM's snapshots: what would, or what was planned and done; then its tracking."""
+    plan, dry = result.snapshots, result.dry_run
+    would = "would be " if dry else ""
+    lines = [f"snapshot {one.name}: {would}removed first: its run is over" for one in plan.abandoned]
+    if plan.make and dry:
+        lines.append(f"snapshot {plan.make}: would be made, and {'kept' if plan.keeps_made else 'removed afterwards'}")
+    lines += [f"snapshot {one.name}: {would}removed afterwards: {plan.why_removed}" for one in plan.removed]
+    lines += [f"snapshot {one.name}: stays" for one in plan.kept if dry]
+    if result.tracking.words:
+        lines.append(result.tracking.words)
+    return lines
 
 
 def damage_of(result: ExportResult) -> list[str]:
