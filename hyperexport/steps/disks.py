@@ -12,8 +12,9 @@ from hyperexport.manifest import FileEntry, FileRole
 from hyperexport.policy.incremental import DiskPlan
 from hyperexport.progress import Progress, Stage, report
 from hyperexport.steps.job import Job
+from hyperexport.steps.proof import is_proven
 from hyperexport.steps.staging import Copies, Entries, StagedCopy, as_kept, as_stored
-from hyperexport.store.base import Sink
+from hyperexport.store.base import Sink, StoredExport
 from hyperexport.transfer.pipeline import Received, transfer
 from hyperexport.transfer.source import open_source
 from hyperexport.units import format_bytes
@@ -64,7 +65,7 @@ def transfer_disk(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, snap
         backing_files=disk.backing_files,
     )
     logger.info("%s: %s: %s transferred", job.vm.name, disk.label, format_bytes(received.size))
-    return tuple(store_once(copy, as_stored(entry, done)) for copy, done in zip(copies.parts, stored, strict=True))
+    return tuple(store_once(job, copy, as_stored(entry, done)) for copy, done in zip(copies.parts, stored, strict=True))
 
 
 @contextmanager
@@ -159,9 +160,12 @@ def compare_with_server(lease: Lease, file: LeaseFile, received: Received, item:
         )
 
 
-def store_once(copy: StagedCopy, entry: FileEntry) -> FileEntry:
-    """Let an earlier file with the same content stand for this one, so that equal bytes are kept once."""
-    found = copy.holding(entry)
+def store_once(job: Job, copy: StagedCopy, entry: FileEntry) -> FileEntry:
+    """Let an earlier file with the same content stand for this one, so that equal bytes are kept once.
+
+    With ``--verify`` the earlier file is proved first: bytes that just came must not give way to rotten ones.
+    """
+    found = trusted(job, copy, entry)
     if found is None:
         return entry
     earlier, same = found
@@ -170,6 +174,16 @@ def store_once(copy: StagedCopy, entry: FileEntry) -> FileEntry:
         return entry
     logger.info("%s: the same content as in %s; kept once", entry.name, earlier)
     return as_kept(entry, reused)
+
+
+def trusted(job: Job, copy: StagedCopy, entry: FileEntry) -> tuple[StoredExport, FileEntry] | None:
+    """Find an earlier file of the store with the same content, proved as far as the options ask for proof."""
+    found = copy.holding(entry)
+    mode = job.options.execution.verify
+    if found is None or is_proven(copy.store, *found, mode=mode, stop=job.stop):
+        return found
+    logger.warning("%s of %s is not what its manifest says, so it is not relied on", found[1].name, found[0])
+    return None
 
 
 def reuse_disk(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo) -> Entries:
@@ -196,7 +210,7 @@ def reuse_disk(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo) -> Entr
     }
     entries: list[FileEntry] = []
     for copy in copies.parts:
-        found = copy.holding(base_entry)
+        found = trusted(job, copy, base_entry)
         reused = copy.staging.reuse(*found, plan.file_name) if found else None
         entry = reused or copy_from_base(job, copy, base_entry, plan.file_name)
         entries.append(as_kept(base_entry.model_copy(update=now), entry))

@@ -1,6 +1,5 @@
 """The plan of an export: what was saved before, what changed since, what has to move."""
 
-import hashlib
 import logging
 from datetime import UTC, datetime
 
@@ -12,9 +11,10 @@ from hyperexport.errors import (
     VmPoweredOn,
 )
 from hyperexport.manifest import ExportManifest
-from hyperexport.options import ExportOptions, VerifyMode
+from hyperexport.options import ExportOptions
 from hyperexport.policy.incremental import ChangeEvidence, ExportPlan, full_reason, plan_export, questions
 from hyperexport.steps.job import Job
+from hyperexport.steps.proof import is_proven
 from hyperexport.store.base import Store, StoredExport
 from hyperexport.vm import DiskInfo, PowerState
 from hyperexport.vsphere import privileges
@@ -156,17 +156,9 @@ def rotten_base(job: Job, base: StoredExport, plan: ExportPlan) -> str | None:
         What is wrong, in words; None where nothing is, or nobody asked for proof.
     """
     mode = job.options.execution.verify
-    entries = [disk.base_entry for disk in plan.to_reuse if disk.base_entry] if mode is not VerifyMode.OFF else []
-    for entry in entries:
-        told = job.primary.checksum(base, entry.name) if mode is VerifyMode.ON and entry.checksum else None
-        if told is not None and told == entry.checksum:
-            continue
-        digest = hashlib.sha256()
-        with job.primary.open(base, entry.name) as reader:
-            for chunk in reader.chunks():
-                job.stop.check()
-                digest.update(chunk)
-        if digest.hexdigest() != entry.sha256:
+    for disk in plan.to_reuse:
+        entry = disk.base_entry
+        if entry and not is_proven(job.primary, base, entry, mode=mode, stop=job.stop):
             return f"{entry.name} of {base} is not what its manifest says"
     return None
 

@@ -19,8 +19,10 @@ class StagedCopy(NamedTuple):
     earlier: tuple[StoredExport, ...]
 
     def holding(self, entry: FileEntry) -> tuple[StoredExport, FileEntry] | None:
-        """Find the newest earlier export of this store with the same content as ``entry``."""
+        """Find the newest earlier export of this store with the same content as ``entry``, and not known as damaged."""
         for export in self.earlier:
+            if export.manifest.damage:
+                continue
             for candidate in export.manifest.disks:
                 if candidate.sha256 == entry.sha256 and candidate.size == entry.size:
                     return export, candidate

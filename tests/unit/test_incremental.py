@@ -18,7 +18,7 @@ from hyperexport.policy.incremental import (
     questions,
 )
 from hyperexport.units import GIB, MIB
-from hyperexport.vm import DiskInfo
+from hyperexport.vm import BackingFile, DiskInfo
 from tests.examples import NOW, VM, a_disk, a_disk_file, an_export
 
 DISKS = (a_disk(0), a_disk(1))
@@ -315,3 +315,36 @@ def test_a_disk_is_never_reused_without_proof(
     )
     assert bool(made.to_reuse) == (proven and not full and not undecided)
     assert (2000 in questions((disk,), base)) >= bool(made.to_reuse)
+
+
+# -- without change tracking -------------------------------------------------------------------------------------------
+
+FILES = (BackingFile(path="[ds] db01/db01-flat.vmdk", size=9, modified=NOW),)
+
+
+@pytest.mark.parametrize(
+    ("now", "before", "decision"),
+    [
+        ({}, {}, Decision.REUSE),
+        ({"backing_files": ()}, {"backing_files": ()}, Decision.TRANSFER),
+        ({"backing_files": ()}, {}, Decision.TRANSFER),
+        ({"backing_files": (FILES[0].model_copy(update={"size": 10}),)}, {}, Decision.TRANSFER),
+        ({"content_id": "other"}, {}, Decision.TRANSFER),
+        ({"content_id": None}, {"content_id": None}, Decision.TRANSFER),
+        ({"backing_uuid": None}, {"backing_uuid": None}, Decision.TRANSFER),
+    ],
+)
+def test_without_change_tracking_only_equal_files_of_a_vm_that_is_off_are_proof(now, before, decision) -> None:
+    known = {"change_id": None, "content_id": "c", "backing_files": FILES}
+    disk = a_disk(0, **{**known, **now})
+    base = an_export(files=(a_disk_file(0, **{**known, **before}),))
+    plan = plan_export(VM, [disk], base=base, full=None, evidence={})
+    assert plan.disks[0].decision is decision
+
+
+def test_equal_files_do_not_outweigh_a_change_that_change_tracking_knows_of() -> None:
+    known = {"content_id": "c", "backing_files": FILES}
+    base = an_export(files=(a_disk_file(0, **known),))
+    evidence = {2000: ChangeEvidence(changed_bytes=5, areas=1)}
+    plan = plan_export(VM, [a_disk(0, **known)], base=base, full=None, evidence=evidence)
+    assert plan.disks[0].decision is Decision.TRANSFER

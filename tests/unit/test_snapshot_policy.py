@@ -5,9 +5,19 @@ from datetime import timedelta
 import pytest
 
 from hyperexport.ownership import Owner
-from hyperexport.policy.snapshots import abandoned, beyond_retention, chain_refusal, ours
+from hyperexport.policy.snapshots import (
+    Fate,
+    SnapshotPlan,
+    abandoned,
+    beyond_retention,
+    chain_refusal,
+    judge,
+    ours,
+    plan_snapshots,
+    space_warnings,
+)
 from hyperexport.vm import SnapshotInfo
-from tests.examples import NOW, VM
+from tests.examples import NOW, VM, a_disk
 
 UUID = VM.instance_uuid
 
@@ -111,3 +121,43 @@ def test_a_chain_near_the_limit_is_refused_with_its_length(depth: int) -> None:
 def test_a_mark_says_to_a_person_whether_the_snapshot_stays() -> None:
     assert "removed by it" in a_snapshot(0, run="r").description
     assert "kept on purpose" in a_snapshot(0, run="r", keep=True).description
+
+
+# -- the plan ----------------------------------------------------------------------------------------------------------
+
+
+def a_plan(tree: list[SnapshotInfo], **changes: object) -> SnapshotPlan:
+    values = {"make": "new", "keeps_made": False, "keep": 0, "merge_all": False, "is_over": lambda _owner: False}
+    return plan_snapshots(tree, vm_uuid=UUID, **{**values, **changes})
+
+
+def test_the_new_snapshot_counts_among_those_that_are_kept() -> None:
+    tree = [a_snapshot(number, run="r", keep=True) for number in range(3)]
+    assert numbers(list(a_plan(tree, keep=3, keeps_made=True).removed)) == [0]
+    assert a_plan(tree, keep=3, make=None).removed == ()
+
+
+def test_what_was_abandoned_goes_first_and_is_in_no_other_list() -> None:
+    tree = [a_snapshot(0, run="dead"), a_snapshot(1), a_snapshot(2, run="alive")]
+    plan = a_plan(tree, is_over=lambda owner: owner.run == "dead", merge_all=True)
+    assert (numbers(list(plan.abandoned)), numbers(list(plan.removed)), plan.kept) == ([0], [1, 2], ())
+    assert plan.chain_before == 2
+
+
+def test_a_merge_keeps_not_even_the_snapshot_that_was_to_be_kept() -> None:
+    assert a_plan([], keeps_made=True).keeps_made
+    assert not a_plan([], keeps_made=True, merge_all=True).keeps_made
+
+
+def test_each_marked_snapshot_is_judged_and_a_users_is_not() -> None:
+    tree = [a_snapshot(0, run="dead"), a_snapshot(1, run="alive"), a_snapshot(2, run="dead", keep=True), a_snapshot(3)]
+    found = judge(VM, tree, is_over=lambda owner: owner.run == "dead")
+    assert [marked.fate for marked in found] == [Fate.ABANDONED, Fate.IN_DOUBT, Fate.KEPT]
+
+
+@pytest.mark.parametrize(("free", "warned"), [(20, False), (19, True)])
+def test_a_datastore_with_less_free_than_a_fifth_of_the_disks_is_warned_about(free: int, warned: bool) -> None:
+    disks = [a_disk(0, capacity=60), a_disk(1, capacity=40)]
+    name = disks[0].file.partition("]")[0].removeprefix("[")
+    assert bool(space_warnings(disks, {name: free})) is warned
+    assert space_warnings(disks, {"elsewhere": 0}) == []
