@@ -10,6 +10,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -22,6 +23,8 @@ from deployments.local_server import configured_api, provide_prefect_api
 from hyperexport.errors import Interrupted, StoreUnusable, UsageError
 from hyperexport.options import resolve
 from hyperexport.process_secrets import keep_email_password
+from hyperexport.selection import Selection
+from hyperexport.stop import StopSignal
 from hyperexport.vm import VmInfo
 
 Answer = TypeVar("Answer")
@@ -108,7 +111,7 @@ def _incremental_info(request: Request, output: Output) -> list[Failure]:
         )
 
     output.nothing("plans")
-    return _each(request, analyse)
+    return _each(_with_names(request), analyse)
 
 
 def _cleanup(request: Request, output: Output) -> list[Failure]:
@@ -253,6 +256,18 @@ _COMMANDS: dict[Mode, Callable[[Request, Output], list[Failure]]] = {
     Mode.SERVE: _serve,
     Mode.SIMULATE: _simulate,
 }
+
+
+def _with_names(request: Request) -> Request:
+    """The same with every VM named that a folder, tag or pattern chooses."""
+    if not request.selection.filters:
+        return request
+    from flows.connections import vsphere_session
+    from hyperexport.steps.selection import choose_vms
+
+    with vsphere_session(request.vsphere, StopSignal()) as session:
+        rows, missing = choose_vms(session, request.selection)
+    return replace(request, selection=Selection(vm=(*missing, *(row.ref.path for row in rows))))
 
 
 def _each(request: Request, act: Callable[[str], None]) -> list[Failure]:

@@ -94,8 +94,9 @@ class LogLines(logging.Handler):
         """Show a record, or leave it to the run's own log."""
         ours = record.name.partition(".")[0] == "hyperexport"
         told_anyway = record.name == "hyperexport.flows"  # the sentence that a failed flow ends with
+        asked_for = record.name == "hyperexport.chosen"  # who is meant by a pattern is shown before anything is done
         warning = record.levelno >= logging.WARNING
-        if not self._debug and (not ours or told_anyway or not warning):
+        if not self._debug and not asked_for and (not ours or told_anyway or not warning):
             return
         name = "" if ours else f"{record.name}: "
         words = Text(f"hyperexport: {name}{self.format(record)}", style="yellow" if warning else "dim")

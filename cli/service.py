@@ -24,9 +24,9 @@ def check_scheduling(request: Request) -> None:
         UsageError: As it says.
     """
     scheduling = request.scheduling or Scheduling()
-    if scheduling.daemon and not request.vms:
+    if scheduling.daemon and not request.selection:
         raise UsageError("no VM is named for --daemon-schedule", fix="Name one with --vm")
-    if request.vms and not scheduling.daemon:
+    if request.selection and not scheduling.daemon:
         raise UsageError(
             "--cleanup-schedule does not say when the VM is exported",
             fix="Add --daemon-schedule 'name:CRON', or leave --vm out for a scheduled cleanup alone",
@@ -75,7 +75,7 @@ def _plans(request: Request) -> "list[PlannedSchedule]":
     if scheduling.daemon:
         plans.append(
             schedules.plan_export(
-                scheduling.daemon, request.vms, options, timezone=scheduling.timezone, vsphere=request.vsphere
+                scheduling.daemon, request.selection, options, timezone=scheduling.timezone, vsphere=request.vsphere
             )
         )
     if scheduling.cleanup:
@@ -86,7 +86,8 @@ def _plans(request: Request) -> "list[PlannedSchedule]":
 
 def _how_they_run(request: Request) -> str:
     words = "It fires while hyperexport serve, or a Prefect worker of the pool 'hyperexport', runs."
-    return words if request.vsphere or not request.vms else f"{words} The vSphere login is the one in its environment."
+    exports = request.selection and not request.vsphere
+    return f"{words} The vSphere login is the one in its environment." if exports else words
 
 
 def mind_schedules(request: Request, output: Output) -> None:

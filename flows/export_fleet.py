@@ -1,6 +1,7 @@
 """Many VMs: chosen once, exported side by side within the limits, each as a flow run of its own."""
 
 import contextvars
+import logging
 import time
 from collections.abc import Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -33,6 +34,8 @@ from tasks.artifacts import artifact_key, show_table
 from tasks.bandwidth import bandwidth_for
 from tasks.cleanup import clean_up
 from tasks.inspect import already_found, choose_vms
+
+logger = logging.getLogger("hyperexport.chosen")
 
 SECONDS_TO_STOP: Final = 25
 """How long the exports are waited for when the run is stopped; Prefect kills the process after 30 s."""
@@ -75,10 +78,12 @@ def export_fleet(
         bandwidth_for(options.bandwidth) as throttle,
     ):
         with vsphere_session(vsphere, stop) as session:
-            chosen, missing = choose_vms(session, selection)
+            choice = choose_vms(session, selection)
+            chosen, missing = choice
             warnings = notices.fleet_started(
                 f"{len(chosen)} VMs", vcenter=session.address, export_format=options.destination.format
             )
+        logger.info("%s", choice)
         show_table(artifact_key("chosen"), [chosen_row(row) for row in chosen], f"Chosen by {selection}")
         stores = open_stores(options.destination, throttle=throttle, stop=stop, s3=s3_settings(options.destination))
         skipped = leave_out_recent(chosen, stores, options)

@@ -38,7 +38,7 @@ class Chosen(NamedTuple):
 
 
 def choose_vms(session: Session, selection: Selection) -> Chosen:
-    """Find the VMs that are meant, each once, in the order of their paths, and say in the log who they are.
+    """Find the VMs that are meant, each once, in the order of their paths.
 
     A name that fits nothing, or several, is a matter of that one VM: of a list of fifty, forty-nine are found.
 
@@ -67,7 +67,6 @@ def choose_vms(session: Session, selection: Selection) -> Chosen:
             f"no VM on {session.address} is chosen by {selection}, or {session.user} may not see it",
             fix="See with --match '*' --vm-info which VMs there are",
         )
-    logger.info("%s", found)
     return found
 
 
