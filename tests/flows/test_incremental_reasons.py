@@ -1,0 +1,217 @@
+"""Every reason for a full export is shown, and what is not transferred is proved: by reading the guest."""
+
+from pathlib import Path
+
+import pytest
+
+from flows import export_vm, incremental_info
+from hyperexport.manifest import ExportKind
+from hyperexport.options import ExportOptions
+from hyperexport.steps.cleanup import clean_store, plan_store_cleanup
+from hyperexport.stop import StopSignal
+from hyperexport.store.local import LocalStore
+from hyperexport.store.s3 import S3Location, S3Settings, S3Store
+from hyperexport.transfer.throttle import Throttle
+from simulator import DiskSpec, Fault, FaultKind, Simulator, VmSpec
+from tests.engine.s3_servers import rclone_s3
+from tests.flows.support import changed, exported_bytes, exports_in, guest_bytes
+
+MIB = 1 << 20
+
+
+def options(store: Path, **keys: object) -> ExportOptions:
+    return ExportOptions.from_keys({"output": store, "snapshot": True, "incremental": True, **keys})
+
+
+def off(store: Path, **keys: object) -> ExportOptions:
+    return ExportOptions.from_keys({"output": store, "incremental": True, **keys})
+
+
+@pytest.fixture
+def untracked(monkeypatch: pytest.MonkeyPatch):
+    """A VM that is off and whose changes nobody tracks."""
+    disks = (DiskSpec(16 * MIB), DiskSpec(8 * MIB))
+    with Simulator([VmSpec("db01", powered_on=False, change_tracking=False, disks=disks)]) as simulator:
+        for name, value in simulator.environment().items():
+            monkeypatch.setenv(name, value)
+        yield simulator
+
+
+def file_of(store: Path, disk: int) -> Path:
+    return store / str(exports_in(store)[0]) / f"db01-disk-{disk}.vmdk"
+
+
+def disk_added(vcenter: Simulator, store: Path) -> None:
+    vcenter.vm("db01").add_disk(DiskSpec(4 * MIB))
+
+
+def disk_resized(vcenter: Simulator, store: Path) -> None:
+    vcenter.vm("db01").resize_disk(1, 32 * MIB)
+
+
+def base_half_deleted(vcenter: Simulator, store: Path) -> None:
+    file_of(store, 1).unlink()
+
+
+def base_cut_short(vcenter: Simulator, store: Path) -> None:
+    with file_of(store, 0).open("r+b") as file:
+        file.truncate(1000)
+
+
+def base_gone(vcenter: Simulator, store: Path) -> None:
+    LocalStore(store).delete(exports_in(store)[0])
+
+
+@pytest.mark.parametrize(
+    ("change", "keys", "reason"),
+    [
+        (disk_added, {}, "disk added: Hard disk 3"),
+        (disk_resized, {}, "disk resized: Hard disk 2"),
+        (None, {"force_full": True}, "--force-full was given"),
+        (None, {"full_after": "0s"}, "--full-after is"),
+        (base_half_deleted, {}, "lacks db01-disk-1.vmdk"),
+        (base_cut_short, {}, "has 1000 bytes in place of"),
+        (base_gone, {}, "this is the first export of the VM in this store"),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else None,
+)
+def test_a_full_export_says_why(vcenter: Simulator, store: Path, change, keys, reason) -> None:
+    export_vm("db01", options(store))
+    if change:
+        change(vcenter, store)
+    planned = incremental_info("db01", options(store, **keys))
+    result = export_vm("db01", options(store, **keys))
+    assert reason in result.plan.reason
+    assert reason in planned.reason
+    assert result.manifest.kind is ExportKind.FULL
+    assert all(changed(result.manifest).values())
+    newest = exports_in(store)[0]
+    assert exported_bytes(LocalStore(store), newest) == guest_bytes(vcenter, "db01")
+
+
+def test_a_disk_of_which_change_tracking_began_anew_is_transferred_and_the_other_is_not(vcenter, store) -> None:
+    export_vm("db01", options(store))
+    vcenter.vm("db01").reset_change_tracking(0)
+    result = export_vm("db01", options(store))
+    assert changed(result.manifest) == {"Hard disk 1": True, "Hard disk 2": False}
+    assert "began anew" in result.plan.disks[0].reason
+    assert exported_bytes(LocalStore(store), exports_in(store)[0]) == guest_bytes(vcenter, "db01")
+
+
+@pytest.mark.parametrize("fault", ["FileFault", "InvalidArgument"])
+def test_where_change_tracking_fails_the_disk_is_transferred_with_the_fault_as_reason(vcenter, store, fault) -> None:
+    export_vm("db01", options(store))
+    vcenter.faults.add(Fault(FaultKind.CBT_FAULT, disk=1, fault=fault))
+    result = export_vm("db01", options(store))
+    assert changed(result.manifest) == {"Hard disk 1": False, "Hard disk 2": True}
+    assert fault in result.plan.disks[1].reason
+
+
+def test_rot_in_the_base_is_found_before_it_is_relied_on_where_proof_is_asked_for(vcenter, store) -> None:
+    export_vm("db01", options(store))
+    with file_of(store, 0).open("r+b") as file:
+        file.seek(70_000)
+        file.write(b"rot")
+    result = export_vm("db01", options(store, verify=True))
+    assert result.verified
+    assert "db01-disk-0.vmdk" in result.plan.reason
+    assert "is not what its manifest says" in result.plan.reason
+    assert exported_bytes(LocalStore(store), exports_in(store)[0]) == guest_bytes(vcenter, "db01")
+
+
+def test_the_same_content_is_stored_once_though_it_was_transferred(vcenter: Simulator, store: Path) -> None:
+    export_vm("db01", options(store))
+    vcenter.vm("db01").reset_change_tracking(0)
+    export_vm("db01", options(store))
+    inodes = {(store / str(export) / "db01-disk-0.vmdk").stat().st_ino for export in exports_in(store)}
+    assert len(inodes) == 1
+
+
+# -- without change tracking -------------------------------------------------------------------------------------------
+
+
+def test_a_vm_that_stayed_off_is_not_transferred_again(untracked: Simulator, store: Path) -> None:
+    export_vm("db01", off(store))
+    planned = incremental_info("db01", off(store))
+    result = export_vm("db01", off(store))
+    assert changed(result.manifest) == {"Hard disk 1": False, "Hard disk 2": False}
+    assert "the VM was off all the time" in result.plan.disks[0].reason
+    assert (planned.saved_percent, planned.disks) == (100.0, result.plan.disks)
+    assert exported_bytes(LocalStore(store), exports_in(store)[0]) == guest_bytes(untracked, "db01")
+    assert not any(changed(export_vm("db01", off(store)).manifest).values()), "and again"
+
+
+def test_a_vm_that_was_on_in_between_is_transferred_whole(untracked: Simulator, store: Path) -> None:
+    export_vm("db01", off(store))
+    untracked.vm("db01").power_on()
+    untracked.vm("db01").power_off()
+    result = export_vm("db01", off(store))
+    assert all(changed(result.manifest).values())
+    assert "change tracking is off" in result.plan.disks[0].reason
+
+
+def test_a_disk_that_was_written_while_the_vm_was_off_is_transferred(untracked: Simulator, store: Path) -> None:
+    export_vm("db01", off(store))
+    untracked.vm("db01").guest_write(1, MIB, b"mounted elsewhere")
+    result = export_vm("db01", off(store))
+    assert changed(result.manifest) == {"Hard disk 1": False, "Hard disk 2": True}
+    assert exported_bytes(LocalStore(store), exports_in(store)[0]) == guest_bytes(untracked, "db01")
+
+
+def test_without_a_browser_every_disk_is_transferred(untracked: Simulator, store: Path) -> None:
+    untracked.faults.add(Fault(FaultKind.METHOD_FAULT, method="SearchDatastore_Task", fault="NotSupported", times=0))
+    export_vm("db01", off(store))
+    assert all(changed(export_vm("db01", off(store)).manifest).values())
+
+
+# -- switching it on ---------------------------------------------------------------------------------------------------
+
+
+def test_change_tracking_is_switched_on_only_when_asked_and_the_dry_run_says_so(untracked, store) -> None:
+    untracked.vm("db01").power_on()
+    planned = export_vm("db01", options(store, enable_change_tracking=True, dry_run=True)).tracking
+    assert planned.enable
+    assert untracked.requests.get("ReconfigVM_Task", 0) == 0
+
+    assert export_vm("db01", options(store, enable_change_tracking=True)).tracking == planned
+    export_vm("db01", options(store))
+    untracked.vm("db01").guest_write(0, 0, b"changed")
+    result = export_vm("db01", options(store))
+    assert untracked.requests["ReconfigVM_Task"] == 1
+    assert changed(result.manifest) == {"Hard disk 1": True, "Hard disk 2": False}
+
+
+def test_change_tracking_is_not_switched_on_over_snapshots(untracked: Simulator, store: Path) -> None:
+    untracked.vm("db01").take_snapshot("a user's")
+    result = export_vm("db01", off(store, enable_change_tracking=True))
+    assert any("the VM has a snapshot" in warning for warning in result.warnings)
+    assert untracked.requests.get("ReconfigVM_Task", 0) == 0
+
+
+# -- in S3 -------------------------------------------------------------------------------------------------------------
+
+
+def test_in_s3_an_unchanged_disk_is_referred_to_and_what_is_referred_to_stays(vcenter, tmp_path, monkeypatch) -> None:
+    with rclone_s3(tmp_path / "s3") as s3:
+        s3.make_bucket("backups")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3.access_key)
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3.secret_key)
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(s3.ca_file))
+        keys = {"upload": "s3://backups/vms", "s3_endpoint": s3.endpoint_url, "keep_local": False}
+        export_vm("db01", options(tmp_path / "none", **keys))
+        vcenter.vm("db01").guest_write(1, 0, b"changed")
+        export_vm("db01", options(tmp_path / "none", **keys))
+
+        store = S3Store(
+            S3Location.parse("s3://backups/vms"),
+            S3Settings(endpoint_url=s3.endpoint_url),
+            throttle=Throttle(None),
+            stop=StopSignal(),
+        )
+        newest, oldest = store.exports()
+        assert [entry.stored_in for entry in newest.manifest.disks] == [oldest.export_id, None]
+        assert exported_bytes(store, newest) == guest_bytes(vcenter, "db01")
+        limits = ExportOptions.from_keys({"cleanup": True, "cleanup_max_count": 1}).cleanup
+        clean_store(store, plan_store_cleanup(store, limits), lambda _owner: False)
+        assert [str(export) for export in store.exports()] == [str(newest), str(oldest)]
+    assert not (tmp_path / "none").exists()
