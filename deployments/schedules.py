@@ -15,7 +15,15 @@ from zoneinfo import ZoneInfo
 import tzlocal
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate
-from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterId,
+    DeploymentFilterTags,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import SCHEDULE_TYPES, CronSchedule, IntervalSchedule
 from prefect.deployments.runner import RunnerDeployment
@@ -36,6 +44,11 @@ from hyperexport.vm import Value
 SCHEDULE_TAG: Final = "hyperexport-schedule"
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 _SHORTEST: Final = timedelta(minutes=1)
+_GOING_ON: Final = FlowRunFilter(
+    state=FlowRunFilterState(
+        type=FlowRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING, StateType.CANCELLING])
+    )
+)
 _SLUG: Final = "hyperexport"
 """The schedule's own name within its deployment, by which a new one replaces it."""
 
@@ -108,6 +121,9 @@ def plan_export(
     name, cron = _read_name_and_cron(name_and_cron)
     if not selection:
         raise UsageError("a schedule needs a VM, and none is named", fix="Name one, or choose several")
+    given = options.given_keys()
+    if not options.cleanup.enabled:  # then the limits are meant for the scheduled cleanup
+        given = {key: value for key, value in given.items() if key not in _keys_of("cleanup")}
     one = selection.one
     # One VM alone is a fleet where it may be left out.
     single = one is not None and options.fleet.skip_newer_than is None
@@ -117,7 +133,7 @@ def plan_export(
         times=_cron(cron, timezone),
         parameters={
             **({"vm": one} if single else {"selection": selection.model_dump(mode="json", exclude_defaults=True)}),
-            "options": kept_options(options),
+            "options": kept_options(ExportOptions.from_keys(given)),
             **({"vsphere": _known_block(vsphere)} if vsphere else {}),
         },
     )
@@ -140,7 +156,7 @@ def plan_cleanup(name: str, interval: str, options: ExportOptions) -> PlannedSch
         raise UsageError(f"--cleanup-schedule: {error}") from error
     if every < _SHORTEST:
         raise UsageError(f"--cleanup-schedule: {interval} is too short", fix="Give at least 1m, such as 24h")
-    kept = {leaf.key for leaf in leaves() if leaf.group in ("destination", "cleanup")}
+    kept = _keys_of("destination", "cleanup")
     given = {key: value for key, value in options.given_keys().items() if key in kept}
     return PlannedSchedule(
         name=name,
@@ -148,6 +164,10 @@ def plan_cleanup(name: str, interval: str, options: ExportOptions) -> PlannedSch
         times=IntervalSchedule(interval=every, anchor_date=now("UTC"), timezone="UTC"),
         parameters={"options": kept_options(ExportOptions.from_keys(given))},
     )
+
+
+def _keys_of(*groups: str) -> set[str]:
+    return {leaf.key for leaf in leaves() if leaf.group in groups}
 
 
 def _read_name_and_cron(text: str) -> tuple[str, str]:
@@ -263,10 +283,17 @@ def remove(name: str) -> Schedule:
     """Delete a schedule. What it exported stays.
 
     Raises:
-        UsageError: There is no such schedule.
+        UsageError: There is no such schedule, or a run of it is going on: Prefect could not write down that run's end.
     """
     found = _find(name)
     with get_client(sync_client=True) as client:
+        client.pause_deployment(found.id)
+        of_it = DeploymentFilter(id=DeploymentFilterId(any_=[found.id]))
+        if client.read_flow_runs(deployment_filter=of_it, flow_run_filter=_GOING_ON):
+            raise UsageError(
+                f"a run of the schedule {name!r} is going on; it is paused, so that no other begins",
+                fix="Remove it when the run has ended, or cancel the run first",
+            )
         client.delete_deployment(found.id)
     return _shown(found).model_copy(update={"active": False, "next": None})
 

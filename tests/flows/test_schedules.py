@@ -80,7 +80,9 @@ def test_a_schedule_made_on_the_command_line_fires_and_the_export_is_there(serve
     assert (schedule["name"], schedule["flow"], schedule["active"]) == ("often", "export-vm", True)
     assert schedule["next"]
     eventually(lambda: exports_in(store), "an export by schedule")
-    assert hyperexport("schedules", "remove", "often").out == "removed export-vm/often\n"
+    assert hyperexport("schedules", "pause", "often").out == "paused export-vm/often\n"
+    eventually(lambda: in_state(deployment("export-vm/often").id, StateType.COMPLETED), "a run's end")
+    eventually(lambda: hyperexport("schedules", "remove", "often").code == 0, "the removal, after the last run's end")
 
 
 def test_a_run_that_still_goes_is_not_overtaken_by_its_schedule(served, hyperexport, tmp_path):
@@ -97,7 +99,8 @@ def test_a_run_that_still_goes_is_not_overtaken_by_its_schedule(served, hyperexp
     (late, *_) = eventually(lambda: in_state(slow, StateType.CANCELLED), "the next, cancelled")
     assert "concurrency limit" in late.state.message
     assert [run.id for run in in_state(slow, StateType.RUNNING)] == [running.id]
-    hyperexport("schedules", "pause", "slow")
+    refused = hyperexport("schedules", "remove", "slow")
+    assert (refused.code, "going on" in refused.err) == (2, True)
     with get_client(sync_client=True) as client:
         client.set_flow_run_state(running.id, Cancelling())
     eventually(lambda: running.id in [run.id for run in in_state(slow, StateType.CANCELLED)], "the run's end")
