@@ -153,6 +153,9 @@ class Lease:
 
         Returns:
             Whether the server takes the request (vSphere 6.7 and later do).
+
+        Raises:
+            LeaseExpired: The lease has ended.
         """
         wanted = [vim.KeyValue(key=file.key, value=algorithm) for file in self.files if file.disk]
         doing = f"asking for {algorithm} checksums of {self._ref.name}"
@@ -160,20 +163,29 @@ class Lease:
             self._session.call(self._obj.HttpNfcLeaseSetManifestChecksumType, wanted, doing=doing)
         except ServerFault as error:
             if not is_caused_by(error, (*UNKNOWN_METHOD, vmodl.fault.InvalidArgument)):
-                raise
+                raise self._ended(error) from error
             return False
         return True
 
     def checksums(self) -> dict[str, ServerChecksum]:
-        """What the server says that it has sent, by :attr:`LeaseFile.key`, after the download; empty if it can't."""
+        """What the server says that it has sent, by :attr:`LeaseFile.key`, after the download; empty if it can't.
+
+        Raises:
+            LeaseExpired: The lease has ended.
+        """
         doing = f"reading the server's checksums of {self._ref.name}"
         try:
             entries = self._session.read(self._obj.HttpNfcLeaseGetManifest, doing=doing)
         except ServerFault as error:
             if not is_caused_by(error, UNKNOWN_METHOD):
-                raise
+                raise self._ended(error) from error
             return {}
         return {entry.key: checksum for entry in entries or () if (checksum := _checksum(entry))}
+
+    def _ended(self, error: ServerFault) -> HyperExportError:
+        """A question to a lease that is over finds it so before the next sign of life would: another can be had."""
+        over = is_caused_by(error, _OVER)
+        return LeaseExpired(f"the export lease of {self._ref.name} has ended: {error.what}") if over else error
 
     def close(self) -> None:
         """End the signs of life; :func:`open_lease` calls it."""
