@@ -155,7 +155,8 @@ def _collect(session: Session, spec: Any, *, doing: str) -> Iterator[tuple[Any, 
     page = session.read(collector.RetrievePropertiesEx, [spec], _query.RetrieveOptions(maxObjects=_PAGE), doing=doing)
     while page is not None:
         for found in page.objects:
-            yield found.obj, {entry.name: entry.val for entry in found.propSet}
+            # vcsim sends some unset properties as empty ones.
+            yield found.obj, {entry.name: entry.val for entry in found.propSet if entry.val is not None}
         if not page.token:
             return
         page = session.call(collector.ContinueRetrievePropertiesEx, page.token, doing=doing)
