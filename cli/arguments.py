@@ -20,7 +20,8 @@ from pydantic import SecretStr
 
 import hyperexport
 from hyperexport.errors import UsageError
-from hyperexport.options import ExportOptions, Leaf, VerifyMode, leaves, resolve
+from hyperexport.option_groups import VerifyMode
+from hyperexport.options import ExportOptions, Leaf, leaves, resolve
 from hyperexport.selection import Selection, make_selection, selection_from_environment, selection_leaves
 from hyperexport.units import MIB, format_duration
 
@@ -335,6 +336,11 @@ def _run(
     if daemon_schedule is not None or cleanup_schedule is not None or schedule_timezone is not None:
         if modes:
             raise UsageError(f"--{modes[0]} cannot be scheduled", fix="Leave it out")
+        if save_profile is not None:
+            raise UsageError(
+                "--save-profile saves nothing while a schedule is made",
+                fix="Save the profile first, and name it with --profile in the schedule",
+            )
         return Request(
             mode=Mode.SCHEDULE,
             selection=chosen,
@@ -343,6 +349,7 @@ def _run(
             debug=debug,
             vsphere=vsphere_block,
             email_password=SecretStr(email_password) if email_password else None,
+            profile=profile,
             scheduling=Scheduling(daemon=daemon_schedule, cleanup=cleanup_schedule, timezone=schedule_timezone),
         )
     if len(modes) > 1:
@@ -455,6 +462,7 @@ def _reap_snapshots(
     given: dict[str, object],
     *,
     vsphere_block: _VSphere = None,
+    profile: _Profile = None,
     quiet: Quiet = False,
     json: Json = False,
     debug: Debug = False,
@@ -462,7 +470,8 @@ def _reap_snapshots(
     """Remove the snapshots and half-written exports that dead runs left; a user's snapshots are never touched."""
     return Request(
         mode=Mode.REAP_SNAPSHOTS,
-        options=options_of(given),
+        options=options_of(given, whole=profile is None),
+        profile=profile,
         face=face_of(quiet=quiet, json=json),
         debug=debug,
         vsphere=vsphere_block,
@@ -473,6 +482,7 @@ def _send_test_email(
     given: dict[str, object],
     *,
     email_password: _EmailPassword = None,
+    profile: _Profile = None,
     quiet: Quiet = False,
     json: Json = False,
     debug: Debug = False,
@@ -480,7 +490,8 @@ def _send_test_email(
     """Send a test to everyone whom an export with these options would tell."""
     return Request(
         mode=Mode.SEND_TEST_EMAIL,
-        options=options_of(given),
+        options=options_of(given, whole=profile is None),
+        profile=profile,
         face=face_of(quiet=quiet, json=json),
         debug=debug,
         email_password=SecretStr(email_password) if email_password else None,

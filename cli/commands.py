@@ -144,7 +144,7 @@ def _reap_snapshots(request: Request, output: Output) -> list[Failure]:
     from flows import reap_snapshots
 
     with showing_progress(output.errors):
-        result = reap_snapshots(request.vsphere, options=request.options)
+        result = reap_snapshots(request.vsphere, options=request.options, profile=request.profile)
     output.answer(
         "reaped",
         pretty=lambda console: tables.show_reaped(console, result),
@@ -189,7 +189,7 @@ def _send_test_email(request: Request, output: Output) -> list[Failure]:
     _prepare_prefect(output)
     from flows import send_test_email
 
-    sent = send_test_email(request.options)
+    sent = send_test_email(request.options, profile=request.profile)
     output.answer(
         "sent",
         pretty=lambda console: console.print(*(f"sent: {way}" for way in sent), sep="\n", markup=False, soft_wrap=True),

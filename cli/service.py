@@ -39,8 +39,14 @@ def check_scheduling(request: Request) -> None:
             fix="Name a saved block with --email-credentials, or set HYPEREXPORT_EMAIL_PASSWORD where "
             "hyperexport serve runs",
         )
+    if not request.profile:
+        _check_limits(request, cleans_up=request.options.cleanup.enabled)
+
+
+def _check_limits(request: Request, *, cleans_up: bool) -> None:
+    """Refuse limits of a cleanup where there will be none."""
     limits = [key for key in request.options.given_keys() if key.startswith("cleanup_")]
-    if limits and not scheduling.cleanup and not request.options.cleanup.enabled:
+    if limits and not cleans_up and not (request.scheduling and request.scheduling.cleanup):
         flag = "--" + limits[0].replace("_", "-")
         raise UsageError(f"{flag} has no effect without a cleanup", fix="Add --cleanup or --cleanup-schedule 24h")
 
@@ -65,22 +71,30 @@ def make_schedules(request: Request, output: Output) -> None:
 
 def _plans(request: Request) -> "list[PlannedSchedule]":
     """Work all of them out before the first is made."""
+    from blocks.export_profile import load_profile
     from deployments import schedules
 
     scheduling = request.scheduling or Scheduling()
     given = request.options.given_keys()
     given.pop("dry_run", None)
     options = ExportOptions.from_keys(given)
+    profile = load_profile(request.profile) if request.profile else None
+    _check_limits(request, cleans_up=schedules.cleans_up(options, profile))
     plans: list[PlannedSchedule] = []
     if scheduling.daemon:
         plans.append(
             schedules.plan_export(
-                scheduling.daemon, request.selection, options, timezone=scheduling.timezone, vsphere=request.vsphere
+                scheduling.daemon,
+                request.selection,
+                options,
+                timezone=scheduling.timezone,
+                vsphere=request.vsphere,
+                profile=profile,
             )
         )
     if scheduling.cleanup:
         name = f"{plans[0].name}-cleanup" if plans else "cleanup"
-        plans.append(schedules.plan_cleanup(name, scheduling.cleanup, options))
+        plans.append(schedules.plan_cleanup(name, scheduling.cleanup, options, profile=profile))
     return plans
 
 

@@ -11,7 +11,8 @@ from cli.output import Output
 from cli.profiles import options_of_profile
 from hyperexport.environment import warn_of_unknown_variables
 from hyperexport.errors import VerificationFailed
-from hyperexport.options import Destination, resolve
+from hyperexport.option_groups import Destination
+from hyperexport.options import resolve
 from hyperexport.results import VerifiedExport
 from hyperexport.steps import preservation
 from hyperexport.steps.stores import open_stores

@@ -6,7 +6,8 @@ from uuid import UUID
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from deployments.parameters import kept_options
+from blocks.export_profile import load_profile
+from deployments.parameters import kept_parameters
 from hyperexport.errors import UsageError
 from hyperexport.options import ExportOptions, leaves
 
@@ -28,17 +29,21 @@ class JobBase(BaseModel):
     vsphere_block: str | None = Field(
         default=None, description="The saved block with the server and the login; else the server's environment."
     )
+    profile: str | None = Field(
+        default=None, description="The saved profile whose options hold where the job and the environment say nothing."
+    )
 
     def parameters(self) -> dict[str, Any]:
-        """The same, as the parameters of the flow export-vm.
+        """The same, as the parameters of the flow export-vm. Asks Prefect for the profile.
 
         Raises:
-            UsageError: Options contradict each other.
+            UsageError: Options contradict each other, or there is no such profile.
         """
         keys = {leaf.key for leaf in leaves()}
         given = {name: getattr(self, name) for name in self.model_fields_set if name in keys}
         block = {"vsphere": self.vsphere_block} if self.vsphere_block else {}
-        return {"vm": self.vm_path, "options": kept_options(ExportOptions.from_keys(given)), **block}
+        profile = load_profile(self.profile) if self.profile is not None else None
+        return {"vm": self.vm_path, **kept_parameters(ExportOptions.from_keys(given), profile), **block}
 
 
 def _job_model() -> type[JobBase]:
@@ -125,27 +130,24 @@ class Cancelled(BaseModel):
     errors: list[str]
 
 
-def read_jobs(document: Any) -> tuple[list[JobBase], list[str]]:
+def read_jobs(document: Any) -> tuple[list[dict[str, Any]], list[str]]:
     """Read one job, an array of them, or ``{"jobs": [...]}``.
 
     Returns:
-        The jobs that make sense, and why the others do not.
+        The flow's parameters for each job that makes sense, and why the others do not.
     """
     holder = cast("dict[str, Any]", document) if isinstance(document, dict) else {}
     several: Any = holder.get("jobs", document)
     items: list[Any] = cast("list[Any]", several) if isinstance(several, list) else [several]
-    jobs: list[JobBase] = []
+    jobs: list[dict[str, Any]] = []
     errors: list[str] = []
     for position, item in enumerate(items):
         try:
-            job = Job.model_validate(item)
-            job.parameters()
+            jobs.append(Job.model_validate(item).parameters())
         except ValidationError as error:
             errors.append(f"job {position}: {_explain(error)}")
         except UsageError as error:
             errors.append(f"job {position}: {error}")
-        else:
-            jobs.append(job)
     return jobs, errors
 
 

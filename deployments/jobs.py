@@ -20,7 +20,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 
 from deployments.catalogue import ON_DEMAND
-from deployments.job_model import JobBase, JobDetails, JobProgress, JobStatus
+from deployments.job_model import JobDetails, JobProgress, JobStatus
 from flows import export_vm
 
 JOB_TAG: Final = "hyperexport-job"
@@ -35,15 +35,19 @@ class JobFinished(Exception):
     """The job has ended: there is nothing left to cancel."""
 
 
-async def submit(client: PrefectClient, job: JobBase) -> UUID:
+async def submit(client: PrefectClient, parameters: dict[str, Any]) -> UUID:
     """Have a job run as soon as a worker is free.
+
+    Args:
+        client: The Prefect API.
+        parameters: Those of the flow export-vm.
 
     Returns:
         Its id.
     """
     deployment = await client.read_deployment_by_name(f"{export_vm.name}/{ON_DEMAND}")
     run = await client.create_flow_run_from_deployment(
-        deployment.id, parameters=job.parameters(), tags=[*deployment.tags, JOB_TAG]
+        deployment.id, parameters=parameters, tags=[*deployment.tags, JOB_TAG]
     )
     return run.id
 

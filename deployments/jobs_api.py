@@ -14,6 +14,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import StateType
 from pydantic import SkipValidation
+from starlette.concurrency import run_in_threadpool
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 import hyperexport
@@ -105,7 +106,7 @@ async def server_status(prefect: Prefect) -> dict[str, str | int]:
 @_guarded.post("/api/v1/jobs", status_code=status.HTTP_202_ACCEPTED, responses={422: {"model": Accepted}})
 async def submit(document: Submission, prefect: Prefect, response: Response) -> Accepted:
     """Submit one job, an array of jobs, or {"jobs": [...]}; 422 if not one is accepted."""
-    good, errors = read_jobs(document)
+    good, errors = await run_in_threadpool(read_jobs, document)  # blocks are loaded without a loop
     ids = [await jobs.submit(prefect, job) for job in good]
     if not ids:
         response.status_code = status.HTTP_422_UNPROCESSABLE_CONTENT

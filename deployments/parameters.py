@@ -3,15 +3,23 @@
 from pathlib import Path
 from typing import Any
 
+from blocks import ExportProfile
 from hyperexport.options import ExportOptions, resolve
 
 
-def kept_options(options: ExportOptions) -> dict[str, Any]:
-    """Keep what was given, as JSON, and the local store's folder, as an absolute path.
+def kept_parameters(options: ExportOptions, profile: ExportProfile | None = None) -> dict[str, Any]:
+    """Keep what was given, as JSON, the profile by its name, and the local store's folder as an absolute path.
 
-    The rest is left to the environment of the process that executes it. Not the folder: that process may have another
-    working folder than whoever asked, and a plain Prefect worker deletes its own after each run.
+    The rest is left to the environment and the profile as the process finds them that executes it. So is the folder,
+    where one of these names it. Any other is made absolute: that process may have another working folder than whoever
+    asked, and a plain Prefect worker deletes its own after each run.
+
+    Raises:
+        UsageError: The options contradict each other, the environment or the profile; or the profile makes no sense.
     """
-    folder = Path.cwd() / resolve(options).options.destination.output
-    fixed = ExportOptions.from_keys({**options.given_keys(), "output": folder})
-    return fixed.model_dump(mode="json", exclude_unset=True)
+    resolved = resolve(options, profile=profile.get_options() if profile else None)
+    given = options.given_keys()
+    if resolved.sources["output"] in ("given", "default"):
+        given["output"] = Path.cwd() / resolved.options.destination.output
+    kept = ExportOptions.from_keys(given).model_dump(mode="json", exclude_unset=True)
+    return {"options": kept, **({"profile": profile.name} if profile else {})}

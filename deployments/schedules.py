@@ -31,9 +31,9 @@ from prefect.server.schemas import schedules as server_schedules
 from prefect.types._datetime import now
 from pydantic import ValidationError
 
-from blocks import VSphereCredentials
+from blocks import ExportProfile, VSphereCredentials
 from deployments.catalogue import ALONE, ON_DEMAND, TAG, deployment_of, ensure_pool
-from deployments.parameters import kept_options
+from deployments.parameters import kept_parameters
 from flows import cleanup_exports, export_fleet, export_vm
 from hyperexport.errors import UsageError
 from hyperexport.options import ExportOptions, leaves
@@ -103,7 +103,13 @@ class PlannedSchedule(Value):
 
 
 def plan_export(
-    name_and_cron: str, selection: Selection, options: ExportOptions, *, timezone: str | None, vsphere: str | None
+    name_and_cron: str,
+    selection: Selection,
+    options: ExportOptions,
+    *,
+    timezone: str | None,
+    vsphere: str | None,
+    profile: ExportProfile | None,
 ) -> PlannedSchedule:
     """Work out a scheduled export.
 
@@ -114,6 +120,7 @@ def plan_export(
         timezone: The time zone of the cron line; this machine's if None.
         vsphere: The name of the saved block with the server and the login; None for the environment of the process
             that runs the schedule.
+        profile: A saved profile, which is looked at anew each time that the schedule fires.
 
     Raises:
         UsageError: One of these makes no sense.
@@ -122,7 +129,7 @@ def plan_export(
     if not selection:
         raise UsageError("a schedule needs a VM, and none is named", fix="Name one, or choose several")
     given = options.given_keys()
-    if not options.cleanup.enabled:  # then the limits are meant for the scheduled cleanup
+    if not cleans_up(options, profile):  # then the limits are meant for the scheduled cleanup
         given = {key: value for key, value in given.items() if key not in _keys_of("cleanup")}
     one = selection.one
     # One VM alone is a fleet where it may be left out.
@@ -133,19 +140,25 @@ def plan_export(
         times=_cron(cron, timezone),
         parameters={
             **({"vm": one} if single else {"selection": selection.model_dump(mode="json", exclude_defaults=True)}),
-            "options": kept_options(ExportOptions.from_keys(given)),
+            **kept_parameters(ExportOptions.from_keys(given), profile),
             **({"vsphere": _known_block(vsphere)} if vsphere else {}),
         },
     )
 
 
-def plan_cleanup(name: str, interval: str, options: ExportOptions) -> PlannedSchedule:
+def cleans_up(options: ExportOptions, profile: ExportProfile | None) -> bool:
+    """Tell whether a scheduled export cleans up itself, as far as the one who asks for it has said so."""
+    return bool({**(profile.get_options() if profile else {}), **options.given_keys()}.get("cleanup"))
+
+
+def plan_cleanup(name: str, interval: str, options: ExportOptions, *, profile: ExportProfile | None) -> PlannedSchedule:
     """Work out a scheduled cleanup.
 
     Args:
         name: The deployment's name.
         interval: Such as ``24h``.
         options: The options; of what was given, the places and the limits are kept.
+        profile: A saved profile, which is looked at anew each time that the schedule fires.
 
     Raises:
         UsageError: The interval makes no sense.
@@ -162,7 +175,7 @@ def plan_cleanup(name: str, interval: str, options: ExportOptions) -> PlannedSch
         name=name,
         flow=cleanup_exports.name,
         times=IntervalSchedule(interval=every, anchor_date=now("UTC"), timezone="UTC"),
-        parameters={"options": kept_options(ExportOptions.from_keys(given))},
+        parameters=kept_parameters(ExportOptions.from_keys(given), profile),
     )
 
 

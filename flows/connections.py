@@ -8,7 +8,8 @@ from contextvars import ContextVar
 from blocks import ExportProfile, VSphereCredentials
 from blocks.export_profile import load_profile
 from hyperexport.environment import warn_of_unknown_variables
-from hyperexport.options import Destination, ExportOptions, resolve
+from hyperexport.option_groups import Destination
+from hyperexport.options import ExportOptions, resolve
 from hyperexport.stop import StopSignal
 from hyperexport.store.s3_settings import S3Settings
 from hyperexport.vsphere.endpoint import VSphereEndpoint

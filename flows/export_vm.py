@@ -14,7 +14,8 @@ from flows.outcome import told_in_words
 from flows.parallel import side_by_side
 from hyperexport.errors import HyperExportError, SnapshotLeaked, VerificationFailed
 from hyperexport.manifest import SnapshotRecord
-from hyperexport.options import ExportOptions, VerifyMode
+from hyperexport.option_groups import VerifyMode
+from hyperexport.options import ExportOptions
 from hyperexport.policy.change_tracking import TrackingPlan
 from hyperexport.policy.incremental import Decision, ExportPlan
 from hyperexport.policy.snapshots import SnapshotPlan

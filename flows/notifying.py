@@ -11,7 +11,8 @@ from prefect.runtime import flow_run
 from prefect.utilities.urls import url_for
 
 from hyperexport.errors import Interrupted
-from hyperexport.options import Email, ExportOptions
+from hyperexport.option_groups import Email
+from hyperexport.options import ExportOptions
 from hyperexport.report.fleet import mail_rows
 from hyperexport.report.mail import Mail, Run, failure_mail, fleet_mail, start_mail, success_mail
 from hyperexport.results import ExportResult, FleetResult

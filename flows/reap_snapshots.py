@@ -3,10 +3,10 @@
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows.connections import VSphere, s3_settings, stop_signal, vsphere_session
+from flows.connections import Profile, VSphere, options_in_force, s3_settings, stop_signal, vsphere_session
 from flows.outcome import told_in_words
 from hyperexport.errors import HyperExportError, SnapshotLeaked
-from hyperexport.options import ExportOptions, resolve
+from hyperexport.options import ExportOptions
 from hyperexport.policy.snapshots import Fate, MarkedSnapshot
 from hyperexport.results import ReapedSnapshot, ReapResult
 from hyperexport.steps.stores import open_stores
@@ -28,6 +28,7 @@ def reap_snapshots(
     vsphere: VSphere = None,
     dry_run: bool = False,
     options: ExportOptions = ExportOptions(),  # noqa: B008
+    profile: Profile = None,
 ) -> ReapResult:
     """Remove the snapshots and half-written exports that runs left which are provably over.
 
@@ -37,12 +38,13 @@ def reap_snapshots(
     Args:
         vsphere: The vSphere credentials block to use, or its name. The worker's environment (GOVC_URL, ...) if empty.
         dry_run: Only say what would be removed.
-        options: Where the exports are. What is not set here comes from the environment, then from the defaults.
+        options: Where the exports are. What is not set comes from the environment, the profile, the defaults.
+        profile: A saved export profile, or its name.
 
     Raises:
         SnapshotLeaked: Something could not be removed; everything else was.
     """
-    options = resolve(options).options
+    options = options_in_force(options, profile)
     dry_run = dry_run or options.execution.dry_run
     failed: list[str] = []
     with stop_signal() as stop, vsphere_session(vsphere, stop) as session, progress_artifacts():

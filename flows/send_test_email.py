@@ -4,10 +4,11 @@ from datetime import UTC, datetime
 
 from prefect import flow
 
+from flows.connections import Profile, options_in_force
 from flows.notifying import this_run
 from flows.outcome import told_in_words
 from hyperexport.errors import NotificationFailed
-from hyperexport.options import ExportOptions, resolve
+from hyperexport.options import ExportOptions
 from hyperexport.report.mail import probe_mail
 from tasks.channels import open_channels
 from tasks.logs import send_engine_logs_to_prefect
@@ -16,11 +17,15 @@ from tasks.notify import notify
 
 @flow(name="send-test-email", persist_result=False)
 @told_in_words
-def send_test_email(options: ExportOptions = ExportOptions()) -> list[str]:  # noqa: B008
+def send_test_email(
+    options: ExportOptions = ExportOptions(),  # noqa: B008
+    profile: Profile = None,
+) -> list[str]:
     """Send a test to everyone whom an export with these options would tell.
 
     Args:
         options: The mail server, the recipients, the webhooks. Mails are sent unless only webhooks are named.
+        profile: A saved export profile, or its name.
 
     Returns:
         What was sent, and to whom.
@@ -30,7 +35,7 @@ def send_test_email(options: ExportOptions = ExportOptions()) -> list[str]:  # n
         NotificationFailed: Not everything was sent.
     """
     send_engine_logs_to_prefect()
-    email = resolve(options).options.email
+    email = options_in_force(options, profile).email
     channels = open_channels(email, mails=email.notify or bool(email.to) or not email.webhooks)
     failed = notify(channels, probe_mail(sent=datetime.now(UTC), run=this_run()))
     if failed:

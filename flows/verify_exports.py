@@ -5,7 +5,8 @@ from prefect import flow
 from flows.connections import Profile, options_in_force, s3_settings, stop_signal
 from flows.outcome import told_in_words
 from hyperexport.errors import VerificationFailed
-from hyperexport.options import ExportOptions, VerifyMode
+from hyperexport.option_groups import VerifyMode
+from hyperexport.options import ExportOptions
 from hyperexport.results import VerifiedExport
 from hyperexport.steps.stores import open_stores
 from hyperexport.steps.verification import select_exports, unreadable_manifest

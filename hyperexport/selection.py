@@ -13,7 +13,8 @@ from pydantic import Field, ValidationError, create_model, field_validator, mode
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from hyperexport.errors import UsageError
-from hyperexport.options import ENV_PREFIX, Leaf, Names, option
+from hyperexport.option_groups import Names, option
+from hyperexport.options import ENV_PREFIX, Leaf
 from hyperexport.vm import Value
 
 

@@ -48,7 +48,7 @@ def show_table(key: str, table: list[dict[str, object]], description: str) -> No
 
 @contextmanager
 def progress_artifacts() -> Generator[None]:
-    """While the block runs, keep a progress artifact for each disk and removal, updated every few seconds by a thread."""
+    """While the block runs, keep a progress artifact for each disk and removal, updated every few seconds."""
     board = _Board()
     context = contextvars.copy_context()
     thread = threading.Thread(target=lambda: context.run(board.show_until_closed), name="progress", daemon=True)

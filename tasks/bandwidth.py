@@ -19,7 +19,7 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectHTTPS
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from hyperexport.errors import UsageError
-from hyperexport.options import Bandwidth
+from hyperexport.option_groups import Bandwidth
 from hyperexport.transfer.adaptive import AdaptiveRate
 from hyperexport.transfer.pace import Pace
 from hyperexport.transfer.shared import Allowance, lease_size, leasing, seconds_until_ones_turn, slots_for

@@ -20,7 +20,7 @@ from prefect_email.credentials import SMTPServer, SMTPType
 from pydantic import SecretStr
 
 from hyperexport.errors import NotificationFailed, UsageError
-from hyperexport.options import Email, EmailTls
+from hyperexport.option_groups import Email, EmailTls
 from hyperexport.process_secrets import EMAIL_PASSWORD_VARIABLE, email_password
 from hyperexport.report.mail import Mail, to_message
 

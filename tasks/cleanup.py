@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from hyperexport.options import Cleanup
+from hyperexport.option_groups import Cleanup
 from hyperexport.policy.retention import Incoming
 from hyperexport.results import CleanupResult
 from hyperexport.steps import cleanup

@@ -1,6 +1,6 @@
 """Reading back what is stored."""
 
-from hyperexport.options import VerifyMode
+from hyperexport.option_groups import VerifyMode
 from hyperexport.steps import verification
 from hyperexport.stop import StopSignal
 from hyperexport.store.base import Store, StoredExport

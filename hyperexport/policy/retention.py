@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from pydantic import Field
 
 from hyperexport.manifest import ExportManifest, FileEntry, FileRole
-from hyperexport.options import Cleanup
+from hyperexport.option_groups import Cleanup
 from hyperexport.units import format_age, format_bytes, format_duration
 from hyperexport.vm import Value
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from hyperexport.errors import HyperExportError, StoreUnusable
-from hyperexport.options import Cleanup
+from hyperexport.option_groups import Cleanup
 from hyperexport.policy.incremental import ExportPlan
 from hyperexport.policy.retention import CleanupLimits, CleanupPlan, Incoming, plan_cleanup
 from hyperexport.results import CleanupResult

@@ -14,7 +14,7 @@ from hyperexport.manifest import (
     SnapshotRecord,
     slug,
 )
-from hyperexport.options import Format
+from hyperexport.option_groups import Format
 from hyperexport.policy.incremental import ExportPlan
 from hyperexport.steps.disks import receive, sinks_for
 from hyperexport.steps.job import Job

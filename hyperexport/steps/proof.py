@@ -4,7 +4,7 @@ import hashlib
 
 from hyperexport.errors import ExportNotFound
 from hyperexport.manifest import FileEntry
-from hyperexport.options import VerifyMode
+from hyperexport.option_groups import VerifyMode
 from hyperexport.stop import StopSignal
 from hyperexport.store.base import Store, StoredExport
 

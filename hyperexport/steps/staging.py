@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from hyperexport.errors import HyperExportError
 from hyperexport.manifest import FileEntry
-from hyperexport.options import Format
+from hyperexport.option_groups import Format
 from hyperexport.steps.job import Job
 from hyperexport.store.base import Staging, Store, Stored, StoredExport
 

@@ -1,6 +1,6 @@
 """The stores that an export goes to, opened from the options."""
 
-from hyperexport.options import Destination
+from hyperexport.option_groups import Destination
 from hyperexport.stop import StopSignal
 from hyperexport.store.base import Store
 from hyperexport.store.local import LocalStore

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from hyperexport.errors import ExportNotFound
 from hyperexport.manifest import FILE_NAME
-from hyperexport.options import VerifyMode
+from hyperexport.option_groups import VerifyMode
 from hyperexport.stop import StopSignal
 from hyperexport.store.base import Store, StoredExport
 from hyperexport.verify import Finding, Verification, verify_export

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from cli.main import run
 from hyperexport.errors import ExportNotFound, HyperExportError
-from hyperexport.options import Cleanup
+from hyperexport.option_groups import Cleanup
 from hyperexport.steps.cleanup import clean_store, plan_store_cleanup
 from hyperexport.steps.leftovers import abandoned_stagings
 from hyperexport.steps.preservation import preserve

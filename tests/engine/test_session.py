@@ -12,10 +12,10 @@ from pyVmomi import vim
 
 from hyperexport import errors
 from hyperexport.stop import StopSignal
+from hyperexport.trust import certificate_thumbprint
 from hyperexport.vsphere.collector import properties, retrieve, watch
 from hyperexport.vsphere.endpoint import VSphereEndpoint
 from hyperexport.vsphere.session import connect
-from hyperexport.trust import certificate_thumbprint
 from tests.engine.support import certificate
 
 

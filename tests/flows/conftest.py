@@ -8,6 +8,7 @@ from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settin
 from prefect.testing.utilities import prefect_test_harness
 
 from simulator import DiskSpec, Simulator, VmSpec
+from tasks import disks, inspect, package, snapshots, verify
 from tests.flows.service import Service, serving
 
 
@@ -27,6 +28,15 @@ def vcenter(monkeypatch: pytest.MonkeyPatch) -> Generator[Simulator]:
         for name, value in simulator.environment().items():
             monkeypatch.setenv(name, value)
         yield simulator
+
+
+@pytest.fixture
+def impatient_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step that failed is tried again at once, as often as ever."""
+    for step in (inspect.inspect_vm, inspect.plan_export, disks.export_disk, package.export_nvram, package.describe_vm):
+        monkeypatch.setattr(step, "retry_delay_seconds", 0)
+    for step in (snapshots.take_snapshot, verify.verify_export):
+        monkeypatch.setattr(step, "retry_delay_seconds", 0)
 
 
 @pytest.fixture

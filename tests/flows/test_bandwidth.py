@@ -12,7 +12,8 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows import export_vm
 from hyperexport.errors import UsageError
-from hyperexport.options import Bandwidth, ExportOptions
+from hyperexport.option_groups import Bandwidth
+from hyperexport.options import ExportOptions
 from hyperexport.stop import StopSignal
 from hyperexport.transfer.throttle import Throttle
 from hyperexport.units import MIB

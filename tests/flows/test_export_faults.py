@@ -18,22 +18,7 @@ from tests.flows.support import exported_bytes, exports_in, guest_bytes, leftove
 
 MIB = 1 << 20
 
-
-@pytest.fixture(autouse=True)
-def impatient_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A step is tried again at once."""
-    from tasks import disks, inspect, package, snapshots, verify
-
-    for module, name in (
-        (disks, "export_disk"),
-        (inspect, "inspect_vm"),
-        (inspect, "plan_export"),
-        (package, "export_nvram"),
-        (package, "describe_vm"),
-        (snapshots, "take_snapshot"),
-        (verify, "verify_export"),
-    ):
-        monkeypatch.setattr(getattr(module, name), "retry_delay_seconds", 0)
+pytestmark = pytest.mark.usefixtures("impatient_retries")
 
 
 def failing(kind: type[errors.HyperExportError], vcenter: Simulator, store: Path, vm: str = "db01", **keys) -> str:

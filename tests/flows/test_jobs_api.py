@@ -9,11 +9,13 @@ from urllib.request import Request, urlopen
 
 import pytest
 from fastapi.testclient import TestClient
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from blocks.export_profile import save_profile
 from deployments.jobs_api import create_api
 from deployments.serve import listen
 from hyperexport.errors import UsageError
-from hyperexport.options import leaves
+from hyperexport.options import ExportOptions, leaves
 from tests.flows.service import Service, eventually
 from tests.flows.support import exports_in, leftovers
 
@@ -71,8 +73,9 @@ def test_the_documented_request_exports_a_vm(service: Service, tmp_path: Path):
 
 def test_a_cancelled_job_leaves_nothing_behind(service: Service, tmp_path: Path):
     store = tmp_path / "exports"
-    one = {"vm": "big", "output": str(store), "snapshot": True, "bandwidth_limit": 1}
-    _, answer = ask(service, "/jobs/submit", [one])
+    with temporary_settings({PREFECT_API_URL: service.prefect_api}):
+        save_profile("slowly", ExportOptions.from_keys({"output": store, "snapshot": True, "bandwidth_limit": 1}))
+    _, answer = ask(service, "/jobs/submit", [{"vm": "big", "profile": "slowly"}])
     (job_id,) = answer["job_ids"]
     eventually(lambda: service.simulator.leases() and list(store.rglob("*.vmdk*")), "a transfer")
     assert ask(service, "/status")[1]["running"] == 1
@@ -99,8 +102,9 @@ def test_what_makes_no_sense_is_refused_by_name_and_the_rest_is_accepted(service
         ({"vm_path": "db01", "email_password": "s3cret"}, "there is no option email_password"),
         ({"vm_path": "db01", "keep_snapshots": -1}, "keep_snapshots"),
         ({"vm_path": "db01", "snapshot": True, "snapshot_memory": True, "quiesce_required": True}, "memory"),
+        ({"vm_path": "db01", "profile": "nobody"}, "there is no profile nobody"),
         ({"snapshot": True}, "vm_path"),
-        ("db01", "job 5"),
+        ("db01", "job 6"),
     ]
     code, answer = ask(service, "/api/v1/jobs", {"jobs": [item for item, _ in bad]})
     assert (code, answer["accepted"], answer["rejected"], answer["job_ids"]) == (422, 0, len(bad), [])
@@ -124,7 +128,7 @@ def test_the_openapi_page_describes_every_option():
     for leaf in leaves():
         name = {"output": "output_path", "bandwidth_limit": "bandwidth_limit_mbps"}.get(leaf.key, leaf.key)
         assert fields[name]["description"] == leaf.field.description, leaf.key
-    assert {"vm_path", "vsphere_block"} <= set(fields)
+    assert {"vm_path", "vsphere_block", "profile"} <= set(fields)
     body = schema["paths"]["/api/v1/jobs"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert {"$ref": "#/components/schemas/Job"} in body["anyOf"]
 

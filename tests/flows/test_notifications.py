@@ -116,7 +116,7 @@ def test_a_mail_that_could_not_be_sent_is_refused_before_anything_is_touched(vce
 
 
 def test_a_failure_is_told_after_the_cleanup_with_step_reason_and_what_was_taken_back(
-    vcenter: Simulator, store: Path, postbox: Postbox
+    vcenter: Simulator, store: Path, postbox: Postbox, impatient_retries: None
 ) -> None:
     left: list[list[str]] = []
     postbox.on_arrival = lambda: left.append(leftovers(vcenter, store))
@@ -191,6 +191,7 @@ def test_a_silent_mail_server_does_not_hold_up_a_run_that_is_stopped(
     vcenter: Simulator, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("flows.notifying.SECONDS_TO_SEND", 10_000)  # not this one
+    monkeypatch.setattr("flows.notifying.SECONDS_WHEN_STOPPED", 0.5)
     with silent_server() as port, while_transferring(interrupt), pytest.raises(KeyboardInterrupt):
         export(store, bandwidth_limit=1, **mailing(port))
     assert leftovers(vcenter, store) == []

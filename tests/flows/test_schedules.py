@@ -72,9 +72,8 @@ def in_state(deployment_id: UUID, *states: StateType) -> list[FlowRun]:
 
 def test_a_schedule_made_on_the_command_line_fires_and_the_export_is_there(served, hyperexport, tmp_path):
     store = tmp_path / "exports"
-    made = hyperexport(
-        "--vm=db01", f"--daemon-schedule=often:{EVERY_FEW_SECONDS}", "--snapshot", f"--output={store}", "--json"
-    )
+    assert hyperexport("--save-profile=running", "--snapshot", f"--output={store}").code == 0
+    made = hyperexport("--vm=db01", f"--daemon-schedule=often:{EVERY_FEW_SECONDS}", "--profile=running", "--json")
     assert made.code == 0, made.err
     (schedule,) = made.schedules
     assert (schedule["name"], schedule["flow"], schedule["active"]) == ("often", "export-vm", True)
@@ -150,6 +149,13 @@ def test_a_schedule_keeps_what_was_given_and_nothing_of_the_environment(served, 
     assert cleanup.parameters == {
         "options": {"destination": {"output": str(tmp_path / "here")}, "cleanup": {"max_count": 7}}
     }
+    hyperexport("--save-profile=kept", "--cleanup", "--cleanup-max-age=0", "--output=there")
+    assert hyperexport(*words[:2], "--profile=kept", "--cleanup-max-count=7").code == 0
+    assert deployment("export-vm/kept").parameters == {
+        "vm": "db01",
+        "options": {"cleanup": {"max_count": 7}},
+        "profile": "kept",
+    }
     assert export.entrypoint == "flows.export_vm.export_vm"
     assert "s3cret" not in export.model_dump_json() + cleanup.model_dump_json()
     hyperexport("schedules", "remove", "kept")
@@ -178,6 +184,8 @@ def test_a_dry_run_shows_the_schedule_and_makes_none(served, hyperexport):
         (["--vm=a", "--daemon-schedule=n:0 2 * * *", "--vsphere-block=nobody"], "'nobody'"),
         (["--vm=a", "--daemon-schedule=n:0 2 * * *", "--email-password=s3cret"], "--email-password"),
         (["--vm=a", "--daemon-schedule=n:0 2 * * *", "--vm-info"], "--vm-info"),
+        (["--vm=a", "--daemon-schedule=n:0 2 * * *", "--save-profile=p"], "--save-profile"),
+        (["--vm=a", "--daemon-schedule=n:0 2 * * *", "--profile=nobody"], "no profile nobody"),
     ],
 )
 def test_a_schedule_that_makes_no_sense_is_refused_in_words(hyperexport, words, named):

@@ -10,7 +10,8 @@ from rich.console import Console
 
 from cli.arguments import Face, Mode, Request, build_app, parse
 from hyperexport.errors import UsageError
-from hyperexport.options import ExportOptions, Leaf, VerifyMode, leaves
+from hyperexport.option_groups import VerifyMode
+from hyperexport.options import ExportOptions, Leaf, leaves
 
 NEEDS = {"bandwidth_burst": ["--bandwidth-limit=1"], "keep_local": ["--upload=s3://bucket"]}
 """Options that make sense only together with another."""

@@ -8,20 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from hyperexport.errors import UsageError
-from hyperexport.options import (
-    Bandwidth,
-    ExportOptions,
-    Format,
-    Group,
-    Leaf,
-    Snapshot,
-    VerifyMode,
-    explain,
-    from_environment,
-    leaves,
-    leaves_by_key,
-    resolve,
-)
+from hyperexport.option_groups import Bandwidth, Format, Group, Snapshot, VerifyMode
+from hyperexport.options import ExportOptions, Leaf, explain, from_environment, leaves, leaves_by_key, resolve
 from hyperexport.units import MIB
 
 LEAVES = list(leaves())

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperexport.options import Fleet
+from hyperexport.option_groups import Fleet
 from hyperexport.policy.placement import Queue
 
 

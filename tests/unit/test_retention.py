@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyperexport.manifest import ExportManifest, FileEntry, FileRole
-from hyperexport.options import Cleanup
+from hyperexport.option_groups import Cleanup
 from hyperexport.policy.retention import CleanupLimits, CleanupPlan, Incoming, plan_cleanup
 from hyperexport.units import MIB
 from tests.examples import NOW, VM, a_disk_file, a_hash, an_export
