@@ -277,9 +277,10 @@ def _each(request: Request, act: Callable[[str], None]) -> list[Failure]:
         try:
             act(vm)
         except Exception as error:
-            failures.append(_fail(Failure(error, vm), request))
-            if isinstance(failures[-1].cause, Interrupted):
+            failure = Failure(error, vm)
+            if isinstance(failure.cause, Interrupted):
                 raise
+            failures.append(_fail(failure, request))
     return failures
 
 

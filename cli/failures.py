@@ -5,6 +5,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cli.interrupts import was_interrupted
 from hyperexport.errors import HyperExportError, Interrupted, PartialFleetFailure, ServerUnreachable
 
 
@@ -104,7 +105,8 @@ def find_cause(error: BaseException) -> HyperExportError | None:
         seen.add(id(found))
         inner: Sequence[BaseException] = getattr(found, "exceptions", ())  # of an ExceptionGroup
         waiting += [nearby for nearby in (*inner, found.__cause__, found.__context__) if nearby is not None]
-    return None
+    # pydantic and others make an error of their own of a KeyboardInterrupt that meets them, and lose it on the way.
+    return Interrupted("interrupted") if was_interrupted() else None
 
 
 def _is_prefects(error: BaseException) -> bool:

@@ -9,8 +9,19 @@ line. Knows signals and nothing of what is interrupted.
 import signal
 import sys
 import threading
-from collections.abc import Callable
 from types import FrameType
+
+_asked = threading.Event()
+
+
+def was_interrupted() -> bool:
+    """Whether an interruption was asked for, whatever became of the exception."""
+    return _asked.is_set()
+
+
+def ignore_interruptions() -> None:
+    """From now on no signal changes how the program ends: its exit code stands."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def interrupt_only_once() -> None:
@@ -20,23 +31,17 @@ def interrupt_only_once() -> None:
     """
     # What was ignored on purpose, as nohup does with SIGHUP, stays ignored.
     fetched = {number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN}
-    signal.signal(signal.SIGINT, _once())
+    signal.signal(signal.SIGINT, _interrupt)
     signal.pthread_sigmask(signal.SIG_BLOCK, fetched)
     threading.Thread(target=_pass_on, args=(fetched,), name="signals", daemon=True).start()
 
 
-def _once() -> Callable[[int, FrameType | None], None]:
-    asked = False
-
-    def interrupt(_signal: int, _frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
-            print("hyperexport: still cleaning up; let it finish, so that nothing is left behind", file=sys.stderr)
-            return
-        asked = True
-        raise KeyboardInterrupt
-
-    return interrupt
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    if _asked.is_set():
+        print("hyperexport: still cleaning up; let it finish, so that nothing is left behind", file=sys.stderr)
+        return
+    _asked.set()
+    raise KeyboardInterrupt
 
 
 def _pass_on(fetched: set[signal.Signals]) -> None:

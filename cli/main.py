@@ -1,21 +1,25 @@
 """``hyperexport``: the way in and the way out.
 
-Understands the words, has them done, and turns every failure into one line on standard error and an exit code.
+Understands the words, has them done, and turns every failure into one line on standard error and an exit code. Imports
+nothing of weight before the signals are in hand: an interruption during the imports ends in a line, too.
 """
 
 import sys
 from collections.abc import Sequence
 
-from cli.arguments import Face, Request, parse
-from cli.failures import Failure
-from cli.interrupts import interrupt_only_once
-from cli.output import Output, showing_logs
+from cli.interrupts import ignore_interruptions, interrupt_only_once
 
 
 def main() -> None:
     """Run the command line of this process, and exit."""
     interrupt_only_once()
-    sys.exit(run(sys.argv[1:]))
+    try:
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt:  # while the first modules were imported
+        print("hyperexport: interrupted [interrupted]", file=sys.stderr)
+        code = 130
+    ignore_interruptions()
+    sys.exit(code)
 
 
 def run(words: Sequence[str]) -> int:
@@ -27,7 +31,10 @@ def run(words: Sequence[str]) -> int:
     Returns:
         The exit code.
     """
-    request: Request | None = None
+    from cli.arguments import Face, parse
+    from cli.failures import Failure
+    from cli.output import Output, showing_logs
+
     output = Output(Face.JSON if "--json" in words else Face.PRETTY)
     try:
         request = parse(words)

@@ -133,7 +133,7 @@ class Snapshot(Group):
     )
     name: str | None = option(
         None,
-        "The snapshot's name; hyperexport-<UTC time> if not given",
+        "The snapshot's name; hyperexport- and the time (UTC) if not given",
         flag="--snapshot-name",
         min_length=1,
         max_length=80,

@@ -388,7 +388,8 @@ def _until_removed(remove: Callable[[], None], *, stop: StopSignal | None, patie
             stop.check()
 
     def say(state: RetryCallState) -> None:
-        logger.warning("%s; trying again", state.outcome.exception() if state.outcome else "not removed")
+        error = state.outcome.exception() if state.outcome else None
+        logger.warning("%s; trying again", error.what if isinstance(error, HyperExportError) else "not removed")
 
     for attempt in Retrying(
         retry=retry_if_exception(worth_repeating),

@@ -112,7 +112,11 @@ def wait_for_conflicting(
     named = getattr(refusal.__cause__, "task", None)
     tasks = unfinished_tasks(session, ref, doing=doing) if named is None else [named]
     for task in tasks:
-        logger.info("%s: %s", ref.path, doing)
+        logger.warning(
+            "%s: vSphere is busy with another task, maybe the export lease of a dead run, which it ends after some "
+            "minutes; waiting for it",
+            ref.path,
+        )
         known = session.reference(type(task), task._GetMoId())
         try:
             wait_task(session, known, doing=doing, on_progress=on_progress, stop=stop)

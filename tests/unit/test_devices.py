@@ -44,6 +44,7 @@ def test_a_plain_disk_is_read_whole():
         "content_id": "c",
         "change_id": "x/1",
         "unexportable": None,
+        "backing_files": (),
     }
 
 
