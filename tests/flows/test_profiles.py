@@ -12,8 +12,8 @@ import hyperexport
 from blocks import ExportProfile
 from blocks.export_profile import delete_profile, load_profile, profile_name, saved_profiles
 from cli.main import run
-from flows import export_vm
-from hyperexport.errors import UsageError
+from flows import export_vm, reap_snapshots, send_test_email
+from hyperexport.errors import NotificationFailed, UsageError
 from hyperexport.options import ExportOptions
 from tests.flows.support import exports_in
 
@@ -101,6 +101,13 @@ def test_a_flow_takes_a_profile_by_name_or_as_a_block(vcenter, store, no_profile
     for given in ("dry", ExportProfile.load("dry")):
         assert export_vm("db01", ExportOptions.from_keys({"output": store}), profile=given).dry_run
     assert not store.exists()
+
+
+def test_the_flows_around_exports_take_a_profile_too(vcenter):
+    assert reap_snapshots(profile=ExportProfile(options={"dry_run": True})).dry_run
+    mail = {"email_smtp_host": "127.0.0.1", "email_smtp_port": 1, "email_tls": "none", "email_from": "a@example.com"}
+    with pytest.raises(NotificationFailed, match="ops@example"):
+        send_test_email(profile=ExportProfile(options={**mail, "email_to": "ops@example.com"}))
 
 
 @pytest.mark.parametrize(
