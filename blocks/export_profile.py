@@ -39,7 +39,7 @@ class ExportProfile(Block):
     _block_type_name: ClassVar[str | None] = "Export Profile"
     _block_type_slug: ClassVar[str | None] = _SLUG
     _logo_url: ClassVar[HttpUrl | None] = HttpUrl("https://www.vmware.com/favicon.ico")
-    _documentation_url: ClassVar[HttpUrl | None] = HttpUrl("https://hyperexport.example/profiles/")
+    _documentation_url: ClassVar[HttpUrl | None] = HttpUrl("https://docs.prefect.io/v3/concepts/blocks")
     _description: ClassVar[str | None] = "Options of an export, kept under a name. Secrets stay in blocks of their own."
 
     options: dict[str, JsonValue] = Field(

@@ -32,7 +32,7 @@ class VSphereCredentials(Block):
     _block_type_name: ClassVar[str | None] = "vSphere Credentials"
     _block_type_slug: ClassVar[str | None] = "vsphere-credentials"
     _logo_url: ClassVar[HttpUrl | None] = HttpUrl("https://www.vmware.com/favicon.ico")
-    _documentation_url: ClassVar[HttpUrl | None] = HttpUrl("https://hyperexport.example/concepts/#credentials")
+    _documentation_url: ClassVar[HttpUrl | None] = HttpUrl("https://docs.prefect.io/v3/concepts/blocks")
     _description: ClassVar[str | None] = "Where a vCenter is, and the account that exports virtual machines from it."
 
     url: str = Field(

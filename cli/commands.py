@@ -15,10 +15,10 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from cli import configuration, fleet, profiles, quiet, service, stored, tables
-from cli.arguments import Mode, Request
 from cli.failures import Failure, exit_code
 from cli.output import Output
 from cli.progress_view import showing_progress
+from cli.request import Mode, Request
 from deployments.local_server import configured_api, provide_prefect_api
 from hyperexport.errors import Interrupted, StoreUnusable, UsageError
 from hyperexport.options import resolve
@@ -82,7 +82,7 @@ def _export(request: Request, output: Output) -> list[Failure]:
     from flows import export_vm
 
     def export(vm: str) -> None:
-        with showing_progress(output.errors):
+        with showing_progress(output.errors, quiet=output.is_quiet):
             result = export_vm(vm, request.options, vsphere=request.vsphere, profile=request.profile)
         output.answer(
             "exports",
@@ -143,7 +143,7 @@ def _reap_snapshots(request: Request, output: Output) -> list[Failure]:
     _prepare_prefect(output)
     from flows import reap_snapshots
 
-    with showing_progress(output.errors):
+    with showing_progress(output.errors, quiet=output.is_quiet):
         result = reap_snapshots(request.vsphere, options=request.options, profile=request.profile)
     output.answer(
         "reaped",

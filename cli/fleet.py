@@ -1,10 +1,10 @@
 """Several VMs on the command line: asked for at once, answered one by one, and summed up."""
 
 from cli import quiet, tables
-from cli.arguments import Request
 from cli.failures import FailedMember, Failure
 from cli.output import Output
 from cli.progress_view import showing_progress
+from cli.request import Request
 from hyperexport.errors import FleetFailure
 from hyperexport.results import FleetResult
 
@@ -15,7 +15,7 @@ def export(request: Request, output: Output) -> list[Failure]:
 
     output.nothing("exports")
     try:
-        with showing_progress(output.errors):
+        with showing_progress(output.errors, quiet=output.is_quiet):
             result = export_fleet(request.selection, request.options, vsphere=request.vsphere, profile=request.profile)
     except FleetFailure as error:
         if not isinstance(error.fleet, FleetResult):

@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from cli.arguments import Face
+from cli.request import Face
 
 _PIPED_WIDTH = 200  # columns of a table that nobody's terminal bounds
 
@@ -48,6 +48,11 @@ class Output:
         elif self.face is Face.QUIET and quiet:
             self.say(*([""] if self._blocks else []), *quiet)
             self._blocks += 1
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether only key=value lines were asked for."""
+        return self.face is Face.QUIET
 
     def draw(self, pretty: Callable[[Console], None]) -> None:
         """Draw on the terminal, beside the answers."""

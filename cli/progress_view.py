@@ -26,12 +26,16 @@ _WINDOW: Final = 5.0  # seconds over which a rate is averaged
 
 
 @contextmanager
-def showing_progress(console: Console) -> Generator[None]:
+def showing_progress(console: Console, *, quiet: bool = False) -> Generator[None]:
     """While the block runs, show on standard error how far its items are.
 
     Args:
         console: Standard error; whether it is a terminal decides what is shown.
+        quiet: Show nothing: a nightly job's mail is for what needs a person.
     """
+    if quiet:
+        yield
+        return
     if not console.is_terminal:
         with listening(Lines(console.file)):
             yield

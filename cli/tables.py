@@ -29,13 +29,11 @@ _DOTS = {PowerState.ON: "green", PowerState.OFF: "red", PowerState.SUSPENDED: "y
 def show_vm(console: Console, vm: VmInfo) -> None:
     """Show a VM: its properties, disks, network adapters and snapshots."""
     console.print(_properties(vm))
-    console.print(
-        _table(
-            "Disks",
-            ("Disk", "Capacity", "Used", "Thin", "Controller", "Backing", "Change tracking"),
-            (_disk_row(disk) for disk in vm.disks),
-        )
-    )
+    if vm.disks:
+        columns = ("Disk", "Capacity", "Used", "Thin", "Controller", "Backing", "Change tracking")
+        console.print(_table("Disks", columns, (_disk_row(disk) for disk in vm.disks)))
+    else:
+        console.print("It has no disks.")
     if vm.nics:
         rows = ((nic.label, nic.type, nic.network or "-", nic.mac or "-", _yes(nic.connected)) for nic in vm.nics)
         console.print(_table("Network adapters", ("Adapter", "Type", "Network", "MAC", "Connected"), rows))

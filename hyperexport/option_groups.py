@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 from pydantic_settings import NoDecode
 
 from hyperexport.units import MIB, Duration, parse_duration
@@ -22,7 +22,13 @@ def _split(value: object) -> object:
     return value
 
 
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+def _no_empty_name(value: tuple[str, ...]) -> tuple[str, ...]:
+    if not all(name.strip() for name in value):
+        raise ValueError("an empty name names nothing")
+    return value
+
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_no_empty_name)]
 """Several words: a list, or one string with commas, as the environment gives it."""
 
 

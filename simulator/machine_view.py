@@ -11,6 +11,9 @@ from simulator.hardware import describe, guest_id
 from simulator.inventory import GREEN, Entity
 from simulator.world import now, refs
 
+_DELTA = GIB // 64
+"""Bytes that a snapshot's delta takes at first: it grows in steps of this size."""
+
 
 class MachineView(Entity):
     """The properties of vim.VirtualMachine; ``Machine`` has the state that they show."""
@@ -44,8 +47,9 @@ class MachineView(Entity):
 
     @property
     def committed(self) -> int:
-        """Bytes that it takes on its datastore; deltas, which are small against the bases, are not counted."""
-        return sum(self._taken(disk) for disk in self.disks) + self.nvram_size
+        """Bytes that it takes on its datastore: its disks' bases and deltas, and the nvram."""
+        deltas = sum(len(state.deltas) for state in self.states()) * _DELTA
+        return sum(self._taken(disk) for disk in self.disks) + deltas + self.nvram_size
 
     @property
     def uncommitted(self) -> int:
@@ -202,8 +206,6 @@ class MachineView(Entity):
 class _Layout:
     """Numbers the files of a VM as they are met."""
 
-    _DELTA = GIB // 64
-
     def __init__(self, datastore: str) -> None:
         self._datastore = datastore
         self._keys: dict[str, int] = {}
@@ -232,7 +234,7 @@ class _Layout:
             descriptor = state.disk.file(delta)
             stem = descriptor.removesuffix(".vmdk")
             extent = f"{stem}-flat.vmdk" if delta is None else f"{stem}-sesparse.vmdk"
-            size = taken if delta is None else self._DELTA
+            size = taken if delta is None else _DELTA
             keys = [self.file(descriptor, "diskDescriptor", 512), self.file(extent, "diskExtent", size)]
             links.append(vim.vm.FileLayoutEx.DiskUnit(fileKey=keys))
         return vim.vm.FileLayoutEx.DiskLayout(key=state.disk.key, chain=links)

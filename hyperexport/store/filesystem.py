@@ -46,7 +46,9 @@ def _ours(error: OSError, doing: str, path: Path, missing: type[HyperExportError
         return StoreUnusable(failed, fix="Let this user write there, or choose another --output")
     if error.errno == errno.EIO:
         return StoreUnusable(failed, fix="Look into the system's log: the disk or the file server is failing")
-    return missing(failed) if error.errno == errno.ENOENT else StoreUnusable(failed)
+    if error.errno == errno.ENOENT and missing is not StoreUnusable:
+        return missing(failed)
+    return StoreUnusable(failed, fix="Choose another --output, or see what is in the way there")
 
 
 def checked_name(name: str) -> str:

@@ -48,7 +48,8 @@ class LocalStore:
         """Prove that an export can be written here, or could be once the folder is made."""
         folder = nearest_folder(self._root)
         probe = folder / f".hyperexport-probe-{secrets.token_hex(4)}"
-        with translated("write into", folder):
+        where = f"write into {folder}, to keep exports in" if folder != self._root else "write into"
+        with translated(where, self._root):
             try:
                 write_new(probe, b"hyperexport\n")
             finally:
