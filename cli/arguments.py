@@ -1,29 +1,46 @@
 """From words on a command line to one request, or a usage error that names the word.
 
-The flags of an export are made from the options model (:func:`hyperexport.options.leaves`): none is written down a
-second time here. Only what exists at a terminal and nowhere else (``--vm``, the modes, ``--quiet``, ...) is declared
-here. Values stay text until the model reads them, so that a flag, a variable and a form can never disagree about what
-is valid. This module runs nothing and prints nothing but the help.
+One function for each command, whose parameters are its flags (:mod:`cli.flags`). This module runs nothing and prints
+nothing but the help.
 """
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import timedelta
-from enum import StrEnum
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, get_args
+from typing import Annotated, Final
 
-from cyclopts import App, CycloptsError, Group, Parameter
+from cyclopts import App, CycloptsError, Parameter
 from cyclopts.exceptions import UnknownCommandError, UnusedCliTokensError
 from pydantic import SecretStr
 
 import hyperexport
+from cli import service_arguments
+from cli.flags import (
+    TERMINAL,
+    WHAT,
+    CleanupSchedule,
+    DaemonSchedule,
+    Debug,
+    DeleteProfile,
+    EmailPassword,
+    Exports,
+    IncrementalInfo,
+    Json,
+    ListProfiles,
+    Profile,
+    Quiet,
+    SaveProfile,
+    ScheduleTimezone,
+    ShowProfile,
+    VmInfo,
+    VSphere,
+    taking,
+)
+from cli.request import Mode, Request, Scheduling, face_of
 from hyperexport.errors import UsageError
 from hyperexport.option_groups import VerifyMode
-from hyperexport.options import ExportOptions, Leaf, leaves, resolve
-from hyperexport.selection import Selection, make_selection, selection_from_environment, selection_leaves
-from hyperexport.units import MIB, format_duration
+from hyperexport.options import ExportOptions, leaves, resolve
+from hyperexport.selection import make_selection, selection_from_environment, selection_leaves
+from hyperexport.units import MIB
 
 _DESCRIPTION: Final = """\
 Takes VMware vSphere virtual machines out safely: snapshot, export, verify, upload, clean up.
@@ -33,228 +50,6 @@ as govc reads them. Every option can also be set as HYPEREXPORT_<OPTION>; a flag
 and the environment over a saved profile; hyperexport config shows what is in force, and where each value came from.
 1 MB is 1,048,576 bytes. Durations look like 90m, 720h or 30d. Booleans take --flag, --flag=false and --no-flag.
 """
-
-
-class Mode(StrEnum):
-    """What is asked for."""
-
-    EXPORT = "export"
-    VM_INFO = "vm-info"
-    INCREMENTAL_INFO = "incremental-info"
-    CLEANUP = "cleanup"
-    VERIFY = "verify"
-    LIST = "list"
-    REAP_SNAPSHOTS = "reap-snapshots"
-    PRESERVE = "preserve"
-    CONFIG = "config"
-    SAVE_PROFILE = "save-profile"
-    LIST_PROFILES = "list-profiles"
-    SHOW_PROFILE = "show-profile"
-    DELETE_PROFILE = "delete-profile"
-    SEND_TEST_EMAIL = "send-test-email"
-    SCHEDULE = "schedule"
-    SCHEDULES = "schedules"
-    SERVE = "serve"
-    SIMULATE = "simulate"
-
-
-class Face(StrEnum):
-    """How it is answered."""
-
-    PRETTY = "pretty"
-    QUIET = "quiet"
-    JSON = "json"
-
-
-@dataclass(frozen=True)
-class Scheduling:
-    """What is to be scheduled, or done to a schedule.
-
-    Args:
-        daemon: ``name:CRON`` of a scheduled export.
-        cleanup: The interval of a scheduled cleanup.
-        timezone: The cron line's time zone; this machine's if None.
-        action: ``pause``, ``resume`` or ``remove``; None only lists.
-        name: The schedule that is meant.
-    """
-
-    daemon: str | None = None
-    cleanup: str | None = None
-    timezone: str | None = None
-    action: str | None = None
-    name: str | None = None
-
-
-@dataclass(frozen=True)
-class Serving:
-    """How ``hyperexport serve`` serves.
-
-    Args:
-        limit: How many runs there may be at a time.
-        api_port: The jobs API's port; None for no jobs API.
-        api_host: The address that it listens on.
-        prefect_port: The port of the Prefect server, where none is configured.
-    """
-
-    limit: int
-    api_port: int | None
-    api_host: str
-    prefect_port: int
-
-
-@dataclass(frozen=True)
-class Request:
-    """A command line, understood.
-
-    Args:
-        mode: What is asked for.
-        selection: The VMs that are meant, from the command line or else the environment.
-        exports: Exports to verify, or to preserve.
-        options: What was given on the command line; the rest is not set.
-        face: How it is answered.
-        debug: Show tracebacks and every decision.
-        vsphere: The saved block with the server and the login, if one was named.
-        email_password: The mail server's password, which is no option: options are stored.
-        profile: The saved profile to use, to show or to delete.
-        save_profile: The name to save the options under.
-        preserving: Whether exports get the mark of preservation or lose it.
-        simulation: The simulator's own arguments.
-        scheduling: What is to be scheduled, or done to a schedule.
-        serving: How to serve.
-    """
-
-    mode: Mode
-    selection: Selection = field(default_factory=Selection)
-    exports: tuple[str, ...] = ()
-    options: ExportOptions = field(default_factory=ExportOptions)
-    face: Face = Face.PRETTY
-    debug: bool = False
-    vsphere: str | None = None
-    email_password: SecretStr | None = None
-    profile: str | None = None
-    save_profile: str | None = None
-    preserving: bool = True
-    simulation: Mapping[str, Any] | None = None
-    scheduling: Scheduling | None = None
-    serving: Serving | None = None
-
-    @property
-    def vms(self) -> tuple[str, ...]:
-        """The VMs that are named one by one."""
-        return self.selection.vm
-
-
-_WHAT = Group("What to do", sort_key=0)
-_PROFILES = Group("Profiles", sort_key=5)
-_TERMINAL = Group("Terminal", sort_key=90)
-
-
-def _form_group(name: str) -> Group:
-    """A group of the form, under the title and at the place that it has there."""
-    if name == "selection":
-        return _WHAT
-    group = ExportOptions.model_fields[name]
-    position = int(group.json_schema_extra["position"])  # pyright: ignore[reportOptionalSubscript,reportIndexIssue,reportArgumentType,reportUnknownArgumentType]
-    return Group(group.title or name.capitalize(), sort_key=10 + position)
-
-
-_VmInfo = Annotated[bool, Parameter(name="--vm-info", group=_WHAT, negative=(), help="Show the VM; export nothing.")]
-_IncrementalInfo = Annotated[
-    bool,
-    Parameter(
-        name="--incremental-info",
-        group=_WHAT,
-        negative=(),
-        help="Show what an incremental export would transfer, and why; export nothing.",
-    ),
-]
-_VSphere = Annotated[
-    str | None,
-    Parameter(
-        name="--vsphere-block",
-        metavar="NAME",
-        group=_WHAT,
-        help="The saved block with the server and the login, in place of the environment.",
-    ),
-]
-_DaemonSchedule = Annotated[
-    str | None,
-    Parameter(
-        name="--daemon-schedule",
-        metavar="NAME:CRON",
-        group=_WHAT,
-        help="Export at these times with the options given, such as 'daily-backup:0 2 * * *'; see hyperexport serve.",
-    ),
-]
-_CleanupSchedule = Annotated[
-    str | None,
-    Parameter(
-        name="--cleanup-schedule",
-        metavar="DURATION",
-        group=_WHAT,
-        help="Clean up in this interval, such as 24h, with the places and limits given; see hyperexport serve.",
-    ),
-]
-_ScheduleTimezone = Annotated[
-    str | None,
-    Parameter(
-        name="--schedule-timezone",
-        metavar="ZONE",
-        group=_WHAT,
-        help="The time zone of --daemon-schedule, such as Europe/Berlin; this machine's if not given.",
-    ),
-]
-_EmailPassword = Annotated[
-    str | None,
-    Parameter(
-        name="--email-password",
-        metavar="PASSWORD",
-        group=_form_group("email"),
-        help="The mail server's password, for this run only. Others on this machine may see it: better is "
-        "--email-credentials, or else HYPEREXPORT_EMAIL_PASSWORD.",
-    ),
-]
-_Profile = Annotated[
-    str | None,
-    Parameter(
-        name="--profile",
-        metavar="NAME",
-        group=_PROFILES,
-        help="Use the options saved under this name; flags and the environment win over them.",
-    ),
-]
-_SaveProfile = Annotated[
-    str | None,
-    Parameter(
-        name="--save-profile",
-        metavar="NAME",
-        group=_PROFILES,
-        help="Save the options given here under this name; without --vm do nothing else.",
-    ),
-]
-_ListProfiles = Annotated[
-    bool, Parameter(name="--list-profiles", group=_PROFILES, negative=(), help="Show the names of all profiles.")
-]
-_ShowProfile = Annotated[
-    str | None,
-    Parameter(name="--show-profile", metavar="NAME", group=_PROFILES, help="Show the options that a profile sets."),
-]
-_DeleteProfile = Annotated[
-    str | None, Parameter(name="--delete-profile", metavar="NAME", group=_PROFILES, help="Delete a profile.")
-]
-_Exports = Annotated[
-    str, Parameter(name="EXPORT", help="An export's id or path, as hyperexport list shows it; every export if none.")
-]
-Quiet = Annotated[
-    bool, Parameter(name="--quiet", group=_TERMINAL, negative=(), help="Only key=value lines on standard output.")
-]
-Json = Annotated[
-    bool, Parameter(name="--json", group=_TERMINAL, negative=(), help="One JSON document on standard output.")
-]
-Debug = Annotated[
-    bool,
-    Parameter(name="--debug", group=_TERMINAL, negative=(), help="Show every decision, and tracebacks of failures."),
-]
 
 
 def parse(words: Sequence[str]) -> Request | None:
@@ -287,20 +82,18 @@ def build_app() -> App:
         result_action="return_value",
         default_parameter=Parameter(negative_iterable=(), show_default=False),
     )
-    app["--help"].group = app["--version"].group = _TERMINAL
+    app["--help"].group = app["--version"].group = TERMINAL
     every = tuple(leaves())
     places = tuple(leaf for leaf in every if leaf.group == "destination" and leaf.key != "format")
-    app.default(_taking((*selection_leaves(), *every), _run))
-    app.command(_taking(places, _verify), name="verify")
-    app.command(_taking(places, _list), name="list")
+    app.default(taking((*selection_leaves(), *every), _run))
+    app.command(taking(places, _verify), name="verify")
+    app.command(taking(places, _list), name="list")
     reaping = (*places, *(leaf for leaf in every if leaf.key == "dry_run"))
-    app.command(_taking(reaping, _reap_snapshots), name="reap-snapshots")
-    app.command(_taking(places, _preserve), name="preserve")
-    app.command(_taking(every, _config), name="config")
+    app.command(taking(reaping, _reap_snapshots), name="reap-snapshots")
+    app.command(taking(places, _preserve), name="preserve")
+    app.command(taking(every, _config), name="config")
     mail = tuple(leaf for leaf in every if leaf.group == "email" and not leaf.name.startswith("on_"))
-    app.command(_taking(mail, _send_test_email), name="send-test-email")
-    from cli import service_arguments  # it stands on this module
-
+    app.command(taking(mail, _send_test_email), name="send-test-email")
     app.command(service_arguments.schedules, name="schedules")
     app.command(service_arguments.serve, name="serve")
     app.command(_simulate, name="simulate")
@@ -310,18 +103,18 @@ def build_app() -> App:
 def _run(
     given: dict[str, object],
     *,
-    vm_info: _VmInfo = False,
-    incremental_info: _IncrementalInfo = False,
-    vsphere_block: _VSphere = None,
-    email_password: _EmailPassword = None,
-    daemon_schedule: _DaemonSchedule = None,
-    cleanup_schedule: _CleanupSchedule = None,
-    schedule_timezone: _ScheduleTimezone = None,
-    profile: _Profile = None,
-    save_profile: _SaveProfile = None,
-    list_profiles: _ListProfiles = False,
-    show_profile: _ShowProfile = None,
-    delete_profile: _DeleteProfile = None,
+    vm_info: VmInfo = False,
+    incremental_info: IncrementalInfo = False,
+    vsphere_block: VSphere = None,
+    email_password: EmailPassword = None,
+    daemon_schedule: DaemonSchedule = None,
+    cleanup_schedule: CleanupSchedule = None,
+    schedule_timezone: ScheduleTimezone = None,
+    profile: Profile = None,
+    save_profile: SaveProfile = None,
+    list_profiles: ListProfiles = False,
+    show_profile: ShowProfile = None,
+    delete_profile: DeleteProfile = None,
     quiet: Quiet = False,
     json: Json = False,
     debug: Debug = False,
@@ -381,9 +174,9 @@ def _run(
 
 def _verify(
     given: dict[str, object],
-    *exports: _Exports,
-    deep: Annotated[bool, Parameter(group=_WHAT, negative=(), help="Download from S3 what S3 keeps.")] = False,
-    profile: _Profile = None,
+    *exports: Exports,
+    deep: Annotated[bool, Parameter(group=WHAT, negative=(), help="Download from S3 what S3 keeps.")] = False,
+    profile: Profile = None,
     quiet: Quiet = False,
     json: Json = False,
     debug: Debug = False,
@@ -402,7 +195,7 @@ def _verify(
 def _list(
     given: dict[str, object],
     *,
-    profile: _Profile = None,
+    profile: Profile = None,
     quiet: Quiet = False,
     json: Json = False,
     debug: Debug = False,
@@ -420,8 +213,8 @@ def _list(
 def _preserve(
     given: dict[str, object],
     *exports: Annotated[str, Parameter(name="EXPORT", help="An export's id or path, as hyperexport list shows it.")],
-    off: Annotated[bool, Parameter(group=_WHAT, negative=(), help="Take the mark away again.")] = False,
-    profile: _Profile = None,
+    off: Annotated[bool, Parameter(group=WHAT, negative=(), help="Take the mark away again.")] = False,
+    profile: Profile = None,
     quiet: Quiet = False,
     json: Json = False,
     debug: Debug = False,
@@ -443,7 +236,7 @@ def _preserve(
 def _config(
     given: dict[str, object],
     *,
-    profile: _Profile = None,
+    profile: Profile = None,
     quiet: Quiet = False,
     json: Json = False,
     debug: Debug = False,
@@ -461,8 +254,8 @@ def _config(
 def _reap_snapshots(
     given: dict[str, object],
     *,
-    vsphere_block: _VSphere = None,
-    profile: _Profile = None,
+    vsphere_block: VSphere = None,
+    profile: Profile = None,
     quiet: Quiet = False,
     json: Json = False,
     debug: Debug = False,
@@ -481,8 +274,8 @@ def _reap_snapshots(
 def _send_test_email(
     given: dict[str, object],
     *,
-    email_password: _EmailPassword = None,
-    profile: _Profile = None,
+    email_password: EmailPassword = None,
+    profile: Profile = None,
     quiet: Quiet = False,
     json: Json = False,
     debug: Debug = False,
@@ -574,87 +367,6 @@ def _check_saving(given: Mapping[str, object], base: str | None, *, password: st
         raise UsageError("--dry-run changes nothing, so it saves no profile", fix="Leave one of them out")
     if not given and base is None:
         raise UsageError("there is nothing to save", fix="Give the options that the profile shall set")
-
-
-def face_of(*, quiet: bool, json: bool) -> Face:
-    """Tell in which form to answer."""
-    if quiet and json:
-        raise UsageError("--quiet and --json exclude each other", fix="Choose one form of output")
-    return Face.QUIET if quiet else Face.JSON if json else Face.PRETTY
-
-
-def _taking(flags: Sequence[Leaf], function: Callable[..., Request]) -> Callable[..., Request]:
-    """Give a function a signature in which every option is a flag; it gets those that were given as a mapping."""
-    keys = {leaf.key for leaf in flags}
-
-    def command(*args: Any, **kwargs: Any) -> Request:
-        chosen = {leaf.key for leaf in selection_leaves()}  # a VM's name may hold a comma
-        given = {key: value if key in chosen else _plain(value) for key, value in kwargs.items() if key in keys}
-        rest = {key: value for key, value in kwargs.items() if key not in keys}
-        return function(given, *args, **rest)
-
-    own = list(inspect.signature(function).parameters.values())[1:]
-    signature = inspect.Signature([*own, *(_parameter(leaf) for leaf in flags)])
-    command.__signature__ = signature  # pyright: ignore[reportFunctionMemberAccess]
-    command.__doc__ = function.__doc__
-    return command
-
-
-def _plain(value: object) -> object:
-    """The value as the model reads it: several words are one text with commas, as in the environment."""
-    return ",".join(map(str, value)) if isinstance(value, tuple) else value  # pyright: ignore[reportUnknownArgumentType,reportUnknownVariableType]
-
-
-def _parameter(leaf: Leaf) -> inspect.Parameter:
-    """One option as a flag; not given, it is absent."""
-    kinds = _kinds(leaf)
-    if bool in kinds:
-        kind: Any = bool
-    elif tuple[str, ...] in kinds:
-        kind = tuple[str, ...]
-    else:
-        kind = str
-    description = Parameter(
-        name=leaf.flag,
-        group=_form_group(leaf.group),
-        help=_help(leaf),
-        metavar=None if kind is bool else _metavar(leaf, kinds),
-        negative_bool=("no-",),
-    )
-    return inspect.Parameter(
-        leaf.key, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, description]
-    )
-
-
-def _kinds(leaf: Leaf) -> tuple[Any, ...]:
-    """The types that an option's value may have, without the wrapping."""
-
-    def bare(kind: Any) -> Any:
-        return bare(get_args(kind)[0]) if hasattr(kind, "__metadata__") else kind
-
-    kind = bare(leaf.field.annotation)
-    union = get_args(kind) if type(None) in get_args(kind) else (kind,)
-    return tuple(bare(part) for part in union if part is not type(None))
-
-
-def _metavar(leaf: Leaf, kinds: tuple[Any, ...]) -> str:
-    if leaf.example:
-        return leaf.example
-    names = {int: "N", float: "N", Path: "DIR", timedelta: "DURATION", tuple[str, ...]: "PATTERN", str: "TEXT"}
-    kind = kinds[0]
-    return names.get(kind) or "|".join(str(choice.value) for choice in kind)
-
-
-def _help(leaf: Leaf) -> str:
-    default = leaf.field.default
-    if isinstance(default, timedelta):
-        default = format_duration(default)
-    shown = default is not None and default is not False and default != ()
-    return (
-        f"{leaf.field.description} [default: {'yes' if default is True else default}]"
-        if shown
-        else str(leaf.field.description)
-    )
 
 
 def _complete(words: Sequence[str]) -> list[str]:

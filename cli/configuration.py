@@ -3,9 +3,9 @@
 import os
 
 from cli import quiet, tables
-from cli.arguments import Request
 from cli.output import Output
 from cli.profiles import options_of_profile
+from cli.request import Request
 from hyperexport.environment import SECRETS, warn_of_unknown_variables
 from hyperexport.options import Leaf, Resolved, leaves, resolve
 

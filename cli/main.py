@@ -31,9 +31,10 @@ def run(words: Sequence[str]) -> int:
     Returns:
         The exit code.
     """
-    from cli.arguments import Face, parse
+    from cli.arguments import parse
     from cli.failures import Failure
     from cli.output import Output, showing_logs
+    from cli.request import Face
 
     output = Output(Face.JSON if "--json" in words else Face.PRETTY)
     try:

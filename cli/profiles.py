@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING
 
 from cli import quiet, tables
-from cli.arguments import Face, Mode, Request
 from cli.output import Output
+from cli.request import Face, Mode, Request
 
 if TYPE_CHECKING:
     from blocks import ExportProfile

@@ -5,8 +5,8 @@ import socket
 from typing import TYPE_CHECKING, Final
 
 from cli import quiet, tables
-from cli.arguments import Face, Request, Scheduling
 from cli.output import Output
+from cli.request import Face, Request, Scheduling
 from deployments.local_server import configured_api, provide_lasting_api
 from hyperexport.errors import UsageError
 from hyperexport.options import ExportOptions

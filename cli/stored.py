@@ -6,9 +6,9 @@ Listing and marking need no Prefect, unless a saved block or a profile is named.
 from collections.abc import Sequence
 
 from cli import quiet, tables
-from cli.arguments import Request
 from cli.output import Output
 from cli.profiles import options_of_profile
+from cli.request import Request
 from hyperexport.environment import warn_of_unknown_variables
 from hyperexport.errors import VerificationFailed
 from hyperexport.option_groups import Destination

@@ -8,7 +8,8 @@ from enum import Enum
 import pytest
 from rich.console import Console
 
-from cli.arguments import Face, Mode, Request, build_app, parse
+from cli.arguments import build_app, parse
+from cli.request import Face, Mode, Request
 from hyperexport.errors import UsageError
 from hyperexport.option_groups import VerifyMode
 from hyperexport.options import ExportOptions, Leaf, leaves

@@ -8,8 +8,8 @@ import pytest
 from rich.console import Console
 
 from cli import quiet, tables
-from cli.arguments import Face
 from cli.output import Output
+from cli.request import Face
 from hyperexport.manifest import ExportKind, Quiescing, SnapshotRecord, TransferStatistics
 from hyperexport.policy.incremental import Decision, DiskPlan, ExportPlan
 from hyperexport.policy.retention import CleanupLimits, plan_cleanup

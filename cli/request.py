@@ -1,0 +1,128 @@
+"""A command line, understood: what is asked for, of what, and how it is answered. Plain values; parses nothing."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from pydantic import SecretStr
+
+from hyperexport.errors import UsageError
+from hyperexport.options import ExportOptions
+from hyperexport.selection import Selection
+
+
+class Mode(StrEnum):
+    """What is asked for."""
+
+    EXPORT = "export"
+    VM_INFO = "vm-info"
+    INCREMENTAL_INFO = "incremental-info"
+    CLEANUP = "cleanup"
+    VERIFY = "verify"
+    LIST = "list"
+    REAP_SNAPSHOTS = "reap-snapshots"
+    PRESERVE = "preserve"
+    CONFIG = "config"
+    SAVE_PROFILE = "save-profile"
+    LIST_PROFILES = "list-profiles"
+    SHOW_PROFILE = "show-profile"
+    DELETE_PROFILE = "delete-profile"
+    SEND_TEST_EMAIL = "send-test-email"
+    SCHEDULE = "schedule"
+    SCHEDULES = "schedules"
+    SERVE = "serve"
+    SIMULATE = "simulate"
+
+
+class Face(StrEnum):
+    """How it is answered."""
+
+    PRETTY = "pretty"
+    QUIET = "quiet"
+    JSON = "json"
+
+
+@dataclass(frozen=True)
+class Scheduling:
+    """What is to be scheduled, or done to a schedule.
+
+    Args:
+        daemon: ``name:CRON`` of a scheduled export.
+        cleanup: The interval of a scheduled cleanup.
+        timezone: The cron line's time zone; this machine's if None.
+        action: ``pause``, ``resume`` or ``remove``; None only lists.
+        name: The schedule that is meant.
+    """
+
+    daemon: str | None = None
+    cleanup: str | None = None
+    timezone: str | None = None
+    action: str | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True)
+class Serving:
+    """How ``hyperexport serve`` serves.
+
+    Args:
+        limit: How many runs there may be at a time.
+        api_port: The jobs API's port; None for no jobs API.
+        api_host: The address that it listens on.
+        prefect_port: The port of the Prefect server, where none is configured.
+    """
+
+    limit: int
+    api_port: int | None
+    api_host: str
+    prefect_port: int
+
+
+@dataclass(frozen=True)
+class Request:
+    """A command line, understood.
+
+    Args:
+        mode: What is asked for.
+        selection: The VMs that are meant, from the command line or else the environment.
+        exports: Exports to verify, or to preserve.
+        options: What was given on the command line; the rest is not set.
+        face: How it is answered.
+        debug: Show tracebacks and every decision.
+        vsphere: The saved block with the server and the login, if one was named.
+        email_password: The mail server's password, which is no option: options are stored.
+        profile: The saved profile to use, to show or to delete.
+        save_profile: The name to save the options under.
+        preserving: Whether exports get the mark of preservation or lose it.
+        simulation: The simulator's own arguments.
+        scheduling: What is to be scheduled, or done to a schedule.
+        serving: How to serve.
+    """
+
+    mode: Mode
+    selection: Selection = field(default_factory=Selection)
+    exports: tuple[str, ...] = ()
+    options: ExportOptions = field(default_factory=ExportOptions)
+    face: Face = Face.PRETTY
+    debug: bool = False
+    vsphere: str | None = None
+    email_password: SecretStr | None = None
+    profile: str | None = None
+    save_profile: str | None = None
+    preserving: bool = True
+    simulation: Mapping[str, Any] | None = None
+    scheduling: Scheduling | None = None
+    serving: Serving | None = None
+
+    @property
+    def vms(self) -> tuple[str, ...]:
+        """The VMs that are named one by one."""
+        return self.selection.vm
+
+
+def face_of(*, quiet: bool, json: bool) -> Face:
+    """Tell in which form to answer."""
+    if quiet and json:
+        raise UsageError("--quiet and --json exclude each other", fix="Choose one form of output")
+    return Face.QUIET if quiet else Face.JSON if json else Face.PRETTY
