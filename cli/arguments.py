@@ -5,6 +5,7 @@ nothing but the help.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -119,50 +120,11 @@ def _run(
     json: Json = False,
     debug: Debug = False,
 ) -> Request:
-    modes = [mode for mode, asked in ((Mode.VM_INFO, vm_info), (Mode.INCREMENTAL_INFO, incremental_info)) if asked]
-    chosen = make_selection({leaf.key: given.pop(leaf.key) for leaf in selection_leaves() if leaf.key in given})
-    minding = _minded_profile(listed=list_profiles, shown=show_profile, deleted=delete_profile)
-    if minding:
-        if given or chosen or modes or profile or save_profile:
-            raise UsageError(f"--{minding[0]} does nothing else besides", fix="Leave the other options out")
-        return Request(mode=minding[0], profile=minding[1], face=face_of(quiet=quiet, json=json), debug=debug)
-    if daemon_schedule is not None or cleanup_schedule is not None or schedule_timezone is not None:
-        if modes:
-            raise UsageError(f"--{modes[0]} cannot be scheduled", fix="Leave it out")
-        if save_profile is not None:
-            raise UsageError(
-                "--save-profile saves nothing while a schedule is made",
-                fix="Save the profile first, and name it with --profile in the schedule",
-            )
-        return Request(
-            mode=Mode.SCHEDULE,
-            selection=chosen,
-            options=ExportOptions.from_keys(given),  # the environment stays that of the process that will run it
-            face=face_of(quiet=quiet, json=json),
-            debug=debug,
-            vsphere=vsphere_block,
-            email_password=SecretStr(email_password) if email_password else None,
-            profile=profile,
-            scheduling=Scheduling(daemon=daemon_schedule, cleanup=cleanup_schedule, timezone=schedule_timezone),
-        )
-    if len(modes) > 1:
-        raise UsageError("--vm-info and --incremental-info exclude each other", fix="Ask for one at a time")
-    if save_profile is not None:
-        _check_saving(given, profile, password=email_password)
-    cleaning = given.get("cleanup") is True or given.get("cleanup_dry_run") is True
-    alone = Mode.SAVE_PROFILE if save_profile is not None else Mode.CLEANUP if cleaning else None
-    chosen = chosen or selection_from_environment()
-    mode = modes[0] if modes else alone if alone and not chosen else Mode.EXPORT
-    if mode is not alone and not chosen:
-        raise UsageError("no VM is named", fix="Name one with --vm, or see hyperexport --help")
-    if mode is Mode.VM_INFO and (given or profile or save_profile):
-        named = [flag for flag, name in (("--profile", profile), ("--save-profile", save_profile)) if name]
-        flags = ", ".join([leaf.flag for leaf in leaves() if leaf.key in given] + named)
-        raise UsageError(f"--vm-info only shows the VM, so {flags} would have no effect", fix="Leave one of them out")
-    return Request(
-        mode=mode,
-        selection=chosen,
-        options=options_of(given, whole=profile is None and mode not in {Mode.VM_INFO, Mode.SAVE_PROFILE}),
+    selection = make_selection({leaf.key: given.pop(leaf.key) for leaf in selection_leaves() if leaf.key in given})
+    asked = Request(
+        mode=Mode.EXPORT,
+        selection=selection,
+        options=ExportOptions.from_keys(given),
         profile=profile,
         save_profile=save_profile,
         face=face_of(quiet=quiet, json=json),
@@ -170,6 +132,49 @@ def _run(
         vsphere=vsphere_block,
         email_password=SecretStr(email_password) if email_password else None,
     )
+    modes = [mode for mode, wanted in ((Mode.VM_INFO, vm_info), (Mode.INCREMENTAL_INFO, incremental_info)) if wanted]
+    minding = _minded_profile(listed=list_profiles, shown=show_profile, deleted=delete_profile)
+    scheduling = Scheduling(daemon=daemon_schedule, cleanup=cleanup_schedule, timezone=schedule_timezone)
+    if minding:
+        if given or selection or modes or profile or save_profile:
+            raise UsageError(f"--{minding[0]} does nothing else besides", fix="Leave the other options out")
+        return Request(mode=minding[0], profile=minding[1], face=asked.face, debug=debug)
+    if scheduling != Scheduling():
+        return _to_schedule(asked, scheduling, modes)
+    return _to_do_now(asked, modes)
+
+
+def _to_schedule(asked: Request, scheduling: Scheduling, modes: Sequence[Mode]) -> Request:
+    """What is to be done at certain times; the environment stays that of the process that will do it."""
+    if modes:
+        raise UsageError(f"--{modes[0]} cannot be scheduled", fix="Leave it out")
+    if asked.save_profile is not None:
+        raise UsageError(
+            "--save-profile saves nothing while a schedule is made",
+            fix="Save the profile first, and name it with --profile in the schedule",
+        )
+    return replace(asked, mode=Mode.SCHEDULE, scheduling=scheduling)
+
+
+def _to_do_now(asked: Request, modes: Sequence[Mode]) -> Request:
+    """What is to be done at once: with the VMs that are chosen, or without any."""
+    given, profile, save_profile = asked.options.given_keys(), asked.profile, asked.save_profile
+    if len(modes) > 1:
+        raise UsageError("--vm-info and --incremental-info exclude each other", fix="Ask for one at a time")
+    if save_profile is not None:
+        _check_saving(given, profile, password=asked.email_password)
+    alone = Mode.SAVE_PROFILE if save_profile is not None else Mode.CLEANUP if asked.options.cleanup.wanted else None
+    selection = asked.selection or selection_from_environment()
+    mode = modes[0] if modes else alone if alone and not selection else Mode.EXPORT
+    if mode is not alone and not selection:
+        raise UsageError("no VM is named", fix="Name one with --vm, or see hyperexport --help")
+    if mode is Mode.VM_INFO and (given or profile or save_profile):
+        named = [flag for flag, name in (("--profile", profile), ("--save-profile", save_profile)) if name]
+        flags = ", ".join([leaf.flag for leaf in leaves() if leaf.key in given] + named)
+        raise UsageError(f"--vm-info only shows the VM, so {flags} would have no effect", fix="Leave one of them out")
+    if profile is None and mode not in {Mode.VM_INFO, Mode.SAVE_PROFILE}:
+        resolve(asked.options)  # only the environment can add to it
+    return replace(asked, mode=mode, selection=selection)
 
 
 def _verify(
@@ -355,7 +360,7 @@ def _minded_profile(*, listed: bool, shown: str | None, deleted: str | None) -> 
     return asked[0] if asked else None
 
 
-def _check_saving(given: Mapping[str, object], base: str | None, *, password: str | None) -> None:
+def _check_saving(given: Mapping[str, object], base: str | None, *, password: SecretStr | None) -> None:
     """Refuse to save what does not belong into a profile."""
     if password:
         raise UsageError(

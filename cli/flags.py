@@ -31,6 +31,12 @@ def _form_group(name: str) -> Group:
     return Group(group.title or name.capitalize(), sort_key=10 + position)
 
 
+def _check_name(_kind: Any, name: str | None) -> None:
+    """Refuse an empty name, as a script's empty variable gives it: it would be no profile at all."""
+    if name == "":
+        raise ValueError("The name is missing")
+
+
 VmInfo = Annotated[bool, Parameter(name="--vm-info", group=WHAT, negative=(), help="Show the VM; export nothing.")]
 IncrementalInfo = Annotated[
     bool,
@@ -94,6 +100,7 @@ Profile = Annotated[
         metavar="NAME",
         group=_PROFILES,
         help="Use the options saved under this name; flags and the environment win over them.",
+        validator=_check_name,
     ),
 ]
 SaveProfile = Annotated[

@@ -212,6 +212,8 @@ def test_a_value_that_makes_no_sense_is_refused_by_name(words, named):
         (["exprot"], "exprot"),
         (["verify", "x", "--bandwidth-limit=1"], "--bandwidth-limit"),
         (["list", "--snapshot"], "--snapshot"),
+        (["--vm=a", "--profile="], "--profile"),
+        (["--vm=a", "--daemon-schedule=n:0 2 * * *", "--save-profile=p"], "--save-profile"),
         (["simulate", "--port=x"], "--port"),
     ],
 )
