@@ -2,6 +2,7 @@
 
 # ruff: noqa: D102 - what bears a name of the vSphere API is documented there
 
+from collections.abc import Callable
 from typing import Any
 
 from pyVmomi import vim
@@ -31,14 +32,10 @@ class MachineView(Entity):
     booted: Any
     consolidation_needed: bool
     nvram_size: int
-
-    def states(self) -> Any:
-        """The disks as they are now."""
-        raise NotImplementedError
-
-    def all_snapshots(self) -> Any:
-        """Its snapshots, parents before children."""
-        raise NotImplementedError
+    states: Callable[[], Any]
+    """The disks as they are now."""
+    all_snapshots: Callable[[], Any]
+    """The snapshots, parents before children."""
 
     @property
     def tools_status(self) -> str:
