@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from hyperexport.ownership import Owner
+from hyperexport.store import s3_errors, s3_settings
 from hyperexport.vm import VmRef
 from hyperexport.vsphere.endpoint import VSphereEndpoint
 from hyperexport.vsphere.inventory import find_vm
@@ -87,3 +88,10 @@ def faults(simulated: Peer) -> Generator[Any]:
     """The simulator's faults on demand; none outlives its test."""
     yield simulated.server.faults
     simulated.server.faults.clear()
+
+
+@pytest.fixture
+def short_s3_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an S3 server fails is tried again as often as ever, but sooner, and by boto3 itself only once more."""
+    monkeypatch.setattr(s3_errors, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(s3_settings, "CONTROL_ATTEMPTS", 2)

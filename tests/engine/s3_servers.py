@@ -151,18 +151,14 @@ def answers(url: str, ca_file: Path) -> bool:
 
 @contextmanager
 def program(arguments: list[str | Path], log: Path, **options: Any) -> Generator["subprocess.Popen[bytes]"]:
-    """Run a server for the time of the block; whatever happens, it is gone after it."""
+    """Run a server for the time of the block, then kill it: asked to end, rclone waits for its clients first."""
     with log.open("ab") as output:
         process = subprocess.Popen([str(a) for a in arguments], stdout=output, stderr=output, **options)
     try:
         yield process
     finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        process.kill()
+        process.wait()
 
 
 @contextmanager

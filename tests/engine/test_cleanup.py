@@ -152,7 +152,9 @@ def test_in_s3_an_export_that_a_kept_one_refers_to_stays(s3: S3Store) -> None:
         assert b"".join(reader.chunks()).startswith(b"KDMV one")
 
 
-def test_where_s3_cannot_be_listed_nothing_is_planned_and_nothing_goes(server: S3Server, s3: S3Store) -> None:
+def test_where_s3_cannot_be_listed_nothing_is_planned_and_nothing_goes(
+    short_s3_pauses: None, server: S3Server, s3: S3Store
+) -> None:
     for age in (FIRST, SECOND):
         write_export(s3, age)  # type: ignore[arg-type]
     plan = plan_store_cleanup(s3, KEEP_ONE)

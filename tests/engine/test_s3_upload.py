@@ -20,7 +20,6 @@ from pydantic import SecretStr
 from hyperexport.errors import ChecksumMismatch, HyperExportError, Interrupted, StoreUnreachable
 from hyperexport.ownership import Owner
 from hyperexport.stop import StopSignal
-from hyperexport.store import s3_errors, s3_settings
 from hyperexport.store.base import Staging, Stored
 from hyperexport.store.s3 import S3Location, S3Settings, S3Store
 from hyperexport.store.s3_parts import PIECE
@@ -32,15 +31,10 @@ from tests.engine.s3_servers import S3Server, rclone_s3
 FOLDER, EXPORT = "db01.0a1b2c3d", "20261123T065304Z-00a1"
 KEY = f"{FOLDER}/{EXPORT}/disk"
 OWNER = Owner.of_this_process(run="run-1", vcenter="vc.example", vm="0a1b2c3d")
-DATA = random.Random(7).randbytes(50 * MIB + 3)
+DATA = random.Random(7).randbytes(33 * MIB + 3)
 SECOND_PART = "partNumber=2"
 
-
-@pytest.fixture(autouse=True)
-def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As often as ever, but sooner."""
-    monkeypatch.setattr(s3_errors, "FIRST_PAUSE", 0.01)
-    monkeypatch.setattr(s3_settings, "CONTROL_ATTEMPTS", 2)
+pytestmark = pytest.mark.usefixtures("short_s3_pauses")
 
 
 @pytest.fixture(scope="module")
@@ -152,10 +146,10 @@ def test_what_the_server_keeps_is_what_was_recorded(server: S3Server, bucket: st
 
 def test_a_file_begun_again_has_no_byte_of_the_first_try(server: S3Server, bucket: str, open_store: Opener) -> None:
     with stage(open_store()) as staging:
-        staging.create("disk").write(memoryview(DATA[: 40 * MIB]))
+        staging.create("disk").write(memoryview(DATA[: 32 * MIB]))
         upload(staging, b"second")
         assert stored(server, bucket) == b"second"
-        staging.create("disk").write(memoryview(DATA[: 40 * MIB]))
+        staging.create("disk").write(memoryview(DATA[: 32 * MIB]))
         assert KEY not in [item["Key"] for item in server.client().list_objects_v2(Bucket=bucket)["Contents"]]
     assert leftovers(server, bucket) == []
 
@@ -203,7 +197,7 @@ def test_a_part_that_is_damaged_on_the_way_is_sent_again(
     with stage(open_store(proxy)) as staging:
         upload(staging, DATA)
         assert stored(server, bucket) == DATA
-    assert len(damaged) == 4, "each of the parts was"
+    assert len(damaged) == 3, "each of the parts was"
 
 
 def test_a_small_file_that_is_damaged_on_the_way_is_sent_again(
@@ -305,7 +299,7 @@ def test_giving_up_one_file_breaks_off_its_send_and_not_the_run(
     proxy.fault = lambda request, _count: Fault.STALL if SECOND_PART in request else None
     with stage(open_store(proxy)) as staging:
         sink = staging.create("disk")
-        sink.write(memoryview(DATA[: 40 * MIB]))
+        sink.write(memoryview(DATA[: 32 * MIB]))
         assert proxy.stalled.wait(60)
         sink.abort()
         proxy.fault = lambda _request, _count: None

@@ -4,11 +4,12 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from prefect import Task
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.testing.utilities import prefect_test_harness
 
 from simulator import DiskSpec, Simulator, VmSpec
-from tasks import disks, inspect, package, snapshots, verify
+from tasks import disks, inspect, package, reaping, snapshots, verify
 from tests.flows.service import Service, serving
 
 
@@ -33,10 +34,10 @@ def vcenter(monkeypatch: pytest.MonkeyPatch) -> Generator[Simulator]:
 @pytest.fixture
 def impatient_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     """A step that failed is tried again at once, as often as ever."""
-    for step in (inspect.inspect_vm, inspect.plan_export, disks.export_disk, package.export_nvram, package.describe_vm):
-        monkeypatch.setattr(step, "retry_delay_seconds", 0)
-    for step in (snapshots.take_snapshot, verify.verify_export):
-        monkeypatch.setattr(step, "retry_delay_seconds", 0)
+    for module in (disks, inspect, package, reaping, snapshots, verify):
+        for step in vars(module).values():
+            if isinstance(step, Task):
+                monkeypatch.setattr(step, "retry_delay_seconds", 0)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import http.server
 import json
 import threading
-import time
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,8 @@ from tests.flows.smtp_server import closed_port, html_of, silent_server, smtp_se
 
 MAIL = Mail("HyperExport: hello", "Good day", "<p>Good day</p>")
 TO = "admin@example.com,backup@example.com,ops@example.com"
-PASSWORD = "Mail-s3cret-passw0rd"
+PASSWORD = "Mailb0x-s3cret-passw0rd"
+TOKEN = "Ch4nnel-s3cret-token"
 
 
 def channels(**keys: object) -> tuple[Channel, ...]:
@@ -131,9 +131,7 @@ def test_a_silent_server_holds_nobody_up(tmp_path: Path) -> None:
     with silent_server() as silent, smtp_server(tmp_path) as postbox:
         ways = channels(email_smtp_host="localhost", email_smtp_port=silent, email_tls="none")
         ways += channels(email_smtp_host="localhost", email_smtp_port=postbox.port, email_tls="none")
-        began = time.monotonic()
-        warnings = notify.fn(ways, MAIL, seconds=1)
-        assert time.monotonic() - began < 20  # for ever, without a bound
+        warnings = notify.fn(ways, MAIL, seconds=1)  # would last for ever, without a bound
     assert len(warnings) == 1
     assert "does not answer" in warnings[0]
     assert postbox.subjects() == [MAIL.subject]
@@ -184,13 +182,14 @@ class Hook(http.server.ThreadingHTTPServer):
         self.told: list[dict[str, Any]] = []
         self.status = 200
         super().__init__(("127.0.0.1", 0), _HookHandler)
-        self.url = f"http://127.0.0.1:{self.server_port}/T0/{PASSWORD}"
+        self.url = f"http://127.0.0.1:{self.server_port}/T0/{{{{token}}}}"
 
 
 class _HookHandler(http.server.BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         hook = self.server
         assert isinstance(hook, Hook)
+        assert self.path == f"/T0/{TOKEN}"
         hook.told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
         self.send_response(hook.status)
         self.send_header("Content-Length", "0")
@@ -203,9 +202,12 @@ class _HookHandler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def hook() -> Generator[Hook]:
     with Hook() as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         CustomWebhookNotificationBlock(
-            name="chat", url=server.url, json_data={"title": "{{subject}}", "text": "{{body}}"}
+            name="chat",
+            url=server.url,
+            json_data={"title": "{{subject}}", "text": "{{body}}"},
+            secrets={"token": TOKEN},  # Prefect writes a block's open fields into its events
         ).save("chat", overwrite=True)
         yield server
         server.shutdown()
@@ -226,7 +228,7 @@ def test_a_webhook_that_fails_is_told_without_its_address(hook: Hook, caplog: py
     hook.status = 200
     webhook.send(MAIL)
     assert len(hook.told) == 2
-    assert PASSWORD not in caplog.text
+    assert TOKEN not in caplog.text
 
 
 def test_mail_and_webhook_do_not_wait_for_each_other(hook: Hook, tmp_path: Path) -> None:
