@@ -2,7 +2,8 @@
 
 BIN     := .venv/bin
 WORKERS ?= 2
-PYTEST  := $(BIN)/python -m pytest
+# Whole files to each worker: a worker starts the servers that a file needs once.
+PYTEST  := $(BIN)/python -m pytest --dist loadfile
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help

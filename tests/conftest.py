@@ -7,10 +7,8 @@ import tempfile
 from collections import Counter
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from xdist.scheduler import LoadFileScheduling
 
 from tests.conformance.vcsim import Vcsim, running_vcsim
 from tests.peers import MISSING, PeerMissing, build_go_peers, missing, require_program
@@ -72,21 +70,6 @@ def vcsim(go_peers: Path, tmp_path_factory: pytest.TempPathFactory) -> Generator
 def qemu_img() -> Path:
     """QEMU's tool for disk images."""
     return require_program("qemu-img", "no exported disk is compared with the guest's bytes")
-
-
-class _FlowsTogether(LoadFileScheduling):
-    """Give each test worker whole files, and all of tests/flows to one: one Prefect server (15 s) is enough."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        return "flows" if nodeid.startswith("tests/flows/") else super()._split_scope(nodeid)
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _FlowsTogether:
-    """Spread the tests over the workers of `pytest -n`.
-
-    pytest-xdist's own way, the mark xdist_group, groups nothing with pytest 9.2, whose node ids it cannot rename.
-    """
-    return _FlowsTogether(config, log)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
