@@ -6,7 +6,7 @@ import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
-from hyperexport.errors import ChecksumMismatch, LeaseFailed, ServerUnreachable, TransferInterrupted
+from hyperexport.errors import ChecksumMismatch, LeaseFailed, ServerFault, ServerUnreachable, TransferInterrupted
 from hyperexport.formats.vmdk_stream import StreamCheck
 from hyperexport.manifest import FileEntry, FileRole
 from hyperexport.policy.incremental import DiskPlan
@@ -136,6 +136,8 @@ def receive(
             job.throttle.trouble()
         job.stop.check()
         lease.check()  # a lost lease closes the socket: the lease's end is the reason to give
+        if isinstance(error, ServerFault):
+            lease.confirm()  # its URL may be gone with it
         report(Progress(job.vm.name, item, Stage.TRANSFER, last.position, total, last.moved, failed=True))
         raise
     report(Progress(job.vm.name, item, Stage.TRANSFER, total, total, received.size, done=True))

@@ -131,6 +131,20 @@ class Lease:
         if self._lost:
             raise self._lost
 
+    def confirm(self) -> None:
+        """Ask the server whether the lease still is: its URLs end with it, before the next sign of life finds out.
+
+        Raises:
+            LeaseExpired: It has ended.
+        """
+        doing = f"asking whether the export lease of {self._ref.name} still is"
+        try:
+            self._session.read(self._obj.HttpNfcLeaseProgress, self._percent, doing=doing)
+        except HyperExportError as error:
+            if isinstance(error, ServerFault) and is_caused_by(error, _OVER):
+                raise self._ended(error) from error
+            logger.debug("%s: %s", doing, error.what)
+
     def on_lost(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Have a reader woken (its socket closed) when the lease ends under it.
 

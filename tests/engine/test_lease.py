@@ -233,3 +233,17 @@ def test_a_lease_whose_session_ended_is_lost(impatient, off):
         assert woken.wait(20)
         with pytest.raises(errors.LeaseExpired):
             lease.check()
+
+
+def test_a_lease_that_is_asked_tells_its_end_before_the_next_sign_of_life():
+    with (
+        Simulator((VmSpec("off", powered_on=False),)) as server,
+        connect(endpoint_of(server)) as session,
+        hold(session, find_vm(session, "off"), None) as lease,
+    ):
+        lease.confirm()
+        server.faults.add(Fault(FaultKind.METHOD_FAULT, method="HttpNfcLeaseProgress", fault="InvalidState"))
+        with pytest.raises(errors.LeaseExpired, match="off"):
+            lease.confirm()
+        server.faults.add(Fault(FaultKind.METHOD_FAULT, method="HttpNfcLeaseProgress", fault="RuntimeFault"))
+        lease.confirm()

@@ -51,7 +51,7 @@ def running(impatient: Simulator, store: Path) -> Generator[subprocess.Popen[byt
         stderr=(store.parent / "stderr").open("wb"),
     )
     try:
-        end = time.monotonic() + 60
+        end = time.monotonic() + 120
         while not (impatient.leases() and list(store.rglob("*.partial/*.vmdk"))):
             assert process.poll() is None, (store.parent / "stderr").read_text()
             assert time.monotonic() < end, "it never came to transfer"
