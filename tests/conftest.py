@@ -24,6 +24,7 @@ def _clean_environment() -> None:
     """
     for name in [name for name in os.environ if name.startswith(_FOREIGN)]:
         del os.environ[name]
+    os.environ.pop("COLUMNS", None)  # pytest-xdist sets it, and our tables would obey it
     home = Path(tempfile.mkdtemp(prefix="hyperexport-tests-"))
     atexit.register(shutil.rmtree, home, ignore_errors=True)
     os.environ.update(
