@@ -9,7 +9,7 @@ import logging
 import random
 import time
 from collections.abc import Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Final
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -188,10 +188,8 @@ class PrefectBudget:
         made = GlobalConcurrencyLimitCreate(
             name=self._name, limit=self._slots, active_slots=self._slots, slot_decay_per_second=self.rate
         )
-        try:
+        with suppress(ObjectAlreadyExists):  # another run was quicker
             self._client.create_global_concurrency_limit(made)
             logger.info("made the global concurrency limit %s: %g MB/s", self._name, self.rate)
-        except ObjectAlreadyExists:
-            pass  # another run was quicker
         self._make = False
         return self._client.read_global_concurrency_limit_by_name(self._name)
