@@ -202,6 +202,11 @@ def release(job: Job, snapshot: SnapshotRecord) -> None:
         job.aftermath.append(f"snapshot {snapshot.name} could NOT be removed: {error}")
         job.warn(str(error))
         tell_of_leak(job.ref, moref=snapshot.moref, name=snapshot.name, vcenter=job.session.address)
+    except BaseException:
+        # The interruption met the removal itself, perhaps before it was asked for. Once more, with little patience.
+        job.stop.set()
+        release(job, snapshot)
+        raise
 
 
 def move_files(job: Job, copies: Copies, plan: ExportPlan, snapshot: SnapshotRecord | None) -> list[Entries]:

@@ -1,0 +1,55 @@
+"""Ctrl-C at any step: a real signal as the step begins, and nothing is left behind.
+
+The command line turns SIGTERM into the same signal (``cli/interrupts.py``, tested in ``test_cli.py``).
+"""
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows import export_vm
+from hyperexport.options import ExportOptions
+from hyperexport.steps import leftovers as leftovers_step
+from hyperexport.steps import package, snapshots, verification
+from simulator import Simulator
+from tasks import inspect
+from tests.flows.support import exports_in, leftovers
+
+STEPS = [
+    (inspect, "describe", False),
+    (inspect, "check_exportable", False),
+    (leftovers_step, "remove_abandoned_stagings", False),
+    (snapshots, "take_snapshot", False),
+    (inspect, "make_plan", False),
+    (package, "export_nvram", False),
+    (package, "describe_vm", False),
+    (snapshots, "remove_snapshot", False),
+    (package, "publish", False),
+    (verification, "verify", True),
+]
+"""Where each step is called, its name, and whether the export is complete by then."""
+
+
+@pytest.mark.parametrize(("module", "name", "complete"), STEPS, ids=[name for _, name, _ in STEPS])
+def test_an_interruption_at_any_step_leaves_nothing(
+    vcenter: Simulator, store: Path, monkeypatch: pytest.MonkeyPatch, module: Any, name: str, complete: bool
+) -> None:
+    step = getattr(module, name)
+    interrupted: list[str] = []
+
+    def interrupt_first(*args: Any, **kwargs: Any) -> Any:
+        if not interrupted:
+            interrupted.append(name)
+            signal.raise_signal(signal.SIGINT)
+        return step(*args, **kwargs)
+
+    monkeypatch.setattr(module, name, interrupt_first)
+    options = ExportOptions.from_keys({"output": store, "snapshot": True, "verify": True})
+    with pytest.raises(KeyboardInterrupt):
+        export_vm("db01", options)
+
+    assert interrupted == [name]
+    assert leftovers(vcenter, store) == []
+    assert len(exports_in(store) if store.exists() else []) == int(complete)
