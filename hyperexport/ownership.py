@@ -8,13 +8,48 @@ import os
 import re
 import socket
 from datetime import UTC, datetime
-from typing import Final, Literal
+from pathlib import Path
+from typing import Final, Literal, NamedTuple
 
 from pydantic import Field
 
 from hyperexport.vm import Value
 
 _TAG: Final = "[hyperexport "
+
+
+class ProcessIdentity(NamedTuple):
+    """What tells a process from any other that ever had its number. No clock has a part in it."""
+
+    boot: str
+    """The machine's boot, which a restart changes (Linux: random(4), boot_id)."""
+    namespace: str
+    """Where the number means anything: each container counts its processes by itself."""
+    ticks: int
+    """When the process began, in the kernel's own ticks since the boot (proc(5), stat, field 22)."""
+
+    def __str__(self) -> str:
+        return f"{self.boot}/{self.namespace}/{self.ticks}"
+
+    @classmethod
+    def parse(cls, text: str) -> "ProcessIdentity | None":
+        """Read what ``str`` made; None for anything else."""
+        boot, _, rest = text.partition("/")
+        namespace, _, ticks = rest.partition("/")
+        return cls(boot, namespace, int(ticks)) if boot and namespace and ticks.isdecimal() else None
+
+
+def identity_of(pid: int) -> ProcessIdentity | None:
+    """Look a process up; None where it is gone (a zombie is), or where the system does not tell."""
+    proc = Path("/proc")
+    try:
+        boot = (proc / "sys/kernel/random/boot_id").read_text().strip()
+        namespace = (proc / "self/ns/pid").readlink().name.strip("pid:[]")
+        # The second field, the program's name, may hold anything but ends with the last parenthesis.
+        fields = (proc / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else ProcessIdentity(boot, namespace, int(fields[19]))
 
 
 class Owner(Value):
@@ -26,18 +61,24 @@ class Owner(Value):
     vm: str = Field(description="The VM's instance uuid.")
     host: str = Field(description="The machine that the run is on.")
     pid: int = Field(description="Its process there.")
+    process: str | None = Field(
+        default=None,
+        description="Which of all processes of that number: boot, namespace, ticks. None where the system tells none.",
+    )
     started: datetime
     keep: bool = Field(default=False, description="Made to be kept after its run: retention may remove it, no reaper.")
 
     @classmethod
     def of_this_process(cls, *, run: str, vcenter: str, vm: str, keep: bool = False) -> "Owner":
         """The mark of the run that this process is."""
+        identity = identity_of(os.getpid())
         return cls(
             run=run,
             vcenter=vcenter,
             vm=vm,
             host=socket.gethostname(),
             pid=os.getpid(),
+            process=str(identity) if identity else None,
             started=datetime.now(UTC),
             keep=keep,
         )

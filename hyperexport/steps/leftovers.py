@@ -4,10 +4,8 @@ import logging
 import os
 import socket
 from collections.abc import Callable
-from datetime import UTC, datetime
-from pathlib import Path
 
-from hyperexport.ownership import Owner
+from hyperexport.ownership import Owner, ProcessIdentity, identity_of
 from hyperexport.policy.snapshots import SnapshotPlan
 from hyperexport.steps.job import Job
 from hyperexport.steps.snapshots import remove_snapshot
@@ -20,34 +18,41 @@ IsOver = Callable[[Owner], bool]
 
 
 def on_this_machine(owner: Owner) -> bool:
-    """Tell whether the run's process is, or was, on this machine, so that its process table can prove its end."""
-    return owner.host == socket.gethostname()
+    """Tell whether the run's process is, or was, on this machine, so that its process table can prove its end.
+
+    A container's numbers mean nothing outside of it, even where the machine's name and boot are the same.
+    """
+    if owner.host != socket.gethostname():
+        return False
+    then, now = _recorded(owner), identity_of(os.getpid())
+    return then is None or now is None or then.boot != now.boot or then.namespace == now.namespace
 
 
 def process_is_over(owner: Owner) -> bool:
     """Prove from the process table that the run is over: it was on this machine, and its process is gone.
 
-    A run on another machine is never proven over here; the orchestrator has to say. A process id that was given
-    again counts as gone when its process began after the mark was made.
+    A run on another machine is never proven over here; the orchestrator has to say. Neither is one whose number
+    another process may have been given, unless the mark says which process it was. Never is a clock asked.
     """
-    if not on_this_machine(owner) or owner.pid == os.getpid():
+    if not on_this_machine(owner):
         return False
+    then, here = _recorded(owner), identity_of(os.getpid())
+    if then and here and then.boot != here.boot:
+        return True
+    now = identity_of(owner.pid)
+    if then and now:
+        return then != now
     try:
         os.kill(owner.pid, 0)
     except ProcessLookupError:
         return True
     except PermissionError:
-        pass
-    began = _process_start(owner.pid)
-    return began is not None and began > owner.started
+        return False  # somebody else's, of whom /proc may tell us nothing
+    return then is not None and now is None  # it is a zombie: dead, and nobody has taken notice
 
 
-def _process_start(pid: int) -> datetime | None:
-    """When a process began, where the system tells (Linux: proc(5), the folder's own time stamp)."""
-    try:
-        return datetime.fromtimestamp(Path(f"/proc/{pid}").stat().st_ctime, UTC)
-    except OSError:
-        return None
+def _recorded(owner: Owner) -> ProcessIdentity | None:
+    return ProcessIdentity.parse(owner.process) if owner.process else None
 
 
 def remove_abandoned_snapshots(job: Job, plan: SnapshotPlan) -> list[str]:
