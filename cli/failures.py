@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from cli.interrupts import was_interrupted
 from hyperexport.errors import HyperExportError, Interrupted, PartialFleetFailure, ServerUnreachable
+from hyperexport.plain import one_line, visible
 
 
 @dataclass(frozen=True)
@@ -40,15 +41,16 @@ class Failure:
     def message(self) -> str:
         """What failed, why, and what to do, as one line."""
         if self.cause:
-            return _one_line(str(self.cause))
+            return one_line(str(self.cause))
         name = type(self.error).__name__
-        return _one_line(f"unexpected {name}: {self.error} (--debug shows where)")
+        return one_line(f"unexpected {name}: {self.error} (--debug shows where)")
 
     def tell(self, *, debug: bool) -> None:
         """Write the line to standard error, and the traceback above it for whoever asked."""
         if debug:
-            traceback.print_exception(self.error, file=sys.stderr)
-        prefix = f"{self.vm}: " if self.vm and self.vm not in self.message else ""
+            told = "".join(traceback.format_exception(self.error))
+            print(visible(told, keep="\n"), end="", file=sys.stderr)
+        prefix = f"{one_line(self.vm)}: " if self.vm and self.vm not in self.message else ""
         print(f"hyperexport: {prefix}{self.message} [{self.code}]", file=sys.stderr)
 
 
@@ -72,7 +74,7 @@ class FailedMember(Failure):
     @property
     def message(self) -> str:
         """What failed on it."""
-        return _one_line(self.member_message)
+        return one_line(self.member_message)
 
 
 def exit_code(failures: list[Failure], asked: int) -> int:
@@ -113,7 +115,3 @@ def _is_prefects(error: BaseException) -> bool:
     """Whether Prefect's client lost its server: nobody else here uses httpx, which takes long to import."""
     httpx = sys.modules.get("httpx")
     return httpx is not None and isinstance(error, httpx.TransportError)
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())

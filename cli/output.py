@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from cli.request import Face
+from hyperexport.plain import one_line, visible
 
 _PIPED_WIDTH = 200  # columns of a table that nobody's terminal bounds
 
@@ -104,7 +105,9 @@ class LogLines(logging.Handler):
         if not self._debug and not asked_for and (not ours or told_anyway or not warning):
             return
         name = "" if ours else f"{record.name}: "
-        words = Text(f"hyperexport: {name}{self.format(record)}", style="yellow" if warning else "dim")
+        told = self.format(record)
+        told = one_line(told) if ours and not record.exc_info else visible(told, keep="\n")
+        words = Text(f"hyperexport: {name}{told}", style="yellow" if warning else "dim")
         with suppress(OSError):
             self._console.print(words, soft_wrap=True)
 

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, ProgressColumn, Task, TaskID, TaskProgressC
 from rich.progress import Progress as Bars
 from rich.text import Text
 
+from hyperexport.plain import one_line
 from hyperexport.progress import Progress, Stage, listening
 from hyperexport.units import format_bytes, format_rate
 
@@ -41,7 +42,7 @@ def showing_progress(console: Console, *, quiet: bool = False) -> Generator[None
             yield
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=None),
         TaskProgressColumn(),
         _RateColumn(),
@@ -53,7 +54,8 @@ def showing_progress(console: Console, *, quiet: bool = False) -> Generator[None
 
 def describe(progress: Progress) -> str:
     """Name what moves: the file, and what is done with it unless that is the transfer."""
-    return progress.item if progress.stage is Stage.TRANSFER else f"{progress.stage} {progress.item}"
+    item = one_line(progress.item)
+    return item if progress.stage is Stage.TRANSFER else f"{progress.stage} {item}"
 
 
 class Rate:
@@ -120,7 +122,8 @@ class Lines:
             if not (due or progress.done or progress.failed):
                 return
             self._last[key] = now
-            print(f"{progress.vm}: {describe(progress)}: {self._state(progress, speed)}", file=self._stream, flush=True)
+            words = f"{one_line(progress.vm)}: {describe(progress)}: {self._state(progress, speed)}"
+            print(words, file=self._stream, flush=True)
 
     @staticmethod
     def _state(progress: Progress, speed: float) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
 from typing import TYPE_CHECKING
 
+from hyperexport.plain import visible
 from hyperexport.policy.incremental import ExportPlan
 from hyperexport.policy.snapshots import Fate
 from hyperexport.results import CleanupResult, ExportResult, FleetMember, ReapResult, VerifiedExport
@@ -204,6 +205,6 @@ def _numbered(key: str, values: Iterable[object]) -> list[str]:
 
 
 def _line(key: str, value: object) -> str:
-    """One line, whatever the value holds."""
+    """One line, whatever the value holds: no line break in a VM's name makes a key of its own."""
     text = str(value).lower() if isinstance(value, bool) else str(value)
-    return f"{key}={' '.join(text.splitlines())}"
+    return f"{key}={visible(' '.join(text.splitlines()))}"

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from cli.quiet import as_flag
 from hyperexport.manifest import ExportManifest
+from hyperexport.plain import visible
 from hyperexport.policy.incremental import Decision, DiskPlan, ExportPlan
 from hyperexport.policy.snapshots import Fate
 from hyperexport.report.summary import bandwidth_words, snapshot_lines
@@ -77,7 +78,7 @@ def show_fleet(console: Console, result: FleetResult) -> None:
     columns = ("VM", "Outcome", "Kind", "Transferred", "Saved", "Seconds", "Message")
     console.print(_table(result.summary, columns, rows))
     for warning in result.warnings:
-        console.print(Text("warning: ", style="yellow").append(warning, style="default"), soft_wrap=True)
+        console.print(_noted("warning: ", "yellow", warning), soft_wrap=True)
     if result.redo:
         _say(console, f"To export again only what failed: {result.redo}")
 
@@ -155,7 +156,7 @@ def show_export(console: Console, result: ExportResult) -> None:
     for cleanup in result.cleanups:
         show_cleanup(console, cleanup)
     for warning in result.warnings:
-        console.print(Text("warning: ", style="yellow").append(warning, style="default"), soft_wrap=True)
+        console.print(_noted("warning: ", "yellow", warning), soft_wrap=True)
 
 
 def _show_done(console: Console, result: ExportResult, manifest: ExportManifest) -> None:
@@ -199,12 +200,12 @@ def show_cleanup(console: Console, result: CleanupResult) -> None:
             verb = "would delete" if result.dry_run else "deleted"
             _say(console, f"{verb} {item} ({format_bytes(item.size)}): {item.reason}")
     for failure in result.failed:
-        console.print(Text("could not delete ", style="red").append(failure, style="default"), soft_wrap=True)
+        console.print(_noted("could not delete ", "red", failure), soft_wrap=True)
     for name in result.abandoned:
         verb = "would remove" if result.dry_run else "removed"
         _say(console, f"{verb} {name}: abandoned half-written by a run that is over")
     for words in result.plan.unreachable:
-        console.print(Text("note: ", style="yellow").append(words, style="default"), soft_wrap=True)
+        console.print(_noted("note: ", "yellow", words), soft_wrap=True)
     count = len(result.plan.to_delete) if result.dry_run else len(deleted)
     verbs = ("would be deleted", "to be freed") if result.dry_run else ("deleted", "freed")
     free = "" if result.failed else f", {format_bytes(result.plan.freed_bytes)} {verbs[1]}"
@@ -300,17 +301,23 @@ def show_scheduled(console: Console, schedule: "Schedule", done: str) -> None:
 
 
 def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SQUARE, show_header=any(columns))
+    shown = Text(visible(title))
+    table = Table(title=shown, title_justify="left", title_style="bold", box=box.SQUARE, show_header=any(columns))
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
+        table.add_row(*(cell if isinstance(cell, Text) else Text(visible(cell)) for cell in row))
     return table
 
 
 def _say(console: Console, words: str) -> None:
     """Print a sentence as it is: no markup, no wrapping, so that it can be searched for."""
-    console.print(Text(words), soft_wrap=True)
+    console.print(Text(visible(words)), soft_wrap=True)
+
+
+def _noted(mark: str, style: str, words: str) -> Text:
+    """A coloured word, and after it what it is about."""
+    return Text(mark, style=style).append(visible(words), style="default")
 
 
 def _decision(disk: DiskPlan) -> str:

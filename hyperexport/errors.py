@@ -2,10 +2,13 @@
 
 An error is written for the person who has to act on it: what failed, on what, why, and what to do. Decisions
 hang on the type, never on the text: ``transient`` says whether repeating the same step may succeed, ``code`` is a
-stable name to search for, ``exit_code`` is what the command line exits with. This module knows nothing but words.
+stable name to search for, ``exit_code`` is what the command line exits with. Names in an error
+come from outside, so no character of it acts on a terminal or in a log. This module knows nothing but words.
 """
 
 from typing import Any, ClassVar
+
+from hyperexport.plain import visible
 
 
 class HyperExportError(Exception):
@@ -21,9 +24,9 @@ class HyperExportError(Exception):
     transient: ClassVar[bool] = False
 
     def __init__(self, what: str, *, fix: str | None = None) -> None:
-        self.what = what
-        self.fix = fix
-        super().__init__(what, fix)
+        self.what = _on_one_line(what)
+        self.fix = None if fix is None else _on_one_line(fix)
+        super().__init__(self.what, self.fix)
 
     def __str__(self) -> str:
         return f"{self.what}. {self.fix}." if self.fix else self.what
@@ -31,6 +34,10 @@ class HyperExportError(Exception):
     def __reduce__(self) -> tuple[object, ...]:
         # Prefect pickles exceptions between processes; the keyword argument must survive.
         return _rebuild, (type(self), self.what, self.fix)
+
+
+def _on_one_line(words: str) -> str:
+    return visible(" ".join(words.splitlines()))
 
 
 def _rebuild(kind: type[HyperExportError], what: str, fix: str | None) -> HyperExportError:

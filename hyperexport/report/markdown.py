@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from hyperexport.plain import one_line
+
 _SPECIAL: Final = re.compile(r"([\\`*_{}\[\]<>#|~&])")
 
 
@@ -12,7 +14,7 @@ def text(words: object) -> str:
 
     CommonMark: a backslash before any ASCII punctuation makes it literal.
     """
-    return _SPECIAL.sub(r"\\\1", " ".join(str(words).split()))
+    return _SPECIAL.sub(r"\\\1", one_line(str(words)))
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:

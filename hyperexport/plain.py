@@ -1,0 +1,40 @@
+r"""Text from outside, made harmless before a person or a program reads it.
+
+A VM, a snapshot or a file may be called anything that its owner, or a hostile server, likes: a line break must not
+become a line of its own among ``key=value`` lines or in a log, an escape sequence must not reach a terminal, and a
+direction mark must not turn a name round. Such characters are shown as Python writes them: ``\n``, ``\x1b``,
+``\u202e``. This module knows nothing but characters.
+"""
+
+import unicodedata
+from typing import Final
+
+_JOINERS: Final = frozenset("\u200c\u200d")
+"""Format characters that words of some scripts, and emoji, are written with, and that move nothing."""
+_ACTING: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Unicode's categories of controls, format characters, surrogates, and separators of lines and paragraphs."""
+
+
+def visible(text: str, *, keep: str = "") -> str:
+    """Show every character that would act rather than be seen as an escape; all others stay as they are.
+
+    Args:
+        text: Anything.
+        keep: Characters to leave alone, such as the line breaks of a text that has lines.
+    """
+    if text.isprintable():
+        return text
+    return "".join(_escape(sign) if _acts(sign) and sign not in keep else sign for sign in text)
+
+
+def one_line(text: str) -> str:
+    """Make one line: white space of any kind becomes a space, and what else would act is shown as an escape."""
+    return visible(" ".join(text.split()))
+
+
+def _acts(sign: str) -> bool:
+    return unicodedata.category(sign) in _ACTING and sign not in _JOINERS
+
+
+def _escape(sign: str) -> str:
+    return sign.encode("unicode_escape").decode("ascii")
