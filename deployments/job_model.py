@@ -40,7 +40,8 @@ class JobBase(BaseModel):
             UsageError: Options contradict each other, or there is no such profile.
         """
         keys = {leaf.key for leaf in leaves()}
-        given = {name: getattr(self, name) for name in self.model_fields_set if name in keys}
+        # Programs write null for what they leave out, and nothing else is meant by it.
+        given = {name: value for name in self.model_fields_set & keys if (value := getattr(self, name)) is not None}
         block = {"vsphere": self.vsphere_block} if self.vsphere_block else {}
         profile = load_profile(self.profile) if self.profile is not None else None
         return {"vm": self.vm_path, **kept_parameters(ExportOptions.from_keys(given), profile), **block}

@@ -1,10 +1,13 @@
 """The flow that deletes old exports."""
 
+from typing import Annotated
+
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows.connections import Profile, options_in_force, s3_settings, stop_signal
+from flows.connections import OPTIONS, Profile, options_in_force, s3_settings, stop_signal
 from flows.outcome import told_in_words
+from hyperexport.form import Shown
 from hyperexport.options import ExportOptions
 from hyperexport.report.summary import cleanup_markdown
 from hyperexport.results import CleanupResult
@@ -22,7 +25,7 @@ def _run_name() -> str:
 @flow(name="cleanup-exports", flow_run_name=_run_name, persist_result=False)
 @told_in_words
 def cleanup_exports(
-    options: ExportOptions = ExportOptions(),  # noqa: B008
+    options: Annotated[ExportOptions, Shown("destination", "cleanup")] = OPTIONS,
     profile: Profile = None,
 ) -> list[CleanupResult]:
     """Delete the exports that the limits give up, in the local store and in S3.

@@ -4,6 +4,9 @@ import logging
 from collections.abc import Generator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
+from typing import Any, Final
+
+from pydantic import Field, model_serializer
 
 from blocks import ExportProfile, VSphereCredentials
 from blocks.export_profile import load_profile
@@ -23,6 +26,18 @@ VSphere = VSphereCredentials | str | None
 
 Profile = ExportProfile | str | None
 """A saved profile, its name, or None."""
+
+
+class _NothingGiven(ExportOptions):
+    """Options of which nobody set any. Written down, they are ``{}``: a form that starts from them sends nothing."""
+
+    @model_serializer
+    def _nothing(self) -> dict[str, object]:
+        return {}
+
+
+OPTIONS: Final[Any] = Field(default=_NothingGiven(), json_schema_extra={"position": 9})
+"""What a flow's options are declared with: nothing given, and in the form below the other parameters, which are few."""
 
 
 def options_in_force(options: ExportOptions, profile: Profile) -> ExportOptions:

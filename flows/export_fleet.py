@@ -11,7 +11,7 @@ from typing import Final
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows.connections import Profile, VSphere, options_in_force, s3_settings, stop_signal, vsphere_session
+from flows.connections import OPTIONS, Profile, VSphere, options_in_force, s3_settings, stop_signal, vsphere_session
 from flows.export_vm import export_vm
 from flows.notifying import notifying
 from flows.outcome import told_in_words
@@ -52,7 +52,7 @@ def _run_name() -> str:
 @told_in_words
 def export_fleet(
     selection: Selection = Selection(),  # noqa: B008
-    options: ExportOptions = ExportOptions(),  # noqa: B008
+    options: ExportOptions = OPTIONS,
     vsphere: VSphere = None,
     profile: Profile = None,
 ) -> FleetResult:

@@ -4,15 +4,17 @@ import logging
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Annotated
 
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows.connections import Profile, VSphere, options_in_force, s3_settings, stop_signal, vsphere_session
+from flows.connections import OPTIONS, Profile, VSphere, options_in_force, s3_settings, stop_signal, vsphere_session
 from flows.notifying import notifying
 from flows.outcome import told_in_words
 from flows.parallel import side_by_side
 from hyperexport.errors import HyperExportError, SnapshotLeaked, VerificationFailed
+from hyperexport.form import Shown
 from hyperexport.manifest import SnapshotRecord
 from hyperexport.option_groups import VerifyMode
 from hyperexport.options import ExportOptions
@@ -55,7 +57,9 @@ logger = logging.getLogger(__name__)
 @told_in_words
 def export_vm(
     vm: str,
-    options: ExportOptions = ExportOptions(),  # noqa: B008
+    options: Annotated[
+        ExportOptions, Shown("destination", "snapshot", "incremental", "bandwidth", "execution", "cleanup", "email")
+    ] = OPTIONS,
     vsphere: VSphere = None,
     profile: Profile = None,
 ) -> ExportResult:

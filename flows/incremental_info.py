@@ -1,10 +1,13 @@
 """The flow that only says what an incremental export would transfer, and why."""
 
+from typing import Annotated
+
 from prefect import flow
 
-from flows.connections import Profile, VSphere, options_in_force, stop_signal, vsphere_session
+from flows.connections import OPTIONS, Profile, VSphere, options_in_force, stop_signal, vsphere_session
 from flows.export_vm import fail_on_leak, prepare_job, snapshot_for
 from flows.outcome import told_in_words
+from hyperexport.form import Shown
 from hyperexport.options import ExportOptions
 from hyperexport.policy.incremental import ExportPlan
 from hyperexport.report.summary import plan_markdown
@@ -18,7 +21,7 @@ from tasks.snapshots import plan_snapshots
 @told_in_words
 def incremental_info(
     vm: str,
-    options: ExportOptions = ExportOptions(),  # noqa: B008
+    options: Annotated[ExportOptions, Shown("destination", "snapshot", "incremental")] = OPTIONS,
     vsphere: VSphere = None,
     profile: Profile = None,
 ) -> ExportPlan:

@@ -1,11 +1,14 @@
 """The flow that finds what dead runs left on a vCenter and in the stores, and removes it. Made to be scheduled."""
 
+from typing import Annotated
+
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows.connections import Profile, VSphere, options_in_force, s3_settings, stop_signal, vsphere_session
+from flows.connections import OPTIONS, Profile, VSphere, options_in_force, s3_settings, stop_signal, vsphere_session
 from flows.outcome import told_in_words
 from hyperexport.errors import HyperExportError, SnapshotLeaked
+from hyperexport.form import Shown
 from hyperexport.options import ExportOptions
 from hyperexport.policy.snapshots import Fate, MarkedSnapshot
 from hyperexport.results import ReapedSnapshot, ReapResult
@@ -27,7 +30,7 @@ def _run_name() -> str:
 def reap_snapshots(
     vsphere: VSphere = None,
     dry_run: bool = False,
-    options: ExportOptions = ExportOptions(),  # noqa: B008
+    options: Annotated[ExportOptions, Shown("destination")] = OPTIONS,
     profile: Profile = None,
 ) -> ReapResult:
     """Remove the snapshots and half-written exports that runs left which are provably over.

@@ -1,13 +1,15 @@
 """The flow that proves that mails and messages arrive, before an export depends on it."""
 
 from datetime import UTC, datetime
+from typing import Annotated
 
 from prefect import flow
 
-from flows.connections import Profile, options_in_force
+from flows.connections import OPTIONS, Profile, options_in_force
 from flows.notifying import this_run
 from flows.outcome import told_in_words
 from hyperexport.errors import NotificationFailed
+from hyperexport.form import Shown
 from hyperexport.options import ExportOptions
 from hyperexport.report.mail import probe_mail
 from tasks.channels import open_channels
@@ -18,7 +20,7 @@ from tasks.notify import notify
 @flow(name="send-test-email", persist_result=False)
 @told_in_words
 def send_test_email(
-    options: ExportOptions = ExportOptions(),  # noqa: B008
+    options: Annotated[ExportOptions, Shown("email")] = OPTIONS,
     profile: Profile = None,
 ) -> list[str]:
     """Send a test to everyone whom an export with these options would tell.

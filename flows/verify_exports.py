@@ -1,10 +1,13 @@
 """The flow that proves stored exports again, long after they were made."""
 
+from typing import Annotated
+
 from prefect import flow
 
-from flows.connections import Profile, options_in_force, s3_settings, stop_signal
+from flows.connections import OPTIONS, Profile, options_in_force, s3_settings, stop_signal
 from flows.outcome import told_in_words
 from hyperexport.errors import VerificationFailed
+from hyperexport.form import Shown
 from hyperexport.option_groups import VerifyMode
 from hyperexport.options import ExportOptions
 from hyperexport.results import VerifiedExport
@@ -19,7 +22,7 @@ from tasks.verify import verify_export
 @told_in_words
 def verify_exports(
     exports: list[str] | None = None,
-    options: ExportOptions = ExportOptions(),  # noqa: B008
+    options: Annotated[ExportOptions, Shown("destination", "bandwidth", "execution")] = OPTIONS,
     profile: Profile = None,
 ) -> list[VerifiedExport]:
     """Read stored exports back and prove them, in the local store and in S3.

@@ -8,9 +8,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, field_validator
 from pydantic_settings import NoDecode
 
+from hyperexport.form import leave_open
 from hyperexport.units import MIB, Duration, parse_duration
 from hyperexport.vm import Value
 from hyperexport.windows import Window, parse_window, split_windows
@@ -54,6 +55,8 @@ def option(default: Any, help_text: str, *, flag: str, unit: str | None = None, 
 
 class Group(Value):
     """Options that belong together."""
+
+    model_config = ConfigDict(json_schema_extra=leave_open)
 
     def contradiction(self) -> str | None:
         """Say what makes no sense together; None where all of it does.
@@ -314,7 +317,7 @@ _BLOCK: Final = re.compile(r"[a-z0-9-]+/[a-z0-9-]+")
 
 
 class Email(Group):
-    """Who is told how a run went. The password is no option: see :mod:`hyperexport.process_secrets`."""
+    """Who is told how a run went. Passwords are no options: name a saved block."""
 
     notify: bool = option(False, "Tell how the export went by mail", flag="--email-notify")
     smtp_host: str | None = option(

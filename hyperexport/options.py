@@ -12,11 +12,12 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any, Final, Literal, NamedTuple, cast
 
-from pydantic import AliasChoices, Field, ValidationError, create_model, field_validator
+from pydantic import AliasChoices, ConfigDict, Field, ValidationError, create_model, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from hyperexport.errors import UsageError
+from hyperexport.form import leave_open
 from hyperexport.option_groups import (
     Bandwidth,
     Cleanup,
@@ -35,6 +36,8 @@ ENV_PREFIX: Final = "HYPEREXPORT_"
 
 class ExportOptions(Value):
     """What to do with a VM, and how."""
+
+    model_config = ConfigDict(json_schema_extra=leave_open)
 
     destination: Destination = Field(default=Destination(), json_schema_extra={"position": 0})
     snapshot: Snapshot = Field(default=Snapshot(), json_schema_extra={"position": 1})

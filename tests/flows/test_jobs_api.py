@@ -12,6 +12,7 @@ from fastapi.testclient import TestClient
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from blocks.export_profile import save_profile
+from deployments.job_model import read_jobs
 from deployments.jobs_api import create_api
 from deployments.serve import listen
 from hyperexport.errors import UsageError
@@ -131,6 +132,14 @@ def test_the_openapi_page_describes_every_option():
     assert {"vm_path", "vsphere_block", "profile"} <= set(fields)
     body = schema["paths"]["/api/v1/jobs"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert {"$ref": "#/components/schemas/Job"} in body["anyOf"]
+
+
+def test_null_is_the_same_as_leaving_it_out():
+    jobs, errors = read_jobs({"vm_path": "db01", "delete_snapshot": None, "upload": None, "parallel": 2})
+    assert errors == []
+    (options,) = [job["options"] for job in jobs]
+    assert options.pop("destination").keys() == {"output"}
+    assert options == {"execution": {"parallel": 2}}
 
 
 def test_a_token_is_asked_for_and_nothing_else_will_do():

@@ -1,0 +1,103 @@
+"""What nobody touches in the form of the Prefect UI is not given; tests/ui looks at the form itself."""
+
+from typing import Any, cast
+
+import pytest
+from prefect.utilities.callables import parameter_schema
+from prefect.utilities.schema_tools.validation import ValidationError, validate
+
+import flows
+from flows.connections import options_in_force
+from hyperexport.options import ExportOptions, Leaf, leaves
+
+LEAVES = list(leaves())
+FLOWS = [getattr(flows, name) for name in flows.__all__]
+
+
+def schema_of(flow: Any) -> dict[str, Any]:
+    return parameter_schema(flow).model_dump()
+
+
+def groups_of(flow: Any) -> dict[str, dict[str, Any]]:
+    """The groups that the flow's form shows, each with its fields."""
+    schema = schema_of(flow)
+    options = schema["properties"]["options"]
+    shown = options.get("properties") or schema["definitions"]["ExportOptions"]["properties"]
+    return {
+        name: schema["definitions"][group["$ref"].rpartition("/")[2]]["properties"] for name, group in shown.items()
+    }
+
+
+def field_of(leaf: Leaf) -> dict[str, Any]:
+    return groups_of(flows.export_fleet)[leaf.group][leaf.name]
+
+
+@pytest.mark.parametrize("flow", [flow for flow in FLOWS if flow is not flows.vm_info], ids=lambda flow: flow.name)
+def test_a_form_starts_from_nothing_and_shows_the_options_last(flow) -> None:
+    properties = schema_of(flow)["properties"]
+    assert properties["options"]["default"] == {}
+    assert max(properties, key=lambda name: properties[name]["position"]) == "options"
+    assert all("default" not in field for group in groups_of(flow).values() for field in group.values())
+
+
+@pytest.mark.parametrize("leaf", LEAVES, ids=lambda leaf: leaf.key)
+def test_a_field_that_is_left_alone_sends_nothing_and_its_default_is_told(leaf: Leaf) -> None:
+    field = field_of(leaf)
+    # A switch sends that it is off, and tabs send which of them is on.
+    assert field.get("type") != "boolean"
+    assert "anyOf" not in field
+    if leaf.field.default not in (None, False, ()):
+        assert "Default: " in field["description"]
+
+
+@pytest.mark.parametrize(
+    ("flow", "groups"),
+    [
+        (flows.export_vm, "destination snapshot incremental bandwidth execution cleanup email"),
+        (flows.export_fleet, " ".join(ExportOptions.model_fields)),
+        (flows.incremental_info, "destination snapshot incremental"),
+        (flows.cleanup_exports, "destination cleanup"),
+        (flows.verify_exports, "destination bandwidth execution"),
+        (flows.reap_snapshots, "destination"),
+        (flows.send_test_email, "email"),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_a_form_shows_what_its_flow_reads(flow, groups: str) -> None:
+    assert list(groups_of(flow)) == groups.split()
+
+
+@pytest.mark.parametrize(
+    "flow", [flows.export_vm, flows.export_fleet, flows.cleanup_exports], ids=lambda flow: flow.name
+)
+def test_prefect_takes_every_option_whatever_the_form_shows(flow) -> None:
+    document = ExportOptions().model_dump(mode="json")
+    for group in ("snapshot", "execution"):
+        document[group] = {name: value for name, value in document[group].items() if value is not None}
+    needed = dict.fromkeys(schema_of(flow).get("required", []), "x")
+    validate({**needed, "options": document}, cast("Any", schema_of(flow)), raise_on_error=True)
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "value"),
+    [
+        ("bandwidth", "limit", -1),
+        ("execution", "parallel", 17),
+        ("snapshot", "take", "perhaps"),
+        ("destination", "format", "zip"),
+        ("destination", "upload", "bucket/prefix"),
+        ("destination", "no_such", 1),
+    ],
+)
+def test_prefect_refuses_what_is_out_of_bounds_before_a_run_is_made(group: str, name: str, value: object) -> None:
+    with pytest.raises(ValidationError, match=name):
+        validate(
+            {"vm": "x", "options": {group: {name: value}}}, cast("Any", schema_of(flows.export_vm)), raise_on_error=True
+        )
+
+
+def test_nothing_given_leaves_everything_to_the_environment(monkeypatch) -> None:
+    monkeypatch.setenv("HYPEREXPORT_PARALLEL", "7")
+    untouched = flows.export_vm.validate_parameters({"vm": "db01", "options": {}})["options"]
+    assert untouched.given_keys() == {}
+    assert options_in_force(untouched, None).execution.parallel == 7
