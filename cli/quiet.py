@@ -98,6 +98,7 @@ def cleanup_lines(result: CleanupResult) -> list[str]:
         *(_line("would_delete" if result.dry_run else "deleted", name) for name in gone),
         *(_line("would_remove" if result.dry_run else "removed", name) for name in result.abandoned),
         *(_line("failed", failure) for failure in result.failed),
+        *(_line("deferred", words) for words in result.deferred),
         *(_line("unreachable", words) for words in result.plan.unreachable),
         _line("count", len(gone)),
         _line("failures", len(result.failed)),

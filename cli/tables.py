@@ -201,6 +201,8 @@ def show_cleanup(console: Console, result: CleanupResult) -> None:
             _say(console, f"{verb} {item} ({format_bytes(item.size)}): {item.reason}")
     for failure in result.failed:
         console.print(_noted("could not delete ", "red", failure), soft_wrap=True)
+    for words in result.deferred:
+        console.print(_noted("left for now ", "yellow", words), soft_wrap=True)
     for name in result.abandoned:
         verb = "would remove" if result.dry_run else "removed"
         _say(console, f"{verb} {name}: abandoned half-written by a run that is over")
@@ -208,7 +210,7 @@ def show_cleanup(console: Console, result: CleanupResult) -> None:
         console.print(_noted("note: ", "yellow", words), soft_wrap=True)
     count = len(result.plan.to_delete) if result.dry_run else len(deleted)
     verbs = ("would be deleted", "to be freed") if result.dry_run else ("deleted", "freed")
-    free = "" if result.failed else f", {format_bytes(result.plan.freed_bytes)} {verbs[1]}"
+    free = "" if result.failed or result.deferred else f", {format_bytes(result.plan.freed_bytes)} {verbs[1]}"
     _say(console, f"{result.store}: {count} {verbs[0]}{free}, {len(result.plan.items) - count} kept")
 
 

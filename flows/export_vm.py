@@ -39,6 +39,7 @@ from tasks.change_tracking import enable_change_tracking, plan_change_tracking
 from tasks.cleanup import clean_up
 from tasks.disks import export_disk
 from tasks.inspect import check_export, inspect_vm, plan_export
+from tasks.liveness import run_may_be_at_work
 from tasks.package import describe_vm, export_nvram, publish_export
 from tasks.snapshots import (
     plan_snapshots,
@@ -122,7 +123,14 @@ def prepare_job(session: Session, vm: str, options: ExportOptions, stop: StopSig
     found = inspect_vm(session, vm)
     stores = open_stores(options.destination, throttle=throttle, stop=stop, s3=s3_settings(options.destination))
     return Job(
-        run=str(flow_run.id), session=session, vm=found, options=options, stores=stores, throttle=throttle, stop=stop
+        run=str(flow_run.id),
+        session=session,
+        vm=found,
+        options=options,
+        stores=stores,
+        throttle=throttle,
+        stop=stop,
+        at_work=run_may_be_at_work,
     )
 
 

@@ -256,6 +256,12 @@ class StoreUnreachable(TransientError):
     code = "store-unreachable"
 
 
+class VmHeld(HyperExportError):
+    """Another run is at work on the VM or on its exports in the store; the message says which."""
+
+    code = "vm-held"
+
+
 class DiskFull(HyperExportError):
     """The local filesystem has no room for the export."""
 

@@ -24,6 +24,9 @@ class CleanupResult(Value):
     plan: CleanupPlan
     deleted: tuple[str, ...] = Field(default=(), description="<vm folder>/<export id> of each export that is gone.")
     failed: tuple[str, ...] = Field(default=(), description="What could not be deleted, each with its reason.")
+    deferred: tuple[str, ...] = Field(
+        default=(), description="What stays until a later cleanup because of what others do, each with its reason."
+    )
     abandoned: tuple[str, ...] = Field(
         default=(), description="Half-written exports of dead runs, removed too, or in a dry run to be."
     )

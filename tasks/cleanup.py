@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from prefect.runtime import flow_run
+
 from hyperexport.option_groups import Cleanup
 from hyperexport.policy.retention import Incoming
 from hyperexport.results import CleanupResult
@@ -19,4 +21,4 @@ def clean_up(store: Store, options: Cleanup, *, dry_run: bool, incoming: Sequenc
     if dry_run or options.dry_run:
         abandoned = abandoned_stagings(store, None, run_is_over)
         return CleanupResult(store=store.url, dry_run=True, plan=plan, abandoned=tuple(map(str, abandoned)))
-    return cleanup.clean_store(store, plan, run_is_over)
+    return cleanup.clean_store(store, plan, run_is_over, run=str(flow_run.id or ""))

@@ -1,15 +1,26 @@
 """Whether a run is over: what Prefect says of it, and what this machine's process table says. Never a clock."""
 
 import logging
+from enum import Enum, auto
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
+from prefect.runtime import flow_run
 
 from hyperexport.ownership import Owner
-from hyperexport.steps.leftovers import on_this_machine, process_is_over
+from hyperexport.steps.liveness import on_this_machine, process_is_over
 
 logger = logging.getLogger(__name__)
+
+
+class _Life(Enum):
+    """What can be told of a run."""
+
+    OVER = auto()
+    AT_WORK = auto()
+    UNANSWERED = auto()
+    UNKNOWN = auto()
 
 
 def run_is_over(owner: Owner) -> bool:
@@ -18,18 +29,29 @@ def run_is_over(owner: Owner) -> bool:
     A state alone is not proof: a run that was set to Cancelled by hand may still be moving bytes. So a process of
     this machine must be gone; a run of another machine must have ended in Prefect's eyes.
     """
+    return _life(owner) is _Life.OVER
+
+
+def run_may_be_at_work(owner: Owner) -> bool:
+    """Tell whether a run may be at work; False where it is over, or was never heard of by this Prefect."""
+    return _life(owner) in {_Life.AT_WORK, _Life.UNANSWERED}
+
+
+def _life(owner: Owner) -> _Life:
     if on_this_machine(owner):
-        return process_is_over(owner)
+        return _Life.OVER if process_is_over(owner) else _Life.AT_WORK
+    if owner.run == str(flow_run.id):
+        return _Life.OVER  # an earlier attempt of this very run, which Prefect has run nowhere else now
     try:
         run_id = UUID(owner.run)
     except ValueError:
-        return False
+        return _Life.UNKNOWN
     try:
         with get_client(sync_client=True) as client:
             state = client.read_flow_run(run_id).state
     except ObjectNotFound:
-        return False
+        return _Life.UNKNOWN
     except Exception as error:  # noqa: BLE001 - without an answer there is no proof
         logger.warning("Prefect does not say whether run %s is over: %s", owner.run, type(error).__name__)
-        return False
-    return state is not None and state.is_final()
+        return _Life.UNANSWERED
+    return _Life.OVER if state is not None and state.is_final() else _Life.AT_WORK

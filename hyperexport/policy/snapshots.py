@@ -35,6 +35,7 @@ class SnapshotPlan(Value):
     why_removed: str = Field(default="", description="In words, for those removed after the export.")
     merges_all: bool = Field(default=False, description="Whether all snapshots are merged into the base disks.")
     kept: tuple[SnapshotInfo, ...] = Field(default=(), description="Stay as they are.")
+    holder: Owner | None = Field(default=None, description="Another run that is at work on a snapshot of its own now.")
 
     @property
     def chain_before(self) -> int:
@@ -52,6 +53,7 @@ def plan_snapshots(
     keep: int,
     merge_all: bool,
     is_over: Callable[[Owner], bool],
+    at_work: Callable[[Owner], bool] = lambda _owner: False,
 ) -> SnapshotPlan:
     """Decide what becomes of a VM's snapshots.
 
@@ -63,6 +65,7 @@ def plan_snapshots(
         keep: How many of our newest kept ones stay, the new one among them; 0 keeps all.
         merge_all: Merge every snapshot into the base disks, whoever made it.
         is_over: Whether an owner's run is provably over; doubt is False.
+        at_work: Whether an owner's run may be at work.
     """
     every = tuple(tree)
     left = abandoned(every, vm_uuid=vm_uuid, is_over=is_over)
@@ -81,6 +84,7 @@ def plan_snapshots(
         why_removed=why if removed else "",
         merges_all=merge_all,
         kept=tuple(snapshot for snapshot in rest if snapshot not in removed),
+        holder=next((owner for _, owner in ours(every, vm_uuid) if at_work(owner)), None),
     )
 
 

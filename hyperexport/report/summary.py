@@ -174,7 +174,7 @@ def cleanup_markdown(result: CleanupResult) -> str:
     """What a cleanup deleted, or in a dry run would delete, and why the rest stays."""
     deleted = {str(item) for item in result.plan.to_delete} if result.dry_run else set(result.deleted)
     verb = "would be deleted" if result.dry_run else "deleted"
-    freed = f", {format_bytes(result.plan.freed_bytes)} freed" if not result.failed else ""
+    freed = f", {format_bytes(result.plan.freed_bytes)} freed" if not (result.failed or result.deferred) else ""
     lines = [
         f"# Cleanup of {text(result.store)}",
         "",
@@ -185,6 +185,7 @@ def cleanup_markdown(result: CleanupResult) -> str:
             (_cleanup_row(item, result, deleted) for item in result.plan.items),
         ),
         *section("Could not be deleted", result.failed),
+        *section("Left for now", result.deferred),
         *section("Abandoned exports that would be removed" if result.dry_run else "Removed", result.abandoned),
         *section("Limits that cannot be kept", result.plan.unreachable),
     ]

@@ -1,16 +1,22 @@
 """Old exports: planned by ``policy/retention.py``, deleted as planned."""
 
 import logging
-from collections.abc import Sequence
+import secrets
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 
-from hyperexport.errors import HyperExportError, StoreUnusable
+from hyperexport.errors import ExportNotFound, HyperExportError, StoreUnusable
+from hyperexport.manifest import new_export_id
 from hyperexport.option_groups import Cleanup
+from hyperexport.ownership import Owner
 from hyperexport.policy.incremental import ExportPlan
-from hyperexport.policy.retention import CleanupLimits, CleanupPlan, Incoming, plan_cleanup
+from hyperexport.policy.retention import CleanupItem, CleanupLimits, CleanupPlan, Incoming, plan_cleanup
 from hyperexport.results import CleanupResult
-from hyperexport.steps.leftovers import IsOver, remove_abandoned_stagings
-from hyperexport.store.base import Store
+from hyperexport.steps.claims import others, words_for
+from hyperexport.steps.leftovers import remove_abandoned_stagings
+from hyperexport.steps.liveness import IsOver
+from hyperexport.store.base import Store, StoredExport
 
 logger = logging.getLogger(__name__)
 
@@ -44,34 +50,111 @@ def planned_export(store: Store, folder: str, plan: ExportPlan) -> Incoming:
     )
 
 
-def clean_store(store: Store, plan: CleanupPlan, is_over: IsOver) -> CleanupResult:
-    """Delete what the plan says, and what dead runs left half-written.
+def clean_store(store: Store, plan: CleanupPlan, is_over: IsOver, *, run: str = "") -> CleanupResult:
+    """Delete what the plan says, VM by VM, and what dead runs left half-written.
 
-    The plan deletes an export before those whose files it uses; where that fails, they are left alone as well.
+    The plan deletes an export before those whose files it uses; where that fails, they are left alone as well. What
+    somebody marked as preserved or came to use since the plan was made stays.
+
+    Args:
+        store: Where.
+        plan: What goes.
+        is_over: Proves that an owner's run is over.
+        run: The id of the run that cleans, for its mark; one is made up if empty.
     """
-    exports = {str(export): export for export in store.exports()}
-    deleted: list[str] = []
-    failed: list[str] = []
-    still_used: set[str] = set()
-    for item in plan.to_delete:
-        try:
-            if str(item) in still_used:
-                raise StoreUnusable("an export that could not be deleted uses its files")
-            if str(item) in exports:
-                store.delete(exports[str(item)])
-        except HyperExportError as error:
-            logger.warning("%s: %s could not be deleted: %s", store.url, item, error)
-            failed.append(f"{item}: {error}")
-            still_used |= {f"{item.folder}/{used}" for used in item.refers_to}
-        else:
-            logger.info("%s: deleted %s: %s", store.url, item, item.reason)
-            deleted.append(str(item))
-    abandoned = remove_abandoned_stagings(store, None, is_over)
+    work = _Cleaning(store)
+    abandoned: list[str] = []
+    try:
+        abandoned = remove_abandoned_stagings(store, None, is_over)  # first: no dead run's claim shall be in the way
+    except HyperExportError as error:
+        work.failed.append(f"half-written exports: {error}")
+    owner = Owner.of_this_process(run=run or f"cleanup-{secrets.token_hex(4)}", vcenter="", vm="")
+    for folder, items in _by_folder(plan.to_delete).items():
+        with _held_for_deletion(store, folder, owner) as obstacle:
+            if obstacle is None:
+                work.delete(folder, items)
+            else:
+                logger.warning("%s/%s: %d exports stay for now: %s", store.url, folder, len(items), obstacle)
+                work.deferred += [f"{item}: {obstacle}" for item in items]
     return CleanupResult(
         store=store.url,
         dry_run=False,
         plan=plan,
-        deleted=tuple(deleted),
-        failed=tuple(failed),
+        deleted=tuple(work.deleted),
+        failed=tuple(work.failed),
+        deferred=tuple(work.deferred),
         abandoned=tuple(abandoned),
     )
+
+
+class _Cleaning:
+    """What becomes of each export that a plan gives up."""
+
+    def __init__(self, store: Store) -> None:
+        self.deleted: list[str] = []
+        self.failed: list[str] = []
+        self.deferred: list[str] = []
+        self._store = store
+
+    def delete(self, folder: str, items: Sequence[CleanupItem]) -> None:
+        """Delete the exports of one VM, as it is now and not as it was when the plan was made."""
+        there = {export.export_id: export for export in self._store.exports(folder)}
+        doomed = {item.export_id for item in items}
+        staying = [export for export in there.values() if export.export_id not in doomed]
+        used = {name: export for export in staying for name in _uses(export)}
+        for item in items:
+            export = there.get(item.export_id)
+            if export is not None and export.manifest.preserve:
+                self.deferred.append(f"{item}: it was marked as preserved meanwhile")
+            elif item.export_id in used:
+                self.deferred.append(f"{item}: {used[item.export_id]} uses its files")
+            elif self._delete(item, export):
+                continue
+            if export is not None:
+                used |= dict.fromkeys(_uses(export), export)
+
+    def _delete(self, item: CleanupItem, export: StoredExport | None) -> bool:
+        try:
+            if export is not None:  # else another cleanup was quicker
+                self._store.delete(export)
+        except ExportNotFound:
+            pass
+        except HyperExportError as error:
+            logger.warning("%s: %s could not be deleted: %s", self._store.url, item, error)
+            self.failed.append(f"{item}: {error}")
+            return False
+        logger.info("%s: deleted %s: %s", self._store.url, item, item.reason)
+        self.deleted.append(str(item))
+        return True
+
+
+def _uses(export: StoredExport) -> set[str]:
+    return {entry.stored_in for entry in export.manifest.files if entry.stored_in}
+
+
+def _by_folder(items: Sequence[CleanupItem]) -> dict[str, list[CleanupItem]]:
+    folders: dict[str, list[CleanupItem]] = {}
+    for item in items:
+        folders.setdefault(item.folder, []).append(item)
+    return folders
+
+
+@contextmanager
+def _held_for_deletion(store: Store, folder: str, owner: Owner) -> Generator[str | None]:
+    """Keep exports of a VM from beginning to refer to files that go; yields why that can't be, in words.
+
+    Any mark of another run counts that is not provably over: what it refers to shows only when it publishes. A store
+    that links needs none of this, and a mark could not be written there on a full disk.
+    """
+    if not store.refers:
+        yield None
+        return
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(store.stage(folder, new_export_id(datetime.now(UTC)), owner))
+        except StoreUnusable as error:
+            # Full to its quota, or write-protected: nobody else can begin or end an export then, either.
+            logger.warning("%s/%s is cleaned up without a mark: %s", store.url, folder, error)
+        found = others(store, folder, owner)
+        holder = next((other.owner for other in found if other.owner), None)
+        yield f"{words_for(holder)} may be using them" if holder else None

@@ -6,7 +6,14 @@ import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
-from hyperexport.errors import ChecksumMismatch, LeaseFailed, ServerFault, ServerUnreachable, TransferInterrupted
+from hyperexport.errors import (
+    ChecksumMismatch,
+    ExportNotFound,
+    LeaseFailed,
+    ServerFault,
+    ServerUnreachable,
+    TransferInterrupted,
+)
 from hyperexport.formats.vmdk_stream import StreamCheck
 from hyperexport.manifest import FileEntry, FileRole
 from hyperexport.policy.incremental import DiskPlan
@@ -214,18 +221,21 @@ def reuse_disk(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo) -> Entr
     for copy in copies.parts:
         found = trusted(job, copy, base_entry)
         reused = copy.staging.reuse(*found, plan.file_name) if found else None
-        entry = reused or copy_from_base(job, copy, base_entry, plan.file_name)
+        entry = reused or copy_from_base(job, copies, copy, base_entry, plan.file_name)
         entries.append(as_kept(base_entry.model_copy(update=now), entry))
     logger.info("%s: %s: unchanged, %s not transferred", job.vm.name, disk.label, format_bytes(base_entry.size))
     return tuple(entries)
 
 
-def copy_from_base(job: Job, copy: StagedCopy, base_entry: FileEntry, name: str) -> FileEntry:
-    """Copy a disk out of the newest export of the primary store, which holds it in another form or another place."""
-    base = job.primary.exports(job.folder)[0]
+def copy_from_base(job: Job, copies: Copies, copy: StagedCopy, base_entry: FileEntry, name: str) -> FileEntry:
+    """Copy a disk out of an export of the primary store, which holds it in another form or another place."""
+    found = copies.all[0].holding(base_entry)
+    if found is None:
+        raise ExportNotFound(f"no export of {job.primary.url} holds {base_entry.name} any more")
+    base, held = found
     digest = hashlib.sha256()
     with sinks_for((copy,), name) as (sink,):
-        with job.primary.open(base, base_entry.name) as reader:
+        with job.primary.open(base, held.name) as reader:
             for chunk in reader.chunks():
                 job.stop.check()
                 digest.update(chunk)

@@ -7,6 +7,7 @@ from typing import Final
 from hyperexport.manifest import FileEntry, FileRole, TransferStatistics, new_export_id, vm_folder
 from hyperexport.options import ExportOptions
 from hyperexport.ownership import Owner
+from hyperexport.steps.liveness import AtWork, process_at_work
 from hyperexport.stop import StopSignal
 from hyperexport.store.base import Store
 from hyperexport.transfer.throttle import Throttle
@@ -33,6 +34,7 @@ class Job:
         stores: tuple[Store, ...],
         throttle: Throttle,
         stop: StopSignal,
+        at_work: AtWork = process_at_work,
     ) -> None:
         self.run: Final = run
         self.session: Final = session
@@ -41,6 +43,7 @@ class Job:
         self.stores: Final = stores
         self.throttle: Final = throttle
         self.stop: Final = stop
+        self.at_work: Final = at_work
         self.started: Final = datetime.now(UTC)
         self.export_id: Final = new_export_id(self.started)
         self.folder: Final = vm_folder(vm.ref)

@@ -5,7 +5,7 @@ import logging
 from hyperexport.errors import HyperExportError
 from hyperexport.policy.snapshots import Fate, MarkedSnapshot, judge
 from hyperexport.progress import Progress, Stage, report
-from hyperexport.steps.leftovers import IsOver
+from hyperexport.steps.liveness import IsOver
 from hyperexport.stop import StopSignal
 from hyperexport.vsphere.session import Session
 from hyperexport.vsphere.snapshot_survey import snapshots_of_all_vms

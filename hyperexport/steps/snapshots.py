@@ -5,11 +5,12 @@ from collections.abc import Callable
 from threading import Timer
 from typing import Final
 
-from hyperexport.errors import Interrupted, SnapshotChainTooLong
+from hyperexport.errors import Interrupted, SnapshotChainTooLong, VmHeld
 from hyperexport.ownership import Owner
 from hyperexport.policy import snapshots as policy
 from hyperexport.policy.snapshots import SnapshotPlan
 from hyperexport.progress import Progress, Stage, report
+from hyperexport.steps.claims import WAIT_OR_CANCEL, words_for
 from hyperexport.steps.job import Job
 from hyperexport.stop import StopSignal
 from hyperexport.vm import PowerState
@@ -26,6 +27,7 @@ def make_snapshot_plan(job: Job, is_over: Callable[[Owner], bool]) -> SnapshotPl
     """Decide what becomes of the VM's snapshots, and warn of what may go wrong with them.
 
     Raises:
+        VmHeld: Another run is exporting the VM: neither's snapshots may be in the other's way.
         SnapshotChainTooLong: One more snapshot would come too near to vSphere's limit.
     """
     wanted = job.options.snapshot
@@ -37,7 +39,13 @@ def make_snapshot_plan(job: Job, is_over: Callable[[Owner], bool]) -> SnapshotPl
         keep=wanted.keep,
         merge_all=wanted.consolidate,
         is_over=is_over,
+        at_work=job.at_work,
     )
+    if plan.holder is not None:
+        held = f"{job.ref.path} is being exported by {words_for(plan.holder)}"
+        if not job.options.execution.dry_run:
+            raise VmHeld(held, fix=WAIT_OR_CANCEL)
+        job.warn(f"{held}; the real export would wait for that or fail")
     refusal = policy.chain_refusal(plan.chain_before) if plan.make else None
     if refusal:
         raise SnapshotChainTooLong(f"{job.ref.path}: {refusal}", fix="Remove or consolidate old snapshots first")

@@ -7,7 +7,9 @@ from typing import NamedTuple
 from hyperexport.errors import HyperExportError
 from hyperexport.manifest import FileEntry
 from hyperexport.option_groups import Format
+from hyperexport.steps.claims import Claim, claimed, words_for
 from hyperexport.steps.job import Job
+from hyperexport.steps.liveness import at_work_here
 from hyperexport.store.base import Staging, Store, Stored, StoredExport
 
 
@@ -61,15 +63,32 @@ def staged(job: Job) -> Generator[Copies]:
     copies: list[StagedCopy] = []
     try:
         with ExitStack() as stack:
+            stack.enter_context(at_work_here(job.run))
             for store in job.stores:
-                earlier = tuple(store.exports(job.folder))
-                staging = stack.enter_context(store.stage(job.folder, job.export_id, job.owner))
-                copies.append(StagedCopy(store, staging, earlier))
+                claim = stack.enter_context(
+                    claimed(store, job.folder, job.export_id, owner=job.owner, at_work=job.at_work, stop=job.stop)
+                )
+                copies.append(StagedCopy(store, claim.staging, _earlier(job, store, claim)))
             as_ova = job.options.destination.format is Format.OVA
             yield Copies(tuple(copies), tuple(copies[:1] if as_ova else copies))
     except BaseException:
         job.aftermath.extend(_fate(copy.store, job) for copy in copies)
         raise
+
+
+def _earlier(job: Job, store: Store, claim: Claim) -> tuple[StoredExport, ...]:
+    """What the export may build on; to be asked only once the claim stands.
+
+    Beside a claim of which nobody knows whether its run is over, nothing is referred to: it may be a cleanup's. A
+    hard link needs no such care, for it keeps its bytes whatever becomes of the other.
+    """
+    for other in claim.doubtful:
+        assert other.owner is not None
+        job.warn(
+            f"{store.url}/{other} was left half-written by {words_for(other.owner)}, and nobody knows whether that "
+            "run is over: it stays; remove it by hand if that machine is gone"
+        )
+    return () if claim.doubtful and store.refers else tuple(store.exports(job.folder))
 
 
 def _fate(store: Store, job: Job) -> str:

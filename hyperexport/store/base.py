@@ -200,5 +200,11 @@ class Store(Protocol):
         ...
 
     def replace_manifest(self, export: StoredExport, manifest: ExportManifest) -> StoredExport:
-        """Write a changed manifest in one step (the ``verified`` time, the ``preserve`` mark)."""
+        """Write a changed manifest in one step (the ``verified`` time, the ``preserve`` mark).
+
+        What ``manifest`` changes of ``export``'s is changed of the one that is there now: another may have written it.
+
+        Raises:
+            ExportNotFound: The export was deleted in the meantime.
+        """
         ...

@@ -15,9 +15,11 @@ from hyperexport.errors import ExportNotFound, ManifestInvalid, StoreUnusable
 from hyperexport.manifest import FILE_NAME, LARGEST, ExportManifest, is_export_id, is_vm_folder
 from hyperexport.ownership import Owner
 from hyperexport.store.base import AbandonedStaging, StoredExport
+from hyperexport.store.changes import rebased
 from hyperexport.store.filesystem import (
     NotRegular,
     checked_name,
+    locked,
     nearest_folder,
     read_at_most,
     remove_if_empty,
@@ -123,7 +125,10 @@ class LocalStore:
     def delete(self, export: StoredExport) -> int:
         """Remove an export. One rename takes it out of every listing; what a crash then leaves is a staged export."""
         path = self._path(export.folder, export.export_id)
-        with translated("remove", path, missing=ExportNotFound):
+        with translated("remove", path, missing=ExportNotFound), locked(path):
+            there = self._read(path)
+            if there is not None and there.manifest != export.manifest:
+                raise StoreUnusable(f"{path} was changed since it was looked at", fix="Plan the cleanup again")
             path.rename(partial(path))
             sync_folder(path.parent)
             freed = remove_tree(partial(path))
@@ -136,14 +141,19 @@ class LocalStore:
             raise StoreUnusable(f"the manifest of {manifest.export_id} cannot replace that of {export}")
         path = self._path(export.folder, export.export_id)
         fresh = path / f".{FILE_NAME}.{secrets.token_hex(4)}"
-        with translated("write", path / FILE_NAME, missing=ExportNotFound):
+        with translated("write", path / FILE_NAME, missing=ExportNotFound), locked(path):
+            there = self._read(path)
+            if there is None:
+                raise ExportNotFound(f"{path} is no export any more")
+            changed = rebased(export.manifest, manifest, there.manifest)
             try:
-                write_new(fresh, manifest.to_json())
+                write_new(fresh, changed.to_json())
                 fresh.replace(path / FILE_NAME)
             finally:
-                fresh.unlink(missing_ok=True)
+                with suppress(FileNotFoundError):
+                    fresh.unlink()
             sync_folder(path)
-        return StoredExport(folder=export.folder, manifest=manifest)
+        return StoredExport(folder=export.folder, manifest=changed)
 
     def _path(self, folder: str, export_id: str) -> Path:
         if not is_vm_folder(folder) or not is_export_id(export_id):

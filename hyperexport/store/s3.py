@@ -13,11 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from typing import Final, TypeVar
 
-from hyperexport.errors import ExportNotFound, ManifestInvalid
+from hyperexport.errors import ExportNotFound, ManifestInvalid, StoreUnreachable, StoreUnusable
 from hyperexport.manifest import FILE_NAME, LARGEST, ExportManifest, FileEntry, is_export_id
 from hyperexport.ownership import Owner
 from hyperexport.stop import StopSignal
 from hyperexport.store.base import AbandonedStaging, RangeReader, Staging, StoredExport
+from hyperexport.store.changes import rebased
 from hyperexport.store.s3_bucket import ObjectFacts, S3Bucket
 from hyperexport.store.s3_parts import PartSender, Throttle
 from hyperexport.store.s3_protection import Protection, find_protection
@@ -31,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 _VM_FOLDER: Final = re.compile(r".+\.[0-9a-f]{8}")
 _OWNER_LARGEST: Final = 64 * 1024
+_EXCHANGES: Final = 5
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -154,7 +156,11 @@ class S3Store:
 
         Raises:
             StoreUnusable, StoreUnreachable: Something remains; it is no longer listed, but found by :meth:`abandoned`.
+            StoreUnusable: Its manifest is not the one that was looked at; everything remains.
         """
+        there = self._read_manifest((export.folder, export.export_id))
+        if isinstance(there, ExportManifest) and there != export.manifest:
+            raise StoreUnusable(f"{export} was changed since it was looked at", fix="Plan the cleanup again")
         freed = remove_tree(self._bucket, self._key(export, ""), first=self._key(export, FILE_NAME))
         logger.info("deleted %s (%d bytes)", export, freed)
         return freed
@@ -164,12 +170,20 @@ class S3Store:
 
         Raises:
             ExportNotFound: The export was deleted in the meantime; writing would bring a hollow one to life.
+            StoreUnreachable: Others write it again and again.
         """
         key = self._key(export, FILE_NAME)
-        if self._bucket.head(key) is None:
-            raise ExportNotFound(f"{export} is not in {self.url} any more")
-        self._bucket.replace(key, manifest.to_json())
-        return StoredExport(folder=export.folder, manifest=manifest)
+        for _ in range(_EXCHANGES):
+            facts = self._bucket.head(key)
+            there = self._read_manifest((export.folder, export.export_id))
+            if facts is None or there is None:
+                raise ExportNotFound(f"{export} is not in {self.url} any more")
+            if isinstance(there, ManifestInvalid):
+                raise there
+            changed = rebased(export.manifest, manifest, there)
+            if self._bucket.exchange(key, changed.to_json(), etag=facts.etag):
+                return StoredExport(folder=export.folder, manifest=changed)
+        raise StoreUnreachable(f"the manifest of {export} is being written by others", fix="Try again later")
 
     # -- reading -----------------------------------------------------------------------------------------------------
 

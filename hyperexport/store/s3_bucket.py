@@ -133,6 +133,26 @@ class S3Bucket:
         with translated(f"writing {self.url(key)}"):
             self.client.put_object(Bucket=self._name, Key=key, Body=data)
 
+    def exchange(self, key: str, data: bytes, *, etag: str) -> bool:
+        """Write a small object over the one with this ETag, and no other; False where it is another by now, or gone.
+
+        Where a server does not know the condition (501, or it ignores it, as `rclone serve s3` does), the caller's
+        having looked just now is all that stands between two writers.
+        """
+        what = f"writing {self.url(key)}"
+        try:
+            self.client.put_object(Bucket=self._name, Key=key, Body=data, IfMatch=etag)
+        except ClientError as error:
+            if status_of(error) in {404, 412} or code_of(error) == "ConditionalRequestConflict":
+                return False
+            if status_of(error) != 501 and code_of(error) != "NotImplemented":
+                raise translate(error, what) from error
+            logger.info("%s: the server has no conditional writes; looked at it instead", what)
+            self.replace(key, data)
+        except BotoCoreError as error:
+            raise translate(error, what) from error
+        return True
+
     def claim(self, key: str, data: bytes) -> bool:
         """Write a small object only where nothing is; of two that try at once, at most one is told True.
 

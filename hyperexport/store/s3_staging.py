@@ -138,6 +138,12 @@ class S3Staging:
         Raises:
             StoreUnusable: Another run has published an export with this id.
         """
+        for holder in sorted({entry.stored_in for entry in manifest.files if entry.stored_in}):
+            if self._bucket.head(self._bucket.location.key(self._folder, holder, manifest_module.FILE_NAME)) is None:
+                raise StoreUnusable(
+                    f"{self._folder}/{holder}, whose files this export uses, was deleted meanwhile",
+                    fix="Start the export again",
+                )
         key = self._key(manifest_module.FILE_NAME)
         claimed = self._bucket.claim(key, manifest.to_json())
         self._ended = True  # Also where it was another run: what lies there is part of its export now.

@@ -10,8 +10,8 @@ import pytest
 
 from hyperexport import ownership
 from hyperexport.ownership import Owner, ProcessIdentity, identity_of
-from hyperexport.steps import leftovers
-from hyperexport.steps.leftovers import on_this_machine, process_is_over
+from hyperexport.steps import liveness
+from hyperexport.steps.liveness import on_this_machine, process_is_over
 
 
 def owner_of(pid: int, **changes: object) -> Owner:
@@ -78,7 +78,7 @@ def test_a_process_of_another_machine_or_container_is_never_proven_over_here(liv
 def test_without_the_systems_word_only_a_number_that_nobody_has_proves_an_end(
     living: subprocess.Popen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leftovers, "identity_of", lambda _pid: None)
+    monkeypatch.setattr(liveness, "identity_of", lambda _pid: None)
     owner = owner_of(living.pid, process=None)
     assert not process_is_over(owner)
     living.kill()

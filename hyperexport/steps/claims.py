@@ -1,0 +1,96 @@
+"""Who is at work on a VM's exports in a store. The claim is the staging itself: there is no lock beside it.
+
+Whoever is about to write there leaves a staging with its mark *first* and looks for the others' marks *then*. So of two
+that come at the same moment at least one sees the other, and steps back. A claim ends with its staging; a dead run's is
+known as dead by its run, never by its age.
+"""
+
+import logging
+import random
+import time
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
+from typing import Final, NamedTuple
+
+from hyperexport.errors import VmHeld
+from hyperexport.ownership import Owner
+from hyperexport.steps.liveness import AtWork
+from hyperexport.stop import StopSignal
+from hyperexport.store.base import AbandonedStaging, Staging, Store
+
+logger = logging.getLogger(__name__)
+
+PATIENCE: Final = 60.0
+"""Seconds that a run waits for another to be done with the VM's exports: a cleanup takes no longer, an export does."""
+
+WAIT_OR_CANCEL: Final = "Wait for its end or cancel it; if its machine is gone, set that run to Crashed in Prefect"
+
+
+class Claim(NamedTuple):
+    """A VM's folder in a store, held."""
+
+    staging: Staging
+    doubtful: tuple[AbandonedStaging, ...]
+    """Others' marks of whose runs nobody knows whether they are over."""
+
+
+def words_for(owner: Owner) -> str:
+    """Who holds something, so that a person finds the run again."""
+    return f"run {owner.run} on {owner.host} (process {owner.pid}), since {owner.started:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def others(store: Store, folder: str, own: Owner) -> list[AbandonedStaging]:
+    """The stagings of a VM in a store that are not this run's."""
+    return [staging for staging in store.abandoned(folder) if staging.owner is not None and staging.owner != own]
+
+
+@contextmanager
+def claimed(
+    store: Store,
+    folder: str,
+    export_id: str,
+    *,
+    owner: Owner,
+    at_work: AtWork,
+    stop: StopSignal,
+    patience: float = PATIENCE,
+) -> Generator[Claim]:
+    """Stage in a VM's folder as the only one at work there; what is not published when the block ends is discarded.
+
+    Two that meet both step back, and come again after a time that chance chooses.
+
+    Args:
+        store: Where.
+        folder: The VM's folder.
+        export_id: What is staged.
+        owner: Whose it is.
+        at_work: Tells whether another's run may be at work.
+        stop: Ends the waiting.
+        patience: Seconds to wait for the others.
+
+    Raises:
+        VmHeld: Another run was at work there all the time; the message says which.
+        Interrupted: The run was asked to stop.
+    """
+    end = time.monotonic() + patience
+    told = False
+    with ExitStack() as stack:
+        while True:
+            with ExitStack() as attempt:
+                staging = attempt.enter_context(store.stage(folder, export_id, owner))
+                found = others(store, folder, owner)
+                holder = next((other.owner for other in found if other.owner and at_work(other.owner)), None)
+                if holder is None:
+                    stack.push(attempt.pop_all())
+                    break
+            if time.monotonic() >= end:
+                raise VmHeld(
+                    f"{store.url}/{folder} is held by {words_for(holder)}",
+                    fix=WAIT_OR_CANCEL,
+                )
+            if not told:
+                logger.warning("%s/%s is held by %s; waiting for it", store.url, folder, words_for(holder))
+                told = True
+            stop.wait(min(random.uniform(0.5, 2.0), max(0.0, end - time.monotonic())))  # noqa: S311 - no secret
+            stop.check()
+        yield Claim(staging, tuple(found))
