@@ -46,6 +46,8 @@ def perform(request: Request, output: Output) -> int:
 
 
 def _vm_info(request: Request, output: Output) -> list[Failure]:
+    if output.is_quiet and not (request.vsphere or configured_api()):
+        return _brief(request, output)
     vms = _describe(request, output)
     for position, vm in enumerate(vms):
         output.answer(
@@ -54,6 +56,20 @@ def _vm_info(request: Request, output: Output) -> list[Failure]:
             quiet=quiet.vm_lines(vm),
             document={**vm.model_dump(mode="json"), "storage_bytes": vm.storage_bytes},
         )
+    return []
+
+
+def _brief(request: Request, output: Output) -> list[Failure]:
+    """Answer with the few lines that scripts read, without reading what they do not say: thousands take seconds."""
+    _ask_for_password(request)
+    from hyperexport.steps.selection import choose_vms
+    from hyperexport.vsphere.endpoint import VSphereEndpoint
+    from hyperexport.vsphere.inventory import brief_many
+    from hyperexport.vsphere.session import connect
+
+    with connect(VSphereEndpoint.from_environment()) as session:
+        for vm in brief_many(session, choose_vms(session, request.selection).all_there()):
+            output.answer("vms", pretty=lambda _console: None, quiet=quiet.vm_lines(vm), document={})
     return []
 
 

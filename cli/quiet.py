@@ -9,13 +9,13 @@ from hyperexport.policy.incremental import ExportPlan
 from hyperexport.policy.snapshots import Fate
 from hyperexport.results import CleanupResult, ExportResult, FleetMember, ReapResult, VerifiedExport
 from hyperexport.store.base import StoredExport
-from hyperexport.vm import VmInfo
+from hyperexport.vm import VmBrief, VmInfo
 
 if TYPE_CHECKING:
     from deployments.schedules import Schedule
 
 
-def vm_lines(vm: VmInfo) -> list[str]:
+def vm_lines(vm: VmInfo | VmBrief) -> list[str]:
     """What a VM is; exactly these keys in this order."""
     return [
         _line("name", vm.name),

@@ -85,6 +85,22 @@ class SnapshotInfo(Value):
     quiesced: bool = False
 
 
+class VmBrief(Value):
+    """What is said of a VM in a line of a long list."""
+
+    ref: VmRef
+    power_state: PowerState
+    guest_os: str
+    cpus: int
+    memory_mb: int
+    storage_bytes: int = Field(description="The sum of the disks' capacities, in bytes.")
+
+    @property
+    def name(self) -> str:
+        """The VM's name."""
+        return self.ref.name
+
+
 class VmInfo(Value):
     """A VM, as a person wants to know it before an export."""
 

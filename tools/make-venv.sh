@@ -49,8 +49,9 @@ pip install --quiet --require-hashes -r requirements/bootstrap.txt || fail "uv c
 export UV_SYSTEM_CERTS=true
 packages=$(grep -c '==' requirements/lock.txt)
 echo "venv: installing what requirements/lock.txt names, $packages packages at most, each with its hash"
+# Bytecode is compiled here, once: uv by itself leaves that to the first start of each program.
 export UV_PYTHON=.venv/bin/python
-.venv/bin/uv pip sync --quiet --require-hashes requirements/lock.txt requirements/bootstrap.txt ||
+.venv/bin/uv pip sync --quiet --compile-bytecode --require-hashes requirements/lock.txt requirements/bootstrap.txt ||
     fail "the locked packages could not be installed; $offline"
 .venv/bin/uv pip install --quiet --offline --no-deps --no-build-isolation --editable .
 touch .venv/.ready

@@ -6,21 +6,24 @@ objects are large (and some servers cannot send them). Nothing is changed.
 
 import difflib
 import fnmatch
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 from pydantic import Field
 from pyVmomi import vim
 
 from hyperexport.errors import ServerFault, VmAmbiguous, VmNotFound
-from hyperexport.vm import DiskInfo, PowerState, Value, VmInfo, VmRef
+from hyperexport.vm import DiskInfo, PowerState, Value, VmBrief, VmInfo, VmRef
 from hyperexport.vsphere import devices
+from hyperexport.vsphere.capacities import disk_capacities
 from hyperexport.vsphere.collector import Properties, properties, properties_of, retrieve
 from hyperexport.vsphere.faults import GONE, is_caused_by
 from hyperexport.vsphere.names import escape, unescape
 from hyperexport.vsphere.session import Session
 from hyperexport.vsphere.snapshot_tree import flatten
+
+T = TypeVar("T")
 
 _ENTITIES: Final = {
     vim.VirtualMachine: (
@@ -31,6 +34,8 @@ _ENTITIES: Final = {
         "config.template",
         "config.instanceUuid",
         "config.guestFullName",
+        "config.hardware.memoryMB",
+        "config.hardware.numCPU",
         "runtime.host",
         "datastore",
     ),
@@ -71,6 +76,8 @@ class VmRow(Value):
     ref: VmRef
     power_state: PowerState
     guest_os: str
+    cpus: int = 0
+    memory_mb: int = 0
     template: bool = Field(description="Whether it is a template, which cannot be snapshotted.")
     host: str | None = Field(default=None, description="The host that it is on, by its managed object id.")
     datastores: tuple[str, ...] = Field(default=(), description="Those that it lies on, by managed object id.")
@@ -173,19 +180,46 @@ def describe_many(session: Session, refs: Sequence[VmRef]) -> list[VmInfo]:
     return [_info(ref, readable[ref.moref], names) for ref in refs if ref.moref in readable]
 
 
+def brief_many(session: Session, rows: Sequence[VmRow]) -> list[VmBrief]:
+    """Say of many VMs what the list does not: how large their disks are.
+
+    A VM that is gone by now, or of which nothing can be read, is left out.
+    """
+    wanted = {row.ref.moref: vm_object(session, row.ref) for row in rows}
+    capacities = _without_gone(wanted, lambda vms: disk_capacities(session, vms))
+    return [
+        VmBrief(
+            ref=row.ref,
+            power_state=row.power_state,
+            guest_os=row.guest_os,
+            cpus=row.cpus,
+            memory_mb=row.memory_mb,
+            storage_bytes=capacities[row.ref.moref],
+        )
+        for row in rows
+        if row.ref.moref in capacities
+    ]
+
+
 def _read_all(session: Session, objects: Sequence[Any], paths: Sequence[str], *, doing: str) -> dict[str, Properties]:
-    """Properties by managed object id. One object that is gone would fail the whole request, so it is left out."""
-    wanted = {_moref(obj): obj for obj in objects}
+    """Properties by managed object id, of those that are still there."""
+    return _without_gone(
+        {_moref(obj): obj for obj in objects},
+        lambda left: {_moref(obj): values for obj, values in properties_of(session, left, paths, doing=doing)},
+    )
+
+
+def _without_gone(wanted: dict[str, Any], read: Callable[[Sequence[Any]], dict[str, T]]) -> dict[str, T]:
+    """Read of many objects. One that is gone would fail the whole request, so it is left out."""
+    left = dict(wanted)
     while True:
         try:
-            return {
-                _moref(obj): values for obj, values in properties_of(session, list(wanted.values()), paths, doing=doing)
-            }
+            return read(list(left.values()))
         except ServerFault as error:
             gone = _moref(getattr(error.__cause__, "obj", None))
-            if not is_caused_by(error, GONE) or gone not in wanted:
+            if not is_caused_by(error, GONE) or gone not in left:
                 raise
-            del wanted[gone]
+            del left[gone]
 
 
 def _info(ref: VmRef, values: Properties, names: Mapping[str, str]) -> VmInfo:
@@ -264,6 +298,8 @@ def _row(moref: str, path: str, values: Properties) -> VmRow:
         ref=ref,
         power_state=PowerState(values.get("runtime.powerState", "poweredOff")),
         guest_os=values.get("config.guestFullName", ""),
+        cpus=values.get("config.hardware.numCPU", 0),
+        memory_mb=values.get("config.hardware.memoryMB", 0),
         template=values.get("config.template", False),
         host=_moref(values.get("runtime.host")) or None,
         datastores=tuple(_moref(store) for store in values.get("datastore", ())),

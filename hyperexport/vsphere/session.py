@@ -8,13 +8,15 @@ every way out: a session that leaks counts against the server's limit. Every req
 import logging
 import ssl
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from http.client import HTTPException
+from io import BytesIO
 from typing import Any, Final
 
 from pyVmomi import vim
-from pyVmomi.SoapAdapter import SoapStubAdapter
+from pyVmomi.SoapAdapter import SoapResponseDeserializer, SoapStubAdapter
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from hyperexport.errors import HyperExportError, ServerBusy, ServerUnreachable, SessionLost, UsageError
@@ -172,6 +174,19 @@ class Session:
                 return self.call(method, *args, doing=doing, **kwargs)
         raise AssertionError("tenacity ends with a result or an exception")
 
+    def read_raw(self, obj: Any, method: str, *args: Any, doing: str) -> bytes:
+        """The SOAP answer to a read, as it came: for who needs little of an answer that is costly to turn into objects.
+
+        pyVmomi spends 2 ms on the devices of one VM; a list of thousands wants a number from each.
+
+        Args:
+            obj: The managed object.
+            method: The method's name in the API.
+            args: All its arguments, in the API's order.
+            doing: For error messages.
+        """
+        return self.read(self._fetch, obj, obj._GetMethodInfo(method), args, doing=doing)
+
     def begin(self, method: Callable[..., Any], *args: Any, doing: str) -> Future[Any]:
         """Call a method in a thread of its own, so that its answer is not lost when the caller is interrupted.
 
@@ -192,6 +207,26 @@ class Session:
     def error(self, error: Exception, *, doing: str) -> HyperExportError:
         """Put a failure (of a call, or a task's ``info.error``) into our own words."""
         return translate(error, doing=doing, endpoint=self.endpoint)
+
+    def _fetch(self, obj: Any, info: Any, args: Sequence[Any]) -> bytes:
+        """What pyVmomi's own stub does to call a method, up to where it reads the answer."""
+        stub = self._stub
+        headers = {"Cookie": stub.cookie, "SOAPAction": stub.versionId, "Content-Type": "text/xml; charset=UTF-8"}
+        connection = stub.GetConnection()
+        try:
+            connection.request("POST", stub.path, stub.SerializeRequest(obj, info, args), headers)
+            answer = connection.getresponse()
+            body = answer.read()
+        except BaseException:
+            connection.close()
+            raise
+        stub.ReturnConnection(connection)
+        if answer.status == 200:
+            return body
+        if answer.status == 500:  # SOAP's status of every fault
+            fault: Any = SoapResponseDeserializer(stub).Deserialize(BytesIO(body), info.result)
+            raise fault
+        raise HTTPException(f"{answer.status} {answer.reason}")
 
     def _enough(self, state: Any) -> bool:
         return self._stop.is_set() or stop_after_attempt(4)(state)

@@ -10,6 +10,7 @@ from hyperexport.vm import PowerState
 from hyperexport.vsphere.configuration import LEFT_OUT, vm_config_json
 from hyperexport.vsphere.endpoint import VSphereEndpoint
 from hyperexport.vsphere.inventory import (
+    brief_many,
     datastore_free,
     describe,
     describe_many,
@@ -21,7 +22,7 @@ from hyperexport.vsphere.inventory import (
 from hyperexport.vsphere.session import connect
 from hyperexport.vsphere.snapshots import snapshot_tree
 from hyperexport.vsphere.tasks import wait_task
-from simulator import DiskSpec, Simulator, VmSpec
+from simulator import DiskSpec, Fault, FaultKind, Simulator, VmSpec
 
 MIB = 1 << 20
 
@@ -149,6 +150,38 @@ def test_a_gone_vm_is_left_out_and_the_others_are_described(estate):
 def test_many_vms_are_described_in_as_many_requests_as_one(estate):
     rows = read_inventory(estate).rows
     assert describe_many(estate, [row.ref for row in rows]) == [describe(estate, row.ref) for row in rows]
+
+
+def test_the_brief_form_says_of_every_vm_what_the_whole_description_says(peer, session):
+    rows = read_inventory(session).rows
+    assert [
+        (brief.ref, brief.power_state, brief.guest_os, brief.cpus, brief.memory_mb, brief.storage_bytes)
+        for brief in brief_many(session, rows)
+    ] == [
+        (info.ref, info.power_state, info.guest_os, info.cpus, info.memory_mb, info.storage_bytes)
+        for info in describe_many(session, [row.ref for row in rows])
+    ]
+    assert all(brief.storage_bytes > 0 for brief in brief_many(session, rows))
+
+
+def test_a_gone_vm_is_left_out_of_the_brief_form(estate):
+    rows = read_inventory(estate).rows
+    gone = rows[0].model_copy(update={"ref": rows[0].ref.model_copy(update={"moref": "vm-999999"})})
+    assert [brief.ref for brief in brief_many(estate, [rows[0], gone, rows[1]])] == [row.ref for row in rows[:2]]
+
+
+def test_the_brief_form_survives_the_end_of_its_session_and_a_server_that_is_busy():
+    with Simulator([VmSpec("db01", disks=(DiskSpec(MIB), DiskSpec(2 * MIB)))]) as server:
+        endpoint = VSphereEndpoint(
+            url=server.url, username=server.username, password=server.password, ca_file=server.ca_file
+        )
+        with connect(endpoint) as session:
+            rows = read_inventory(session).rows
+            server.faults.add(Fault(FaultKind.SESSION_EXPIRED))
+            assert [brief.storage_bytes for brief in brief_many(session, rows)] == [3 * MIB]
+            server.faults.add(Fault(FaultKind.HTTP_STATUS, method="RetrievePropertiesEx", status=503))
+            assert [brief.storage_bytes for brief in brief_many(session, rows)] == [3 * MIB]
+            assert len(server.faults.fired) == 2
 
 
 def test_snapshots_are_read_with_their_depth_and_which_is_current(estate):
