@@ -93,7 +93,7 @@ def _describe(request: Request, output: Output) -> list[VmInfo]:
 def _export(request: Request, output: Output) -> list[Failure]:
     _ask_for_password(request)
     _prepare_prefect(output)
-    if request.selection.one is None or request.options.fleet.skip_newer_than is not None:
+    if request.selection.one is None:
         return fleet.export(request, output)
     from flows import export_vm
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from hyperexport.plain import visible
 from hyperexport.policy.incremental import ExportPlan
 from hyperexport.policy.snapshots import Fate
-from hyperexport.results import CleanupResult, ExportResult, FleetMember, ReapResult, VerifiedExport
+from hyperexport.results import CleanupResult, ExportResult, FleetMember, FleetOutcome, ReapResult, VerifiedExport
 from hyperexport.store.base import StoredExport
-from hyperexport.vm import VmBrief, VmInfo
+from hyperexport.vm import VmBrief, VmInfo, VmRef
 
 if TYPE_CHECKING:
     from deployments.schedules import Schedule
@@ -31,6 +31,8 @@ def vm_lines(vm: VmInfo | VmBrief) -> list[str]:
 def export_lines(result: ExportResult) -> list[str]:
     """What an export did, or in a dry run would do."""
     manifest, plan = result.manifest, result.plan
+    if result.recent:
+        return _lines_of_nothing_done(plan.vm, FleetOutcome.SKIPPED, f"{result.recent} is young enough")
     removed = manifest is not None and manifest.snapshot is not None and not result.snapshot_kept
     return [
         _line("vm", plan.vm.name),
@@ -55,12 +57,11 @@ def export_lines(result: ExportResult) -> list[str]:
 
 def member_lines(member: FleetMember) -> list[str]:
     """A VM of a fleet that there was nothing to do for."""
-    return [
-        _line("vm", member.vm.name),
-        _line("path", member.vm.path),
-        _line("outcome", member.outcome),
-        _line("message", member.message),
-    ]
+    return _lines_of_nothing_done(member.vm, member.outcome, member.message)
+
+
+def _lines_of_nothing_done(vm: VmRef, outcome: FleetOutcome, message: str) -> list[str]:
+    return [_line("vm", vm.name), _line("path", vm.path), _line("outcome", outcome), _line("message", message)]
 
 
 def plan_lines(plan: ExportPlan) -> list[str]:

@@ -144,7 +144,9 @@ def show_plan(console: Console, plan: ExportPlan) -> None:
 
 def show_export(console: Console, result: ExportResult) -> None:
     """Show what an export did, or in a dry run would do."""
-    if result.manifest is None:
+    if result.recent:
+        _say(console, f"Nothing to do for {result.plan.vm.path}: {result.recent} is young enough")
+    elif result.manifest is None:
         _say(console, f"Dry run of {result.plan.vm.path}: nothing was changed")
         show_plan(console, result.plan)
         for place in result.locations:

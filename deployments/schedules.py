@@ -132,14 +132,12 @@ def plan_export(
     if not cleans_up(options, profile):  # then the limits are meant for the scheduled cleanup
         given = {key: value for key, value in given.items() if key not in _keys_of("cleanup")}
     one = selection.one
-    # One VM alone is a fleet where it may be left out.
-    single = one is not None and options.fleet.skip_newer_than is None
     return PlannedSchedule(
         name=name,
-        flow=export_vm.name if single else export_fleet.name,
+        flow=export_vm.name if one else export_fleet.name,
         times=_cron(cron, timezone),
         parameters={
-            **({"vm": one} if single else {"selection": selection.model_dump(mode="json", exclude_defaults=True)}),
+            **({"vm": one} if one else {"selection": selection.model_dump(mode="json", exclude_defaults=True)}),
             **kept_parameters(ExportOptions.from_keys(given), profile),
             **({"vsphere": _known_block(vsphere)} if vsphere else {}),
         },

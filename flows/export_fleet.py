@@ -40,7 +40,13 @@ logger = logging.getLogger("hyperexport.chosen")
 SECONDS_TO_STOP: Final = 25
 """How long the exports are waited for when the run is stopped; Prefect kills the process after 30 s."""
 
-ONCE_FOR_ALL: Final = {"email_notify": False, "notify_webhook": (), "cleanup": False, "cleanup_dry_run": False}
+ONCE_FOR_ALL: Final = {
+    "email_notify": False,
+    "notify_webhook": (),
+    "cleanup": False,
+    "cleanup_dry_run": False,
+    "skip_newer_than": None,
+}
 """What the fleet does itself, once, and therefore none of its exports."""
 
 

@@ -26,6 +26,7 @@ from hyperexport.results import CleanupResult, ExportResult
 from hyperexport.steps.cleanup import planned_export
 from hyperexport.steps.job import Job
 from hyperexport.steps.plan import disks_of
+from hyperexport.steps.recent import young_export
 from hyperexport.steps.staging import Copies, Entries, staged
 from hyperexport.steps.stores import open_stores
 from hyperexport.stop import StopSignal
@@ -84,6 +85,8 @@ def export_vm(
         vsphere_session(vsphere, stop) as session,
     ):
         job = prepare_job(session, vm, options, stop, throttle)
+        if (recent := young_export(job)) is not None:
+            return left_out(job, recent, began)
         check_export(job, probe=not options.execution.dry_run)
         snapshots = plan_snapshots(job)
         tracking = plan_change_tracking(job, snapshots)
@@ -165,6 +168,21 @@ def fail_on_leak(job: Job, done: str) -> None:
             f"{done}, but snapshot {', '.join(job.leaked_snapshots)} of {job.ref.path} could not be removed",
             fix="Remove it in vSphere, or run reap-snapshots later; until then it goes on growing",
         )
+
+
+def left_out(job: Job, recent: StoredExport, began: float) -> ExportResult:
+    """Say that the VM has an export that is young enough; nothing is done."""
+    logger.info("%s: nothing to do, %s is young enough", job.vm.name, recent)
+    location = f"{job.primary.url}/{recent}"
+    result = ExportResult(
+        dry_run=job.options.execution.dry_run,
+        plan=ExportPlan(vm=job.ref, kind=recent.manifest.kind, reason=f"{recent} is young enough", disks=()),
+        recent=location,
+        locations=(location,),
+        seconds=time.monotonic() - began,
+    )
+    show_markdown(artifact_key("export", job.vm.name), export_markdown(result), f"Nothing to do for {job.ref.path}")
+    return result
 
 
 def dry_run(job: Job, snapshots: SnapshotPlan, tracking: TrackingPlan, began: float) -> ExportResult:

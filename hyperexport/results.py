@@ -44,6 +44,9 @@ class ExportResult(Value):
     tracking: TrackingPlan = Field(default=TrackingPlan(), description="Whether change tracking was switched on.")
     verifications: tuple[Verification, ...] = Field(default=(), description="One for each store, with --verify.")
     cleanups: tuple[CleanupResult, ...] = Field(default=(), description="One for each store, with --cleanup.")
+    recent: str | None = Field(
+        default=None, description="The export that is young enough, so that none was made, with --skip-newer-than."
+    )
     warnings: tuple[str, ...] = Field(default=(), description="The manifest's, and what went wrong after it.")
     seconds: float = Field(description="From the first question to the last step.")
 

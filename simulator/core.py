@@ -50,6 +50,7 @@ class Simulator:
         address: The address to listen on.
         directory: Where the CA's certificate is written; None makes a temporary directory.
         manifests: Whether hosts hash what they send; where they don't, GetManifest is empty, and serving costs half.
+        tags: Tags that no VM bears, each as ``category:name``, beside those that the VMs bear.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Simulator:
         address: str = "127.0.0.1",
         directory: Path | None = None,
         manifests: bool = True,
+        tags: tuple[str, ...] = (),
     ) -> None:
         if hosts < 1:
             raise ValueError("a vCenter without a host has no place for VMs")
@@ -84,6 +86,7 @@ class Simulator:
             lease_timeout=lease_timeout,
             session_timeout=session_timeout,
             manifests=manifests,
+            tags=tags,
         )
         self._dispatcher = Dispatcher(self._vcenter)
         self._temporary = tempfile.TemporaryDirectory(prefix="simulator-") if directory is None else None
@@ -187,6 +190,10 @@ class Simulator:
     def sessions(self) -> list[Session]:
         """The sessions that have not ended."""
         return self._vcenter.sessions.live()
+
+    def rest_sessions(self) -> int:
+        """How many logins to the REST API have not ended."""
+        return self._vcenter.tagging.open_sessions
 
     def leases(self) -> list[Lease]:
         """The leases that hold a VM."""

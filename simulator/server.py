@@ -1,4 +1,7 @@
-"""The vCenter's HTTPS port: SOAP at ``/sdk``, files at ``/folder``, the simulator's own control at ``/simulator/``."""
+"""The vCenter's HTTPS port: SOAP at ``/sdk``, files at ``/folder``, tags at ``/api``.
+
+The simulator's own control is at ``/simulator/``.
+"""
 
 import base64
 import logging
@@ -63,6 +66,15 @@ class VCenterHandler(Handler):
             self._soap(body)
         elif self.path.startswith("/simulator/"):
             self._control(body)
+        elif self.path.startswith("/api/"):
+            self._rest(body)
+        else:
+            self.refuse(404)
+
+    def do_DELETE(self) -> None:
+        """The end of a login to the REST API."""
+        if self.path.startswith("/api/"):
+            self._rest(b"")
         else:
             self.refuse(404)
 
@@ -76,6 +88,8 @@ class VCenterHandler(Handler):
             self._file()
         elif self.path.startswith("/simulator/"):
             self._control(b"")
+        elif self.path.startswith("/api/"):
+            self._rest(b"")
         else:
             self.refuse(404)
 
@@ -116,6 +130,12 @@ class VCenterHandler(Handler):
     def _session(self) -> Session | None:
         match = _COOKIE.search(self.headers.get("Cookie", ""))
         return self._vcenter.sessions.by_cookie(match[1]) if match else None
+
+    # -- REST ------------------------------------------------------------------------------------------------------
+
+    def _rest(self, body: bytes) -> None:
+        answer = self._vcenter.tagging.answer(self.command, self.path, self.headers, body)
+        self.answer(answer.status, answer.body, "application/json")
 
     # -- datastore access ------------------------------------------------------------------------------------------
 

@@ -60,6 +60,7 @@ class VmSpec:
         hardware_version: Such as ``vmx-19``.
         encrypted: Whether its home and disks are encrypted.
         snapshots: Names of snapshots that a user took before, oldest first.
+        tags: The tags that it bears, each as ``category:name``.
     """
 
     name: str
@@ -77,10 +78,13 @@ class VmSpec:
     hardware_version: str = "vmx-19"
     encrypted: bool = False
     snapshots: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.template and self.powered_on:
             raise ValueError(f"{self.name} is a template, so it cannot be powered on")
+        if not all(all(tag.partition(":")[::2]) for tag in self.tags):
+            raise ValueError(f"a tag is written as category:name, which {self.tags} are not")
 
 
 @dataclass(frozen=True)

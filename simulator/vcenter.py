@@ -16,6 +16,7 @@ from simulator.ovf import OvfManager
 from simulator.properties import PropertyCollector
 from simulator.sessions import AuthorizationManager, SessionManager
 from simulator.spec import UserSpec, VmSpec
+from simulator.tagging import Tagging
 from simulator.tasks import TaskRunner
 from simulator.views import ViewManager, below
 from simulator.world import Managed, World, now
@@ -117,6 +118,7 @@ class VCenter:
         lease_timeout: float,
         session_timeout: float,
         manifests: bool,
+        tags: tuple[str, ...] = (),
     ) -> None:
         self.world = world
         self.tasks = TaskRunner(world)
@@ -156,10 +158,13 @@ class VCenter:
             lease_timeout=lease_timeout,
             manifests=manifests,
         )
+        borne: dict[str, tuple[str, ...]] = {}
         for position, spec in enumerate(vms):
             machine = self._make(spec, position)
+            borne[machine.moid] = spec.tags
             for name in spec.snapshots:
                 machine.freeze(name, "")
+        self.tagging = Tagging(self.sessions, borne, others=tags)
 
     def _folder(self, path: str) -> Folder:
         folder = self.datacenter.vm_folder

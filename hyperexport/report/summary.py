@@ -17,6 +17,8 @@ _DONE = {Decision.TRANSFER: "transferred", Decision.REUSE: "unchanged, reused"}
 def export_markdown(result: ExportResult) -> str:
     """The closing page of an export, or of its dry run."""
     cleanups = [line for cleanup in result.cleanups for line in ("", cleanup_markdown(cleanup))]
+    if result.recent:
+        return f"# Nothing to do for {text(result.plan.vm.name)}\n\n{text(result.recent)} is young enough."
     if result.manifest is None:
         lines = [
             plan_markdown(result.plan),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from hyperexport.manifest import vm_folder
+from hyperexport.steps.job import Job
 from hyperexport.store.base import Store, StoredExport
 from hyperexport.vm import VmRef
 
@@ -28,6 +29,14 @@ def recent_exports(stores: Sequence[Store], refs: Sequence[VmRef], younger_than:
     since = datetime.now(UTC) - younger_than
     young = [_newest_since(store, since) for store in stores]
     return {ref.moref: young[0][vm_folder(ref)] for ref in refs if all(vm_folder(ref) in newest for newest in young)}
+
+
+def young_export(job: Job) -> StoredExport | None:
+    """The newest export of the job's VM, where it is young enough for the options to leave the VM out."""
+    younger_than = job.options.fleet.skip_newer_than
+    if younger_than is None:
+        return None
+    return recent_exports(job.stores, [job.ref], younger_than).get(job.ref.moref)
 
 
 def _newest_since(store: Store, since: datetime) -> dict[str, StoredExport]:

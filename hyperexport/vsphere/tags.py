@@ -129,14 +129,15 @@ class _Api:
             answer = self._pool.request(
                 method, self._site + path, json=body, headers={**self._headers, **(headers or {})}
             )
-            found = json.loads(answer.data) if answer.data and answer.status == 200 else None
+            good = answer.status in range(200, 300)  # a login to /api is answered with 201
+            found = json.loads(answer.data) if answer.data and good else None
         except (HTTPError, OSError) as error:
             raise translate(_underlying(error), doing="reading the tags", endpoint=self.endpoint) from error
         except ValueError:
             raise ServerFault(f"reading the tags failed on {self.endpoint.address}: its answer is not JSON") from None
         if not self._modern and isinstance(found, dict):
             found = found.get("value")  # pyright: ignore[reportUnknownMemberType,reportUnknownVariableType]
-        return (200 if answer.status in range(200, 300) else answer.status), found  # pyright: ignore[reportUnknownVariableType]
+        return (200 if good else answer.status), found  # pyright: ignore[reportUnknownVariableType]
 
     def _checked(self, status: int, found: Any, doing: str) -> Any:
         if status in _BUSY:

@@ -1,4 +1,4 @@
-"""Tags, as VMware's own simulator keeps them and VMware's own command line sets them."""
+"""Tags, in both dresses of the REST API: ``/rest`` as VMware's own simulator keeps them, ``/api`` as our own has it."""
 
 from collections.abc import Generator
 from pathlib import Path
@@ -11,6 +11,7 @@ from hyperexport.steps.selection import choose_vms
 from hyperexport.vsphere.endpoint import VSphereEndpoint
 from hyperexport.vsphere.session import Session, connect
 from hyperexport.vsphere.tags import tagged_vms
+from simulator import Simulator, VmSpec
 from tests.conformance.vcsim import Vcsim, running_vcsim
 
 
@@ -27,10 +28,32 @@ def tagged(go_peers: Path, tmp_path_factory: pytest.TempPathFactory) -> Generato
         yield server
 
 
+@pytest.fixture(scope="module")
+def modern() -> Generator[Simulator]:
+    """The same on the simulator of ours, which answers at /api alone."""
+    with Simulator(
+        [
+            VmSpec("DC0_H0_VM0", tags=("backup:daily",)),
+            VmSpec("DC0_H0_VM1", tags=("backup:daily", "backup:rack: a/b")),
+            VmSpec("DC0_H0_VM2"),
+        ],
+        tags=("backup:never",),
+    ) as server:
+        yield server
+
+
+@pytest.fixture(params=["vmware", "ours"])
+def endpoint(request: pytest.FixtureRequest) -> VSphereEndpoint:
+    """Where each of the two is."""
+    if request.param == "vmware":
+        return VSphereEndpoint.from_environment(request.getfixturevalue("tagged").environment)
+    return VSphereEndpoint.from_environment(request.getfixturevalue("modern").environment())
+
+
 @pytest.fixture
-def session(tagged: Vcsim) -> Generator[Session]:
+def session(endpoint: VSphereEndpoint) -> Generator[Session]:
     """A login to it."""
-    with connect(VSphereEndpoint.from_environment(tagged.environment)) as opened:
+    with connect(endpoint) as opened:
         yield opened
 
 
@@ -61,10 +84,15 @@ def test_a_tag_or_category_that_is_not_there_lists_those_that_are(session, tag, 
         tagged_vms(session, [tag])
 
 
-def test_a_password_that_the_rest_api_refuses_is_told_without_it(tagged):
-    endpoint = VSphereEndpoint.from_environment(tagged.environment)
+def test_a_password_that_the_rest_api_refuses_is_told_without_it(endpoint):
     with connect(endpoint) as session:
         session.endpoint = endpoint.model_copy(update={"password": type(endpoint.password)("not-it-at-all")})
         with pytest.raises(errors.LoginRefused) as refused:
             tagged_vms(session, ["backup:daily"])
     assert "not-it-at-all" not in str(refused.value)
+
+
+def test_a_login_to_the_rest_api_is_ended(modern):
+    with connect(VSphereEndpoint.from_environment(modern.environment())) as session:
+        assert len(tagged_vms(session, ["backup:daily"])) == 2
+    assert modern.rest_sessions() == 0

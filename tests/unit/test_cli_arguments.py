@@ -1,5 +1,6 @@
 """The words of a command line become exactly the options that they say, or an error that names the word."""
 
+import inspect
 import io
 import re
 from datetime import timedelta
@@ -210,7 +211,7 @@ def test_a_value_that_makes_no_sense_is_refused_by_name(words, named):
         (["--vm=a", "--quiet", "--json"], "exclude"),
         (["--vm=a", "--cleanup=false", "stray"], "stray"),
         (["exprot"], "exprot"),
-        (["verify", "x", "--bandwidth-limit=1"], "--bandwidth-limit"),
+        (["list", "--bandwidth-limit=1"], "--bandwidth-limit"),
         (["list", "--snapshot"], "--snapshot"),
         (["--vm=a", "--profile="], "--profile"),
         (["--vm=a", "--daemon-schedule=n:0 2 * * *", "--save-profile=p"], "--save-profile"),
@@ -281,6 +282,26 @@ def test_verify_reads_back_by_default_and_downloads_when_asked():
     assert understood("verify", "a", "b").exports == ("a", "b")
     assert understood("verify", "a").options.execution.verify is VerifyMode.ON
     assert understood("verify", "a", "--deep").options.execution.verify is VerifyMode.DEEP
+
+
+PLACES = {leaf.key for leaf in leaves() if leaf.group == "destination"} - {"format"}
+HEEDED = {
+    "verify": PLACES | {leaf.key for leaf in leaves() if leaf.group == "bandwidth"},
+    "list": PLACES,
+    "preserve": PLACES,
+    "reap-snapshots": PLACES | {"dry_run"},
+    "config": {leaf.key for leaf in leaves()},
+    "send-test-email": {
+        leaf.key for leaf in leaves() if leaf.group == "email" and not leaf.key.startswith("email_on_")
+    },
+}
+"""What each command does something with; whatever else its flow is given by a profile concerns another command."""
+
+
+@pytest.mark.parametrize("command", HEEDED)
+def test_a_command_has_a_flag_for_every_option_that_it_heeds_and_for_no_other(command):
+    taken = inspect.signature(build_app()[command].default_command).parameters
+    assert {leaf.key for leaf in leaves()} & set(taken) == HEEDED[command]
 
 
 def test_faces_debug_and_the_block_are_understood():
