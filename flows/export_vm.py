@@ -40,6 +40,7 @@ from tasks.change_tracking import enable_change_tracking, plan_change_tracking
 from tasks.cleanup import clean_up
 from tasks.disks import export_disk
 from tasks.inspect import check_export, inspect_vm, plan_export
+from tasks.lease_limits import lease_slots
 from tasks.liveness import run_may_be_at_work
 from tasks.package import describe_vm, export_nvram, publish_export
 from tasks.snapshots import (
@@ -97,9 +98,10 @@ def export_vm(
         if tracking.enable:
             enable_change_tracking(job)
         with progress_artifacts(), staged(job) as copies:
-            with snapshot_for(job, snapshots.make) as snapshot:
+            with lease_slots(job) as slots, snapshot_for(job, snapshots.make) as snapshot:
                 plan = plan_export(job, snapshot.moref if snapshot else None)
-                files = move_files(job, copies, plan, snapshot)
+                files = move_files(job, copies, plan, snapshot, at_once=slots.at_once)
+                slots.release()
             exports = publish_export(job, copies, files, plan, snapshot)
         exports, verifications = verify_all(job, exports)
         tidy(job, snapshots, snapshot)
@@ -239,7 +241,9 @@ def release(job: Job, snapshot: SnapshotRecord) -> None:
         raise
 
 
-def move_files(job: Job, copies: Copies, plan: ExportPlan, snapshot: SnapshotRecord | None) -> list[Entries]:
+def move_files(
+    job: Job, copies: Copies, plan: ExportPlan, snapshot: SnapshotRecord | None, *, at_once: int
+) -> list[Entries]:
     """Move the disks side by side, then write what describes them."""
     moref = snapshot.moref if snapshot else None
     disks = {disk.key: disk for disk in disks_of(job, moref)}
@@ -248,7 +252,7 @@ def move_files(job: Job, copies: Copies, plan: ExportPlan, snapshot: SnapshotRec
         for disk in plan.disks
         if disk.decision is not Decision.SKIP
     ]
-    moved = side_by_side(export_disk, calls, at_once=job.options.execution.parallel, stop=job.stop)
+    moved = side_by_side(export_disk, calls, at_once=at_once, stop=job.stop)
     nvram = export_nvram(job, copies, moref)
     return describe_vm(job, copies, moved, nvram, moref)
 

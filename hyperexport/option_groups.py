@@ -410,12 +410,23 @@ class Execution(Group):
     )
     dry_run: bool = option(False, "Resolve, check and print everything; change nothing anywhere", flag="--dry-run")
     parallel: int = option(4, "Disks in flight at once within the VM", flag="--parallel", ge=1, le=16)
+    leases_per_host: int = option(
+        0,
+        "Export leases at once on one ESXi host, over all runs on all workers: a Prefect global concurrency limit for "
+        "each host, made where there is none; 0 is no limit",
+        flag="--leases-per-host",
+        ge=0,
+        le=50,
+    )
+    leases_per_vcenter: int = option(
+        0, "The same, on all hosts of one vCenter together", flag="--leases-per-vcenter", ge=0, le=500
+    )
 
 
 class Fleet(Group):
     """How several VMs are exported side by side."""
 
-    max_vms: int = option(4, "VMs in flight at once", flag="--max-vms", ge=1, le=32)
+    max_vms: int = option(4, "VMs in flight at once", flag="--max-vms", ge=1, le=200)
     max_per_host: int = option(4, "Of these, on one ESXi host", flag="--max-per-host", ge=1, le=32)
     max_per_datastore: int = option(4, "Of these, on one datastore", flag="--max-per-datastore", ge=1, le=32)
     skip_newer_than: Duration | None = option(

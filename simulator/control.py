@@ -89,6 +89,7 @@ class ControlFace:
             "leases": [
                 {"moref": lease.moid, "vm": lease.vm_name, "state": lease.state} for lease in simulator.leases()
             ],
+            "most_at_once": simulator.most_at_once(),
             "sessions": [session.user.name for session in simulator.sessions()],
             "requests": dict(simulator.requests),
             "fired": [asdict(fault) for fault in simulator.faults.fired],
@@ -150,7 +151,7 @@ class Control:
         self._post("save-raw", vm=vm, disk=disk, path=str(path), snapshot=snapshot)
 
     def state(self) -> dict[str, Any]:
-        """The VMs with their snapshots, the live leases and sessions, the counts of requests, the faults that fired."""
+        """The VMs with their snapshots, live leases and sessions, each host's load, requests, the faults that fired."""
         return self._send("state", None)
 
     def _post(self, verb: str, **fields: Any) -> Any:

@@ -200,6 +200,11 @@ class Simulator:
         with self._world.lock:
             return [lease for machine in self._vcenter.machines() for lease in machine.leases]
 
+    def most_at_once(self) -> dict[str, dict[str, int]]:
+        """The most leases and downloads that there ever were at once on each host, by its name."""
+        loads = ((host.name, host.load) for host in self._vcenter.hosts)
+        return {name: {"leases": load.leases.most, "downloads": load.downloads.most} for name, load in loads}
+
     def vms(self) -> list["VmHandle"]:
         """All VMs."""
         return [VmHandle(machine) for machine in self._vcenter.machines()]

@@ -13,6 +13,7 @@ from typing import Any
 from pyVmomi import vim
 
 from hyperexport.units import GIB
+from simulator.load import HostLoad
 from simulator.soap import API_VERSION
 from simulator.world import Managed, World, now, refs
 
@@ -321,6 +322,7 @@ class Host(_HoldsVms):
         """Its certificate as PEM."""
         self.offered: dict[str, Any] = {}
         """What can be downloaded, by path."""
+        self.load = HostLoad()
         self.runtime = vim.host.RuntimeInfo(
             connectionState=vim.HostSystem.ConnectionState.connected,
             powerState=vim.HostSystem.PowerState.poweredOn,

@@ -81,6 +81,8 @@ class Lease(Managed):
         self.task: Any = None
         self.world.add(self)
         vm.leases.append(self)
+        self._load = vm.host_system.load.leases
+        self._load.rise()
         own_by_session(self, self._abandon)
 
     @property
@@ -156,6 +158,7 @@ class Lease(Managed):
         self.state = state
         self.error = error
         self.machine.leases.remove(self)
+        self._load.fall()
         for file in self.files:
             self.machine.host_system.offered.pop(file.path, None)
         self.world.touch()

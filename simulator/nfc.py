@@ -53,7 +53,8 @@ class NfcHandler(Handler):
         if fault := faults.take(FaultKind.HTTP_STATUS, **target):
             self.refuse(fault.status or 503)
             return
-        self._send(file, faults.take(FaultKind.EMPTY, **target) is not None)
+        with self._host.load.downloads.one_more():
+            self._send(file, faults.take(FaultKind.EMPTY, **target) is not None)
 
     def do_HEAD(self) -> None:
         """Tell whether a file is offered."""

@@ -51,6 +51,8 @@ VALUES: dict[str, tuple[Any, Any, Any]] = {
     "dry_run": (True, True, True),
     "parallel": (1, 2, 3),
     "max_vms": (1, 2, 3),
+    "leases_per_host": (1, 2, 3),
+    "leases_per_vcenter": (1, 2, 3),
     "max_per_host": (1, 2, 3),
     "max_per_datastore": (1, 2, 3),
     "skip_newer_than": ("1d", "48h", "90m"),
