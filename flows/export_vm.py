@@ -39,6 +39,7 @@ from tasks.bandwidth import bandwidth_for
 from tasks.change_tracking import enable_change_tracking, plan_change_tracking
 from tasks.cleanup import clean_up
 from tasks.disks import export_disk
+from tasks.events import tell_of_leak
 from tasks.inspect import check_export, inspect_vm, plan_export
 from tasks.lease_limits import lease_slots
 from tasks.liveness import run_may_be_at_work
@@ -48,7 +49,6 @@ from tasks.snapshots import (
     remove_leftovers,
     remove_snapshot,
     take_snapshot,
-    tell_of_leak,
     tidy_snapshots,
 )
 from tasks.verify import verify_export

@@ -1,4 +1,7 @@
-"""Who is told of a run, and when: at its start, at its end, and after the cleanup of one that failed."""
+"""Who is told of a run, and when: at its start, at its end, and after the cleanup of one that failed.
+
+People are told as the options ask; automations always are, by an event.
+"""
 
 import logging
 import traceback
@@ -10,7 +13,7 @@ from typing import Final
 from prefect.runtime import flow_run
 from prefect.utilities.urls import url_for
 
-from hyperexport.errors import Interrupted
+from hyperexport.errors import FleetFailure, Interrupted, PartialFleetFailure
 from hyperexport.option_groups import Email
 from hyperexport.options import ExportOptions
 from hyperexport.report.fleet import mail_rows
@@ -18,6 +21,7 @@ from hyperexport.report.mail import Mail, Run, failure_mail, fleet_mail, start_m
 from hyperexport.results import ExportResult, FleetResult
 from hyperexport.steps.job import Job
 from tasks.channels import Channel, open_channels
+from tasks.events import tell_of_export, tell_of_failure
 from tasks.notify import SECONDS_TO_SEND, SECONDS_WHEN_STOPPED, notify
 
 logger = logging.getLogger("hyperexport.notify")
@@ -49,6 +53,7 @@ class Notices:
         self._vm: Final = vm
         self._email: Final = email
         self._channels: Final = () if silent else channels
+        self._silent: Final = silent
         self._began: Final = datetime.now(UTC)
         self._job: Job | None = None
 
@@ -88,6 +93,7 @@ class Notices:
     def completed(self, result: ExportResult) -> ExportResult:
         """Say that the export is complete; what could not be sent is a warning of the result."""
         manifest = result.manifest
+        tell_of_export(result)
         if not self._email.on_complete or manifest is None:
             return result
         warnings = self._send(lambda: success_mail(result, manifest, run=this_run()))
@@ -95,9 +101,13 @@ class Notices:
 
     def failed(self, error: BaseException) -> None:
         """Say that the export failed or was stopped. The error goes on its way, whatever comes of the mail."""
+        stopped = isinstance(error, Interrupted) or not isinstance(error, Exception)
+        # A fleet's members have told each for itself.
+        if not self._silent and not isinstance(error, FleetFailure | PartialFleetFailure):
+            vm = self._job.ref if self._job else self._vm
+            tell_of_failure(vm, error, step=failed_step(error), stopped=stopped)
         if not self._email.on_failure:
             return
-        stopped = isinstance(error, Interrupted) or not isinstance(error, Exception)
         self._send(
             lambda: failure_mail(
                 error,

@@ -17,8 +17,8 @@ from hyperexport.stop import StopSignal
 from hyperexport.transfer.throttle import Throttle
 from hyperexport.vsphere.session import Session
 from tasks.artifacts import artifact_key, progress_artifacts, show_table
+from tasks.events import tell_of_leak
 from tasks.reaping import find_snapshots, reap_snapshot, reap_stagings
-from tasks.snapshots import tell_of_leak
 
 
 def _run_name() -> str:

@@ -15,6 +15,7 @@ from hyperexport.steps.stores import open_stores
 from hyperexport.steps.verification import select_exports, unreadable_manifest
 from tasks.artifacts import artifact_key, show_table
 from tasks.bandwidth import bandwidth_for
+from tasks.events import tell_of_damage
 from tasks.verify import verify_export
 
 
@@ -46,6 +47,8 @@ def verify_exports(
                 verified.append(VerifiedExport(location=f"{store.url}/{name}", verification=unreadable_manifest()))
             for export in complete:
                 _, found = verify_export(store, export, mode, stop)
+                if not found.ok:
+                    tell_of_damage(export, f"{store.url}/{export}", found)
                 verified.append(VerifiedExport(location=f"{store.url}/{export}", verification=found))
     show_table(artifact_key("verification"), [item.row() for item in verified], "Verified exports")
     fail_on_damage(verified)

@@ -19,7 +19,9 @@ from hyperexport.errors import ManifestInvalid
 from hyperexport.vm import BackingFile, Value, VmRef
 
 FILE_NAME: Final = "export.json"
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+"""2 added the seconds of each stage and what became of the snapshot; 1 is read as ever."""
+
 LARGEST: Final = 16 * 1024 * 1024
 """A manifest larger than this (bytes) is refused before it is read: no VM needs it."""
 
@@ -112,6 +114,22 @@ class SnapshotRecord(Value):
     moref: str
     created: datetime
     quiescing: Quiescing
+    held: float | None = Field(
+        default=None, ge=0, description="Seconds from its making to the end of its removal; None where it stayed."
+    )
+    leaked: bool = Field(default=False, description="Whether it was to be removed, and could not be.")
+
+
+class StageName(StrEnum):
+    """A stage of an export, named as its step is in Prefect."""
+
+    TAKE_SNAPSHOT = "take-snapshot"
+    PLAN = "plan-export"
+    DISKS = "export-disk"
+    DESCRIBE = "describe-vm"
+    REMOVE_SNAPSHOT = "remove-snapshot"
+    PACK = "pack-ova"
+    VERIFY = "verify-export"
 
 
 class TransferStatistics(Value):
@@ -139,7 +157,7 @@ class TransferStatistics(Value):
 class ExportManifest(Value):
     """Everything that is known of one export. Written last; read by everything."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1, 2] = SCHEMA_VERSION
     tool: Literal["hyperexport"] = "hyperexport"
     tool_version: str
     export_id: ExportId
@@ -159,6 +177,9 @@ class ExportManifest(Value):
     files: tuple[FileEntry, ...]
     skipped_disks: tuple[SkippedDisk, ...] = ()
     transfer: TransferStatistics
+    stages: dict[StageName, float] = Field(
+        default={}, description="Seconds of each stage up to the manifest, and of the last verification."
+    )
     warnings: tuple[str, ...] = ()
     verified: datetime | None = Field(default=None, description="When --verify last proved it; None if never.")
     damage: tuple[str, ...] = Field(default=(), description="What a verification found wrong; no base while it is so.")

@@ -1,11 +1,8 @@
 """Planning, taking and removing the snapshots of an export."""
 
-from prefect.events import emit_event
-
 from hyperexport.policy.snapshots import SnapshotPlan
 from hyperexport.steps import leftovers, snapshots
 from hyperexport.steps.job import Job
-from hyperexport.vm import VmRef
 from hyperexport.vsphere.snapshots import CreatedSnapshot
 from tasks.liveness import run_is_over
 from tasks.step import repeatable, step
@@ -44,12 +41,3 @@ def remove_leftovers(job: Job, plan: SnapshotPlan) -> list[str]:
     for name in removed:
         job.warn(f"removed {name}, left by an earlier run that did not end")
     return removed
-
-
-def tell_of_leak(vm: VmRef, *, moref: str, name: str, vcenter: str) -> None:
-    """Tell automations of a snapshot of ours that is on a VM and should not be."""
-    emit_event(
-        "hyperexport.snapshot.leaked",
-        resource={"prefect.resource.id": f"hyperexport.vm.{vm.instance_uuid}", "name": vm.path},
-        payload={"snapshot": name, "moref": moref, "vcenter": vcenter},
-    )

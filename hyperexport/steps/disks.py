@@ -15,11 +15,12 @@ from hyperexport.errors import (
     TransferInterrupted,
 )
 from hyperexport.formats.vmdk_stream import StreamCheck
-from hyperexport.manifest import FileEntry, FileRole
+from hyperexport.manifest import FileEntry, FileRole, StageName
 from hyperexport.policy.incremental import DiskPlan
 from hyperexport.progress import Progress, Stage, report
 from hyperexport.steps.job import Job
 from hyperexport.steps.proof import is_proven
+from hyperexport.steps.stages import stage
 from hyperexport.steps.staging import Copies, Entries, StagedCopy, as_kept, as_stored
 from hyperexport.store.base import Sink, StoredExport
 from hyperexport.transfer.pipeline import Received, transfer
@@ -32,6 +33,7 @@ from hyperexport.vsphere.lease_files import LeaseFile
 logger = logging.getLogger(__name__)
 
 
+@stage(StageName.DISKS)
 def transfer_disk(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, snapshot: str | None) -> Entries:
     """Read one disk out of vSphere into every store. Safe to repeat: each attempt starts from nothing.
 
@@ -195,6 +197,7 @@ def trusted(job: Job, copy: StagedCopy, entry: FileEntry) -> tuple[StoredExport,
     return None
 
 
+@stage(StageName.DISKS)
 def reuse_disk(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo) -> Entries:
     """Let the base export's bytes stand for a disk that is proven unchanged.
 

@@ -7,6 +7,7 @@ from typing import Final
 from hyperexport.manifest import FileEntry, FileRole, TransferStatistics, new_export_id, vm_folder
 from hyperexport.options import ExportOptions
 from hyperexport.ownership import Owner
+from hyperexport.steps.clock import Clock
 from hyperexport.steps.liveness import AtWork, process_at_work
 from hyperexport.stop import StopSignal
 from hyperexport.store.base import Store
@@ -45,6 +46,7 @@ class Job:
         self.stop: Final = stop
         self.at_work: Final = at_work
         self.started: Final = datetime.now(UTC)
+        self.clock: Final = Clock()
         self.export_id: Final = new_export_id(self.started)
         self.folder: Final = vm_folder(vm.ref)
         self.owner: Final = Owner.of_this_process(

@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from functools import partial
 
 from hyperexport.formats import ova
-from hyperexport.manifest import FileEntry, FileRole, slug
+from hyperexport.manifest import FileEntry, FileRole, StageName, slug
 from hyperexport.steps.disks import sinks_for
 from hyperexport.steps.job import Job
+from hyperexport.steps.stages import stage
 from hyperexport.steps.staging import Copies, Entries, as_stored
 
 
+@stage(StageName.PACK)
 def pack_ova(job: Job, copies: Copies, files: Sequence[Entries]) -> list[Entries]:
     """Pack what waits in the local staging into one OVA, in one pass to all stores, and take the single files away.
 

@@ -12,6 +12,7 @@ from hyperexport.manifest import (
     FileEntry,
     FileRole,
     SnapshotRecord,
+    StageName,
     slug,
 )
 from hyperexport.option_groups import Format
@@ -19,6 +20,7 @@ from hyperexport.policy.incremental import ExportPlan
 from hyperexport.steps.disks import receive, sinks_for
 from hyperexport.steps.job import Job
 from hyperexport.steps.ova import pack_ova
+from hyperexport.steps.stages import stage
 from hyperexport.steps.staging import Copies, Entries, StagedCopy, as_stored
 from hyperexport.store.base import StoredExport
 from hyperexport.vsphere.configuration import vm_config_json
@@ -57,6 +59,7 @@ def export_nvram(job: Job, copies: Copies, snapshot: str | None) -> list[Entries
     return entries
 
 
+@stage(StageName.DESCRIBE)
 def describe_vm(
     job: Job, copies: Copies, disks: Sequence[Entries], nvram: Sequence[Entries], snapshot: str | None
 ) -> list[Entries]:
@@ -134,11 +137,12 @@ def publish(
         started=job.started,
         finished=datetime.now(UTC),
         options=job.options.changed(),
-        snapshot=snapshot,
+        snapshot=fate_of(job, snapshot),
         format=job.options.destination.format.value,
         files=tuple(contents),
         skipped_disks=plan.skipped,
         transfer=job.statistics(contents),
+        stages=job.clock.stages,
         warnings=tuple(dict.fromkeys(job.warnings)),
     )
     published: list[StoredExport] = []
@@ -147,3 +151,12 @@ def publish(
         published.append(copy.staging.publish(manifest.model_copy(update={"files": own})))
         logger.info("%s: export %s is complete in %s", job.vm.name, job.export_id, copy.store.url)
     return tuple(published)
+
+
+def fate_of(job: Job, snapshot: SnapshotRecord | None) -> SnapshotRecord | None:
+    """The snapshot with what has become of it by now."""
+    if snapshot is None:
+        return None
+    return snapshot.model_copy(
+        update={"held": job.clock.snapshot_held, "leaked": snapshot.name in job.leaked_snapshots}
+    )

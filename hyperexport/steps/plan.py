@@ -10,11 +10,12 @@ from hyperexport.errors import (
     PermissionMissing,
     VmPoweredOn,
 )
-from hyperexport.manifest import ExportManifest
+from hyperexport.manifest import ExportManifest, StageName
 from hyperexport.options import ExportOptions
 from hyperexport.policy.incremental import ChangeEvidence, ExportPlan, full_reason, plan_export, questions
 from hyperexport.steps.job import Job
 from hyperexport.steps.proof import is_proven
+from hyperexport.steps.stages import stage
 from hyperexport.store.base import Store, StoredExport
 from hyperexport.vm import DiskInfo, PowerState
 from hyperexport.vsphere import privileges
@@ -77,6 +78,7 @@ def check_privileges(job: Job) -> None:
         job.warn(f"without {privilege} what changed cannot be asked, so every disk is transferred")
 
 
+@stage(StageName.PLAN)
 def make_plan(job: Job, snapshot: str | None) -> ExportPlan:
     """Decide for each disk whether it is transferred, and say why.
 

@@ -6,12 +6,14 @@ from threading import Timer
 from typing import Final
 
 from hyperexport.errors import Interrupted, SnapshotChainTooLong, VmHeld
+from hyperexport.manifest import StageName
 from hyperexport.ownership import Owner
 from hyperexport.policy import snapshots as policy
 from hyperexport.policy.snapshots import SnapshotPlan
 from hyperexport.progress import Progress, Stage, report
 from hyperexport.steps.claims import WAIT_OR_CANCEL, words_for
 from hyperexport.steps.job import Job
+from hyperexport.steps.stages import stage
 from hyperexport.stop import StopSignal
 from hyperexport.vm import PowerState
 from hyperexport.vsphere import snapshots as vsphere
@@ -62,6 +64,7 @@ def warn_of_consolidation(job: Job) -> None:
     job.warn(f"vSphere says that the disks of {job.vm.name} need consolidation; --consolidate-snapshots does it")
 
 
+@stage(StageName.TAKE_SNAPSHOT)
 def take_snapshot(job: Job, name: str) -> CreatedSnapshot:
     """Freeze the VM for the export.
 
@@ -81,11 +84,13 @@ def take_snapshot(job: Job, name: str) -> CreatedSnapshot:
         powered_on=job.vm.power_state is PowerState.ON,
         stop=job.stop,
     )
+    job.clock.snapshot_made(created.record.moref)
     for warning in created.warnings:
         job.warn(warning)
     return created
 
 
+@stage(StageName.REMOVE_SNAPSHOT)
 def remove_snapshot(job: Job, moref: str, name: str) -> None:
     """Remove one snapshot and wait for its consolidation, however long it takes, with visible progress.
 
@@ -107,6 +112,7 @@ def remove_snapshot(job: Job, moref: str, name: str) -> None:
             return
         finally:
             timer.cancel()
+    job.clock.snapshot_removed(moref)
     report(Progress(job.vm.name, name, Stage.REMOVE_SNAPSHOT, 100, 100, 0, done=True))
 
 

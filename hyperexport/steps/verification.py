@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from hyperexport.errors import ExportNotFound
-from hyperexport.manifest import FILE_NAME
+from hyperexport.manifest import FILE_NAME, SCHEMA_VERSION, StageName
 from hyperexport.option_groups import VerifyMode
 from hyperexport.stop import StopSignal
 from hyperexport.store.base import Store, StoredExport
@@ -27,7 +27,9 @@ def verify(store: Store, export: StoredExport, mode: VerifyMode, stop: StopSigna
     """
     found = verify_export(store, export, deep=mode is VerifyMode.DEEP, stop=stop)
     damage = tuple(str(finding) for finding in found.findings)
+    took = {**export.manifest.stages, StageName.VERIFY: round(found.seconds, 3)}
     noted = {"verified": datetime.now(UTC), "damage": ()} if found.ok else {"damage": damage}
+    noted |= {"schema_version": SCHEMA_VERSION, "stages": took}
     export = store.replace_manifest(export, export.manifest.model_copy(update=noted))
     for line in damage:
         logger.error("%s: %s", export, line)

@@ -119,7 +119,7 @@ def test_any_words_survive_json(warnings: list[str], reason: str):
         b"\xff\xfe",
         b"{" * 100_000,
         b'{"options":' + b"[" * 100_000,
-        b'{"schema_version": 2}',
+        b'{"schema_version": 3}',
     ],
 )
 def test_what_is_no_manifest_is_named_with_its_source(data: bytes):
@@ -185,3 +185,10 @@ def test_a_file_is_found_by_its_name():
 def test_the_published_schema_is_current():
     published = Path(__file__).parents[2] / "docs" / "export.schema.json"
     assert published.read_text(encoding="utf-8") == manifest.json_schema(), "run `make schema`"
+
+
+def test_a_manifest_of_the_first_version_is_read_and_stays_what_it_is():
+    first = an_export(schema_version=1)
+    data = first.to_json()
+    assert ExportManifest.from_json(data, source="export.json") == first
+    assert ExportManifest.from_json(data, source="export.json").stages == {}

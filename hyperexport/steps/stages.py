@@ -1,0 +1,33 @@
+"""How long each stage of an export takes, and whose log lines they are.
+
+A step that is marked with :func:`stage` is measured, and what is logged while it runs bears the run, the VM, the disk
+that it is given and the stage (:mod:`hyperexport.log_context`). What runs side by side, as disks do, counts once: a
+stage lasts for as long as at least one of its steps is at work.
+"""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Concatenate, ParamSpec, TypeVar
+
+from hyperexport.log_context import about
+from hyperexport.manifest import StageName
+from hyperexport.steps.job import Job
+from hyperexport.vm import DiskInfo
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def stage(name: StageName) -> Callable[[Callable[Concatenate[Job, P], R]], Callable[Concatenate[Job, P], R]]:
+    """Mark a step as a part of a stage of its job's export."""
+
+    def mark(step: Callable[Concatenate[Job, P], R]) -> Callable[Concatenate[Job, P], R]:
+        @wraps(step)
+        def measured(job: Job, *args: P.args, **kwargs: P.kwargs) -> R:
+            disk = next((given.label for given in (*args, *kwargs.values()) if isinstance(given, DiskInfo)), None)
+            with about(run=job.run, vm=job.vm.name, disk=disk, stage=name), job.clock.running(name):
+                return step(job, *args, **kwargs)
+
+        return measured
+
+    return mark

@@ -1,0 +1,92 @@
+"""What automations are told: one event for each end of an export, for a leaked snapshot, for a damaged export.
+
+The resource is the VM by its identity, so that an automation can wait for each VM by itself. A payload holds facts
+that the manifest or the error's own words hold too, and so no secret. Prefect sends events from a thread of its own;
+what it does not take is a warning at most: a backup outlives its orchestrator.
+"""
+
+import logging
+from typing import Any, Final
+
+from prefect.events import emit_event
+
+from hyperexport.errors import HyperExportError
+from hyperexport.results import ExportResult
+from hyperexport.store.base import StoredExport
+from hyperexport.verify import Verification
+from hyperexport.vm import VmRef
+
+logger = logging.getLogger(__name__)
+
+COMPLETED: Final = "hyperexport.export.completed"
+FAILED: Final = "hyperexport.export.failed"
+STOPPED: Final = "hyperexport.export.stopped"
+LEAKED: Final = "hyperexport.snapshot.leaked"
+DAMAGED: Final = "hyperexport.export.damaged"
+
+RESOURCE: Final = "hyperexport.vm."
+"""What the id of every resource begins with; the VM's instance uuid follows, or its name where nobody knows that."""
+
+
+def tell_of_export(result: ExportResult) -> None:
+    """Tell of a complete export; a dry run made none."""
+    manifest = result.manifest
+    if manifest is None:
+        return
+    payload = {
+        "export": manifest.export_id,
+        "kind": str(manifest.kind),
+        "started": manifest.started.isoformat(),
+        "seconds": round(result.seconds, 1),
+        "bytes_transferred": manifest.transfer.bytes_transferred,
+        "bytes_reused": manifest.transfer.bytes_reused,
+        "bytes_stored": manifest.stored_bytes,
+        "verified": result.verified,
+        "warnings": len(result.warnings),
+        "locations": list(result.locations),
+        "vcenter": manifest.vcenter,
+    }
+    _emit(COMPLETED, manifest.vm, payload)
+
+
+def tell_of_failure(vm: VmRef | str, error: BaseException, *, step: str | None, stopped: bool) -> None:
+    """Tell that there is no good export, and why.
+
+    Args:
+        vm: The VM; as it was asked for, where it was not found.
+        error: What ended it.
+        step: The step that failed.
+        stopped: Whether somebody stopped the run, so that nothing is wrong.
+    """
+    known = isinstance(error, HyperExportError)
+    payload = {
+        "step": step or "before the first",
+        "code": error.code if known else type(error).__name__,
+        "message": str(error) if known else "unforeseen; the run's log has its traceback",
+    }
+    _emit(STOPPED if stopped else FAILED, vm, payload)
+
+
+def tell_of_leak(vm: VmRef, *, moref: str, name: str, vcenter: str) -> None:
+    """Tell of a snapshot of ours that is on a VM and should not be."""
+    _emit(LEAKED, vm, {"snapshot": name, "moref": moref, "vcenter": vcenter})
+
+
+def tell_of_damage(export: StoredExport, location: str, found: Verification) -> None:
+    """Tell what a verification found wrong with an export."""
+    findings = [str(finding) for finding in found.findings[:10]]
+    payload = {"export": export.export_id, "location": location, "findings": findings, "damaged": len(found.findings)}
+    _emit(DAMAGED, export.manifest.vm, payload)
+
+
+def _emit(event: str, vm: VmRef | str, payload: dict[str, Any]) -> None:
+    known = isinstance(vm, VmRef)
+    resource = {
+        "prefect.resource.id": RESOURCE + (vm.instance_uuid if known else vm),
+        "prefect.resource.name": vm.name if known else vm,
+        "hyperexport.path": vm.path if known else vm,
+    }
+    try:
+        emit_event(event, resource=resource, payload=payload)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the export is as good as it was
+        logger.warning("Prefect did not take the event %s: %s", event, type(error).__name__)
