@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints, ValidationError
 
 from hyperexport.errors import ManifestInvalid
 from hyperexport.vm import BackingFile, Value, VmRef
@@ -24,7 +24,12 @@ SCHEMA_VERSION: Final = 2
 
 LARGEST: Final = 16 * 1024 * 1024
 """A manifest larger than this (bytes) is refused before it is read: no VM needs it."""
+_MOST_FILES: Final = 1000
+"""No VM has more disks than 4 controllers of 64 ("Configuration Maximums"), and each is one file."""
+_LARGEST_FILE: Final = 2**63 - 1
+"""Bytes: no filesystem holds a larger one, and no system call takes a larger number."""
 
+_LONGEST_KEY: Final = 80  # characters of a key in an error: an unknown one may have megabytes
 _SEAL: Final = b'"seal": "%s"\n}\n'
 _EXPORT_ID: Final = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{4}")
 _VM_FOLDER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*\.[0-9a-f]{8}")
@@ -33,6 +38,19 @@ _RESERVED: Final = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
 
 # A manifest may have been touched by anybody: what becomes part of a path must not lead out of the export.
 ExportId = Annotated[str, StringConstraints(pattern=f"^{_EXPORT_ID.pattern}$")]
+
+
+def _in_utc(moment: datetime) -> datetime:
+    """One zone for all times: a manifest without one, or of the year 1, would end every comparison with an error."""
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("this time cannot be told in UTC") from None
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+Size = Annotated[int, Field(ge=0, le=_LARGEST_FILE)]
+Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 FileName = Annotated[str, StringConstraints(pattern=r"^[^./\\\x00-\x1f][^/\\\x00-\x1f]{0,254}$")]
 
 
@@ -68,10 +86,10 @@ class FileEntry(Value):
 
     name: FileName = Field(description="The file's name within the export's folder.")
     role: FileRole
-    size: int = Field(ge=0, description="Bytes, counted as they were received.")
+    size: Size = Field(description="Bytes, counted as they were received.")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    capacity: int | None = Field(default=None, description="Disks: bytes that the guest sees.")
-    populated: int | None = Field(default=None, description="Disks: bytes of the grains that the stream holds.")
+    capacity: Size | None = Field(default=None, description="Disks: bytes that the guest sees.")
+    populated: Size | None = Field(default=None, description="Disks: bytes of the grains that the stream holds.")
     disk_key: int | None = Field(default=None, description="Disks: the device key on the VM.")
     disk_label: str | None = None
     device_id: str | None = Field(default=None, description="The key that the export lease gave the file.")
@@ -90,7 +108,7 @@ class FileEntry(Value):
         description="The id of the earlier export of the same VM, in the same store, that holds the bytes. S3 only.",
     )
     member_of: FileName | None = Field(default=None, description="The OVA that the file lies in; None beside it.")
-    offset: int | None = Field(default=None, ge=0, description="Members of an OVA: where their bytes begin.")
+    offset: Size | None = Field(default=None, description="Members of an OVA: where their bytes begin.")
     protection: str | None = Field(default=None, description="S3: what guards the object's bytes on the way in.")
     etag: str | None = Field(default=None, description="S3: the object's ETag, as the server answered it.")
     checksum: str | None = Field(
@@ -112,7 +130,7 @@ class SnapshotRecord(Value):
 
     name: str
     moref: str
-    created: datetime
+    created: Moment
     quiescing: Quiescing
     held: float | None = Field(
         default=None, ge=0, description="Seconds from its making to the end of its removal; None where it stayed."
@@ -135,19 +153,19 @@ class StageName(StrEnum):
 class TransferStatistics(Value):
     """What moved, and how fast."""
 
-    seconds: float = Field(ge=0, description="From the start of the export to its manifest.")
-    bytes_transferred: int = Field(ge=0, description="Read from vSphere, over all attempts that counted.")
-    bytes_reused: int = Field(default=0, ge=0, description="Stored bytes of disks that did not have to be read.")
-    retries: int = Field(default=0, ge=0)
-    limit: float | None = Field(default=None, description="Asked-for bytes per second; None without a limit.")
-    throttle_wait: float = Field(default=0, ge=0, description="Seconds that streams waited for the limit, summed.")
-    limit_lowest: float | None = Field(
+    seconds: Rate = Field(description="From the start of the export to its manifest.")
+    bytes_transferred: Size = Field(description="Read from vSphere, over all attempts that counted.")
+    bytes_reused: Size = Field(default=0, description="Stored bytes of disks that did not have to be read.")
+    retries: Size = 0
+    limit: Rate | None = Field(default=None, description="Asked-for bytes per second; None without a limit.")
+    throttle_wait: Rate = Field(default=0, description="Seconds that streams waited for the limit, summed.")
+    limit_lowest: Rate | None = Field(
         default=None, description="The lowest bytes per second that held: adaptive, by a window, or of a shared budget."
     )
-    limit_mean: float | None = Field(
+    limit_mean: Rate | None = Field(
         default=None, description="The bytes per second that held on the average, while there was a limit."
     )
-    achieved: float | None = Field(
+    achieved: Rate | None = Field(
         default=None,
         description="Bytes per second over the link, downloads and uploads together, from the first byte to the last.",
     )
@@ -169,19 +187,19 @@ class ExportManifest(Value):
     vcenter: str = Field(description="The server's address.")
     vcenter_uuid: str | None = Field(default=None, description="The server's own instance uuid.")
     run: str = Field(description="The id of the run (the Prefect flow run, or one made up) that wrote it.")
-    started: datetime
-    finished: datetime
+    started: Moment
+    finished: Moment
     options: dict[str, Any] = Field(description="The options that were not at their defaults, without secrets.")
     snapshot: SnapshotRecord | None
     format: Literal["ovf", "ova"]
-    files: tuple[FileEntry, ...]
+    files: tuple[FileEntry, ...] = Field(max_length=_MOST_FILES)
     skipped_disks: tuple[SkippedDisk, ...] = ()
     transfer: TransferStatistics
     stages: dict[StageName, float] = Field(
         default={}, description="Seconds of each stage up to the manifest, and of the last verification."
     )
     warnings: tuple[str, ...] = ()
-    verified: datetime | None = Field(default=None, description="When --verify last proved it; None if never.")
+    verified: Moment | None = Field(default=None, description="When --verify last proved it; None if never.")
     damage: tuple[str, ...] = Field(default=(), description="What a verification found wrong; no base while it is so.")
     preserve: bool = Field(default=False, description="Never deleted by any cleanup.")
     seal: str | None = Field(
@@ -226,7 +244,7 @@ class ExportManifest(Value):
             manifest = cls.model_validate_json(data)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(str(part) for part in first["loc"]) or "the document"
+            where = ".".join(str(part)[:_LONGEST_KEY] for part in first["loc"]) or "the document"
             raise ManifestInvalid(
                 f"{source} is not a manifest that this version reads: {where}: {first['msg']}",
                 fix="Restore the file from a copy, or remove the export's folder by hand",

@@ -24,6 +24,9 @@ GD_AT_END: Final = 0xFFFF_FFFF_FFFF_FFFF
 LARGEST_CAPACITY: Final = 64 * KIB**4
 """No virtual disk is larger: vSphere's own limit is 62 TB ("Configuration Maximums")."""
 
+_LARGEST_DESCRIPTOR: Final = 2048
+"""Sectors: a reader keeps all of it in memory. Every writer of the format leaves 20 and needs 2."""
+
 FLAG_NEWLINES: Final = 1 << 0
 FLAG_COMPRESSED: Final = 1 << 16
 FLAG_MARKERS: Final = 1 << 17
@@ -153,7 +156,8 @@ class Header:
         largest = 2 * (self.directory_sectors + self.tables * sectors(TABLE_BYTES)) + 4 * self.grain + 4096
         if not 1 <= self.overhead <= largest:
             raise corrupt(offset, f"its first grain would be at sector {self.overhead}")
-        if self.descriptor and not 1 <= self.descriptor <= self.overhead - self.descriptor_size:
+        end = self.overhead - self.descriptor_size
+        if self.descriptor and not (1 <= self.descriptor <= end and self.descriptor_size <= _LARGEST_DESCRIPTOR):
             raise corrupt(offset, f"its descriptor would be at sectors {self.descriptor}+{self.descriptor_size}")
 
 

@@ -112,8 +112,20 @@ def receive(
     item: str,
     total: int,
     check: StreamCheck | None = None,
+    largest: int | None = None,
 ) -> Received:
-    """Download one file of a lease, prove it against what the server says it sent, and show how far it is."""
+    """Download one file of a lease, prove it against what the server says it sent, and show how far it is.
+
+    Args:
+        job: The export.
+        lease: The lease that offers it.
+        file: Which of its files.
+        sinks: Where the bytes go.
+        item: The file's name in the export.
+        total: Bytes of it, as far as they are known beforehand; of a disk, its capacity.
+        check: Knows where the stream has to end, for a disk.
+        largest: Bytes at which a stream without a check is given up, because no such file has more.
+    """
     last = Progress(job.vm.name, item, Stage.TRANSFER, 0, total, 0)
 
     def on_progress(position: int, moved: int) -> None:
@@ -126,7 +138,7 @@ def receive(
     report(last)
     try:
         asked = time.monotonic()
-        with open_source(file.url, trust=file.trust, stop=job.stop, expect_length=file.size) as source:
+        with open_source(file.url, trust=file.trust, stop=job.stop, expect_length=file.size, largest=largest) as source:
             job.throttle.answered("read", time.monotonic() - asked)
             lease.on_lost(source.close)
             received = transfer(

@@ -83,7 +83,7 @@ class Job:
         """What moved so far, and how fast."""
         account = self.throttle.account
         return TransferStatistics(
-            seconds=(datetime.now(UTC) - self.started).total_seconds(),
+            seconds=max(0.0, (datetime.now(UTC) - self.started).total_seconds()),  # the clock may have been put back
             bytes_transferred=sum(entry.size for entry in files if entry.role in _MOVED and entry.transferred),
             bytes_reused=sum(entry.size for entry in files if entry.role in _MOVED and not entry.transferred),
             retries=len(self.failed_attempts),

@@ -4,8 +4,10 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Final
 
 from hyperexport import __version__
+from hyperexport.errors import DescriptorFailed
 from hyperexport.manifest import (
     ExportKind,
     ExportManifest,
@@ -23,11 +25,16 @@ from hyperexport.steps.ova import pack_ova
 from hyperexport.steps.stages import stage
 from hyperexport.steps.staging import Copies, Entries, StagedCopy, as_stored
 from hyperexport.store.base import StoredExport
+from hyperexport.units import MIB
+from hyperexport.verify.descriptor import refused_parts
 from hyperexport.vsphere.configuration import vm_config_json
 from hyperexport.vsphere.lease import open_lease
 from hyperexport.vsphere.ovf import OvfFileSpec, create_descriptor
 
 logger = logging.getLogger(__name__)
+
+LARGEST_NVRAM: Final = 64 * MIB
+"""Bytes. A BIOS has some 8 KiB, an EFI some hundreds; nothing in the stream itself would tell its end."""
 
 
 def export_nvram(job: Job, copies: Copies, snapshot: str | None) -> list[Entries]:
@@ -46,7 +53,7 @@ def export_nvram(job: Job, copies: Copies, snapshot: str | None) -> list[Entries
                 continue
             name = f"{slug(job.vm.name)}.nvram"
             with sinks_for(copies.parts, name) as sinks:
-                received = receive(job, lease, file, sinks, item=name, total=file.size or 0)
+                received = receive(job, lease, file, sinks, item=name, total=file.size or 0, largest=LARGEST_NVRAM)
                 stored = [sink.finish() for sink in sinks]
             entry = FileEntry(
                 name=name,
@@ -69,7 +76,7 @@ def describe_vm(
         The entries of all files, in the order of the package: descriptor, checksums, disks, nvram, configuration.
 
     Raises:
-        DescriptorFailed: The server gave errors in place of a descriptor.
+        DescriptorFailed: The server gave errors in place of a descriptor, or one that leads out of the export.
     """
     name = slug(job.vm.name)
     moved = [*disks, *nvram]
@@ -97,6 +104,12 @@ def ovf_text(job: Job, files: Sequence[FileEntry], snapshot: str | None) -> str:
         for entry in files
     ]
     descriptor = create_descriptor(job.session, job.ref, snapshot=snapshot, files=described)
+    refused = next(refused_parts(descriptor.text.encode("utf-8", "replace")), None)
+    if refused:
+        raise DescriptorFailed(
+            f"what {job.session.address} gave as the descriptor of {job.ref.path} is not kept: {refused}",
+            fix="Ask who runs that server: whoever imported it could be attacked",
+        )
     for warning in descriptor.warnings:
         job.warn(f"descriptor: {warning}")
     return descriptor.text

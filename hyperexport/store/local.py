@@ -116,7 +116,7 @@ class LocalStore:
         """Name and size of everything in the export's folder, whatever it is."""
         path = self._path(export.folder, export.export_id)
         with translated("list", path, missing=ExportNotFound), os.scandir(path) as entries:
-            return {entry.name: entry.stat(follow_symlinks=False).st_size for entry in entries}
+            return {_told(entry.name): entry.stat(follow_symlinks=False).st_size for entry in entries}
 
     def checksum(self, export: StoredExport, name: str) -> None:
         """Nothing: a filesystem keeps no checksums that it would tell."""
@@ -198,6 +198,11 @@ class LocalStore:
         if entry is not None and entry.member_of is not None:
             return path / checked_name(entry.member_of), entry.offset or 0, entry.size
         return path / checked_name(name), 0, None
+
+
+def _told(name: str) -> str:
+    """A file's name as text that every encoding takes: on Linux a name is bytes, and may be in none."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _folders_in(path: Path) -> list[Path]:

@@ -33,6 +33,8 @@ CONNECT_TIMEOUT: Final = 30.0
 READ_TIMEOUT: Final = 300.0
 """Seconds without a byte before a stream counts as dead: a host may deflate a slow region for more than a minute."""
 
+_LONGEST: Final = 150  # characters of a name that the server gave, in a message
+
 
 class Source:
     """The body of one answer. Made by :func:`open_source`; read by one thread, closed by any.
@@ -43,9 +45,17 @@ class Source:
     """
 
     def __init__(
-        self, name: str, response: http.client.HTTPResponse, sock: socket.socket, length: int | None, stop: StopSignal
+        self,
+        name: str,
+        response: http.client.HTTPResponse,
+        sock: socket.socket,
+        *,
+        length: int | None,
+        largest: int | None,
+        stop: StopSignal,
     ) -> None:
         self.length = length
+        self._largest = largest
         self.received = 0
         self._name = name
         self._response = response
@@ -60,6 +70,7 @@ class Source:
 
         Raises:
             TransferInterrupted: The connection broke or stalled, or the stream ended before its end.
+            ServerFault: There is more of it than there can be.
             Interrupted: The run was asked to stop.
         """
         self._stop.check()
@@ -69,6 +80,8 @@ class Source:
             self._stop.check()
             raise self._interrupted(_reason(error)) from error
         self.received += count
+        if self._largest is not None and self.received > self._largest:
+            raise _too_large(self._name, self._largest)
         if count == 0:
             self._stop.check()
             if self.length is not None and self.received != self.length:
@@ -93,6 +106,7 @@ def open_source(
     connect_timeout: float = CONNECT_TIMEOUT,
     read_timeout: float = READ_TIMEOUT,
     expect_length: int | None = None,
+    largest: int | None = None,
 ) -> Generator[Source]:
     """Ask for a file and hand out its bytes; the connection ends with the block.
 
@@ -104,12 +118,13 @@ def open_source(
         connect_timeout: Seconds to connect and shake hands.
         read_timeout: Seconds without a byte before the transfer counts as broken.
         expect_length: Bytes that the file must have, where that is known from elsewhere.
+        largest: Bytes that such a file has at most, whatever is announced; None where whoever reads knows the end.
 
     Raises:
         ServerUnreachable: Nobody answers there, or not in TLS.
         CertificateUntrusted: The certificate is not vouched for.
         PermissionMissing: 401 or 403.
-        ServerFault: Any other answer that repeating won't mend: 404, a redirect, a compressed body.
+        ServerFault: Any other answer that repeating won't mend: 404, a redirect, a compressed body, too large a file.
         TransferInterrupted: 429, 5xx, or the connection broke.
         Interrupted: The run was asked to stop.
     """
@@ -125,7 +140,10 @@ def open_source(
         sock = _connect(connection, name, stop)
         sock.settimeout(read_timeout)
         with stop.waking(lambda: _cut(sock)), _ask(connection, address, headers or {}, name, stop) as response:
-            yield Source(name, response, sock, _length(response, expect_length, name), stop)
+            length = _length(response, expect_length, name)
+            if largest is not None and length is not None and length > largest:
+                raise _too_large(name, largest)
+            yield Source(name, response, sock, length=length, largest=largest, stop=stop)
     finally:
         connection.close()
 
@@ -143,7 +161,7 @@ def _parse(url: str) -> Url:
 def _shown(address: Url) -> str:
     """The file's name and host: the rest of the path is, for an NFC lease, the ticket that opens it."""
     file = (address.path or "/").rsplit("/", 1)[-1] or "a file"
-    return f"{file} from {address.netloc}"
+    return f"{file[:_LONGEST]} from {(address.netloc or '')[:_LONGEST]}"
 
 
 def _connect(connection: HTTPSConnection, name: str, stop: StopSignal) -> ssl.SSLSocket:
@@ -209,6 +227,10 @@ def _check_answer(response: http.client.HTTPResponse, name: str) -> None:
         raise ServerFault(f"the server compressed {name} ({encoding}) though it was asked not to")
 
 
+def _too_large(name: str, largest: int) -> ServerFault:
+    return ServerFault(f"the server sends more than {largest} bytes as {name}, which has not so many on any VM")
+
+
 def _length(response: http.client.HTTPResponse, expected: int | None, name: str) -> int | None:
     announced = response.length
     if expected is not None and announced is not None and announced != expected:
@@ -234,4 +256,4 @@ def _reason(error: Exception) -> str:
         case ConnectionResetError():
             return "the server reset the connection"
         case _:
-            return str(error) or type(error).__name__
+            return str(error)[: 2 * _LONGEST] or type(error).__name__

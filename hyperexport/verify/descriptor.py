@@ -11,34 +11,68 @@ from typing import Final
 from xml.etree import ElementTree as ET
 
 from hyperexport.manifest import ExportManifest, FileEntry, FileRole
+from hyperexport.units import MIB
 
 _OVF: Final = "{http://schemas.dmtf.org/ovf/envelope/1}"
 _UNITS: Final = re.compile(r"byte(?:\s*\*\s*(2\^\d{1,2}|\d{1,15}))?")
+LARGEST: Final = 8 * MIB
+"""Bytes: a real one has some dozen KiB, and one of tiny elements takes fifty times its size to be parsed."""
+_LONGEST: Final = 200  # characters of a name that are repeated in a message
+_PLAIN: Final = re.compile(r"(?!\.)[^/\\:\0]+")
 _CONTENT: Final = (f"{_OVF}VirtualSystem", f"{_OVF}VirtualSystemCollection")
 
 
 def check_descriptor(data: bytes, manifest: ExportManifest) -> Iterator[str]:
     """Every way in which the descriptor is no OVF, or not this export's, in words."""
     try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        yield f"it is not UTF-8 at byte {error.start}"
-        return
-    if "<!DOCTYPE" in text or "<!ENTITY" in text:
-        yield "it has a document type, which no OVF needs"
-        return
-    try:
-        # Nothing but elements and text is left in it, so the standard library's parser is safe.
-        envelope = ET.fromstring(text)  # noqa: S314
-    except ET.ParseError as error:
-        yield f"it is not well-formed: {error}"
-        return
-    if envelope.tag != f"{_OVF}Envelope":
-        yield f"its root is {envelope.tag}, not an OVF 1.1 envelope"
+        envelope = _parse(data)
+    except ValueError as error:
+        yield str(error)
         return
     yield from _check_form(envelope)
     yield from _check_files(envelope, manifest)
     yield from _check_disks(envelope, manifest)
+
+
+def refused_parts(data: bytes) -> Iterator[str]:
+    """What makes a descriptor dangerous to whoever imports it, in words: asked of a server's before it is stored.
+
+    A reference is a file beside the descriptor and nothing else: an importer would follow ``../../etc/passwd``, or an
+    address, out of the export.
+    """
+    try:
+        envelope = _parse(data)
+    except ValueError as error:
+        yield str(error)
+        return
+    for file in _files(envelope):
+        name = _attribute(file, "href")
+        if not _PLAIN.fullmatch(name) or not name.isprintable():
+            yield f"it refers to {name[:_LONGEST]!r}, which is no name of a file beside it"
+
+
+def _parse(data: bytes) -> ET.Element:
+    """Read an envelope.
+
+    Raises:
+        ValueError: It is none; the message says why.
+    """
+    if len(data) > LARGEST:
+        raise ValueError(f"it has {len(data)} bytes, which no descriptor of a VM has")
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is not UTF-8 at byte {error.start}") from None
+    if "<!DOCTYPE" in text or "<!ENTITY" in text:
+        raise ValueError("it has a document type, which no OVF needs")
+    try:
+        # Nothing but elements and text is left in it, so the standard library's parser is safe.
+        envelope = ET.fromstring(text)  # noqa: S314
+    except ET.ParseError as error:
+        raise ValueError(f"it is not well-formed: {error}") from None
+    if envelope.tag != f"{_OVF}Envelope":
+        raise ValueError(f"its root is {envelope.tag[:_LONGEST]}, not an OVF 1.1 envelope")
+    return envelope
 
 
 def _check_form(envelope: ET.Element) -> Iterator[str]:

@@ -10,7 +10,7 @@ from hyperexport.manifest import FileEntry, FileRole
 from hyperexport.units import MIB
 from hyperexport.verify.findings import Finding
 
-_LARGEST_TEXT = 64 * MIB
+_LARGEST_TEXT = 16 * MIB
 _TEXTS = frozenset({FileRole.DESCRIPTOR, FileRole.CHECKSUMS})
 
 

@@ -6,7 +6,8 @@ slow, to trust half an answer loses data. Here is also how tracking is switched 
 
 import logging
 from collections.abc import Callable, Iterator
-from typing import Any
+from itertools import count
+from typing import Any, Final
 
 from pyVmomi import vim
 
@@ -18,6 +19,10 @@ from hyperexport.vsphere.session import Session
 from hyperexport.vsphere.tasks import wait_task
 
 logger = logging.getLogger(__name__)
+
+_MOST_AREAS: Final = 4_000_000
+_MOST_PAGES: Final = 50_000
+"""Beyond these the answer costs more than reading the disk, if it ends at all. An answer holds some 2,000 areas."""
 
 
 class Extent(Value):
@@ -110,8 +115,12 @@ def _compare_ids(what: str, disk: DiskInfo, since: str) -> None:
 
 def _pages(what: str, ask: Callable[[int], Any], capacity: int) -> Iterator[Any]:
     """Walk the answer, which holds some 2,000 areas at a time, to the end of the disk and not past it."""
-    offset = 0
-    while offset < capacity:  # asking at the very end is an InvalidArgument
+    offset = areas = 0
+    for pages in count():
+        if offset >= capacity:  # asking at the very end is an InvalidArgument
+            return
+        if pages > _MOST_PAGES or areas > _MOST_AREAS:
+            raise ChangeTrackingUnavailable(f"{what}: vSphere names more than {areas} areas in {pages} answers")
         page = ask(offset)
         if page.startOffset != offset or page.length <= 0:
             raise ChangeTrackingUnavailable(
@@ -119,6 +128,7 @@ def _pages(what: str, ask: Callable[[int], Any], capacity: int) -> Iterator[Any]
             )
         yield page
         offset += page.length
+        areas += len(page.changedArea or ())
 
 
 def _inside(what: str, extents: tuple[Extent, ...], capacity: int) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from pyVmomi import vim, vmodl
 
-from hyperexport.errors import HyperExportError
+from hyperexport.errors import HyperExportError, ServerFault
 from hyperexport.stop import StopSignal
 from hyperexport.vsphere.faults import FAILURES, GONE, is_caused_by
 from hyperexport.vsphere.session import Session
@@ -25,6 +25,8 @@ Properties = dict[str, Any]
 _PAGE: Final = 1000
 _TICK: Final = 1  # seconds that one WaitForUpdatesEx lasts at most: how soon a stop is obeyed
 _REBUILDS: Final = 6
+_MOST_PAGES: Final = 10_000
+"""Of one answer. vCenter's own limit is 40,000 powered-on VMs, some dozen pages ("Configuration Maximums")."""
 _COLLECTOR_LOST: Final[tuple[type[Exception], ...]] = (*GONE, vmodl.query.InvalidCollectorVersion)
 
 _query = vmodl.query.PropertyCollector
@@ -106,6 +108,7 @@ def _mendable(obj: Any, error: HyperExportError) -> bool:
 def _updates(session: Session, collector: Any, *, doing: str, stop: StopSignal) -> Iterator[Properties]:
     values: Properties = {}
     version = ""
+    truncated = 0
     options = _query.WaitOptions(maxWaitSeconds=_TICK)
     while True:
         stop.check()
@@ -116,7 +119,10 @@ def _updates(session: Session, collector: Any, *, doing: str, stop: StopSignal) 
                 if change.kind == "leave":
                     raise session.error(vmodl.fault.ManagedObjectNotFound(obj=change.obj), doing=doing)
                 values |= {entry.name: entry.val for entry in change.changeSet}
-        if update is None or not update.truncated:
+        truncated = truncated + 1 if update is not None and update.truncated else 0
+        if truncated > _MOST_PAGES:
+            raise ServerFault(f"{doing} failed: an update of {session.address} does not end")
+        if not truncated:
             yield dict(values)
 
 
@@ -153,10 +159,13 @@ def _filter(objects: Sequence[Any], paths: Sequence[str]) -> Any:
 def _collect(session: Session, spec: Any, *, doing: str) -> Iterator[tuple[Any, Properties]]:
     collector = session.content.propertyCollector
     page = session.read(collector.RetrievePropertiesEx, [spec], _query.RetrieveOptions(maxObjects=_PAGE), doing=doing)
-    while page is not None:
+    for _ in range(_MOST_PAGES):
+        if page is None:
+            return
         for found in page.objects:
             # vcsim sends some unset properties as empty ones.
             yield found.obj, {entry.name: entry.val for entry in found.propSet if entry.val is not None}
         if not page.token:
             return
         page = session.call(collector.ContinueRetrievePropertiesEx, page.token, doing=doing)
+    raise ServerFault(f"{doing} failed: the answer of {session.address} does not end after {_MOST_PAGES} pages")

@@ -9,10 +9,13 @@ from typing import Any, Final
 
 from pyVmomi import vim
 
+from hyperexport.units import KIB
 from hyperexport.vm import DiskInfo, NicInfo
 
 _device = vim.vm.device
 
+_LARGEST_DISK: Final = 64 * KIB**4
+"""Bytes. vSphere's own limit is 62 TB ("Configuration Maximums")."""
 _SNAPSHOT_PROOF: Final = {
     "independent_persistent": "it is an independent disk, which a snapshot leaves out; change its mode in vSphere",
     "independent_nonpersistent": "it is an independent disk, which a snapshot leaves out; change its mode in vSphere",
@@ -80,10 +83,11 @@ def device_label(device: Any) -> str:
 
 def _disk(device: Any, controller: Any, *, used: int | None, encrypted: bool) -> DiskInfo:
     backing = device.backing
+    capacity = device.capacityInBytes or (device.capacityInKB or 0) * KIB
     return DiskInfo(
         key=device.key,
         label=device_label(device),
-        capacity=device.capacityInBytes or device.capacityInKB * 1024,
+        capacity=capacity,
         used=used,
         thin=_of(backing, "thinProvisioned"),
         controller=controller_name(controller),
@@ -94,13 +98,14 @@ def _disk(device: Any, controller: Any, *, used: int | None, encrypted: bool) ->
         backing_uuid=_of(backing, "uuid"),
         content_id=_of(backing, "contentId"),
         change_id=_of(backing, "changeId"),
-        unexportable=_why_unexportable(backing, controller, encrypted=encrypted),
+        unexportable=_why_unexportable(backing, controller, capacity=capacity, encrypted=encrypted),
     )
 
 
-def _why_unexportable(backing: Any, controller: Any, *, encrypted: bool) -> str | None:
+def _why_unexportable(backing: Any, controller: Any, *, capacity: int, encrypted: bool) -> str | None:
     """Give the reason, in words that stand after "skipped: "; None where vSphere can snapshot and export the disk."""
     reasons = (
+        None if 0 < capacity <= _LARGEST_DISK else f"the server says that it has {capacity} bytes, which cannot be",
         _SNAPSHOT_PROOF.get(_of(backing, "diskMode") or ""),
         # vSphere security guide: an OVF cannot be exported from an encrypted VM.
         "it is encrypted, and vSphere exports no encrypted disk" if encrypted or _of(backing, "keyId") else None,

@@ -25,7 +25,11 @@ from hyperexport.errors import (
 from hyperexport.trust import presented_thumbprint, show_thumbprint
 from hyperexport.vsphere.endpoint import VSphereEndpoint
 
-FAILURES: Final[tuple[type[Exception], ...]] = (vmodl.MethodFault, OSError, HTTPException, ExpatError)
+_NONSENSE: Final[tuple[type[Exception], ...]] = (TypeError, ValueError, LookupError, AttributeError, RecursionError)
+"""What pyVmomi's reader makes of an answer that is SOAP and makes no sense: a type that is none, a number without
+digits, a field that is missing."""
+
+FAILURES: Final[tuple[type[Exception], ...]] = (vmodl.MethodFault, OSError, HTTPException, ExpatError, *_NONSENSE)
 """What a call through pyVmomi can raise when the server or the way to it is at fault."""
 
 GONE: Final[tuple[type[Exception], ...]] = (vmodl.fault.ManagedObjectNotFound,)
@@ -69,6 +73,11 @@ def translate(error: Exception, *, doing: str, endpoint: VSphereEndpoint) -> Hyp
     """
     if isinstance(error, vmodl.MethodFault):
         return _translate_fault(error, doing=doing, endpoint=endpoint)
+    if isinstance(error, _NONSENSE) and not isinstance(error, OSError):
+        return ServerFault(
+            f"{doing} failed: what {endpoint.address} answered makes no sense ({type(error).__name__})",
+            fix="See with --debug what is wrong with it, and whether that server is a vSphere server and well",
+        )
     return _translate_wire(error, doing=doing, endpoint=endpoint)
 
 

@@ -313,9 +313,12 @@ def _parent(values: Properties) -> Any:
 
 def _path(moref: str, tree: dict[str, tuple[str, str]]) -> str:
     names: list[str] = []
-    while moref in tree:  # the root folder itself is in no view, so the walk ends there
+    # The root folder itself is in no view, so the walk ends there; or in a circle, if a server says that there is one.
+    while moref in tree and len(names) <= len(tree):
         name, moref = tree[moref]
         names.append(name)
+    if len(names) > len(tree):
+        raise ServerFault("listing the VMs failed: the server's folders lie in one another in a circle")
     return "/" + "/".join(reversed(names))
 
 

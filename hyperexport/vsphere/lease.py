@@ -114,7 +114,8 @@ class Lease:
         self._wakers: list[Callable[[], None]] = []
         self._closed = threading.Event()
         # vSphere API: leaseTimeout is how many seconds the server waits for HttpNfcLeaseProgress before it gives up.
-        interval = min((info.leaseTimeout or 300) / 4, _LONGEST_SILENCE)
+        patience = info.leaseTimeout if (info.leaseTimeout or 0) > 0 else 300
+        interval = min(patience / 4, _LONGEST_SILENCE)
         self._thread = threading.Thread(target=self._stay_alive, args=(interval,), name="lease-keep-alive", daemon=True)
         self._thread.start()
 
@@ -295,7 +296,7 @@ def _close(session: Session, method: Callable[..., Any], *, doing: str) -> None:
 
 def _checksum(entry: Any) -> ServerChecksum | None:
     algorithm, digest = (entry.checksumType, entry.checksum) if entry.checksum else ("sha1", entry.sha1)
-    if not digest:
+    if not digest or entry.size is None:
         return None
     return ServerChecksum(
         algorithm=(algorithm or "sha1").lower().replace("-", ""), digest=digest.lower(), size=entry.size

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import Field
 
+from hyperexport.errors import LeaseFailed
 from hyperexport.trust import Trust, certificate_thumbprint, normalise_thumbprint
 from hyperexport.vm import DiskInfo, Value
 from hyperexport.vsphere.endpoint import VSphereEndpoint
@@ -37,20 +38,30 @@ def lease_files(urls: Any, endpoint: VSphereEndpoint, disks: tuple[DiskInfo, ...
         urls: The API's HttpNfcLeaseDeviceUrl values.
         endpoint: The server that they came from.
         disks: The disks of what is exported.
+
+    Raises:
+        LeaseFailed: What the server says makes no sense.
     """
-    keys = _disk_keys([url.key for url in urls if url.disk], disks)
-    return tuple(
-        LeaseFile(
-            key=url.key,
-            url=(address := _address(url.url, endpoint)),
-            name=url.targetId or urlsplit(url.url).path.rpartition("/")[2],
-            disk=bool(url.disk),
-            size=None if url.disk else url.fileSize,
-            disk_key=keys.get(url.key),
-            trust=_trust(url, address, endpoint),
+    try:
+        keys = _disk_keys([url.key for url in urls if url.disk], disks)
+        return tuple(
+            LeaseFile(
+                key=url.key,
+                url=(address := _address(url.url, endpoint)),
+                name=url.targetId or urlsplit(url.url).path.rpartition("/")[2],
+                disk=bool(url.disk),
+                size=None if url.disk else url.fileSize,
+                disk_key=keys.get(url.key),
+                trust=_trust(url, address, endpoint),
+            )
+            for url in urls
         )
-        for url in urls
-    )
+    except (ValueError, TypeError, AttributeError) as error:
+        # Of an address with a ticket in it nothing is repeated.
+        raise LeaseFailed(
+            f"the export lease of {endpoint.address} names an address, a size or a thumbprint that is "
+            f"none ({type(error).__name__})"
+        ) from None
 
 
 def _disk_keys(lease_keys: list[str], disks: tuple[DiskInfo, ...]) -> dict[str, int]:

@@ -24,6 +24,7 @@ from hyperexport.stop import StopSignal
 from hyperexport.vsphere.endpoint import VSphereEndpoint
 from hyperexport.vsphere.faults import FAILURES, translate
 from hyperexport.vsphere.handshake import newest_common_version
+from hyperexport.vsphere.wire import BoundedStub
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +104,7 @@ class Session:
         """Connect and log in; :func:`connect` calls it."""
         context = self._ssl_context()
         version = newest_common_version(self.endpoint, context)
-        self._stub = SoapStubAdapter(
+        self._stub = BoundedStub(
             host=self.endpoint.host,
             port=self.endpoint.port,
             path=self.endpoint.path,

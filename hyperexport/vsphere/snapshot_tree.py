@@ -13,11 +13,14 @@ def flatten(info: Any) -> tuple[SnapshotInfo, ...]:
     if info is None:
         return ()
     current = info.currentSnapshot._GetMoId() if info.currentSnapshot else None
-    return tuple(_walk(info.rootSnapshotList, depth=1, current=current))
+    return tuple(_walk(info.rootSnapshotList, current=current))
 
 
-def _walk(nodes: Any, *, depth: int, current: str | None) -> Iterator[SnapshotInfo]:
-    for node in nodes or ():
+def _walk(roots: Any, *, current: str | None) -> Iterator[SnapshotInfo]:
+    # Not by recursion: how deep the tree is, is the server's word.
+    waiting = [(node, 1) for node in reversed(roots or ())]
+    while waiting:
+        node, depth = waiting.pop()
         moref = node.snapshot._GetMoId()
         yield SnapshotInfo(
             moref=moref,
@@ -28,4 +31,4 @@ def _walk(nodes: Any, *, depth: int, current: str | None) -> Iterator[SnapshotIn
             current=moref == current,
             quiesced=bool(node.quiesced),
         )
-        yield from _walk(node.childSnapshotList, depth=depth + 1, current=current)
+        waiting += [(child, depth + 1) for child in reversed(node.childSnapshotList or ())]

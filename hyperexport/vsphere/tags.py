@@ -25,6 +25,8 @@ _SESSION: Final = "vmware-api-session-id"
 _NO_SUCH_API: Final = frozenset({404, 405, 501})
 _BUSY: Final = frozenset({429, 503})
 _DENIED: Final = frozenset({401, 403})
+_LARGEST: Final = 64 * 1024 * 1024
+"""Bytes of one answer: the ids of all VMs of a full vCenter are some ten."""
 _AT_ONCE: Final = 200
 """Tags asked for in one request."""
 
@@ -45,7 +47,7 @@ def tagged_vms(session: Session, tags: Iterable[str]) -> frozenset[str]:
     """
     if not session.is_vcenter:
         raise _unavailable(session.address)
-    with _login(session.endpoint) as api:
+    with _login(session.endpoint) as api, _sense_from(session.address):
         ids = [_find(api, *tag.partition(":")[::2]) for tag in tags]
         return frozenset(
             found["id"]
@@ -56,6 +58,15 @@ def tagged_vms(session: Session, tags: Iterable[str]) -> frozenset[str]:
             for found in tag["object_ids"] or ()
             if found["type"] == "VirtualMachine"
         )
+
+
+@contextmanager
+def _sense_from(address: str) -> Generator[None]:
+    """What is JSON need not be an answer: whatever is missing in it, or is something else, is the server's fault."""
+    try:
+        yield
+    except (TypeError, LookupError, AttributeError) as error:
+        raise ServerFault(f"reading the tags failed on {address}: its answer makes no sense") from error
 
 
 class _Api:
@@ -127,13 +138,22 @@ class _Api:
     ) -> tuple[int, Any]:
         try:
             answer = self._pool.request(
-                method, self._site + path, json=body, headers={**self._headers, **(headers or {})}
+                method,
+                self._site + path,
+                json=body,
+                headers={**self._headers, **(headers or {})},
+                redirect=False,  # the login must not follow to wherever an answer points
+                preload_content=False,
             )
+            with answer:
+                data = answer.read(_LARGEST + 1, decode_content=False)
+            if len(data) > _LARGEST:
+                raise ServerFault(f"reading the tags failed on {self.endpoint.address}: its answer does not end")
             good = answer.status in range(200, 300)  # a login to /api is answered with 201
-            found = json.loads(answer.data) if answer.data and good else None
+            found = json.loads(data) if data and good else None
         except (HTTPError, OSError) as error:
             raise translate(_underlying(error), doing="reading the tags", endpoint=self.endpoint) from error
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ServerFault(f"reading the tags failed on {self.endpoint.address}: its answer is not JSON") from None
         if not self._modern and isinstance(found, dict):
             found = found.get("value")  # pyright: ignore[reportUnknownMemberType,reportUnknownVariableType]

@@ -22,7 +22,7 @@ from cryptography.x509.oid import NameOID
 
 @dataclass(frozen=True)
 class Certificate:
-    """A certificate for 127.0.0.1 and localhost that signs itself, with its key."""
+    """A certificate that signs itself, with its key."""
 
     pem: str
     key_pem: str
@@ -47,11 +47,18 @@ class Certificate:
 
 
 @cache
-def certificate(name: str = "127.0.0.1") -> Certificate:
-    """Make a certificate; the same one for the same name."""
+def certificate(name: str = "127.0.0.1", *, host: str = "127.0.0.1", expired: bool = False) -> Certificate:
+    """Make a certificate; the same one for the same arguments.
+
+    Args:
+        name: Whose it is, in words.
+        host: The address that it is for, beside localhost; another one than ours stands alone.
+        expired: Whether its time is over.
+    """
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = dt.datetime.now(dt.UTC)
+    now = dt.datetime.now(dt.UTC) - dt.timedelta(days=7 if expired else 0)
+    names = [x509.IPAddress(IPv4Address(host)), *([x509.DNSName("localhost")] if host == "127.0.0.1" else [])]
     signed = (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -61,7 +68,7 @@ def certificate(name: str = "127.0.0.1") -> Certificate:
         .not_valid_before(now - dt.timedelta(days=1))
         .not_valid_after(now + dt.timedelta(days=1))
         .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1")), x509.DNSName("localhost")]),
+            x509.SubjectAlternativeName(names),
             critical=False,
         )
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
