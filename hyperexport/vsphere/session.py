@@ -19,7 +19,7 @@ from pyVmomi import vim
 from pyVmomi.SoapAdapter import SoapResponseDeserializer, SoapStubAdapter
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from hyperexport.errors import HyperExportError, ServerBusy, ServerUnreachable, SessionLost, UsageError
+from hyperexport.errors import HyperExportError, NotVSphere, ServerBusy, ServerUnreachable, SessionLost, UsageError
 from hyperexport.stop import StopSignal
 from hyperexport.vsphere.endpoint import VSphereEndpoint
 from hyperexport.vsphere.faults import FAILURES, translate
@@ -115,6 +115,8 @@ class Session:
         )
         instance = vim.ServiceInstance("ServiceInstance", self._stub)
         self.content = self._once(instance.RetrieveContent, doing="connecting")
+        if not isinstance(self.content, vim.ServiceInstanceContent) or self.content.sessionManager is None:
+            raise NotVSphere(f"{self.address} answers, but not as a vSphere server does", fix="Check the address")
         with self._lock:
             self._log_in()
         logger.info("logged in to %s as %s (API %s)", self.address, self.user, self.api_version)
@@ -255,6 +257,8 @@ class Session:
         self._stub.cookie = ""  # a dead session's cookie would be answered, not replaced
         password = self.endpoint.password.get_secret_value()
         session = self._once(self.content.sessionManager.Login, self.endpoint.username, password, doing="logging in")
+        if not isinstance(session, vim.UserSession):
+            raise NotVSphere(f"{self.address} answers a login, but not as a vSphere server does")
         self.user = session.userName
         self.key = session.key
         self._logged_in = True
