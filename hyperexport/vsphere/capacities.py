@@ -55,14 +55,17 @@ def _read(session: Session, vms: Sequence[Any]) -> list[tuple[str, int]]:
         collector, "RetrievePropertiesEx", [wanted], _query.RetrieveOptions(maxObjects=_AT_ONCE), doing=doing
     )
     sums: list[tuple[str, int]] = []
-    while True:
+    for _ in vms:  # a page holds one VM at the least
         result = _parsed(page, session, doing)
-        for found in result.iter(f"{_VIM}objects"):
-            sums += _sum(found)
+        try:
+            sums += chain.from_iterable(map(_sum, result.iter(f"{_VIM}objects")))
+        except ValueError:
+            raise ServerFault(f"{doing} failed on {session.address}: a disk's capacity is no number") from None
         token = result.findtext(f".//{_VIM}token")
         if not token:
             return sums
         page = session.read_raw(collector, "ContinueRetrievePropertiesEx", token, doing=doing)
+    raise ServerFault(f"{doing} failed: the answer of {session.address} does not end")
 
 
 def _parsed(page: bytes, session: Session, doing: str) -> ET.Element:

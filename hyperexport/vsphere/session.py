@@ -16,7 +16,7 @@ from io import BytesIO
 from typing import Any, Final
 
 from pyVmomi import vim
-from pyVmomi.SoapAdapter import SoapResponseDeserializer, SoapStubAdapter
+from pyVmomi.SoapAdapter import SoapResponseDeserializer
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from hyperexport.errors import HyperExportError, NotVSphere, ServerBusy, ServerUnreachable, SessionLost, UsageError

@@ -20,7 +20,7 @@ from hyperexport.steps import package
 from hyperexport.stop import StopSignal
 from hyperexport.transfer.source import Source, open_source
 from hyperexport.trust import Trust
-from hyperexport.vsphere import change_tracking, collector, devices, tags, wire
+from hyperexport.vsphere import capacities, change_tracking, collector, devices, tags, wire
 from hyperexport.vsphere.endpoint import VSphereEndpoint
 from hyperexport.vsphere.inventory import _path
 from hyperexport.vsphere.lease import _checksum
@@ -160,6 +160,19 @@ def test_pages_of_properties_without_an_end_are_cut() -> None:
     session: Any = FakeSession(propertyCollector=pages)
     with pytest.raises(ServerFault, match="does not end"):
         list(collector._collect(session, None, doing="listing"))
+
+
+@pytest.mark.parametrize("answer", [b"<a><token>1</token></a>", b"<a><objects><obj>vm-1</obj>%s</objects></a>"])
+def test_capacities_without_an_end_or_a_number_are_told_in_words(answer: bytes) -> None:
+    devices = (
+        b'<propSet><val><VirtualDevice xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xsi:type="VirtualDisk">'
+        b"<capacityInBytes>many</capacityInBytes></VirtualDevice></val></propSet>"
+    )
+    body = answer.replace(b"<a>", b'<a xmlns="urn:vim25">').replace(b"%s", devices)
+    session: Any = FakeSession(propertyCollector=None)
+    session.read_raw = lambda *_, **__: body
+    with pytest.raises(ServerFault):
+        capacities._read(session, [vim.VirtualMachine("vm-1")])
 
 
 def test_an_update_without_an_end_is_cut() -> None:
