@@ -1,5 +1,6 @@
 """Several VMs at once: each by itself, all within the limits, and together in their end."""
 
+import re
 import signal
 import threading
 import time
@@ -16,6 +17,7 @@ from hyperexport.results import FleetOutcome
 from hyperexport.selection import Selection
 from hyperexport.store.local import LocalStore
 from simulator import DiskSpec, Fault, FaultKind, Simulator, VmSpec
+from tests.flows.smtp_server import smtp_server, text_of
 from tests.flows.support import exported_bytes, exports_in, guest_bytes, leftovers
 
 MIB = 1 << 20
@@ -111,6 +113,18 @@ def test_a_dry_run_plans_every_vm_and_the_cleanup_after_all_of_them(fleet: Simul
     assert set(done.cleanups[0].deleted) == would_go
     assert len(would_go) == 3
     assert len(exports_in(store)) == 3
+
+
+def test_one_mail_tells_of_the_whole_fleet(fleet: Simulator, store: Path, tmp_path: Path) -> None:
+    with smtp_server(tmp_path) as postbox:
+        mail = {"email_notify": True, "email_smtp_host": "127.0.0.1", "email_smtp_port": postbox.port}
+        mail |= {"email_tls": "none", "email_from": "export@example.com", "email_to": "admin@example.com"}
+        fleet.faults.add(Fault(FaultKind.CREATE_SNAPSHOT_FAILED, times=0, vm="web02"))
+        with pytest.raises(errors.PartialFleetFailure):
+            export_fleet(Selection(match=("web*",)), options(store, **mail))
+    told = text_of(postbox.only())
+    for name, outcome in {"web01": "exported", "web02": "FAILED", "web03": "exported"}.items():
+        assert re.search(rf"{name}\b.*{outcome}", told, re.IGNORECASE), told
 
 
 def test_all_vms_failing_is_another_error_than_some(fleet: Simulator, store: Path) -> None:

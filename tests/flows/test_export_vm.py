@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from cli.main import run
 from flows import export_vm
 from hyperexport.manifest import ExportKind, FileRole, Quiescing
 from hyperexport.options import ExportOptions
@@ -18,6 +19,21 @@ MIB = 1 << 20
 
 def options(store: Path, **keys: object) -> ExportOptions:
     return ExportOptions.from_keys({"output": store, **keys})
+
+
+def test_a_vm_whose_export_is_young_enough_is_left_alone_whoever_says_so(
+    vcenter: Simulator, store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export_vm("db01", options(store, snapshot=True))
+    (there,) = exports_in(store)
+    monkeypatch.setenv("HYPEREXPORT_SKIP_NEWER_THAN", "1h")
+
+    result = export_vm("db01", options(store, snapshot=True))
+    assert result.recent == f"{store}/{there}"
+    assert run(["--vm=db01", "--snapshot", f"--output={store}", "--quiet"]) == 0
+    assert dict(line.split("=", 1) for line in capsys.readouterr().out.splitlines())["outcome"] == "skipped"
+    assert exports_in(store) == [there]
+    assert vcenter.requests["CreateSnapshot_Task"] == 1
 
 
 def test_a_running_vm_is_exported_as_it_was_at_its_snapshot(vcenter: Simulator, store: Path) -> None:

@@ -14,6 +14,7 @@ from prefect.states import Cancelling
 
 from cli.main import run
 from deployments.catalogue import ON_DEMAND
+from hyperexport.options import ExportOptions
 from tests.flows.service import Service, eventually, serving
 from tests.flows.support import exports_in, leftovers
 
@@ -105,6 +106,21 @@ def test_a_run_that_still_goes_is_not_overtaken_by_its_schedule(served, hyperexp
     eventually(lambda: running.id in [run.id for run in in_state(slow, StateType.CANCELLED)], "the run's end")
     assert hyperexport("schedules", "remove", "slow").code == 0
     assert leftovers(served.simulator, tmp_path / "exports") == []
+
+
+def test_a_fleet_that_is_cancelled_on_its_worker_leaves_nothing(served, tmp_path):
+    store = tmp_path / "exports"
+    options = ExportOptions.from_keys({"output": store, "snapshot": True, "bandwidth_limit": 1})
+    with get_client(sync_client=True) as client:
+        run_of_all = client.create_flow_run_from_deployment(
+            deployment(f"export-fleet/{ON_DEMAND}").id,
+            parameters={"selection": {"match": ["*"]}, "options": options.model_dump(mode="json", exclude_unset=True)},
+        )
+        eventually(lambda: len({lease.machine for lease in served.simulator.leases()}) == 2, "both VMs in flight")
+        client.set_flow_run_state(run_of_all.id, Cancelling())
+        eventually(lambda: client.read_flow_run(run_of_all.id).state.type is StateType.CANCELLED, "the fleet's end")
+    assert leftovers(served.simulator, store) == []
+    assert exports_in(store) == []
 
 
 def test_schedules_are_listed_paused_resumed_and_removed(served, hyperexport):
