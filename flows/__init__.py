@@ -1,4 +1,4 @@
-"""The jobs: the order of the steps, and what happens when one fails. One file a flow."""
+"""The jobs: what each opens, has done, shows and tells. One file a flow."""
 
 from flows.cleanup_exports import cleanup_exports
 from flows.export_fleet import export_fleet

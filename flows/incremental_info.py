@@ -5,16 +5,16 @@ from typing import Annotated
 from prefect import flow
 
 from flows.connections import OPTIONS, Profile, VSphere, options_in_force, stop_signal, vsphere_session
-from flows.export_vm import fail_on_leak, prepare_job, snapshot_for
+from flows.export_vm import prepare_job
 from flows.outcome import told_in_words
+from flows.steps import as_tasks
 from hyperexport.form import Shown
 from hyperexport.options import ExportOptions
 from hyperexport.policy.incremental import ExportPlan
 from hyperexport.report.summary import plan_markdown
+from hyperexport.runbook import analyse, fail_on_leak, only_looking
 from hyperexport.transfer.throttle import Throttle
 from tasks.artifacts import artifact_key, progress_artifacts, show_markdown
-from tasks.inspect import plan_export
-from tasks.snapshots import plan_snapshots
 
 
 @flow(name="incremental-info", flow_run_name="analyse {vm}", persist_result=False)
@@ -39,13 +39,11 @@ def incremental_info(
     Raises:
         SnapshotLeaked: The snapshot that was made for it could not be removed.
     """
-    only_looking = {"incremental": True, "keep_snapshots": 0, "delete_snapshot": True, "consolidate_snapshots": False}
-    given = ExportOptions.from_keys({**options.given_keys(), **only_looking})
+    options = options_in_force(only_looking(options), profile)
     with stop_signal() as stop, vsphere_session(vsphere, stop) as session:
-        job = prepare_job(session, vm, options_in_force(given, profile), stop, Throttle(None))
-        snapshots = plan_snapshots(job)
-        with progress_artifacts(), snapshot_for(job, snapshots.make) as snapshot:
-            plan = plan_export(job, snapshot.moref if snapshot else None)
+        job = prepare_job(session, vm, options, stop, Throttle(None))
+        with progress_artifacts():
+            plan = analyse(job, as_tasks())
     show_markdown(artifact_key("plan", job.vm.name), plan_markdown(plan), f"Plan for {job.vm.ref.path}")
     fail_on_leak(job, f"the analysis of {job.ref.path} is done")
     return plan

@@ -138,7 +138,7 @@ def this_run() -> Run:
 
 
 def failed_step(error: BaseException) -> str | None:
-    """Find the step that an error comes from: the task in its traceback, or else the innermost part of the flow.
+    """Find the step that an error comes from: the task in its traceback, or else the innermost part of the runbook.
 
     Prefect's hooks would not do: they are not called for a task that a cancellation ends.
     """
@@ -147,5 +147,5 @@ def failed_step(error: BaseException) -> str | None:
         frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
         return [frame.f_code.co_name for frame in frames if frame.f_globals.get("__name__", "").startswith(room)]
 
-    names = functions_in("tasks.")[:1] or functions_in("flows.")[-1:]
+    names = functions_in("tasks.")[:1] or functions_in("hyperexport.runbook")[-1:] or functions_in("flows.")[-1:]
     return names[0].replace("_", "-") if names else None

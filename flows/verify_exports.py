@@ -6,13 +6,12 @@ from prefect import flow
 
 from flows.connections import OPTIONS, Profile, options_in_force, s3_settings, stop_signal
 from flows.outcome import told_in_words
-from hyperexport.errors import VerificationFailed
 from hyperexport.form import Shown
 from hyperexport.option_groups import VerifyMode
 from hyperexport.options import ExportOptions
 from hyperexport.results import VerifiedExport
 from hyperexport.steps.stores import open_stores
-from hyperexport.steps.verification import select_exports, unreadable_manifest
+from hyperexport.steps.verification import fail_on_damage, select_exports, unreadable_manifest
 from tasks.artifacts import artifact_key, show_table
 from tasks.bandwidth import bandwidth_for
 from tasks.events import tell_of_damage
@@ -53,21 +52,3 @@ def verify_exports(
     show_table(artifact_key("verification"), [item.row() for item in verified], "Verified exports")
     fail_on_damage(verified)
     return verified
-
-
-def fail_on_damage(verified: list[VerifiedExport]) -> None:
-    """Name every damaged export, the first finding of each with it.
-
-    Raises:
-        VerificationFailed: There are some; it carries what was found of all.
-    """
-    damaged = [item for item in verified if not item.verification.ok]
-    if not damaged:
-        return
-    each = "; ".join(f"{item.location}: {item.verification.findings[0]}" for item in damaged)
-    failed = VerificationFailed(
-        f"{len(damaged)} of {len(verified)} exports are damaged: {each}",
-        fix="Export the VM again; nothing builds on a damaged export",
-    )
-    failed.exports = tuple(verified)
-    raise failed

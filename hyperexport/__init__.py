@@ -1,8 +1,60 @@
-"""The engine: takes virtual machines out of vSphere, in plain Python, with no Prefect in it."""
+"""The engine: takes virtual machines out of vSphere, in plain Python, with no Prefect in it.
 
+What is named here is the public face (``docs/python.md``). It is imported when it is first used, so that importing
+the package costs nothing.
+"""
+
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from hyperexport.api import cleanup_exports, export, incremental_info, open_store, verify_exports, vm_info
+    from hyperexport.errors import HyperExportError
+    from hyperexport.options import ExportOptions
+    from hyperexport.store.base import Store
+    from hyperexport.store.s3 import S3Settings
+    from hyperexport.vsphere.endpoint import VSphereEndpoint
 
 try:
     __version__ = version("hyperexport")
 except PackageNotFoundError:  # run from a checkout that is not installed
     __version__ = "0.1.0"
+
+__all__ = [
+    "ExportOptions",
+    "HyperExportError",
+    "S3Settings",
+    "Store",
+    "VSphereEndpoint",
+    "__version__",
+    "cleanup_exports",
+    "export",
+    "incremental_info",
+    "open_store",
+    "verify_exports",
+    "vm_info",
+]
+
+_HOMES: Final = {
+    "ExportOptions": "options",
+    "HyperExportError": "errors",
+    "S3Settings": "store.s3",
+    "Store": "store.base",
+    "VSphereEndpoint": "vsphere.endpoint",
+}
+"""Where what is named here is at home; everything else in ``api``."""
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for, once."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'api')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Everything that is named here, imported yet or not."""
+    return sorted({*globals(), *__all__})

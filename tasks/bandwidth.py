@@ -20,9 +20,8 @@ from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from hyperexport.errors import UsageError
 from hyperexport.option_groups import Bandwidth
-from hyperexport.transfer.adaptive import AdaptiveRate
-from hyperexport.transfer.pace import Pace
-from hyperexport.transfer.shared import Allowance, lease_size, leasing, seconds_until_ones_turn, slots_for
+from hyperexport.steps.bandwidth import throttle_for
+from hyperexport.transfer.shared import lease_size, leasing, seconds_until_ones_turn, slots_for
 from hyperexport.transfer.throttle import Throttle
 
 logger = logging.getLogger(__name__)
@@ -67,29 +66,6 @@ def _throttle(wanted: Bandwidth) -> Generator[Throttle]:
                 warnings.append(f"{reason}: going on at the own limit")
                 logger.warning(warnings[0])
         yield throttle_for(wanted, allowance, warnings=warnings)
-
-
-def throttle_for(
-    wanted: Bandwidth, allowance: Allowance | None = None, *, warnings: list[str] | None = None
-) -> Throttle:
-    """Make the throttle that the options describe.
-
-    Args:
-        wanted: The options.
-        allowance: The run's part of a shared budget. What has been leased passes evenly, at the budget's rate and
-            without bursts, so that all runs together do not pass it either.
-        warnings: What the run should be told of its bandwidth.
-    """
-    pace = Pace(
-        wanted.limit,
-        windows=wanted.windows,
-        most=allowance.bytes_per_second if allowance else None,
-        adaptive=AdaptiveRate() if wanted.adaptive else None,
-    )
-    burst = 0 if allowance and wanted.burst is None else wanted.burst_bytes
-    throttle = Throttle(None, burst, pace=pace, allowance=allowance)
-    throttle.warnings = [] if warnings is None else warnings
-    return throttle
 
 
 @contextmanager

@@ -7,10 +7,9 @@ from contextvars import ContextVar
 
 from hyperexport.policy.incremental import ExportPlan
 from hyperexport.selection import Selection
+from hyperexport.steps import plan
 from hyperexport.steps import selection as steps
 from hyperexport.steps.job import Job
-from hyperexport.steps.plan import check_exportable, make_plan
-from hyperexport.steps.stores import check_stores
 from hyperexport.vm import VmInfo, VmRef
 from hyperexport.vsphere.inventory import VmRow, describe, describe_many, find_vm
 from hyperexport.vsphere.session import Session
@@ -56,19 +55,12 @@ def inspect_vm(session: Session, name: str) -> VmInfo:
 
 
 @step(name="check-export", task_run_name="check export")
-def check_export(job: Job, *, probe: bool) -> None:
-    """Refuse at once what can't work: a running VM without a snapshot, no disk to export, a store that takes nothing.
-
-    Args:
-        job: The export.
-        probe: Whether the stores are proved by writing to them; a dry run writes nothing.
-    """
-    check_exportable(job)
-    if probe:
-        check_stores(job.stores)
+def check_export(job: Job) -> None:
+    """Refuse at once what can't work: a running VM without a snapshot, no disk to export, a store that is full."""
+    plan.check_export(job)
 
 
 @repeatable(name="plan-export", task_run_name="plan export")
 def plan_export(job: Job, snapshot: str | None) -> ExportPlan:
     """Decide for each disk whether it is transferred, and why."""
-    return make_plan(job, snapshot)
+    return plan.make_plan(job, snapshot)

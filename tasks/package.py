@@ -28,4 +28,4 @@ def publish_export(
     job: Job, copies: Copies, files: list[Entries], plan: ExportPlan, snapshot: SnapshotRecord | None
 ) -> tuple[StoredExport, ...]:
     """Pack the files if an OVA was asked for, and write the manifest: from here on the export is there."""
-    return package.publish(job, copies, files, plan=plan, snapshot=snapshot)
+    return package.publish(job, copies, files, plan, snapshot)

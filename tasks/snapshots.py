@@ -35,9 +35,4 @@ def tidy_snapshots(job: Job, plan: SnapshotPlan, made: str | None) -> None:
 @step(name="remove-leftovers", task_run_name="remove leftovers")
 def remove_leftovers(job: Job, plan: SnapshotPlan) -> list[str]:
     """Remove what dead runs of this VM left: their snapshots, half-written exports and uploads."""
-    removed = leftovers.remove_abandoned_snapshots(job, plan)
-    for store in job.stores:
-        removed += leftovers.remove_abandoned_stagings(store, job.folder, run_is_over)
-    for name in removed:
-        job.warn(f"removed {name}, left by an earlier run that did not end")
-    return removed
+    return leftovers.remove_leftovers(job, plan, run_is_over)

@@ -1,16 +1,13 @@
 """What every task of ours has in common: nothing cached, nothing persisted, retried only where repeating is safe."""
 
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 
-from hyperexport.errors import HyperExportError
-
-RETRY_DELAYS: Final = [1.0, 3.0, 8.0]
-"""Seconds. A cancelled run has 30 s before Prefect kills it, and a thread that waits here does not hear the signal."""
+from hyperexport.steps.repeating import JITTER, RETRY_DELAYS, may_pass
 
 step = partial(task, cache_policy=NO_CACHE, persist_result=False)
 """Declare a task that runs once: what it does must not be repeated, or the engine itself repeats it."""
@@ -23,14 +20,14 @@ def worth_repeating(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bo
     """
     del task, run
     error = state.result(raise_on_failure=False)
-    return isinstance(error, HyperExportError) and error.transient
+    return may_pass(error)
 
 
 repeatable = partial(
     step,
     retries=len(RETRY_DELAYS),
-    retry_delay_seconds=RETRY_DELAYS,
-    retry_jitter_factor=0.3,
+    retry_delay_seconds=list(RETRY_DELAYS),
+    retry_jitter_factor=JITTER,
     retry_condition_fn=worth_repeating,
 )
 """Declare a task that starts from nothing each time, so that a transient failure may be tried again."""

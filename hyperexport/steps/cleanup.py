@@ -14,11 +14,22 @@ from hyperexport.policy.incremental import ExportPlan
 from hyperexport.policy.retention import CleanupItem, CleanupLimits, CleanupPlan, Incoming, plan_cleanup
 from hyperexport.results import CleanupResult
 from hyperexport.steps.claims import others, words_for
-from hyperexport.steps.leftovers import remove_abandoned_stagings
+from hyperexport.steps.leftovers import abandoned_stagings, remove_abandoned_stagings
 from hyperexport.steps.liveness import IsOver
 from hyperexport.store.base import Store, StoredExport
 
 logger = logging.getLogger(__name__)
+
+
+def clean_up(
+    store: Store, options: Cleanup, dry_run: bool, incoming: Sequence[Incoming], is_over: IsOver, *, run: str = ""
+) -> CleanupResult:
+    """Delete the exports that the policy gives up, or only say which they are."""
+    plan = plan_store_cleanup(store, options, incoming)
+    if dry_run or options.dry_run:
+        abandoned = abandoned_stagings(store, None, is_over)
+        return CleanupResult(store=store.url, dry_run=True, plan=plan, abandoned=tuple(map(str, abandoned)))
+    return clean_store(store, plan, is_over, run=run)
 
 
 def plan_store_cleanup(store: Store, options: Cleanup, incoming: Sequence[Incoming] = ()) -> CleanupPlan:

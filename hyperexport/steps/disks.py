@@ -16,7 +16,7 @@ from hyperexport.errors import (
 )
 from hyperexport.formats.vmdk_stream import StreamCheck
 from hyperexport.manifest import FileEntry, FileRole, StageName
-from hyperexport.policy.incremental import DiskPlan
+from hyperexport.policy.incremental import Decision, DiskPlan
 from hyperexport.progress import Progress, Stage, report
 from hyperexport.steps.job import Job
 from hyperexport.steps.proof import is_proven
@@ -31,6 +31,16 @@ from hyperexport.vsphere.lease import Lease, open_lease
 from hyperexport.vsphere.lease_files import LeaseFile
 
 logger = logging.getLogger(__name__)
+
+
+def export_disk(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, snapshot: str | None) -> Entries:
+    """Transfer one disk into every store, or let the base export's bytes stand for it, as the plan says."""
+    if plan.decision is Decision.REUSE:
+        try:
+            return reuse_disk(job, copies, plan, disk)
+        except ExportNotFound as error:  # somebody deleted it since the plan was made
+            job.warn(f"{disk.label} is unchanged and was transferred all the same: {error.what}")
+    return transfer_disk(job, copies, plan, disk, snapshot)
 
 
 @stage(StageName.DISKS)

@@ -11,6 +11,20 @@ from hyperexport.store.base import AbandonedStaging, Store
 logger = logging.getLogger(__name__)
 
 
+def remove_leftovers(job: Job, plan: SnapshotPlan, is_over: IsOver) -> list[str]:
+    """Remove what dead runs of this VM left: their snapshots, half-written exports and uploads.
+
+    Returns:
+        The names of what is gone; each is a warning of the run, too.
+    """
+    removed = remove_abandoned_snapshots(job, plan)
+    for store in job.stores:
+        removed += remove_abandoned_stagings(store, job.folder, is_over)
+    for name in removed:
+        job.warn(f"removed {name}, left by an earlier run that did not end")
+    return removed
+
+
 def remove_abandoned_snapshots(job: Job, plan: SnapshotPlan) -> list[str]:
     """Remove the snapshots of this VM that dead runs of ours left, as planned; a user's are never among them.
 

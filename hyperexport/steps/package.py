@@ -122,7 +122,7 @@ def put(copies: Sequence[StagedCopy], name: str, role: FileRole, data: bytes) ->
 
 
 def publish(
-    job: Job, copies: Copies, files: Sequence[Entries], *, plan: ExportPlan, snapshot: SnapshotRecord | None
+    job: Job, copies: Copies, files: Sequence[Entries], plan: ExportPlan, snapshot: SnapshotRecord | None
 ) -> tuple[StoredExport, ...]:
     """Write the manifest in every store: the commit point, after which the export is there.
 

@@ -16,6 +16,7 @@ from hyperexport.policy.incremental import ChangeEvidence, ExportPlan, full_reas
 from hyperexport.steps.job import Job
 from hyperexport.steps.proof import is_proven
 from hyperexport.steps.stages import stage
+from hyperexport.steps.stores import check_stores
 from hyperexport.store.base import Store, StoredExport
 from hyperexport.vm import DiskInfo, PowerState
 from hyperexport.vsphere import privileges
@@ -25,6 +26,16 @@ from hyperexport.vsphere.inventory import disks_of_snapshot
 from hyperexport.vsphere.privileges import missing_privileges
 
 logger = logging.getLogger(__name__)
+
+
+def check_export(job: Job) -> None:
+    """Refuse at once what can't work: a running VM without a snapshot, no disk to export, a store that takes nothing.
+
+    The stores are proved by writing to them, but not by a dry run, which writes nothing.
+    """
+    check_exportable(job)
+    if not job.options.execution.dry_run:
+        check_stores(job.stores)
 
 
 def check_exportable(job: Job) -> None:

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from hyperexport.errors import ExportNotFound
+from hyperexport.errors import ExportNotFound, VerificationFailed
 from hyperexport.manifest import FILE_NAME, SCHEMA_VERSION, StageName
 from hyperexport.option_groups import VerifyMode
+from hyperexport.results import VerifiedExport
 from hyperexport.stop import StopSignal
 from hyperexport.store.base import Store, StoredExport
 from hyperexport.verify import Finding, Verification, verify_export
@@ -73,6 +74,24 @@ def select_exports(stores: Sequence[Store], wanted: Sequence[str]) -> list[Selec
             f"there is no export {missing[0]} in {places}", fix="See hyperexport list for what is there"
         )
     return selections
+
+
+def fail_on_damage(verified: Sequence[VerifiedExport]) -> None:
+    """Name every damaged export, the first finding of each with it.
+
+    Raises:
+        VerificationFailed: There are some; it carries what was found of all.
+    """
+    damaged = [item for item in verified if not item.verification.ok]
+    if not damaged:
+        return
+    each = "; ".join(f"{item.location}: {item.verification.findings[0]}" for item in damaged)
+    failed = VerificationFailed(
+        f"{len(damaged)} of {len(verified)} exports are damaged: {each}",
+        fix="Export the VM again; nothing builds on a damaged export",
+    )
+    failed.exports = tuple(verified)
+    raise failed
 
 
 def unreadable_manifest() -> Verification:

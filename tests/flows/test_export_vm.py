@@ -2,14 +2,22 @@
 
 import os
 import subprocess
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
+from prefect import Task
 
 from cli.main import run
 from flows import export_vm
+from flows.steps import as_tasks
+from hyperexport.direct import directly
 from hyperexport.manifest import ExportKind, FileRole, Quiescing
 from hyperexport.options import ExportOptions
+from hyperexport.runbook import Steps
+from hyperexport.steps.repeating import repeating
+from hyperexport.stop import StopSignal
 from hyperexport.store.local import LocalStore
 from simulator import DiskSpec, Simulator, VmSpec
 from tests.flows.support import changed, exported_bytes, exports_in, guest_bytes, leftovers, while_transferring
@@ -205,3 +213,17 @@ def test_a_vm_that_is_off_is_asked_what_changed_without_a_snapshot(vcenter: Simu
     newest = exports_in(store)[0]
     assert changed(newest.manifest) == {"Hard disk 1": True, "Hard disk 2": False}
     assert exported_bytes(LocalStore(store), newest) == guest_bytes(vcenter, "db01")
+
+
+def is_repeated(call: Any) -> bool:
+    return getattr(call, "func", call).__code__ is repeating(call, StopSignal()).__code__
+
+
+def test_without_prefect_the_same_steps_are_repeated() -> None:
+    tasks, calls = as_tasks(), directly(StopSignal())
+    names = [field.name for field in fields(Steps) if isinstance(getattr(tasks, field.name), Task)]
+    repeated_by_prefect = {name for name in names if getattr(tasks, name).retries}
+    repeated_by_the_engine = {name for name in names if is_repeated(getattr(calls, name))}
+    assert repeated_by_prefect == repeated_by_the_engine
+    assert "take_snapshot" in repeated_by_prefect
+    assert "remove_snapshot" not in repeated_by_prefect

@@ -12,17 +12,17 @@ import pytest
 from flows import export_vm
 from hyperexport.options import ExportOptions
 from hyperexport.steps import leftovers as leftovers_step
-from hyperexport.steps import package, snapshots, verification
+from hyperexport.steps import package, plan, snapshots, verification
 from simulator import Simulator
 from tasks import inspect
 from tests.flows.support import exports_in, leftovers
 
 STEPS = [
     (inspect, "describe", False),
-    (inspect, "check_exportable", False),
+    (plan, "check_exportable", False),
     (leftovers_step, "remove_abandoned_stagings", False),
     (snapshots, "take_snapshot", False),
-    (inspect, "make_plan", False),
+    (plan, "make_plan", False),
     (package, "export_nvram", False),
     (package, "describe_vm", False),
     (snapshots, "remove_snapshot", False),

@@ -1,0 +1,31 @@
+"""SIGTERM as an exception, for whoever has something to clean up. Knows signals and nothing of what is interrupted."""
+
+import signal
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
+
+
+@contextmanager
+def sigterm_raises() -> Generator[None]:
+    """While the block runs, let SIGTERM end it by ``SystemExit(143)``, once: its cleanup is left in peace.
+
+    Only where nobody else has decided what the signal does, and in the main thread, the only one that may decide it.
+    """
+    mine = threading.current_thread() is threading.main_thread()
+    if not mine or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def leave(number: int, frame: FrameType | None) -> NoReturn:
+        del frame
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise SystemExit(128 + number)  # what a shell says of a process that the signal ended
+
+    signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
