@@ -96,10 +96,11 @@ def _export(request: Request, output: Output) -> list[Failure]:
     if request.selection.one is None:
         return fleet.export(request, output)
     from flows import export_vm
+    from flows.outcome import despite_prefect
 
     def export(vm: str) -> None:
         with showing_progress(output.errors, quiet=output.is_quiet):
-            result = export_vm(vm, request.options, vsphere=request.vsphere, profile=request.profile)
+            result = despite_prefect(export_vm)(vm, request.options, vsphere=request.vsphere, profile=request.profile)
         output.answer(
             "exports",
             pretty=lambda console: tables.show_export(console, result),
@@ -321,6 +322,8 @@ def _prepare_prefect_for_blocks(request: Request, output: Output) -> None:
 def _keep_prefect_quiet() -> None:
     os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    # Of a server that is away it prints every event that has to wait; tasks/reporting.py says it in a line.
+    os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")
 
 
 def _ask_for_password(request: Request) -> None:

@@ -12,11 +12,14 @@ from hyperexport.results import FleetResult
 def export(request: Request, output: Output) -> list[Failure]:
     """Export the VMs that are chosen, and tell of those that failed."""
     from flows import export_fleet
+    from flows.outcome import despite_prefect
 
     output.nothing("exports")
     try:
         with showing_progress(output.errors, quiet=output.is_quiet):
-            result = export_fleet(request.selection, request.options, vsphere=request.vsphere, profile=request.profile)
+            result = despite_prefect(export_fleet)(
+                request.selection, request.options, vsphere=request.vsphere, profile=request.profile
+            )
     except FleetFailure as error:
         if not isinstance(error.fleet, FleetResult):
             raise

@@ -4,6 +4,7 @@ Understands the words, has them done, and turns every failure into one line on s
 nothing of weight before the signals are in hand: an interruption during the imports ends in a line, too.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -19,7 +20,17 @@ def main() -> None:
         print("hyperexport: interrupted [interrupted]", file=sys.stderr)
         code = 130
     ignore_interruptions()
+    _leave_at_once_if_nobody_listens(code)
     sys.exit(code)
+
+
+def _leave_at_once_if_nobody_listens(code: int) -> None:
+    """Prefect's own exit would try for minutes to hand its events to a server that is gone."""
+    reporting = sys.modules.get("tasks.reporting")
+    if reporting is not None and reporting.prefect_is_gone():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def run(words: Sequence[str]) -> int:

@@ -116,6 +116,7 @@ class LogLines(logging.Handler):
 def showing_logs(console: Console, *, debug: bool) -> Generator[None]:
     """While the block runs, show log lines on standard error: warnings, and with ``debug`` every decision."""
     logging.captureWarnings(capture=True)
+    logging.raiseExceptions = debug  # else Prefect prints each line of log that its server does not take
     handler = LogLines(console, debug=debug)
     logging.getLogger().addHandler(handler)
     logging.getLogger("hyperexport").setLevel(logging.INFO)

@@ -14,7 +14,7 @@ from prefect.runtime import flow_run
 from flows.connections import OPTIONS, Profile, VSphere, options_in_force, s3_settings, stop_signal, vsphere_session
 from flows.export_vm import export_vm
 from flows.notifying import notifying
-from flows.outcome import told_in_words
+from flows.outcome import despite_prefect, told_in_words
 from hyperexport.errors import FleetFailure, HyperExportError, Interrupted, PartialFleetFailure
 from hyperexport.manifest import vm_folder
 from hyperexport.options import ExportOptions
@@ -34,6 +34,7 @@ from tasks.artifacts import artifact_key, show_table
 from tasks.bandwidth import bandwidth_for
 from tasks.cleanup import clean_up
 from tasks.inspect import already_found, choose_vms
+from tasks.reporting import wait_for_prefect
 
 logger = logging.getLogger("hyperexport.chosen")
 
@@ -191,7 +192,8 @@ def export_member(row: VmRow, options: ExportOptions, vsphere: VSphere) -> Fleet
     began = time.monotonic()
     code, result = None, None
     try:
-        result = export_vm(row.ref.path, options, vsphere=vsphere)
+        wait_for_prefect()  # a run begins only where it can be entered
+        result = despite_prefect(export_vm)(row.ref.path, options, vsphere=vsphere)
         outcome = FleetOutcome.PLANNED if result.dry_run else FleetOutcome.EXPORTED
         message = "; ".join(result.warnings)
     except Interrupted as error:

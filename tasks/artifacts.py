@@ -20,9 +20,11 @@ from prefect.artifacts import (
     create_table_artifact,
     update_progress_artifact,
 )
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from hyperexport.progress import Progress, Stage, listening
 from hyperexport.units import format_bytes
+from tasks.reporting import wait_for_prefect
 
 logger = logging.getLogger(__name__)
 
@@ -37,13 +39,13 @@ def artifact_key(*parts: str) -> str:
 
 
 def show_markdown(key: str, markdown: str, description: str) -> None:
-    """Leave a page of Markdown with the run."""
-    _guarded(lambda: create_markdown_artifact(markdown, key=key, description=description))
+    """Leave a page of Markdown with the run, once the server can take it."""
+    _guarded_when_heard(lambda: create_markdown_artifact(markdown, key=key, description=description))
 
 
 def show_table(key: str, table: list[dict[str, object]], description: str) -> None:
-    """Leave a table with the run."""
-    _guarded(lambda: create_table_artifact(table, key=key, description=description))  # pyright: ignore[reportArgumentType]
+    """Leave a table with the run, once the server can take it."""
+    _guarded_when_heard(lambda: create_table_artifact(table, key=key, description=description))  # pyright: ignore[reportArgumentType]
 
 
 @contextmanager
@@ -79,9 +81,11 @@ class _Board:
         self._closed.set()
 
     def show_until_closed(self) -> None:
-        while not self._closed.wait(SECONDS_BETWEEN_UPDATES if self._shown else 0.5):
+        # What could not be shown is shown with the next update; Prefect's client would try for a minute.
+        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 1}):
+            while not self._closed.wait(SECONDS_BETWEEN_UPDATES if self._shown else 0.5):
+                self._show()
             self._show()
-        self._show()
 
     def _show(self) -> None:
         with self._lock:
@@ -111,6 +115,13 @@ def _words(progress: Progress) -> str:
         f"{progress.item}: {format_bytes(progress.position)} of {format_bytes(progress.total)}, "
         f"{format_bytes(progress.moved)} transferred"
     )
+
+
+def _guarded_when_heard(call: Callable[[], object]) -> None:
+    if wait_for_prefect():
+        _guarded(call)
+    else:
+        logger.warning("Prefect did not take an artifact: it does not answer")
 
 
 def _guarded(call: Callable[[], object]) -> None:

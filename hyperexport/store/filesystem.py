@@ -39,9 +39,14 @@ def translated(doing: str, path: Path, *, missing: type[HyperExportError] = Stor
         raise _ours(error, doing, path, missing) from error
 
 
+def is_full(error: OSError) -> bool:
+    """Whether it is room that the system lacks."""
+    return error.errno in _FULL
+
+
 def _ours(error: OSError, doing: str, path: Path, missing: type[HyperExportError]) -> HyperExportError:
     failed = f"cannot {doing} {path}: {error.strerror or error}"
-    if error.errno in _FULL:
+    if is_full(error):
         return DiskFull(failed, fix="Free some space (--cleanup does), or choose another --output")
     if error.errno in _FORBIDDEN:
         return StoreUnusable(failed, fix="Let this user write there, or choose another --output")

@@ -19,6 +19,7 @@ from hyperexport.store.changes import rebased
 from hyperexport.store.filesystem import (
     NotRegular,
     checked_name,
+    is_full,
     locked,
     nearest_folder,
     read_at_most,
@@ -129,9 +130,7 @@ class LocalStore:
             there = self._read(path)
             if there is not None and there.manifest != export.manifest:
                 raise StoreUnusable(f"{path} was changed since it was looked at", fix="Plan the cleanup again")
-            path.rename(partial(path))
-            sync_folder(path.parent)
-            freed = remove_tree(partial(path))
+            freed = remove_tree(_taken_out(path))
         remove_if_empty(path.parent)
         return freed
 
@@ -203,6 +202,28 @@ class LocalStore:
 def _told(name: str) -> str:
     """A file's name as text that every encoding takes: on Linux a name is bytes, and may be in none."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _taken_out(path: Path) -> Path:
+    """Take an export out of every listing; returns where it is then.
+
+    A filesystem may be so full that it takes no other name (those that write nothing in place do so). Then the
+    manifest goes first; and the order of what follows is left to the filesystem.
+    """
+    gone = partial(path)
+    try:
+        path.rename(gone)
+    except OSError as error:
+        if not is_full(error):
+            raise
+        (path / FILE_NAME).unlink()
+        return path
+    try:
+        sync_folder(path.parent)
+    except OSError as error:
+        if not is_full(error):
+            raise
+    return gone
 
 
 def _folders_in(path: Path) -> list[Path]:

@@ -35,8 +35,12 @@ def manifest_of(age: timedelta, *files: FileEntry, **changes: Any) -> ExportMani
 def write_file(staging: LocalStaging, name: str, data: bytes) -> FileEntry:
     """Write a file as a transfer does."""
     sink = staging.create(name)
-    sink.write(memoryview(data))
-    sink.finish()
+    try:
+        sink.write(memoryview(data))
+        sink.finish()
+    except BaseException:
+        sink.abort()
+        raise
     return an_entry(name, data)
 
 

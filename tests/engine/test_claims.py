@@ -1,0 +1,270 @@
+"""Two runs on the same VM's exports: one waits or is told who is there, and neither spoils the other."""
+
+import threading
+from collections.abc import Callable, Generator
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from hyperexport.errors import ExportNotFound, Interrupted, StoreUnusable, VmHeld
+from hyperexport.manifest import new_export_id
+from hyperexport.option_groups import Cleanup
+from hyperexport.ownership import Owner
+from hyperexport.steps.claims import claimed
+from hyperexport.steps.cleanup import clean_store, plan_store_cleanup
+from hyperexport.steps.liveness import at_work_here, process_at_work, process_is_over
+from hyperexport.steps.preservation import preserve
+from hyperexport.stop import StopSignal
+from hyperexport.store.base import Store
+from hyperexport.store.local import LocalStore
+from hyperexport.store.s3 import S3Location, S3Settings, S3Store
+from tests.engine.local_exports import DISKS, FIRST, FOLDER, OWNER, SECOND, THIRD, manifest_of, write_export, write_file
+from tests.engine.s3_servers import S3Server, rclone_s3
+
+KEEP_ONE = Cleanup(enabled=True, max_count=1)
+
+
+def owner_of(run: str, **changes: object) -> Owner:
+    return OWNER.model_copy(update={"run": run, **changes})
+
+
+ELSEWHERE = owner_of("far-away", host="backup2", pid=4242, process=None, started=datetime(2026, 11, 24, tzinfo=UTC))
+
+
+def everybody_works(_owner: Owner) -> bool:
+    return True
+
+
+def nobody_works(_owner: Owner) -> bool:
+    return False
+
+
+def claim(store: Store, owner: Owner, *, at_work: Callable[[Owner], bool] = everybody_works, patience: float = 0.0):
+    export_id = new_export_id(datetime.now(UTC))
+    return claimed(store, FOLDER, export_id, owner=owner, at_work=at_work, stop=StopSignal(), patience=patience)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Generator[S3Server]:
+    with rclone_s3(tmp_path_factory.mktemp("rclone")) as running:
+        yield running
+
+
+@pytest.fixture
+def s3(server: S3Server, tmp_path: Path) -> S3Store:
+    bucket = f"b{abs(hash(str(tmp_path)))}"
+    server.make_bucket(bucket)
+    settings = S3Settings(
+        endpoint_url=server.endpoint_url,
+        ca_bundle=server.ca_file,
+        access_key=SecretStr(server.access_key),
+        secret_key=SecretStr(server.secret_key),
+    )
+    return S3Store(S3Location(bucket=bucket, prefix="vms"), settings, stop=StopSignal())
+
+
+@pytest.fixture(params=["local", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    return LocalStore(tmp_path / "exports") if request.param == "local" else request.getfixturevalue("s3")
+
+
+# -- who is there -----------------------------------------------------------------------------------------------------
+
+
+def test_the_second_is_told_who_holds_the_vms_exports_and_since_when(store: Store) -> None:
+    with claim(store, ELSEWHERE), pytest.raises(VmHeld) as caught, claim(store, owner_of("second")):
+        pass
+    for words in (FOLDER, "far-away", "backup2", "4242", "2026-11-24 00:00:00 UTC"):
+        assert words in str(caught.value)
+    assert store.abandoned() == []
+
+
+def test_the_second_waits_for_the_first_to_be_done(store: Store) -> None:
+    first = ExitStack()
+    first.enter_context(claim(store, ELSEWHERE))
+    asked: list[Owner] = []
+
+    def at_work(owner: Owner) -> bool:
+        asked.append(owner)
+        if len(asked) == 2:
+            first.close()
+        return True
+
+    with claim(store, owner_of("second"), at_work=at_work, patience=60):
+        assert [staging.owner for staging in store.abandoned()] == [owner_of("second")]
+    assert asked == [ELSEWHERE, ELSEWHERE]
+
+
+def test_a_run_that_is_stopped_does_not_go_on_waiting(store: Store) -> None:
+    stop = StopSignal()
+
+    def at_work(_owner: Owner) -> bool:
+        stop.set()
+        return True
+
+    with (
+        claim(store, ELSEWHERE),
+        pytest.raises(Interrupted),
+        claimed(store, FOLDER, "20261125T000000Z-0000", owner=OWNER, at_work=at_work, stop=stop, patience=600),
+    ):
+        pass
+    assert store.abandoned() == []
+
+
+def test_of_many_that_come_at_once_never_are_two_at_work(store: Store) -> None:
+    inside: list[str] = []
+    most: list[int] = []
+    refused: list[str] = []
+    begin = threading.Barrier(4)
+
+    def run(name: str) -> None:
+        begin.wait(60)
+        try:
+            with claim(store, owner_of(name), patience=6):
+                inside.append(name)
+                most.append(len(inside))
+                threading.Event().wait(0.05)
+                inside.remove(name)
+        except VmHeld:
+            refused.append(name)
+
+    threads = [threading.Thread(target=run, args=(f"run-{number}",)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(most) + len(refused) == 4
+    assert most, "they were all in each other's way to the end"
+    assert max(most) == 1
+    assert store.abandoned() == []
+
+
+def test_what_nobody_knows_to_be_over_is_no_obstacle_and_is_told(store: Store) -> None:
+    with claim(store, ELSEWHERE), claim(store, owner_of("second"), at_work=nobody_works) as held:
+        assert [other.owner for other in held.doubtful] == [ELSEWHERE]
+
+
+def test_a_run_that_has_ended_in_this_process_holds_nothing_any_more() -> None:
+    notebook = owner_of("in a notebook")
+    with at_work_here(notebook.run):
+        assert process_at_work(notebook)
+        assert not process_is_over(notebook)
+    assert process_is_over(notebook)
+    assert not process_at_work(notebook)
+    with at_work_here(notebook.run):
+        assert process_at_work(notebook), "the same run, tried again"
+
+
+# -- a cleanup beside an export ---------------------------------------------------------------------------------------
+
+
+def test_a_cleanup_leaves_a_vm_alone_whose_export_may_refer_to_what_would_go(s3: S3Store) -> None:
+    base = write_export(s3, FIRST)  # type: ignore[arg-type]
+    write_export(s3, SECOND)  # type: ignore[arg-type]
+    entry = base.manifest.file("db01-disk-1.vmdk")
+    assert entry
+    with s3.stage(FOLDER, manifest_of(THIRD).export_id, owner_of("exporting")) as staging:
+        held = clean_store(s3, plan_store_cleanup(s3, KEEP_ONE), process_is_over)
+        assert held.deleted == ()
+        assert held.failed == ()
+        assert "exporting" in held.deferred[0]
+        reused = staging.reuse(base, entry, entry.name)
+        assert reused
+        first = write_file(staging, "db01-disk-0.vmdk", DISKS["db01-disk-0.vmdk"])  # type: ignore[arg-type]
+        staging.publish(manifest_of(THIRD, first, reused))
+    done = clean_store(s3, plan_store_cleanup(s3, KEEP_ONE), process_is_over)
+    assert list(done.deleted) == [f"{FOLDER}/{manifest_of(SECOND).export_id}"]
+    with s3.open(s3.exports()[0], entry.name) as reader:
+        assert reader.read_at(0, reader.size) == DISKS["db01-disk-1.vmdk"]
+
+
+def test_an_old_plan_does_not_take_what_a_new_export_uses(s3: S3Store) -> None:
+    base = write_export(s3, FIRST)  # type: ignore[arg-type]
+    write_export(s3, SECOND)  # type: ignore[arg-type]
+    plan = plan_store_cleanup(s3, KEEP_ONE)
+    assert [str(item) for item in plan.to_delete] == [str(base)]
+    newest = write_export(s3, THIRD, reuse=base)  # type: ignore[arg-type]
+    done = clean_store(s3, plan, process_is_over)
+    assert done.deleted == ()
+    assert str(newest) in done.deferred[0]
+    assert len(s3.exports()) == 3
+
+
+def test_an_export_waits_for_a_cleanup_of_its_vm(s3: S3Store) -> None:
+    cleaning = owner_of("cleaning")
+    with (
+        s3.stage(FOLDER, new_export_id(datetime.now(UTC)), cleaning),
+        pytest.raises(VmHeld, match="cleaning"),
+        claim(s3, owner_of("exporting"), at_work=process_at_work),
+    ):
+        pass
+
+
+def test_an_export_whose_files_were_taken_away_is_not_published(s3: S3Store) -> None:
+    base = write_export(s3, FIRST)  # type: ignore[arg-type]
+    entry = base.manifest.file("db01-disk-1.vmdk")
+    assert entry
+    with s3.stage(FOLDER, manifest_of(SECOND).export_id, owner_of("exporting")) as staging:
+        reused = staging.reuse(base, entry, entry.name)
+        assert reused
+        s3.delete(base)
+        with pytest.raises(StoreUnusable, match=base.export_id):
+            staging.publish(manifest_of(SECOND, reused))
+    assert s3.exports() == []
+    assert s3.abandoned() == []
+
+
+def test_two_cleanups_with_one_plan_both_end_well(store: Store) -> None:
+    for age in (FIRST, SECOND, THIRD):
+        write_export(store, age)  # type: ignore[arg-type]
+    plan = plan_store_cleanup(store, KEEP_ONE)
+    first = clean_store(store, plan, process_is_over)
+    second = clean_store(store, plan, process_is_over)
+    assert (first.failed, second.failed, second.deferred) == ((), (), ())
+    assert len(first.deleted) == 2
+    assert [export.export_id for export in store.exports()] == [manifest_of(THIRD).export_id]
+
+
+# -- two who change one export ----------------------------------------------------------------------------------------
+
+
+def test_an_export_that_was_preserved_since_the_plan_was_made_stays(store: Store) -> None:
+    for age in (FIRST, SECOND):
+        write_export(store, age)  # type: ignore[arg-type]
+    plan = plan_store_cleanup(store, KEEP_ONE)
+    preserve([store], [manifest_of(FIRST).export_id], on=True)
+    done = clean_store(store, plan, process_is_over)
+    assert done.deleted == ()
+    assert "preserved" in done.deferred[0]
+    assert len(store.exports()) == 2
+
+
+def test_a_mark_that_comes_between_the_look_and_the_deletion_wins(store: Store) -> None:
+    seen = write_export(store, FIRST)  # type: ignore[arg-type]
+    preserve([store], [seen.export_id], on=True)
+    with pytest.raises(StoreUnusable, match="was changed"):
+        store.delete(seen)
+    assert store.exports()[0].manifest.preserve
+
+
+def test_a_long_verification_does_not_take_away_a_mark_that_was_made_meanwhile(store: Store) -> None:
+    being_verified = write_export(store, FIRST)  # type: ignore[arg-type]
+    preserve([store], [being_verified.export_id], on=True)
+    verified = being_verified.manifest.model_copy(update={"verified": datetime.now(UTC)})
+    written = store.replace_manifest(being_verified, verified)
+    (found,) = store.exports()
+    assert found == written
+    assert found.manifest.preserve
+    assert found.manifest.verified == verified.verified
+
+
+def test_a_deleted_export_is_not_brought_back_by_whoever_still_verifies_it(store: Store) -> None:
+    being_verified = write_export(store, FIRST)  # type: ignore[arg-type]
+    store.delete(being_verified)
+    verified = being_verified.manifest.model_copy(update={"verified": datetime.now(UTC) + timedelta(hours=1)})
+    with pytest.raises(ExportNotFound):
+        store.replace_manifest(being_verified, verified)
+    assert store.exports() == []
