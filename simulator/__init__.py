@@ -6,6 +6,16 @@ nothing of the product that is tested against it, but for the VMDK format.
 
 from simulator.core import Simulator, VmHandle
 from simulator.faults import Fault, FaultKind
-from simulator.spec import DEFAULT_VMS, DiskSpec, UserSpec, VmSpec
+from simulator.spec import DEFAULT_VMS, DiskSpec, Permission, UserSpec, VmSpec
 
-__all__ = ["DEFAULT_VMS", "DiskSpec", "Fault", "FaultKind", "Simulator", "UserSpec", "VmHandle", "VmSpec"]
+__all__ = [
+    "DEFAULT_VMS",
+    "DiskSpec",
+    "Fault",
+    "FaultKind",
+    "Permission",
+    "Simulator",
+    "UserSpec",
+    "VmHandle",
+    "VmSpec",
+]

@@ -14,6 +14,7 @@ from pyVmomi import vim
 
 from simulator.inventory import Datastore
 from simulator.machine import Machine
+from simulator.sessions import require
 from simulator.tasks import Task, TaskRunner
 from simulator.world import Managed, World
 
@@ -33,7 +34,14 @@ class DatastoreBrowser(Managed):
         datastore.browser = self.ref
         world.add(self)
 
+    @property
+    def place(self) -> Managed:
+        return self._datastore
+
     def SearchDatastore_Task(self, datastorePath: str, searchSpec: Any) -> Any:
+        # vSphere API: HostDatastoreBrowser requires Datastore.Browse on the datastore; no method bears it as privId.
+        require("Datastore.Browse", self._datastore)
+
         def work(task: Task) -> Any:
             del task
             return self._search(datastorePath, searchSpec)

@@ -87,6 +87,8 @@ class Dispatcher:
         self._require_session(call)
         obj = self._object(call)
         if name == "Fetch":
+            if current.get():  # before the login the service's content can be read, and nothing else
+                require(properties.privilege_of(obj, call.arguments[0]), obj)
             return properties.read(obj, call.arguments[0])
         self._require_privileges(call, obj)
         handler = getattr(obj, name, None)

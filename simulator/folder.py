@@ -49,15 +49,16 @@ def find(vcenter: VCenter, url: str, session: Session) -> StoredFile:
     Raises:
         Refused: 401 without the privilege, 404 where there is no such file, 500 where it is locked.
     """
-    if not (session.holds("Datastore.Browse") and session.holds("Datastore.FileManagement")):
-        raise Refused(401)
     parts = urlsplit(url)
     query = parse_qs(parts.query)
     path = unquote(parts.path.removeprefix("/folder/"))
     datacenter = vcenter.datacenter.path.lstrip("/")
-    known = {store.name for store in vcenter.datacenter.datastore_folder.members}
-    if query.get("dcPath", [""])[0] != datacenter or query.get("dsName", [""])[0] not in known:
+    known = {store.name: store for store in vcenter.datacenter.datastore_folder.members}
+    store = known.get(query.get("dsName", [""])[0])
+    if query.get("dcPath", [""])[0] != datacenter or store is None:
         raise Refused(404)
+    if not all(session.holds(one, store) for one in ("Datastore.Browse", "Datastore.FileManagement")):
+        raise Refused(401)
     with vcenter.world.lock:
         for machine in vcenter.machines():
             if path.startswith(f"{machine.settings.home}/") and (file := _file_of(machine, path)):

@@ -54,6 +54,14 @@ class Entity(Managed):
         """Its inventory path, such as ``/DC0/vm/production/web01``."""
         return f"{self._parent.path}/{self.name}" if self._parent else ""
 
+    @property
+    def place(self) -> Managed:
+        return self
+
+    @property
+    def authorities(self) -> tuple[Managed, ...]:
+        return (self._parent,) if self._parent else ()
+
     def children(self) -> Iterable["Entity"]:
         """The inventory objects directly below it, as container views see them."""
         return ()

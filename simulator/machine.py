@@ -30,7 +30,7 @@ from simulator.reconfigure import reconfigure
 from simulator.snapshots import Snapshot
 from simulator.spec import VmSpec
 from simulator.tasks import Task, TaskRunner
-from simulator.world import World, now
+from simulator.world import Managed, World, now
 
 logger = logging.getLogger(__name__)
 
@@ -121,6 +121,11 @@ class Machine(MachineView):
     @property
     def vm_name(self) -> str:
         return self.settings.name
+
+    @property
+    def authorities(self) -> tuple[Managed, ...]:
+        # vSphere Security, "Hierarchical Inheritance of Permissions": from its folder, and from its pool and cluster.
+        return (*super().authorities, self.pool)
 
     @property
     def nvram(self) -> bytes:

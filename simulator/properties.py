@@ -18,7 +18,7 @@ from pyVmomi import VmomiSupport, vmodl
 
 from simulator import soap
 from simulator.faults import FaultKind
-from simulator.sessions import disown, own_by_session
+from simulator.sessions import disown, may, no_permission, own_by_session
 from simulator.world import Managed, World
 
 PC = vmodl.query.PropertyCollector
@@ -54,6 +54,11 @@ def read(obj: Managed, path: str, known: dict[str, Any] | None = None) -> Any:
         info = _property_of(type(value), part, path)
         value = _index(soap.typed(info.type, getattr(value, _INDEXED.sub(r"\1", part))), part)
     return value
+
+
+def privilege_of(obj: Managed, path: str) -> str:
+    """The privilege that reading a property needs: pyVmomi's definitions name it, and where not it is System.Read."""
+    return _property_of(obj.kind, path.partition(".")[0], path).privId or "System.Read"
 
 
 def _property_of(kind: Any, part: str, path: str) -> Any:
@@ -147,6 +152,10 @@ def content(obj: Managed, specs: Any) -> Any | None:
             missing.append(PC.MissingProperty(path=path, fault=why))
             continue
         value = read(obj, path, known)
+        needed = privilege_of(obj, path)
+        if not may(needed, obj):
+            missing.append(PC.MissingProperty(path=path, fault=no_permission(needed, obj)))
+            continue
         if value is not None:
             found.append(vmodl.DynamicProperty(name=path, val=value))
     return PC.ObjectContent(obj=obj.ref, propSet=found, missingSet=missing)

@@ -17,7 +17,7 @@ from typing import Any
 
 from pyVmomi import vim, vmodl
 
-from simulator.spec import UserSpec
+from simulator.spec import Permission, UserSpec
 from simulator.world import Managed, World, now
 
 COOKIE = "vmware_soap_session"
@@ -45,10 +45,28 @@ class Session:
     collector: Any = None
     """Its own property collector, which every client calls by the same id."""
 
-    def holds(self, privilege: str) -> bool:
-        """Tell whether the user's role holds a privilege."""
-        held = self.user.privileges
-        return held is None or privilege in held or privilege in _EVERY_ROLE
+    def holds(self, privilege: str, obj: Managed) -> bool:
+        """Tell whether the user holds a privilege on an object, by the roles that were given there or above.
+
+        vSphere Security, "Hierarchical Inheritance of Permissions": a permission on the object itself takes the place
+        of what it inherits; where it has several parents, what is held on any of them counts. What leads to an object
+        on which a role was given can be seen (System.View), so that the object can be found.
+        """
+        if not self.user.permissions:
+            return _grants(self.user.privileges, privilege)
+        entity = obj.place
+        if entity is None:  # the services belong to the root folder, and whoever is logged in may ask them
+            root = next((each for each in self.user.permissions if not each.path), None)
+            return privilege in _EVERY_ROLE or (root is not None and _grants(root.privileges, privilege))
+        if any(_grants(each.privileges, privilege) for each in self._decisive(entity, inherited=False)):
+            return True
+        below = f"{_path(entity)}/"
+        return privilege == "System.View" and any(each.path.startswith(below) for each in self.user.permissions)
+
+    def _decisive(self, entity: Managed, *, inherited: bool) -> list[Permission]:
+        own = [each for each in self.user.permissions if each.path == _path(entity)]
+        own = [each for each in own if each.propagate or not inherited]
+        return own or [found for above in entity.authorities for found in self._decisive(above, inherited=True)]
 
     def as_data(self) -> Any:
         """The session as the API shows it."""
@@ -73,9 +91,22 @@ def require(privilege: str, obj: Managed) -> None:
     Raises:
         vim.fault.NoPermission: The user's role lacks it.
     """
-    session = current.get()
-    if session is None or not session.holds(privilege):
+    if not may(privilege, obj):
         raise no_permission(privilege, obj)
+
+
+def may(privilege: str, obj: Managed) -> bool:
+    """Tell whether the user of the present call holds a privilege on an object."""
+    session = current.get()
+    return session is not None and session.holds(privilege, obj)
+
+
+def _grants(held: frozenset[str] | None, privilege: str) -> bool:
+    return held is None or privilege in held or privilege in _EVERY_ROLE
+
+
+def _path(entity: Managed) -> str:
+    return str(getattr(entity, "path", ""))
 
 
 def own_by_session(obj: Managed, close: Any) -> None:
@@ -229,12 +260,12 @@ class AuthorizationManager(Managed):
         ]
 
     def HasPrivilegeOnEntity(self, entity: Any, sessionId: str, privId: list[str]) -> list[bool]:
-        self.world.get(entity)
+        obj = self.world.get(entity)
         session = self._session(sessionId)
         for privilege in privId:
             if privilege not in self._known:
                 raise vmodl.fault.InvalidArgument(msg=f"There is no privilege {privilege}.", invalidProperty="privId")
-        return [session.holds(privilege) for privilege in privId]
+        return [session.holds(privilege, obj) for privilege in privId]
 
     def HasPrivilegeOnEntities(self, entity: list[Any], sessionId: str, privId: list[str]) -> list[Any]:
         return [
@@ -255,8 +286,13 @@ class AuthorizationManager(Managed):
         if user is None:
             raise vim.fault.NotFound(msg=f"There is no user {userName}.")
         holder = Session(user)
-        granted = [privilege for privilege in self._known if holder.holds(privilege)]
-        return [vim.AuthorizationManager.UserPrivilegeResult(entity=each, privileges=granted) for each in entities]
+        return [
+            vim.AuthorizationManager.UserPrivilegeResult(
+                entity=each,
+                privileges=[one for one in self._known if holder.holds(one, self.world.get(each))],
+            )
+            for each in entities
+        ]
 
     def _session(self, key: str) -> Session:
         session = next((each for each in self._sessions.live() if each.key == key), None)

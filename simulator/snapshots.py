@@ -50,6 +50,10 @@ class Snapshot(Managed):
         return self.machine.settings.name
 
     @property
+    def place(self) -> Managed:
+        return self.machine
+
+    @property
     def chain(self) -> list["Snapshot"]:
         """The snapshots that lie below it, oldest first, and itself."""
         return [*(self.above.chain if self.above else []), self]

@@ -88,19 +88,36 @@ class VmSpec:
 
 
 @dataclass(frozen=True)
+class Permission:
+    """A role that a user holds on one object of the inventory.
+
+    Args:
+        path: The object's inventory path, such as ``/DC0/vm/production``; "" is the root folder.
+        privileges: What the role holds; None holds all of them. Like every role of a vCenter it also holds
+            System.Anonymous, System.View and System.Read.
+        propagate: Whether it counts for what lies below the object, too.
+    """
+
+    path: str
+    privileges: frozenset[str] | None = None
+    propagate: bool = True
+
+
+@dataclass(frozen=True)
 class UserSpec:
     """One user besides the administrator.
 
     Args:
         name: The login name.
         password: The password; never shown.
-        privileges: The privileges that the user's role holds everywhere; None holds all of them. Like every role of
-            a vCenter it also holds System.Anonymous, System.View and System.Read.
+        privileges: The privileges of a role that the user holds on the root folder and all below; None holds all.
+        permissions: Roles on single objects, in place of that one. The one nearest to an object decides.
     """
 
     name: str
     password: str = field(repr=False)
     privileges: frozenset[str] | None = None
+    permissions: tuple[Permission, ...] = ()
 
 
 DEFAULT_VMS: tuple[VmSpec, ...] = (

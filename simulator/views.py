@@ -10,7 +10,7 @@ from typing import Any
 
 from pyVmomi import vim
 
-from simulator.sessions import disown, own_by_session
+from simulator.sessions import disown, may, own_by_session
 from simulator.world import Managed, World
 
 
@@ -29,7 +29,11 @@ class ContainerView(Managed):
     @property
     def view(self) -> list[Any]:
         wanted = tuple(self.type) or (vim.ManagedEntity,)
-        return [child.ref for child in below(self._container, self.recursive) if issubclass(child.kind, wanted)]
+        return [
+            child.ref
+            for child in below(self._container, self.recursive)
+            if issubclass(child.kind, wanted) and may("System.View", child)
+        ]
 
     def DestroyView(self) -> None:
         disown(self)

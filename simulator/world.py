@@ -104,6 +104,16 @@ class Managed:
         return None
 
     @property
+    def place(self) -> "Managed | None":
+        """What of the inventory it is or belongs to: there permissions on it are given; None for the services."""
+        return None
+
+    @property
+    def authorities(self) -> "tuple[Managed, ...]":
+        """Where it inherits permissions from."""
+        return ()
+
+    @property
     def ref(self) -> Any:
         """The reference that travels on the wire."""
         return self.kind(self.moid)

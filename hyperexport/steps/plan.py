@@ -18,12 +18,13 @@ from hyperexport.steps.proof import is_proven
 from hyperexport.steps.stages import stage
 from hyperexport.steps.stores import check_stores
 from hyperexport.store.base import Store, StoredExport
-from hyperexport.vm import DiskInfo, PowerState
+from hyperexport.vm import DiskInfo, PowerState, VmInfo
 from hyperexport.vsphere import privileges
 from hyperexport.vsphere.backing_files import backing_files
 from hyperexport.vsphere.change_tracking import changed_areas
 from hyperexport.vsphere.inventory import disks_of_snapshot
-from hyperexport.vsphere.privileges import missing_privileges
+from hyperexport.vsphere.privileges import Place, Requirement, missing_on_datastores, missing_privileges
+from hyperexport.vsphere.session import Session
 
 logger = logging.getLogger(__name__)
 
@@ -60,16 +61,38 @@ def check_exportable(job: Job) -> None:
     check_privileges(job)
 
 
-def needed_privileges(options: ExportOptions) -> frozenset[str]:
-    """The privileges on the VM that an export with these options can't do without."""
-    needed = privileges.READ | privileges.EXPORT
-    if options.snapshot.take:
-        needed |= privileges.CREATE_SNAPSHOT
-    if options.snapshot.consolidate or options.snapshot.keep or (options.snapshot.take and options.snapshot.deletes):
-        needed |= privileges.REMOVE_SNAPSHOT
-    if options.incremental.enable_tracking:
-        needed |= privileges.CHANGE_TRACKING
-    return needed
+def requirements(options: ExportOptions) -> tuple[Requirement, ...]:
+    """What an export with these options asks of the user's roles, beyond being able to see the VM."""
+    snapshot, incremental = options.snapshot, options.incremental
+    removes = snapshot.consolidate or snapshot.keep or (snapshot.take and snapshot.deletes)
+    wanted = (
+        (privileges.EXPORT, True),
+        (privileges.CREATE_SNAPSHOT, snapshot.take),
+        (privileges.REMOVE_SNAPSHOT, removes),
+        (privileges.CHANGED_AREAS, incremental.enabled),
+        (privileges.CHANGE_TRACKING, incremental.enable_tracking),
+        (privileges.BROWSE, incremental.enabled),
+        (privileges.FREE_SPACE, snapshot.take),
+    )
+    return tuple(requirement for requirement, needed in wanted if needed)
+
+
+def lacking(session: Session, vm: VmInfo, options: ExportOptions) -> list[tuple[Requirement, str]]:
+    """Compare what the user may do with what the options need.
+
+    Returns:
+        What is missing, each with the path or name of what it is missing on; what is vital comes first.
+    """
+    needs = {
+        need.privilege: need
+        for need in requirements(options)
+        if need is not privileges.BROWSE or vm.power_state is PowerState.OFF
+    }
+    by_place = {place: [need.privilege for need in needs.values() if need.place is place] for place in Place}
+    found = [(needs[one], vm.ref.path) for one in missing_privileges(session, vm.ref, by_place[Place.VM])]
+    for store, missing in missing_on_datastores(session, vm.ref, by_place[Place.DATASTORE]).items():
+        found += [(needs[one], f"datastore {store}") for one in missing]
+    return sorted(found, key=lambda item: not item[0].vital)
 
 
 def check_privileges(job: Job) -> None:
@@ -78,15 +101,15 @@ def check_privileges(job: Job) -> None:
     Raises:
         PermissionMissing: Something is missing; the message names every privilege.
     """
-    missing = missing_privileges(job.session, job.ref, needed_privileges(job.options))
-    if missing:
+    found = lacking(job.session, job.vm, job.options)
+    vital = [need.privilege for need, _ in found if need.vital]
+    if vital:
         raise PermissionMissing(
-            f"{job.session.user} lacks {', '.join(missing)} on {job.ref.path}",
+            f"{job.session.user} lacks {', '.join(vital)} on {job.ref.path}",
             fix="Have the privileges added to the user's role there",
         )
-    wanted = privileges.CHANGED_AREAS if job.options.incremental.enabled else frozenset[str]()
-    for privilege in missing_privileges(job.session, job.ref, wanted):
-        job.warn(f"without {privilege} what changed cannot be asked, so every disk is transferred")
+    for need, where in found:
+        job.warn(f"without {need.privilege} on {where} {need.without}")
 
 
 @stage(StageName.PLAN)

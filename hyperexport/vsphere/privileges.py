@@ -1,27 +1,129 @@
-"""Which privileges each operation needs, and which of them the user lacks, asked before anything is begun.
+"""Which privileges each feature needs and on what, and which of them the user lacks, asked before anything is begun.
 
-The table follows the API's own type information (``privId`` of each method) and vSphere's programming guides.
+The one table of them. docs/privileges.md shows the same (a test compares them), the checks before an export and
+``hyperexport check`` ask for them, and the tests prove with it that no role need hold more. It follows the API's own
+type information (``privId`` of each method and property) and vSphere's programming guides.
 """
 
 import logging
 from collections.abc import Iterable
-from typing import Final
+from enum import StrEnum
+from typing import Any, Final
+
+from pydantic import Field
 
 from hyperexport.errors import HyperExportError
-from hyperexport.vm import VmRef
-from hyperexport.vsphere.collector import properties
+from hyperexport.vm import Value, VmRef
+from hyperexport.vsphere.collector import properties, properties_of
 from hyperexport.vsphere.inventory import vm_object
+from hyperexport.vsphere.names import unescape
 from hyperexport.vsphere.session import Session
 
 logger = logging.getLogger(__name__)
 
-EXPORT: Final = frozenset({"VApp.Export"})
-CREATE_SNAPSHOT: Final = frozenset({"VirtualMachine.State.CreateSnapshot"})
-REMOVE_SNAPSHOT: Final = frozenset({"VirtualMachine.State.RemoveSnapshot"})
-CHANGED_AREAS: Final = frozenset({"VirtualMachine.Provisioning.DiskRandomRead"})
-CHANGE_TRACKING: Final = frozenset({"VirtualMachine.Config.ChangeTracking"})
-CONSOLIDATE: Final = REMOVE_SNAPSHOT
+
+class Place(StrEnum):
+    """What a role has to be given on. It may be given on a folder above, and propagate."""
+
+    VM = "the VM"
+    DATASTORE = "the VM's datastores"
+
+
+class Requirement(Value):
+    """One privilege that a feature needs."""
+
+    feature: str = Field(description="What it is for, in two or three words.")
+    when: str = Field(description="The options that want it.")
+    privilege: str = Field(description="Its id, as the API and govc write it.")
+    title: str = Field(description="Where vSphere's client shows it in the role editor.")
+    place: Place
+    calls: tuple[str, ...] = Field(description="The methods of the API that ask for it.")
+    vital: bool = Field(description="Whether an export fails without it, or only does less.")
+    without: str = Field(description="What happens without it.")
+
+
+EXPORT: Final = Requirement(
+    feature="export",
+    when="always",
+    privilege="VApp.Export",
+    title="vApp > Export",
+    place=Place.VM,
+    calls=("ExportVm", "ExportSnapshot", "CreateDescriptor"),
+    vital=True,
+    without="nothing can be exported",
+)
+CREATE_SNAPSHOT: Final = Requirement(
+    feature="take a snapshot",
+    when="--snapshot",
+    privilege="VirtualMachine.State.CreateSnapshot",
+    title="Virtual machine > Snapshot management > Create snapshot",
+    place=Place.VM,
+    calls=("CreateSnapshot_Task",),
+    vital=True,
+    without="a running VM cannot be exported",
+)
+REMOVE_SNAPSHOT: Final = Requirement(
+    feature="remove snapshots",
+    when="--snapshot, --keep-snapshots, --consolidate-snapshots, reap-snapshots",
+    privilege="VirtualMachine.State.RemoveSnapshot",
+    title="Virtual machine > Snapshot management > Remove snapshot",
+    place=Place.VM,
+    calls=("RemoveSnapshot_Task", "RemoveAllSnapshots_Task", "ConsolidateVMDisks_Task"),
+    vital=True,
+    without="snapshots would stay on the VM and grow, so such an export does not begin",
+)
+CHANGED_AREAS: Final = Requirement(
+    feature="ask what changed",
+    when="--incremental",
+    privilege="VirtualMachine.Provisioning.DiskRandomRead",
+    title="Virtual machine > Provisioning > Allow read-only disk access",
+    place=Place.VM,
+    calls=("QueryChangedDiskAreas",),
+    vital=False,
+    without="what changed cannot be asked, so every disk is transferred",
+)
+CHANGE_TRACKING: Final = Requirement(
+    feature="switch change tracking on",
+    when="--enable-change-tracking",
+    privilege="VirtualMachine.Config.ChangeTracking",
+    title="Virtual machine > Change Configuration > Toggle disk change tracking",
+    place=Place.VM,
+    calls=("ReconfigVM_Task",),
+    vital=True,
+    without="change tracking cannot be switched on, so such an export does not begin",
+)
+BROWSE: Final = Requirement(
+    feature="see when files changed",
+    when="--incremental of a VM that is off",
+    privilege="Datastore.Browse",
+    title="Datastore > Browse datastore",
+    place=Place.DATASTORE,
+    calls=("SearchDatastore_Task",),
+    vital=False,
+    without="a disk without change tracking is transferred, though the VM was off all the time",
+)
+FREE_SPACE: Final = Requirement(
+    feature="see free space",
+    when="--snapshot",
+    privilege="System.Read",
+    title="the role Read-only, or any other",
+    place=Place.DATASTORE,
+    calls=("Datastore.summary",),
+    vital=False,
+    without="nobody is warned of a datastore that a snapshot may fill",
+)
+TABLE: Final = (
+    EXPORT,
+    CREATE_SNAPSHOT,
+    REMOVE_SNAPSHOT,
+    CHANGED_AREAS,
+    CHANGE_TRACKING,
+    BROWSE,
+    FREE_SPACE,
+)
+
 READ: Final = frozenset({"System.View", "System.Read"})
+"""What every role holds, and without which the VM itself cannot be seen."""
 
 
 def missing_privileges(session: Session, ref: VmRef, needed: Iterable[str]) -> list[str]:
@@ -35,19 +137,34 @@ def missing_privileges(session: Session, ref: VmRef, needed: Iterable[str]) -> l
         ref: The VM.
         needed: Privilege ids; those that this server's version does not know are left out.
     """
+    return _missing_on(session, vm_object(session, ref), needed, name=ref.name)
+
+
+def missing_on_datastores(session: Session, ref: VmRef, needed: Iterable[str]) -> dict[str, list[str]]:
+    """The same of each datastore that the VM lies on, by its name; those on which nothing is missing are left out."""
+    if not (wanted := set(needed)):
+        return {}
+    doing = f"reading the datastores of {ref.name}"
+    listed = properties(session, vm_object(session, ref), ("datastore",), doing=doing).get("datastore", ())
+    read = properties_of(session, list(listed), ("name",), doing=doing)
+    named = {store: unescape(values.get("name", store._GetMoId())) for store, values in read}
+    missing = {name: _missing_on(session, store, wanted, name=name) for store, name in named.items()}
+    return {name: privileges for name, privileges in missing.items() if privileges}
+
+
+def _missing_on(session: Session, entity: Any, needed: Iterable[str], *, name: str) -> list[str]:
     manager = session.content.authorizationManager
-    doing = f"asking for the privileges on {ref.name}"
+    doing = f"asking for the privileges on {name}"
     try:
         listed = properties(session, manager, ("privilegeList",), doing=doing).get("privilegeList", ())
         known = {privilege.privId for privilege in listed}
         asked = sorted(set(needed) & known)  # an id that it does not know is an InvalidArgument for all of them
         if not asked:
             return []
-        has = manager.HasPrivilegeOnEntity
-        granted = session.read(has, vm_object(session, ref), session.key, asked, doing=doing)
+        granted = session.read(manager.HasPrivilegeOnEntity, entity, session.key, asked, doing=doing)
     except HyperExportError as error:
         if error.transient:
             raise
-        logger.info("the privileges on %s are unknown: %s", ref.name, error)
+        logger.info("the privileges on %s are unknown: %s", name, error)
         return []
     return [privilege for privilege, given in zip(asked, granted, strict=True) if not given]

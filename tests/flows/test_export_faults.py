@@ -11,7 +11,7 @@ import pytest
 from flows import export_vm
 from hyperexport import errors
 from hyperexport.options import ExportOptions
-from hyperexport.steps.plan import needed_privileges
+from hyperexport.steps.plan import requirements
 from hyperexport.store.local import LocalStore
 from simulator import DiskSpec, Fault, FaultKind, Simulator, UserSpec, VmSpec
 from tests.flows.support import exported_bytes, exports_in, guest_bytes, leftovers
@@ -78,7 +78,7 @@ def test_a_running_vm_without_a_snapshot(vcenter: Simulator, store: Path) -> Non
 
 @pytest.mark.parametrize("privilege", ["VApp.Export", "VirtualMachine.State.CreateSnapshot"])
 def test_a_missing_privilege_is_named(store: Path, monkeypatch, privilege: str) -> None:
-    most = needed_privileges(ExportOptions.from_keys({"snapshot": True})) - {privilege}
+    most = frozenset(need.privilege for need in requirements(ExportOptions.from_keys({"snapshot": True}))) - {privilege}
     with Simulator([VmSpec("db01")], users=(UserSpec("backup", "secret-1", most),)) as simulator:
         for name, value in simulator.environment().items():
             monkeypatch.setenv(name, value)
