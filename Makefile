@@ -2,6 +2,7 @@
 
 BIN     := .venv/bin
 WORKERS ?= 2
+FUZZ_SECONDS ?= 5
 # Whole files to each worker: a worker starts the servers that a file needs once.
 PYTEST  := $(BIN)/python -m pytest --dist loadfile
 
@@ -39,6 +40,14 @@ conformance: venv peers ## Run the tests against peers that we did not write (vc
 .PHONY: faults
 faults: venv ## Run the long fault matrix
 	@$(PYTEST) -q -n $(WORKERS) -m faults
+
+.PHONY: fuzz
+fuzz: venv ## Fuzz the parsers of foreign bytes by coverage, FUZZ_SECONDS each (5)
+	@$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
+
+.PHONY: audit
+audit: venv ## Ask a public advisory service about every package of the lock
+	@tools/audit.sh
 
 .PHONY: bench
 bench: venv peers ## Measure against peers, in one run

@@ -8,14 +8,19 @@ import os
 import re
 import socket
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from hyperexport.vm import Value
 
 _TAG: Final = "[hyperexport "
+_DIGITS: Final = 30
+_LONGEST_MARK: Final = 8192
+_MOST_ENDS: Final = 50
+"""Anybody who may take snapshots writes their descriptions; more than these no mark of ours has."""
 
 
 class ProcessIdentity(NamedTuple):
@@ -36,7 +41,11 @@ class ProcessIdentity(NamedTuple):
         """Read what ``str`` made; None for anything else."""
         boot, _, rest = text.partition("/")
         namespace, _, ticks = rest.partition("/")
-        return cls(boot, namespace, int(ticks)) if boot and namespace and ticks.isdecimal() else None
+        return (
+            cls(boot, namespace, int(ticks))
+            if boot and namespace and ticks.isdecimal() and len(ticks) < _DIGITS
+            else None
+        )
 
 
 def identity_of(pid: int) -> ProcessIdentity | None:
@@ -65,7 +74,7 @@ class Owner(Value):
         default=None,
         description="Which of all processes of that number: boot, namespace, ticks. None where the system tells none.",
     )
-    started: datetime
+    started: AwareDatetime
     keep: bool = Field(default=False, description="Made to be kept after its run: retention may remove it, no reaper.")
 
     @classmethod
@@ -92,7 +101,8 @@ class Owner(Value):
     def from_description(cls, text: str) -> "Owner | None":
         """Find the mark in a description that a person may have edited; None where there is no whole one."""
         _, found, mark = text.partition(_TAG)
-        ends = (match.start() + 1 for match in re.finditer(r"\}\]", mark)) if found else ()
+        mark = mark[:_LONGEST_MARK]
+        ends = (match.start() + 1 for match in islice(re.finditer(r"\}\]", mark), _MOST_ENDS)) if found else ()
         return next((owner for end in ends if (owner := cls.from_json(mark[:end]))), None)
 
     @classmethod
