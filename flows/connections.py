@@ -6,6 +6,7 @@ from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any, Final
 
+from prefect.runtime import flow_run
 from pydantic import Field, model_serializer
 
 from blocks import ExportProfile, VSphereCredentials
@@ -77,7 +78,7 @@ def stop_signal() -> Generator[StopSignal]:
 @contextmanager
 def vsphere_session(vsphere: VSphere, stop: StopSignal) -> Generator[Session]:
     """Log in, and out again whatever happens."""
-    with connect(endpoint_of(vsphere), stop=stop) as session:
+    with connect(endpoint_of(vsphere), stop=stop, run=str(flow_run.id)) as session:
         yield session
 
 

@@ -4,6 +4,7 @@ A snapshot, a staged export and an unfinished upload each say, *in themselves*, 
 belong to, so that no second record can disagree. Only what bears this mark is ever removed.
 """
 
+import json
 import os
 import re
 import socket
@@ -95,7 +96,11 @@ class Owner(Value):
     def to_description(self) -> str:
         """Words for a person, with the mark at their end, for a snapshot's description."""
         fate = "kept on purpose" if self.keep else "removed by it"
-        return f"Made by hyperexport for an export; {fate}. {_TAG}{self.model_dump_json()}]"
+        return f"Made by hyperexport for an export; {fate}. {self.to_mark()}"
+
+    def to_mark(self) -> str:
+        """The mark alone, in ASCII, as a header of HTTP takes it."""
+        return f"{_TAG}{json.dumps(self.model_dump(mode='json'), separators=(',', ':'))}]"
 
     @classmethod
     def from_description(cls, text: str) -> "Owner | None":

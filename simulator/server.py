@@ -112,6 +112,7 @@ class VCenterHandler(Handler):
             with self._vcenter.world.lock:
                 answer, status = soap.write_result(call, result, version), 200
             if after is not None and after is not before:
+                after.user_agent = self.headers.get("User-Agent", "")
                 headers["Set-Cookie"] = f'{COOKIE}="{after.cookie}"; Path=/; HttpOnly; Secure;'
         except soap.MalformedRequest as error:
             fault: Any = vmodl.fault.InvalidRequest(msg=str(error))

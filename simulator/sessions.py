@@ -40,6 +40,8 @@ class Session:
     last_active: datetime = field(default_factory=now)
     idle_since: float = field(default_factory=time.monotonic)
     calls: int = 0
+    user_agent: str = ""
+    """What the client called itself when it logged in."""
     closers: dict[str, Callable[[], None]] = field(default_factory=dict)
     """What has to be closed when the session ends, by the id of the managed object."""
     collector: Any = None
@@ -80,7 +82,7 @@ class Session:
             messageLocale="en",
             extensionSession=False,
             ipAddress="127.0.0.1",
-            userAgent="",
+            userAgent=self.user_agent,
             callCount=self.calls,
         )
 

@@ -12,6 +12,7 @@ from tasks.step import repeatable, step
 @repeatable(name="find-snapshots")
 def find_snapshots(session: Session) -> list[MarkedSnapshot]:
     """Find every snapshot of the vCenter that this tool made, and say which of them dead runs left."""
+    leftovers.end_abandoned_sessions(session, run_is_over)
     return reaping.find_marked(session, run_is_over)
 
 

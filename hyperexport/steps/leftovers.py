@@ -7,6 +7,8 @@ from hyperexport.steps.job import Job
 from hyperexport.steps.liveness import IsOver
 from hyperexport.steps.snapshots import remove_snapshot
 from hyperexport.store.base import AbandonedStaging, Store
+from hyperexport.vsphere.session import Session
+from hyperexport.vsphere.sessions import end_session, marked_sessions
 
 logger = logging.getLogger(__name__)
 
@@ -17,12 +19,30 @@ def remove_leftovers(job: Job, plan: SnapshotPlan, is_over: IsOver) -> list[str]
     Returns:
         The names of what is gone; each is a warning of the run, too.
     """
+    end_abandoned_sessions(job.session, is_over)
     removed = remove_abandoned_snapshots(job, plan)
     for store in job.stores:
         removed += remove_abandoned_stagings(store, job.folder, is_over)
     for name in removed:
         job.warn(f"removed {name}, left by an earlier run that did not end")
     return removed
+
+
+def end_abandoned_sessions(session: Session, is_over: IsOver) -> int:
+    """End the logins that dead runs left, and with them the leases that they hold on their VMs.
+
+    Without the privilege Sessions.TerminateSession they are not seen; then the server ends them by itself, a lease
+    after five minutes and a login after thirty.
+
+    Returns:
+        How many there were.
+    """
+    ended = 0
+    for key, owner in marked_sessions(session):
+        if is_over(owner):
+            logger.warning("ending the session that run %s of %s left on %s", owner.run, owner.host, session.address)
+            ended += end_session(session, key)
+    return ended
 
 
 def remove_abandoned_snapshots(job: Job, plan: SnapshotPlan) -> list[str]:
@@ -64,4 +84,6 @@ def remove_abandoned_stagings(store: Store, folder: str | None, is_over: IsOver)
         store.remove_abandoned(staging)
         logger.warning("%s: removed the half-written export %s of a run that is over", store.url, staging)
         removed.append(str(staging))
+    for name in store.sweep(folder):
+        logger.info("%s: swept up what a crash left of %s", store.url, name)
     return removed

@@ -170,6 +170,17 @@ class Store(Protocol):
         """Remove one of :meth:`abandoned`; the caller has proved that its run is over."""
         ...
 
+    def sweep(self, folder: str | None = None) -> list[str]:
+        """Remove what a crash left that bears no mark of an owner, because it fell between two steps.
+
+        It is never a part of an export, and nobody alive needs it: deletions that were begun are ended, a staging
+        that nobody signed goes, and marks that outlived their use.
+
+        Returns:
+            ``folder/export-id`` of each export of which something was removed.
+        """
+        ...
+
     def open(self, export: StoredExport, name: str) -> AbstractContextManager[RangeReader]:
         """Open a stored file for reading (following ``stored_in``, and into an OVA for its members).
 

@@ -16,6 +16,9 @@ from typing import Final
 
 from hyperexport.errors import DiskFull, HyperExportError, StoreUnusable
 
+PROBE: Final = ".hyperexport-probe-"
+"""How the name of a file begins that is written only to see whether one can be."""
+
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT}
 _FORBIDDEN: Final = {errno.EACCES, errno.EPERM, errno.EROFS}
 
@@ -129,21 +132,51 @@ def sync_folder(path: Path) -> None:
 
 
 @contextmanager
-def locked(path: Path) -> Generator[None]:
-    """Hold a folder against other processes that lock it, too. The kernel gives it back when a process dies.
+def held(path: Path, *, wait: bool) -> Generator[bool]:
+    """Keep a folder from others that do the same; the system lets it go with the process, however that ends.
 
-    It takes no room on a full disk. Where the filesystem knows no locks (some network ones), nobody is kept out.
+    Args:
+        path: The folder.
+        wait: Whether to wait for whoever has it.
+
+    Yields:
+        Whether it is held, and still is the folder of that name. Where the filesystem knows no such thing, only who
+        waits is told so.
+
+    Raises:
+        OSError: As the system has it.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield False
+        return
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            ours = True
+        except OSError:
+            ours = wait
+        try:
+            ours = ours and os.path.samestat(os.fstat(fd), os.lstat(path))
+        except FileNotFoundError:
+            ours = False
+        yield ours
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def locked(path: Path) -> Generator[None]:
+    """Hold a folder that has to be there, however long one waits for it. It takes no room on a full disk.
 
     Raises:
         OSError: As the system has it; the folder may not be there.
     """
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        with suppress(OSError):
-            fcntl.flock(fd, fcntl.LOCK_EX)
+    with held(path, wait=True) as ours:
+        if not ours:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         yield
-    finally:
-        os.close(fd)
 
 
 def remove_tree(path: Path) -> int:

@@ -17,6 +17,7 @@ from hyperexport.ownership import Owner
 from hyperexport.store.base import AbandonedStaging, StoredExport
 from hyperexport.store.changes import rebased
 from hyperexport.store.filesystem import (
+    PROBE,
     NotRegular,
     checked_name,
     is_full,
@@ -30,7 +31,8 @@ from hyperexport.store.filesystem import (
     write_new,
 )
 from hyperexport.store.local_reader import LocalReader, open_reader
-from hyperexport.store.local_staging import PARTIAL, LocalStaging, owner_of, partial
+from hyperexport.store.local_staging import PARTIAL, LocalStaging, deleted, owner_of, partial
+from hyperexport.store.local_sweep import sweep_root, sweep_vm
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +52,7 @@ class LocalStore:
     def check(self) -> None:
         """Prove that an export can be written here, or could be once the folder is made."""
         folder = nearest_folder(self._root)
-        probe = folder / f".hyperexport-probe-{secrets.token_hex(4)}"
+        probe = folder / f"{PROBE}{secrets.token_hex(4)}"
         where = f"write into {folder}, to keep exports in" if folder != self._root else "write into"
         with translated(where, self._root):
             try:
@@ -109,6 +111,15 @@ class LocalStore:
             remove_tree(path)
         remove_if_empty(path.parent)
 
+    def sweep(self, folder: str | None = None) -> list[str]:
+        """Remove what a crash left that bears no mark of an owner."""
+        swept: list[str] = []
+        with translated("sweep", self._root):
+            sweep_root(self._root)
+            for parent in self._vm_folders(folder):
+                swept += [f"{parent.name}/{name}" for name in sweep_vm(parent)]
+        return swept
+
     def open(self, export: StoredExport, name: str) -> AbstractContextManager[LocalReader]:
         """Open a stored file for reading, wherever its bytes lie."""
         return open_reader(*self._locate(export, name))
@@ -124,7 +135,7 @@ class LocalStore:
         del export, name
 
     def delete(self, export: StoredExport) -> int:
-        """Remove an export. One rename takes it out of every listing; what a crash then leaves is a staged export."""
+        """Remove an export. One rename takes it out of every listing; what a crash then leaves, the next sweep ends."""
         path = self._path(export.folder, export.export_id)
         with translated("remove", path, missing=ExportNotFound), locked(path):
             there = self._read(path)
@@ -210,7 +221,7 @@ def _taken_out(path: Path) -> Path:
     A filesystem may be so full that it takes no other name (those that write nothing in place do so). Then the
     manifest goes first; and the order of what follows is left to the filesystem.
     """
-    gone = partial(path)
+    gone = deleted(path)
     try:
         path.rename(gone)
     except OSError as error:

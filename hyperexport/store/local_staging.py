@@ -21,6 +21,7 @@ from hyperexport.store.base import Stored, StoredExport
 from hyperexport.store.direct_io import FileSink
 from hyperexport.store.filesystem import (
     checked_name,
+    held,
     read_at_most,
     remove_if_empty,
     remove_tree,
@@ -33,7 +34,9 @@ from hyperexport.store.local_reader import LocalReader, open_reader
 logger = logging.getLogger(__name__)
 
 PARTIAL: Final = ".partial"
-_OWNER: Final = ".owner.json"
+DELETED: Final = ".deleted"
+OWNER_FILE: Final = ".owner.json"
+_ATTEMPTS: Final = 3
 _LARGEST_OWNER: Final = 64 * 1024
 
 
@@ -42,10 +45,15 @@ def partial(path: Path) -> Path:
     return path.with_name(path.name + PARTIAL)
 
 
+def deleted(path: Path) -> Path:
+    """What an export is called from the moment on in which its deletion has begun; whoever finds it ends that."""
+    return path.with_name(path.name + DELETED)
+
+
 def owner_of(path: Path) -> Owner | None:
     """Whose a staged export is; None where its mark was not written or is damaged."""
     try:
-        return Owner.from_json(read_at_most(path / _OWNER, _LARGEST_OWNER))
+        return Owner.from_json(read_at_most(path / OWNER_FILE, _LARGEST_OWNER))
     except OSError:
         return None
 
@@ -67,13 +75,15 @@ class LocalStaging:
 
     def __enter__(self) -> Self:
         with translated("create", self._partial):
-            self._create()
-            try:
-                self._sign()
-            except BaseException:
-                self.discard()
-                raise
-        return self
+            for _ in range(_ATTEMPTS):
+                self._create()
+                try:
+                    if self._sign():
+                        return self
+                except BaseException:
+                    self.discard()
+                    raise
+            raise FileNotFoundError(errno.ENOENT, "somebody removes it as soon as it is there")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -143,7 +153,7 @@ class LocalStaging:
             sync_folder(self._final.parent)
         self._published = True
         with suppress(OSError):
-            (self._final / _OWNER).unlink()
+            (self._final / OWNER_FILE).unlink()
         return StoredExport(folder=self._final.parent.name, manifest=manifest)
 
     def discard(self) -> None:
@@ -162,19 +172,23 @@ class LocalStaging:
     def _create(self) -> None:
         if os.path.lexists(self._final):
             raise FileExistsError(errno.EEXIST, "the export is already there")
-        for attempt in range(3):
+        for attempt in range(_ATTEMPTS):
             self._final.parent.mkdir(parents=True, exist_ok=True)
             try:
                 self._partial.mkdir()
                 return
             except FileNotFoundError:  # another run of this VM has just removed the empty folder
-                if attempt == 2:
+                if attempt == _ATTEMPTS - 1:
                     raise
 
-    def _sign(self) -> None:
-        write_new(self._partial / _OWNER, self._owner.model_dump_json(indent=2).encode() + b"\n")
-        for folder in (self._partial, *self._partial.parents[:2]):
-            sync_folder(folder)
+    def _sign(self) -> bool:
+        """Leave the mark; False where a sweep took the folder, which was nobody's yet."""
+        with held(self._partial, wait=True) as ours:
+            if ours:
+                write_new(self._partial / OWNER_FILE, self._owner.model_dump_json(indent=2).encode() + b"\n")
+                for folder in (self._partial, *self._partial.parents[:2]):
+                    sync_folder(folder)
+            return ours
 
     def _prove(self, entry: FileEntry) -> None:
         if entry.member_of is not None or entry.stored_in is not None:

@@ -24,7 +24,7 @@ from hyperexport.store.s3_parts import PartSender, Throttle
 from hyperexport.store.s3_protection import Protection, find_protection
 from hyperexport.store.s3_reader import S3Reader
 from hyperexport.store.s3_settings import S3Location, S3Settings
-from hyperexport.store.s3_staging import OWNER_FILE, THREADS, S3Staging, remove_tree
+from hyperexport.store.s3_staging import DELETED_FILE, OWNER_FILE, THREADS, S3Staging, remove_tree
 
 __all__ = ["S3Location", "S3Settings", "S3Store"]
 
@@ -148,6 +148,26 @@ class S3Store:
         freed = remove_tree(self._bucket, prefix)
         logger.info("removed the abandoned %s (%d bytes)", self._bucket.url(prefix), freed)
 
+    def sweep(self, folder: str | None = None) -> list[str]:
+        """Remove what a crash left that bears no mark of an owner: the rest of a deletion, and marks without use.
+
+        Raises:
+            StoreUnusable, StoreUnreachable: Something could not be listed or removed.
+        """
+        swept: list[str] = []
+        for (name, export_id), files in self._scan(folder).items():
+            prefix = self._location.key(name, export_id, "")
+            if FILE_NAME in files:
+                marks = files & {OWNER_FILE, DELETED_FILE}
+                for mark in marks:
+                    self._bucket.delete(prefix + mark)
+            else:
+                marks = files & {DELETED_FILE}
+                if marks:
+                    remove_tree(self._bucket, prefix)
+            swept += [f"{name}/{export_id}"] if marks else []
+        return swept
+
     def delete(self, export: StoredExport) -> int:
         """Remove an export: its manifest first, then the rest. Whether others refer to it is the policy's question.
 
@@ -161,6 +181,7 @@ class S3Store:
         there = self._read_manifest((export.folder, export.export_id))
         if isinstance(there, ExportManifest) and there != export.manifest:
             raise StoreUnusable(f"{export} was changed since it was looked at", fix="Plan the cleanup again")
+        self._bucket.replace(self._key(export, DELETED_FILE), b"")  # should we not come to its end
         freed = remove_tree(self._bucket, self._key(export, ""), first=self._key(export, FILE_NAME))
         logger.info("deleted %s (%d bytes)", export, freed)
         return freed

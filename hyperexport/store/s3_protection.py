@@ -14,12 +14,14 @@ from typing import Any, Final, cast
 
 from botocore.exceptions import ClientError
 
-from hyperexport.errors import HyperExportError, StoreUnusable
+from hyperexport.errors import HyperExportError, StoreUnreachable, StoreUnusable
 from hyperexport.store.s3_bucket import S3Bucket, UnfinishedUpload
-from hyperexport.store.s3_errors import status_of, translated
+from hyperexport.store.s3_errors import code_of, status_of, translated
 
 logger = logging.getLogger(__name__)
 
+_PROBE_NAME: Final = ".hyperexport-probe"
+_PROBES: Final = 3
 _PROBE: Final = b"hyperexport asks whether a wrong checksum is refused"
 
 
@@ -62,6 +64,8 @@ def find_protection(bucket: S3Bucket) -> Protection:
         StoreUnusable: Uploads are refused altogether, or nothing would guard the bytes on a connection without TLS.
         StoreUnreachable: No answer.
     """
+    for left in bucket.unfinished_uploads(bucket.location.key(_PROBE_NAME)):
+        bucket.abort_upload(left)  # a probe whose writer died, or one that makes another
     for protection in (Protection.CRC32, Protection.MD5):
         if _is_checked(bucket, protection):
             logger.info("%s: %s", bucket.location, protection)
@@ -76,7 +80,18 @@ def find_protection(bucket: S3Bucket) -> Protection:
 
 
 def _is_checked(bucket: S3Bucket, protection: Protection) -> bool:
-    key = bucket.location.key(".hyperexport-probe")
+    for left in range(_PROBES - 1, -1, -1):
+        try:
+            return _ask(bucket, protection)
+        except StoreUnreachable as error:
+            # Another run that begins right now takes our probe for a dead one's.
+            if not left or not isinstance(error.__cause__, ClientError) or code_of(error.__cause__) != "NoSuchUpload":
+                raise
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _ask(bucket: S3Bucket, protection: Protection) -> bool:
+    key = bucket.location.key(_PROBE_NAME)
     try:
         upload = UnfinishedUpload(key, bucket.begin_upload(key, {}, protection.algorithm))
     except HyperExportError as error:

@@ -25,6 +25,9 @@ from hyperexport.store.s3_upload import S3Sink
 logger = logging.getLogger(__name__)
 
 OWNER_FILE: Final = ".owner.json"
+DELETED_FILE: Final = ".deleted"
+"""Says of an export without a manifest that its deletion was begun; whoever finds it ends that."""
+
 METADATA_KEY: Final = "hyperexport-owner"
 """The user metadata of every multipart upload: the same mark as in ``.owner.json``."""
 
@@ -202,18 +205,20 @@ def remove_tree(bucket: S3Bucket, prefix: str, *, first: str | None = None) -> i
             return error
         return None
 
-    # The mark of ownership goes last, so that what a failure leaves can still be told whose it is.
-    marks = [key for key in objects if key.endswith(f"/{OWNER_FILE}")]
+    # The marks go last, so that what a failure leaves can still be told whose it is.
+    marks = [key for key in objects if key.endswith((f"/{OWNER_FILE}", f"/{DELETED_FILE}"))]
     files = [key for key in objects if key not in marks]
     failures: dict[str, HyperExportError] = {}
     with ThreadPoolExecutor(THREADS) as threads:
-        for keys in (files, [] if failures else marks):
+        for keys in (files, marks):
             outcomes = dict(zip(keys, threads.map(delete, keys), strict=True))
             failures |= {key: error for key, error in outcomes.items() if error}
-    freed += sum(size for key, size in objects.items() if key not in failures)
+            if failures:
+                break
     if failures:
         error = next(iter(failures.values()))
         raise type(error)(
             f"{len(failures)} of {len(objects)} objects could not be removed: {error.what}", fix=error.fix
         )
+    freed += sum(objects.values())
     return freed

@@ -19,7 +19,9 @@ from pyVmomi import vim
 from pyVmomi.SoapAdapter import SoapResponseDeserializer
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
+from hyperexport import __version__
 from hyperexport.errors import HyperExportError, NotVSphere, ServerBusy, ServerUnreachable, SessionLost, UsageError
+from hyperexport.ownership import Owner
 from hyperexport.stop import StopSignal
 from hyperexport.vsphere.endpoint import VSphereEndpoint
 from hyperexport.vsphere.faults import FAILURES, translate
@@ -38,19 +40,20 @@ _LOGINS_PER_CALL: Final = 3  # other threads' answers to the dead session may ov
 
 @contextmanager
 def connect(
-    endpoint: VSphereEndpoint, *, stop: StopSignal | None = None, keep_alive: float = KEEP_ALIVE
+    endpoint: VSphereEndpoint, *, stop: StopSignal | None = None, run: str = "", keep_alive: float = KEEP_ALIVE
 ) -> Generator["Session"]:
     """Log in, and out again whatever happens in the block.
 
     Args:
         endpoint: The server, the user, and what the certificate has to prove.
         stop: When it is raised, reads that failed are not repeated.
+        run: The id of the run that logs in, for the session's mark.
         keep_alive: Seconds between signs of life.
 
     Raises:
         ServerUnreachable, NotVSphere, CertificateUntrusted, LoginRefused, ServerBusy: As they say.
     """
-    session = Session(endpoint, stop=stop or StopSignal(), keep_alive=keep_alive)
+    session = Session(endpoint, stop=stop or StopSignal(), run=run, keep_alive=keep_alive)
     try:
         session.open()
         yield session
@@ -64,11 +67,12 @@ class Session:
     content: Any
     """vSphere's ServiceContent: the managers and the root folder."""
 
-    def __init__(self, endpoint: VSphereEndpoint, *, stop: StopSignal, keep_alive: float) -> None:
+    def __init__(self, endpoint: VSphereEndpoint, *, stop: StopSignal, run: str, keep_alive: float) -> None:
         self.endpoint = endpoint
         self.user = endpoint.username
         self.key = ""
         self._stop = stop
+        self._run = run
         self._keep_alive = keep_alive
         self._stub: Any = None
         self._lock = threading.Lock()
@@ -112,6 +116,8 @@ class Session:
             sslContext=context,
             httpConnectionTimeout=self.endpoint.timeout,
             connectionPoolTimeout=_IDLE_CONNECTION,
+            # vCenter keeps it with the session (UserSession.userAgent): the mark is in the thing itself.
+            customHeaders={"User-Agent": f"hyperexport/{__version__} {self._mark()}"},
         )
         instance = vim.ServiceInstance("ServiceInstance", self._stub)
         self.content = self._once(instance.RetrieveContent, doing="connecting")
@@ -252,6 +258,9 @@ class Session:
                 f"the CAs given for {self.address} hold no certificate: {error}",
                 fix="Give a PEM file, with GOVC_TLS_CA_CERTS or HYPEREXPORT_VSPHERE_CA_FILE",
             ) from error
+
+    def _mark(self) -> str:
+        return Owner.of_this_process(run=self._run, vcenter=self.address, vm="").to_mark()
 
     def _log_in(self) -> None:
         self._stub.cookie = ""  # a dead session's cookie would be answered, not replaced

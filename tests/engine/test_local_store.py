@@ -14,6 +14,7 @@ from hyperexport.errors import DiskFull, ExportNotFound, StoreUnusable
 from hyperexport.manifest import FILE_NAME
 from hyperexport.store import filesystem
 from hyperexport.store.base import AbandonedStaging, Staging, Store, StoredExport
+from hyperexport.store.filesystem import held
 from hyperexport.store.local import LocalStore
 from tests.engine.local_exports import (
     DESCRIPTOR,
@@ -485,8 +486,7 @@ def test_what_cannot_be_deleted_whole_is_not_listed_any_more_and_can_be_removed_
         with pytest.raises(StoreUnusable, match="Input/output error"):
             store.delete(export)
     assert store.exports() == []
-    (left,) = store.abandoned()
-    store.remove_abandoned(left)
+    assert store.sweep(FOLDER) == [str(export)]
     assert list(root.iterdir()) == []
 
 
@@ -609,17 +609,76 @@ def test_a_process_killed_at_any_step_leaves_only_whole_exports_and_what_can_be_
         for export in exports:
             prove(store, export)
         assert store.damaged() == []
+        swept = store.sweep()
         left = store.abandoned()
-        leftovers += len(left)
+        leftovers += len(left) + len(swept)
         for staging in left:
-            assert staging.owner is None or staging.owner.vm == OWNER.vm
+            assert staging.owner
+            assert staging.owner.vm == OWNER.vm
             store.remove_abandoned(staging)
         names = {export.export_id for export in exports}
         assert {entry.name for entry in (path / FOLDER).iterdir()} == names
+        known = {entry.name for export in exports for entry in export.manifest.files} | {"export.json"}
+        assert {entry.name for entry in (path / FOLDER).rglob("*") if entry.is_file()} <= known
         listed.add(frozenset(names))
     first, second = manifest_of(FIRST).export_id, NEW_ID
     assert listed == {frozenset({first}), frozenset({first, second}), frozenset({second})}
     assert leftovers > 10
+
+
+# -- what nobody owns
+
+
+def test_a_sweep_leaves_what_somebody_is_about_to_sign(root, store):
+    path = root / FOLDER / f"{NEW_ID}.partial"
+    path.mkdir(parents=True)
+    with held(path, wait=True) as ours:
+        assert ours
+        assert store.sweep() == []
+    assert store.sweep() == [f"{FOLDER}/{NEW_ID}"]
+    assert list(root.iterdir()) == []
+
+
+def test_a_staging_that_is_swept_away_before_it_is_signed_is_made_again(root, store, monkeypatch):
+    mkdir, made = Path.mkdir, []
+
+    def swept_at_once(path, *arguments, **options):
+        mkdir(path, *arguments, **options)
+        if path.name.endswith(".partial") and not made:
+            made.append(path)
+            store.sweep()
+
+    monkeypatch.setattr(Path, "mkdir", swept_at_once)
+    with store.stage(FOLDER, NEW_ID, OWNER):
+        assert store.abandoned()[0].owner == OWNER
+    assert made
+
+
+def test_a_sweep_never_touches_a_staging_that_holds_anything(root, store):
+    with store.stage(FOLDER, NEW_ID, OWNER) as staging:
+        write_file(staging, "disk.vmdk", b"data")
+        assert store.sweep() == []
+        (root / FOLDER / f"{NEW_ID}.partial" / ".owner.json").write_bytes(b"")
+        assert store.sweep() == []
+        assert store.abandoned()
+
+
+def test_a_sweep_takes_marks_and_half_written_manifests_out_of_complete_exports(root, store):
+    export = write_export(store, FIRST)
+    folder = root / FOLDER / export.export_id
+    before = {path.name for path in folder.iterdir()}
+    for name in (".owner.json", ".export.json.0123abcd", "mine", ".mine"):
+        (folder / name).write_bytes(b"{}")
+    assert store.sweep(FOLDER) == [str(export)]
+    assert {path.name for path in folder.iterdir()} == before | {"mine", ".mine"}
+
+
+def test_a_probe_whose_writer_died_is_swept_up(root, store):
+    write_export(store, FIRST)
+    (root / ".hyperexport-probe-0123abcd").write_bytes(b"")
+    (root / ".hyperexport-probe-notes").write_bytes(b"")
+    store.sweep()
+    assert {path.name for path in root.iterdir()} == {FOLDER, ".hyperexport-probe-notes"}
 
 
 # -- the filesystem

@@ -483,4 +483,40 @@ def test_a_broken_deletion_says_what_remains(store: S3Store, server: S3Server, b
     with pytest.raises(StoreUnusable, match=r"1 of \d objects could not be removed.*/a.*locked"):
         store.delete(export)
     assert store.exports() == [], "its manifest went first"
-    assert [key.rpartition("/")[2] for key in keys(server, bucket)] == ["a"]
+    assert [key.rpartition("/")[2] for key in keys(server, bucket)] == [".deleted", "a"]
+    store._bucket.client.delete_object = real  # type: ignore[method-assign]
+    assert store.sweep() == [str(export)], "the next run ends the deletion"
+    assert keys(server, bucket) == []
+
+
+def test_a_sweep_takes_marks_out_of_complete_exports_and_leaves_stagings(
+    server: S3Server, bucket: str, store: S3Store
+) -> None:
+    export = publish(store, IDS[0], {"a": b"1"})
+    before = keys(server, bucket)
+    for name in (".owner.json", ".deleted"):
+        server.client().put_object(Bucket=bucket, Key=f"backups/vms/{export}/{name}", Body=b"{}")
+    with store.stage(FOLDER, IDS[1], OWNER):
+        assert store.sweep(FOLDER) == [str(export)]
+        assert store.abandoned()
+    assert keys(server, bucket) == before
+
+
+def test_a_probe_whose_run_died_is_dropped_and_a_living_one_made_again(
+    server: S3Server, bucket: str, store: S3Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = server.client()
+    client.create_multipart_upload(Bucket=bucket, Key="backups/vms/.hyperexport-probe")
+    begin, begun = store._bucket.begin_upload, []
+
+    def dropped_once(key: str, *arguments: Any) -> str:
+        upload = begin(key, *arguments)
+        if not begun:
+            begun.append(upload)
+            client.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=upload)
+        return upload
+
+    monkeypatch.setattr(store._bucket, "begin_upload", dropped_once)
+    store.check()
+    assert begun
+    assert uploads(server, bucket) == []

@@ -1,0 +1,87 @@
+"""What a crash leaves in a local store that bears no mark of an owner, because it fell between two steps.
+
+None of it is ever a part of an export, and each of it can be told by itself: a staging that was made and not yet
+signed, an export whose deletion was begun, a manifest half-written beside the old one, a mark that outlived its use.
+Who is about to make one of them holds the folder, so that a sweep beside it leaves it alone.
+"""
+
+import logging
+import os
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from hyperexport.manifest import FILE_NAME, is_export_id
+from hyperexport.store.filesystem import PROBE, held, remove_if_empty, remove_tree
+from hyperexport.store.local_staging import DELETED, OWNER_FILE, PARTIAL, owner_of
+
+logger = logging.getLogger(__name__)
+
+_HALF_MANIFEST: Final = re.compile(rf"\.{re.escape(FILE_NAME)}\.[0-9a-f]{{8}}")
+_PROBE: Final = re.compile(rf"{re.escape(PROBE)}[0-9a-f]{{8}}")
+
+
+def sweep_root(root: Path) -> None:
+    """Remove probes whose writer died; one that is alive does not mind.
+
+    Raises:
+        OSError: As the system has it.
+    """
+    for path in _entries(root):
+        if _PROBE.fullmatch(path.name) and not path.is_dir():
+            path.unlink(missing_ok=True)
+
+
+def sweep_vm(folder: Path) -> list[str]:
+    """Remove what nobody owns from a VM's folder, and the folder if nothing is left in it.
+
+    Returns:
+        The names of the exports of which something was removed.
+
+    Raises:
+        OSError: As the system has it.
+    """
+    swept: list[str] = []
+    for path in _entries(folder):
+        export_id, _, state = path.name.partition(".")
+        if not is_export_id(export_id) or path.is_symlink() or not path.is_dir():
+            continue
+        if f".{state}" == DELETED:
+            with suppress(FileNotFoundError):  # two sweeps at once
+                remove_tree(path)
+            swept.append(export_id)
+        elif (f".{state}" == PARTIAL and _remove_unsigned(path)) or (not state and _remove_marks(path)):
+            swept.append(export_id)
+    remove_if_empty(folder)
+    return swept
+
+
+def _remove_unsigned(path: Path) -> bool:
+    """A staging into which not even the mark was written: nothing else is in it."""
+    with held(path, wait=False) as ours:
+        if not ours or owner_of(path) or {entry.name for entry in _entries(path)} - {OWNER_FILE}:
+            return False
+        (path / OWNER_FILE).unlink(missing_ok=True)
+        path.rmdir()
+        return True
+
+
+def _remove_marks(path: Path) -> bool:
+    """A mark of ownership or a half-written manifest in an export that is complete."""
+    with held(path, wait=False) as ours:
+        if not ours or not (path / FILE_NAME).exists():
+            return False
+        found = [entry for entry in _entries(path) if entry.name == OWNER_FILE or _HALF_MANIFEST.fullmatch(entry.name)]
+        for entry in found:
+            entry.unlink(missing_ok=True)
+        return bool(found)
+
+
+def _entries(folder: Path) -> Iterator[Path]:
+    try:
+        names = sorted(os.listdir(folder))  # noqa: PTH208 - names alone
+    except FileNotFoundError:
+        return
+    yield from (folder / name for name in names)

@@ -1,0 +1,48 @@
+"""The logins on a server, as far as this user may see them, and which of them are this tool's."""
+
+import logging
+from typing import Any
+
+from pyVmomi import vim
+
+from hyperexport.errors import HyperExportError
+from hyperexport.ownership import Owner
+from hyperexport.vsphere.collector import properties
+from hyperexport.vsphere.faults import is_caused_by
+from hyperexport.vsphere.session import Session
+
+logger = logging.getLogger(__name__)
+
+
+def marked_sessions(session: Session) -> list[tuple[str, Owner]]:
+    """The key and the owner of each other session that bears this tool's mark.
+
+    vSphere API: SessionManager.sessionList asks for Sessions.TerminateSession; who lacks it sees none.
+    """
+    manager = session.content.sessionManager
+    try:
+        found = properties(session, manager, ("sessionList",), doing="looking at the sessions").get("sessionList", ())
+    except HyperExportError as error:
+        logger.info("what sessions dead runs left cannot be told: %s", error.what)
+        return []
+    marked = ((each.key, Owner.from_description(_user_agent(each))) for each in found if each.key != session.key)
+    return [(key, owner) for key, owner in marked if owner]
+
+
+def end_session(session: Session, key: str) -> bool:
+    """End a session, and all that it holds. Never raises: the server ends an idle one by itself, later.
+
+    Returns:
+        Whether it is gone.
+    """
+    try:
+        session.call(session.content.sessionManager.TerminateSession, [key], doing="ending a session")
+    except HyperExportError as error:
+        if not is_caused_by(error, (vim.fault.NotFound,)):
+            logger.warning("a session that a dead run left stays until the server ends it: %s", error.what)
+            return False
+    return True
+
+
+def _user_agent(session: Any) -> str:
+    return session.userAgent or ""

@@ -1,0 +1,146 @@
+"""Does exports in processes that are killed on purpose: a fork server, one line of JSON in, one out.
+
+Run as ``python -m tests.faults.victim``. What it forks runs the shipped flows, their own order and retries, with
+Prefect unplugged, so that a kill costs no server and no second. A process is killed by itself, at the Nth thing that
+somebody outside of it can notice: a call that changes or syncs the filesystem, or bytes that leave or reach a socket.
+"""
+
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from types import ModuleType, SimpleNamespace
+from typing import Any
+from uuid import uuid4
+
+from prefect import Task
+
+from flows import cleanup_exports, export_vm, reap_snapshots, verify_exports
+from hyperexport.errors import HyperExportError
+from hyperexport.options import ExportOptions
+from hyperexport.store import s3_errors, s3_settings, s3_upload
+from tests.faults.mischief import do_mischief, tell_of
+from tests.faults.watch import Watch
+
+MODULES = ("export_vm", "reap_snapshots", "cleanup_exports", "verify_exports", "connections", "notifying")
+_write = os.write  # the watch counts the other one
+SECONDS = 150
+"""That no run may take; the system then ends it, and the test sees by which signal."""
+FLOWS = {"export": export_vm, "reap": reap_snapshots, "cleanup": cleanup_exports, "verify": verify_exports}
+
+
+def unplug(module: ModuleType) -> None:
+    """Let a flow's module do without Prefect what it does with it; nothing of the engine is touched."""
+    replaced: dict[str, Any] = {
+        "side_by_side": side_by_side,
+        "progress_artifacts": nullcontext,
+        "show_markdown": lambda *_args: None,
+        "show_table": lambda *_args: None,
+        "tell_of_leak": lambda *_args, **_kwargs: None,
+        "send_engine_logs_to_prefect": lambda: None,
+        "flow_run": SimpleNamespace(id=uuid4(), name="killed"),
+    }
+    for name, value in vars(module).copy().items():
+        if isinstance(value, Task):
+            setattr(module, name, with_retries(value))
+        elif name in replaced:
+            setattr(module, name, replaced[name])
+
+
+def with_retries(task: Task[..., Any]) -> Callable[..., Any]:
+    """A task's function, repeated as often as Prefect would, and without its pauses."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        for left in range(task.retries, -1, -1):
+            try:
+                return task.fn(*args, **kwargs)
+            except HyperExportError as error:
+                if not (error.transient and left):
+                    raise
+        raise AssertionError("the last attempt returns or raises")
+
+    return call
+
+
+def side_by_side(step: Callable[..., Any], calls: list[dict[str, Any]], *, at_once: int, stop: Any) -> list[Any]:
+    """flows.parallel.side_by_side in threads of our own."""
+    with ThreadPoolExecutor(at_once) as threads:
+        futures = [threads.submit(step, **call) for call in calls]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:
+            stop.set()
+            raise
+
+
+def work(request: dict[str, Any]) -> dict[str, Any]:
+    """Run the flow that is asked for, and say how it ended."""
+    os.environ.update(request["environment"])
+    arguments: dict[str, Any] = {"options": ExportOptions.from_keys(request["options"])}
+    if request["flow"] == "export":
+        arguments["vm"] = request["vm"]
+    try:
+        result = FLOWS[request["flow"]].fn.__wrapped__(**arguments)  # type: ignore[attr-defined]
+    except HyperExportError as error:
+        return {"code": error.code, "exit_code": error.exit_code, "message": str(error)}
+    return {"code": None, "exit_code": 0, "message": "", "warnings": list(getattr(result, "warnings", ()))}
+
+
+def live(request: dict[str, Any], answer: int) -> None:
+    """The child's whole life."""
+    signal.alarm(SECONDS)
+    told = threading.Lock()
+
+    def tell(**facts: Any) -> None:
+        with told:
+            _write(answer, json.dumps(facts).encode())
+
+    def die(event: str, step: str, count: int) -> None:
+        tell(killed=True, event=event, step=step, count=count)
+        os.kill(os.getpid(), signal.SIGKILL)
+        signal.pause()
+
+    watch = Watch(kill_at=request.get("kill_at"), kill_in=request.get("kill_in"), die=die)
+    do_mischief(request.get("mischief", {}), watch)
+    watch.begin()
+    try:
+        ended = work(request)
+    except Exception as error:  # noqa: BLE001 - a traceback is what the test has to see
+        import traceback
+
+        traceback.print_exc()
+        ended = {"code": "traceback", "exit_code": 70, "message": repr(error)}
+    tell(killed=False, events=watch.steps, count=watch.count, mischief=tell_of(), **ended)
+
+
+def main() -> None:
+    """Fork for each line that comes; answer with a line when that child has ended."""
+    for name in MODULES:
+        unplug(sys.modules[f"flows.{name}"])
+    s3_upload._SIZES = (1 << 20,) * len(s3_upload._SIZES)  # so that a small disk is an upload of several parts
+    s3_errors.FIRST_PAUSE = 0.01
+    s3_settings.CONTROL_ATTEMPTS = 2
+    for line in sys.stdin:
+        request = json.loads(line)
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(reading)
+            live(request, writing)
+            os._exit(0)
+        os.close(writing)
+        with os.fdopen(reading, "rb") as pipe:
+            answer = pipe.read()
+        _, status = os.waitpid(child, 0)
+        facts = json.loads(answer or b"{}")
+        facts["signal"] = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
+        sys.stdout.write(json.dumps(facts) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
