@@ -10,9 +10,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from types import ModuleType, SimpleNamespace
 from typing import Any
 from uuid import uuid4
@@ -22,11 +22,20 @@ from prefect import Task
 from flows import cleanup_exports, export_vm, reap_snapshots, verify_exports
 from hyperexport.errors import HyperExportError
 from hyperexport.options import ExportOptions
+from hyperexport.steps.job import Job
 from hyperexport.store import s3_errors, s3_settings, s3_upload
 from tests.faults.mischief import do_mischief, tell_of
 from tests.faults.watch import Watch
 
-MODULES = ("export_vm", "reap_snapshots", "cleanup_exports", "verify_exports", "connections", "notifying")
+MODULES = (
+    "flows.export_vm",
+    "flows.reap_snapshots",
+    "flows.cleanup_exports",
+    "flows.verify_exports",
+    "flows.connections",
+    "flows.notifying",
+    "tasks.events",
+)
 _write = os.write  # the watch counts the other one
 SECONDS = 150
 """That no run may take; the system then ends it, and the test sees by which signal."""
@@ -40,7 +49,8 @@ def unplug(module: ModuleType) -> None:
         "progress_artifacts": nullcontext,
         "show_markdown": lambda *_args: None,
         "show_table": lambda *_args: None,
-        "tell_of_leak": lambda *_args, **_kwargs: None,
+        "emit_event": lambda *_args, **_kwargs: None,
+        "lease_slots": all_slots,
         "send_engine_logs_to_prefect": lambda: None,
         "flow_run": SimpleNamespace(id=uuid4(), name="killed"),
     }
@@ -64,6 +74,12 @@ def with_retries(task: Task[..., Any]) -> Callable[..., Any]:
         raise AssertionError("the last attempt returns or raises")
 
     return call
+
+
+@contextmanager
+def all_slots(job: Job) -> Generator[SimpleNamespace]:
+    """tasks.lease_limits.lease_slots where nobody else is."""
+    yield SimpleNamespace(at_once=job.options.execution.parallel, release=lambda: None)
 
 
 def side_by_side(step: Callable[..., Any], calls: list[dict[str, Any]], *, at_once: int, stop: Any) -> list[Any]:
@@ -120,7 +136,7 @@ def live(request: dict[str, Any], answer: int) -> None:
 def main() -> None:
     """Fork for each line that comes; answer with a line when that child has ended."""
     for name in MODULES:
-        unplug(sys.modules[f"flows.{name}"])
+        unplug(sys.modules[name])
     s3_upload._SIZES = (1 << 20,) * len(s3_upload._SIZES)  # so that a small disk is an upload of several parts
     s3_errors.FIRST_PAUSE = 0.01
     s3_settings.CONTROL_ATTEMPTS = 2
