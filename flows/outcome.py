@@ -9,7 +9,7 @@ And how it ends when Prefect cannot be told: as it would have ended, after a wai
 
 import logging
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from functools import wraps
 from typing import Any, Final, ParamSpec, TypeVar, cast
@@ -17,14 +17,26 @@ from typing import Any, Final, ParamSpec, TypeVar, cast
 from prefect.states import Failed
 
 from hyperexport.errors import HyperExportError
-from tasks.reporting import prefect_is_gone, wait_for_prefect
+from tasks.reporting import prefect_is_gone, wait_for_prefect, without_patience
 
 logger = logging.getLogger("hyperexport.flows")
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_outcomes: Final[ContextVar[list[Any] | None]] = ContextVar("outcomes of the flow that was called", default=None)
+
+class _Call:
+    """A flow that somebody called, and what came of its function."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[Any] = []
+        self.after = ExitStack()
+        """What holds from the end of the function to the end of the call."""
+        self.ends = False
+        """Whether somebody closes that, because :func:`despite_prefect` called."""
+
+
+_call: Final[ContextVar[_Call | None]] = ContextVar("the flow that was called", default=None)
 
 
 def told_in_words(function: Callable[P, R]) -> Callable[P, R]:
@@ -32,33 +44,35 @@ def told_in_words(function: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(function)
     def told(*args: P.args, **kwargs: P.kwargs) -> R:
-        with _kept_for_caller() as kept:
+        with _for_caller() as call:
             try:
                 outcome = function(*args, **kwargs)
-                kept.append(outcome)
+                call.outcomes.append(outcome)
             except HyperExportError as error:
                 logger.error("%s [%s]", error, error.code)
                 logger.debug("the traceback", exc_info=True)
                 outcome = cast("R", Failed(message=f"{error} [{error.code}]", data=error))
-                kept.append(error)
-        wait_for_prefect()
+                call.outcomes.append(error)
+        if not wait_for_prefect() and call.ends:
+            # Prefect tries to report the end, and then its own failure to, each for a minute.
+            call.after.enter_context(without_patience())
         return outcome
 
     return told
 
 
 @contextmanager
-def _kept_for_caller() -> Generator[list[Any]]:
+def _for_caller() -> Generator[_Call]:
     """Where the outcome is put for whoever called the flow. Those of flows that are called within it are their own.
 
     A function of its own, because Prefect pickles a flow with the globals that it names, and a ContextVar cannot be.
     """
-    kept = _outcomes.get()
-    token = _outcomes.set(None)
+    call = _call.get()
+    token = _call.set(None)
     try:
-        yield [] if kept is None else kept
+        yield _Call() if call is None else call
     finally:
-        _outcomes.reset(token)
+        _call.reset(token)
 
 
 def despite_prefect(flow: Callable[P, R]) -> Callable[P, R]:
@@ -67,18 +81,20 @@ def despite_prefect(flow: Callable[P, R]) -> Callable[P, R]:
     Prefect raises the error of its own client then, and the result is lost with it.
     """
 
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        outcomes: list[Any] = []
-        token = _outcomes.set(outcomes)
+    def called(*args: P.args, **kwargs: P.kwargs) -> R:
+        call = _Call()
+        call.ends = True
+        token = _call.set(call)
         try:
-            return flow(*args, **kwargs)
+            with call.after:
+                return flow(*args, **kwargs)
         except Exception:
-            if not outcomes or not prefect_is_gone():
+            if not call.outcomes or not prefect_is_gone():
                 raise
         finally:
-            _outcomes.reset(token)
-        if isinstance(outcomes[0], HyperExportError):
-            raise outcomes[0]
-        return outcomes[0]
+            _call.reset(token)
+        if isinstance(call.outcomes[0], HyperExportError):
+            raise call.outcomes[0]
+        return call.outcomes[0]
 
-    return call
+    return called

@@ -18,7 +18,7 @@ from hyperexport.steps.repeating import repeating
 from hyperexport.steps.staging import Copies, Entries
 from hyperexport.stop import StopSignal
 
-SECONDS_TO_STOP: Final = 15
+SECONDS_TO_STOP: Final = 8.0
 """How long threads that move bytes are waited for when a run is stopped, before its cleanup goes on without them."""
 
 P = ParamSpec("P")

@@ -1,15 +1,18 @@
 """Whether a run is over: what Prefect says of it, and what this machine's process table says. Never a clock."""
 
 import logging
+import os
 from enum import Enum, auto
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
+from prefect.states import Crashed
 
 from hyperexport.ownership import Owner
 from hyperexport.steps.liveness import on_this_machine, process_is_over
+from tasks.reporting import without_patience
 
 logger = logging.getLogger(__name__)
 
@@ -37,19 +40,39 @@ def run_may_be_at_work(owner: Owner) -> bool:
     return _life(owner) in {_Life.AT_WORK, _Life.UNANSWERED}
 
 
+def _tell_of_crash(owner: Owner) -> None:
+    """Tell Prefect that a run has crashed which it still believes to be running: its worker died with it."""
+    try:
+        run_id = UUID(owner.run)
+        with without_patience(), get_client(sync_client=True) as client:
+            state = client.read_flow_run(run_id).state
+            if state is not None and not state.is_final():
+                gone = f"its process {owner.pid} on {owner.host} is gone; found by the next run"
+                client.set_flow_run_state(run_id, Crashed(message=gone), force=True)
+                logger.warning("run %s has crashed: %s", owner.run, gone)
+    except (ValueError, ObjectNotFound):
+        return  # no run of this Prefect's
+    except Exception as error:  # noqa: BLE001 - it is a courtesy
+        logger.info("Prefect was not told that run %s is over: %s", owner.run, type(error).__name__)
+
+
 def _life(owner: Owner) -> _Life:
-    if on_this_machine(owner):
-        return _Life.OVER if process_is_over(owner) else _Life.AT_WORK
+    if not on_this_machine(owner):
+        return _life_elsewhere(owner)
+    if not process_is_over(owner):
+        return _Life.AT_WORK
+    if owner.pid != os.getpid():
+        _tell_of_crash(owner)
+    return _Life.OVER
+
+
+def _life_elsewhere(owner: Owner) -> _Life:
     if owner.run == str(flow_run.id):
         return _Life.OVER  # an earlier attempt of this very run, which Prefect has run nowhere else now
     try:
-        run_id = UUID(owner.run)
-    except ValueError:
-        return _Life.UNKNOWN
-    try:
         with get_client(sync_client=True) as client:
-            state = client.read_flow_run(run_id).state
-    except ObjectNotFound:
+            state = client.read_flow_run(UUID(owner.run)).state
+    except (ValueError, ObjectNotFound):
         return _Life.UNKNOWN
     except Exception as error:  # noqa: BLE001 - without an answer there is no proof
         logger.warning("Prefect does not say whether run %s is over: %s", owner.run, type(error).__name__)

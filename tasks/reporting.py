@@ -9,6 +9,7 @@ import logging
 import os
 import threading
 import time
+from contextlib import AbstractContextManager
 from typing import Final
 
 from prefect.client.orchestration import get_client
@@ -54,6 +55,11 @@ def wait_for_prefect(seconds: float | None = None) -> bool:
     return False
 
 
+def without_patience() -> AbstractContextManager[object]:
+    """While the block runs, what Prefect's client asks is asked once."""
+    return temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0})
+
+
 def prefect_is_gone() -> bool:
     """Whether it was waited for in vain: nothing more can be reported, and nothing should wait to try."""
     return _gone.is_set()
@@ -61,7 +67,7 @@ def prefect_is_gone() -> bool:
 
 def _answers() -> bool:
     with (
-        temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}),
+        without_patience(),
         get_client(sync_client=True, httpx_settings={"timeout": _SECONDS_FOR_AN_ANSWER}) as client,
     ):
         return client.api_healthcheck() is None

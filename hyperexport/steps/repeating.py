@@ -13,8 +13,8 @@ from hyperexport.stop import StopSignal
 
 logger = logging.getLogger(__name__)
 
-RETRY_DELAYS: Final = (1.0, 3.0, 8.0)
-"""Seconds. A cancelled run has 30 s before Prefect kills it, and a Prefect task that waits here hears no signal."""
+RETRY_DELAYS: Final = (1.0, 3.0, 5.0)
+"""Seconds. A run that is stopped begins to clean up within ten, and a Prefect task that waits here hears no signal."""
 
 JITTER: Final = 0.3
 """A pause is longer by up to this part of it, so that several who failed together do not come back together."""

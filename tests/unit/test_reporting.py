@@ -1,0 +1,108 @@
+"""A run that is done waits for a Prefect server that is away, and ends as it did even where that stays away."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES
+
+from flows.outcome import despite_prefect, told_in_words
+from hyperexport.errors import DiskFull
+from tasks import reporting
+
+
+class Gone(Exception):
+    """What Prefect's client raises in the end."""
+
+
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
+    """What the server says each time that it is looked at; the last word holds."""
+    said = [True]
+    monkeypatch.setattr(reporting, "_answers", lambda: said.pop(0) if len(said) > 1 else said[0])
+    monkeypatch.setattr(reporting, "_SECONDS_BETWEEN_LOOKS", 0)
+    monkeypatch.setattr(reporting, "SECONDS_AT_A_TERMINAL", 0.05)
+    yield said
+    reporting._gone.clear()
+
+
+def prefects(function: Callable[[], object]) -> Callable[[], object]:
+    """Call it as Prefect does: report its outcome, and raise what the client raises where nobody hears it."""
+
+    def run() -> object:
+        outcome = told_in_words(function)()
+        if reporting.prefect_is_gone():
+            assert PREFECT_CLIENT_MAX_RETRIES.value() == 0, "it would try for a minute, and then again"
+            raise Gone
+        return outcome
+
+    return run
+
+
+def test_a_server_that_answers_is_not_waited_for(answers: list[bool], caplog: pytest.LogCaptureFixture) -> None:
+    assert reporting.wait_for_prefect()
+    assert caplog.messages == []
+
+
+def test_a_server_that_comes_back_is_told(answers: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reporting, "SECONDS_AT_A_TERMINAL", 60)
+    answers[:] = [False, False, False, True]
+    assert reporting.wait_for_prefect()
+    assert not reporting.prefect_is_gone()
+
+
+def test_a_server_that_stays_away_is_waited_for_once(answers: list[bool], caplog: pytest.LogCaptureFixture) -> None:
+    answers[:] = [False]
+    assert not reporting.wait_for_prefect()
+    assert reporting.prefect_is_gone()
+    told = len(caplog.messages)
+    assert not reporting.wait_for_prefect()
+    assert len(caplog.messages) == told
+    answers[:] = [True]
+    assert reporting.wait_for_prefect()
+    assert not reporting.prefect_is_gone()
+
+
+def test_a_worker_waits_longer_than_a_terminal(answers: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    clock = iter(range(0, 100_000, 100))
+    monkeypatch.setattr(reporting.time, "monotonic", lambda: waited.append(next(clock)) or waited[-1])
+    monkeypatch.setenv("PREFECT__FLOW_RUN_ID", "3f1b")
+    answers[:] = [False]
+    assert not reporting.wait_for_prefect()
+    assert waited[-1] >= reporting.SECONDS_ON_A_WORKER
+
+
+def test_a_result_outlives_the_server(answers: list[bool]) -> None:
+    answers[:] = [False]
+    before = PREFECT_CLIENT_MAX_RETRIES.value()
+    assert despite_prefect(prefects(lambda: "exported"))() == "exported"
+    assert PREFECT_CLIENT_MAX_RETRIES.value() == before
+
+
+def test_a_failure_outlives_the_server_as_itself(answers: list[bool]) -> None:
+    answers[:] = [False]
+
+    def fail() -> None:
+        raise DiskFull("no room")
+
+    with pytest.raises(DiskFull, match="no room"):
+        despite_prefect(prefects(fail))()
+
+
+def test_what_fails_before_the_function_has_ended_is_not_hidden(answers: list[bool]) -> None:
+    answers[:] = [False]
+
+    def never_begins() -> None:
+        raise Gone
+
+    with pytest.raises(Gone):
+        despite_prefect(never_begins)()
+
+
+def test_the_outcome_of_a_flow_within_is_not_taken_for_that_of_the_flow_around_it(answers: list[bool]) -> None:
+    def fleet() -> str:
+        assert told_in_words(lambda: "a member")() == "a member"
+        return "the fleet"
+
+    answers[:] = [True, False]
+    assert despite_prefect(prefects(fleet))() == "the fleet"
