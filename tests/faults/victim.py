@@ -1,8 +1,9 @@
 """Does exports in processes that are killed on purpose: a fork server, one line of JSON in, one out.
 
-Run as ``python -m tests.faults.victim``. What it forks runs the shipped flows, their own order and retries, with
-Prefect unplugged, so that a kill costs no server and no second. A process is killed by itself, at the Nth thing that
-somebody outside of it can notice: a call that changes or syncs the filesystem, or bytes that leave or reach a socket.
+Run as ``python -m tests.faults.victim``. What it forks runs the shipped runbook through ``hyperexport.api``, and the
+reaper's flow with Prefect unplugged, so that a kill costs no server and no second. A process is killed by itself, at
+the Nth thing that somebody outside of it can notice: a call that changes or syncs the filesystem, or bytes that leave
+or reach a socket.
 """
 
 import json
@@ -10,47 +11,38 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Generator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+import traceback
+from collections.abc import Callable
+from contextlib import nullcontext
 from types import ModuleType, SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
 from prefect import Task
 
-from flows import cleanup_exports, export_vm, reap_snapshots, verify_exports
+from flows import reap_snapshots
+from hyperexport import api
 from hyperexport.errors import HyperExportError
 from hyperexport.options import ExportOptions
-from hyperexport.steps.job import Job
+from hyperexport.steps import repeating
 from hyperexport.store import s3_errors, s3_settings, s3_upload
+from hyperexport.transfer import source
+from hyperexport.vsphere import snapshots
 from tests.faults.mischief import do_mischief, tell_of
 from tests.faults.watch import Watch
 
-MODULES = (
-    "flows.export_vm",
-    "flows.reap_snapshots",
-    "flows.cleanup_exports",
-    "flows.verify_exports",
-    "flows.connections",
-    "flows.notifying",
-    "tasks.events",
-)
-_write = os.write  # the watch counts the other one
 SECONDS = 150
 """That no run may take; the system then ends it, and the test sees by which signal."""
-FLOWS = {"export": export_vm, "reap": reap_snapshots, "cleanup": cleanup_exports, "verify": verify_exports}
+
+_write = os.write  # the watch counts the other one
 
 
 def unplug(module: ModuleType) -> None:
     """Let a flow's module do without Prefect what it does with it; nothing of the engine is touched."""
     replaced: dict[str, Any] = {
-        "side_by_side": side_by_side,
         "progress_artifacts": nullcontext,
-        "show_markdown": lambda *_args: None,
         "show_table": lambda *_args: None,
         "emit_event": lambda *_args, **_kwargs: None,
-        "lease_slots": all_slots,
         "send_engine_logs_to_prefect": lambda: None,
         "flow_run": SimpleNamespace(id=uuid4(), name="killed"),
     }
@@ -76,31 +68,20 @@ def with_retries(task: Task[..., Any]) -> Callable[..., Any]:
     return call
 
 
-@contextmanager
-def all_slots(job: Job) -> Generator[SimpleNamespace]:
-    """tasks.lease_limits.lease_slots where nobody else is."""
-    yield SimpleNamespace(at_once=job.options.execution.parallel, release=lambda: None)
-
-
-def side_by_side(step: Callable[..., Any], calls: list[dict[str, Any]], *, at_once: int, stop: Any) -> list[Any]:
-    """flows.parallel.side_by_side in threads of our own."""
-    with ThreadPoolExecutor(at_once) as threads:
-        futures = [threads.submit(step, **call) for call in calls]
-        try:
-            return [future.result() for future in futures]
-        except BaseException:
-            stop.set()
-            raise
-
-
 def work(request: dict[str, Any]) -> dict[str, Any]:
     """Run the flow that is asked for, and say how it ended."""
     os.environ.update(request["environment"])
-    arguments: dict[str, Any] = {"options": ExportOptions.from_keys(request["options"])}
-    if request["flow"] == "export":
-        arguments["vm"] = request["vm"]
+    options = ExportOptions.from_keys(request["options"])
     try:
-        result = FLOWS[request["flow"]].fn.__wrapped__(**arguments)  # type: ignore[attr-defined]
+        match request["flow"]:
+            case "export":
+                result: object = api.export(request["vm"], options)
+            case "cleanup":
+                result = api.cleanup_exports(options)
+            case "verify":
+                result = api.verify_exports(options=options)
+            case _:
+                result = reap_snapshots.fn.__wrapped__(options=options)  # type: ignore[attr-defined]
     except HyperExportError as error:
         return {"code": error.code, "exit_code": error.exit_code, "message": str(error)}
     return {"code": None, "exit_code": 0, "message": "", "warnings": list(getattr(result, "warnings", ()))}
@@ -126,20 +107,27 @@ def live(request: dict[str, Any], answer: int) -> None:
     try:
         ended = work(request)
     except Exception as error:  # noqa: BLE001 - a traceback is what the test has to see
-        import traceback
-
         traceback.print_exc()
         ended = {"code": "traceback", "exit_code": 70, "message": repr(error)}
     tell(killed=False, events=watch.steps, count=watch.count, mischief=tell_of(), **ended)
 
 
-def main() -> None:
-    """Fork for each line that comes; answer with a line when that child has ended."""
-    for name in MODULES:
-        unplug(sys.modules[name])
-    s3_upload._SIZES = (1 << 20,) * len(s3_upload._SIZES)  # so that a small disk is an upload of several parts
+def impatient() -> None:
+    """What is tried again is tried as often as ever, but sooner; and a small disk is an upload of several parts."""
+    repeating.RETRY_DELAYS = (0.0, 0.0, 0.0)
+    s3_upload._SIZES = (1 << 20,) * len(s3_upload._SIZES)
     s3_errors.FIRST_PAUSE = 0.01
     s3_settings.CONTROL_ATTEMPTS = 2
+    # contextmanager() keeps what it wraps; a default is bound when a function is made.
+    source.open_source.__wrapped__.__kwdefaults__["read_timeout"] = 3.0  # type: ignore[attr-defined]
+    snapshots.remove_snapshot.__kwdefaults__["patience"] = 3.0
+
+
+def main() -> None:
+    """Fork for each line that comes; answer with a line when that child has ended."""
+    for name in ("flows.reap_snapshots", "flows.connections", "tasks.events"):
+        unplug(sys.modules[name])
+    impatient()
     for line in sys.stdin:
         request = json.loads(line)
         reading, writing = os.pipe()
