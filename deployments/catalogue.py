@@ -17,6 +17,7 @@ from prefect.types.entrypoint import EntrypointType
 from prefect.workers.process import ProcessWorker
 
 import flows
+from blocks import ExportProfile, VSphereCredentials
 
 POOL: Final = "hyperexport"
 ON_DEMAND: Final = "on-demand"
@@ -48,6 +49,12 @@ def deployment_of(flow: Flow[..., Any], name: str, **settings: Any) -> RunnerDep
     """
     deployment = flow.to_deployment(name, work_pool_name=POOL, entrypoint_type=EntrypointType.MODULE_PATH, **settings)
     return cast("RunnerDeployment", deployment)
+
+
+def ensure_block_types() -> None:
+    """Have our kinds of blocks on the server, so that they can be made, and picked in forms, in the Prefect UI."""
+    for kind in (VSphereCredentials, ExportProfile):
+        kind.register_type_and_schema()  # pyright: ignore[reportUnusedCoroutine] - not without a loop
 
 
 def ensure_pool() -> None:

@@ -22,6 +22,7 @@ from prefect.exceptions import ObjectNotFound
 from deployments.catalogue import ON_DEMAND
 from deployments.job_model import JobDetails, JobProgress, JobStatus
 from flows import export_vm
+from hyperexport.report.chart import without_pictures
 
 JOB_TAG: Final = "hyperexport-job"
 _JOBS: Final = FlowRunFilterTags(all_=[JOB_TAG])
@@ -90,7 +91,7 @@ async def details(client: PrefectClient, job: UUID) -> JobDetails:
     return JobDetails(
         **_status(run),
         progress=sorted(progress, key=lambda item: item.description),
-        summary=pages[-1] if pages else None,
+        summary=without_pictures(pages[-1]) if pages else None,
     )
 
 

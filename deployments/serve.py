@@ -17,7 +17,7 @@ from typing import Final
 import uvicorn
 from prefect.settings import PREFECT_WORKER_QUERY_SECONDS, temporary_settings
 
-from deployments.catalogue import POOL, ensure_pool, on_demand_deployments
+from deployments.catalogue import POOL, ensure_block_types, ensure_pool, on_demand_deployments
 from deployments.jobs_api import create_api
 from deployments.worker import DrainingWorker
 from hyperexport.errors import UsageError
@@ -39,6 +39,7 @@ def serve(
         on_ready: Called when everything is in place.
     """
     ensure_pool()
+    ensure_block_types()
     for deployment in on_demand_deployments():
         deployment.apply()
     with temporary_settings(set_defaults={PREFECT_WORKER_QUERY_SECONDS: 2.0}), _jobs_api(api, token):

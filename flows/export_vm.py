@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import replace
+from functools import partial
 from typing import Annotated
 
 from prefect import flow
@@ -10,9 +11,10 @@ from prefect.runtime import flow_run
 from flows.connections import OPTIONS, Profile, VSphere, options_in_force, s3_settings, stop_signal, vsphere_session
 from flows.notifying import notifying
 from flows.outcome import told_in_words
-from flows.steps import as_tasks
+from flows.steps import as_tasks, show_result
 from hyperexport.form import Shown
 from hyperexport.options import ExportOptions
+from hyperexport.rates import recording_rates
 from hyperexport.results import ExportResult
 from hyperexport.runbook import run_export
 from hyperexport.steps.job import Job
@@ -54,10 +56,11 @@ def export_vm(
         stop_signal() as stop,
         bandwidth_for(options.bandwidth) as throttle,
         vsphere_session(vsphere, stop) as session,
-        progress_artifacts(),
     ):
         job = prepare_job(session, vm, options, stop, throttle)
-        result = run_export(job, replace(as_tasks(), begun=notices.started), began=began)
+        with progress_artifacts(job.vm.name), recording_rates(job.vm.name) as recorder:
+            steps = replace(as_tasks(), begun=notices.started, ended=partial(show_result, recorder=recorder))
+            result = run_export(job, steps, began=began)
     return notices.completed(result)
 
 

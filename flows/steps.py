@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from flows.parallel import side_by_side
 from hyperexport.manifest import SnapshotRecord
+from hyperexport.rates import RateRecorder
 from hyperexport.report.summary import export_markdown
 from hyperexport.results import ExportResult
 from hyperexport.runbook import DiskMove, Steps
@@ -47,7 +48,6 @@ def as_tasks() -> Steps:
         tidy_snapshots=tidy_snapshots,
         clean_up=clean_up,
         leaked=tell_of_leaked_snapshot,
-        ended=show_result,
     )
 
 
@@ -64,8 +64,10 @@ def tell_of_leaked_snapshot(job: Job, snapshot: SnapshotRecord) -> None:
     tell_of_leak(job.ref, moref=snapshot.moref, name=snapshot.name, vcenter=job.session.address)
 
 
-def show_result(job: Job, result: ExportResult) -> None:
+def show_result(job: Job, result: ExportResult, *, recorder: RateRecorder) -> None:
     """Leave the closing page with the run."""
     kind, title = ("plan", "Plan for") if result.dry_run and not result.recent else ("export", "Export of")
     title = "Nothing to do for" if result.recent else title
-    show_markdown(artifact_key(kind, job.vm.name), export_markdown(result), f"{title} {job.vm.ref.path}")
+    show_markdown(
+        artifact_key(kind, job.vm.name), export_markdown(result, recorder.rates), f"{title} {job.vm.ref.path}"
+    )

@@ -49,9 +49,14 @@ def show_table(key: str, table: list[dict[str, object]], description: str) -> No
 
 
 @contextmanager
-def progress_artifacts() -> Generator[None]:
-    """While the block runs, keep a progress artifact for each disk and removal, updated every few seconds."""
-    board = _Board()
+def progress_artifacts(vm: str | None = None) -> Generator[None]:
+    """While the block runs, keep a progress artifact for each disk and removal, updated every few seconds.
+
+    Args:
+        vm: Only what concerns the VM of this name: others of a fleet are exported in the same process, and have
+            their own. Everything if None.
+    """
+    board = _Board(vm)
     context = contextvars.copy_context()
     thread = threading.Thread(target=lambda: context.run(board.show_until_closed), name="progress", daemon=True)
     thread.start()
@@ -66,14 +71,15 @@ def progress_artifacts() -> Generator[None]:
 class _Board:
     """The newest progress of each item, and the artifacts that show it."""
 
-    def __init__(self) -> None:
+    def __init__(self, vm: str | None) -> None:
+        self._vm = vm
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._newest: dict[str, Progress] = {}
         self._shown: dict[str, tuple[UUID, Progress]] = {}
 
     def note(self, progress: Progress) -> None:
-        if progress.stage in _SHOWN:
+        if progress.stage in _SHOWN and self._vm in {None, progress.vm}:
             with self._lock:
                 self._newest[progress.item] = progress
 

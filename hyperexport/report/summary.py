@@ -3,9 +3,13 @@
 Pure functions of values. The terminal's tables are in ``cli/``, and say the same of the same values.
 """
 
+from collections.abc import Sequence
+
 from hyperexport.manifest import ExportKind, ExportManifest, FileEntry, Quiescing, TransferStatistics
 from hyperexport.policy.incremental import Decision, DiskPlan, ExportPlan
 from hyperexport.policy.retention import CleanupItem
+from hyperexport.rates import Rates
+from hyperexport.report.chart import throughput_markdown
 from hyperexport.report.markdown import section, table, text
 from hyperexport.results import CleanupResult, ExportResult
 from hyperexport.units import format_bytes, format_elapsed, format_rate
@@ -14,8 +18,13 @@ from hyperexport.vm import DiskInfo, NicInfo, VmInfo
 _DONE = {Decision.TRANSFER: "transferred", Decision.REUSE: "unchanged, reused"}
 
 
-def export_markdown(result: ExportResult) -> str:
-    """The closing page of an export, or of its dry run."""
+def export_markdown(result: ExportResult, rates: Sequence[Rates] = ()) -> str:
+    """The closing page of an export, or of its dry run.
+
+    Args:
+        result: What it did.
+        rates: How fast its files moved.
+    """
     cleanups = [line for cleanup in result.cleanups for line in ("", cleanup_markdown(cleanup))]
     if result.recent:
         return f"# Nothing to do for {text(result.plan.vm.name)}\n\n{text(result.recent)} is young enough."
@@ -34,6 +43,7 @@ def export_markdown(result: ExportResult) -> str:
         "",
         *table(("What", "How"), export_facts(result, manifest)),
         *_disk_table(result.plan, manifest),
+        *throughput_markdown(rates),
         *section("Where it is", result.locations),
         *section("Snapshots and change tracking", snapshot_lines(result)),
         *section("Damage", damage_of(result)),
@@ -97,9 +107,19 @@ def _saved(plan: ExportPlan) -> str:
 
 
 def _disk_table(plan: ExportPlan, manifest: ExportManifest | None) -> list[str]:
-    """One row for each disk: as it was stored, or as it is expected before it was."""
-    columns = ("Disk", "Decision", "Why", "Capacity", "Stored" if manifest else "Expected", "File")
-    return table(columns, disk_rows(plan, manifest))
+    """One row for each disk, as it was stored, or as it is expected before it was; then why, in words."""
+    rows = disk_rows(plan, manifest)
+    columns = ("Disk", "Decision", "Capacity", "Stored" if manifest else "Expected", "File")
+    disks_by_reason: dict[str, list[str]] = {}
+    for label, decision, why, *_ in rows:
+        disks_by_reason.setdefault(f"{decision} ({why})", []).append(label)
+    return [
+        "## Disks",
+        "",
+        *table(columns, ([label, decision, *rest] for label, decision, _, *rest in rows)),
+        *(f"- {text(', '.join(disks))}: {text(why)}" for why, disks in disks_by_reason.items()),
+        "",
+    ]
 
 
 def disk_rows(plan: ExportPlan, manifest: ExportManifest | None) -> tuple[tuple[str, ...], ...]:

@@ -64,15 +64,18 @@ def test_the_closing_page_says_what_was_exported_why_and_how_fast() -> None:
 def test_every_disk_has_its_decision_its_reason_and_its_size() -> None:
     manifest = a_manifest(files=(a_disk_file(0, stored_in=an_export().export_id), a_disk_file(1, size=7 * MIB)))
     page = export_markdown(a_result(manifest=manifest))
-    assert row(page, "Hard disk 1")[1:] == [
-        "unchanged, reused",
-        "change tracking proves that nothing changed since the base export",
-        "16.0 GB",
-        "100.0 MB",
-        f"db01-disk-0.vmdk (in {an_export().export_id})",
-    ]
-    assert row(page, "Hard disk 2")[1:] == ["transferred", "3.0 MB changed", "16.0 GB", "7.0 MB", "db01-disk-1.vmdk"]
-    assert row(page, "Hard disk 3")[1:] == ["skipped", "it is independent", "16.0 GB", "-", "-"]
+    where = f"db01-disk-0.vmdk (in {an_export().export_id})"
+    assert row(page, "Hard disk 1")[1:] == ["unchanged, reused", "16.0 GB", "100.0 MB", where]
+    assert row(page, "Hard disk 2")[1:] == ["transferred", "16.0 GB", "7.0 MB", "db01-disk-1.vmdk"]
+    assert row(page, "Hard disk 3")[1:] == ["skipped", "16.0 GB", "-", "-"]
+    assert "- Hard disk 1: unchanged, reused (change tracking proves that nothing changed since the base" in page
+    assert "- Hard disk 2: transferred (3.0 MB changed)" in page
+    assert "- Hard disk 3: skipped (it is independent)" in page
+
+
+def test_disks_with_one_reason_share_a_line() -> None:
+    page = plan_markdown(a_plan(full="--force-full was given"))
+    assert "- Hard disk 1, Hard disk 2: transfer (--force-full was given)\n" in page
 
 
 def test_a_full_export_claims_no_saving() -> None:
@@ -223,7 +226,8 @@ def test_no_name_can_break_the_page(name: str, shown: str) -> None:
     evil = VM.model_copy(update={"name": name, "path": f"/DC0/vm/{name}"})
     page = plan_markdown(plan_export(evil, (a_disk(0, label=name),), base=None, full=name, evidence={}))
     assert page.startswith(f"# Would export {shown}\n")
-    assert row(page, shown)[2] == shown
+    assert row(page, shown)[1] == "transfer"
+    assert f"- {shown}: transfer ({shown})" in page
 
 
 def test_a_vm_is_shown_as_a_table_of_plain_values() -> None:
