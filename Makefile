@@ -31,7 +31,7 @@ peers: venv ## Build VMware's vcsim and govc for the conformance tests (needs Go
 
 .PHONY: test
 test: venv peers ## Run the tests, all but the long fault matrix
-	@$(PYTEST) -q -n $(WORKERS) -m "not faults"
+	@$(PYTEST) -q -n $(WORKERS) -m "not faults and not docs"
 
 .PHONY: conformance
 conformance: venv peers ## Run the tests against peers that we did not write (vcsim, govc, qemu-img)
@@ -48,6 +48,12 @@ fuzz: venv ## Fuzz the parsers of foreign bytes by coverage, FUZZ_SECONDS each (
 .PHONY: audit
 audit: venv ## Ask a public advisory service about every package of the lock
 	@tools/audit.sh
+
+.PHONY: docs
+docs: venv ## Build the documentation strictly (.cache/site), and run every command in it
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "docs: .cache/site/index.html"
+	@$(PYTEST) -q -n0 -m docs
 
 .PHONY: bench
 bench: venv peers ## Measure against peers, in one run

@@ -6,8 +6,9 @@ nothing but the help.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.exceptions import UnknownCommandError, UnusedCliTokensError
@@ -99,6 +100,7 @@ def build_app() -> App:
     app.command(service_arguments.schedules, name="schedules")
     app.command(service_arguments.serve, name="serve")
     app.command(_simulate, name="simulate")
+    app.command(partial(_completion, app), name="completion")
     return app
 
 
@@ -326,6 +328,13 @@ def _simulate(
             "latency": latency / 1000,
         },
     )
+
+
+def _completion(
+    app: App, shell: Annotated[Literal["bash", "zsh", "fish"], Parameter(name="SHELL", help="The shell to write for.")]
+) -> None:
+    """Print a script that lets a shell complete commands and flags; see docs/completion.md."""
+    print(app.generate_completion(prog_name=app.name[0], shell=shell))
 
 
 def options_of(given: Mapping[str, object], *, whole: bool = True) -> ExportOptions:

@@ -1,0 +1,86 @@
+"""What is built for others: a wheel and a source distribution that hold what is needed and nothing else."""
+
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+import hyperexport
+
+ROOT = Path(__file__).parents[1]
+ROOMS = {"blocks", "cli", "deployments", "flows", "hyperexport", "simulator", "tasks"}
+UV = Path(sys.executable).parent / "uv"
+
+
+def run(*words: object, **keywords: object) -> str:
+    done = subprocess.run([str(word) for word in words], capture_output=True, text=True, **keywords)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with both, built from a copy of what is (or is about to be) under version control."""
+    copy, dist = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
+    listed = run("git", "-C", ROOT, "ls-files", "--cached", "--others", "--exclude-standard", "-z")
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, copy / name)
+    run(UV, "build", "--offline", "--no-build-isolation", "--python", sys.executable, "--out-dir", dist, copy)
+    return dist
+
+
+def test_the_wheel_holds_the_rooms_with_their_data_and_no_tests(built: Path) -> None:
+    (wheel,) = built.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        (entry_points,) = [archive.read(name).decode() for name in names if name.endswith("entry_points.txt")]
+    assert {name.partition("/")[0] for name in names if ".dist-info/" not in name} == ROOMS
+    assert {"hyperexport/py.typed", "flows/py.typed", "hyperexport/report/templates/mail.html.j2"} <= names
+    assert "hyperexport = cli.main:main" in entry_points
+    data = {path.relative_to(ROOT).as_posix() for room in ROOMS for path in (ROOT / room).rglob("*.j2")}
+    assert data <= names
+
+
+def test_the_source_distribution_builds_the_same_wheel(built: Path, tmp_path: Path) -> None:
+    (source,) = built.glob("*.tar.gz")
+    with tarfile.open(source) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (folder,) = tmp_path.iterdir()
+    run(UV, "build", "--wheel", "--offline", "--no-build-isolation", "--python", sys.executable, "-o", tmp_path, folder)
+    (wheel,), (again,) = built.glob("*.whl"), tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as one, zipfile.ZipFile(again) as other:
+        assert set(one.namelist()) == set(other.namelist())
+
+
+def test_the_installed_wheel_gives_the_command(built: Path, tmp_path: Path) -> None:
+    (wheel,) = built.glob("*.whl")
+    venv.create(tmp_path / "venv", with_pip=False)
+    python = tmp_path / "venv" / "bin" / "python"
+    run(UV, "pip", "install", "--offline", "--no-deps", "--python", python, wheel)
+    # Its dependencies are those of this environment; our own rooms come from the wheel, which is found first.
+    packages = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
+    (packages / "locked.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    command = tmp_path / "venv" / "bin" / "hyperexport"
+    assert run(command, "--version", cwd=tmp_path).strip() == hyperexport.__version__
+    assert "reap-snapshots" in run(command, "--help", cwd=tmp_path)
+    where = run(python, "-c", "import cli.main; print(cli.main.__file__)", cwd=tmp_path)
+    assert Path(where.strip()).is_relative_to(tmp_path)
+
+
+def test_the_hooks_before_a_commit_are_valid_and_run_make_targets() -> None:
+    run(Path(sys.executable).parent / "pre-commit", "validate-config", ROOT / ".pre-commit-config.yaml")
+    (local,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    targets = (ROOT / "Makefile").read_text()
+    for hook in local["hooks"]:
+        make, target = hook["entry"].split()
+        assert make == "make"
+        assert f"\n{target}:" in targets
