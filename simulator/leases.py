@@ -218,7 +218,7 @@ def _device_url(file: OfferedFile, host: Any) -> Any:
         url=f"https://{host.netloc}{file.path}",
         sslThumbprint=host.thumbprint,
         disk=file.disk is not None,
-        targetId=file.name,
+        targetId=file.lease.machine.target_prefix + file.name,
         datastoreKey=None,
         fileSize=None if file.disk else len(file.content),
     )

@@ -83,6 +83,7 @@ class Machine(MachineView):
         self.net = network
         self.power: Any = PowerState.poweredOn if spec.powered_on else PowerState.poweredOff
         self.tools = spec.tools
+        self.target_prefix = spec.target_prefix
         self.booted = now() if spec.powered_on else None
         self.created = now()
         self.settled = now()

@@ -61,6 +61,8 @@ class VmSpec:
         encrypted: Whether its home and disks are encrypted.
         snapshots: Names of snapshots that a user took before, oldest first.
         tags: The tags that it bears, each as ``category:name``.
+        target_prefix: What stands before the names that its export leases give to files (``targetId``), such as
+            ``../../``. No vCenter says so; one in somebody else's hands may.
     """
 
     name: str
@@ -79,6 +81,7 @@ class VmSpec:
     encrypted: bool = False
     snapshots: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
+    target_prefix: str = ""
 
     def __post_init__(self) -> None:
         if self.template and self.powered_on:

@@ -264,14 +264,25 @@ class Session:
 
     def _log_in(self) -> None:
         self._stub.cookie = ""  # a dead session's cookie would be answered, not replaced
-        password = self.endpoint.password.get_secret_value()
-        session = self._once(self.content.sessionManager.Login, self.endpoint.username, password, doing="logging in")
+        session = self._login_outcome()
+        if isinstance(session, HyperExportError):
+            raise session
         if not isinstance(session, vim.UserSession):
             raise NotVSphere(f"{self.address} answers a login, but not as a vSphere server does")
         self.user = session.userName
         self.key = session.key
         self._logged_in = True
         self._generation += 1
+
+    def _login_outcome(self) -> Any:
+        """Log in, and hand out what came of it, an error too: it is raised where no frame below holds the password.
+
+        Whoever prints a traceback with the frames' variables, as crash reporters do, would otherwise print it.
+        """
+        try:
+            return self.content.sessionManager.Login(self.endpoint.username, self.endpoint.password.get_secret_value())
+        except FAILURES as error:
+            return self.error(error.with_traceback(None), doing="logging in")
 
     def _log_in_again(self, generation: int, doing: str) -> None:
         with self._lock:
