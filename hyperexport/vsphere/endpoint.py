@@ -4,7 +4,9 @@ A plain value: it opens nothing and imports no pyVmomi. The password never shows
 """
 
 import os
+import re
 from collections.abc import Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -24,6 +26,7 @@ _VARIABLES: Final = {
     "thumbprint": ("HYPEREXPORT_VSPHERE_THUMBPRINT",),
     "timeout": ("HYPEREXPORT_VSPHERE_TIMEOUT",),
 }
+_HOST: Final = re.compile(r"[\w-][\w.-]*")
 _KNOWN_HOSTS: Final = "GOVC_TLS_KNOWN_HOSTS"
 
 
@@ -162,13 +165,24 @@ def _parse(url: str) -> SplitResult:
     parts = urlsplit(text if "://" in text else f"https://{text}")
     if parts.scheme != "https":
         raise ValueError("the address must begin with https:// (a password would travel in the clear)")
-    if not parts.hostname:
+    if not parts.hostname or not _is_host(parts.hostname):
         raise ValueError("the address names no host")
     try:
         _ = parts.port
     except ValueError:
         raise ValueError("the port is not a number from 1 to 65535") from None
     return parts
+
+
+def _is_host(name: str) -> bool:
+    """Whether it could be a host's name, in any script, or an address."""
+    if ":" not in name:
+        return _HOST.fullmatch(name) is not None
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _known_host(files: str, url: SplitResult) -> str | None:
