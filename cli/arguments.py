@@ -15,7 +15,7 @@ from cyclopts.exceptions import UnknownCommandError, UnusedCliTokensError
 from pydantic import SecretStr
 
 import hyperexport
-from cli import service_arguments
+from cli import observing_arguments, service_arguments
 from cli.flags import (
     TERMINAL,
     WHAT,
@@ -97,6 +97,10 @@ def build_app() -> App:
     app.command(taking(every, _config), name="config")
     mail = tuple(leaf for leaf in every if leaf.group == "email" and not leaf.name.startswith("on_"))
     app.command(taking(mail, _send_test_email), name="send-test-email")
+    app.command(taking(places, observing_arguments.report), name="report")
+    app.command(taking(places, observing_arguments.metrics), name="metrics")
+    told = tuple(leaf for leaf in mail if leaf.name != "notify")
+    app.command(taking(told, observing_arguments.automations), name="automations")
     app.command(service_arguments.schedules, name="schedules")
     app.command(service_arguments.serve, name="serve")
     app.command(_simulate, name="simulate")

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from cli import configuration, fleet, profiles, quiet, service, stored, tables
+from cli import configuration, fleet, observing, profiles, quiet, service, stored, tables
 from cli.failures import Failure, exit_code
 from cli.output import Output
 from cli.progress_view import showing_progress
@@ -177,6 +177,24 @@ def _list(request: Request, output: Output) -> list[Failure]:
     return []
 
 
+def _report(request: Request, output: Output) -> list[Failure]:
+    _prepare_prefect_for_blocks(request, output)
+    observing.report(request, output)
+    return []
+
+
+def _metrics(request: Request, output: Output) -> list[Failure]:
+    _prepare_prefect_for_blocks(request, output)
+    observing.metrics(request, output)
+    return []
+
+
+def _automations(request: Request, output: Output) -> list[Failure]:
+    _prepare_prefect(output)
+    observing.automations(request, output)
+    return []
+
+
 def _preserve(request: Request, output: Output) -> list[Failure]:
     _prepare_prefect_for_blocks(request, output)
     stored.preserve(request, output)
@@ -272,6 +290,9 @@ _COMMANDS: dict[Mode, Callable[[Request, Output], list[Failure]]] = {
     Mode.SCHEDULES: _schedules,
     Mode.SERVE: _serve,
     Mode.SIMULATE: _simulate,
+    Mode.REPORT: _report,
+    Mode.METRICS: _metrics,
+    Mode.AUTOMATIONS: _automations,
 }
 
 

@@ -1,17 +1,20 @@
 """Answers for scripts: ``key=value`` lines, whose keys and order are part of the product's contract."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
 from itertools import count
 from typing import TYPE_CHECKING
 
 from hyperexport.plain import visible
 from hyperexport.policy.incremental import ExportPlan
 from hyperexport.policy.snapshots import Fate
+from hyperexport.report.survey import StoreSurvey
 from hyperexport.results import CleanupResult, ExportResult, FleetMember, FleetOutcome, ReapResult, VerifiedExport
 from hyperexport.store.base import StoredExport
 from hyperexport.vm import VmBrief, VmInfo, VmRef
 
 if TYPE_CHECKING:
+    from deployments.automations import Automation
     from deployments.schedules import Schedule
 
 
@@ -198,6 +201,33 @@ def schedule_lines(schedule: "Schedule") -> list[str]:
         _line("when", schedule.when),
         _line("next", schedule.next.isoformat() if schedule.next else ""),
         _line("active", schedule.active),
+    ]
+
+
+def survey_lines(found: StoreSurvey, rpo: timedelta) -> list[str]:
+    """How well each VM of a store is protected: the store's lines, then a block for each VM."""
+    lines = [_line("store", found.store), _line("problem", found.problem or ""), _line("vms", len(found.vms))]
+    lines += [_line("late", len(found.late(rpo))), _line("unreadable", len(found.unreadable))]
+    for vm in found.vms:
+        facts = vm.facts(found.taken, rpo)
+        lines += ["", _line("vm", vm.name), *(_line(key, _plain(facts[key])) for key in _SURVEYED)]
+        lines += _numbered("missing", vm.missing(found.taken, rpo))
+    return lines
+
+
+_SURVEYED = ("path", "late", "last_success", "age_seconds", "last_verified", "exports", "stored_bytes")
+
+
+def _plain(value: object) -> object:
+    return "" if value is None else value
+
+
+def automation_lines(automation: "Automation") -> list[str]:
+    """One automation."""
+    return [
+        _line("automation", automation.name),
+        _line("enabled", automation.enabled),
+        _line("when", automation.when),
     ]
 
 

@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr
@@ -33,6 +35,9 @@ class Mode(StrEnum):
     SCHEDULES = "schedules"
     SERVE = "serve"
     SIMULATE = "simulate"
+    REPORT = "report"
+    METRICS = "metrics"
+    AUTOMATIONS = "automations"
 
 
 class Face(StrEnum):
@@ -80,6 +85,27 @@ class Serving:
 
 
 @dataclass(frozen=True)
+class Observing:
+    """How the exports are watched over.
+
+    Args:
+        html: Where the report's page is written.
+        rpo: How old the last good export of a VM may be.
+        listen: The address and port at which the metrics are told.
+        textfile: Where the metrics are written.
+        action: ``create``, ``list`` or ``remove`` automations.
+        within: How long a VM may be without a success before a mail is sent.
+    """
+
+    html: Path | None = None
+    rpo: timedelta = timedelta(hours=26)
+    listen: tuple[str, int] | None = None
+    textfile: Path | None = None
+    action: str | None = None
+    within: timedelta = timedelta(hours=26)
+
+
+@dataclass(frozen=True)
 class Request:
     """A command line, understood.
 
@@ -98,6 +124,7 @@ class Request:
         simulation: The simulator's own arguments.
         scheduling: What is to be scheduled, or done to a schedule.
         serving: How to serve.
+        observing: How the exports are watched over.
     """
 
     mode: Mode
@@ -114,6 +141,7 @@ class Request:
     simulation: Mapping[str, Any] | None = None
     scheduling: Scheduling | None = None
     serving: Serving | None = None
+    observing: Observing | None = None
 
     @property
     def vms(self) -> tuple[str, ...]:

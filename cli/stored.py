@@ -25,7 +25,7 @@ from hyperexport.transfer.throttle import Throttle
 def list_exports(request: Request, output: Output) -> None:
     """Show what the stores hold, also what cannot be read."""
     output.nothing("stores")
-    for store in _stores(request):
+    for store in stores_of(request):
         exports, unreadable = store.exports(), store.damaged()
         output.answer(
             "stores",
@@ -44,7 +44,7 @@ def list_exports(request: Request, output: Output) -> None:
 def preserve(request: Request, output: Output) -> None:
     """Set or take away the mark of preservation, in every store that holds the export."""
     output.nothing("preserved")
-    for store, export in preservation.preserve(_stores(request), request.exports, on=request.preserving):
+    for store, export in preservation.preserve(stores_of(request), request.exports, on=request.preserving):
         output.answer(
             "preserved",
             pretty=lambda console, url=store.url, export=export: tables.show_preserved(console, url, export),
@@ -80,7 +80,8 @@ def _show_verified(exports: Sequence[VerifiedExport], output: Output) -> None:
         )
 
 
-def _stores(request: Request) -> tuple[Store, ...]:
+def stores_of(request: Request) -> tuple[Store, ...]:
+    """Open the stores that the request, the environment and the profile name."""
     warn_of_unknown_variables()
     profile = options_of_profile(request.profile) if request.profile else None
     destination = resolve(request.options, profile=profile).options.destination

@@ -1,7 +1,7 @@
 """Answers for a person at a terminal: tables and sentences, made with rich. Knows values, asks nobody anything."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -15,12 +15,14 @@ from hyperexport.plain import visible
 from hyperexport.policy.incremental import Decision, DiskPlan, ExportPlan
 from hyperexport.policy.snapshots import Fate
 from hyperexport.report.summary import bandwidth_words, snapshot_lines
+from hyperexport.report.survey import StoreSurvey
 from hyperexport.results import CleanupResult, ExportResult, FleetResult, ReapResult, VerifiedExport
 from hyperexport.store.base import StoredExport
-from hyperexport.units import format_bytes, format_elapsed, format_rate
+from hyperexport.units import format_age, format_bytes, format_elapsed, format_rate
 from hyperexport.vm import DiskInfo, PowerState, VmInfo
 
 if TYPE_CHECKING:
+    from deployments.automations import Automation
     from deployments.schedules import Schedule
 
 _MOST_BY_THEMSELVES = 10
@@ -265,6 +267,44 @@ def _proof(manifest: ExportManifest) -> str:
     if manifest.damage:
         return "DAMAGED"
     return f"{manifest.verified:%Y-%m-%d}" if manifest.verified else "never"
+
+
+def show_survey(console: Console, found: StoreSurvey, rpo: timedelta) -> None:
+    """Show how well each VM of a store is protected, those that lack something first."""
+    if found.problem or not found.vms:
+        _say(console, f"{found.store}: {found.problem or 'no exports'}")
+        return
+    ordered = sorted(found.vms, key=lambda vm: (not vm.is_late(found.taken, rpo), not vm.missing(found.taken, rpo)))
+    rows: list[tuple[str, ...]] = []
+    for vm in ordered:
+        last, age = vm.last_good, vm.age(found.taken)
+        rows.append(
+            (
+                vm.name,
+                f"{last.started:%Y-%m-%d %H:%M} UTC" if last else "-",
+                format_age(age) if age is not None else "-",
+                format_bytes(vm.stored_bytes),
+                str(len(vm.exports)),
+                f"{last.verified:%Y-%m-%d}" if last and last.verified else "never",
+                "; ".join(vm.missing(found.taken, rpo)) or "nothing",
+            )
+        )
+    console.print(
+        _table(found.store, ("VM", "Last good export", "Age", "Stored", "Exports", "Verified", "Missing"), rows)
+    )
+    late = len(found.late(rpo))
+    _say(console, f"{len(found.vms) - late} of {len(found.vms)} VMs have a good export of the last {format_age(rpo)}.")
+    if found.unreadable:
+        _say(console, f"Manifests that cannot be read: {', '.join(found.unreadable)}")
+
+
+def show_automations(console: Console, found: "Sequence[Automation]", done: str | None) -> None:
+    """Show automations."""
+    if not found:
+        _say(console, "No automations of this tool. Make them with hyperexport automations create.")
+        return
+    rows = [(one.name, done or ("enabled" if one.enabled else "disabled"), one.when) for one in found]
+    console.print(_table("Automations", ("Name", "State", "When"), rows))
 
 
 def show_preserved(console: Console, store: str, export: StoredExport) -> None:

@@ -211,6 +211,20 @@ def probe_mail(*, sent: datetime, run: Run) -> Mail:
     return _mail("Test of the notifications", Tone.GOOD, sentence, [("Sent", _time(sent))], run=run)
 
 
+def notice_mail(subject: str, message: str, *, run: Run) -> Mail:
+    """Say what an automation was told.
+
+    Args:
+        subject: What it is about.
+        message: A sentence, and below it ``name: value`` lines; another line is a detail without a name.
+        run: The run that sends it.
+    """
+    first, *lines = message.splitlines() or [""]
+    facts = [(name, value) for name, colon, value in (line.partition(": ") for line in lines) if colon]
+    others = tuple(line for line in lines if line.strip() and ": " not in line)
+    return _mail(subject, Tone.DOUBTFUL, first, facts, Section("More", others), run=run)
+
+
 def to_message(mail: Mail, *, sender: str, recipients: Sequence[str]) -> EmailMessage:
     """Address a mail: text and HTML as alternatives (RFC 2046), marked as written by a program (RFC 3834).
 

@@ -158,6 +158,13 @@ class Store(Protocol):
         """``folder/export-id`` of every export whose manifest is there and cannot be read."""
         ...
 
+    def marks(self) -> dict[tuple[str, str], str]:
+        """For each complete export's folder and id, readable or not, a mark that changes whenever its manifest does.
+
+        Cheaper than reading them: who has read them once needs to read again only where a mark is another.
+        """
+        ...
+
     def stage(self, folder: str, export_id: str, owner: Owner) -> AbstractContextManager[Staging]:
         """Begin an export. Leaving the block without :meth:`Staging.publish` discards it."""
         ...

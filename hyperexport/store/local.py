@@ -90,6 +90,15 @@ class LocalStore:
                 found.append(f"{path.parent.name}/{path.name}")
         return sorted(found)
 
+    def marks(self) -> dict[tuple[str, str], str]:
+        """For each complete export's folder and id its manifest's time, size and inode: it is never rewritten."""
+        found: dict[tuple[str, str], str] = {}
+        for path in self._export_folders(None):
+            with translated("look at", path / FILE_NAME), suppress(FileNotFoundError):
+                status = (path / FILE_NAME).stat(follow_symlinks=False)
+                found[path.parent.name, path.name] = f"{status.st_mtime_ns}-{status.st_size}-{status.st_ino}"
+        return found
+
     def stage(self, folder: str, export_id: str, owner: Owner) -> LocalStaging:
         """Begin an export; a context manager."""
         return LocalStaging(self._path(folder, export_id), owner)

@@ -98,6 +98,22 @@ class S3Store:
         _, damaged = self._read_manifests(None)
         return sorted(damaged)
 
+    def marks(self) -> dict[tuple[str, str], str]:
+        """For each complete export's folder and id the ETag of its manifest."""
+
+        def tags(name: str) -> list[tuple[str, str]]:
+            prefix = self._location.key(name, "")
+            return [(key.removeprefix(prefix), etag) for key, etag in self._bucket.etags(prefix)]
+
+        folders = self._folders(None)
+        found: dict[tuple[str, str], str] = {}
+        for name, listed in zip(folders, _in_parallel(tags, folders), strict=True):
+            for file, etag in listed:
+                export_id, _, rest = file.partition("/")
+                if rest == FILE_NAME and is_export_id(export_id):
+                    found[name, export_id] = etag
+        return found
+
     def abandoned(self, folder: str | None = None) -> list[AbandonedStaging]:
         """Staged exports and unfinished uploads that are there now, of live and dead runs alike."""
         places = self._scan(folder)

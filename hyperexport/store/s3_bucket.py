@@ -69,6 +69,13 @@ class S3Bucket:
                 for item in page.get("Contents", []):
                     yield item.get("Key", ""), item.get("Size", 0)
 
+    def etags(self, prefix: str) -> Iterator[tuple[str, str]]:
+        """Every key under a prefix, with its ETag, in the server's order. A failure raises."""
+        with translated(f"listing {self.url(prefix)}"):
+            for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=self._name, Prefix=prefix):
+                for item in page.get("Contents", []):
+                    yield item.get("Key", ""), item.get("ETag", "")
+
     def folders(self, prefix: str) -> list[str]:
         """The names one level below a prefix that have something below them."""
         pages = self.client.get_paginator("list_objects_v2")

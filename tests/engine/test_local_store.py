@@ -716,3 +716,26 @@ def test_ages_of_exports_are_told_by_their_manifests_not_by_the_filesystem(root,
     old, new = write_export(store, timedelta(days=9)), write_export(store, timedelta(days=1))
     os.utime(root / FOLDER / new.export_id, (0, 0))
     assert store.exports() == [new, old]
+
+
+def test_a_mark_changes_with_the_manifest_and_only_then(store, root):
+    first, second = write_export(store, FIRST), write_export(store, SECOND)
+    before = store.marks()
+    assert set(before) == {(FOLDER, first.export_id), (FOLDER, second.export_id)}
+    assert store.marks() == before
+
+    store.replace_manifest(first, first.manifest.model_copy(update={"preserve": True}))
+    after = store.marks()
+    assert after[FOLDER, first.export_id] != before[FOLDER, first.export_id]
+    assert after[FOLDER, second.export_id] == before[FOLDER, second.export_id]
+
+    (root / FOLDER / second.export_id / FILE_NAME).write_bytes(b"{")
+    assert store.marks()[FOLDER, second.export_id] != before[FOLDER, second.export_id]
+    (root / FOLDER / second.export_id / FILE_NAME).unlink()
+    assert set(store.marks()) == {(FOLDER, first.export_id)}
+
+
+def test_marks_of_a_store_that_cannot_be_listed_are_an_error(tmp_path):
+    (tmp_path / "exports").write_text("a file")
+    with pytest.raises(StoreUnusable):
+        LocalStore(tmp_path / "exports").marks()

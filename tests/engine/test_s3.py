@@ -520,3 +520,14 @@ def test_a_probe_whose_run_died_is_dropped_and_a_living_one_made_again(
     store.check()
     assert begun
     assert uploads(server, bucket) == []
+
+
+def test_a_mark_changes_with_the_manifest_and_only_then(store: S3Store) -> None:
+    first = publish(store, IDS[0], {"a.vmdk": b"a"})
+    publish(store, IDS[1], {"b.vmdk": b"b"})
+    before = store.marks()
+    assert set(before) == {(FOLDER, IDS[0]), (FOLDER, IDS[1])}
+    store.replace_manifest(first, first.manifest.model_copy(update={"preserve": True}))
+    after = store.marks()
+    assert after[FOLDER, IDS[0]] != before[FOLDER, IDS[0]]
+    assert after[FOLDER, IDS[1]] == before[FOLDER, IDS[1]]

@@ -290,6 +290,10 @@ HEEDED = {
     "list": PLACES,
     "preserve": PLACES,
     "reap-snapshots": PLACES | {"dry_run"},
+    "report": PLACES,
+    "metrics": PLACES,
+    "automations": {leaf.key for leaf in leaves() if leaf.group == "email" and not leaf.key.startswith("email_on_")}
+    - {"email_notify"},
     "config": {leaf.key for leaf in leaves()},
     "send-test-email": {
         leaf.key for leaf in leaves() if leaf.group == "email" and not leaf.key.startswith("email_on_")
@@ -302,6 +306,34 @@ HEEDED = {
 def test_a_command_has_a_flag_for_every_option_that_it_heeds_and_for_no_other(command):
     taken = inspect.signature(build_app()[command].default_command).parameters
     assert {leaf.key for leaf in leaves()} & set(taken) == HEEDED[command]
+
+
+def test_what_watches_over_the_exports_is_understood():
+    report = understood("report", "--html", "a.html", "--rpo", "2d").observing
+    assert (str(report.html), report.rpo) == ("a.html", timedelta(days=2))
+    assert understood("metrics", "--listen", ":9108").observing.listen == ("127.0.0.1", 9108)
+    assert understood("metrics", "--listen", "[::1]:0").observing.listen == ("::1", 0)
+    create = understood("automations", "create", "--within=90m", "--email-to=a@example.com")
+    assert (create.observing.action, create.observing.within) == ("create", timedelta(minutes=90))
+    assert create.options.given_keys() == {"email_to": ("a@example.com",)}
+    assert understood("automations").observing.action == "list"
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("report", "--rpo", "yesterday"), "--rpo"),
+        (("report", "--rpo", "0"), "--rpo"),
+        (("metrics", "--listen", "here"), "--listen"),
+        (("metrics", "--listen", ":99999"), "--listen"),
+        (("metrics", "--textfile", "hyperexport.txt"), "--textfile"),
+        (("metrics", "--listen", ":1", "--textfile", "a.prom"), "--listen and --textfile"),
+        (("automations", "delete"), "'delete'"),
+        (("automations", "remove", "--email-to=a@example.com"), "automations remove"),
+    ],
+)
+def test_what_makes_no_sense_there_is_named(words, named):
+    assert named in refusal(*words)
 
 
 def test_faces_debug_and_the_block_are_understood():

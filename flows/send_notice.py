@@ -1,0 +1,48 @@
+"""The flow that an automation runs to tell people something: Prefect has no notification block that sends mail."""
+
+from typing import Annotated
+
+from prefect import flow
+
+from flows.connections import OPTIONS, Profile, options_in_force
+from flows.notifying import this_run
+from flows.outcome import told_in_words
+from hyperexport.errors import NotificationFailed
+from hyperexport.form import Shown
+from hyperexport.options import ExportOptions
+from hyperexport.report.mail import notice_mail
+from tasks.channels import open_channels
+from tasks.logs import send_engine_logs_to_prefect
+from tasks.notify import notify
+
+
+@flow(name="send-notice", persist_result=False)
+@told_in_words
+def send_notice(
+    subject: str,
+    message: str,
+    options: Annotated[ExportOptions, Shown("email")] = OPTIONS,
+    profile: Profile = None,
+) -> list[str]:
+    """Send a notice to everyone whom an export with these options would tell.
+
+    Args:
+        subject: What it is about, in one line.
+        message: A sentence, and below it a line for each detail.
+        options: The mail server, the recipients, the webhooks. Mails are sent unless only webhooks are named.
+        profile: A saved export profile, or its name.
+
+    Returns:
+        What was sent, and to whom.
+
+    Raises:
+        UsageError: Something is missing or contradictory; the message names the option.
+        NotificationFailed: Not everything was sent.
+    """
+    send_engine_logs_to_prefect()
+    email = options_in_force(options, profile).email
+    channels = open_channels(email, mails=email.notify or bool(email.to) or not email.webhooks)
+    failed = notify(channels, notice_mail(subject, message, run=this_run()))
+    if failed:
+        raise NotificationFailed("; ".join(failed))
+    return [channel.name for channel in channels]
