@@ -31,6 +31,8 @@ DELETED_FILE: Final = ".deleted"
 METADATA_KEY: Final = "hyperexport-owner"
 """The user metadata of every multipart upload: the same mark as in ``.owner.json``."""
 
+_LARGEST_MARK: Final = 64 * 1024
+
 THREADS: Final = 8
 """Small requests (reading manifests, deleting) that are under way at once."""
 
@@ -148,10 +150,13 @@ class S3Staging:
                     fix="Start the export again",
                 )
         key = self._key(manifest_module.FILE_NAME)
-        claimed = self._bucket.claim(key, manifest.to_json())
+        claimed = self._is_ours() and self._bucket.claim(key, manifest.to_json())
         self._ended = True  # Also where it was another run: what lies there is part of its export now.
         if not claimed:
-            raise StoreUnusable(f"{self._bucket.url(key)} was published by another run", fix="Start the export again")
+            raise StoreUnusable(
+                f"{self._bucket.url(key)} was published, or what belongs to it removed, by another run",
+                fix="Start the export again",
+            )
         try:
             self._bucket.delete(self._key(OWNER_FILE))
         except HyperExportError as error:
@@ -166,9 +171,19 @@ class S3Staging:
             return
         self._ended = True
         try:
-            remove_tree(self._bucket, self._key(""))
+            if self._is_ours():
+                remove_tree(self._bucket, self._key(""))
         except HyperExportError as error:
             logger.warning("%s/%s: staged files remain until the next cleanup: %s", self._folder, self.export_id, error)
+
+    def _is_ours(self) -> bool:
+        """Whether the mark that we left is still there.
+
+        Where a server has no conditional writes two may have claimed one place, and then it is the later one's; and
+        somebody who took this run for dead has removed the mark with all the rest.
+        """
+        data = self._bucket.read(self._key(OWNER_FILE), limit=_LARGEST_MARK)
+        return data is not None and Owner.from_json(data) == self._owner
 
     def _key(self, name: str) -> str:
         return self._bucket.location.key(self._folder, self.export_id, name)
