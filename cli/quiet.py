@@ -48,7 +48,7 @@ def export_lines(result: ExportResult) -> list[str]:
         _line("bytes_transferred", manifest.transfer.bytes_transferred if manifest else plan.transfer_bytes),
         _line("bytes_saved", manifest.transfer.bytes_reused if manifest else plan.saved_bytes),
         _line("seconds", f"{result.seconds:.1f}"),
-        _line("verified", result.verified is True),
+        _line("verified", "" if result.verified is None else result.verified),
         _line("snapshot_removed", removed),
         *_numbered("snapshot_made", filter(None, [result.snapshots.make])),
         *_numbered("snapshot_abandoned", (one.name for one in result.snapshots.abandoned)),

@@ -263,7 +263,7 @@ def _overdue(exports: Iterable[_Export], limits: CleanupLimits, now: datetime) -
             found[export.name] = _Overdue(flag, f"{format_age(age)} old, over {flag}")
         elif limits.max_count and newer[export.folder] >= limits.max_count:
             flag = f"--cleanup-max-count {limits.max_count}"
-            found[export.name] = _Overdue(flag, f"{newer[export.folder]} newer exports of its VM, at {flag}")
+            found[export.name] = _Overdue(flag, f"its VM has newer ones: {newer[export.folder]}, at {flag}")
         newer[export.folder] += 1
     return found
 

@@ -56,7 +56,7 @@ def select_exports(stores: Sequence[Store], wanted: Sequence[str]) -> list[Selec
         wanted: Export ids, ``<vm folder>/<export id>``, or paths and URLs that end so.
 
     Raises:
-        ExportNotFound: A name fits nothing in any of the stores.
+        ExportNotFound: A name fits nothing in any of the stores, or they are empty: a misspelt place proves nothing.
     """
     selections: list[Selection] = []
     missing = list(wanted)
@@ -68,8 +68,13 @@ def select_exports(stores: Sequence[Store], wanted: Sequence[str]) -> list[Selec
         found = [*map(str, exports), *unreadable]
         missing = [name for name in missing if not any(_is_named(export, [name]) for export in found)]
         selections.append(Selection(store, exports, unreadable))
+    places = " and in ".join(store.url for store in stores)
+    if not any(found.exports or found.unreadable for found in selections) and not missing:
+        raise ExportNotFound(
+            f"there is no export at all in {places}, so nothing was verified",
+            fix="Is it the right place? See --output and --upload",
+        )
     if missing:
-        places = " and in ".join(store.url for store in stores)
         raise ExportNotFound(
             f"there is no export {missing[0]} in {places}", fix="See hyperexport list for what is there"
         )

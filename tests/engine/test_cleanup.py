@@ -228,3 +228,8 @@ def test_the_configuration_says_where_each_value_came_from(
     assert run(["config"]) == 0
     assert "environment, HYPEREXPORT_CLEANUP_MAX_COUNT" in capsys.readouterr().out
     assert os.environ["HYPEREXPORT_CLEANUP_MAX_COUNT"] == "7"
+
+
+def test_an_empty_store_proves_nothing_and_that_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ExportNotFound, match="nothing was verified"):
+        select_exports([LocalStore(tmp_path / "misspelt")], [])

@@ -132,7 +132,7 @@ def test_an_export_is_exactly_these_lines_in_this_order():
         "bytes_transferred=4194304",
         "bytes_saved=1048576",
         "seconds=12.3",
-        "verified=false",
+        "verified=",
         "snapshot_removed=true",
         "warnings=1",
     ]

@@ -76,7 +76,7 @@ def test_the_newest_n_of_each_vm_stay() -> None:
     plan = cleanup([*FIVE, (WEB, an_export_of(9)), (WEB, an_export_of(8))], max_count=2)
     assert days(plan) == [5, 4, 3]
     assert days(plan, folder=WEB) == []
-    assert reason(plan, 5) == "4 newer exports of its VM, at --cleanup-max-count 2"
+    assert reason(plan, 5) == "its VM has newer ones: 4, at --cleanup-max-count 2"
 
 
 def test_the_oldest_of_any_vm_go_while_the_store_is_too_large() -> None:
