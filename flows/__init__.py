@@ -1,5 +1,6 @@
 """The jobs: what each opens, has done, shows and tells. One file a flow."""
 
+import hyperexport.report.pages  # noqa: F401 # pyright: ignore[reportUnusedImport] - what is returned shows itself
 from flows.cleanup_exports import cleanup_exports
 from flows.export_fleet import export_fleet
 from flows.export_vm import export_vm

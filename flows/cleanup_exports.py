@@ -7,6 +7,7 @@ from prefect.runtime import flow_run
 
 from flows.connections import OPTIONS, Profile, options_in_force, s3_settings, stop_signal
 from flows.outcome import told_in_words
+from hyperexport.display import Listing
 from hyperexport.form import Shown
 from hyperexport.options import ExportOptions
 from hyperexport.report.summary import cleanup_markdown
@@ -27,7 +28,7 @@ def _run_name() -> str:
 def cleanup_exports(
     options: Annotated[ExportOptions, Shown("destination", "cleanup")] = OPTIONS,
     profile: Profile = None,
-) -> list[CleanupResult]:
+) -> Listing[CleanupResult]:
     """Delete the exports that the limits give up, in the local store and in S3.
 
     Never deleted: the newest export of each VM, what is preserved, and what a kept export refers to.
@@ -45,7 +46,7 @@ def cleanup_exports(
         stores = open_stores(
             options.destination, throttle=Throttle(None), stop=stop, s3=s3_settings(options.destination)
         )
-        done = [clean_up(store, options.cleanup, dry_run=options.execution.dry_run) for store in stores]
+        done = Listing(clean_up(store, options.cleanup, options.execution.dry_run) for store in stores)
     for result in done:
         show_markdown(artifact_key("cleanup"), cleanup_markdown(result), f"Cleanup of {result.store}")
     return done

@@ -6,6 +6,7 @@ from prefect import flow
 
 from flows.connections import OPTIONS, Profile, options_in_force, s3_settings, stop_signal
 from flows.outcome import told_in_words
+from hyperexport.display import Listing
 from hyperexport.form import Shown
 from hyperexport.option_groups import VerifyMode
 from hyperexport.options import ExportOptions
@@ -24,7 +25,7 @@ def verify_exports(
     exports: list[str] | None = None,
     options: Annotated[ExportOptions, Shown("destination", "bandwidth", "execution")] = OPTIONS,
     profile: Profile = None,
-) -> list[VerifiedExport]:
+) -> Listing[VerifiedExport]:
     """Read stored exports back and prove them, in the local store and in S3.
 
     Args:
@@ -38,7 +39,7 @@ def verify_exports(
     """
     options = options_in_force(options, profile)
     mode = VerifyMode.DEEP if options.execution.verify is VerifyMode.DEEP else VerifyMode.ON
-    verified: list[VerifiedExport] = []
+    verified = Listing[VerifiedExport]()
     with stop_signal() as stop, bandwidth_for(options.bandwidth) as throttle:
         stores = open_stores(options.destination, throttle=throttle, stop=stop, s3=s3_settings(options.destination))
         for store, complete, unreadable in select_exports(stores, exports or []):

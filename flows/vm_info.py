@@ -4,6 +4,7 @@ from prefect import flow
 
 from flows.connections import VSphere, stop_signal, vsphere_session
 from flows.outcome import told_in_words
+from hyperexport.display import Listing
 from hyperexport.report.summary import vm_row, vm_rows
 from hyperexport.selection import Selection, selection_in_force
 from hyperexport.vm import VmInfo
@@ -16,7 +17,7 @@ MOST_BY_THEMSELVES = 10
 
 @flow(name="vm-info", persist_result=False)
 @told_in_words
-def vm_info(selection: Selection = Selection(), vsphere: VSphere = None) -> list[VmInfo]:  # noqa: B008
+def vm_info(selection: Selection = Selection(), vsphere: VSphere = None) -> Listing[VmInfo]:  # noqa: B008
     """Show what vSphere knows of VMs. Nothing on the server is changed.
 
     Args:
@@ -32,4 +33,4 @@ def vm_info(selection: Selection = Selection(), vsphere: VSphere = None) -> list
         show_table(artifact_key("vm-info", vm.name), vm_rows(vm), f"{vm.ref.path}")
     if len(found) > MOST_BY_THEMSELVES:
         show_table(artifact_key("vm-info"), [vm_row(vm) for vm in found], f"{len(found)} VMs")
-    return found
+    return Listing(found)

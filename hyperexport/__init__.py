@@ -9,7 +9,15 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from hyperexport.api import cleanup_exports, export, incremental_info, open_store, verify_exports, vm_info
+    from hyperexport.api import (
+        cleanup_exports,
+        export,
+        incremental_info,
+        list_exports,
+        open_store,
+        verify_exports,
+        vm_info,
+    )
     from hyperexport.errors import HyperExportError
     from hyperexport.options import ExportOptions
     from hyperexport.store.base import Store
@@ -31,6 +39,7 @@ __all__ = [
     "cleanup_exports",
     "export",
     "incremental_info",
+    "list_exports",
     "open_store",
     "verify_exports",
     "vm_info",

@@ -12,13 +12,15 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+import hyperexport.report.pages  # noqa: F401 # pyright: ignore[reportUnusedImport] - what is returned shows itself
 from hyperexport.direct import directly
+from hyperexport.display import Listing
 from hyperexport.environment import warn_of_unknown_variables
 from hyperexport.errors import UsageError
 from hyperexport.option_groups import VerifyMode
 from hyperexport.options import ExportOptions, resolve
 from hyperexport.policy.incremental import ExportPlan
-from hyperexport.results import CleanupResult, ExportResult, VerifiedExport
+from hyperexport.results import CleanupResult, ExportResult, StoreContents, VerifiedExport
 from hyperexport.runbook import analyse, fail_on_leak, only_looking, run_export
 from hyperexport.selection import make_selection, selection_in_force
 from hyperexport.sigterm import sigterm_raises
@@ -94,7 +96,7 @@ def vm_info(
     tag: str | tuple[str, ...] = (),
     match: str | tuple[str, ...] = (),
     vsphere: VSphereEndpoint | None = None,
-) -> list[VmInfo]:
+) -> Listing[VmInfo]:
     """Read what vSphere knows of VMs. Nothing on the server is changed.
 
     Args:
@@ -110,7 +112,7 @@ def vm_info(
     selection = selection_in_force(make_selection({"vm": vm, "folder": folder, "tag": tag, "match": match}))
     with _running() as stop, connect(vsphere or VSphereEndpoint.from_environment(), stop=stop) as session:
         rows = repeating(choose_vms, stop)(session, selection).all_there()
-        return repeating(describe_many, stop)(session, [row.ref for row in rows])
+        return Listing(repeating(describe_many, stop)(session, [row.ref for row in rows]))
 
 
 def open_store(place: str | Path, *, s3: S3Settings | None = None) -> Store:
@@ -126,9 +128,24 @@ def open_store(place: str | Path, *, s3: S3Settings | None = None) -> Store:
     return S3Store(location, s3 or S3Settings(), throttle=Throttle(None), stop=StopSignal())
 
 
+def list_exports(place: str | Path | None = None, *, s3: S3Settings | None = None) -> StoreContents:
+    """Read what a store holds, from its manifests.
+
+    Args:
+        place: A folder, or ``s3://bucket/prefix``; the folder that the environment names (``HYPEREXPORT_OUTPUT``),
+            or ``exports``, if None.
+        s3: How to log in to S3; boto3's own way if None.
+
+    Raises:
+        StoreUnusable, StoreUnreachable: The store could not be listed.
+    """
+    store = open_store(place or resolve().options.destination.output, s3=s3)
+    return StoreContents(store=store.url, exports=tuple(store.exports()), damaged=tuple(store.damaged()))
+
+
 def verify_exports(
     *exports: str, options: ExportOptions | None = None, s3: S3Settings | None = None, **given: object
-) -> list[VerifiedExport]:
+) -> Listing[VerifiedExport]:
     """Read stored exports back and prove them; what came out is noted in their manifests.
 
     Args:
@@ -143,7 +160,7 @@ def verify_exports(
     """
     wanted = _in_force(options, given)
     mode = VerifyMode.DEEP if wanted.execution.verify is VerifyMode.DEEP else VerifyMode.ON
-    verified: list[VerifiedExport] = []
+    verified = Listing[VerifiedExport]()
     with _running() as stop:
         prove = directly(stop).verify_export
         stores = _stores(wanted, throttle_for(wanted.bandwidth), stop, s3)
@@ -159,7 +176,7 @@ def verify_exports(
 
 def cleanup_exports(
     options: ExportOptions | None = None, *, s3: S3Settings | None = None, **given: object
-) -> list[CleanupResult]:
+) -> Listing[CleanupResult]:
     """Delete the exports that the limits give up, or with ``dry_run=True`` only say which they are.
 
     Never deleted: the newest export of each VM, what is preserved, and what a kept export refers to.
@@ -176,7 +193,7 @@ def cleanup_exports(
     with _running() as stop:
         clean_up = directly(stop).clean_up
         stores = _stores(wanted, Throttle(None), stop, s3)
-        return [clean_up(store, wanted.cleanup, wanted.execution.dry_run, ()) for store in stores]
+        return Listing(clean_up(store, wanted.cleanup, wanted.execution.dry_run, ()) for store in stores)
 
 
 @contextmanager

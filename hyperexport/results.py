@@ -11,6 +11,7 @@ from hyperexport.policy.change_tracking import TrackingPlan
 from hyperexport.policy.incremental import ExportPlan
 from hyperexport.policy.retention import CleanupPlan
 from hyperexport.policy.snapshots import Fate, MarkedSnapshot, SnapshotPlan
+from hyperexport.store.base import StoredExport
 from hyperexport.units import format_age, format_bytes
 from hyperexport.verify import Verification
 from hyperexport.vm import Value, VmRef
@@ -105,6 +106,21 @@ class VerifiedExport(Value):
         """A row of a table."""
         found = self.verification
         return {"export": self.location, "result": "good" if found.ok else "; ".join(map(str, found.findings))}
+
+
+class StoreContents(Value):
+    """What a store holds."""
+
+    store: str = Field(description="The store, as a person names it.")
+    exports: tuple[StoredExport, ...] = Field(description="The complete ones, newest first.")
+    damaged: tuple[str, ...] = Field(
+        default=(), description="<vm folder>/<export id> of those whose manifest cannot be read."
+    )
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of all of them; what several share counts once where it lies."""
+        return sum(export.manifest.stored_bytes for export in self.exports)
 
 
 class FleetOutcome(StrEnum):

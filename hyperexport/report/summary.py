@@ -204,7 +204,7 @@ def cleanup_markdown(result: CleanupResult) -> str:
         "",
         *table(
             ("Export", "VM", "Time", "Size", "Decision", "Why"),
-            (_cleanup_row(item, result, deleted) for item in result.plan.items),
+            (tuple(row.values()) for row in cleanup_rows(result)),
         ),
         *section("Could not be deleted", result.failed),
         *section("Left for now", result.deferred),
@@ -214,14 +214,27 @@ def cleanup_markdown(result: CleanupResult) -> str:
     return "\n".join(lines)
 
 
-def _cleanup_row(item: CleanupItem, result: CleanupResult, deleted: set[str]) -> tuple[str, ...]:
+def cleanup_rows(result: CleanupResult) -> list[dict[str, object]]:
+    """For each export of the store what becomes of it, and why."""
+    deleted = {str(item) for item in result.plan.to_delete} if result.dry_run else set(result.deleted)
+    return [_cleanup_row(item, result, deleted) for item in result.plan.items]
+
+
+def _cleanup_row(item: CleanupItem, result: CleanupResult, deleted: set[str]) -> dict[str, object]:
     if not item.delete:
         decision = "kept"
     elif str(item) in deleted:
         decision = "would delete" if result.dry_run else "deleted"
     else:
         decision = "NOT DELETED"
-    return str(item), item.vm, f"{item.started:%Y-%m-%d %H:%M}", format_bytes(item.size), decision, item.reason
+    return {
+        "Export": str(item),
+        "VM": item.vm,
+        "Time": f"{item.started:%Y-%m-%d %H:%M}",
+        "Size": format_bytes(item.size),
+        "Decision": decision,
+        "Why": item.reason,
+    }
 
 
 def vm_rows(vm: VmInfo) -> list[dict[str, object]]:

@@ -1,0 +1,32 @@
+"""The examples of docs/python.md that use the engine alone, run as they stand there."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hyperexport.store.local import LocalStore
+from simulator import DiskSpec, Simulator, VmSpec
+from tests.flows.support import exported_bytes, guest_bytes
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), flags=re.DOTALL)
+ENGINE = [example for example in EXAMPLES if "from flows" not in example]
+
+
+@pytest.mark.parametrize("example", ENGINE, ids=["ten lines", "progress"])
+def test_an_example_of_the_engine_exports_the_vm(example: str, tmp_path: Path) -> None:
+    with Simulator([VmSpec("db01", disks=(DiskSpec(6 << 20),))]) as vcenter:
+        environment = {**vcenter.environment(), "PYTHONPATH": str(ROOT), "PATH": ""}
+        done = subprocess.run(
+            [sys.executable, "-c", example], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+        )
+        (export,) = LocalStore(tmp_path / "exports").exports()
+        assert exported_bytes(LocalStore(tmp_path / "exports"), export) == guest_bytes(vcenter, "db01")
+    assert "db01" in done.stdout
+
+
+def test_the_first_example_is_as_short_as_it_says() -> None:
+    assert len([line for line in ENGINE[0].splitlines() if line.strip()]) <= 10
