@@ -163,7 +163,9 @@ def test_a_cancelled_run_stops_cleans_up_and_ends_as_cancelled(
     for fault in wait.faults:
         vcenter.faults.add(fault)
     run = begin(worker, vm, store, s3, to_s3=wait.to_s3, **wait.options)
-    eventually(lambda: wait.there(vcenter, vm, store), f"{wait.name}; {worker.log.read_text()[-2000:]}")
+    eventually(lambda: wait.there(vcenter, vm, store), f"it is {wait.name}; see {worker.log}")
+    if wait.published:
+        eventually(lambda: any(key.endswith("/export.json") for key in objects(s3, vm)), "the export")
 
     worker.cancel(run)
     stopped = seconds_until(lambda: not vcenter.leases() or worker.state(run).is_final(), "the end of the transfer")

@@ -40,6 +40,7 @@ class PrefectServer:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
+        self._home.mkdir(parents=True, exist_ok=True)
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "prefect", "server", "start", "--host=127.0.0.1", f"--port={self._port}"],
@@ -107,7 +108,7 @@ class Worker:
             state = self.state(run)
             return state if state.is_final() else None
 
-        return eventually(ended, f"the end of run {run}; {self.log.read_text()[-3000:]}")
+        return eventually(ended, f"the end of run {run}; see {self.log}")
 
     def flow_process(self, run: UUID) -> psutil.Process:
         """The process that carries out a run."""
