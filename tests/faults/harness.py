@@ -17,8 +17,10 @@ from tests.peers import ROOT
 class Outcome:
     """How a run in a process of its own ended."""
 
-    killed: bool
-    signal: int | None
+    killed: bool = False
+    """Whether it killed itself, as it was told to."""
+    signal: int | None = None
+    """What it died of, whoever sent it."""
     count: int = 0
     """Events that there were, up to the one that was the last."""
     step: str = ""
