@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from cli import configuration, fleet, observing, profiles, quiet, service, stored, tables
+from cli import checking, configuration, fleet, observing, profiles, quiet, service, stored, tables
 from cli.failures import Failure, exit_code
 from cli.output import Output
 from cli.progress_view import showing_progress
@@ -234,6 +234,12 @@ def _send_test_email(request: Request, output: Output) -> list[Failure]:
     return []
 
 
+def _check(request: Request, output: Output) -> list[Failure]:
+    _ask_for_password(request)
+    _prepare_prefect(output)
+    return checking.check(request, output)
+
+
 def _schedule(request: Request, output: Output) -> list[Failure]:
     service.check_scheduling(request)
     _prepare_prefect(output)
@@ -286,6 +292,7 @@ _COMMANDS: dict[Mode, Callable[[Request, Output], list[Failure]]] = {
     Mode.DELETE_PROFILE: _profiles,
     Mode.REAP_SNAPSHOTS: _reap_snapshots,
     Mode.SEND_TEST_EMAIL: _send_test_email,
+    Mode.CHECK: _check,
     Mode.SCHEDULE: _schedule,
     Mode.SCHEDULES: _schedules,
     Mode.SERVE: _serve,

@@ -9,7 +9,16 @@ from hyperexport.plain import visible
 from hyperexport.policy.incremental import ExportPlan
 from hyperexport.policy.snapshots import Fate
 from hyperexport.report.survey import StoreSurvey
-from hyperexport.results import CleanupResult, ExportResult, FleetMember, FleetOutcome, ReapResult, VerifiedExport
+from hyperexport.results import (
+    CleanupResult,
+    ExportResult,
+    FleetMember,
+    FleetOutcome,
+    Level,
+    ReapResult,
+    SetupReport,
+    VerifiedExport,
+)
 from hyperexport.store.base import StoredExport
 from hyperexport.vm import VmBrief, VmInfo, VmRef
 
@@ -129,6 +138,22 @@ def reaped_lines(result: ReapResult) -> list[str]:
         _line("in_doubt", len(result.having(Fate.IN_DOUBT))),
         _line("stagings", len(result.stagings)),
     ]
+
+
+def check_lines(report: SetupReport) -> list[str]:
+    """What was tried, and what came of it."""
+    lines = [
+        line
+        for position, finding in enumerate(report.findings)
+        for line in (
+            _line(f"check_{position}", finding.what),
+            _line(f"check_{position}_result", finding.level),
+            _line(f"check_{position}_finding", finding.words),
+            _line(f"check_{position}_fix", finding.fix or ""),
+        )
+    ]
+    counts = ((level, len(report.having(level))) for level in Level)
+    return [*lines, *(_line(str(level), count) for level, count in counts)]
 
 
 def verified_lines(export: VerifiedExport) -> list[str]:

@@ -31,6 +31,7 @@ class Mode(StrEnum):
     SHOW_PROFILE = "show-profile"
     DELETE_PROFILE = "delete-profile"
     SEND_TEST_EMAIL = "send-test-email"
+    CHECK = "check"
     SCHEDULE = "schedule"
     SCHEDULES = "schedules"
     SERVE = "serve"

@@ -16,7 +16,7 @@ from hyperexport.policy.incremental import Decision, DiskPlan, ExportPlan
 from hyperexport.policy.snapshots import Fate
 from hyperexport.report.summary import bandwidth_words, snapshot_lines
 from hyperexport.report.survey import StoreSurvey
-from hyperexport.results import CleanupResult, ExportResult, FleetResult, ReapResult, VerifiedExport
+from hyperexport.results import CleanupResult, ExportResult, FleetResult, Level, ReapResult, SetupReport, VerifiedExport
 from hyperexport.store.base import StoredExport
 from hyperexport.units import format_age, format_bytes, format_elapsed, format_rate
 from hyperexport.vm import DiskInfo, PowerState, VmInfo
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from deployments.schedules import Schedule
 
 _MOST_BY_THEMSELVES = 10
+_LEVELS = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red"}
 _DOTS = {PowerState.ON: "green", PowerState.OFF: "red", PowerState.SUSPENDED: "yellow"}
 
 
@@ -229,6 +230,18 @@ def show_reaped(console: Console, result: ReapResult) -> None:
         _say(console, f"half-written export {staging}: {verb}")
     count = len(result.having(Fate.ABANDONED))
     _say(console, f"{result.vcenter}: {count} snapshots and {len(result.stagings)} half-written exports {verb}")
+
+
+def show_check(console: Console, report: SetupReport) -> None:
+    """Show everything that was tried; then, one by one, what to do about it."""
+    rows = (
+        (finding.what, Text(finding.level, style=_LEVELS[finding.level]), finding.words) for finding in report.findings
+    )
+    console.print(_table("Checks", ("Check", "Result", "Finding"), rows))
+    for finding in report.findings:
+        if finding.fix and finding.level is not Level.OK:
+            _say(console, f"{finding.what}: {finding.fix}")
+    _say(console, report.summary)
 
 
 def show_verified(console: Console, export: VerifiedExport) -> None:

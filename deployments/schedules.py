@@ -40,8 +40,8 @@ from hyperexport.options import ExportOptions, leaves
 from hyperexport.selection import Selection
 from hyperexport.units import format_duration, parse_duration
 from hyperexport.vm import Value
+from tasks.check_prefect import SCHEDULE_TAG
 
-SCHEDULE_TAG: Final = "hyperexport-schedule"
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 _SHORTEST: Final = timedelta(minutes=1)
 _GOING_ON: Final = FlowRunFilter(

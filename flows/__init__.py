@@ -1,6 +1,7 @@
 """The jobs: what each opens, has done, shows and tells. One file a flow."""
 
 import hyperexport.report.pages  # noqa: F401 # pyright: ignore[reportUnusedImport] - what is returned shows itself
+from flows.check_setup import check_setup
 from flows.cleanup_exports import cleanup_exports
 from flows.export_fleet import export_fleet
 from flows.export_vm import export_vm
@@ -12,6 +13,7 @@ from flows.verify_exports import verify_exports
 from flows.vm_info import vm_info
 
 __all__ = [
+    "check_setup",
     "cleanup_exports",
     "export_fleet",
     "export_vm",

@@ -80,6 +80,14 @@ class PartialFleetFailure(FleetFailure):
     exit_code = 3
 
 
+class SetupUnfit(HyperExportError):
+    """A check of the setup found what an export with these options would fail on."""
+
+    code = "setup-unfit"
+    report: object = None
+    """The whole :class:`~hyperexport.results.SetupReport`, in the process that raised it; pickling loses it."""
+
+
 # -- connecting -------------------------------------------------------------------------------------------------------
 
 

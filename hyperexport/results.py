@@ -191,3 +191,43 @@ class FleetResult(Value):
         counts = Counter(member.outcome for member in self.members)
         parts = ", ".join(f"{counts[outcome]} {outcome}" for outcome in FleetOutcome if counts[outcome])
         return f"{len(self.members)} VMs: {parts}"
+
+
+class Level(StrEnum):
+    """What a finding means for tonight."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+class SetupFinding(Value):
+    """One thing that was tried before an export depends on it, and what came of it."""
+
+    what: str = Field(description="What was tried, such as 'certificate of vcenter.example.com'.")
+    level: Level
+    words: str = Field(description="What came of it, as a sentence without its full stop.")
+    fix: str | None = Field(default=None, description="What to do about it, as an imperative sentence.")
+
+    def row(self) -> dict[str, object]:
+        """A row of a table."""
+        return {"Check": self.what, "Result": str(self.level), "Finding": self.words, "What to do": self.fix or ""}
+
+
+class SetupReport(Value):
+    """Everything that was tried."""
+
+    findings: tuple[SetupFinding, ...]
+
+    def having(self, level: Level) -> tuple[SetupFinding, ...]:
+        """The findings of one level."""
+        return tuple(finding for finding in self.findings if finding.level is level)
+
+    @property
+    def summary(self) -> str:
+        """What would become of tonight's export, in words."""
+        failed, warned = len(self.having(Level.FAIL)), len(self.having(Level.WARN))
+        if failed:
+            return f"{failed} of {len(self.findings)} checks failed: an export with these options would fail"
+        but = f", but {warned} should be looked at" if warned else ""
+        return f"{len(self.findings)} checks, and nothing that would fail{but}"

@@ -365,9 +365,10 @@ class Host(_HoldsVms):
                 numHBAs=1,
             ),
             runtime=self.runtime,
+            # A real host bears here the name by which vCenter reaches it; a simulated one's name resolves nowhere.
             config=vim.host.Summary.ConfigSummary(
-                name=self.name,
-                port=443,
+                name=self.netloc.rpartition(":")[0] or self.name,
+                port=int(self.netloc.rpartition(":")[2] or 443),
                 sslThumbprint=self.thumbprint,
                 product=about("VMware ESXi", "HostAgent", "embeddedEsx", "vmnix-x86"),
                 vmotionEnabled=True,

@@ -46,6 +46,17 @@ class Channel(Protocol):
         """
         ...
 
+    def probe(self) -> str:
+        """Go as far as one can without sending anything.
+
+        Returns:
+            How far that was, in words.
+
+        Raises:
+            NotificationFailed: Nothing could be sent this way.
+        """
+        ...
+
 
 def open_channels(email: Email, *, mails: bool | None = None) -> tuple[Channel, ...]:
     """Make ready every way that the options name; nothing is connected yet.
@@ -73,6 +84,19 @@ class Mailbox:
         self._recipients: Final = tuple(recipients)
         self.name = f"mail to {', '.join(recipients)} by {self._host}"
 
+    def probe(self) -> str:
+        """Connect, negotiate TLS and log in, as for a mail; then hang up."""
+        try:
+            with self._credentials.get_server() as server:
+                server.noop()
+        except (OSError, smtplib.SMTPException) as error:
+            raise NotificationFailed(f"{self._host} takes no mail: {_mail_words(error)}") from None
+        secured = {SMTPType.SSL: "over TLS", SMTPType.STARTTLS: "with STARTTLS"}
+        kind = _smtp_type(self._credentials)
+        how = secured.get(kind, "without TLS")
+        login = "and the login is taken" if self._credentials.username else "and no login is used"
+        return f"it is connected {how}, {login}; nothing was sent"
+
     def send(self, mail: Mail) -> None:
         """Send it to all recipients at once."""
         message = to_message(mail, sender=self._sender, recipients=self._recipients)
@@ -83,6 +107,11 @@ class Mailbox:
             raise NotificationFailed(f"{self.name} was not sent: {_mail_words(error)}") from None
         if refused:
             raise NotificationFailed(f"{self.name} was refused for {', '.join(refused)}; the others have it")
+
+
+def _smtp_type(credentials: EmailServerCredentials) -> SMTPType:
+    kind = credentials.smtp_type
+    return SMTPType[kind.upper()] if isinstance(kind, str) else kind
 
 
 def _open_mailbox(email: Email) -> Mailbox:
@@ -163,6 +192,10 @@ class Webhook:
     def __init__(self, name: str, block: NotificationBlock) -> None:
         self._block: Final = block
         self.name = f"notification by {name}"
+
+    def probe(self) -> str:
+        """Nothing: a chat's webhook can be tried only by a message."""
+        return "the block is there; only a message proves it: hyperexport send-test-email"
 
     def send(self, mail: Mail) -> None:
         """Send the mail's text."""

@@ -57,6 +57,7 @@ class LocalStore:
         with translated(where, self._root):
             try:
                 write_new(probe, b"hyperexport\n")
+                read_at_most(probe, 100)
             finally:
                 with suppress(FileNotFoundError, NotADirectoryError):
                     probe.unlink()

@@ -74,7 +74,10 @@ class S3Store:
         """
         probe = self._location.key(".hyperexport-probe")
         self._bucket.replace(probe, b"probe")
+        read = self._bucket.read(probe, limit=len(b"probe"))
         self._bucket.delete(probe)
+        if read != b"probe":
+            raise StoreUnusable(f"{self.url} does not give back what is written to it")
         self._bucket.folders(self._location.key(""))
         self._protected()
 

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from http.client import HTTPException
 from io import BytesIO
 from typing import Any, Final
@@ -99,6 +100,11 @@ class Session:
     def is_vcenter(self) -> bool:
         """Whether this is a vCenter and not a host of its own."""
         return self.content.about.apiType == "VirtualCenter"
+
+    def time(self) -> datetime:
+        """The time by the server's clock."""
+        instance = self.reference(vim.ServiceInstance, "ServiceInstance")
+        return self.read(instance.CurrentTime, doing="asking for the time").astimezone(UTC)
 
     def reference(self, kind: Any, moref: str) -> Any:
         """The object with this id, to call methods on; nothing is asked of the server."""

@@ -35,6 +35,7 @@ ELSEWHERE = {
     r"export ": "the reader's own values; the pages' worlds have theirs",
     r"make": "CI runs the targets themselves",
     r"python -m (pytest|benchmarks)|pre-commit": "what it runs is run by CI, or takes long",
+    r"hyperexport check ": "what it finds depends on the schedules that other pages made: tests/flows/test_check.py",
     r"govc ": "tests/conformance/test_govc_simulator.py",
     r"find backups": "it shows files",
 }

@@ -13,6 +13,8 @@ import pytest
 from hyperexport.errors import HyperExportError, PermissionMissing
 from hyperexport.options import ExportOptions
 from hyperexport.ownership import Owner
+from hyperexport.results import Level
+from hyperexport.steps.check_vms import check_vms
 from hyperexport.steps.plan import lacking, requirements
 from hyperexport.stop import StopSignal
 from hyperexport.vm import VmRef
@@ -213,6 +215,16 @@ def test_what_is_missing_is_foretold_with_its_place(server, dropped):
         vm = describe(session, find_vm(session, "off"))
         where = "/DC0/vm/backup/off" if dropped.place is Place.VM else "datastore datastore1"
         assert lacking(session, vm, EVERYTHING) == [(dropped, where)]
+
+
+@pytest.mark.parametrize("dropped", FEATURES, ids=lambda need: need.privilege)
+def test_the_check_foretells_it_too(server, dropped):
+    with login(server, f"without {dropped.feature}") as session:
+        vm = describe(session, find_vm(session, "off"))
+        findings = [one for one in check_vms(session, [vm], EVERYTHING, stop=StopSignal()) if one.level is not Level.OK]
+    (finding,) = findings
+    assert finding.level is (Level.FAIL if dropped.vital else Level.WARN)
+    assert f"lacks {dropped.privilege}" in finding.words
 
 
 def test_the_documented_role_lacks_nothing(server):

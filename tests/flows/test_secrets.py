@@ -22,7 +22,7 @@ from blocks.export_profile import delete_profile
 from cli.main import run
 from deployments import local_server
 from deployments.jobs_api import create_api
-from flows import cleanup_exports, export_vm, vm_info
+from flows import check_setup, cleanup_exports, export_vm, vm_info
 from hyperexport.errors import HyperExportError
 from hyperexport.options import ExportOptions
 from hyperexport.selection import Selection
@@ -103,6 +103,8 @@ def run_everything(simulator: Simulator, store: Path, monkeypatch: pytest.Monkey
         options = ExportOptions.from_keys({**keys, "verify": True, "incremental": True, "cleanup": True})
         export_vm("db01", options, profile="guarded")
         cleanup_exports(options)
+        places = [f"--output={store}", "--upload=s3://backups/vms", f"--s3-endpoint={s3.endpoint_url}"]
+        assert run(["check", "--vm=db01", "--profile=guarded", *places]) == 0
         for fault in (FaultKind.CUT, FaultKind.LEASE_ERROR, FaultKind.CREATE_SNAPSHOT_FAILED):
             simulator.faults.add(Fault(fault, at_byte=1000, times=0))
             with pytest.raises(HyperExportError):
@@ -118,6 +120,8 @@ def run_everything(simulator: Simulator, store: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("GOVC_URL", f"https://backup:{PASSWORD}@{simulator.host}:1/sdk")
     with pytest.raises(HyperExportError):
         vm_info(Selection(vm=("db01",)))
+    with pytest.raises(HyperExportError):
+        check_setup(Selection(vm=("db01",)), options, profile="guarded")
     return [PASSWORD, MAIL_PASSWORD, s3.secret_key]
 
 
