@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, AwareDatetime, FailFast, Field, StringConstraints, ValidationError
 
 from hyperexport.errors import ManifestInvalid
 from hyperexport.vm import BackingFile, Value, VmRef
@@ -30,6 +30,7 @@ _LARGEST_FILE: Final = 2**63 - 1
 """Bytes: no filesystem holds a larger one, and no system call takes a larger number."""
 
 _LONGEST_KEY: Final = 80  # characters of a key in an error: an unknown one may have megabytes
+_MOST_PROBLEMS: Final = 1000
 _SEAL: Final = b'"seal": "%s"\n}\n'
 _EXPORT_ID: Final = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{4}")
 _VM_FOLDER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*\.[0-9a-f]{8}")
@@ -98,7 +99,7 @@ class FileEntry(Value):
     backing_uuid: str | None = None
     content_id: str | None = None
     change_id: str | None = Field(default=None, description="Disks: the change id at this export's snapshot.")
-    backing_files: tuple[BackingFile, ...] = Field(
+    backing_files: Annotated[tuple[BackingFile, ...], FailFast()] = Field(
         default=(),
         description="Disks of a VM that was off: its files and the VM's configuration, with size and time.",
     )
@@ -192,15 +193,17 @@ class ExportManifest(Value):
     options: dict[str, Any] = Field(description="The options that were not at their defaults, without secrets.")
     snapshot: SnapshotRecord | None
     format: Literal["ovf", "ova"]
-    files: tuple[FileEntry, ...] = Field(max_length=_MOST_FILES)
-    skipped_disks: tuple[SkippedDisk, ...] = ()
+    files: Annotated[tuple[FileEntry, ...], FailFast()] = Field(max_length=_MOST_FILES)
+    skipped_disks: Annotated[tuple[SkippedDisk, ...], FailFast()] = ()
     transfer: TransferStatistics
     stages: dict[StageName, float] = Field(
         default={}, description="Seconds of each stage up to the manifest, and of the last verification."
     )
-    warnings: tuple[str, ...] = ()
+    warnings: Annotated[tuple[str, ...], FailFast()] = ()
     verified: Moment | None = Field(default=None, description="When --verify last proved it; None if never.")
-    damage: tuple[str, ...] = Field(default=(), description="What a verification found wrong; no base while it is so.")
+    damage: Annotated[tuple[str, ...], FailFast()] = Field(
+        default=(), description="What a verification found wrong; no base while it is so."
+    )
     preserve: bool = Field(default=False, description="Never deleted by any cleanup.")
     seal: str | None = Field(
         default=None,
@@ -243,14 +246,21 @@ class ExportManifest(Value):
         try:
             manifest = cls.model_validate_json(data)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(str(part)[:_LONGEST_KEY] for part in first["loc"]) or "the document"
             raise ManifestInvalid(
-                f"{source} is not a manifest that this version reads: {where}: {first['msg']}",
+                f"{source} is not a manifest that this version reads: {_first_problem(error)}",
                 fix="Restore the file from a copy, or remove the export's folder by hand",
             ) from error
         whole = data == _sealed(data.rpartition(b'"seal": "')[0])
         return manifest.model_copy(update={"seal": None}) if whole else manifest
+
+
+def _first_problem(error: ValidationError) -> str:
+    """Where it is wrong, and how. To spell out a million problems, to show one, would take minutes."""
+    if error.error_count() > _MOST_PROBLEMS:
+        return f"it is wrong in {error.error_count()} places"
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(part)[:_LONGEST_KEY] for part in first["loc"]) or "the document"
+    return f"{where}: {first['msg']}"
 
 
 def _sealed(head: bytes) -> bytes:
