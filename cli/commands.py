@@ -21,6 +21,7 @@ from cli.progress_view import showing_progress
 from cli.request import Mode, Request
 from deployments.local_server import configured_api, provide_prefect_api
 from hyperexport.errors import Interrupted, StoreUnusable, UsageError
+from hyperexport.json_logs import json_logs_wanted
 from hyperexport.options import resolve
 from hyperexport.process_secrets import keep_email_password
 from hyperexport.selection import Selection
@@ -352,6 +353,8 @@ def _keep_prefect_quiet() -> None:
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     # Of a server that is away it prints every event that has to wait; tasks/reporting.py says it in a line.
     os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")
+    if json_logs_wanted():  # Prefect's own form of it, for the processes that hyperexport serve starts
+        os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_FORMATTER", "json")
 
 
 def _ask_for_password(request: Request) -> None:

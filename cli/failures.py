@@ -1,5 +1,6 @@
 """What went wrong, in one line for a person: ``hyperexport: <message> [<code>]``. Knows errors, not what was done."""
 
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -7,6 +8,8 @@ from dataclasses import dataclass
 
 from cli.interrupts import was_interrupted
 from hyperexport.errors import HyperExportError, Interrupted, PartialFleetFailure, ServerUnreachable
+from hyperexport.json_logs import VARIABLE as JSON_LOGS
+from hyperexport.json_logs import json_line
 from hyperexport.plain import one_line, visible
 
 
@@ -47,6 +50,10 @@ class Failure:
 
     def tell(self, *, debug: bool) -> None:
         """Write the line to standard error, and the traceback above it for whoever asked."""
+        if os.environ.get(JSON_LOGS) == "json":
+            told = "".join(traceback.format_exception(self.error)) if debug else None
+            print(json_line("ERROR", self.message, vm=self.vm, code=self.code, exception=told), file=sys.stderr)
+            return
         if debug:
             told = "".join(traceback.format_exception(self.error))
             print(visible(told, keep="\n"), end="", file=sys.stderr)

@@ -46,16 +46,17 @@ def run(words: Sequence[str]) -> int:
     from cli.failures import Failure
     from cli.output import Output, showing_logs
     from cli.request import Face
+    from hyperexport.json_logs import json_logs_wanted
 
     output = Output(Face.JSON if "--json" in words else Face.PRETTY)
     try:
         request = parse(words)
         if request is None:
             return 0
-        output = Output(request.face)
+        output = Output(request.face, json_logs=json_logs_wanted())
         from cli.commands import perform  # not for --help
 
-        with showing_logs(output.errors, debug=request.debug):
+        with showing_logs(output, debug=request.debug):
             return perform(request, output)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last place: a person gets a line, not a trace
         failure = Failure(error)

@@ -45,7 +45,7 @@ def report(request: Request, output: Output) -> None:
 
 
 def _write_page(surveys: Sequence[StoreSurvey], observing: Observing, path: Path) -> None:
-    from hyperexport.report.page import store_page
+    from hyperexport.report.store_page import store_page
 
     fresh = path.with_name(f".{path.name}.partial")  # whoever reads sees the old page or the new one
     try:

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from cli.request import Face
+from hyperexport.json_logs import JsonLines
 from hyperexport.plain import one_line, visible
 
 _PIPED_WIDTH = 200  # columns of a table that nobody's terminal bounds
@@ -24,9 +25,10 @@ _PIPED_WIDTH = 200  # columns of a table that nobody's terminal bounds
 class Output:
     """Answers in the face that was asked for."""
 
-    def __init__(self, face: Face) -> None:
+    def __init__(self, face: Face, *, json_logs: bool = False) -> None:
         self.face = face
-        self.errors = _PatientConsole(stderr=True)
+        self.json_logs = json_logs
+        self.errors = _PatientConsole(stderr=True, quiet=json_logs)  # no bar and no spinner among JSON lines
         # A character that the locale lacks must not end an export.
         sys.stdout.reconfigure(errors="replace")  # pyright: ignore[reportAttributeAccessIssue,reportUnknownMemberType]
         wide = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PIPED_WIDTH
@@ -112,12 +114,33 @@ class LogLines(logging.Handler):
             self._console.print(words, soft_wrap=True)
 
 
+class JsonLogLines(logging.Handler):
+    """Writes the engine's decisions as JSON, for programs; only its warnings if it is to be quiet."""
+
+    def __init__(self, *, debug: bool, quiet: bool) -> None:
+        super().__init__()
+        self.setFormatter(JsonLines())
+        self._debug = debug
+        self._least = logging.WARNING if quiet else logging.INFO
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record, or leave it to the run's own log."""
+        ours = record.name.partition(".")[0] == "hyperexport" and record.name != "hyperexport.flows"
+        if self._debug or (ours and record.levelno >= self._least):
+            with suppress(OSError):
+                print(self.format(record), file=sys.stderr, flush=True)
+
+
 @contextmanager
-def showing_logs(console: Console, *, debug: bool) -> Generator[None]:
-    """While the block runs, show log lines on standard error: warnings, and with ``debug`` every decision."""
+def showing_logs(output: Output, *, debug: bool) -> Generator[None]:
+    """While the block runs, show log lines on standard error: warnings, and with ``debug`` every decision.
+
+    As JSON, where the environment asks for it, decisions too.
+    """
     logging.captureWarnings(capture=True)
     logging.raiseExceptions = debug  # else Prefect prints each line of log that its server does not take
-    handler = LogLines(console, debug=debug)
+    as_json, in_words = JsonLogLines(debug=debug, quiet=output.is_quiet), LogLines(output.errors, debug=debug)
+    handler = as_json if output.json_logs else in_words
     logging.getLogger().addHandler(handler)
     logging.getLogger("hyperexport").setLevel(logging.INFO)
     try:

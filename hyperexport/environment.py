@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Final
 
+from hyperexport.json_logs import VARIABLE as JSON_LOGS
 from hyperexport.options import ENV_PREFIX, leaves
 from hyperexport.process_secrets import EMAIL_PASSWORD_VARIABLE
 
@@ -25,6 +26,7 @@ OTHER_VARIABLES: Final[Mapping[str, str]] = {
     "HYPEREXPORT_VSPHERE_TIMEOUT": "Seconds to wait for each of the server's answers.",
     EMAIL_PASSWORD_VARIABLE: "The mail server's password, for --email-username.",
     "HYPEREXPORT_API_TOKEN": "The token that callers of the jobs API have to send.",
+    JSON_LOGS: "json has standard error say one JSON object a line; text if not set.",
 }
 """Variables that set no option, and what they are for."""
 

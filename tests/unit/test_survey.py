@@ -15,8 +15,8 @@ import hyperexport
 from hyperexport.errors import StoreUnreachable
 from hyperexport.manifest import ExportManifest, Quiescing, SkippedDisk, SnapshotRecord, StageName, vm_folder
 from hyperexport.report.metrics import StoreCollector, as_text, registry_of, write_textfile
-from hyperexport.report.page import store_page
 from hyperexport.report.plots import bar_plot, line_plot
+from hyperexport.report.store_page import store_page
 from hyperexport.report.survey import StoreSurvey, VmSurvey, survey
 from hyperexport.store.base import StoredExport
 from hyperexport.store.catalogue import Catalogue
@@ -262,7 +262,7 @@ def test_a_page_of_nothing_and_of_a_store_that_is_away_is_a_page():
 
 
 def test_pictures_are_drawn_for_so_many_and_the_page_says_so(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("hyperexport.report.page.MOST_PICTURED", 1)
+    monkeypatch.setattr("hyperexport.report.store_page.MOST_PICTURED", 1)
     vms = [
         VmSurvey(folder=f"db01.{n:08x}", exports=(an_export(age=DAY, tail="0001"), an_export(age=2 * DAY)))
         for n in range(3)
