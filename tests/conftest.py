@@ -14,6 +14,8 @@ from tests.conformance.vcsim import Vcsim, running_vcsim
 from tests.peers import MISSING, PeerMissing, build_go_peers, missing, require_program
 
 _FOREIGN = ("AWS_", "GOVC_", "GOVMOMI_", "HYPEREXPORT_", "PREFECT_")
+_FOR_TESTS = "HYPEREXPORT_FAULT_"
+"""How the tests' own settings begin: how many kills, which seed, how many rounds."""
 
 
 def _clean_environment() -> None:
@@ -22,7 +24,7 @@ def _clean_environment() -> None:
     At import, before Prefect or boto3 read anything. The home folder stays what it is; what would be read from it is
     named away.
     """
-    for name in [name for name in os.environ if name.startswith(_FOREIGN)]:
+    for name in [name for name in os.environ if name.startswith(_FOREIGN) and not name.startswith(_FOR_TESTS)]:
         del os.environ[name]
     os.environ.pop("COLUMNS", None)  # pytest-xdist sets it, and our tables would obey it
     home = Path(tempfile.mkdtemp(prefix="hyperexport-tests-"))

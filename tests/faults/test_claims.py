@@ -104,7 +104,7 @@ def test_a_storm_of_exports_and_cleanups_of_one_vm_leaves_only_whole_exports(
 ) -> None:
     at = scene(form)
     guest = at.guest.bytes_now()
-    rounds = int(os.environ.get("HYPEREXPORT_STORM_ROUNDS", "12"))
+    rounds = int(os.environ.get("HYPEREXPORT_FAULT_ROUNDS", "12"))
     outcomes: list[tuple[str, Outcome]] = []
 
     def keep_running(victims: Victims, flow: str, **options: Any) -> None:
