@@ -15,7 +15,7 @@ from cyclopts.exceptions import UnknownCommandError, UnusedCliTokensError
 from pydantic import SecretStr
 
 import hyperexport
-from cli import observing_arguments, service_arguments
+from cli import checking_arguments, observing_arguments, service_arguments
 from cli.flags import (
     TERMINAL,
     WHAT,
@@ -101,7 +101,7 @@ def build_app() -> App:
     app.command(taking(places, observing_arguments.metrics), name="metrics")
     told = tuple(leaf for leaf in mail if leaf.name != "notify")
     app.command(taking(told, observing_arguments.automations), name="automations")
-    app.command(taking((*selection_leaves(), *every), _check), name="check")
+    app.command(taking((*selection_leaves(), *every), checking_arguments.check), name="check")
     app.command(service_arguments.schedules, name="schedules")
     app.command(service_arguments.serve, name="serve")
     app.command(_simulate, name="simulate")
@@ -300,30 +300,6 @@ def _send_test_email(
         profile=profile,
         face=face_of(quiet=quiet, json=json),
         debug=debug,
-        email_password=SecretStr(email_password) if email_password else None,
-    )
-
-
-def _check(
-    given: dict[str, object],
-    *,
-    vsphere_block: VSphere = None,
-    email_password: EmailPassword = None,
-    profile: Profile = None,
-    quiet: Quiet = False,
-    json: Json = False,
-    debug: Debug = False,
-) -> Request:
-    """Try what an export with these options needs, and say what would fail tonight; nothing is changed."""
-    selection = make_selection({leaf.key: given.pop(leaf.key) for leaf in selection_leaves() if leaf.key in given})
-    return Request(
-        mode=Mode.CHECK,
-        selection=selection,
-        options=options_of(given, whole=profile is None),
-        profile=profile,
-        face=face_of(quiet=quiet, json=json),
-        debug=debug,
-        vsphere=vsphere_block,
         email_password=SecretStr(email_password) if email_password else None,
     )
 
