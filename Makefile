@@ -31,7 +31,7 @@ peers: venv ## Build VMware's vcsim and govc for the conformance tests (needs Go
 
 .PHONY: test
 test: venv peers ## Run the tests, all but the long fault matrix
-	@$(PYTEST) -q -n $(WORKERS) -m "not faults and not docs"
+	@$(PYTEST) -q -n $(WORKERS) -m "not faults and not docs and not scale"
 
 .PHONY: conformance
 conformance: venv peers ## Run the tests against peers that we did not write (vcsim, govc, qemu-img)
@@ -54,6 +54,10 @@ docs: venv ## Build the documentation strictly (.cache/site), and run every comm
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "docs: .cache/site/index.html"
 	@$(PYTEST) -q -n0 -m docs
+
+.PHONY: scale
+scale: venv ## Run a fleet over several workers on PostgreSQL and Redis, and kill one of them
+	@$(PYTEST) -q -n0 -m scale
 
 .PHONY: bench
 bench: venv peers ## Measure against peers, in one run
@@ -86,6 +90,8 @@ lock: venv ## Resolve the dependencies anew into the lock
 		--upgrade --group dev pyproject.toml -o requirements/lock.txt
 	@echo uv | $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--upgrade - -o requirements/bootstrap.txt
+	@echo setuptools | $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--constraint requirements/lock.txt --extra scale pyproject.toml - -o requirements/worker.txt
 	@git --no-pager diff --stat -- requirements
 
 .PHONY: schema

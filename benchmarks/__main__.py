@@ -21,6 +21,7 @@ DEFAULTS: dict[str, list[str]] = {
     "govc": ["--size=4", "--rounds=5"],
     "orchestration": ["--rounds=7"],
     "shared_bandwidth": ["--seconds=30", "--rates=50"],
+    "scaling": ["--vms=10,100"],
 }
 
 

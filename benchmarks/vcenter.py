@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
+import psutil
+
 from simulator.control import Control
 
 VM = "vm-01"
@@ -25,6 +27,7 @@ class VCenter:
     environment: Mapping[str, str]
     """What govc, and ours after it, read: address, user, password, authority."""
     control: Control
+    process: psutil.Process
 
     @contextmanager
     def named_by_environment(self) -> Generator[None]:
@@ -34,18 +37,19 @@ class VCenter:
 
 
 @contextmanager
-def vcenter(folder: Path, *, disks: int, disk_size: int) -> Generator[VCenter]:
-    """Serve one running VM, :data:`VM`, of whose disks the part :data:`USED` holds data.
+def vcenter(folder: Path, *, disks: int, disk_size: int, vms: int = 1) -> Generator[VCenter]:
+    """Serve running VMs, the first of them :data:`VM`, of whose disks the part :data:`USED` holds data.
 
     Args:
         folder: For what it writes; made here.
         disks: How many disks the VM has.
         disk_size: The capacity of each, in bytes.
+        vms: How many VMs there are.
     """
     folder.mkdir()
     ready_file = folder / "ready.json"
     # Without manifests: a real host hashes in hardware of its own, and here it would be the clients' two cores.
-    given = {"vms": 1, "disks": disks, "disk-size": disk_size, "ready-file": ready_file, "directory": folder}
+    given = {"vms": vms, "disks": disks, "disk-size": disk_size, "ready-file": ready_file, "directory": folder}
     command = [
         sys.executable,
         "-m",
@@ -63,7 +67,8 @@ def vcenter(folder: Path, *, disks: int, disk_size: int) -> Generator[VCenter]:
                 "GOVC_TLS_CA_CERTS": ready["ca_file"],
                 "GOVMOMI_HOME": str(folder / "govmomi"),
             }
-            yield VCenter(environment, Control(ready["url"], ready["token"], ca_file=ready["ca_file"]))
+            control = Control(ready["url"], ready["token"], ca_file=ready["ca_file"])
+            yield VCenter(environment, control, psutil.Process(process.pid))
         finally:
             process.terminate()
 

@@ -94,7 +94,7 @@ def _describe(request: Request, output: Output) -> list[VmInfo]:
 def _export(request: Request, output: Output) -> list[Failure]:
     _ask_for_password(request)
     _prepare_prefect(output)
-    if request.selection.one is None:
+    if request.selection.one is None or request.options.fleet.spread:
         return fleet.export(request, output)
     from flows import export_vm
     from flows.outcome import despite_prefect

@@ -15,10 +15,11 @@ from ipaddress import ip_address
 from typing import Final
 
 import uvicorn
-from prefect.settings import PREFECT_WORKER_QUERY_SECONDS, temporary_settings
+from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, PREFECT_WORKER_QUERY_SECONDS, temporary_settings
 
 from deployments.catalogue import POOL, ensure_block_types, ensure_pool, on_demand_deployments
 from deployments.jobs_api import create_api
+from deployments.lost_runs import detect_lost_runs
 from deployments.worker import DrainingWorker
 from hyperexport.errors import UsageError
 
@@ -42,7 +43,11 @@ def serve(
     ensure_block_types()
     for deployment in on_demand_deployments():
         deployment.apply()
-    with temporary_settings(set_defaults={PREFECT_WORKER_QUERY_SECONDS: 2.0}), _jobs_api(api, token):
+    defaults = temporary_settings(
+        set_defaults={PREFECT_WORKER_QUERY_SECONDS: 2.0, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: 60}
+    )
+    with defaults, _jobs_api(api, token):
+        detect_lost_runs()
         asyncio.run(_work(limit, on_ready))
 
 

@@ -13,6 +13,7 @@ from prefect.runtime import flow_run
 
 from flows.connections import OPTIONS, Profile, VSphere, options_in_force, s3_settings, stop_signal, vsphere_session
 from flows.export_vm import export_vm
+from flows.fleet_spread import export_spread
 from flows.notifying import notifying
 from flows.outcome import despite_prefect, told_in_words
 from hyperexport.errors import FleetFailure, HyperExportError, Interrupted, PartialFleetFailure
@@ -95,8 +96,12 @@ def export_fleet(
         stores = open_stores(options.destination, throttle=throttle, stop=stop, s3=s3_settings(options.destination))
         skipped = leave_out_recent(chosen, stores, options)
         due = [row for row in chosen if row.ref.moref not in skipped]
-        with already_found([row.ref for row in due]):
-            exported = export_all(due, options, vsphere, stop)
+        each = ExportOptions.from_keys({**options.given_keys(), **ONCE_FOR_ALL})
+        if options.fleet.spread and not options.execution.dry_run:
+            exported = export_spread(due, each, vsphere, stores, stop)
+        else:
+            with already_found([row.ref for row in due]):
+                exported = export_all(due, each, vsphere, stop)
         members = (
             *(not_there(name, error) for name, error in missing.items()),
             *(skipped.get(row.ref.moref) or exported[row.ref.moref] for row in chosen),
@@ -156,7 +161,6 @@ def export_all(
     Returns:
         What came of each, by managed object id.
     """
-    options = ExportOptions.from_keys({**options.given_keys(), **ONCE_FOR_ALL})
     queue = Queue(due, options.fleet)
     members: dict[str, FleetMember] = {}
     with side_by_side(options.fleet.max_vms, stop) as (pool, running):

@@ -432,3 +432,9 @@ class Fleet(Group):
     skip_newer_than: Duration | None = option(
         None, "Leave out VMs whose newest complete export is younger than this", flag="--skip-newer-than"
     )
+    spread: bool = option(
+        False,
+        "Have each VM exported by whichever worker is free, instead of all by this process; needs workers "
+        "(hyperexport serve) that reach the store",
+        flag="--spread",
+    )

@@ -83,6 +83,10 @@ class ExportOptions(Value):
         """
         groups = [cast("Group", getattr(self, name)) for name in type(self).model_fields]
         found = [words for group in groups if (words := group.contradiction())]
+        if self.fleet.spread and self.bandwidth.limit and self.bandwidth.shared is None:
+            found.append(
+                "with --spread, --bandwidth-limit would be each worker's own: share it with --bandwidth-shared"
+            )
         if found:
             raise UsageError("; ".join(found))
 

@@ -55,6 +55,7 @@ VALUES: dict[str, tuple[Any, Any, Any]] = {
     "leases_per_vcenter": (1, 2, 3),
     "max_per_host": (1, 2, 3),
     "max_per_datastore": (1, 2, 3),
+    "spread": (True, False, True),
     "skip_newer_than": ("1d", "48h", "90m"),
     "email_notify": (True, True, True),
     "email_smtp_host": ("a.example", "b.example", "fd00::25"),

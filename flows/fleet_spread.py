@@ -1,0 +1,238 @@
+"""A fleet over many workers: each VM is a run of its own deployment, which whichever worker is free takes up.
+
+The fleet's run submits no more than may be in flight, looks how they fare, and reads what came of each where every
+export says it: in its state's message, and in the manifest. It outlives any worker but its own; a VM whose worker
+died is given to another, once. Prefect does not cancel what a run submitted when that run is cancelled: this does.
+"""
+
+import logging
+import re
+import time
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final, cast
+from uuid import UUID
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.deployments import run_deployment
+from prefect.exceptions import ObjectNotFound
+from prefect.runtime import flow_run
+from prefect.states import Crashed
+
+from blocks import VSphereCredentials
+from flows.connections import VSphere
+from hyperexport.errors import Interrupted, UsageError
+from hyperexport.options import ExportOptions
+from hyperexport.policy.placement import Queue
+from hyperexport.results import FleetMember, FleetOutcome
+from hyperexport.steps.outcome import result_of_run
+from hyperexport.stop import StopSignal
+from hyperexport.store.base import Store
+from hyperexport.vsphere.inventory import VmRow
+
+logger = logging.getLogger(__name__)
+
+DEPLOYMENT: Final = "export-vm/on-demand"
+"""What a VM is a run of; ``hyperexport serve`` puts it in place."""
+
+ATTEMPTS: Final = 2
+"""How many workers a VM may lose. A worker that dies of it would take all others along otherwise."""
+
+SECONDS_BETWEEN_LOOKS: Final = 2.0
+SECONDS_TO_BEGIN: Final = 300.0
+"""After this a run that a worker took up and did not begin counts as lost with its worker. Prefect lets a process
+that begins late after all do nothing, so no VM is exported twice for it."""
+
+SECONDS_WITHOUT_WORKER: Final = 60.0
+SECONDS_TO_STOP: Final = 25.0
+"""How long the exports are waited for when the run is stopped; Prefect kills this process after 30 s."""
+
+_WORDS_AND_CODE: Final = re.compile(r"(?P<words>.*) \[(?P<code>[a-z0-9-]+)\]", re.DOTALL)
+
+
+@dataclass
+class Sent:
+    """A VM that was given to the workers."""
+
+    row: VmRow
+    attempt: int
+    sent: float
+    taken_up: float | None = None
+    """When it was first seen with a worker and not yet begun."""
+
+
+def export_spread(
+    due: Sequence[VmRow], options: ExportOptions, vsphere: VSphere, stores: Sequence[Store], stop: StopSignal
+) -> dict[str, FleetMember]:
+    """Export the VMs by all workers together, as many at a time as there is room for.
+
+    Args:
+        due: The VMs.
+        options: What to do with each; the workers' own environment adds nothing to what is set here.
+        vsphere: A saved block or its name; None for the environment of the workers.
+        stores: Where the manifests are read that say what came of each.
+        stop: The run's stop signal.
+
+    Returns:
+        What came of each, by managed object id.
+
+    Raises:
+        UsageError: There is no deployment to run, or the block was never saved.
+    """
+    parameters = {"options": given_as_json(options), "vsphere": reference(vsphere)}
+    queue = Queue(due, options.fleet)
+    members: dict[str, FleetMember] = {}
+    with get_client(sync_client=True) as client, in_flight(client) as sent:
+        require_deployment(client)
+        while True:
+            while (row := queue.begin()) is not None:
+                submit(sent, row, parameters, attempt=1)
+            if not sent:
+                return members
+            stop.wait(SECONDS_BETWEEN_LOOKS)
+            stop.check()
+            for run in look(client, sent):
+                one = sent.pop(run.id)
+                if is_crashed(run) and one.attempt < ATTEMPTS:
+                    logger.warning("%s: its worker died (%s); another takes over", one.row.ref.path, _message(run))
+                    submit(sent, one.row, parameters, attempt=one.attempt + 1)
+                    continue
+                queue.done(one.row)
+                members[one.row.ref.moref] = member = member_of(one, run, stores)
+                logger.info("%s: %s", member.vm.path, member.outcome)
+
+
+def given_as_json(options: ExportOptions) -> dict[str, Any]:
+    """The options as a run's parameter. A relative path is meant as this process sees it, not each worker."""
+    output = options.destination.output.absolute()
+    options = ExportOptions.from_keys({**options.given_keys(), "output": output})
+    return options.model_dump(mode="json", exclude_unset=True)
+
+
+def reference(vsphere: VSphere) -> object:
+    """Name a block without its content: what goes into a parameter is stored in the clear.
+
+    Raises:
+        UsageError: It was never saved, so no worker could load it.
+    """
+    if not isinstance(vsphere, VSphereCredentials):
+        return vsphere
+    saved = vsphere._block_document_id  # pyright: ignore[reportPrivateUsage] - Prefect has no other way
+    if saved is None:
+        raise UsageError(
+            "the vSphere credentials block is not saved, so no worker could load it", fix="Save it, or give its name"
+        )
+    return {"$ref": {"block_document_id": str(saved)}}
+
+
+def require_deployment(client: SyncPrefectClient) -> None:
+    """See that there is something to run.
+
+    Raises:
+        UsageError: There is not.
+    """
+    try:
+        client.read_deployment_by_name(DEPLOYMENT)
+    except ObjectNotFound:
+        raise UsageError(
+            f"there is no deployment {DEPLOYMENT}, so no worker could take up a VM",
+            fix="Start hyperexport serve on each worker, or deploy with deployments/prefect.yaml",
+        ) from None
+
+
+def submit(sent: dict[UUID, Sent], row: VmRow, parameters: dict[str, Any], *, attempt: int) -> None:
+    """Hand one VM to the workers."""
+    run = cast(
+        "FlowRun",
+        run_deployment(
+            DEPLOYMENT,
+            parameters={"vm": row.ref.path, **parameters},
+            timeout=0,
+            flow_run_name=f"export {row.ref.path}",
+            idempotency_key=f"{flow_run.id} {row.ref.moref} {attempt}",
+        ),
+    )
+    sent[run.id] = Sent(row, attempt, time.monotonic())
+
+
+def look(client: SyncPrefectClient, sent: dict[UUID, Sent]) -> list[FlowRun]:
+    """Ask how they fare; answers those that have ended."""
+    runs = client.read_flow_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=list(sent))), limit=len(sent))
+    now = time.monotonic()
+    waiting = [sent[run.id] for run in runs if run.state and run.state.is_scheduled()]
+    if waiting and len(waiting) == len(sent) and min(now - one.sent for one in waiting) > SECONDS_WITHOUT_WORKER:
+        logger.warning("no worker takes up any of the %d VMs that wait: is hyperexport serve running?", len(waiting))
+        for one in waiting:
+            one.sent = now
+    for run in runs:
+        if run.state and run.state.is_pending():
+            give_up_if_late(client, run, sent[run.id], now)
+    return [run for run in runs if run.state and run.state.is_final()]
+
+
+def give_up_if_late(client: SyncPrefectClient, run: FlowRun, one: Sent, now: float) -> None:
+    """Call a run crashed that a worker took up and never began: no heartbeat tells of it, since it had none yet."""
+    one.taken_up = one.taken_up or now
+    if now - one.taken_up > SECONDS_TO_BEGIN:
+        client.set_flow_run_state(run.id, Crashed(message="a worker took it up and did not begin it"))
+
+
+def is_crashed(run: FlowRun) -> bool:
+    """Whether its process, or its worker, died."""
+    return run.state is not None and run.state.is_crashed()
+
+
+def member_of(one: Sent, run: FlowRun, stores: Sequence[Store]) -> FleetMember:
+    """What came of a VM, from its run's last state and from its manifest."""
+    state, code, result = run.state, None, None
+    assert state is not None
+    message = _message(run)
+    if state.is_completed():
+        outcome = FleetOutcome.EXPORTED
+        result = result_of_run(stores, one.row.ref, str(run.id))
+        message = "; ".join(result.warnings) if result else "exported by its worker into a store that is not seen here"
+    else:
+        words = _WORDS_AND_CODE.fullmatch(message)
+        code = "crashed" if state.is_crashed() else words["code"] if words else "internal"
+        message = words["words"] if words else message
+        stopped = state.is_cancelled() or code == Interrupted.code
+        outcome, code = (FleetOutcome.STOPPED, Interrupted.code) if stopped else (FleetOutcome.FAILED, code)
+    seconds = run.total_run_time.total_seconds()
+    return FleetMember(vm=one.row.ref, outcome=outcome, result=result, code=code, message=message, seconds=seconds)
+
+
+@contextmanager
+def in_flight(client: SyncPrefectClient) -> Generator[dict[UUID, Sent]]:
+    """What the workers have. Left by an exception, a cancellation included, it is cancelled and waited for."""
+    sent: dict[UUID, Sent] = {}
+    try:
+        yield sent
+    except BaseException:
+        cancel(client, sent)
+        raise
+
+
+def cancel(client: SyncPrefectClient, sent: dict[UUID, Sent]) -> None:
+    """Have every run stopped, and wait while they take back their snapshots."""
+    end = time.monotonic() + SECONDS_TO_STOP
+    for run in list(sent):
+        try:
+            client.set_flow_run_state(run, State[Any](type=StateType.CANCELLING, message="its fleet was stopped"))
+        except Exception as error:  # noqa: BLE001 - the others are to be cancelled all the same
+            logger.error("run %s could not be cancelled: %s", run, type(error).__name__)
+    try:
+        while sent and time.monotonic() < end:
+            for run in look(client, sent):
+                del sent[run.id]
+            time.sleep(0.5)
+    except Exception as error:  # noqa: BLE001 - the reason why this run ends is another
+        logger.error("it could not be seen whether the exports have stopped: %s", type(error).__name__)
+    if sent:
+        logger.warning("%d exports are still stopping; their workers go on with it", len(sent))
+
+
+def _message(run: FlowRun) -> str:
+    return (run.state.message if run.state else None) or (run.state_name or "unknown")

@@ -1,0 +1,33 @@
+"""The automation that calls dead runs crashed is made once, fitted, and left alone where it was switched off.
+
+That it does what it says is proved with a worker that is really killed, in ``tests/scale/``.
+"""
+
+from datetime import timedelta
+
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+from deployments.lost_runs import NAME, detect_lost_runs
+
+
+def made():
+    with get_client(sync_client=True) as client:
+        (found,) = client.read_automations_by_name(NAME)
+    return found
+
+
+def test_the_automation_is_one_and_follows_the_heartbeats_but_stays_switched_off() -> None:
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: 60}):
+        detect_lost_runs()
+    assert made().trigger.within == timedelta(seconds=180)
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: 30}):
+        detect_lost_runs()
+    assert made().trigger.within == timedelta(seconds=90)
+
+    with get_client(sync_client=True) as client:
+        client.pause_automation(made().id)
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: 60}):
+        detect_lost_runs()
+    assert not made().enabled
+    assert made().trigger.within == timedelta(seconds=90)
