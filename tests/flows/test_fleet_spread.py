@@ -4,6 +4,7 @@ The worker is a thread that takes up what is submitted, as a real one does in a 
 on a real server for many are in ``tests/scale/``.
 """
 
+import contextvars
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -36,7 +37,7 @@ def fleet(monkeypatch: pytest.MonkeyPatch) -> Generator[Simulator]:
     with Simulator([VmSpec(name, disks=(DiskSpec(1 << 20),)) for name in NAMES]) as simulator:
         for name, value in simulator.environment().items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setattr(fleet_spread, "SECONDS_BETWEEN_LOOKS", 0.1)
+        monkeypatch.setattr(fleet_spread, "SECONDS_BETWEEN_LOOKS", 0.3)
         yield simulator
 
 
@@ -55,14 +56,14 @@ def working(take_up: Callable[[SyncPrefectClient, FlowRun], object]) -> Generato
 
     def work() -> None:
         with get_client(sync_client=True) as client:
-            while not over.wait(0.1):
+            while not over.wait(0.3):
                 for run in client.read_flow_runs(
                     flow_run_filter=due, sort=FlowRunSort.EXPECTED_START_TIME_ASC, limit=10
                 ):
                     taken.append(run.parameters["vm"])
                     take_up(client, run)
 
-    thread = threading.Thread(target=work)
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(work,))
     thread.start()
     try:
         yield taken

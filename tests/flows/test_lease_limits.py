@@ -2,7 +2,9 @@
 
 import logging
 import threading
+import time
 from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from flows import export_vm
 from hyperexport.errors import UsageError
 from hyperexport.options import ExportOptions
+from hyperexport.progress import Progress, Stage, listening
 from simulator import DiskSpec, Simulator, VmSpec
 from tasks import lease_limits
 from tasks.lease_limits import limit_name
@@ -48,9 +51,27 @@ def read_limit(name: str):
         return client.read_global_concurrency_limit_by_name(name)
 
 
+@contextmanager
+def none_ends_before_there_are(leases: int, simulator: Simulator) -> Generator[None]:
+    """Hold every disk at its beginning until so many are held at once: more than that is what the limit is against."""
+    seen = threading.Event()
+
+    def hold(progress: Progress) -> None:
+        end = time.monotonic() + 60
+        while progress.stage is Stage.TRANSFER and not seen.is_set() and time.monotonic() < end:
+            if len(simulator.leases()) >= leases:
+                seen.set()
+            time.sleep(0.01)
+
+    with listening(hold):
+        yield
+    assert seen.is_set()
+
+
 def test_a_limit_is_made_held_and_given_back(one_host: Simulator, store: Path, name: str) -> None:
-    export_vm("db01", options(store, leases_per_host=2, leases_per_vcenter=9))
-    assert one_host.most_at_once() == {"esx-01": {"leases": 2, "downloads": 2}}
+    with none_ends_before_there_are(2, one_host):
+        export_vm("db01", options(store, leases_per_host=2, leases_per_vcenter=9))
+    assert one_host.most_at_once()["esx-01"]["leases"] == 2
     assert (read_limit(name).limit, read_limit(name).active_slots) == (2, 0)
     whole = read_limit(name.removesuffix(" esx-01"))
     assert (whole.limit, whole.active_slots) == (9, 0)
@@ -104,7 +125,7 @@ def test_a_server_that_does_not_answer_is_a_warning_and_the_export_goes_on(
 
     monkeypatch.setattr(lease_limits, "PATIENCE", 0.0)
     monkeypatch.setattr(lease_limits, "_look", away)
-    result = export_vm("db01", options(store, leases_per_host=1))
+    with none_ends_before_there_are(2, one_host):
+        result = export_vm("db01", options(store, leases_per_host=1))
     assert [warning for warning in result.warnings if "going on at the own limits" in warning]
-    assert one_host.most_at_once()["esx-01"]["leases"] > 1
     assert len(exports_in(store)) == 1
