@@ -32,6 +32,8 @@ ELSEWHERE = {
     r"hyperexport simulate": "it serves until it is stopped: tests/engine/test_simulator_process.py",
     r"hyperexport .*slack-webhook/": "Slack would be asked: tests/flows/test_channels.py has a server of its own",
     r"curl .*/api/v1/jobs": "tests/flows/test_jobs_api.py sends the documented request",
+    r"hyperexport .*--spread": "it needs workers: tests/scale/test_fleet_over_workers.py has three",
+    r"docker compose|prefect server": "tests/scale/servers.py starts the same server without containers",
     r"export ": "the reader's own values; the pages' worlds have theirs",
     r"make": "CI runs the targets themselves",
     r"python -m (pytest|benchmarks)|pre-commit": "what it runs is run by CI, or takes long",
