@@ -5,7 +5,6 @@ the package costs nothing.
 """
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -24,10 +23,7 @@ if TYPE_CHECKING:
     from hyperexport.store.s3 import S3Settings
     from hyperexport.vsphere.endpoint import VSphereEndpoint
 
-try:
-    __version__ = version("hyperexport")
-except PackageNotFoundError:  # run from a checkout that is not installed
-    __version__ = "0.1.0"
+    __version__: str
 
 __all__ = [
     "ExportOptions",
@@ -59,9 +55,19 @@ def __getattr__(name: str) -> Any:
     """Import what is asked for, once."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'api')}"), name)
+    value = (
+        _version() if name == "__version__" else getattr(import_module(f"{__name__}.{_HOMES.get(name, 'api')}"), name)
+    )
     globals()[name] = value
     return value
+
+
+def _version() -> str:
+    metadata = import_module("importlib.metadata")
+    try:
+        return metadata.version(__name__)
+    except metadata.PackageNotFoundError:  # run from a checkout that is not installed
+        return "0.1.0"
 
 
 def __dir__() -> list[str]:

@@ -16,7 +16,15 @@ from hyperexport.report.summary import (
     vm_rows,
     what_to_look_at,
 )
-from hyperexport.results import CleanupResult, ExportResult, FleetResult, ReapResult, StoreContents, VerifiedExport
+from hyperexport.results import (
+    CleanupResult,
+    ExportResult,
+    FleetResult,
+    ReapResult,
+    SetupReport,
+    StoreContents,
+    VerifiedExport,
+)
 from hyperexport.store.base import StoredExport
 from hyperexport.units import format_bytes, format_elapsed
 from hyperexport.vm import VmInfo
@@ -129,3 +137,8 @@ def _(result: ReapResult) -> tuple[Page, ...]:
         *lines("Could not be removed", result.failed),
     )
     return (Page(f"Left by dead runs on {result.vcenter}" + (" (dry run)" if result.dry_run else ""), tables),)
+
+
+@pages_of.register
+def _(report: SetupReport) -> tuple[Page, ...]:
+    return (Page(report.summary, table("", [finding.row() for finding in report.findings])),)

@@ -10,7 +10,18 @@ from rich.console import Console
 from hyperexport.display import Listing, pages_of
 from hyperexport.policy.incremental import Decision, DiskPlan, ExportPlan
 from hyperexport.report import pages  # noqa: F401 - registers what is shown
-from hyperexport.results import CleanupResult, ExportResult, FleetMember, FleetOutcome, FleetResult, StoreContents
+from hyperexport.results import (
+    CleanupResult,
+    ExportResult,
+    FleetMember,
+    FleetOutcome,
+    FleetResult,
+    Level,
+    SetupFinding,
+    SetupReport,
+    StoreContents,
+    VerifiedExport,
+)
 from hyperexport.store.base import StoredExport
 from hyperexport.verify import Verification
 from hyperexport.vm import VmRef
@@ -116,6 +127,11 @@ def test_a_cleanup_and_a_fleet_show_themselves() -> None:
     assert "hyperexport --vm x" in printed(fleet)
 
 
+def test_a_check_shows_what_would_fail() -> None:
+    finding = SetupFinding(what="store /backup", level=Level.FAIL, words="it is full", fix="Make room")
+    assert "it is full" in texts(SetupReport(findings=(finding,)))
+
+
 @pytest.mark.parametrize(
     "value",
     [
@@ -139,8 +155,6 @@ def test_a_value_that_nobody_registered_is_shown_as_ever() -> None:
 
 
 def test_a_verification_is_a_row() -> None:
-    from hyperexport.results import VerifiedExport
-
     found = Verification(files=1, bytes_read=1, findings=(), seconds=0, protection="sha256")
     shown = texts(Listing([VerifiedExport(location="/backup/a", verification=found)]))
     assert "/backup/a" in shown
