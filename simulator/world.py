@@ -72,8 +72,8 @@ class World:
         return obj
 
     def all(self, kind: type) -> list[Any]:
-        """All objects of a Python class."""
-        return [obj for obj in self._objects.values() if isinstance(obj, kind)]
+        """All objects of a Python class; also for threads that do not hold the lock, while others come and go."""
+        return [obj for obj in list(self._objects.values()) if isinstance(obj, kind)]
 
     def touch(self) -> None:
         """Say that something changed."""
