@@ -21,7 +21,7 @@ from hyperexport.store.base import AbandonedStaging, RangeReader, Staging, Store
 from hyperexport.store.changes import rebased
 from hyperexport.store.s3_bucket import ObjectFacts, S3Bucket
 from hyperexport.store.s3_parts import PartSender, Throttle
-from hyperexport.store.s3_protection import Protection, find_protection
+from hyperexport.store.s3_protection import PROBE_NAME, Protection, drop_probes, find_protection
 from hyperexport.store.s3_reader import S3Reader
 from hyperexport.store.s3_settings import S3Location, S3Settings
 from hyperexport.store.s3_staging import DELETED_FILE, OWNER_FILE, THREADS, S3Staging, remove_tree
@@ -72,7 +72,7 @@ class S3Store:
             StoreUnusable: It can't, and repeating won't help.
             StoreUnreachable: It did not answer.
         """
-        probe = self._location.key(".hyperexport-probe")
+        probe = self._location.key(PROBE_NAME)
         self._bucket.replace(probe, b"probe")
         read = self._bucket.read(probe, limit=len(b"probe"))
         self._bucket.delete(probe)
@@ -173,6 +173,7 @@ class S3Store:
         Raises:
             StoreUnusable, StoreUnreachable: Something could not be listed or removed.
         """
+        drop_probes(self._bucket)
         swept: list[str] = []
         for (name, export_id), files in self._scan(folder).items():
             prefix = self._location.key(name, export_id, "")

@@ -20,7 +20,7 @@ from hyperexport.store.s3_errors import code_of, status_of, translated
 
 logger = logging.getLogger(__name__)
 
-_PROBE_NAME: Final = ".hyperexport-probe"
+PROBE_NAME: Final = ".hyperexport-probe"
 _PROBES: Final = 3
 _PROBE: Final = b"hyperexport asks whether a wrong checksum is refused"
 
@@ -64,8 +64,7 @@ def find_protection(bucket: S3Bucket) -> Protection:
         StoreUnusable: Uploads are refused altogether, or nothing would guard the bytes on a connection without TLS.
         StoreUnreachable: No answer.
     """
-    for left in bucket.unfinished_uploads(bucket.location.key(_PROBE_NAME)):
-        bucket.abort_upload(left)  # a probe whose writer died, or one that makes another
+    drop_probes(bucket)
     for protection in (Protection.CRC32, Protection.MD5):
         if _is_checked(bucket, protection):
             logger.info("%s: %s", bucket.location, protection)
@@ -77,6 +76,13 @@ def find_protection(bucket: S3Bucket) -> Protection:
         )
     logger.warning("%s: %s", bucket.location, Protection.TLS)
     return Protection.TLS
+
+
+def drop_probes(bucket: S3Bucket) -> None:
+    """Remove the probes of runs that died; one that is alive makes another."""
+    for left in bucket.unfinished_uploads(bucket.location.key(PROBE_NAME)):
+        bucket.abort_upload(left)
+    bucket.delete(bucket.location.key(PROBE_NAME))
 
 
 def _is_checked(bucket: S3Bucket, protection: Protection) -> bool:
@@ -91,7 +97,7 @@ def _is_checked(bucket: S3Bucket, protection: Protection) -> bool:
 
 
 def _ask(bucket: S3Bucket, protection: Protection) -> bool:
-    key = bucket.location.key(_PROBE_NAME)
+    key = bucket.location.key(PROBE_NAME)
     try:
         upload = UnfinishedUpload(key, bucket.begin_upload(key, {}, protection.algorithm))
     except HyperExportError as error:

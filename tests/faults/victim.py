@@ -19,13 +19,14 @@ from typing import Any
 from uuid import uuid4
 
 from prefect import Task
+from urllib3.util import Timeout
 
 from flows import reap_snapshots
 from hyperexport import api
 from hyperexport.errors import HyperExportError
 from hyperexport.options import ExportOptions
 from hyperexport.steps import repeating
-from hyperexport.store import s3_errors, s3_settings, s3_upload
+from hyperexport.store import s3_errors, s3_parts, s3_settings, s3_upload
 from hyperexport.transfer import source
 from hyperexport.vsphere import snapshots
 from tests.faults.mischief import do_mischief, tell_of
@@ -118,6 +119,7 @@ def impatient() -> None:
     s3_upload._SIZES = (1 << 20,) * len(s3_upload._SIZES)
     s3_errors.FIRST_PAUSE = 0.01
     s3_settings.CONTROL_ATTEMPTS = 2
+    s3_parts._TIMEOUT = Timeout(connect=3, read=3)
     # contextmanager() keeps what it wraps; a default is bound when a function is made.
     source.open_source.__wrapped__.__kwdefaults__["read_timeout"] = 3.0  # type: ignore[attr-defined]
     snapshots.remove_snapshot.__kwdefaults__["patience"] = 3.0
