@@ -129,7 +129,7 @@ CELLS: list[Cell] = [
         "EIO",
         CLEANUP,
         mischief={"eio": {"event": "os.remove", "name": "export.json", "times": 1}},
-        words="could not be deleted",
+        words="cannot remove",
         leaves=True,
     ),
     *[

@@ -85,7 +85,9 @@ def work(request: dict[str, Any]) -> dict[str, Any]:
                 result = reap_snapshots.fn.__wrapped__(options=options)  # type: ignore[attr-defined]
     except HyperExportError as error:
         return {"code": error.code, "exit_code": error.exit_code, "message": str(error)}
-    return {"code": None, "exit_code": 0, "message": "", "warnings": list(getattr(result, "warnings", ()))}
+    undeleted = [words for cleanup in getattr(result, "cleanups", ()) for words in cleanup.failed]
+    warnings = [*getattr(result, "warnings", ()), *undeleted]
+    return {"code": None, "exit_code": 0, "message": "", "warnings": warnings}
 
 
 def live(request: dict[str, Any], answer: int) -> None:
