@@ -1,5 +1,6 @@
 """What automations hear: the events as a real Prefect server has kept them."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,22 @@ from simulator import Fault, FaultKind, Simulator
 from tests.flows.service import eventually
 from tests.flows.support import exports_in
 
+_began: list[datetime] = []
+
+
+@pytest.fixture(autouse=True)
+def earlier_events_are_forgotten() -> None:
+    """The server is the whole session's, and every simulated VM of one name is the same one to it."""
+    _began[:] = [datetime.now(UTC)]
+
 
 def heard(event: str, vm: str) -> list[dict[str, Any]]:
-    """The events of one kind that the server has of a VM, the newest first."""
-    wanted = {"event": {"name": [event]}, "resource": {"id": [f"hyperexport.vm.{vm}"]}}
+    """The events of one kind that the server has of a VM since the test began, the newest first."""
+    wanted = {
+        "event": {"name": [event]},
+        "resource": {"id": [f"hyperexport.vm.{vm}"]},
+        "occurred": {"since": _began[0].isoformat()},
+    }
     with get_client(sync_client=True) as client:
         return client.request("POST", "/events/filter", json={"filter": wanted}).json()["events"]
 
