@@ -12,10 +12,11 @@ import pytest
 
 from hyperexport.errors import DiskFull, ExportNotFound, StoreUnusable
 from hyperexport.manifest import FILE_NAME
-from hyperexport.store import filesystem
+from hyperexport.store import filesystem, local
 from hyperexport.store.base import AbandonedStaging, Staging, Store, StoredExport
-from hyperexport.store.filesystem import held
+from hyperexport.store.filesystem import held, write_new
 from hyperexport.store.local import LocalStore
+from hyperexport.store.local_sweep import sweep_root
 from tests.engine.local_exports import (
     DESCRIPTOR,
     DISKS,
@@ -671,6 +672,17 @@ def test_a_sweep_takes_marks_and_half_written_manifests_out_of_complete_exports(
         (folder / name).write_bytes(b"{}")
     assert store.sweep(FOLDER) == [str(export)]
     assert {path.name for path in folder.iterdir()} == before | {"mine", ".mine"}
+
+
+def test_a_probe_that_is_swept_up_by_a_run_beside_does_not_fail_the_check(root, store, monkeypatch):
+    def written_and_swept_up(path: Path, data: bytes) -> None:
+        write_new(path, data)
+        sweep_root(root)
+        assert not path.exists()
+
+    root.mkdir(exist_ok=True)
+    monkeypatch.setattr(local, "write_new", written_and_swept_up)
+    store.check()
 
 
 def test_a_probe_whose_writer_died_is_swept_up(root, store):
