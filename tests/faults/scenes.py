@@ -168,9 +168,13 @@ class Scene:
         }
 
     def _look(self, place: Place, export: StoredExport) -> object:
-        """What changes in an export when it is written; its manifest may be noted in, as verification does."""
+        """What changes in an export when it is written.
+
+        Its manifest may be noted in, as verification does; and a hidden file is no part of it: what a kill left there
+        (a mark, half a manifest) the next run takes away.
+        """
         return {
             name: facts
             for name, facts in place.fingerprint(f"{export}/").items()
-            if not name.endswith(("/", "export.json", ".owner.json"))
+            if not name.endswith(("/", "export.json")) and "/." not in name
         }
