@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -109,7 +109,7 @@ def measured(way: str, vms: int) -> Grown:
             own["cpu"],
             own["memory"],
             cpu_of(processes) - before,
-            sum(process.memory_info().rss for process in processes) / MIB,
+            memory_of(processes),
             cpu_of([server.process]) - simulated,
         )
         shutil.rmtree(folder / "exports")
@@ -131,20 +131,32 @@ def server_of(way: str, folder: Path) -> Generator[tuple[str | None, list[psutil
 
 
 def processes_of(words: str) -> list[psutil.Process]:
-    """Those that this process has started with these words, and what they have started."""
-    children = psutil.Process().children(recursive=True)
-    found = [child for child in children if words in " ".join(child.cmdline())]
-    return list({process.pid: process for one in found for process in (one, *one.children(recursive=True))}.values())
+    """Those that this process itself has started with these words."""
+    return [child for child in psutil.Process().children() if words in " ".join(child.cmdline())]
 
 
 def cpu_of(processes: list[psutil.Process]) -> float:
-    """Seconds of processor so far; of those that have ended, their parents know."""
+    """Seconds of processor so far, of them and of all that they have started; of the ended ones, their parents know."""
     total = 0.0
-    for process in processes:
-        if process.is_running():
+    for process in with_descendants(processes):
+        with suppress(psutil.NoSuchProcess):  # a database's sessions come and go
             times = process.cpu_times()
-            total += times.user + times.system
+            total += times.user + times.system + times.children_user + times.children_system
     return total
+
+
+def memory_of(processes: list[psutil.Process]) -> float:
+    """MiB of them and of all that they have started; what they share counts once for each."""
+    total = 0
+    for process in with_descendants(processes):
+        with suppress(psutil.NoSuchProcess):
+            total += process.memory_info().rss
+    return total / MIB
+
+
+def with_descendants(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """They, and what they have started."""
+    return [process for one in processes for process in (one, *one.children(recursive=True))]
 
 
 def work(way: str, vms: int, output: Path) -> None:
