@@ -12,7 +12,7 @@ MAKEFLAGS += --no-print-directory
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: venv
 venv: .venv/.ready ## Build the environment (.venv) from the hash-pinned lock
@@ -97,6 +97,10 @@ lock: venv ## Resolve the dependencies anew into the lock
 .PHONY: schema
 schema: venv ## Publish the manifest's JSON schema in docs/
 	@$(BIN)/python -c 'from hyperexport.manifest import json_schema; print(json_schema(), end="")' > docs/export.schema.json
+
+.PHONY: prefect-files
+prefect-files: venv ## Write the deployments' files for `prefect deploy`
+	@$(BIN)/python -m deployments.prefect_file
 
 .PHONY: clean
 clean: ## Remove the environment, the built peers and all caches; exports stay

@@ -1,32 +1,88 @@
-"""Which deployments there are, and the work pool they wait in. Knows flows and Prefect; runs nothing.
+"""Which deployments there are, and the work pools they wait in. Knows flows and Prefect; runs nothing.
 
-Every flow of ours has a deployment without a schedule, so that *Run* in the Prefect UI and the jobs API work. All
-wait in one process work pool: ``hyperexport serve`` is a worker of it, and so is any ``prefect worker``.
-Entrypoints are module paths, so that a flow's classes are those of the installed package.
+Every flow of ours has a deployment without a schedule, so that *Run* in the Prefect UI and the jobs API work; beside
+them there are the usual scheduled ones, paused until somebody wants them. The pool of processes is what ``hyperexport
+serve`` works off; the same deployments can wait in a pool of containers. ``prefect.yaml`` and its siblings say the
+same for ``prefect deploy`` (``prefect_file.py``). Entrypoints are module paths, so that a flow's classes are those of
+the installed package.
 """
 
+from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
 from prefect import Flow
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+from prefect.client.schemas.schedules import CronSchedule
 from prefect.deployments.runner import RunnerDeployment
-from prefect.exceptions import ObjectAlreadyExists
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.types.entrypoint import EntrypointType
 from prefect.workers.process import ProcessWorker
 
 import flows
+import hyperexport
 from blocks import ExportProfile, VSphereCredentials
 
-POOL: Final = "hyperexport"
 ON_DEMAND: Final = "on-demand"
 """The name of each flow's deployment without a schedule."""
 
 TAG: Final = "hyperexport"
 
+SCHEDULE_TAG: Final = "hyperexport-schedule"
+"""By it ``hyperexport schedules`` finds what it lists, pauses and resumes."""
+
 ALONE: Final = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
 """A run that comes while the last one is still going is cancelled; so are all but one of those missed in an outage."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A work pool of ours.
+
+    Args:
+        name: Its name.
+        type: Prefect's type of it, which says what each run is: a process, a container, a job in a cluster.
+        job_variables: What the deployments set of the pool's own settings.
+    """
+
+    name: str
+    type: str
+    job_variables: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+POOL: Final = "hyperexport"
+_IMAGE: Final = f"hyperexport:{hyperexport.__version__}"
+
+PROCESS: Final = Pool(POOL, "process")
+DOCKER: Final = Pool(
+    "hyperexport-docker",
+    "docker",
+    {
+        "image": _IMAGE,
+        "image_pull_policy": "IfNotPresent",
+        "env": {"HYPEREXPORT_OUTPUT": "/exports"},
+        "volumes": ["hyperexport-exports:/exports"],
+        "auto_remove": True,
+    },
+)
+KUBERNETES: Final = Pool(
+    "hyperexport-kubernetes",
+    "kubernetes",
+    {
+        "image": _IMAGE,
+        "image_pull_policy": "IfNotPresent",
+        "cpu_request": "500m",
+        "memory_request": "512Mi",
+        "finished_job_ttl": 86_400,
+    },
+)
+POOLS: Final = (PROCESS, DOCKER, KUBERNETES)
+
+
+def deployments(pool: Pool = PROCESS) -> list[RunnerDeployment]:
+    """All deployments that wait in a pool: one of each flow on demand, then the scheduled ones."""
+    return [*on_demand_deployments(pool), *scheduled_deployments(pool)]
 
 
 def offered_flows() -> list[Flow[..., Any]]:
@@ -34,21 +90,80 @@ def offered_flows() -> list[Flow[..., Any]]:
     return [cast("Flow[..., Any]", getattr(flows, name)) for name in flows.__all__]
 
 
-def on_demand_deployments() -> list[RunnerDeployment]:
+def on_demand_deployments(pool: Pool = PROCESS) -> list[RunnerDeployment]:
     """The deployments without a schedule, one for each flow."""
-    return [deployment_of(flow, ON_DEMAND, tags=[TAG]) for flow in offered_flows()]
+    return [deployment_of(flow, ON_DEMAND, pool=pool, tags=[TAG]) for flow in offered_flows()]
 
 
-def deployment_of(flow: Flow[..., Any], name: str, **settings: Any) -> RunnerDeployment:
-    """Describe a deployment of a flow in our work pool.
+def scheduled_deployments(pool: Pool = PROCESS) -> list[RunnerDeployment]:
+    """The usual schedules, all paused. Which VMs they are for, the worker's environment says (HYPEREXPORT_MATCH)."""
+    nightly = {"snapshot": {"take": True}, "incremental": {"enabled": True}}
+    weekly = {"snapshot": {"take": True}, "incremental": {"enabled": True, "force_full": True}}
+    return [
+        _scheduled(
+            flows.export_fleet,
+            "backup",
+            pool,
+            _cron("nightly-incremental", "0 1 * * 1-6", {"options": nightly}),
+            _cron("weekly-full", "0 1 * * 0", {"options": weekly}),
+        ),
+        _scheduled(
+            flows.cleanup_exports,
+            "tidy",
+            pool,
+            _cron("daily-cleanup", "0 12 * * *", {"options": {"cleanup": {"max_age": "30d"}}}),
+        ),
+        _scheduled(flows.reap_snapshots, "reap", pool, _cron("hourly-reap", "30 * * * *")),
+        _scheduled(flows.verify_exports, "proof", pool, _cron("monthly-verify", "0 6 1 * *")),
+    ]
+
+
+def _cron(slug: str, cron: str, parameters: dict[str, Any] | None = None) -> DeploymentScheduleCreate:
+    times = CronSchedule(cron=cron, timezone="UTC")
+    return DeploymentScheduleCreate(schedule=times, slug=slug, parameters=parameters or {})
+
+
+def _scheduled(flow: Flow[..., Any], name: str, pool: Pool, *schedules: DeploymentScheduleCreate) -> RunnerDeployment:
+    return deployment_of(
+        flow,
+        name,
+        pool=pool,
+        schedules=list(schedules),
+        paused=True,
+        concurrency_limit=ALONE,
+        tags=[TAG, SCHEDULE_TAG],
+    )
+
+
+def deployment_of(flow: Flow[..., Any], name: str, *, pool: Pool = PROCESS, **settings: Any) -> RunnerDeployment:
+    """Describe a deployment of a flow.
 
     Args:
         flow: The flow.
         name: The deployment's name.
+        pool: The pool in which its runs wait.
         settings: More of what Prefect's ``Flow.to_deployment`` takes.
     """
-    deployment = flow.to_deployment(name, work_pool_name=POOL, entrypoint_type=EntrypointType.MODULE_PATH, **settings)
+    deployment = flow.to_deployment(
+        name,
+        work_pool_name=pool.name,
+        job_variables=pool.job_variables,
+        version=hyperexport.__version__,
+        entrypoint_type=EntrypointType.MODULE_PATH,
+        **settings,
+    )
     return cast("RunnerDeployment", deployment)
+
+
+def keep_resumed(deployment: RunnerDeployment) -> RunnerDeployment:
+    """Leave it as it is whether the deployment is paused, where there is one of this name already."""
+    with get_client(sync_client=True) as client:
+        try:
+            there = client.read_deployment_by_name(f"{deployment.flow_name}/{deployment.name}")
+        except ObjectNotFound:
+            return deployment
+    deployment.paused = there.paused
+    return deployment
 
 
 def ensure_block_types() -> None:
@@ -57,11 +172,21 @@ def ensure_block_types() -> None:
         kind.register_type_and_schema()  # pyright: ignore[reportUnusedCoroutine] - not without a loop
 
 
-def ensure_pool() -> None:
+def ensure_pool(pool: Pool = PROCESS) -> None:
     """Have the work pool. One that is there is left as its administrator set it."""
-    template = ProcessWorker.get_default_base_job_template()
     with get_client(sync_client=True) as client:
+        template = (
+            ProcessWorker.get_default_base_job_template()
+            if pool.type == ProcessWorker.type
+            else _template_of(pool.type, client.read_worker_metadata())
+        )
         try:
-            client.create_work_pool(WorkPoolCreate(name=POOL, type=ProcessWorker.type, base_job_template=template))
+            client.create_work_pool(WorkPoolCreate(name=pool.name, type=pool.type, base_job_template=template))
         except ObjectAlreadyExists:
             return
+
+
+def _template_of(kind: str, known: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The settings of a type of pool, as the server's list of all types has them."""
+    (found,) = [types[kind] for types in known.values() if kind in types]
+    return found["default_base_job_configuration"]

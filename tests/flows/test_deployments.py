@@ -1,44 +1,133 @@
-"""What is offered without ``hyperexport serve``: the file for ``prefect deploy`` has what serving puts in place."""
+"""What is offered without ``hyperexport serve``: the files for ``prefect deploy``, and the same from Python."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
-import yaml
+import pytest
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
 from prefect.settings import get_current_settings
 
 import flows
-from deployments.catalogue import ON_DEMAND, POOL, ensure_pool, on_demand_deployments
+from deployments.__main__ import main
+from deployments.catalogue import DOCKER, POOL, POOLS, PROCESS, SCHEDULE_TAG, TAG, Pool, deployments, ensure_pool
+from deployments.prefect_file import FILES, FOLDER, text_of
+from simulator import Simulator
+from tests.flows.support import exports_in, leftovers
 
-PREFECT_FILE = Path(flows.__file__).parents[1] / "deployments" / "prefect.yaml"
-
-
-def test_the_file_lists_exactly_the_deployments_of_the_catalogue():
-    listed = yaml.safe_load(PREFECT_FILE.read_text())["deployments"]
-    told = [(item["name"], item["entrypoint"], item["work_pool"]["name"], item["tags"]) for item in listed]
-    offered = [(item.name, item.entrypoint, item.work_pool_name, item.tags) for item in on_demand_deployments()]
-    assert sorted(told) == sorted(offered)
-    assert len(offered) == len(flows.__all__)
+ROOT = Path(flows.__file__).parents[1]
 
 
-def test_prefect_deploy_takes_the_file_as_it_is():
-    ensure_pool()
+def prefect(*words: str, folder: Path = ROOT, **environment: str) -> None:
+    """Run Prefect's own command line against the tests' server."""
     done = subprocess.run(
-        [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(PREFECT_FILE)],
-        cwd=PREFECT_FILE.parents[1],
-        env={**os.environ, "PREFECT_API_URL": str(get_current_settings().api.url)},
+        [sys.executable, "-m", "prefect", "--no-prompt", *words],
+        cwd=folder,
+        env={**os.environ, "PREFECT_API_URL": str(get_current_settings().api.url), **environment},
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def on_the_server(pool: Pool) -> dict[str, dict[str, Any]]:
+    """Each deployment of a pool, with what makes it behave as it does."""
     with get_client(sync_client=True) as client:
-        only = DeploymentFilter(name=DeploymentFilterName(any_=[ON_DEMAND]))
-        deployed = client.read_deployments(deployment_filter=only)
-    assert {(item.entrypoint, item.work_pool_name) for item in deployed} == {
-        (item.entrypoint, POOL) for item in on_demand_deployments()
+        only = DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG]))
+        found = [item for item in client.read_deployments(deployment_filter=only) if item.work_pool_name == pool.name]
+        names = {item.flow_id: client.read_flow(item.flow_id).name for item in found}
+    return {
+        f"{names[item.flow_id]}/{item.name}": {
+            "entrypoint": item.entrypoint,
+            "version": item.version,
+            "tags": item.tags,
+            "paused": item.paused,
+            "job_variables": item.job_variables,
+            "limit": item.global_concurrency_limit.limit if item.global_concurrency_limit else None,
+            "strategy": item.concurrency_options.collision_strategy.value if item.concurrency_options else None,
+            "form": item.parameter_openapi_schema,
+            "pull": item.pull_steps or [],
+            "schedules": {
+                schedule.slug: (schedule.schedule.cron, schedule.schedule.timezone, schedule.parameters)
+                for schedule in item.schedules
+            },
+        }
+        for item in found
     }
+
+
+@pytest.mark.parametrize("pool", POOLS, ids=lambda pool: pool.type)
+def test_the_files_are_up_to_date(pool: Pool):
+    written = (FOLDER / FILES[pool.type]).read_text(encoding="utf-8")
+    assert written == text_of(pool), "run `make prefect-files`"
+    assert "{{" not in written
+
+
+@pytest.mark.parametrize("pool", POOLS, ids=lambda pool: pool.type)
+def test_every_flow_is_offered_and_what_is_scheduled_is_paused_and_alone(pool: Pool):
+    offered = deployments(pool)
+    scheduled = [item for item in offered if item.schedules]
+    assert len(offered) - len(scheduled) == len(flows.__all__)
+    slugs = [schedule.slug for item in scheduled for schedule in item.schedules]
+    assert slugs == ["nightly-incremental", "weekly-full", "daily-cleanup", "hourly-reap", "monthly-verify"]
+    assert all(item.paused and item.concurrency_limit == 1 and SCHEDULE_TAG in item.tags for item in scheduled)
+
+
+@pytest.fixture(scope="module")
+def deployed() -> dict[str, dict[str, Any]]:
+    """What ``prefect deploy --all`` makes of the file for processes."""
+    ensure_pool()
+    prefect("deploy", "--all", "--prefect-file", f"deployments/{FILES['process']}")
+    return on_the_server(PROCESS)
+
+
+def test_prefect_deploy_and_python_make_the_same(deployed):
+    backup = deployed["export-fleet/backup"]
+    assert (backup["paused"], backup["limit"], backup["strategy"]) == (True, 1, "CANCEL_NEW")
+    assert backup["schedules"]["weekly-full"][2]["options"]["incremental"] == {"enabled": True, "force_full": True}
+    assert main([]) == 0
+    assert on_the_server(PROCESS) == deployed
+
+
+def test_python_leaves_a_resumed_schedule_going(deployed):
+    with get_client(sync_client=True) as client:
+        client.resume_deployment(client.read_deployment_by_name("reap-snapshots/reap").id)
+        try:
+            main([])
+            assert not client.read_deployment_by_name("reap-snapshots/reap").paused
+            assert client.read_deployment_by_name("export-fleet/backup").paused
+        finally:
+            client.pause_deployment(client.read_deployment_by_name("reap-snapshots/reap").id)
+
+
+@pytest.mark.parametrize("pool", [pool for pool in POOLS if pool is not PROCESS], ids=lambda pool: pool.type)
+def test_a_pool_of_containers_knows_every_setting_that_is_made(pool: Pool):
+    ensure_pool(pool)
+    with get_client(sync_client=True) as client:
+        made = client.read_work_pool(pool.name)
+    assert made.type == pool.type
+    assert set(pool.job_variables) <= set(made.base_job_template["variables"]["properties"])
+    assert {item.work_pool_name for item in deployments(pool)} == {pool.name}
+
+
+def test_what_is_no_kind_of_pool_is_refused(capsys):
+    assert main(["lambda"]) == 2
+    assert DOCKER.type in capsys.readouterr().err
+
+
+def test_a_plain_prefect_worker_takes_a_run(deployed, vcenter: Simulator, tmp_path: Path):
+    options = {"destination": {"output": str(tmp_path / "exports")}, "snapshot": {"take": True}}
+    with get_client(sync_client=True) as client:
+        deployment = client.read_deployment_by_name("export-vm/on-demand")
+        run = client.create_flow_run_from_deployment(deployment.id, parameters={"vm": "db01", "options": options})
+        prefect("worker", "start", "--pool", POOL, "--run-once", folder=tmp_path, **vcenter.environment())
+        state = client.read_flow_run(run.id).state
+    assert state
+    assert state.is_completed(), state
+    assert len(exports_in(tmp_path / "exports")) == 1
+    assert leftovers(vcenter, tmp_path / "exports") == []
