@@ -12,6 +12,7 @@ from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTag
 from prefect.settings import get_current_settings
 
 import flows
+from cli.main import run
 from deployments.__main__ import main
 from deployments.catalogue import DOCKER, POOL, POOLS, PROCESS, SCHEDULE_TAG, TAG, Pool, deployments, ensure_pool
 from deployments.prefect_file import FILES, FOLDER, text_of
@@ -81,7 +82,8 @@ def test_every_flow_is_offered_and_what_is_scheduled_is_paused_and_alone(pool: P
 @pytest.fixture(scope="module")
 def deployed() -> dict[str, dict[str, Any]]:
     """What ``prefect deploy --all`` makes of the file for processes."""
-    ensure_pool()
+    prefect("work-pool", "create", POOL, "--type", "process", "--overwrite")
+    prefect("block", "register", "-m", "blocks")
     prefect("deploy", "--all", "--prefect-file", f"deployments/{FILES['process']}")
     return on_the_server(PROCESS)
 
@@ -96,13 +98,13 @@ def test_prefect_deploy_and_python_make_the_same(deployed):
 
 def test_python_leaves_a_resumed_schedule_going(deployed):
     with get_client(sync_client=True) as client:
-        client.resume_deployment(client.read_deployment_by_name("reap-snapshots/reap").id)
+        assert run(["schedules", "resume", "reap"]) == 0
         try:
             main([])
             assert not client.read_deployment_by_name("reap-snapshots/reap").paused
             assert client.read_deployment_by_name("export-fleet/backup").paused
         finally:
-            client.pause_deployment(client.read_deployment_by_name("reap-snapshots/reap").id)
+            assert run(["schedules", "pause", "reap"]) == 0
 
 
 @pytest.mark.parametrize("pool", [pool for pool in POOLS if pool is not PROCESS], ids=lambda pool: pool.type)
