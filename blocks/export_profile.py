@@ -42,8 +42,8 @@ class ExportProfile(Block):
     _documentation_url: ClassVar[HttpUrl | None] = HttpUrl("https://docs.prefect.io/v3/concepts/blocks")
     _description: ClassVar[str | None] = "Options of an export, kept under a name. Secrets stay in blocks of their own."
 
+    # Required: where a block needs no field, Prefect takes a reference to one for a block as well, and refuses it.
     options: dict[str, JsonValue] = Field(
-        default_factory=dict,
         description="What is set, by key: a flag without its dashes, with underscores, as in bandwidth_limit.",
         examples=[{"snapshot": True, "bandwidth_limit": 20}],
     )

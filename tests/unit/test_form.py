@@ -101,3 +101,12 @@ def test_nothing_given_leaves_everything_to_the_environment(monkeypatch) -> None
     untouched = flows.export_vm.validate_parameters({"vm": "db01", "options": {}})["options"]
     assert untouched.given_keys() == {}
     assert options_in_force(untouched, None).execution.parallel == 7
+
+
+@pytest.mark.parametrize("flow", [flow for flow in FLOWS if flow is not flows.vm_info], ids=lambda flow: flow.name)
+def test_prefect_takes_the_blocks_that_are_picked_in_a_form(flow) -> None:
+    picked = {"$ref": {"block_document_id": "00000000-0000-4000-8000-000000000001"}}
+    parameters = schema_of(flow)["properties"]
+    blocks = {name: picked for name in ("vsphere", "profile") if name in parameters}
+    needed = dict.fromkeys(schema_of(flow).get("required", []), "x")
+    validate({**needed, **blocks}, cast("Any", schema_of(flow)), raise_on_error=True)
