@@ -98,6 +98,10 @@ lock: venv ## Resolve the dependencies anew into the lock
 schema: venv ## Publish the manifest's JSON schema in docs/
 	@$(BIN)/python -c 'from hyperexport.manifest import json_schema; print(json_schema(), end="")' > docs/export.schema.json
 
+.PHONY: pictures
+pictures: venv ## Take the documentation's pictures of the Prefect UI anew (needs Chromium)
+	@UI_PICTURES=docs/images $(PYTEST) -q -n0 -m ui
+
 .PHONY: prefect-files
 prefect-files: venv ## Write the deployments' files for `prefect deploy`
 	@$(BIN)/python -m deployments.prefect_file

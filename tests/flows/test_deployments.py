@@ -19,6 +19,8 @@ from deployments.prefect_file import FILES, FOLDER, text_of
 from simulator import Simulator
 from tests.flows.support import exports_in, leftovers
 
+pytestmark = pytest.mark.timeout(600)
+
 ROOT = Path(flows.__file__).parents[1]
 
 

@@ -1,0 +1,117 @@
+"""One ``hyperexport serve`` with its Prefect server, and Chromium to look at it."""
+
+import json
+import os
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from blocks import VSphereCredentials
+from blocks.export_profile import save_profile
+from hyperexport.options import ExportOptions
+from tests.flows.service import Service, serving
+from tests.peers import require_program
+
+_FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@dataclass(frozen=True)
+class Lab:
+    """The service, a saved block ``lab`` with its login, and a saved profile ``nightly`` that takes snapshots."""
+
+    service: Service
+    store: Path
+
+    @property
+    def root(self) -> str:
+        """Where the UI is."""
+        return self.service.prefect_api.removesuffix("/api")
+
+    def ask(self, path: str, body: Any = None) -> Any:
+        """Ask the Prefect API, without Prefect: its client does not work beside Playwright's loop."""
+        data = None if body is None else json.dumps(body).encode()
+        request = Request(self.service.prefect_api + path, data=data, headers={"content-type": "application/json"})
+        with urlopen(request, timeout=60) as answer:
+            return json.load(answer)
+
+    @property
+    def form(self) -> str:
+        """The path of the form that runs export-vm."""
+        return f"/deployments/deployment/{self.ask('/deployments/name/export-vm/on-demand')['id']}/run"
+
+    def state_of(self, run: str) -> str:
+        """The type of a run's state."""
+        return self.ask(f"/flow_runs/{run}")["state"]["type"]
+
+    def artifacts_of(self, run: str, kind: str) -> list[dict[str, Any]]:
+        """A run's artifacts of one type."""
+        found = self.ask("/artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run]}}})
+        return [artifact for artifact in found if artifact["type"] == kind]
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Path:
+    """Debian's browser."""
+    return require_program("chromium", "nobody has looked at the Prefect UI")
+
+
+@pytest.fixture(scope="session")
+def lab(chromium: Path, tmp_path_factory: pytest.TempPathFactory) -> Generator[Lab]:
+    """A service of this folder's own."""
+    folder = tmp_path_factory.mktemp("ui")
+    with serving(folder, "--prefect-port=0", PREFECT_HOME=str(folder / "prefect"), PREFECT_API_URL="") as service:
+        simulator = service.simulator
+        with temporary_settings({PREFECT_API_URL: service.prefect_api}):
+            VSphereCredentials(
+                url=simulator.url,
+                username=simulator.username,
+                password=simulator.password,
+                thumbprint=simulator.thumbprint,
+            ).save("lab")
+            save_profile("nightly", ExportOptions.from_keys({"snapshot": True, "output": folder / "exports"}))
+        yield Lab(service, folder / "exports")
+
+
+@pytest.fixture(scope="session")
+def browser(chromium: Path, lab: Lab) -> Generator[Browser]:
+    """Chromium; begun after everything that asks Prefect."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=_FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Generator[Page]:
+    """A window of its own."""
+    context = browser.new_context(viewport={"width": 1100, "height": 1000})
+    context.set_default_timeout(90_000)  # however busy the machine is
+    yield context.new_page()
+    context.close()
+
+
+@pytest.fixture
+def picture(page: Page) -> Callable[[str], None]:
+    """Takes a picture for the documentation, where ``UI_PICTURES`` names a folder (``make pictures``)."""
+
+    def take(name: str) -> None:
+        if folder := os.environ.get("UI_PICTURES"):
+            page.wait_for_timeout(1500)  # what moves into place has arrived; nothing is asserted of a picture
+            page.screenshot(path=Path(folder) / f"{name}.png")
+
+    return take
