@@ -23,14 +23,12 @@ from prefect.workers.process import ProcessWorker
 import flows
 import hyperexport
 from blocks import ExportProfile, VSphereCredentials
+from tasks.check_prefect import SCHEDULE_TAG
 
 ON_DEMAND: Final = "on-demand"
 """The name of each flow's deployment without a schedule."""
 
 TAG: Final = "hyperexport"
-
-SCHEDULE_TAG: Final = "hyperexport-schedule"
-"""By it ``hyperexport schedules`` finds what it lists, pauses and resumes."""
 
 ALONE: Final = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
 """A run that comes while the last one is still going is cancelled; so are all but one of those missed in an outage."""

@@ -32,7 +32,7 @@ from prefect.types._datetime import now
 from pydantic import ValidationError
 
 from blocks import ExportProfile, VSphereCredentials
-from deployments.catalogue import ALONE, ON_DEMAND, SCHEDULE_TAG, TAG, deployment_of, ensure_pool
+from deployments.catalogue import ALONE, ON_DEMAND, TAG, deployment_of, ensure_pool
 from deployments.parameters import kept_parameters
 from flows import cleanup_exports, export_fleet, export_vm
 from hyperexport.errors import UsageError

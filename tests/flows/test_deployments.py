@@ -14,9 +14,10 @@ from prefect.settings import get_current_settings
 import flows
 from cli.main import run
 from deployments.__main__ import main
-from deployments.catalogue import DOCKER, POOL, POOLS, PROCESS, SCHEDULE_TAG, TAG, Pool, deployments, ensure_pool
+from deployments.catalogue import DOCKER, POOL, POOLS, PROCESS, TAG, Pool, deployments, ensure_pool
 from deployments.prefect_file import FILES, FOLDER, text_of
 from simulator import Simulator
+from tasks.check_prefect import SCHEDULE_TAG
 from tests.flows.support import exports_in, leftovers
 
 pytestmark = pytest.mark.timeout(600)
