@@ -3,6 +3,7 @@
 import datetime as dt
 import errno
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,11 @@ class _Jumping:
         real_time, real = time.time, dt.datetime
         jumping = self
 
-        class Datetime(real):
+        class AnyOfThem(type):
+            def __instancecheck__(cls, value: object) -> bool:
+                return isinstance(value, real)
+
+        class Datetime(real, metaclass=AnyOfThem):
             @classmethod
             def now(cls, tz: dt.tzinfo | None = None) -> dt.datetime:
                 return real.now(tz) + dt.timedelta(seconds=jumping._off)
@@ -88,9 +93,7 @@ class _Jumping:
 
 
 def replace_everywhere(real: Any, other: Any) -> None:
-    """Exchange a class in every module that has imported it by its name."""
-    import sys
-
-    for module in list(sys.modules.values()):
-        if getattr(module, "datetime", None) is real and module is not dt:
+    """Exchange a class in every module of ours that has imported it by its name; pyVmomi tells types by it."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("hyperexport") and getattr(module, "datetime", None) is real:
             module.datetime = other  # type: ignore[attr-defined]

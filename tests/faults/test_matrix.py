@@ -265,7 +265,7 @@ def strike(cell: Cell, at: Scene, proxy: Proxy | None) -> None:
         outcome = at.export(mischief=cell.mischief, options=cell.options)
     happened = [*met, *outcome.mischief, *(str(fault.kind) for fault in at.simulator.faults.fired)]
     at.simulator.faults.clear()
-    assert happened, "the fault was never met"
+    assert happened, f"the fault was never met: {outcome}"
     assert_told(cell, outcome, at)
     complete = cell.code is None if cell.complete is None else cell.complete
     assert bool({str(export) for export in at.exports()} - listed) == complete
