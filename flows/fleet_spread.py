@@ -8,19 +8,21 @@ died is given to another, once. Prefect does not cancel what a run submitted whe
 import logging
 import re
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final, ParamSpec, TypeVar, cast
 from uuid import UUID
 
+import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.deployments import run_deployment
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.runtime import flow_run
 from prefect.states import Crashed
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from blocks import VSphereCredentials
 from flows.connections import VSphere
@@ -35,6 +37,9 @@ from hyperexport.vsphere.inventory import VmRow
 
 logger = logging.getLogger(__name__)
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 DEPLOYMENT: Final = "export-vm/on-demand"
 """What a VM is a run of; ``hyperexport serve`` puts it in place."""
 
@@ -47,6 +52,9 @@ SECONDS_TO_BEGIN: Final = 300.0
 that begins late after all do nothing, so no VM is exported twice for it."""
 
 SECONDS_WITHOUT_WORKER: Final = 60.0
+SECONDS_WITHOUT_SERVER: Final = 1800.0
+"""As long as a worker's run waits to tell of its end (tasks/reporting.py)."""
+
 SECONDS_TO_STOP: Final = 25.0
 """How long the exports are waited for when the run is stopped; Prefect kills this process after 30 s."""
 
@@ -89,20 +97,49 @@ def export_spread(
         require_deployment(client)
         while True:
             while (row := queue.begin()) is not None:
-                submit(sent, row, parameters, attempt=1)
+                patiently(stop, submit, sent, row, parameters, attempt=1)
             if not sent:
                 return members
             stop.wait(SECONDS_BETWEEN_LOOKS)
             stop.check()
-            for run in look(client, sent):
+            for run in patiently(stop, look, client, sent):
                 one = sent.pop(run.id)
                 if is_crashed(run) and one.attempt < ATTEMPTS:
                     logger.warning("%s: its worker died (%s); another takes over", one.row.ref.path, _message(run))
-                    submit(sent, one.row, parameters, attempt=one.attempt + 1)
+                    patiently(stop, submit, sent, one.row, parameters, attempt=one.attempt + 1)
                     continue
                 queue.done(one.row)
                 members[one.row.ref.moref] = member = member_of(one, run, stores)
                 logger.info("%s: %s", member.vm.path, member.outcome)
+
+
+def patiently(stop: StopSignal, ask: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Ask the Prefect server again for as long as it is away: the workers go on meanwhile, and so does the fleet.
+
+    Asking again is safe: to look changes nothing, and a VM that was submitted already is known by its key.
+
+    Raises:
+        Interrupted: The run was asked to stop meanwhile.
+    """
+
+    def away(error: BaseException) -> bool:
+        if isinstance(error, PrefectHTTPStatusError):
+            return error.response.is_server_error
+        return isinstance(error, httpx.TransportError)
+
+    def wait(seconds: float) -> None:
+        logger.warning("the Prefect server does not answer; the workers go on, and it is asked again")
+        stop.wait(seconds)
+        stop.check()
+
+    trying = Retrying(
+        retry=retry_if_exception(away),
+        stop=stop_after_delay(SECONDS_WITHOUT_SERVER),
+        wait=wait_fixed(SECONDS_BETWEEN_LOOKS),
+        sleep=wait,
+        reraise=True,
+    )
+    return trying(ask, *args, **kwargs)
 
 
 def given_as_json(options: ExportOptions) -> dict[str, Any]:

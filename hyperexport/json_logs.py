@@ -12,6 +12,7 @@ from typing import Final
 
 from hyperexport.errors import UsageError
 from hyperexport.log_context import log_facts
+from hyperexport.plain import one_line
 
 VARIABLE: Final = "HYPEREXPORT_LOG_FORMAT"
 _FORMATS: Final = ("text", "json")
@@ -38,7 +39,7 @@ class JsonLines(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": one_line(record.getMessage()),
             **log_facts(),
         }
         if record.exc_info:

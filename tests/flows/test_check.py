@@ -1,6 +1,7 @@
 """A check from outside: it tries everything, changes nothing, and says what would fail tonight, in every face."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
 from blocks import VSphereCredentials
 from cli.main import run
-from deployments import schedules
+from deployments import catalogue, schedules
 from flows import check_setup, export_vm
 from hyperexport.errors import SetupUnfit
 from hyperexport.options import ExportOptions
@@ -128,7 +129,10 @@ def test_a_server_that_is_not_named_is_a_finding_among_others(store: Path) -> No
     assert any(finding.what.startswith("store") for finding in report.having(Level.OK))
 
 
-def test_a_schedule_without_a_worker_is_told(vcenter: Simulator, store: Path) -> None:
+def test_a_schedule_without_a_worker_is_told(vcenter: Simulator, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nobodys = catalogue.Pool("nobodys", "process")  # the usual one may have had a worker of another test
+    for name in ("deployment_of", "ensure_pool"):
+        monkeypatch.setattr(schedules, name, partial(getattr(catalogue, name), pool=nobodys))
     selection, options = Selection(vm=("db01",)), ExportOptions.from_keys({"output": store, "snapshot": True})
     plan = schedules.plan_export(
         "nobody-runs-it:0 2 * * *", selection, options, timezone="UTC", vsphere=None, profile=None
@@ -138,7 +142,7 @@ def test_a_schedule_without_a_worker_is_told(vcenter: Simulator, store: Path) ->
         report = failing(options)
     finally:
         schedules.remove("nobody-runs-it")
-    assert "nobody-runs-it would not run" in wrong(report)["work pool hyperexport"]
+    assert "nobody-runs-it would not run" in wrong(report)["work pool nobodys"]
 
 
 def test_the_documented_role_is_enough_for_a_whole_export_and_the_next(

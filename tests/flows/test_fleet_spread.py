@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
@@ -87,9 +88,24 @@ def options(store: Path, **keys: object) -> ExportOptions:
 
 @pytest.mark.usefixtures("deployed")
 def test_each_vm_is_a_run_of_its_own_and_one_whose_worker_dies_is_given_to_another(
-    fleet: Simulator, store: Path
+    fleet: Simulator, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: set[str] = set()
+    away = ["submit", "look", "look"]
+
+    def sometimes_away(name: str) -> None:
+        real = getattr(fleet_spread, name)
+
+        def ask(*args: Any, **kwargs: Any) -> Any:
+            if name in away:
+                away.remove(name)
+                raise httpx.ConnectError("the server is being restarted")
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(fleet_spread, name, ask)
+
+    sometimes_away("submit")
+    sometimes_away("look")
 
     def worker(client: SyncPrefectClient, run: FlowRun) -> None:
         vm = run.parameters["vm"].rpartition("/")[2]
@@ -103,6 +119,7 @@ def test_each_vm_is_a_run_of_its_own_and_one_whose_worker_dies_is_given_to_anoth
 
     with working(worker) as taken, pytest.raises(errors.PartialFleetFailure) as failed:
         export_fleet(Selection(match=("*",)), options(store))
+    assert away == [], "it was away, and the fleet went on"
     result = failed.value.fleet
     outcomes = {member.vm.name: (member.outcome, member.code) for member in result.members}
     assert outcomes == {

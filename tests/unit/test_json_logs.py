@@ -12,6 +12,7 @@ from cli.request import Face
 from hyperexport.errors import UsageError, VmNotFound
 from hyperexport.json_logs import VARIABLE, json_logs_wanted
 from hyperexport.log_context import about
+from hyperexport.plain import one_line
 
 EVIL = 'db01\n{"level": "INFO"}\x1b[31m\u202e'
 logger = logging.getLogger("hyperexport.steps.disks")
@@ -36,7 +37,7 @@ def test_a_line_bears_its_facts_beside_its_message(capsys):
     assert line == {
         "level": "INFO",
         "logger": "hyperexport.steps.disks",
-        "message": f"{EVIL}: moved",
+        "message": one_line(f"{EVIL}: moved"),
         "run": "run-1",
         "vm": EVIL,
         "disk": "Hard disk 1",
