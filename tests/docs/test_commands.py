@@ -25,10 +25,11 @@ from tests.docs.conftest import LOGIN
 from tests.engine.s3_servers import S3Server
 from tests.flows.smtp_server import Postbox
 
-pytestmark = [pytest.mark.docs, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.docs, pytest.mark.timeout(180)]
 
 ELSEWHERE = {
     r"hyperexport serve": "it serves until it is stopped: tests/flows/test_schedules.py, test_jobs_api.py",
+    r"hyperexport metrics --listen": "it serves until it is stopped: tests/engine/test_metrics_server.py",
     r"hyperexport simulate": "it serves until it is stopped: tests/engine/test_simulator_process.py",
     r"hyperexport .*slack-webhook/": "Slack would be asked: tests/flows/test_channels.py has a server of its own",
     r"curl .*/api/v1/jobs": "tests/flows/test_jobs_api.py sends the documented request",
@@ -38,7 +39,7 @@ ELSEWHERE = {
     r"prefect (deploy|work-pool|block|worker) ": "tests/flows/test_deployments.py, from the root of a clone",
     r"python -m deployments": "tests/flows/test_deployments.py",
     r"hyperexport schedules resume (backup|reap)": "tests/flows/test_deployments.py has them in place",
-    r"make": "CI runs the targets themselves",
+    r"([A-Z_]+=\S+ )*make": "CI runs the targets themselves",
     r"python -m (pytest|benchmarks)|pre-commit": "what it runs is run by CI, or takes long",
     r"hyperexport check ": "what it finds depends on the schedules that other pages made: tests/flows/test_check.py",
     r"govc ": "tests/conformance/test_govc_simulator.py",
@@ -58,7 +59,7 @@ class World:
     def run(self, line: str) -> int:
         """Run a line as a shell would, in this process where it needs no shell."""
         line = self.line(line)
-        if not re.search(r"[|>$~]", line):
+        if not re.search(r"[|>$~]|^[A-Z_]+=", line):
             return run(shlex.split(line)[1:])
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         settings = {"PATH": path, "PREFECT_API_URL": str(get_current_settings().api.url), "HOME": str(self.folder)}
@@ -66,7 +67,8 @@ class World:
 
     def line(self, line: str) -> str:
         """The line with this world's own names in place of the reader's."""
-        line = line.replace("/srv/exports", "exports").replace("smtp.example.com", "localhost")
+        line = re.sub(r"/srv/www/|/var/lib/node_exporter/", "", line.replace("/srv/exports", "exports"))
+        line = line.replace("smtp.example.com", "localhost")
         if re.search(r"EXPORT|20261123T065304Z-00ff", line):
             newest = LocalStore(self.folder / "exports").exports()[0]
             line = re.sub(r"\bEXPORT\b|20261123T065304Z-00ff", newest.export_id, line)
