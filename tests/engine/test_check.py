@@ -21,7 +21,7 @@ from tests.engine.conftest import endpoint_of
 MIB = 1 << 20
 NARROW = UserSpec("narrow", "a password", permissions=(Permission("/DC0/vm", frozenset({"VApp.Export"})),))
 VMS = (
-    VmSpec("on", disks=(DiskSpec(2 * MIB),)),
+    VmSpec("on", disks=(DiskSpec(2 * MIB),), tags=("Backup:nightly",)),
     VmSpec("off", powered_on=False, disks=(DiskSpec(2 * MIB),)),
     VmSpec("raw", powered_on=False, disks=(DiskSpec(2 * MIB, backing="RawDiskMappingVer1"),)),
     VmSpec("mixed", disks=(DiskSpec(2 * MIB), DiskSpec(2 * MIB, mode="independent_persistent"))),
@@ -110,7 +110,15 @@ def test_what_many_vms_have_alike_is_told_once(server):
     assert "and 8 more" in running
 
 
-def test_tags_of_a_server_that_has_none_fail(server):
+def test_the_vms_of_a_tag_are_found(server):
+    findings, vms = check_vsphere(
+        endpoint_of(server), Selection(tag=("Backup:nightly",)), ExportOptions(), stop=StopSignal()
+    )
+    assert [vm.name for vm in vms] == ["on"]
+    assert any(finding.what == "tags and choice" and finding.level is Level.OK for finding in findings)
+
+
+def test_a_tag_that_nobody_made_fails(server):
     findings, vms = check_vsphere(
         endpoint_of(server), Selection(tag=("Backup:daily",)), ExportOptions(), stop=StopSignal()
     )
