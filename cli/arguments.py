@@ -19,6 +19,7 @@ from cli import checking_arguments, observing_arguments, service_arguments
 from cli.flags import (
     TERMINAL,
     WHAT,
+    Asked,
     CleanupSchedule,
     DaemonSchedule,
     Debug,
@@ -26,10 +27,7 @@ from cli.flags import (
     EmailPassword,
     Exports,
     IncrementalInfo,
-    Json,
     ListProfiles,
-    Profile,
-    Quiet,
     SaveProfile,
     ScheduleTimezone,
     ShowProfile,
@@ -37,7 +35,7 @@ from cli.flags import (
     VSphere,
     taking,
 )
-from cli.request import Mode, Request, Scheduling, face_of
+from cli.request import Mode, Request, Scheduling
 from hyperexport.errors import UsageError
 from hyperexport.option_groups import VerifyMode
 from hyperexport.options import ExportOptions, leaves, resolve
@@ -98,7 +96,7 @@ def build_app() -> App:
     mail = tuple(leaf for leaf in every if leaf.group == "email" and not leaf.name.startswith("on_"))
     app.command(taking(mail, _send_test_email), name="send-test-email")
     app.command(taking(places, observing_arguments.report), name="report")
-    app.command(taking(places, observing_arguments.metrics), name="metrics")
+    app.command(taking(places, observing_arguments.metrics, json=False), name="metrics")
     told = tuple(leaf for leaf in mail if leaf.name != "notify")
     app.command(taking(told, observing_arguments.automations), name="automations")
     app.command(taking((*selection_leaves(), *every), checking_arguments.check), name="check")
@@ -110,7 +108,7 @@ def build_app() -> App:
 
 
 def _run(
-    given: dict[str, object],
+    words: Asked,
     *,
     vm_info: VmInfo = False,
     incremental_info: IncrementalInfo = False,
@@ -119,24 +117,18 @@ def _run(
     daemon_schedule: DaemonSchedule = None,
     cleanup_schedule: CleanupSchedule = None,
     schedule_timezone: ScheduleTimezone = None,
-    profile: Profile = None,
     save_profile: SaveProfile = None,
     list_profiles: ListProfiles = False,
     show_profile: ShowProfile = None,
     delete_profile: DeleteProfile = None,
-    quiet: Quiet = False,
-    json: Json = False,
-    debug: Debug = False,
 ) -> Request:
+    given = words.given
     selection = make_selection({leaf.key: given.pop(leaf.key) for leaf in selection_leaves() if leaf.key in given})
-    asked = Request(
-        mode=Mode.EXPORT,
+    asked = words.request(
+        Mode.EXPORT,
         selection=selection,
         options=ExportOptions.from_keys(given),
-        profile=profile,
         save_profile=save_profile,
-        face=face_of(quiet=quiet, json=json),
-        debug=debug,
         vsphere=vsphere_block,
         email_password=SecretStr(email_password) if email_password else None,
     )
@@ -144,9 +136,9 @@ def _run(
     minding = _minded_profile(listed=list_profiles, shown=show_profile, deleted=delete_profile)
     scheduling = Scheduling(daemon=daemon_schedule, cleanup=cleanup_schedule, timezone=schedule_timezone)
     if minding:
-        if given or selection or modes or profile or save_profile:
+        if given or selection or modes or words.profile or save_profile:
             raise UsageError(f"--{minding[0]} does nothing else besides", fix="Leave the other options out")
-        return Request(mode=minding[0], profile=minding[1], face=asked.face, debug=debug)
+        return replace(asked, mode=minding[0], profile=minding[1])
     if scheduling != Scheduling():
         return _to_schedule(asked, scheduling, modes)
     return _to_do_now(asked, modes)
@@ -186,122 +178,44 @@ def _to_do_now(asked: Request, modes: Sequence[Mode]) -> Request:
 
 
 def _verify(
-    given: dict[str, object],
+    asked: Asked,
     *exports: Exports,
     deep: Annotated[bool, Parameter(group=WHAT, negative=(), help="Download from S3 what S3 keeps.")] = False,
-    profile: Profile = None,
-    quiet: Quiet = False,
-    json: Json = False,
-    debug: Debug = False,
 ) -> Request:
     """Read stored exports back and prove that they are what was exported."""
-    return Request(
-        mode=Mode.VERIFY,
-        exports=exports,
-        options=options_of({**given, "verify": VerifyMode.DEEP if deep else VerifyMode.ON}, whole=profile is None),
-        profile=profile,
-        face=face_of(quiet=quiet, json=json),
-        debug=debug,
-    )
+    mode = VerifyMode.DEEP if deep else VerifyMode.ON
+    return asked.request(Mode.VERIFY, exports=exports, options=asked.options(verify=mode))
 
 
-def _list(
-    given: dict[str, object],
-    *,
-    profile: Profile = None,
-    quiet: Quiet = False,
-    json: Json = False,
-    debug: Debug = False,
-) -> Request:
+def _list(asked: Asked) -> Request:
     """Show the exports that the local store and, with --upload, the bucket hold."""
-    return Request(
-        mode=Mode.LIST,
-        options=options_of(given, whole=profile is None),
-        profile=profile,
-        face=face_of(quiet=quiet, json=json),
-        debug=debug,
-    )
+    return asked.request(Mode.LIST)
 
 
 def _preserve(
-    given: dict[str, object],
+    asked: Asked,
     *exports: Annotated[str, Parameter(name="EXPORT", help="An export's id or path, as hyperexport list shows it.")],
     off: Annotated[bool, Parameter(group=WHAT, negative=(), help="Take the mark away again.")] = False,
-    profile: Profile = None,
-    quiet: Quiet = False,
-    json: Json = False,
-    debug: Debug = False,
 ) -> Request:
     """Mark exports as preserved, wherever they are stored: no cleanup deletes them."""
     if not exports:
         raise UsageError("no export is named", fix="Name one as hyperexport list shows it")
-    return Request(
-        mode=Mode.PRESERVE,
-        exports=exports,
-        preserving=not off,
-        options=options_of(given, whole=profile is None),
-        profile=profile,
-        face=face_of(quiet=quiet, json=json),
-        debug=debug,
-    )
+    return asked.request(Mode.PRESERVE, exports=exports, preserving=not off)
 
 
-def _config(
-    given: dict[str, object],
-    *,
-    profile: Profile = None,
-    quiet: Quiet = False,
-    json: Json = False,
-    debug: Debug = False,
-) -> Request:
+def _config(asked: Asked) -> Request:
     """Show every option with the value in force, and where that came from; nothing else is done."""
-    return Request(
-        mode=Mode.CONFIG,
-        options=options_of(given, whole=profile is None),
-        profile=profile,
-        face=face_of(quiet=quiet, json=json),
-        debug=debug,
-    )
+    return asked.request(Mode.CONFIG)
 
 
-def _reap_snapshots(
-    given: dict[str, object],
-    *,
-    vsphere_block: VSphere = None,
-    profile: Profile = None,
-    quiet: Quiet = False,
-    json: Json = False,
-    debug: Debug = False,
-) -> Request:
+def _reap_snapshots(asked: Asked, *, vsphere_block: VSphere = None) -> Request:
     """Remove the snapshots and half-written exports that dead runs left; a user's snapshots are never touched."""
-    return Request(
-        mode=Mode.REAP_SNAPSHOTS,
-        options=options_of(given, whole=profile is None),
-        profile=profile,
-        face=face_of(quiet=quiet, json=json),
-        debug=debug,
-        vsphere=vsphere_block,
-    )
+    return asked.request(Mode.REAP_SNAPSHOTS, vsphere=vsphere_block)
 
 
-def _send_test_email(
-    given: dict[str, object],
-    *,
-    email_password: EmailPassword = None,
-    profile: Profile = None,
-    quiet: Quiet = False,
-    json: Json = False,
-    debug: Debug = False,
-) -> Request:
+def _send_test_email(asked: Asked, *, email_password: EmailPassword = None) -> Request:
     """Send a test to everyone whom an export with these options would tell."""
-    return Request(
-        mode=Mode.SEND_TEST_EMAIL,
-        options=options_of(given, whole=profile is None),
-        profile=profile,
-        face=face_of(quiet=quiet, json=json),
-        debug=debug,
-        email_password=SecretStr(email_password) if email_password else None,
-    )
+    return asked.request(Mode.SEND_TEST_EMAIL, email_password=SecretStr(email_password) if email_password else None)
 
 
 def _simulate(
@@ -340,23 +254,6 @@ def _completion(
 ) -> None:
     """Print a script that lets a shell complete commands and flags; see docs/completion.md."""
     print(app.generate_completion(prog_name=app.name[0], shell=shell))
-
-
-def options_of(given: Mapping[str, object], *, whole: bool = True) -> ExportOptions:
-    """Build the options of which only what was given counts as set.
-
-    Args:
-        given: What was given, by key.
-        whole: Whether only the environment can add to it, so that what results can be checked at once. Whoever runs
-            it merges and checks again; a mistake is told here before a server is waited for.
-
-    Raises:
-        UsageError: A value makes no sense; the message names the flag or the variable.
-    """
-    options = ExportOptions.from_keys(given)
-    if whole:
-        resolve(options)
-    return options
 
 
 def _minded_profile(*, listed: bool, shown: str | None, deleted: str | None) -> tuple[Mode, str | None] | None:

@@ -6,14 +6,15 @@ until the model reads them, so that a flag, a variable and a form can never disa
 
 import inspect
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Final, get_args
 
 from cyclopts import Group, Parameter
 
-from cli.request import Request
-from hyperexport.options import ExportOptions, Leaf
+from cli.request import Face, Mode, Request, face_of
+from hyperexport.options import ExportOptions, Leaf, resolve
 from hyperexport.selection import selection_leaves
 from hyperexport.units import format_duration
 
@@ -137,18 +138,72 @@ Debug = Annotated[
 ]
 
 
-def taking(flags: Sequence[Leaf], function: Callable[..., Request]) -> Callable[..., Request]:
-    """Give a function a signature in which every option is a flag; it gets those that were given as a mapping."""
+_COMMON: Final = {"profile": (Profile, None), "quiet": (Quiet, False), "json": (Json, False), "debug": (Debug, False)}
+"""What every command takes: its words at the terminal, and their defaults."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What every command is given.
+
+    Args:
+        given: The options, by key.
+        profile: The saved profile to use.
+        face: How to answer.
+        debug: Show tracebacks and every decision.
+    """
+
+    given: dict[str, object]
+    profile: str | None
+    face: Face
+    debug: bool
+
+    def options(self, **more: object) -> ExportOptions:
+        """The options, of which only what was given counts as set.
+
+        Where only the environment can add to them, they are checked at once: a mistake is told before a server is
+        waited for. Whoever runs the command merges and checks again.
+
+        Raises:
+            UsageError: A value makes no sense; the message names the flag or the variable.
+        """
+        options = ExportOptions.from_keys({**self.given, **more})
+        if self.profile is None:
+            resolve(options)
+        return options
+
+    def request(self, mode: Mode, **fields: Any) -> Request:
+        """The request, with the options as :meth:`options` has them unless others are among its fields."""
+        if "options" not in fields:
+            fields["options"] = self.options()
+        return Request(mode=mode, profile=self.profile, face=self.face, debug=self.debug, **fields)
+
+
+def taking(flags: Sequence[Leaf], function: Callable[..., Request], *, json: bool = True) -> Callable[..., Request]:
+    """Give a function a signature in which every option is a flag, besides those that every command takes.
+
+    Args:
+        flags: The options.
+        function: Gets what was given as :class:`Asked`, and then its own words.
+        json: Whether it can answer in JSON.
+    """
     keys = {leaf.key for leaf in flags}
+    common = {name: kind for name, kind in _COMMON.items() if json or name != "json"}
 
     def command(*args: Any, **kwargs: Any) -> Request:
         chosen = {leaf.key for leaf in selection_leaves()}  # a VM's name may hold a comma
         given = {key: value if key in chosen else _plain(value) for key, value in kwargs.items() if key in keys}
-        rest = {key: value for key, value in kwargs.items() if key not in keys}
-        return function(given, *args, **rest)
+        face = face_of(quiet=kwargs.get("quiet", False), json=kwargs.get("json", False))
+        asked = Asked(given, kwargs.get("profile"), face, kwargs.get("debug", False))
+        rest = {key: value for key, value in kwargs.items() if key not in keys and key not in common}
+        return function(asked, *args, **rest)
 
     own = list(inspect.signature(function).parameters.values())[1:]
-    signature = inspect.Signature([*own, *(_parameter(leaf) for leaf in flags)])
+    shared = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+        for name, (kind, default) in common.items()
+    ]
+    signature = inspect.Signature([*own, *shared, *(_parameter(leaf) for leaf in flags)])
     command.__signature__ = signature  # pyright: ignore[reportFunctionMemberAccess]
     command.__doc__ = function.__doc__
     return command

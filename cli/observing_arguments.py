@@ -6,10 +6,10 @@ from typing import Annotated, Final
 
 from cyclopts import Group, Parameter
 
-from cli.flags import WHAT, Debug, Json, Profile, Quiet
-from cli.request import Mode, Observing, Request, face_of
+from cli.flags import WHAT, Asked
+from cli.request import Mode, Observing, Request
 from hyperexport.errors import UsageError
-from hyperexport.options import ExportOptions, resolve
+from hyperexport.options import ExportOptions
 from hyperexport.units import parse_duration
 
 _METRICS: Final = Group("Where to", sort_key=1)
@@ -18,7 +18,7 @@ _ACTIONS: Final = ("create", "list", "remove")
 
 
 def report(
-    given: dict[str, object],
+    asked: Asked,
     *,
     html: Annotated[
         Path | None, Parameter(metavar="FILE", group=WHAT, help="Also write one self-contained page with plots.")
@@ -27,24 +27,13 @@ def report(
         str,
         Parameter(metavar="DURATION", group=WHAT, help="How old the last good export may be. [default: 26h]"),
     ] = _WITHIN,
-    profile: Profile = None,
-    quiet: Quiet = False,
-    json: Json = False,
-    debug: Debug = False,
 ) -> Request:
     """Show how well each VM in the stores is protected: its last good export, its age, its proof, what is missing."""
-    return Request(
-        mode=Mode.REPORT,
-        options=_options(given, profile),
-        profile=profile,
-        face=face_of(quiet=quiet, json=json),
-        debug=debug,
-        observing=Observing(html=html, rpo=_duration("--rpo", rpo)),
-    )
+    return asked.request(Mode.REPORT, observing=Observing(html=html, rpo=_duration("--rpo", rpo)))
 
 
 def metrics(
-    given: dict[str, object],
+    asked: Asked,
     *,
     listen: Annotated[
         str | None,
@@ -54,27 +43,18 @@ def metrics(
         Path | None,
         Parameter(metavar="FILE", group=_METRICS, help="Write them once, for node_exporter's textfile collector."),
     ] = None,
-    profile: Profile = None,
-    quiet: Quiet = False,
-    debug: Debug = False,
 ) -> Request:
     """Tell Prometheus what the stores' manifests say; on standard output if nothing else is asked for."""
     if listen and textfile:
         raise UsageError("--listen and --textfile exclude each other", fix="Choose one")
     if textfile and textfile.suffix != ".prom":
         raise UsageError(f"--textfile: node_exporter reads no {textfile.name}", fix="Name it something.prom")
-    return Request(
-        mode=Mode.METRICS,
-        options=_options(given, profile),
-        profile=profile,
-        face=face_of(quiet=quiet, json=False),
-        debug=debug,
-        observing=Observing(listen=_address(listen) if listen else None, textfile=textfile),
-    )
+    observing = Observing(listen=_address(listen) if listen else None, textfile=textfile)
+    return asked.request(Mode.METRICS, observing=observing)
 
 
 def automations(
-    given: dict[str, object],
+    asked: Asked,
     *words: Annotated[str, Parameter(name="ACTION", help="create, list or remove; list if none.")],
     within: Annotated[
         str,
@@ -84,10 +64,6 @@ def automations(
             help="After how long without a success of a VM to send a mail. [default: 26h]",
         ),
     ] = _WITHIN,
-    profile: Profile = None,
-    quiet: Quiet = False,
-    json: Json = False,
-    debug: Debug = False,
 ) -> Request:
     """Mind the Prefect automations that mail about a leaked snapshot, a damaged export, and a VM without a success.
 
@@ -99,23 +75,12 @@ def automations(
         raise UsageError(f"{' '.join(words)!r} is nothing that automations do", fix="Say create, list or remove")
     if _duration("--within", within) < timedelta(minutes=1):
         raise UsageError(f"--within: {within} is too short", fix="Give at least 1m, such as 26h")
-    if action != "create" and (given or profile):
+    if action != "create" and (asked.given or asked.profile):
         raise UsageError(f"automations {action} takes no options of a mail", fix="Leave them out")
-    return Request(
-        mode=Mode.AUTOMATIONS,
-        options=ExportOptions.from_keys(given),
-        profile=profile,
-        face=face_of(quiet=quiet, json=json),
-        debug=debug,
-        observing=Observing(action=action, within=_duration("--within", within)),
-    )
-
-
-def _options(given: dict[str, object], profile: str | None) -> ExportOptions:
-    options = ExportOptions.from_keys(given)
-    if profile is None:
-        resolve(options)
-    return options
+    # Not checked together: what is missing here may be there where the mails are sent.
+    options = ExportOptions.from_keys(asked.given)
+    observing = Observing(action=action, within=_duration("--within", within))
+    return asked.request(Mode.AUTOMATIONS, options=options, observing=observing)
 
 
 def _duration(flag: str, text: str) -> timedelta:
