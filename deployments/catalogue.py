@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
 from prefect import Flow
+from prefect.blocks.core import Block
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
@@ -19,6 +20,7 @@ from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.types.entrypoint import EntrypointType
 from prefect.workers.process import ProcessWorker
+from tenacity import retry, retry_if_exception_type, stop_after_attempt
 
 import flows
 import hyperexport
@@ -167,7 +169,13 @@ def keep_resumed(deployment: RunnerDeployment) -> RunnerDeployment:
 def ensure_block_types() -> None:
     """Have our kinds of blocks on the server, so that they can be made, and picked in forms, in the Prefect UI."""
     for kind in (VSphereCredentials, ExportProfile):
-        kind.register_type_and_schema()  # pyright: ignore[reportUnusedCoroutine] - not without a loop
+        _register(kind)
+
+
+@retry(retry=retry_if_exception_type(ObjectAlreadyExists), stop=stop_after_attempt(5), reraise=True)
+def _register(kind: type[Block]) -> None:
+    """Have the type on the server. Prefect looks and then makes it: of workers that start at once, one is too late."""
+    kind.register_type_and_schema()  # pyright: ignore[reportUnusedCoroutine] - not without a loop
 
 
 def ensure_pool(pool: Pool = PROCESS) -> None:
