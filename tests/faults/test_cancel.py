@@ -203,7 +203,6 @@ def test_a_flow_that_is_killed_is_told_of_and_the_next_run_cleans_up(
 @pytest.mark.parametrize("kind", COMMANDS)
 def test_a_machine_that_dies_with_its_worker_is_told_of_by_the_next_run(
     kind: str,
-    prefect: PrefectServer,
     vcenter: Simulator,
     s3: S3Server,
     fresh: Callable[[], str],
@@ -211,6 +210,13 @@ def test_a_machine_that_dies_with_its_worker_is_told_of_by_the_next_run(
 ) -> None:
     vm, store = fresh(), tmp_path / "exports"
     vcenter.faults.clear()
+    with prefect_server(tmp_path / "server") as prefect:  # its own: the other tests' worker would take up the run
+        the_machine_dies_and_the_next_run_tells(kind, prefect, vcenter, vm, store, s3, tmp_path)
+
+
+def the_machine_dies_and_the_next_run_tells(
+    kind: str, prefect: PrefectServer, vcenter: Simulator, vm: str, store: Path, s3: S3Server, tmp_path: Path
+) -> None:
     with working(kind, prefect, tmp_path / "first", vcenter.environment()) as worker:
         run = begin(worker, vm, store, s3, **SLOWLY)
         eventually(lambda: transferring(vcenter, vm, store), "a transfer")

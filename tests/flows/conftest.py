@@ -8,6 +8,7 @@ from prefect import Task
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.testing.utilities import prefect_test_harness
 
+from hyperexport import process_secrets
 from simulator import DiskSpec, Simulator, VmSpec
 from tasks import disks, inspect, package, reaping, snapshots, verify
 from tests.flows.service import Service, serving
@@ -20,6 +21,12 @@ def prefect_harness() -> Generator[None]:
     without_heartbeat = temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
     with prefect_test_harness(server_startup_timeout=120), without_heartbeat:
         yield
+
+
+@pytest.fixture(autouse=True)
+def no_password_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A password that one test gave on a command line, which runs in this process, is no other test's."""
+    monkeypatch.setattr(process_secrets, "_kept", {})
 
 
 @pytest.fixture

@@ -6,11 +6,13 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from tenacity import retry, retry_if_exception, stop_after_attempt, wait_fixed
 
 from blocks import VSphereCredentials
 from blocks.export_profile import save_profile
@@ -30,6 +32,11 @@ _FLAGS = [
 ]
 
 
+def busy(error: BaseException) -> bool:
+    """Whether the server's SQLite was locked for the moment: Prefect answers 503, and its own client asks again."""
+    return isinstance(error, HTTPError) and error.code == 503
+
+
 @dataclass(frozen=True)
 class Lab:
     """The service, a saved block ``lab`` with its login, and a saved profile ``nightly`` that takes snapshots."""
@@ -42,6 +49,7 @@ class Lab:
         """Where the UI is."""
         return self.service.prefect_api.removesuffix("/api")
 
+    @retry(retry=retry_if_exception(busy), wait=wait_fixed(1), stop=stop_after_attempt(30), reraise=True)
     def ask(self, path: str, body: Any = None) -> Any:
         """Ask the Prefect API, without Prefect: its client does not work beside Playwright's loop."""
         data = None if body is None else json.dumps(body).encode()
