@@ -2,7 +2,8 @@
 
 Run as ``python -m benchmarks.scaling``; ``--vms 10,100,1000`` for the whole curve. VMs of one small disk, so that what
 is measured is everything but bytes. One fleet run in one process, against the same exports by the engine alone in as
-many threads; the Prefect server keeps its database in SQLite, then in PostgreSQL where that is installed.
+many threads; the Prefect server keeps its database in SQLite, as ``hyperexport serve`` starts it, then in PostgreSQL
+where that is installed.
 """
 
 import argparse
@@ -20,11 +21,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
+import httpx
 import psutil
 from rich.table import Table
 
 from benchmarks.harness import Reached, console, machine, save, workspace
 from benchmarks.vcenter import vcenter
+from deployments.local_server import end, launch
 from hyperexport.units import MIB
 from tests.scale.servers import postgres, postgres_program, prefect_server
 
@@ -123,8 +126,14 @@ def server_of(way: str, folder: Path) -> Generator[tuple[str | None, list[psutil
     if way == ENGINE:
         yield None, []
     elif way == SQLITE:
-        with prefect_server(folder / "prefect", f"sqlite+aiosqlite:///{folder}/prefect.db", None) as address:
-            yield address, processes_of("server start")
+        settings = {**os.environ, "PREFECT_HOME": str(folder / "prefect"), "PREFECT_API_URL": ""}
+        with (folder / "prefect.log").open("wb") as log:
+            server, address = launch(0, settings, log, whole=True)
+            try:
+                httpx.get(f"{address}/health", timeout=120)
+                yield address, [psutil.Process(server.pid)]
+            finally:
+                end(server)
     else:
         with postgres() as database, prefect_server(folder / "prefect", database, None) as address:
             yield address, processes_of("server start") + processes_of("postgres")

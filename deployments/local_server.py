@@ -16,12 +16,16 @@ import sys
 import tempfile
 import threading
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 from urllib.error import URLError
 from urllib.request import urlopen
 
 from hyperexport.errors import ServerUnreachable, UsageError
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 _START: Final = 120.0
 """Seconds that it may take to answer: its first start creates the database."""
@@ -89,9 +93,35 @@ def provide_lasting_api(port: int) -> str:
 def _start(port: int, *, whole: bool) -> str:
     if os.environ.get("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "true").lower() in ("false", "0"):
         raise UsageError("no Prefect API is configured and a temporary one is forbidden", fix="Set PREFECT_API_URL")
-    settings = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
     log = tempfile.TemporaryFile()  # noqa: SIM115 - the server writes to it until the process ends
-    # The server inherits a listening socket: there is no port to guess, and whoever connects early simply waits.
+    settings = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
+    server, url = launch(port, settings, log, whole=whole)
+    atexit.register(end, server)
+    os.environ["PREFECT_API_URL"] = url
+    import flows  # noqa: F401  # pyright: ignore[reportUnusedImport] - needed anyway, and the server is not ready yet
+
+    _await(url, log)
+    return url
+
+
+def launch(
+    port: int, settings: Mapping[str, str], log: IO[bytes], *, whole: bool
+) -> tuple[subprocess.Popen[bytes], str]:
+    """Begin to run such a server. Whoever connects before it answers simply waits.
+
+    Args:
+        port: Where it listens on this machine; 0 for a free port.
+        settings: Its environment.
+        log: Where it prints.
+        whole: Whether it also has the UI, and starts scheduled runs.
+
+    Returns:
+        Its process, to be given to :func:`end`, and the API's address.
+
+    Raises:
+        UsageError: The port is taken.
+    """
+    # The server inherits a listening socket, so there is no port to guess.
     with _listener(port) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
         if whole:
@@ -105,12 +135,7 @@ def _start(port: int, *, whole: bool) -> str:
             pass_fds=[listener.fileno()],
             start_new_session=True,
         )
-    atexit.register(_end, server)
-    os.environ["PREFECT_API_URL"] = url
-    import flows  # noqa: F401  # pyright: ignore[reportUnusedImport] - needed anyway, and the server is not ready yet
-
-    _await(url, log)
-    return url
+    return server, url
 
 
 def _listener(port: int) -> socket.socket:
@@ -136,7 +161,7 @@ def _await(url: str, log: Any) -> None:
         ) from error
 
 
-def _end(server: subprocess.Popen[bytes]) -> None:
+def end(server: subprocess.Popen[bytes]) -> None:
     """Close its input, at which it ends; kill it if it does not."""
     if server.stdin:
         server.stdin.close()
@@ -179,18 +204,31 @@ def _active_profile() -> dict[str, Any]:
 
 def main() -> None:
     """Be that server, on the socket inherited as the descriptor in the first argument, until standard input ends."""
-    import uvicorn
     from prefect.server.api.server import create_app
+    from prefect.settings import (
+        PREFECT_SERVER_DATABASE_CONNECTION_URL,
+        get_current_settings,
+        temporary_settings,
+    )
+
+    from deployments.one_connection import over_one_connection
 
     whole = "whole" in sys.argv[2:]
     # The parent's blocked signals were inherited. A service manager sends SIGTERM to both at once, and while the
     # parent cancels its runs it still needs this server.
     signal.pthread_sigmask(signal.SIG_SETMASK, {signal.SIGTERM} if whole else ())
     listener = socket.socket(fileno=int(sys.argv[1]))
-    config = uvicorn.Config(
-        create_app(ephemeral=not whole, final=True), log_level="error", lifespan="on", timeout_graceful_shutdown=5
-    )
-    server = uvicorn.Server(config)
+    database = get_current_settings().server.database.connection_url
+    assert database  # where none is set, Prefect's settings give its file
+    with temporary_settings({PREFECT_SERVER_DATABASE_CONNECTION_URL: over_one_connection(database.get_secret_value())}):
+        serve(create_app(ephemeral=not whole, final=True), listener)
+
+
+def serve(app: "FastAPI", listener: socket.socket) -> None:
+    """Answer on a listening socket until standard input ends."""
+    import uvicorn
+
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on", timeout_graceful_shutdown=5))
 
     def end_with_parent() -> None:
         sys.stdin.buffer.read()

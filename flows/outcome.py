@@ -4,7 +4,8 @@ Prefect logs a traceback for every exception that leaves a flow. For the errors 
 says it all; so the flow returns its Failed state, from which Prefect raises the same error for a caller in Python.
 Whatever is not of our family is a defect, and keeps its traceback.
 
-And how it ends when Prefect cannot be told: as it would have ended, after a wait for the server.
+And how it ends when Prefect cannot be told: as it would have ended, after a wait for the server. How it begins when
+Prefect refuses it for the moment, too: a moment later.
 """
 
 import logging
@@ -12,9 +13,12 @@ from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from functools import wraps
+from http import HTTPStatus
 from typing import Any, Final, ParamSpec, TypeVar, cast
 
+from prefect.exceptions import PrefectHTTPStatusError
 from prefect.states import Failed
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from hyperexport.errors import HyperExportError
 from tasks.reporting import prefect_is_gone, wait_for_prefect, without_patience
@@ -24,12 +28,17 @@ logger = logging.getLogger("hyperexport.flows")
 P = ParamSpec("P")
 R = TypeVar("R")
 
+SECONDS_TO_BEGIN: Final = 300.0
+"""How long a run asks to be entered while Prefect refuses it for the moment."""
+
 
 class _Call:
     """A flow that somebody called, and what came of its function."""
 
     def __init__(self) -> None:
         self.outcomes: list[Any] = []
+        self.began = False
+        """Whether the function began: then Prefect has entered its run."""
         self.after = ExitStack()
         """What holds from the end of the function to the end of the call."""
         self.ends = False
@@ -45,6 +54,7 @@ def told_in_words(function: Callable[P, R]) -> Callable[P, R]:
     @wraps(function)
     def told(*args: P.args, **kwargs: P.kwargs) -> R:
         with _for_caller() as call:
+            call.began = True
             try:
                 outcome = function(*args, **kwargs)
                 call.outcomes.append(outcome)
@@ -76,18 +86,26 @@ def _for_caller() -> Generator[_Call]:
 
 
 def despite_prefect(flow: Callable[P, R]) -> Callable[P, R]:
-    """Call a flow so that it ends as its function does, even where its end could not be reported.
+    """Call a flow so that it begins though Prefect is busy, and ends as its function does though Prefect is gone.
 
-    Prefect raises the error of its own client then, and the result is lost with it.
+    Where the end cannot be reported, Prefect raises the error of its own client, and the result would be lost with it.
+    A server on SQLite with many connections refuses a run that is to be entered now and then, with 503; Prefect's
+    client asks six times, and after that the run would have failed.
     """
 
     def called(*args: P.args, **kwargs: P.kwargs) -> R:
         call = _Call()
         call.ends = True
+        asking = Retrying(
+            retry=retry_if_exception(lambda error: not call.began and _is_refused_for_the_moment(error)),
+            wait=wait_random_exponential(multiplier=0.1, max=5),
+            stop=stop_after_delay(SECONDS_TO_BEGIN),
+            reraise=True,
+        )
         token = _call.set(call)
         try:
             with call.after:
-                return flow(*args, **kwargs)
+                return asking(flow, *args, **kwargs)
         except Exception:
             if not call.outcomes or not prefect_is_gone():
                 raise
@@ -98,3 +116,7 @@ def despite_prefect(flow: Callable[P, R]) -> Callable[P, R]:
         return call.outcomes[0]
 
     return called
+
+
+def _is_refused_for_the_moment(error: BaseException) -> bool:
+    return isinstance(error, PrefectHTTPStatusError) and error.response.status_code == HTTPStatus.SERVICE_UNAVAILABLE

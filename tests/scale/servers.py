@@ -185,10 +185,22 @@ class Worker:
     def flow_processes(self) -> set[int]:
         return {child.pid for child in psutil.Process(self.process.pid).children(recursive=True)}
 
+    def pause(self) -> None:
+        """Stand still, with everything that it runs."""
+        worker = psutil.Process(self.process.pid)
+        worker.suspend()  # first, so that it starts nothing more
+        for child in worker.children(recursive=True):
+            child.suspend()
+
+    def resume(self) -> None:
+        worker = psutil.Process(self.process.pid)
+        for process in (*worker.children(recursive=True), worker):
+            process.resume()
+
     def die(self) -> set[int]:
         """Be gone with everything that it runs, as when its machine fails. Gives the ids of what ran."""
+        self.pause()  # it must not see its children die: its machine would be gone
         worker = psutil.Process(self.process.pid)
-        worker.suspend()  # it must not see its children die: its machine would be gone
         children = worker.children(recursive=True)
         for process in (*children, worker):
             process.kill()

@@ -78,13 +78,22 @@ class Killing:
 
     def _watch(self) -> None:
         while not self._over.wait(0.05):
-            reading = {lease.vm_name for lease in self._fleet.leases() if lease.state == "ready"}
-            running = self._victim.flow_processes()
-            if reading and any(pid in running for vm, pid in snapshots_of_ours(self._fleet) if vm in reading):
+            if not self._reads():
+                continue
+            self._victim.pause()
+            # What it had sent already is answered meanwhile; what it reads now, it will still be reading.
+            if not self._over.wait(0.5) and self._reads():
                 gone = self._victim.die()
                 self.in_hand = {vm for vm, pid in snapshots_of_ours(self._fleet) if pid in gone}
                 self.leases = {lease.vm_name for lease in self._fleet.leases()} & self.in_hand
                 return
+            self._victim.resume()
+
+    def _reads(self) -> bool:
+        """Whether a VM of the victim's own is being read."""
+        reading = {lease.vm_name for lease in self._fleet.leases() if lease.state == "ready"}
+        running = self._victim.flow_processes() if reading else set[int]()
+        return any(pid in running for vm, pid in snapshots_of_ours(self._fleet) if vm in reading)
 
 
 def snapshots_of_ours(fleet: Simulator) -> list[tuple[str, int]]:

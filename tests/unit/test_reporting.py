@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Iterator
 
+import httpx
 import pytest
+from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES
 
 from flows.outcome import despite_prefect, told_in_words
@@ -106,3 +108,32 @@ def test_the_outcome_of_a_flow_within_is_not_taken_for_that_of_the_flow_around_i
 
     answers[:] = [True, False]
     assert despite_prefect(prefects(fleet))() == "the fleet"
+
+
+def busy() -> PrefectHTTPStatusError:
+    """What Prefect's client raises when it was refused for the moment six times."""
+    request = httpx.Request("POST", "http://127.0.0.1/api/task_runs/")
+    return PrefectHTTPStatusError("busy", request=request, response=httpx.Response(503, request=request))
+
+
+def test_a_run_that_is_refused_for_the_moment_is_entered_a_moment_later(answers: list[bool]) -> None:
+    refusals = iter([busy(), busy()])
+
+    def run() -> object:
+        for refusal in refusals:
+            raise refusal
+        return told_in_words(lambda: "exported")()
+
+    assert despite_prefect(run)() == "exported"
+
+
+def test_a_run_that_has_begun_does_not_begin_again(answers: list[bool]) -> None:
+    runs: list[str] = []
+
+    def run() -> object:
+        told_in_words(lambda: runs.append("begun"))()
+        raise busy()
+
+    with pytest.raises(PrefectHTTPStatusError):
+        despite_prefect(run)()
+    assert runs == ["begun"]

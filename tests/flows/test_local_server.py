@@ -1,0 +1,55 @@
+"""The Prefect server that a command brings along: many flow runs within one are entered without being refused."""
+
+import os
+import tempfile
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
+from pathlib import Path
+
+import httpx
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from deployments.local_server import end, launch
+from deployments.one_connection import over_one_connection
+from flows import vm_info
+from tests.flows.service import eventually
+
+
+@pytest.fixture
+def api(tmp_path: Path) -> Generator[str]:
+    """The address of a server of the test's own."""
+    environment = {**os.environ, "PREFECT_HOME": str(tmp_path), "PREFECT_API_URL": ""}
+    with tempfile.TemporaryFile() as log:
+        server, url = launch(0, environment, log, whole=False)
+        try:
+            with httpx.Client(timeout=150) as client:
+                eventually(lambda: client.get(f"{url}/health").is_success, "the server answers")
+            yield url
+        finally:
+            end(server)
+
+
+def test_nobody_is_refused_because_another_is_entered(api: str) -> None:
+    """What Prefect writes for a flow run within another, from many at once: SQLite would refuse most (503)."""
+    with temporary_settings({PREFECT_API_URL: api}), get_client(sync_client=True) as client:
+        flow_run = client.create_flow_run(vm_info)
+
+    def enter(number: int) -> list[int]:
+        task_run = {"flow_run_id": str(flow_run.id), "task_key": "export-vm", "dynamic_key": ""}
+        with httpx.Client(timeout=150) as client:
+            return [
+                client.post(f"{api}/task_runs/", json={**task_run, "dynamic_key": f"{number}-{again}"}).status_code
+                for again in range(20)
+            ]
+
+    with ThreadPoolExecutor(8) as threads:
+        answers = [code for codes in threads.map(enter, range(8)) for code in codes]
+    assert answers == [HTTPStatus.CREATED] * 160
+
+
+@pytest.mark.parametrize("address", ["postgresql+asyncpg://u:p@host/prefect", "sqlite+aiosqlite:///:memory:"])
+def test_what_has_no_file_is_left_as_it_is(address: str) -> None:
+    assert over_one_connection(address) == address
