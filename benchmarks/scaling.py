@@ -186,10 +186,10 @@ def work(way: str, vms: int, output: Path) -> None:
 def export_by_engine(vms: int, output: Path) -> None:
     import hyperexport  # noqa: PLC0415 - each way imports what it needs, and that counts
 
-    names = [row.name for row in hyperexport.vm_info(match="*")]
-    assert len(names) == vms
+    paths = [row.ref.path for row in hyperexport.vm_info(match="*")]
+    assert len(paths) == vms
     with ThreadPoolExecutor(AT_ONCE) as threads:
-        for done in [threads.submit(hyperexport.export, name, output=output, snapshot=True) for name in names]:
+        for done in [threads.submit(hyperexport.export, path, output=output, snapshot=True) for path in paths]:
             done.result()
 
 

@@ -43,6 +43,12 @@ _ENTITIES: Final = {
     vim.Datacenter: ("name", "parent"),
     vim.VirtualApp: ("name", "parentFolder", "parentVApp"),
 }
+_PLACE: Final = {
+    kind: tuple(path for path in paths if path in {"name", "config.instanceUuid"} or path.startswith("parent"))
+    for kind, paths in _ENTITIES.items()
+}
+"""Where each of them lies, and what it is called."""
+
 _VM_PATHS: Final = (
     "capability.changeTrackingSupported",
     "config.changeTrackingEnabled",
@@ -150,11 +156,36 @@ def read_inventory(session: Session) -> Inventory:
 def find_vm(session: Session, name_or_path: str) -> VmRef:
     """Find the one VM that bears this name or whole inventory path.
 
+    A path is looked up alone. A name needs the list of all VMs, since several may bear it.
+
     Raises:
         VmNotFound: None does; near names are suggested.
         VmAmbiguous: Several do; their paths are listed.
     """
-    return read_inventory(session).named(name_or_path).ref
+    at_path = _vm_at(session, name_or_path) if name_or_path.startswith("/") else None
+    return at_path or read_inventory(session).named(name_or_path).ref
+
+
+def _vm_at(session: Session, path: str) -> VmRef | None:
+    """The VM at an inventory path; None where the server finds none, or one that lies elsewhere.
+
+    vSphere API: ``FindByInventoryPath`` does not promise to heed case, nor to look into vApps, so the path is read
+    back from the places around what it found.
+    """
+    doing = f"looking for {path}"
+    found = session.call(session.content.searchIndex.FindByInventoryPath, path.strip("/"), doing=doing)
+    if not isinstance(found, vim.VirtualMachine):
+        return None
+    names: list[str] = []
+    uuid, place = "", found
+    while type(place) in _ENTITIES and place != session.content.rootFolder and len(names) <= path.count("/"):
+        values = properties(session, place, _PLACE[type(place)], doing=doing)
+        names.append(values.get("name", ""))
+        uuid = values.get("config.instanceUuid") or uuid
+        place = _parent(values)
+    if [*reversed(names)] != path.strip("/").split("/"):
+        return None
+    return VmRef(moref=_moref(found), name=unescape(names[0]), path="/" + path.strip("/"), instance_uuid=uuid)
 
 
 def describe(session: Session, ref: VmRef) -> VmInfo:

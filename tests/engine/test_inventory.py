@@ -7,6 +7,7 @@ from pyVmomi import vim
 
 from hyperexport import errors
 from hyperexport.vm import PowerState
+from hyperexport.vsphere import inventory
 from hyperexport.vsphere.configuration import LEFT_OUT, vm_config_json
 from hyperexport.vsphere.endpoint import VSphereEndpoint
 from hyperexport.vsphere.inventory import (
@@ -130,6 +131,21 @@ def test_a_name_that_several_bear_lists_their_paths(estate):
     assert "/DC0/vm/production/twin" in str(caught.value)
     assert "/DC0/vm/test/twin" in str(caught.value)
     assert find_vm(estate, "/DC0/vm/test/twin").path == "/DC0/vm/test/twin"
+
+
+def test_a_path_is_looked_up_without_reading_every_vm(session, vm, monkeypatch):
+    monkeypatch.setattr(inventory, "read_inventory", lambda _: pytest.fail("all VMs were read"))
+    assert find_vm(session, vm.path) == find_vm(session, f"{vm.path}/") == vm
+
+
+def test_a_path_in_another_case_is_another_path(session, vm):
+    with pytest.raises(errors.VmNotFound, match="Did you mean"):
+        find_vm(session, vm.path.replace("/vm/", "/VM/"))
+
+
+def test_a_folders_path_is_no_vm(estate):
+    with pytest.raises(errors.VmNotFound):
+        find_vm(estate, "/DC0/vm/production")
 
 
 def test_a_name_is_shown_and_found_as_people_write_it(estate):
