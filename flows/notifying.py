@@ -13,7 +13,7 @@ from typing import Final
 from prefect.runtime import flow_run
 from prefect.utilities.urls import url_for
 
-from hyperexport.errors import FleetFailure, Interrupted, PartialFleetFailure
+from hyperexport.errors import FleetFailure, Interrupted, NotificationFailed, PartialFleetFailure
 from hyperexport.option_groups import Email
 from hyperexport.options import ExportOptions
 from hyperexport.report.fleet import mail_rows
@@ -130,6 +130,23 @@ class Notices:
         except Exception as error:  # an export is no worse for a mail that could not be written
             logger.warning("nobody was told: %s", type(error).__name__, exc_info=True)
             return [f"nobody was told: an unforeseen {type(error).__name__}; the run's log has its traceback"]
+
+
+def tell_everyone(email: Email, mail: Mail) -> list[str]:
+    """Send a mail that is about no export, by mail unless only webhooks are named, and to these.
+
+    Returns:
+        What was sent, and to whom.
+
+    Raises:
+        UsageError: Something is missing or contradictory; the message names the option.
+        NotificationFailed: Not everything was sent.
+    """
+    channels = open_channels(email, mails=email.notify or bool(email.to) or not email.webhooks)
+    failed = notify(channels, mail)
+    if failed:
+        raise NotificationFailed("; ".join(failed))
+    return [channel.name for channel in channels]
 
 
 def this_run() -> Run:

@@ -5,15 +5,12 @@ from typing import Annotated
 from prefect import flow
 
 from flows.connections import OPTIONS, Profile, options_in_force
-from flows.notifying import this_run
+from flows.notifying import tell_everyone, this_run
 from flows.outcome import told_in_words
-from hyperexport.errors import NotificationFailed
 from hyperexport.form import Shown
 from hyperexport.options import ExportOptions
 from hyperexport.report.mail import notice_mail
-from tasks.channels import open_channels
 from tasks.logs import send_engine_logs_to_prefect
-from tasks.notify import notify
 
 
 @flow(name="send-notice", persist_result=False)
@@ -40,9 +37,4 @@ def send_notice(
         NotificationFailed: Not everything was sent.
     """
     send_engine_logs_to_prefect()
-    email = options_in_force(options, profile).email
-    channels = open_channels(email, mails=email.notify or bool(email.to) or not email.webhooks)
-    failed = notify(channels, notice_mail(subject, message, run=this_run()))
-    if failed:
-        raise NotificationFailed("; ".join(failed))
-    return [channel.name for channel in channels]
+    return tell_everyone(options_in_force(options, profile).email, notice_mail(subject, message, run=this_run()))

@@ -6,15 +6,12 @@ from typing import Annotated
 from prefect import flow
 
 from flows.connections import OPTIONS, Profile, options_in_force
-from flows.notifying import this_run
+from flows.notifying import tell_everyone, this_run
 from flows.outcome import told_in_words
-from hyperexport.errors import NotificationFailed
 from hyperexport.form import Shown
 from hyperexport.options import ExportOptions
 from hyperexport.report.mail import probe_mail
-from tasks.channels import open_channels
 from tasks.logs import send_engine_logs_to_prefect
-from tasks.notify import notify
 
 
 @flow(name="send-test-email", persist_result=False)
@@ -37,9 +34,4 @@ def send_test_email(
         NotificationFailed: Not everything was sent.
     """
     send_engine_logs_to_prefect()
-    email = options_in_force(options, profile).email
-    channels = open_channels(email, mails=email.notify or bool(email.to) or not email.webhooks)
-    failed = notify(channels, probe_mail(sent=datetime.now(UTC), run=this_run()))
-    if failed:
-        raise NotificationFailed("; ".join(failed))
-    return [channel.name for channel in channels]
+    return tell_everyone(options_in_force(options, profile).email, probe_mail(sent=datetime.now(UTC), run=this_run()))

@@ -4,7 +4,6 @@ Pure functions of values, from the start of an export to the end of a fleet. Eve
 harmless line here and escaped in the HTML. Nothing here knows a mail server; who sends, and by what, is not told.
 """
 
-import unicodedata
 from collections.abc import Sequence
 from datetime import datetime
 from email.headerregistry import Address
@@ -12,13 +11,12 @@ from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime, localtime, make_msgid
 from enum import StrEnum
-from functools import cache
 from typing import Final, NamedTuple
-
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from hyperexport.errors import HyperExportError
 from hyperexport.manifest import ExportManifest
+from hyperexport.plain import one_line
+from hyperexport.report.rendering import templates
 from hyperexport.report.summary import damage_of, disk_rows, export_facts, what_to_look_at
 from hyperexport.results import ExportResult
 from hyperexport.units import format_bytes, format_elapsed
@@ -248,45 +246,29 @@ def _mail(
 ) -> Mail:
     """Put the same values into both templates."""
     values = {
-        "subject": one_line(subject),
+        "subject": brief_line(subject),
         "tone": tone.value,
-        "sentence": one_line(sentence),
-        "facts": [(name, one_line(value)) for name, value in (*facts, ("Run", run.name))],
+        "sentence": brief_line(sentence),
+        "facts": [(name, brief_line(value)) for name, value in (*facts, ("Run", run.name))],
         "tables": [_harmless(part) for part in parts if isinstance(part, Table) and part.rows],
         "sections": [
-            (part.title, [one_line(item) for item in part.items])
+            (part.title, [brief_line(item) for item in part.items])
             for part in parts
             if isinstance(part, Section) and part.items
         ],
         "url": run.url if run.url and run.url.startswith(("http://", "https://")) else None,
     }
-    text, html = (_templates().get_template(name).render(values) for name in ("mail.txt.j2", "mail.html.j2"))
-    return Mail(f"HyperExport: {one_line(subject)}", text, html)
+    text, html = (templates().get_template(name).render(values) for name in ("mail.txt.j2", "mail.html.j2"))
+    return Mail(f"HyperExport: {brief_line(subject)}", text, html)
 
 
 def _harmless(table: Table) -> Table:
-    return table._replace(rows=tuple(tuple(one_line(cell) for cell in row) for row in table.rows))
+    return table._replace(rows=tuple(tuple(brief_line(cell) for cell in row) for row in table.rows))
 
 
-@cache
-def _templates() -> Environment:
-    return Environment(
-        loader=PackageLoader("hyperexport.report"),
-        autoescape=select_autoescape(["html.j2"]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-
-
-def one_line(words: str) -> str:
-    """Make one line of a text from outside: no line breaks, no control characters, none that turn the text round.
-
-    Unicode's category C has them all: controls, direction marks, surrogates.
-    """
-    plain = "".join(" " if unicodedata.category(char)[0] in "CZ" else char for char in words[: 2 * _LONGEST])
-    line = " ".join(plain.split())
+def brief_line(words: str) -> str:
+    """Make one harmless line of a text from outside, no longer than anybody reads."""
+    line = one_line(words[: 2 * _LONGEST])
     return line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
 
 

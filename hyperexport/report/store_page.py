@@ -7,15 +7,13 @@ from outside is escaped by the template, and pictures hold nothing but shapes an
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import timedelta
-from functools import cache
 from typing import Final, NamedTuple
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
 from hyperexport.manifest import ExportManifest
-from hyperexport.plain import visible
 from hyperexport.report.plots import bar_plot, line_plot
+from hyperexport.report.rendering import templates
 from hyperexport.report.survey import StoreSurvey, VmSurvey, is_good, rate_of
 from hyperexport.units import format_age, format_bytes, format_elapsed, format_rate
 
@@ -82,7 +80,7 @@ def store_page(surveys: Sequence[StoreSurvey], rpo: timedelta, *, version: str) 
         "version": version,
         "most": MOST_PICTURED,
     }
-    return _templates().get_template("report.html.j2").render(values)
+    return templates().get_template("report.html.j2").render(values)
 
 
 def _store(found: StoreSurvey, rpo: timedelta) -> StoreEntry:
@@ -185,22 +183,4 @@ def _store_plots(found: StoreSurvey) -> tuple[Plot, ...]:
     return (
         Plot("Transferred each day", Markup(bar_plot(came, shown=format_bytes))),  # noqa: S704
         Plot("Stored, by what is kept today", Markup(line_plot(totals, shown=format_bytes))),  # noqa: S704
-    )
-
-
-def _harmless(value: object) -> object:
-    """What a template is about to write: no character of a name turns the page's text round."""
-    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-
-
-@cache
-def _templates() -> Environment:
-    return Environment(
-        loader=PackageLoader("hyperexport.report"),
-        autoescape=select_autoescape(["html.j2"]),
-        undefined=StrictUndefined,
-        finalize=_harmless,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
     )

@@ -1,6 +1,7 @@
 """What must hold whatever happened: listed exports are whole and true, and nothing of ours is left lying about."""
 
 import hashlib
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -29,20 +30,20 @@ def assert_whole(store: Store, export: StoredExport, guest: list[str]) -> None:
     assert found.ok, found.findings
 
 
-class Place:
+class Place(ABC):
     """The bare thing that a store keeps its exports in, looked at without the store's own code."""
 
     def fingerprint(self, under: str) -> dict[str, object]:
         """Each file below a place, with what changes when it is written."""
         return {name: facts for name, facts in self.everything().items() if name.startswith(under)}
 
+    @abstractmethod
     def everything(self) -> dict[str, object]:
         """Every file that is there, hidden ones and probes too."""
-        raise NotImplementedError
 
+    @abstractmethod
     def unfinished(self) -> list[str]:
         """Uploads that nobody has completed or aborted."""
-        raise NotImplementedError
 
 
 class Folder(Place):

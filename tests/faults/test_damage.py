@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Iterable
 from itertools import pairwise, product
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 from pydantic import SecretStr
@@ -143,20 +143,15 @@ def test_a_sample_of_the_bytes_of_an_ova_and_of_its_own_structure_counts(
     record_property("flipped bits found", len(places))
 
 
-class Files:
+class Files(Protocol):
     """Damage to the files of an export, and how it is undone."""
 
-    def read(self, name: str) -> bytes:
-        raise NotImplementedError
-
-    def write(self, name: str, data: bytes) -> None:
-        raise NotImplementedError
-
-    def remove(self, name: str) -> None:
-        raise NotImplementedError
+    def read(self, name: str) -> bytes: ...
+    def write(self, name: str, data: bytes) -> None: ...
+    def remove(self, name: str) -> None: ...
 
 
-class OnDisk(Files):
+class OnDisk:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
@@ -170,7 +165,7 @@ class OnDisk(Files):
         (self._folder / name).unlink()
 
 
-class InBucket(Files):
+class InBucket:
     def __init__(self, server: S3Server, bucket: str, prefix: str) -> None:
         self._client, self._bucket, self._prefix = server.client(), bucket, prefix
 

@@ -25,7 +25,7 @@ from hyperexport.formats.vmdk_stream import StreamCheck
 from hyperexport.manifest import ExportManifest
 from hyperexport.ownership import Owner, ProcessIdentity
 from hyperexport.plain import one_line, visible
-from hyperexport.report.mail import one_line as mail_line
+from hyperexport.report.mail import brief_line as mail_line
 from hyperexport.selection import Selection
 from hyperexport.store.base import StoredExport
 from hyperexport.store.s3_settings import S3Location

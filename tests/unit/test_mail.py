@@ -13,9 +13,9 @@ from hyperexport.report.mail import (
     FleetRow,
     Mail,
     Run,
+    brief_line,
     failure_mail,
     fleet_mail,
-    one_line,
     probe_mail,
     start_mail,
     success_mail,
@@ -194,8 +194,8 @@ def test_a_link_that_is_none_is_left_out() -> None:
 
 
 def test_a_text_from_outside_is_one_bounded_line() -> None:
-    assert one_line(" a\t\n b\u2028c ") == "a b c"
-    assert len(one_line("x" * 10_000)) == 500
+    assert brief_line(" a\t\n b\u2028c ") == "a b c"
+    assert len(brief_line("x" * 10_000)) == 500
 
 
 # -- the message -------------------------------------------------------------------------------------------------------
