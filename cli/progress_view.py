@@ -17,7 +17,7 @@ from rich.progress import Progress as Bars
 from rich.text import Text
 
 from hyperexport.plain import one_line
-from hyperexport.progress import Progress, Stage, listening
+from hyperexport.progress import Item, Progress, Stage, listening
 from hyperexport.units import format_bytes, format_rate
 
 LINE_EVERY: Final = 10.0
@@ -83,11 +83,11 @@ class LiveBars:
     def __init__(self, bars: Bars) -> None:
         self._bars = bars
         self._lock = threading.Lock()
-        self._items: dict[tuple[str, Stage, str], tuple[TaskID, Rate]] = {}
+        self._items: dict[Item, tuple[TaskID, Rate]] = {}
 
     def __call__(self, progress: Progress) -> None:
         """Take a report, from any thread."""
-        key = (progress.vm, progress.stage, progress.item)
+        key = progress.of
         with self._lock:
             if key not in self._items:
                 self._items[key] = self._bars.add_task(describe(progress), total=None), Rate()
@@ -98,6 +98,7 @@ class LiveBars:
             bar,
             total=progress.total or None,
             completed=progress.total if progress.done else progress.position,
+            visible=not (progress.done and progress.stage is Stage.VERIFY),  # there may be thousands
             rate=_condition(progress) or (format_rate(speed) if moves_bytes else ""),
         )
 
@@ -109,12 +110,12 @@ class Lines:
         self._stream = stream
         self._clock = clock
         self._lock = threading.Lock()
-        self._last: dict[tuple[str, Stage, str], float] = {}
-        self._rates: dict[tuple[str, Stage, str], Rate] = {}
+        self._last: dict[Item, float] = {}
+        self._rates: dict[Item, Rate] = {}
 
     def __call__(self, progress: Progress) -> None:
         """Take a report, from any thread."""
-        key = (progress.vm, progress.stage, progress.item)
+        key = progress.of
         with self._lock:
             speed = self._rates.setdefault(key, Rate(self._clock)).update(progress.moved)
             now = self._clock()
@@ -122,7 +123,7 @@ class Lines:
             if not (due or progress.done or progress.failed):
                 return
             self._last[key] = now
-            words = f"{one_line(progress.vm)}: {describe(progress)}: {self._state(progress, speed)}"
+            words = f"{one_line(progress.vm.name)}: {describe(progress)}: {self._state(progress, speed)}"
             print(words, file=self._stream, flush=True)
 
     @staticmethod

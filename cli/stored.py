@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from cli import quiet, tables
 from cli.output import Output
 from cli.profiles import options_of_profile
+from cli.progress_view import showing_progress
 from cli.request import Request
 from hyperexport.environment import warn_of_unknown_variables
 from hyperexport.errors import VerificationFailed
@@ -63,7 +64,8 @@ def verify(request: Request, output: Output) -> None:
 
     output.nothing("verified")
     try:
-        verified = verify_exports(list(request.exports), request.options, profile=request.profile)
+        with showing_progress(output.errors, quiet=output.is_quiet):
+            verified = verify_exports(list(request.exports), request.options, profile=request.profile)
     except VerificationFailed as error:
         _show_verified(error.exports, output)
         raise

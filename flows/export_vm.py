@@ -58,7 +58,7 @@ def export_vm(
         vsphere_session(vsphere, stop) as session,
     ):
         job = prepare_job(session, vm, options, stop, throttle)
-        with progress_artifacts(job.vm.name), recording_rates(job.vm.name) as recorder:
+        with progress_artifacts(job.ref), recording_rates(job.ref) as recorder:
             steps = replace(as_tasks(), begun=notices.started, ended=partial(show_result, recorder=recorder))
             result = run_export(job, steps, began=began)
     return notices.completed(result)

@@ -42,7 +42,7 @@ def incremental_info(
     options = options_in_force(only_looking(options), profile)
     with stop_signal() as stop, vsphere_session(vsphere, stop) as session:
         job = prepare_job(session, vm, options, stop, Throttle(None))
-        with progress_artifacts(job.vm.name):
+        with progress_artifacts(job.ref):
             plan = analyse(job, as_tasks())
     show_markdown(artifact_key("plan", job.vm.name), plan_markdown(plan), f"Plan for {job.vm.ref.path}")
     fail_on_leak(job, f"the analysis of {job.ref.path} is done")

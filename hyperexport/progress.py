@@ -9,6 +9,9 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
+
+from hyperexport.vm import VmRef
 
 
 class Stage(StrEnum):
@@ -19,12 +22,20 @@ class Stage(StrEnum):
     REMOVE_SNAPSHOT = "remove snapshot"
 
 
+class Item(NamedTuple):
+    """What moves: the same in all reports about it."""
+
+    vm: VmRef
+    stage: Stage
+    name: str
+
+
 @dataclass(frozen=True, slots=True)
 class Progress:
     """One moment of one item's way.
 
     Args:
-        vm: The VM's name.
+        vm: The VM; its name alone would not do, since several of a fleet may bear it.
         item: The file or thing that moves, unique within the VM and stage (``db01-disk-0.vmdk``).
         stage: What is being done.
         position: How far, in bytes of the *disk* (not of the compressed stream), or per cent for a server's task.
@@ -34,7 +45,7 @@ class Progress:
         failed: This attempt failed; a new one may begin at 0.
     """
 
-    vm: str
+    vm: VmRef
     item: str
     stage: Stage
     position: int
@@ -42,6 +53,11 @@ class Progress:
     moved: int
     done: bool = False
     failed: bool = False
+
+    @property
+    def of(self) -> Item:
+        """What moves, to tell it from all else."""
+        return Item(self.vm, self.stage, self.item)
 
 
 Listener = Callable[[Progress], None]

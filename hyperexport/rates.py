@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from hyperexport.progress import Progress, Stage, listening
-from hyperexport.vm import Value
+from hyperexport.vm import Value, VmRef
 
 MOST_MOMENTS: Final = 120
 """Of each file. When there are more, every second one is dropped."""
@@ -63,11 +63,11 @@ class Rates(Value):
 class RateRecorder:
     """Keeps the moments of each file of one VM. Called from transfer threads, a few times a second for each."""
 
-    def __init__(self, vm: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, vm: VmRef, clock: Callable[[], float] = time.monotonic) -> None:
         """Begin now.
 
         Args:
-            vm: The VM's name; the files of others, whose exports may go on in the same process, are none of ours.
+            vm: The VM; the files of others, whose exports may go on in the same process, are none of ours.
             clock: Seconds.
         """
         self._vm = vm
@@ -117,7 +117,7 @@ class _Track:
 
 
 @contextmanager
-def recording_rates(vm: str) -> Generator[RateRecorder]:
+def recording_rates(vm: VmRef) -> Generator[RateRecorder]:
     """Record how fast a VM's files move while the block runs."""
     recorder = RateRecorder(vm)
     with listening(recorder.note):

@@ -22,8 +22,9 @@ from prefect.artifacts import (
 )
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-from hyperexport.progress import Progress, Stage, listening
+from hyperexport.progress import Item, Progress, Stage, listening
 from hyperexport.units import format_bytes
+from hyperexport.vm import VmRef
 from tasks.reporting import wait_for_prefect
 
 logger = logging.getLogger(__name__)
@@ -49,11 +50,11 @@ def show_table(key: str, table: list[dict[str, object]], description: str) -> No
 
 
 @contextmanager
-def progress_artifacts(vm: str | None = None) -> Generator[None]:
+def progress_artifacts(vm: VmRef | None = None) -> Generator[None]:
     """While the block runs, keep a progress artifact for each disk and removal, updated every few seconds.
 
     Args:
-        vm: Only what concerns the VM of this name: others of a fleet are exported in the same process, and have
+        vm: Only what concerns this VM: others of a fleet are exported in the same process, and have
             their own. Everything if None.
     """
     board = _Board(vm)
@@ -71,17 +72,17 @@ def progress_artifacts(vm: str | None = None) -> Generator[None]:
 class _Board:
     """The newest progress of each item, and the artifacts that show it."""
 
-    def __init__(self, vm: str | None) -> None:
+    def __init__(self, vm: VmRef | None) -> None:
         self._vm = vm
         self._lock = threading.Lock()
         self._closed = threading.Event()
-        self._newest: dict[str, Progress] = {}
-        self._shown: dict[str, tuple[UUID, Progress]] = {}
+        self._newest: dict[Item, Progress] = {}
+        self._shown: dict[Item, tuple[UUID, Progress]] = {}
 
     def note(self, progress: Progress) -> None:
-        if progress.stage in _SHOWN and self._vm in {None, progress.vm}:
+        if progress.stage in _SHOWN and (self._vm is None or progress.vm == self._vm):
             with self._lock:
-                self._newest[progress.item] = progress
+                self._newest[progress.of] = progress
 
     def close(self) -> None:
         self._closed.set()
@@ -101,14 +102,14 @@ class _Board:
             if shown is None or shown[1] != progress:
                 _guarded(lambda item=item, progress=progress: self._show_one(item, progress))
 
-    def _show_one(self, item: str, progress: Progress) -> None:
+    def _show_one(self, item: Item, progress: Progress) -> None:
         percent = 100.0 if progress.done else min(99.9, 100 * progress.position / max(progress.total, 1))
         words = _words(progress)
         if item in self._shown:
             artifact = self._shown[item][0]
             update_progress_artifact(artifact, progress=percent, description=words)
         else:
-            key = artifact_key("progress", progress.vm, item)
+            key = artifact_key("progress", progress.vm.name, progress.item)
             artifact = create_progress_artifact(percent, key=key, description=words)
             assert isinstance(artifact, UUID)
         self._shown[item] = (artifact, progress)

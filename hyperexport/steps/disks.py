@@ -136,11 +136,11 @@ def receive(
         check: Knows where the stream has to end, for a disk.
         largest: Bytes at which a stream without a check is given up, because no such file has more.
     """
-    last = Progress(job.vm.name, item, Stage.TRANSFER, 0, total, 0)
+    last = Progress(job.ref, item, Stage.TRANSFER, 0, total, 0)
 
     def on_progress(position: int, moved: int) -> None:
         nonlocal last
-        last = Progress(job.vm.name, item, Stage.TRANSFER, position, total, moved)
+        last = Progress(job.ref, item, Stage.TRANSFER, position, total, moved)
         lease.progress(100 * position // max(total, 1))
         report(last)
 
@@ -169,9 +169,9 @@ def receive(
         lease.check()  # a lost lease closes the socket: the lease's end is the reason to give
         if isinstance(error, ServerFault):
             lease.confirm()  # its URL may be gone with it
-        report(Progress(job.vm.name, item, Stage.TRANSFER, last.position, total, last.moved, failed=True))
+        report(Progress(job.ref, item, Stage.TRANSFER, last.position, total, last.moved, failed=True))
         raise
-    report(Progress(job.vm.name, item, Stage.TRANSFER, total, total, received.size, done=True))
+    report(Progress(job.ref, item, Stage.TRANSFER, total, total, received.size, done=True))
     return received
 
 

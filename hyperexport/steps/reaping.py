@@ -38,7 +38,7 @@ def reap(session: Session, marked: MarkedSnapshot, *, stop: StopSignal) -> str |
     vm, snapshot = marked.vm, marked.snapshot
 
     def on_progress(percent: int) -> None:
-        report(Progress(vm.name, snapshot.name, Stage.REMOVE_SNAPSHOT, percent, 100, 0))
+        report(Progress(vm, snapshot.name, Stage.REMOVE_SNAPSHOT, percent, 100, 0))
 
     logger.warning("%s: removing snapshot %s, left by run %s", vm.path, snapshot.name, marked.owner.run)
     stop.check()
@@ -48,5 +48,5 @@ def reap(session: Session, marked: MarkedSnapshot, *, stop: StopSignal) -> str |
         stop.check()
         logger.error("%s", error)
         return str(error)
-    report(Progress(vm.name, snapshot.name, Stage.REMOVE_SNAPSHOT, 100, 100, 0, done=True))
+    report(Progress(vm, snapshot.name, Stage.REMOVE_SNAPSHOT, 100, 100, 0, done=True))
     return None

@@ -113,7 +113,7 @@ def remove_snapshot(job: Job, moref: str, name: str) -> None:
         finally:
             timer.cancel()
     job.clock.snapshot_removed(moref)
-    report(Progress(job.vm.name, name, Stage.REMOVE_SNAPSHOT, 100, 100, 0, done=True))
+    report(Progress(job.ref, name, Stage.REMOVE_SNAPSHOT, 100, 100, 0, done=True))
 
 
 def tidy_snapshots(job: Job, plan: SnapshotPlan, made: str | None) -> None:
@@ -160,4 +160,4 @@ def _merge_all(job: Job, plan: SnapshotPlan, made: str | None) -> None:
 
 def _showing(job: Job, item: str) -> Callable[[int], None]:
     """Report how far the server is with a removal."""
-    return lambda percent: report(Progress(job.vm.name, item, Stage.REMOVE_SNAPSHOT, percent, 100, 0))
+    return lambda percent: report(Progress(job.ref, item, Stage.REMOVE_SNAPSHOT, percent, 100, 0))

@@ -1,19 +1,23 @@
 """A stored export, read back and proved; what came out is noted in its manifest."""
 
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from hyperexport.errors import ExportNotFound, VerificationFailed
-from hyperexport.manifest import FILE_NAME, SCHEMA_VERSION, StageName
+from hyperexport.manifest import FILE_NAME, SCHEMA_VERSION, FileRole, StageName
 from hyperexport.option_groups import VerifyMode
+from hyperexport.progress import Progress, Stage, report
 from hyperexport.results import VerifiedExport
 from hyperexport.stop import StopSignal
 from hyperexport.store.base import Store, StoredExport
 from hyperexport.verify import Finding, Verification, verify_export
 
 logger = logging.getLogger(__name__)
+
+SECONDS_BETWEEN_REPORTS: Final = 0.2
 
 
 def verify(store: Store, export: StoredExport, mode: VerifyMode, stop: StopSignal) -> tuple[StoredExport, Verification]:
@@ -26,7 +30,7 @@ def verify(store: Store, export: StoredExport, mode: VerifyMode, stop: StopSigna
         StoreUnusable, StoreUnreachable: The store could not be read, which proves nothing either way.
         Interrupted: The run was asked to stop.
     """
-    found = verify_export(store, export, deep=mode is VerifyMode.DEEP, stop=stop)
+    found = verify_export(store, export, deep=mode is VerifyMode.DEEP, stop=stop, progress=_reporting(export))
     damage = tuple(str(finding) for finding in found.findings)
     took = {**export.manifest.stages, StageName.VERIFY: round(found.seconds, 3)}
     noted = {"verified": datetime.now(UTC), "damage": ()} if found.ok else {"damage": damage}
@@ -37,6 +41,22 @@ def verify(store: Store, export: StoredExport, mode: VerifyMode, stop: StopSigna
     if found.ok:
         logger.info("%s: verified in %s", export, store.url)
     return export, found
+
+
+def _reporting(export: StoredExport) -> Callable[[str, int, int], None]:
+    """Report how far the reading of the export's disks is, a few times a second; the other files are small."""
+    large = {entry.name for entry in export.manifest.files if entry.role in {FileRole.DISK, FileRole.OVA}}
+    report_at = 0.0
+
+    def on_progress(name: str, position: int, size: int) -> None:
+        nonlocal report_at
+        done = position >= size
+        if name in large and (done or time.monotonic() >= report_at):
+            item = f"{export.manifest.export_id}/{name}"
+            report(Progress(export.manifest.vm, item, Stage.VERIFY, position, size, position, done=done))
+            report_at = time.monotonic() + SECONDS_BETWEEN_REPORTS
+
+    return on_progress
 
 
 class Selection(NamedTuple):

@@ -9,6 +9,9 @@ import pytest
 
 from hyperexport.errors import Interrupted
 from hyperexport.manifest import FILE_NAME, FileRole
+from hyperexport.option_groups import VerifyMode
+from hyperexport.progress import Progress, Stage, listening
+from hyperexport.steps import verification as steps
 from hyperexport.stop import StopSignal
 from hyperexport.store.base import StoredExport
 from hyperexport.store.local import LocalStore
@@ -55,6 +58,17 @@ def test_a_sound_export_is_proved_and_each_of_its_bytes_read_once(
     assert result.files == 7
     assert result.bytes_read == size_of(folder)
     assert "every byte" in result.protection
+
+
+def test_who_listens_is_told_how_far_the_reading_of_each_disk_is(store: LocalStore, export: StoredExport) -> None:
+    told: list[Progress] = []
+    with listening(told.append):
+        steps.verify(store, export, VerifyMode.ON, StopSignal())
+    last = {progress.item: progress for progress in told}
+    assert {item: (progress.moved, progress.done) for item, progress in last.items()} == {
+        f"{export.export_id}/{name}": (size, True) for name, size in SIZES.items()
+    }
+    assert {progress.of.stage for progress in told} == {Stage.VERIFY}
 
 
 def test_a_sound_ova_is_proved(store: LocalStore, tmp_path: Path) -> None:

@@ -6,25 +6,29 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRun
 from prefect.runtime import flow_run
 
 from hyperexport.progress import Progress, Stage, report
+from hyperexport.vm import VmRef
 from tasks.artifacts import progress_artifacts
+from tests.examples import VM
+
+OF_THE_SAME_NAME = VM.model_copy(update={"moref": "vm-7", "path": "/DC0/vm/test/db01"})
 
 
-def artifacts_of(run) -> dict[str, tuple[float, str]]:
+def artifacts_of(run) -> list[tuple[str | None, object, str | None]]:
     with get_client(sync_client=True) as client:
         only = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run]))
         found = client.read_artifacts(artifact_filter=only)
-    return {artifact.key: (artifact.data, artifact.description) for artifact in found}
+    return [(artifact.key, artifact.data, artifact.description) for artifact in found]
 
 
 def test_vms_that_are_exported_in_one_process_do_not_show_each_others_disks():
     @flow(persist_result=False)
-    def showing(vm: str | None) -> str:
+    def showing(vm: VmRef | None) -> str:
         with progress_artifacts(vm):
-            for name in ("db01", "web-1"):
-                report(Progress(name, f"{name}-disk-0.vmdk", Stage.TRANSFER, 512, 1024, 100))
+            for one in (VM, OF_THE_SAME_NAME):
+                report(Progress(one, "db01-disk-0.vmdk", Stage.TRANSFER, 512, 1024, int(one.moref[3:])))
         return str(flow_run.id)
 
-    assert artifacts_of(showing("db01")) == {
-        "progress-db01-db01-disk-0-vmdk": (50.0, "db01-disk-0.vmdk: 512 B of 1.0 KB, 100 B transferred")
-    }
+    assert artifacts_of(showing(VM)) == [
+        ("progress-db01-db01-disk-0-vmdk", 50.0, "db01-disk-0.vmdk: 512 B of 1.0 KB, 42 B transferred")
+    ]
     assert len(artifacts_of(showing(None))) == 2

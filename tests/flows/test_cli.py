@@ -216,6 +216,7 @@ def test_verify_tells_good_exports_from_damaged_ones(vcenter, hyperexport, store
         disk.write(b"rot")
     damaged = hyperexport("verify")
     assert damaged.code == 1
+    assert f"verify {export.export_id}/db01-disk-0.vmdk: done" in damaged.err
     assert "db01-disk-1.vmdk" in damaged.err
     assert damaged.err.rstrip().endswith("[verification-failed]")
 

@@ -109,7 +109,9 @@ def test_a_log_line_stays_one_line() -> None:
 
 
 def test_progress_shows_a_hostile_name_as_it_is_spelt() -> None:
-    moving = Progress(HOSTILE, HOSTILE, Stage.REMOVE_SNAPSHOT, 100, 100, 0, done=True)
+    moving = Progress(
+        examples.VM.model_copy(update={"name": HOSTILE}), HOSTILE, Stage.REMOVE_SNAPSHOT, 100, 100, 0, done=True
+    )
     stream = io.StringIO()
     Lines(stream)(moving)
     assert not acts(stream.getvalue() + describe(moving))

@@ -3,8 +3,9 @@
 import threading
 
 from hyperexport.progress import Progress, Stage, listening, report
+from tests.examples import VM
 
-MOMENT = Progress("db01", "db01-disk-0.vmdk", Stage.TRANSFER, position=512, total=1024, moved=100)
+MOMENT = Progress(VM, "db01-disk-0.vmdk", Stage.TRANSFER, position=512, total=1024, moved=100)
 
 
 def test_a_listener_hears_what_is_reported_while_it_listens():

@@ -9,6 +9,7 @@ from rich.progress import Progress as Bars
 from cli.progress_view import LINE_EVERY, Lines, LiveBars, Rate, showing_progress
 from hyperexport.progress import Progress, Stage, report
 from hyperexport.units import MIB
+from tests.examples import VM
 
 
 class Clock:
@@ -26,7 +27,7 @@ def clock() -> Clock:
 
 def moment(position: int, *, moved: int | None = None, stage: Stage = Stage.TRANSFER, **end: bool) -> Progress:
     return Progress(
-        vm="db01",
+        vm=VM,
         item="db01-disk-0.vmdk",
         stage=stage,
         position=position * MIB,
@@ -78,7 +79,7 @@ def test_the_removal_of_a_snapshot_is_told_in_per_cent(clock):
     stream = io.StringIO()
     lines = Lines(stream, clock)
     for percent in (0, 40):
-        lines(Progress(vm="db01", item="before", stage=Stage.REMOVE_SNAPSHOT, position=percent, total=100, moved=0))
+        lines(Progress(vm=VM, item="before", stage=Stage.REMOVE_SNAPSHOT, position=percent, total=100, moved=0))
         clock.now += LINE_EVERY
     assert stream.getvalue() == "db01: remove snapshot before: 40 %\n"
 
@@ -87,7 +88,7 @@ def test_a_bar_stands_at_the_position_on_the_disk_and_not_at_the_bytes_moved():
     bars = Bars(console=Console(file=io.StringIO()))
     listener = LiveBars(bars)
     listener(moment(25, moved=1))
-    listener(Progress(vm="db01", item="other", stage=Stage.TRANSFER, position=0, total=0, moved=0))
+    listener(Progress(vm=VM, item="other", stage=Stage.TRANSFER, position=0, total=0, moved=0))
     assert [task.percentage for task in bars.tasks] == [25.0, 0.0]
     listener(moment(99, moved=2, done=True))
     assert bars.tasks[0].finished

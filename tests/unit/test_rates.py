@@ -3,17 +3,19 @@
 from hyperexport.progress import Progress, Stage
 from hyperexport.rates import MOST_MOMENTS, RateRecorder
 from hyperexport.units import MIB
+from hyperexport.vm import VmRef
+from tests.examples import VM
 
 
 class Transfer:
     """One file of a VM that moves as a test says, on a clock of its own."""
 
-    def __init__(self, vm: str = "db01", item: str = "db01-disk-0.vmdk") -> None:
+    def __init__(self, vm: VmRef = VM, item: str = "db01-disk-0.vmdk") -> None:
         self.now = 100.0
         self.recorder = RateRecorder(vm, clock=lambda: self.now)
         self.item = item
 
-    def at(self, seconds: float, moved: int, *, vm: str = "db01", stage: Stage = Stage.TRANSFER, done: bool = False):
+    def at(self, seconds: float, moved: int, *, vm: VmRef = VM, stage: Stage = Stage.TRANSFER, done: bool = False):
         self.now = 100.0 + seconds
         self.recorder.note(Progress(vm, self.item, stage, moved, 0, moved, done=done))
 
@@ -73,7 +75,7 @@ def test_a_second_attempt_goes_on_from_the_bytes_of_the_first():
 def test_only_the_transfers_of_its_own_vm_are_recorded():
     transfer = Transfer()
     for seconds in range(3):
-        transfer.at(seconds, seconds, vm="web-1")
+        transfer.at(seconds, seconds, vm=VM.model_copy(update={"moref": "vm-43"}))
         transfer.at(seconds, seconds, stage=Stage.REMOVE_SNAPSHOT)
     assert transfer.recorder.rates == ()
 
