@@ -4,10 +4,16 @@ import atexit
 import logging
 import os
 import shutil
+import subprocess
 import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
+
 from benchmarks.direct import options_for
+from deployments.local_server import end, launch, provide_lasting_api
 from hyperexport.manifest import ExportManifest
 
 
@@ -21,10 +27,26 @@ def provide_own_prefect_api() -> None:
     atexit.register(shutil.rmtree, home, ignore_errors=True)  # runs after the server's end, which registers later
     os.environ.pop("PREFECT_API_URL", None)
     os.environ |= {"PREFECT_HOME": home, "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}
-    from deployments.local_server import provide_lasting_api  # noqa: PLC0415 - see above
-
     provide_lasting_api(0)
     logging.getLogger("httpx").setLevel(logging.WARNING)
+
+
+@contextmanager
+def own_server(home: Path) -> Generator[tuple[str, subprocess.Popen[bytes]]]:
+    """Run such a server beside this process, which does not become its client; gives its API's address and its process.
+
+    Args:
+        home: A folder of its own, for its database and its log.
+    """
+    settings = {**os.environ, "PREFECT_HOME": str(home), "PREFECT_API_URL": "", "PREFECT_SERVER_ANALYTICS_ENABLED": "0"}
+    home.mkdir(exist_ok=True)
+    with (home / "server.log").open("wb") as log:
+        server, address = launch(0, settings, log, whole=True)
+        try:
+            httpx.get(f"{address}/health", timeout=120).raise_for_status()
+            yield address, server
+        finally:
+            end(server)
 
 
 def export_by_flow(vm: str, output: Path) -> ExportManifest:

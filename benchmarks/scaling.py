@@ -21,13 +21,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-import httpx
 import psutil
 from rich.table import Table
 
 from benchmarks.harness import Reached, console, machine, save, workspace
+from benchmarks.prefect_api import own_server
 from benchmarks.vcenter import vcenter
-from deployments.local_server import end, launch
 from hyperexport.units import MIB
 from tests.scale.servers import postgres, postgres_program, prefect_server
 
@@ -126,14 +125,8 @@ def server_of(way: str, folder: Path) -> Generator[tuple[str | None, list[psutil
     if way == ENGINE:
         yield None, []
     elif way == SQLITE:
-        settings = {**os.environ, "PREFECT_HOME": str(folder / "prefect"), "PREFECT_API_URL": ""}
-        with (folder / "prefect.log").open("wb") as log:
-            server, address = launch(0, settings, log, whole=True)
-            try:
-                httpx.get(f"{address}/health", timeout=120)
-                yield address, [psutil.Process(server.pid)]
-            finally:
-                end(server)
+        with own_server(folder / "prefect") as (address, server):
+            yield address, [psutil.Process(server.pid)]
     else:
         with postgres() as database, prefect_server(folder / "prefect", database, None) as address:
             yield address, processes_of("server start") + processes_of("postgres")

@@ -7,51 +7,21 @@ are only counted, so that the budget is all that holds them back.
 import argparse
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
 from rich.table import Table
 
 from benchmarks.harness import Reached, console, save
+from benchmarks.prefect_api import own_server
 from hyperexport.units import MIB
 
 PIECE = MIB // 4
-
-
-@contextmanager
-def prefect_server(folder: Path) -> Generator[str]:
-    """Run a server with an empty database; gives its API's address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    environment = {**os.environ, "PREFECT_HOME": str(folder), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", port, "--no-ui"]
-    address = f"http://127.0.0.1:{port}/api"
-    log = (folder / "server.log").open("w")
-    with log, subprocess.Popen(command, env=environment, stdout=log, stderr=log) as server:
-        try:
-            _wait_for(f"{address}/health")
-            yield address
-        finally:
-            server.terminate()
-
-
-def _wait_for(url: str) -> None:
-    for _ in range(240):
-        try:
-            with urllib.request.urlopen(url, timeout=2):
-                return
-        except OSError:
-            time.sleep(0.5)
-    raise SystemExit("the Prefect server did not start")
 
 
 def work(name: str, rate: float, begin: float, end: float) -> None:
@@ -114,7 +84,7 @@ def main() -> None:
         work(options.work[0], *map(float, options.work[1:]))
         return
     cases = [(float(rate), int(n)) for rate in options.rates.split(",") for n in options.workers.split(",")]
-    with tempfile.TemporaryDirectory() as folder, prefect_server(Path(folder)) as address:
+    with tempfile.TemporaryDirectory() as folder, own_server(Path(folder)) as (address, _):
         figures = [run(address, rate, workers, options.seconds) for rate, workers in cases]
     table = Table(title="One budget, several processes (aim: within 5 %, no share below half)", title_justify="left")
     columns = ("MB/s", "workers", "moved/budget", "after 10 s", "smallest share", "largest share", "busiest second")

@@ -57,6 +57,7 @@ class Victims:
         vm: str = "",
         kill_at: int | None = None,
         kill_in: tuple[str, int] | None = None,
+        kill_after: float | None = None,
         mischief: dict[str, Any] | None = None,
     ) -> Outcome:
         """Run a flow to its end, or to its death.
@@ -68,6 +69,7 @@ class Victims:
             vm: The VM to export.
             kill_at: Kill it just before this event, counted from 1.
             kill_in: Or before this event of this step.
+            kill_after: Or after so many seconds, wherever it is then.
             mischief: What else is done to it (tests/faults/mischief.py).
         """
         request = {
@@ -77,6 +79,7 @@ class Victims:
             "vm": vm,
             "kill_at": kill_at,
             "kill_in": kill_in,
+            "kill_after": kill_after,
             "mischief": mischief or {},
         }
         assert self._process.stdin

@@ -1,14 +1,16 @@
 """Kill -9 at any moment: what is listed afterwards is whole, and the next run of the VM leaves nothing of the dead one.
 
-Half of the points are drawn from all events of a run, so most fall where most bytes move; the other half from its
-steps first, so that short steps are met as often as long ones. ``HYPEREXPORT_FAULT_POINTS`` says how many,
-``HYPEREXPORT_FAULT_SEED`` which.
+Of five points, two are drawn from all events of a run, so most fall where most bytes move; two from its steps first, so
+that short steps are met as often as long ones; and one is a moment, wherever the run is then. Of three who clean up
+afterwards, one is killed as well. ``HYPEREXPORT_FAULT_POINTS`` says how many, ``HYPEREXPORT_FAULT_SEED`` which.
 """
 
 import os
 import random
+import time
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -36,34 +38,48 @@ class Killer:
         self.survived = 0
         self.complete = 0
         self.whole: Outcome | None = None
+        self.seconds = 0.0
+        """How long an unharmed run takes."""
 
     def measure(self) -> Outcome:
         """Run it unharmed: how many events there are, and in which steps."""
         assert self.at.export().ok
+        began = time.monotonic()
         whole = self.at.export()
+        self.seconds = time.monotonic() - began
         assert whole.ok, whole
         assert self.at.leftovers() == []
         self.whole = whole
         return whole
 
-    def strike(self, *, kill_in: tuple[str, int] | None = None) -> None:
-        """Kill a run, prove what is listed, have the next run or the reaper clean up, and prove that it did."""
+    def point(self) -> dict[str, Any]:
+        """Where to kill next, drawn by lot."""
         assert self.whole
-        if kill_in is None and self.chance.random() < 0.5:
-            step = self.chance.choice(sorted(self.whole.events))
-            kill_in = step, self.chance.randint(1, self.whole.events[step])
-        kill_at = None if kill_in else self.chance.randint(1, self.whole.count)
+        match self.chance.randrange(5):
+            case 0 | 1:
+                return {"kill_at": self.chance.randint(1, self.whole.count)}
+            case 2 | 3:
+                step = self.chance.choice(sorted(self.whole.events))
+                return {"kill_in": (step, self.chance.randint(1, self.whole.events[step]))}
+            case _:
+                return {"kill_after": self.chance.uniform(0, self.seconds)}
+
+    def strike(self, **point: Any) -> None:
+        """Kill a run, prove what is listed, have the next run or the reaper clean up, and prove that it did."""
+        point = point or self.point()
         listed = {str(export) for export in self.at.exports()}
-        outcome = self.at.export(kill_at=kill_at, kill_in=kill_in)
-        where = f"killed at {kill_at or kill_in}: {outcome.event} in {outcome.step or 'no step'}"
+        outcome = self.at.export(**point)
+        where = f"killed at {point}: {outcome.event} in {outcome.step or 'no step'}"
         if not outcome.killed:
             # Threads took another turn, and the run had fewer such events than the one that was counted.
             assert outcome.ok, outcome
             self.survived += 1
             return
         assert outcome.signal == 9, outcome
-        self.killed[outcome.step] += 1
+        self.killed[outcome.step or "wherever it was"] += 1
         self.complete += bool({str(export) for export in self.at.exports()} - listed)
+        if self.chance.random() < 0.35:
+            where += self.strike_who_cleans_up()
         if self.chance.random() < 0.3:
             reaped = self.at.run("reap")
             assert reaped.ok, (where, reaped)
@@ -71,6 +87,16 @@ class Killer:
             following = self.at.export()
             assert following.ok, (where, following)
         assert self.at.leftovers() == [], where
+
+    def strike_who_cleans_up(self) -> str:
+        """Kill the next run, the reaper or a cleanup, which has less to do than an export."""
+        flow = self.chance.choice(("export", "reap", "cleanup"))
+        kill_at = self.chance.randint(1, 120)
+        again = self.at.export(kill_at=kill_at) if flow == "export" else self.at.run(flow, kill_at=kill_at)
+        assert again.killed or again.ok, again
+        if again.killed:
+            self.killed[f"who cleans up: {flow}"] += 1
+        return f"; then the {flow} at {kill_at}: {again.event} in {again.step}"
 
 
 def tell(record: Record, killer: Killer, proved: int) -> None:

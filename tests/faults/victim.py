@@ -3,7 +3,7 @@
 Run as ``python -m tests.faults.victim``. What it forks runs the shipped runbook through ``hyperexport.api``, and the
 reaper's flow with Prefect unplugged, so that a kill costs no server and no second. A process is killed by itself, at
 the Nth thing that somebody outside of it can notice: a call that changes or syncs the filesystem, or bytes that leave
-or reach a socket.
+or reach a socket. Or it is killed from outside, after so many seconds.
 """
 
 import json
@@ -141,10 +141,18 @@ def main() -> None:
             live(request, writing)
             os._exit(0)
         os.close(writing)
+        after = request.get("kill_after")
+        killer = threading.Timer(after, os.kill, (child, signal.SIGKILL)) if after is not None else None
+        if killer:
+            killer.start()
         with os.fdopen(reading, "rb") as pipe:
             answer = pipe.read()
+        if killer:
+            killer.cancel()
+            killer.join()
         _, status = os.waitpid(child, 0)
-        facts = json.loads(answer or b"{}")
+        # Who is killed from outside has told nothing.
+        facts = json.loads(answer or json.dumps({"killed": after is not None, "event": f"after {after} s"}))
         facts["signal"] = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
         sys.stdout.write(json.dumps(facts) + "\n")
         sys.stdout.flush()
