@@ -34,7 +34,7 @@ def showing_progress(console: Console, *, quiet: bool = False) -> Generator[None
         console: Standard error; whether it is a terminal decides what is shown.
         quiet: Show nothing: a nightly job's mail is for what needs a person.
     """
-    if quiet:
+    if quiet or console.quiet:  # a quiet console is one among JSON lines, which have the steps
         yield
         return
     if not console.is_terminal:

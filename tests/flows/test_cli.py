@@ -131,6 +131,14 @@ def test_a_quiet_export_answers_in_key_value_lines_and_nothing_else(vcenter, hyp
     assert answer.err == ""
 
 
+def test_among_json_logs_every_line_is_an_object(vcenter, hyperexport, store, monkeypatch):
+    monkeypatch.setenv("HYPEREXPORT_LOG_FORMAT", "json")
+    answer = hyperexport("--vm", "db01", "--snapshot")
+    assert answer.code == 0, answer.err
+    told = [json.loads(line) for line in answer.err.splitlines()]
+    assert {line["vm"] for line in told if "disk" in line} == {"db01"}
+
+
 def test_a_json_export_is_one_document(vcenter, hyperexport, store):
     answer = hyperexport("--vm", "db01", "--snapshot", "--json")
     document = json.loads(answer.out)
