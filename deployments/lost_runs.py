@@ -5,6 +5,7 @@ A flow's process sends heartbeats. An automation of Prefect's own server calls a
 and a fleet gives its VM to another worker.
 """
 
+from contextlib import suppress
 from datetime import timedelta
 from typing import Final
 
@@ -13,6 +14,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
+from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY
 
 from deployments.catalogue import TAG
@@ -29,7 +31,8 @@ _MISSED: Final = 3
 def detect_lost_runs() -> None:
     """Have the automation, fitted to how often this worker's runs send heartbeats.
 
-    One that is there is left as it is when its administrator switched it off.
+    One that is there is left as it is when its administrator switched it off. Of several that workers
+    made in the same moment, one stays.
     """
     frequency = PREFECT_FLOWS_HEARTBEAT_FREQUENCY.value()
     if not frequency:
@@ -39,8 +42,13 @@ def detect_lost_runs() -> None:
         found = client.read_automations_by_name(NAME)
         if not found:
             client.create_automation(wanted)
-        elif found[0].enabled:
-            client.update_automation(found[0].id, wanted)
+            found = client.read_automations_by_name(NAME)
+        first, *others = sorted(found, key=lambda one: one.id)
+        for other in others:
+            with suppress(ObjectNotFound):
+                client.delete_automation(other.id)
+        if first.enabled:
+            client.update_automation(first.id, wanted)
 
 
 def automation(within: timedelta) -> AutomationCore:

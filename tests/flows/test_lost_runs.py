@@ -8,7 +8,7 @@ from datetime import timedelta
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-from deployments.lost_runs import NAME, detect_lost_runs
+from deployments.lost_runs import NAME, automation, detect_lost_runs
 
 
 def made():
@@ -31,3 +31,14 @@ def test_the_automation_is_one_and_follows_the_heartbeats_but_stays_switched_off
         detect_lost_runs()
     assert not made().enabled
     assert made().trigger.within == timedelta(seconds=90)
+
+
+def test_of_two_that_workers_made_in_the_same_moment_one_stays() -> None:
+    with get_client(sync_client=True) as client:
+        for one in client.read_automations_by_name(NAME):
+            client.delete_automation(one.id)
+        for _ in range(2):
+            client.create_automation(automation(timedelta(seconds=90)))
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: 60}):
+        detect_lost_runs()
+    assert made().trigger.within == timedelta(seconds=180)
