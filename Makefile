@@ -39,7 +39,7 @@ conformance: venv peers ## Run the tests against peers that we did not write (vc
 
 .PHONY: faults
 faults: venv ## Run the long fault matrix
-	@$(PYTEST) -q -n $(WORKERS) -m faults
+	@$(BIN)/python -m pytest --dist worksteal -q -n $(WORKERS) -m faults
 
 .PHONY: fuzz
 fuzz: venv ## Fuzz the parsers of foreign bytes by coverage, FUZZ_SECONDS each (5)

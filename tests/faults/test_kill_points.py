@@ -35,6 +35,7 @@ class Killer:
         self.at = at
         self.chance = random.Random(f"{seed} {at.form.name}")
         self.killed: Counter[str] = Counter()
+        self.cleaners_killed: Counter[str] = Counter()
         self.survived = 0
         self.complete = 0
         self.whole: Outcome | None = None
@@ -95,13 +96,14 @@ class Killer:
         again = self.at.export(kill_at=kill_at) if flow == "export" else self.at.run(flow, kill_at=kill_at)
         assert again.killed or again.ok, again
         if again.killed:
-            self.killed[f"who cleans up: {flow}"] += 1
+            self.cleaners_killed[flow] += 1
         return f"; then the {flow} at {kill_at}: {again.event} in {again.step}"
 
 
 def tell(record: Record, killer: Killer, proved: int) -> None:
     """Hand what was counted to the summary of the session."""
     record("kills", dict(killer.killed))
+    record("kills of who cleans up", dict(killer.cleaners_killed))
     record("runs that ended before their kill", killer.survived)
     record("killed runs whose export was complete", killer.complete)
     record("exports restored and compared at the end", proved)
