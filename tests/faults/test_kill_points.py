@@ -103,7 +103,8 @@ class Killer:
 def tell(record: Record, killer: Killer, proved: int) -> None:
     """Hand what was counted to the summary of the session."""
     record("kills", dict(killer.killed))
-    record("kills of who cleans up", dict(killer.cleaners_killed))
+    for flow, count in killer.cleaners_killed.items():
+        record(f"kills of who cleaned up after another: {flow}", count)
     record("runs that ended before their kill", killer.survived)
     record("killed runs whose export was complete", killer.complete)
     record("exports restored and compared at the end", proved)
