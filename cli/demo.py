@@ -85,7 +85,7 @@ export.json, which says everything about it. qemu-img reads its disks.
 What to try next:
   [bold]Your own vCenter[/]     export GOVC_URL=vcenter.example.com GOVC_USERNAME=... GOVC_PASSWORD=...
                        .venv/bin/hyperexport --vm NAME --snapshot --dry-run
-  [bold]The Prefect UI[/]       PREFECT_HOME=$PWD/{FOLDER}/prefect .venv/bin/prefect server start
+  [bold]The Prefect UI[/]       PREFECT_HOME=$PWD/{FOLDER}/prefect .venv/bin/hyperexport serve
                        and open http://127.0.0.1:4200: the runs of this demo are there
   [bold]A simulated vCenter[/]  .venv/bin/hyperexport simulate --port 8989 --vms 20
   [bold]All options[/]          .venv/bin/hyperexport --help
