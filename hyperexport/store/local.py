@@ -31,7 +31,7 @@ from hyperexport.store.filesystem import (
     write_new,
 )
 from hyperexport.store.local_reader import LocalReader, open_reader
-from hyperexport.store.local_staging import PARTIAL, LocalStaging, deleted, owner_of, partial
+from hyperexport.store.local_staging import PARTIAL, LocalStaging, deleted, owner_of, partial, remove_staging
 from hyperexport.store.local_sweep import sweep_root, sweep_vm
 
 logger = logging.getLogger(__name__)
@@ -119,7 +119,7 @@ class LocalStore:
         """Remove a staged export; the caller has proved that its run is over."""
         path = partial(self._path(staging.folder, staging.export_id))
         with translated("remove", path), suppress(FileNotFoundError):
-            remove_tree(path)
+            remove_staging(path)
         remove_if_empty(path.parent)
 
     def sweep(self, folder: str | None = None) -> list[str]:

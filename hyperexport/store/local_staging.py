@@ -58,6 +58,18 @@ def owner_of(path: Path) -> Owner | None:
         return None
 
 
+def remove_staging(path: Path) -> None:
+    """Remove a staged export, its mark last: what a crash leaves in between still says whose it was.
+
+    Raises:
+        OSError: As the system has it; part of it may be gone.
+    """
+    for name in os.listdir(path):  # noqa: PTH208 - names alone
+        if name != OWNER_FILE and not (path / name).is_dir():
+            (path / name).unlink(missing_ok=True)
+    remove_tree(path)
+
+
 class LocalStaging:
     """One export while it is written; see :class:`hyperexport.store.base.Staging`.
 
@@ -164,7 +176,7 @@ class LocalStaging:
             self._final.rename(self._partial)  # where publishing failed after its own rename
         try:
             with translated("remove", self._partial), suppress(FileNotFoundError):
-                remove_tree(self._partial)
+                remove_staging(self._partial)
         except HyperExportError as error:
             logger.warning("a staged export stays behind: %s", error)
         remove_if_empty(self._final.parent)

@@ -21,7 +21,9 @@ from hyperexport.store.s3_errors import code_of, status_of, translated
 logger = logging.getLogger(__name__)
 
 PROBE_NAME: Final = ".hyperexport-probe"
-_PROBES: Final = 3
+PROBES: Final = 5
+"""How often a run asks again whose probe another has removed."""
+
 _PROBE: Final = b"hyperexport asks whether a wrong checksum is refused"
 
 
@@ -82,11 +84,12 @@ def drop_probes(bucket: S3Bucket) -> None:
     """Remove the probes of runs that died; one that is alive makes another."""
     for left in bucket.unfinished_uploads(bucket.location.key(PROBE_NAME)):
         bucket.abort_upload(left)
-    bucket.delete(bucket.location.key(PROBE_NAME))
+    for key, _ in bucket.objects(bucket.location.key(PROBE_NAME)):
+        bucket.delete(key)
 
 
 def _is_checked(bucket: S3Bucket, protection: Protection) -> bool:
-    for left in range(_PROBES - 1, -1, -1):
+    for left in range(PROBES - 1, -1, -1):
         try:
             return _ask(bucket, protection)
         except StoreUnreachable as error:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -520,6 +521,32 @@ def test_a_probe_whose_run_died_is_dropped_and_a_living_one_made_again(
     store.check()
     assert begun
     assert uploads(server, bucket) == []
+
+
+def test_runs_that_check_the_store_at_the_same_time_do_not_take_one_anothers_probes(
+    server: S3Server, bucket: str
+) -> None:
+    stores = [open_store(server, bucket) for _ in range(8)]
+    with ThreadPoolExecutor(8) as threads:
+        for _ in range(5):
+            list(threads.map(S3Store.check, stores))
+    assert keys(server, bucket) == []
+
+
+def test_a_probe_that_is_swept_up_by_a_run_beside_is_made_again(
+    store: S3Store, server: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace, swept = store._bucket.replace, []
+
+    def swept_once(key: str, data: bytes) -> None:
+        replace(key, data)
+        if not swept:
+            swept.append(key)
+            open_store(server, bucket).sweep()
+
+    monkeypatch.setattr(store._bucket, "replace", swept_once)
+    store.check()
+    assert swept
 
 
 def test_a_mark_changes_with_the_manifest_and_only_then(store: S3Store) -> None:

@@ -50,6 +50,33 @@ def test_an_abandoned_staging_is_found_and_removed(root, store):
     assert list(root.iterdir()) == []
 
 
+@pytest.mark.parametrize("deaths", range(4))
+def test_whoever_dies_while_he_removes_a_staging_leaves_it_to_be_told_whose_it_is(root, store, monkeypatch, deaths):
+    staging = store.stage(FOLDER, NEW_ID, OWNER).__enter__()
+    for name in ("a.vmdk", "b.vmdk", "z.nvram"):
+        write_file(staging, name, b"data")
+    removed: list[object] = []
+
+    def dying(call):
+        def remove(*args, **kwargs):
+            if len(removed) == deaths:
+                raise KeyboardInterrupt
+            removed.append(args)
+            return call(*args, **kwargs)
+
+        return remove
+
+    (found,) = store.abandoned(FOLDER)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", dying(os.unlink))
+        with pytest.raises(KeyboardInterrupt):
+            store.remove_abandoned(found)
+    (again,) = store.abandoned(FOLDER)
+    assert again.owner == OWNER
+    store.remove_abandoned(again)
+    assert list(root.iterdir()) == []
+
+
 @pytest.mark.parametrize("mark", [None, b"", b"{}", b'{"tool": "another"}'])
 def test_an_abandoned_staging_without_a_readable_mark_has_no_owner(root, store, mark):
     path = root / FOLDER / f"{NEW_ID}.partial"
