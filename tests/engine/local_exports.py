@@ -2,6 +2,7 @@
 
 import hashlib
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from hyperexport.manifest import ExportManifest, FileEntry, FileRole, vm_folder
@@ -17,6 +18,7 @@ FIRST, SECOND, THIRD = timedelta(days=3), timedelta(days=2), timedelta(days=1)
 """Ages of exports, oldest first."""
 
 DISKS = {"db01-disk-0.vmdk": b"KDMV zero" * 10_000, "db01-disk-1.vmdk": b"KDMV one" * 10_000}
+DISK_0, DISK_1 = DISKS
 DESCRIPTOR = b"<Envelope/>"
 
 
@@ -55,3 +57,19 @@ def write_export(store: LocalStore, age: timedelta, *, reuse: StoredExport | Non
         staging.put("db01.ovf", DESCRIPTOR)
         entries.append(an_entry("db01.ovf", DESCRIPTOR))
         return staging.publish(manifest_of(age, *entries))
+
+
+NEW_ID = manifest_of(SECOND).export_id
+
+
+def everything(folder: Path) -> dict[str, bytes | None]:
+    """All paths below a folder, with the bytes of the files."""
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+def prove(store: LocalStore, export: StoredExport) -> None:
+    """Every byte is what the manifest says."""
+    for entry in export.manifest.files:
+        with store.open(export, entry.name) as reader:
+            assert hashlib.sha256(b"".join(reader.chunks(1000))).hexdigest() == entry.sha256
+            assert reader.size == entry.size

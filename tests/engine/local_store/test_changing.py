@@ -1,45 +1,29 @@
 """A local store changes and deletes nothing outside the export that is meant, whatever a name holds."""
 
 import errno
-import hashlib
 import os
-from pathlib import Path
 
 import pytest
 
 from hyperexport.errors import ExportNotFound, StoreUnusable
 from hyperexport.manifest import FILE_NAME
-from hyperexport.store.base import AbandonedStaging, StoredExport
-from hyperexport.store.local import LocalStore
+from hyperexport.store.base import AbandonedStaging
 from tests.engine.local_exports import (
     DESCRIPTOR,
+    DISK_0,
+    DISK_1,
     DISKS,
     FIRST,
     FOLDER,
+    NEW_ID,
     OWNER,
     SECOND,
+    everything,
     manifest_of,
+    prove,
     write_export,
     write_file,
 )
-
-ROOT = os.geteuid() == 0
-DISK_0, DISK_1 = DISKS
-NEW_ID = manifest_of(SECOND).export_id
-
-
-def everything(folder: Path) -> dict[str, bytes | None]:
-    """All paths below a folder, with the bytes of the files."""
-    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
-
-
-def prove(store: LocalStore, export: StoredExport) -> None:
-    """Every byte is what the manifest says."""
-    for entry in export.manifest.files:
-        with store.open(export, entry.name) as reader:
-            assert hashlib.sha256(b"".join(reader.chunks(1000))).hexdigest() == entry.sha256
-            assert reader.size == entry.size
-
 
 # -- changing and deleting
 

@@ -10,23 +10,16 @@ from hyperexport.errors import StoreUnusable
 from hyperexport.manifest import FILE_NAME
 from hyperexport.store.local import LocalStore
 from tests.engine.local_exports import (
-    DISKS,
     FIRST,
     FOLDER,
+    NEW_ID,
     OWNER,
     SECOND,
-    manifest_of,
+    everything,
     write_export,
 )
 
 ROOT = os.geteuid() == 0
-DISK_0, DISK_1 = DISKS
-NEW_ID = manifest_of(SECOND).export_id
-
-
-def everything(folder: Path) -> dict[str, bytes | None]:
-    """All paths below a folder, with the bytes of the files."""
-    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
 
 # -- the filesystem

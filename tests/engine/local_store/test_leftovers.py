@@ -1,6 +1,5 @@
 """What dead runs leave in a local store is told for what it is, and nothing else is swept away."""
 
-import hashlib
 import os
 import subprocess
 import sys
@@ -9,33 +8,20 @@ from pathlib import Path
 import pytest
 
 from hyperexport.store import local
-from hyperexport.store.base import AbandonedStaging, StoredExport
+from hyperexport.store.base import AbandonedStaging
 from hyperexport.store.filesystem import held, write_new
 from hyperexport.store.local import LocalStore
 from hyperexport.store.local_sweep import sweep_root
 from tests.engine.local_exports import (
-    DISKS,
     FIRST,
     FOLDER,
+    NEW_ID,
     OWNER,
-    SECOND,
     manifest_of,
+    prove,
     write_export,
     write_file,
 )
-
-ROOT = os.geteuid() == 0
-DISK_0, DISK_1 = DISKS
-NEW_ID = manifest_of(SECOND).export_id
-
-
-def prove(store: LocalStore, export: StoredExport) -> None:
-    """Every byte is what the manifest says."""
-    for entry in export.manifest.files:
-        with store.open(export, entry.name) as reader:
-            assert hashlib.sha256(b"".join(reader.chunks(1000))).hexdigest() == entry.sha256
-            assert reader.size == entry.size
-
 
 # -- what dead runs leave
 

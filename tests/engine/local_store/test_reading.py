@@ -1,7 +1,6 @@
 """A local store lists and reads what is there; no error is taken for an empty answer."""
 
 import errno
-import hashlib
 import os
 from pathlib import Path
 
@@ -10,33 +9,21 @@ import pytest
 from hyperexport.errors import ExportNotFound, StoreUnusable
 from hyperexport.manifest import FILE_NAME
 from hyperexport.store import filesystem
-from hyperexport.store.base import StoredExport
-from hyperexport.store.local import LocalStore
 from tests.engine.local_exports import (
+    DISK_0,
     DISKS,
     FIRST,
     FOLDER,
+    NEW_ID,
     OWNER,
     SECOND,
     THIRD,
     an_entry,
     manifest_of,
+    prove,
     write_export,
     write_file,
 )
-
-ROOT = os.geteuid() == 0
-DISK_0, DISK_1 = DISKS
-NEW_ID = manifest_of(SECOND).export_id
-
-
-def prove(store: LocalStore, export: StoredExport) -> None:
-    """Every byte is what the manifest says."""
-    for entry in export.manifest.files:
-        with store.open(export, entry.name) as reader:
-            assert hashlib.sha256(b"".join(reader.chunks(1000))).hexdigest() == entry.sha256
-            assert reader.size == entry.size
-
 
 # -- listing
 
