@@ -160,7 +160,7 @@ ELSEWHERE: dict[str, dict[str, str]] = {
     "5xx": {VERIFY: "is S3 slow-down, verify", UPLOAD: "is S3 slow-down, upload"},
     "401": {
         **dict.fromkeys((DESCRIPTOR, CLEANUP), "SOAP has faults in place of 401: session expiry"),
-        **dict.fromkeys((VERIFY, UPLOAD), "S3's refusals of a key: tests/engine/test_s3.py"),
+        **dict.fromkeys((VERIFY, UPLOAD), "S3's refusals of a key: tests/engine/s3_store/"),
     },
     "lease expiry": dict.fromkeys((DESCRIPTOR, VERIFY, UPLOAD, CLEANUP), "no lease is held then"),
     "session expiry": dict.fromkeys((VERIFY, UPLOAD), "these need no session"),
