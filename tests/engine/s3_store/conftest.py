@@ -6,9 +6,7 @@ from collections.abc import Generator
 import pytest
 
 from hyperexport.store.s3 import S3Store
-from tests.engine.s3_exports import (
-    open_store,
-)
+from tests.engine.s3_exports import open_store
 from tests.engine.s3_servers import S3Server, rclone_s3
 
 
