@@ -199,7 +199,7 @@ class Bandwidth(Group):
     )
     burst: float | None = option(
         None,
-        "How much may pass at once after a pause; 2 s of the limit if not given",
+        "How much may pass at once at the start and after a pause; 2 s of the limit if not given",
         flag="--bandwidth-burst",
         unit="MB",
         gt=0,
@@ -250,7 +250,8 @@ class Bandwidth(Group):
 
     def contradiction(self) -> str | None:
         """A burst is one of a limit."""
-        return "--bandwidth-burst needs --bandwidth-limit" if self.burst is not None and not self.limit else None
+        limited = self.limit or any(window.limit for window in self.windows)
+        return "--bandwidth-burst needs --bandwidth-limit" if self.burst is not None and not limited else None
 
 
 class Incremental(Group):

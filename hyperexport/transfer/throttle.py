@@ -55,8 +55,9 @@ class Account(NamedTuple):
 class Throttle:
     """A rate shared by everyone who has it. Safe to share between threads.
 
-    The bucket starts empty, so that no run is ever faster than its limit on the average; what a pause leaves unused
-    is the burst, up to ``burst_bytes``.
+    The bucket is full when the first byte moves, and fills again in a pause. So in any span of ``t`` seconds no more
+    passes than ``rate * t + burst_bytes``, and one turn for each stream. A rate that falls empties the bucket: what was
+    saved up under the old limit must not pass under the new one. After a time without a limit it is empty, too.
 
     Args:
         bytes_per_second: The rate; None for no limit. Only the first one, where there is a pace.
@@ -88,7 +89,7 @@ class Throttle:
         self._taken = 0
         self._earned = 0.0  # of the same line as _taken: bytes up to here are paid
         self._looked: float | None = (
-            None  # when _earned was last brought up to date; earning begins with the first take
+            None  # when _earned was last brought up to date; None before the first byte
         )
         self._waited = 0.0
         self._began = self._ended = clock()
@@ -115,7 +116,10 @@ class Throttle:
         """Change the rate; streams that wait now follow within half a second."""
         rate = _checked(bytes_per_second)
         with self._lock:
-            self._earn()
+            if self._looked is not None:
+                self._earn()
+                if rate is not None and (self._rate is None or rate < self._rate):
+                    self._earned = min(self._earned, float(self._taken))
             self._rate = rate
             self._lowest = min((one for one in (rate, self._lowest) if one), default=None)
 
@@ -167,8 +171,9 @@ class Throttle:
             Their place in the line of all bytes ever taken, to ask :meth:`due` about.
         """
         with self._lock:
-            if not self._taken:
-                self._began = self._clock()
+            if self._looked is None:
+                self._began = self._looked = self._clock()
+                self._earned = self._saved_at_most() if self._rate else 0.0
             self._earn()
             self._taken += count
             return self._taken
@@ -206,9 +211,14 @@ class Throttle:
             else:
                 self._limited += now - self._looked
                 self._allowed += (now - self._looked) * self._rate
-                burst = 2 * self._rate if self._burst is None else max(self._burst, SLACK * self._rate)
-                self._earned = min(self._earned + (now - self._looked) * self._rate, self._taken + burst)
+                earned = self._earned + (now - self._looked) * self._rate
+                self._earned = min(earned, self._taken + self._saved_at_most())
         self._looked = now
+
+    def _saved_at_most(self) -> float:
+        """Bytes of credit that the bucket holds when it is full."""
+        rate = self._rate or 0.0
+        return 2 * rate if self._burst is None else max(self._burst, SLACK * rate)
 
 
 def _checked(rate: float | None) -> float | None:

@@ -63,7 +63,7 @@ def begun(simulator: Simulator, vm: str, _store: Path) -> bool:
     return bool(marks_on(simulator, vm))
 
 
-SLOWLY = {"bandwidth": {"limit": 1}}
+SLOWLY = {"bandwidth": {"limit": 1, "burst": 0.1}}
 WAITS = [
     Wait("stalled in a read", fired, (Fault(FaultKind.STALL, disk=0, at_byte=MIB, delay=LONG),)),
     Wait("held back by the limit", transferring, options=SLOWLY),
@@ -79,7 +79,7 @@ WAITS = [
     Wait(
         "verifying from S3",
         begun,
-        options={"bandwidth": {"limit": 2}, "execution": {"verify": "deep"}},
+        options={"bandwidth": {"limit": 2, "burst": 0.1}, "execution": {"verify": "deep"}},
         to_s3=True,
         published=True,
     ),

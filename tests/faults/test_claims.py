@@ -16,7 +16,7 @@ from tests.faults.scenes import FORMS, Form, Scene
 from tests.flows.service import eventually
 
 STORES = [form for form in FORMS if form.name in {"local incremental", "streamed to S3 incremental"}]
-SLOWLY = {"bandwidth_limit": 1}
+SLOWLY = {"bandwidth_limit": 1, "bandwidth_burst": 0.1}
 
 pytestmark = pytest.mark.timeout(600)
 

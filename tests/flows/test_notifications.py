@@ -181,7 +181,7 @@ def test_a_run_that_is_stopped_tells_so_after_its_cleanup(vcenter: Simulator, st
     left: list[list[str]] = []
     postbox.on_arrival = lambda: left.append(leftovers(vcenter, store))
     with while_transferring(interrupt), pytest.raises(KeyboardInterrupt):
-        export(store, bandwidth_limit=1, **mailing(postbox.port))
+        export(store, bandwidth_limit=1, bandwidth_burst=0.1, **mailing(postbox.port))
     assert postbox.subjects() == ["HyperExport: Export of db01 stopped"]
     assert left == [[]]
     assert "was removed" in text_of(postbox.only())
@@ -193,7 +193,7 @@ def test_a_silent_mail_server_does_not_hold_up_a_run_that_is_stopped(
     monkeypatch.setattr("flows.notifying.SECONDS_TO_SEND", 10_000)  # not this one
     monkeypatch.setattr("flows.notifying.SECONDS_WHEN_STOPPED", 0.5)
     with silent_server() as port, while_transferring(interrupt), pytest.raises(KeyboardInterrupt):
-        export(store, bandwidth_limit=1, **mailing(port))
+        export(store, bandwidth_limit=1, bandwidth_burst=0.1, **mailing(port))
     assert leftovers(vcenter, store) == []
 
 

@@ -1,6 +1,7 @@
 """The limit holds for all streams together, exactly, and nobody is left out. Time is simulated."""
 
 import heapq
+import random
 
 import pytest
 
@@ -63,30 +64,93 @@ def run_many(throttle, clock, *, chunks, seconds):
 def test_one_stream_gets_exactly_the_rate_with_any_chunk_and_any_bucket(rate, chunk, burst):
     clock = Clock()
     count = max(1, min(1000, 1000 * MIB // chunk))
+    full = {None: 2 * rate, 0: 0.05 * rate}.get(burst, burst)
+    paid = max(0.0, chunk * count - max(full, 0.05 * rate)) / rate
     seconds = seconds_for(Throttle(rate, burst, clock=clock), clock, chunk=chunk, count=count)
     # At the end a debt of less than the shortest nap is left.
-    assert chunk * count / rate - SHORTEST_NAP <= seconds <= chunk * count / rate + 1e-6
+    assert paid - SHORTEST_NAP <= seconds <= paid + 1e-6
 
 
 def test_naps_that_last_too_long_are_made_up_for():
     clock = Clock()
     stop = SleepingStop(clock, late=0.002)
     seconds = seconds_for(Throttle(100 * MIB, 0, clock=clock), clock, chunk=256 * KIB, count=4000, stop=stop)
-    assert seconds == pytest.approx(10, abs=0.01)
+    assert seconds == pytest.approx(10 - 0.05, abs=0.01)
 
 
 def test_nobody_sleeps_for_less_than_a_few_milliseconds():
     clock = Clock()
     stop = SleepingStop(clock)
-    seconds_for(Throttle(500 * MIB, clock=clock), clock, chunk=64 * KIB, count=4000, stop=stop)
+    seconds_for(Throttle(500 * MIB, 0, clock=clock), clock, chunk=64 * KIB, count=4000, stop=stop)
     assert min(stop.naps) >= SHORTEST_NAP
 
 
-def test_the_bucket_starts_empty_so_that_no_run_beats_its_limit():
+@pytest.mark.parametrize(("burst", "at_once"), [(20 * MIB, 20 * MIB), (None, 10 * MIB)])
+@pytest.mark.parametrize("idle", [0, 3600])
+def test_a_burst_shows_at_the_start_of_a_run(burst, at_once, idle):
     clock = Clock()
-    throttle = Throttle(1 * MIB, clock=clock)
-    clock.now += 3600  # between the start of the run and its first byte
-    assert seconds_for(throttle, clock, chunk=256 * KIB, count=8) == pytest.approx(2)
+    throttle = Throttle(5 * MIB, burst, clock=clock)
+    clock.now += idle  # between the start of the run and its first byte
+    stop = SleepingStop(clock)
+    throttle.take(at_once, stop)
+    assert stop.naps == []
+    throttle.take(50 * MIB, stop)
+    assert sum(stop.naps) == pytest.approx(10, abs=0.01)
+
+
+@pytest.mark.parametrize("burst", [0, 20 * MIB, None])
+@pytest.mark.parametrize("streams", [1, 4])
+def test_no_span_of_a_run_has_more_than_the_limit_and_one_burst(burst, streams):
+    clock = Clock()
+    rate = 5 * MIB
+    most = {None: 2 * rate, 0: 0.05 * rate}.get(burst, burst)
+    throttle = Throttle(rate, burst, clock=clock)
+    moved = [(clock.now, 0)]
+    wakes = [(clock.now, stream) for stream in range(streams)]
+    pauses = iter(random.Random(7).choices([0, 0, 0, 0.3, 5, 60], k=3000))
+    for pause in pauses:
+        at, stream = heapq.heappop(wakes)
+        clock.now = max(clock.now, at) + (pause if len(wakes) == streams - 1 and stream == 0 else 0)
+        place = throttle.charge(TURN)
+        moved.append((clock.now, place))
+        heapq.heappush(wakes, (clock.now + throttle.due(place), stream))
+    for begin in range(0, len(moved), 40):
+        since, before = moved[begin]
+        for now, place in moved[begin + 1 :]:
+            assert place - before <= rate * (now - since) + most + (streams + 1) * TURN
+
+
+def test_a_lowered_rate_lets_no_credit_of_the_old_one_pass():
+    clock = Clock()
+    throttle = Throttle(50 * MIB, 20 * MIB, clock=clock)
+    stop = SleepingStop(clock)
+    throttle.take(1 * MIB, stop)
+    throttle.set_rate(1 * MIB)
+    throttle.take(10 * MIB, stop)
+    assert sum(stop.naps) == pytest.approx(10, abs=0.01)
+
+
+def test_a_raised_rate_keeps_the_credit_that_was_saved():
+    clock = Clock()
+    throttle = Throttle(1 * MIB, 20 * MIB, clock=clock)
+    stop = SleepingStop(clock)
+    throttle.take(1 * MIB, stop)
+    throttle.set_rate(2 * MIB)
+    throttle.take(19 * MIB, stop)
+    assert stop.naps == []
+
+
+def test_a_rate_that_changes_before_the_first_byte_does_not_spend_the_burst():
+    clock = Clock()
+    throttle = Throttle(50 * MIB, clock=clock)
+    throttle.set_rate(1 * MIB)
+    clock.now += 1
+    throttle.set_rate(10 * MIB)
+    stop = SleepingStop(clock)
+    throttle.take(20 * MIB, stop)
+    assert stop.naps == []
+    throttle.take(10 * MIB, stop)
+    assert sum(stop.naps) == pytest.approx(1, abs=0.01)
 
 
 @pytest.mark.parametrize(("burst", "free"), [(None, 2 * MIB), (5 * MIB, 5 * MIB), (0, 0.05 * MIB)])
@@ -94,7 +158,7 @@ def test_a_pause_saves_up_the_burst_and_no_more(burst, free):
     clock = Clock()
     stop = SleepingStop(clock)
     throttle = Throttle(1 * MIB, burst, clock=clock)
-    throttle.take(1 * MIB, stop)
+    throttle.take(60 * MIB, stop)
     clock.now += 3600
     began = clock.now
     throttle.take(20 * MIB, stop)
@@ -104,14 +168,14 @@ def test_a_pause_saves_up_the_burst_and_no_more(burst, free):
 @pytest.mark.parametrize("streams", [2, 4, 16])
 def test_streams_share_one_rate_evenly(streams):
     clock = Clock()
-    moved = run_many(Throttle(50 * MIB, clock=clock), clock, chunks=[256 * KIB] * streams, seconds=20)
+    moved = run_many(Throttle(50 * MIB, 0, clock=clock), clock, chunks=[256 * KIB] * streams, seconds=20)
     assert sum(moved) == pytest.approx(50 * MIB * 20, rel=0.02)
     assert min(moved) == pytest.approx(max(moved), rel=0.02)
 
 
 def test_a_stream_that_takes_large_parts_lets_the_others_in_between():
     clock = Clock()
-    throttle = Throttle(1 * MIB, clock=clock)
+    throttle = Throttle(1 * MIB, 0, clock=clock)
     waits = []
 
     class AnotherStreamComes(SleepingStop):
@@ -137,7 +201,7 @@ def test_no_limit_never_waits_and_still_counts():
 def test_the_seconds_waited_are_counted():
     clock = Clock()
     throttle = Throttle(1 * MIB, clock=clock)
-    throttle.take(3 * MIB, SleepingStop(clock))
+    throttle.take(5 * MIB, SleepingStop(clock))
     assert throttle.waited == pytest.approx(3, abs=0.01)
 
 
@@ -160,7 +224,7 @@ def test_lifting_the_limit_frees_those_who_wait():
     clock = Clock()
     throttle = Throttle(1 * MIB, clock=clock)
     place = throttle.charge(100 * MIB)
-    assert throttle.due(place) == pytest.approx(100)
+    assert throttle.due(place) == pytest.approx(98)
     throttle.set_rate(None)
     assert throttle.due(place) == 0
 
