@@ -88,9 +88,7 @@ class Throttle:
         self._rate = _checked(pace.rate() if pace else bytes_per_second)
         self._taken = 0
         self._earned = 0.0  # of the same line as _taken: bytes up to here are paid
-        self._looked: float | None = (
-            None  # when _earned was last brought up to date; None before the first byte
-        )
+        self._looked: float | None = None  # when _earned was last brought up to date; None before the first byte
         self._waited = 0.0
         self._began = self._ended = clock()
         self._lowest = self._rate
