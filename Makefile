@@ -23,7 +23,7 @@ venv: .venv/.ready ## Build the environment (.venv) from the hash-pinned lock
 
 .PHONY: demo
 demo: venv ## Export a running VM from a simulated vCenter: snapshot, verify, incremental, cleanup
-	@$(BIN)/python -m cli.demo
+	@$(BIN)/python -m hyperexport.cli.demo
 
 .PHONY: peers
 peers: venv ## Build VMware's vcsim and govc for the conformance tests (needs Go)
@@ -96,7 +96,7 @@ lock: venv ## Resolve the dependencies anew into the lock
 
 .PHONY: schema
 schema: venv ## Publish the manifest's JSON schema in docs/
-	@$(BIN)/python -c 'from hyperexport.manifest import json_schema; print(json_schema(), end="")' > docs/export.schema.json
+	@$(BIN)/python -c 'from hyperexport.model.manifest import json_schema; print(json_schema(), end="")' > docs/export.schema.json
 
 .PHONY: pictures
 pictures: venv ## Take the documentation's pictures of the Prefect UI anew (needs Chromium)
@@ -104,7 +104,7 @@ pictures: venv ## Take the documentation's pictures of the Prefect UI anew (need
 
 .PHONY: prefect-files
 prefect-files: venv ## Write the deployments' files for `prefect deploy`
-	@$(BIN)/python -m deployments.prefect_file
+	@$(BIN)/python -m hyperexport.deployments.prefect_file
 
 .PHONY: clean
 clean: ## Remove the environment, the built peers and all caches; exports stay

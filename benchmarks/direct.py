@@ -3,8 +3,9 @@
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from hyperexport.manifest import ExportManifest
-from hyperexport.options import ExportOptions
+from hyperexport.base.stop import StopSignal
+from hyperexport.model.manifest import ExportManifest
+from hyperexport.options.precedence import ExportOptions
 from hyperexport.steps.disks import transfer_disk
 from hyperexport.steps.job import Job
 from hyperexport.steps.package import describe_vm, export_nvram, publish
@@ -12,8 +13,7 @@ from hyperexport.steps.plan import check_exportable, disks_of, make_plan
 from hyperexport.steps.snapshots import remove_snapshot, take_snapshot
 from hyperexport.steps.staging import staged
 from hyperexport.steps.stores import check_stores, open_stores
-from hyperexport.stop import StopSignal
-from hyperexport.transfer.throttle import Throttle
+from hyperexport.transfer.bandwidth.throttle import Throttle
 from hyperexport.vsphere.endpoint import VSphereEndpoint
 from hyperexport.vsphere.inventory import describe, find_vm
 from hyperexport.vsphere.session import Session, connect

@@ -12,14 +12,14 @@ import sys
 from pathlib import Path
 
 from benchmarks.harness import as_figures, certificate, compared, measure, save, serving, show, workspace, write_disk
+from hyperexport.base.stop import StopSignal
+from hyperexport.base.units import GIB, KIB
 from hyperexport.formats.vmdk_stream import StreamCheck
-from hyperexport.stop import StopSignal
+from hyperexport.model.tls import Trust
 from hyperexport.store.direct_io import FileSink
+from hyperexport.transfer.bandwidth.throttle import Throttle
 from hyperexport.transfer.pipeline import transfer
 from hyperexport.transfer.source import open_source
-from hyperexport.transfer.throttle import Throttle
-from hyperexport.trust import Trust
-from hyperexport.units import GIB, KIB
 
 OURS = "hyperexport"
 CURL = "curl -o"

@@ -19,7 +19,7 @@ from benchmarks.direct import export_directly
 from benchmarks.harness import Measured, Reached, as_figures, compared, console, measure, ratio, save, workspace
 from benchmarks.prefect_api import export_by_flow, provide_own_prefect_api
 from benchmarks.vcenter import VM, vcenter
-from hyperexport.units import GIB
+from hyperexport.base.units import GIB
 from tests.peers import PeerMissing, build_go_peers
 
 ENGINE = "the engine's steps"

@@ -24,9 +24,9 @@ from cryptography.x509.oid import NameOID
 from rich.console import Console
 from rich.table import Table
 
+from hyperexport.base.units import GIB, MIB
 from hyperexport.formats.vmdk import GRAIN, GRAIN_SECTORS
 from hyperexport.formats.vmdk_writer import StreamWriter
-from hyperexport.units import GIB, MIB
 
 HERE: Final = Path(__file__).parent
 CACHE: Final = HERE.parent / ".cache"

@@ -31,7 +31,7 @@ GOVC = "govc find -type m"
 
 def hyperexport(vcsim: Vcsim) -> None:
     subprocess.run(
-        [sys.executable, "-m", "cli.main", "--match", "*", "--vm-info", "--quiet"],
+        [sys.executable, "-m", "hyperexport.cli.main", "--match", "*", "--vm-info", "--quiet"],
         env=environ | vcsim.environment,
         check=True,
         stdout=subprocess.DEVNULL,

@@ -13,7 +13,7 @@ from benchmarks.direct import export_directly
 from benchmarks.harness import Reached, as_figures, console, measure, save, show, workspace
 from benchmarks.prefect_api import export_by_flow, provide_own_prefect_api
 from benchmarks.vcenter import USED, VM, vcenter
-from hyperexport.units import MIB
+from hyperexport.base.units import MIB
 
 FLOW = "the flow, with Prefect"
 STEPS = "the steps, without"

@@ -13,8 +13,8 @@ from pathlib import Path
 import httpx
 
 from benchmarks.direct import options_for
-from deployments.local_server import end, launch, provide_lasting_api
-from hyperexport.manifest import ExportManifest
+from hyperexport.deployments.local_server import end, launch, provide_lasting_api
+from hyperexport.model.manifest import ExportManifest
 
 
 def provide_own_prefect_api() -> None:
@@ -51,7 +51,7 @@ def own_server(home: Path) -> Generator[tuple[str, subprocess.Popen[bytes]]]:
 
 def export_by_flow(vm: str, output: Path) -> ExportManifest:
     """Export a VM into a new store by the flow, in this process; both servers are those of the environment."""
-    from flows import export_vm  # noqa: PLC0415 - Prefect reads the environment as it is imported
+    from hyperexport.flows import export_vm  # noqa: PLC0415 - Prefect reads the environment as it is imported
 
     manifest = export_vm(vm, options_for(output)).manifest
     assert manifest is not None

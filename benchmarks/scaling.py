@@ -27,7 +27,7 @@ from rich.table import Table
 from benchmarks.harness import Reached, console, machine, save, workspace
 from benchmarks.prefect_api import own_server
 from benchmarks.vcenter import vcenter
-from hyperexport.units import MIB
+from hyperexport.base.units import MIB
 from tests.scale.servers import postgres, postgres_program, prefect_server
 
 AT_ONCE: Final = 4
@@ -187,9 +187,9 @@ def export_by_engine(vms: int, output: Path) -> None:
 
 
 def export_by_fleet(output: Path) -> None:
-    from flows import export_fleet  # noqa: PLC0415 - as above
-    from hyperexport.options import ExportOptions  # noqa: PLC0415
-    from hyperexport.selection import Selection  # noqa: PLC0415
+    from hyperexport.flows import export_fleet  # noqa: PLC0415 - as above
+    from hyperexport.options.precedence import ExportOptions  # noqa: PLC0415
+    from hyperexport.options.selection import Selection  # noqa: PLC0415
 
     options = ExportOptions.from_keys({"output": output, "snapshot": True, "max_vms": AT_ONCE})
     export_fleet(Selection(match=("*",)), options)

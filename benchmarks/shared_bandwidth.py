@@ -19,16 +19,16 @@ from rich.table import Table
 
 from benchmarks.harness import Reached, console, save
 from benchmarks.prefect_api import own_server
-from hyperexport.units import MIB
+from hyperexport.base.units import MIB
 
 PIECE = MIB // 4
 
 
 def work(name: str, rate: float, begin: float, end: float) -> None:
     """One worker: move as many bytes as it may until the end, and print when how many passed."""
-    from hyperexport.options import Bandwidth  # noqa: PLC0415 - Prefect takes seconds to import, in the workers alone
-    from hyperexport.stop import StopSignal  # noqa: PLC0415
-    from tasks.bandwidth import bandwidth_for  # noqa: PLC0415
+    from hyperexport.base.stop import StopSignal  # noqa: PLC0415
+    from hyperexport.options.precedence import Bandwidth  # noqa: PLC0415 - Prefect takes seconds to import, in the workers alone
+    from hyperexport.tasks.bandwidth import bandwidth_for  # noqa: PLC0415
 
     seconds = [0] * (int(end - begin) + 1)
     with bandwidth_for(Bandwidth(shared=name, limit=rate)) as throttle:

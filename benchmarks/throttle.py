@@ -11,10 +11,10 @@ from pathlib import Path
 from rich.table import Table
 
 from benchmarks.harness import Reached, console, save
-from hyperexport.stop import StopSignal
+from hyperexport.base.stop import StopSignal
+from hyperexport.base.units import MIB
+from hyperexport.transfer.bandwidth.throttle import Throttle
 from hyperexport.transfer.pipeline import transfer
-from hyperexport.transfer.throttle import Throttle
-from hyperexport.units import MIB
 
 RATES = (1, 10, 100, 500)
 STREAMS = (1, 4)

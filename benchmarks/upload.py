@@ -35,7 +35,7 @@ from benchmarks.harness import (
     write_disk,
 )
 from benchmarks.upload_once import BUCKET, Uploaded
-from hyperexport.units import GIB, MIB
+from hyperexport.base.units import GIB, MIB
 
 OURS = "hyperexport"
 AWS = "curl | aws s3 cp -"

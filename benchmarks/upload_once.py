@@ -6,15 +6,15 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from hyperexport.base.stop import StopSignal
 from hyperexport.formats.vmdk_stream import StreamCheck
-from hyperexport.manifest import new_export_id
-from hyperexport.ownership import Owner
-from hyperexport.stop import StopSignal
+from hyperexport.model.manifest import new_export_id
+from hyperexport.model.ownership import Owner
+from hyperexport.model.tls import Trust
 from hyperexport.store.s3 import S3Location, S3Settings, S3Store
+from hyperexport.transfer.bandwidth.throttle import Throttle
 from hyperexport.transfer.pipeline import transfer
 from hyperexport.transfer.source import open_source
-from hyperexport.transfer.throttle import Throttle
-from hyperexport.trust import Trust
 
 BUCKET = "bench"
 

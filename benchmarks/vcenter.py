@@ -13,7 +13,7 @@ from unittest import mock
 
 import psutil
 
-from simulator.control import Control
+from hyperexport.simulator.control import Control
 
 VM = "vm-01"
 USED = 0.25

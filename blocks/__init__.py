@@ -3,7 +3,7 @@
 A block knows how to become the engine's own values; it never does work itself.
 """
 
-from blocks.export_profile import ExportProfile
-from blocks.vsphere_credentials import VSphereCredentials
+from hyperexport.blocks.export_profile import ExportProfile
+from hyperexport.blocks.vsphere_credentials import VSphereCredentials
 
 __all__ = ["ExportProfile", "VSphereCredentials"]

@@ -15,7 +15,7 @@ from pydantic import Field, HttpUrl, JsonValue
 
 import hyperexport
 from hyperexport.errors import UsageError
-from hyperexport.options import ExportOptions, leaves
+from hyperexport.options.precedence import ExportOptions, leaves
 
 _SLUG: Final = "export-profile"
 

@@ -1,6 +1,6 @@
 """From words on a command line to one request, or a usage error that names the word.
 
-One function for each command, whose parameters are its flags (:mod:`cli.flags`). This module runs nothing and prints
+One function for each command, whose parameters are its flags (:mod:`hyperexport.cli.flags`). This module runs nothing and prints
 nothing but the help.
 """
 
@@ -15,8 +15,9 @@ from cyclopts.exceptions import UnknownCommandError, UnusedCliTokensError
 from pydantic import SecretStr
 
 import hyperexport
-from cli import checking_arguments, observing_arguments, service_arguments
-from cli.flags import (
+from hyperexport.base.units import MIB
+from hyperexport.cli import checking_arguments, observing_arguments, service_arguments
+from hyperexport.cli.flags import (
     TERMINAL,
     WHAT,
     Asked,
@@ -35,12 +36,11 @@ from cli.flags import (
     VSphere,
     taking,
 )
-from cli.request import Mode, Request, Scheduling
+from hyperexport.cli.request import Mode, Request, Scheduling
 from hyperexport.errors import UsageError
-from hyperexport.option_groups import VerifyMode
-from hyperexport.options import ExportOptions, leaves, resolve
-from hyperexport.selection import make_selection, selection_from_environment, selection_leaves
-from hyperexport.units import MIB
+from hyperexport.options.groups import VerifyMode
+from hyperexport.options.precedence import ExportOptions, leaves, resolve
+from hyperexport.options.selection import make_selection, selection_from_environment, selection_leaves
 
 _DESCRIPTION: Final = """\
 Takes VMware vSphere virtual machines out safely: snapshot, export, verify, upload, clean up.

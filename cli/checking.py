@@ -1,16 +1,16 @@
 """A check on the command line: everything that was tried is shown, and the exit code says whether it would do."""
 
-from cli import quiet, tables
-from cli.failures import Failure
-from cli.output import Output
-from cli.request import Request
+from hyperexport.cli import quiet, tables
+from hyperexport.cli.failures import Failure
+from hyperexport.cli.output import Output
+from hyperexport.cli.request import Request
 from hyperexport.errors import SetupUnfit
 from hyperexport.results import SetupReport
 
 
 def check(request: Request, output: Output) -> list[Failure]:
     """Have the setup checked, and show what was found."""
-    from flows import check_setup
+    from hyperexport.flows import check_setup
 
     output.nothing("checks")
     try:

@@ -2,9 +2,9 @@
 
 from pydantic import SecretStr
 
-from cli.flags import Asked, EmailPassword, VSphere
-from cli.request import Mode, Request
-from hyperexport.selection import make_selection, selection_leaves
+from hyperexport.cli.flags import Asked, EmailPassword, VSphere
+from hyperexport.cli.request import Mode, Request
+from hyperexport.options.selection import make_selection, selection_leaves
 
 
 def check(asked: Asked, *, vsphere_block: VSphere = None, email_password: EmailPassword = None) -> Request:

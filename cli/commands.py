@@ -14,19 +14,19 @@ from dataclasses import replace
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from cli import checking, configuration, fleet, observing, profiles, quiet, service, stored, tables
-from cli.failures import Failure, exit_code
-from cli.output import Output
-from cli.progress_view import showing_progress
-from cli.request import Mode, Request
-from deployments.local_server import configured_api, provide_prefect_api
+from hyperexport.base.json_logs import json_logs_wanted
+from hyperexport.base.secrets import keep_email_password
+from hyperexport.base.stop import StopSignal
+from hyperexport.cli import checking, configuration, fleet, observing, profiles, quiet, service, stored, tables
+from hyperexport.cli.failures import Failure, exit_code
+from hyperexport.cli.output import Output
+from hyperexport.cli.progress_view import showing_progress
+from hyperexport.cli.request import Mode, Request
+from hyperexport.deployments.local_server import configured_api, provide_prefect_api
 from hyperexport.errors import Interrupted, StoreUnusable, UsageError
-from hyperexport.json_logs import json_logs_wanted
-from hyperexport.options import resolve
-from hyperexport.process_secrets import keep_email_password
-from hyperexport.selection import Selection
-from hyperexport.stop import StopSignal
-from hyperexport.vm import VmInfo
+from hyperexport.model.vm import VmInfo
+from hyperexport.options.precedence import resolve
+from hyperexport.options.selection import Selection
 
 Answer = TypeVar("Answer")
 
@@ -79,7 +79,7 @@ def _describe(request: Request, output: Output) -> list[VmInfo]:
     _ask_for_password(request)
     if request.vsphere or configured_api():
         _prepare_prefect(output)
-        from flows import vm_info
+        from hyperexport.flows import vm_info
 
         return vm_info(request.selection, vsphere=request.vsphere)
     from hyperexport.steps.selection import choose_vms
@@ -96,8 +96,8 @@ def _export(request: Request, output: Output) -> list[Failure]:
     _prepare_prefect(output)
     if request.selection.one is None or request.options.fleet.spread:
         return fleet.export(request, output)
-    from flows import export_vm
-    from flows.outcome import despite_prefect
+    from hyperexport.flows import export_vm
+    from hyperexport.flows.outcome import despite_prefect
 
     def export(vm: str) -> None:
         with showing_progress(output.errors, quiet=output.is_quiet):
@@ -116,7 +116,7 @@ def _export(request: Request, output: Output) -> list[Failure]:
 def _incremental_info(request: Request, output: Output) -> list[Failure]:
     _ask_for_password(request)
     _prepare_prefect(output)
-    from flows import incremental_info
+    from hyperexport.flows import incremental_info
 
     def analyse(vm: str) -> None:
         plan = incremental_info(vm, request.options, vsphere=request.vsphere, profile=request.profile)
@@ -134,7 +134,7 @@ def _incremental_info(request: Request, output: Output) -> list[Failure]:
 
 def _cleanup(request: Request, output: Output) -> list[Failure]:
     _prepare_prefect(output)
-    from flows import cleanup_exports
+    from hyperexport.flows import cleanup_exports
 
     failures: list[Failure] = []
     for result in cleanup_exports(request.options, profile=request.profile):
@@ -159,7 +159,7 @@ def _verify(request: Request, output: Output) -> list[Failure]:
 def _reap_snapshots(request: Request, output: Output) -> list[Failure]:
     _ask_for_password(request)
     _prepare_prefect(output)
-    from flows import reap_snapshots
+    from hyperexport.flows import reap_snapshots
 
     with showing_progress(output.errors, quiet=output.is_quiet):
         result = reap_snapshots(request.vsphere, options=request.options, profile=request.profile)
@@ -223,7 +223,7 @@ def _save_profile(request: Request, output: Output) -> list[Failure]:
 
 def _send_test_email(request: Request, output: Output) -> list[Failure]:
     _prepare_prefect(output)
-    from flows import send_test_email
+    from hyperexport.flows import send_test_email
 
     sent = send_test_email(request.options, profile=request.profile)
     output.answer(
@@ -261,7 +261,7 @@ def _serve(request: Request, output: Output) -> list[Failure]:
 
 
 def _simulate(request: Request, output: Output) -> list[Failure]:
-    from simulator import command
+    from hyperexport.simulator import command
 
     def announce(ready: command.Ready) -> None:
         output.say(
@@ -308,7 +308,7 @@ def _with_names(request: Request) -> Request:
     """The same with every VM named that a folder, tag or pattern chooses."""
     if not request.selection.filters:
         return request
-    from flows.connections import vsphere_session
+    from hyperexport.flows.connections import vsphere_session
     from hyperexport.steps.selection import choose_vms
 
     with vsphere_session(request.vsphere, StopSignal()) as session:

@@ -2,12 +2,12 @@
 
 import os
 
-from cli import quiet, tables
-from cli.output import Output
-from cli.profiles import options_of_profile
-from cli.request import Request
-from hyperexport.environment import SECRETS, warn_of_unknown_variables
-from hyperexport.options import Leaf, Resolved, leaves, resolve
+from hyperexport.cli import quiet, tables
+from hyperexport.cli.output import Output
+from hyperexport.cli.profiles import options_of_profile
+from hyperexport.cli.request import Request
+from hyperexport.options.environment import SECRETS, warn_of_unknown_variables
+from hyperexport.options.precedence import Leaf, Resolved, leaves, resolve
 
 
 def show(request: Request, output: Output) -> None:

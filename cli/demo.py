@@ -13,10 +13,10 @@ from typing import Final
 from rich.console import Console
 from rich.rule import Rule
 
-from cli.interrupts import interrupt_only_once
-from cli.main import run
-from hyperexport.units import MIB
-from simulator import DiskSpec, Simulator, VmSpec
+from hyperexport.base.units import MIB
+from hyperexport.cli.interrupts import interrupt_only_once
+from hyperexport.cli.main import run
+from hyperexport.simulator import DiskSpec, Simulator, VmSpec
 
 FOLDER: Final = Path("demo")
 VM: Final = "shop-db01"

@@ -6,11 +6,11 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cli.interrupts import was_interrupted
+from hyperexport.base.json_logs import VARIABLE as JSON_LOGS
+from hyperexport.base.json_logs import json_line
+from hyperexport.base.text import one_line, visible
+from hyperexport.cli.interrupts import was_interrupted
 from hyperexport.errors import HyperExportError, Interrupted, PartialFleetFailure, ServerUnreachable
-from hyperexport.json_logs import VARIABLE as JSON_LOGS
-from hyperexport.json_logs import json_line
-from hyperexport.plain import one_line, visible
 
 
 @dataclass(frozen=True)

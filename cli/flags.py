@@ -1,6 +1,6 @@
 """The flags: those of the options, made from the model, and those that exist at a terminal and nowhere else.
 
-No option of an export is written down a second time here (see :func:`hyperexport.options.leaves`). Values stay text
+No option of an export is written down a second time here (see :func:`hyperexport.options.precedence.leaves`). Values stay text
 until the model reads them, so that a flag, a variable and a form can never disagree about what is valid.
 """
 
@@ -13,10 +13,10 @@ from typing import Annotated, Any, Final, get_args
 
 from cyclopts import Group, Parameter
 
-from cli.request import Face, Mode, Request, face_of
-from hyperexport.options import ExportOptions, Leaf, resolve
-from hyperexport.selection import selection_leaves
-from hyperexport.units import format_duration
+from hyperexport.base.units import format_duration
+from hyperexport.cli.request import Face, Mode, Request, face_of
+from hyperexport.options.precedence import ExportOptions, Leaf, resolve
+from hyperexport.options.selection import selection_leaves
 
 WHAT = Group("What to do", sort_key=0)
 _PROFILES = Group("Profiles", sort_key=5)

@@ -1,18 +1,18 @@
 """Several VMs on the command line: asked for at once, answered one by one, and summed up."""
 
-from cli import quiet, tables
-from cli.failures import FailedMember, Failure
-from cli.output import Output
-from cli.progress_view import showing_progress
-from cli.request import Request
+from hyperexport.cli import quiet, tables
+from hyperexport.cli.failures import FailedMember, Failure
+from hyperexport.cli.output import Output
+from hyperexport.cli.progress_view import showing_progress
+from hyperexport.cli.request import Request
 from hyperexport.errors import FleetFailure
 from hyperexport.results import FleetResult
 
 
 def export(request: Request, output: Output) -> list[Failure]:
     """Export the VMs that are chosen, and tell of those that failed."""
-    from flows import export_fleet
-    from flows.outcome import despite_prefect
+    from hyperexport.flows import export_fleet
+    from hyperexport.flows.outcome import despite_prefect
 
     output.nothing("exports")
     try:

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from cli.interrupts import ignore_interruptions, interrupt_only_once
+from hyperexport.cli.interrupts import ignore_interruptions, interrupt_only_once
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def main() -> None:
 
 def _leave_at_once_if_nobody_listens(code: int) -> None:
     """Prefect's own exit would try for minutes to hand its events to a server that is gone."""
-    reporting = sys.modules.get("tasks.reporting")
+    reporting = sys.modules.get("hyperexport.tasks.reporting")
     if reporting is not None and reporting.prefect_is_gone():
         sys.stdout.flush()
         sys.stderr.flush()
@@ -42,11 +42,11 @@ def run(words: Sequence[str]) -> int:
     Returns:
         The exit code.
     """
-    from cli.arguments import parse
-    from cli.failures import Failure
-    from cli.output import Output, showing_logs
-    from cli.request import Face
-    from hyperexport.json_logs import json_logs_wanted
+    from hyperexport.base.json_logs import json_logs_wanted
+    from hyperexport.cli.arguments import parse
+    from hyperexport.cli.failures import Failure
+    from hyperexport.cli.output import Output, showing_logs
+    from hyperexport.cli.request import Face
 
     output = Output(Face.JSON if "--json" in words else Face.PRETTY)
     try:
@@ -54,7 +54,7 @@ def run(words: Sequence[str]) -> int:
         if request is None:
             return 0
         output = Output(request.face, json_logs=json_logs_wanted())
-        from cli.commands import perform  # not for --help
+        from hyperexport.cli.commands import perform  # not for --help
 
         with showing_logs(output, debug=request.debug):
             return perform(request, output)

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cli import quiet, tables
-from cli.output import Output
-from cli.request import Face, Observing, Request
-from cli.stored import stores_of
 from hyperexport import __version__
+from hyperexport.cli import quiet, tables
+from hyperexport.cli.output import Output
+from hyperexport.cli.request import Face, Observing, Request
+from hyperexport.cli.stored import stores_of
 from hyperexport.errors import StoreUnusable, UsageError
-from hyperexport.report.survey import StoreSurvey, survey
 from hyperexport.store.catalogue import Catalogue
+from hyperexport.views.survey import StoreSurvey, survey
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -45,7 +45,7 @@ def report(request: Request, output: Output) -> None:
 
 
 def _write_page(surveys: Sequence[StoreSurvey], observing: Observing, path: Path) -> None:
-    from hyperexport.report.store_page import store_page
+    from hyperexport.views.store_page import store_page
 
     fresh = path.with_name(f".{path.name}.partial")  # whoever reads sees the old page or the new one
     try:
@@ -89,7 +89,7 @@ def metrics(request: Request, output: Output) -> None:
         UsageError: The file cannot be written, or the address not listened on.
         StoreUnusable: A store could not be read; the metrics say so, too.
     """
-    from hyperexport.report import metrics as prometheus
+    from hyperexport.views import metrics as prometheus
 
     observing = _observing(request)
     collector = prometheus.StoreCollector(stores_of(request), version=__version__)
@@ -127,8 +127,8 @@ def _listen(registry: "CollectorRegistry", host: str, port: int, output: Output)
 
 def automations(request: Request, output: Output) -> None:
     """Put the automations in place, list them, or remove them."""
-    from blocks.export_profile import load_profile
-    from deployments import automations as prefect
+    from hyperexport.blocks.export_profile import load_profile
+    from hyperexport.deployments import automations as prefect
 
     observing = _observing(request)
     output.nothing("automations")

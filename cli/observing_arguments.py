@@ -6,11 +6,11 @@ from typing import Annotated, Final
 
 from cyclopts import Group, Parameter
 
-from cli.flags import WHAT, Asked
-from cli.request import Mode, Observing, Request
+from hyperexport.base.units import parse_duration
+from hyperexport.cli.flags import WHAT, Asked
+from hyperexport.cli.request import Mode, Observing, Request
 from hyperexport.errors import UsageError
-from hyperexport.options import ExportOptions
-from hyperexport.units import parse_duration
+from hyperexport.options.precedence import ExportOptions
 
 _METRICS: Final = Group("Where to", sort_key=1)
 _WITHIN: Final = "26h"

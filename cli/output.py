@@ -15,9 +15,9 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from cli.request import Face
-from hyperexport.json_logs import JsonLines
-from hyperexport.plain import one_line, visible
+from hyperexport.base.json_logs import JsonLines
+from hyperexport.base.text import one_line, visible
+from hyperexport.cli.request import Face
 
 _PIPED_WIDTH = 200  # columns of a table that nobody's terminal bounds
 

@@ -2,12 +2,12 @@
 
 from typing import TYPE_CHECKING
 
-from cli import quiet, tables
-from cli.output import Output
-from cli.request import Face, Mode, Request
+from hyperexport.cli import quiet, tables
+from hyperexport.cli.output import Output
+from hyperexport.cli.request import Face, Mode, Request
 
 if TYPE_CHECKING:
-    from blocks import ExportProfile
+    from hyperexport.blocks import ExportProfile
 
 
 def options_of_profile(name: str) -> dict[str, object]:
@@ -16,14 +16,14 @@ def options_of_profile(name: str) -> dict[str, object]:
     Raises:
         UsageError: There is none of this name, or it makes no sense any more.
     """
-    from blocks.export_profile import load_profile
+    from hyperexport.blocks.export_profile import load_profile
 
     return load_profile(name).get_options()
 
 
 def save(request: Request, output: Output) -> None:
     """Save the options that were given; with ``--profile``, over what that one sets."""
-    from blocks.export_profile import save_profile
+    from hyperexport.blocks.export_profile import save_profile
 
     base = options_of_profile(request.profile) if request.profile else None
     profile = save_profile(request.save_profile or "", request.options, base=base)
@@ -33,7 +33,7 @@ def save(request: Request, output: Output) -> None:
 
 def mind(request: Request, output: Output) -> None:
     """List the profiles, or show or delete one."""
-    from blocks.export_profile import delete_profile, load_profile, saved_profiles
+    from hyperexport.blocks.export_profile import delete_profile, load_profile, saved_profiles
 
     output.nothing("profiles")
     if request.mode is Mode.LIST_PROFILES:

@@ -1,6 +1,6 @@
 """A run while it goes on: a bar for each disk on a terminal, now and then a line where there is none.
 
-Listens to :mod:`hyperexport.progress` and draws on standard error. Per cent and time left go by the position on the
+Listens to :mod:`hyperexport.model.progress` and draws on standard error. Per cent and time left go by the position on the
 disk, since nobody knows beforehand how long its compressed stream will be; the rate is that of the bytes that moved.
 """
 
@@ -16,9 +16,9 @@ from rich.progress import BarColumn, ProgressColumn, Task, TaskID, TaskProgressC
 from rich.progress import Progress as Bars
 from rich.text import Text
 
-from hyperexport.plain import one_line
-from hyperexport.progress import Item, Progress, Stage, listening
-from hyperexport.units import format_bytes, format_rate
+from hyperexport.base.text import one_line
+from hyperexport.base.units import format_bytes, format_rate
+from hyperexport.model.progress import Item, Progress, Stage, listening
 
 LINE_EVERY: Final = 10.0
 """Seconds between two lines about the same item where there is no terminal."""

@@ -5,10 +5,10 @@ from datetime import timedelta
 from itertools import count
 from typing import TYPE_CHECKING
 
-from hyperexport.plain import visible
+from hyperexport.base.text import visible
+from hyperexport.model.vm import VmBrief, VmInfo, VmRef
 from hyperexport.policy.incremental import ExportPlan
 from hyperexport.policy.snapshots import Fate
-from hyperexport.report.survey import StoreSurvey
 from hyperexport.results import (
     CleanupResult,
     ExportResult,
@@ -20,11 +20,11 @@ from hyperexport.results import (
     VerifiedExport,
 )
 from hyperexport.store.base import StoredExport
-from hyperexport.vm import VmBrief, VmInfo, VmRef
+from hyperexport.views.survey import StoreSurvey
 
 if TYPE_CHECKING:
-    from deployments.automations import Automation
-    from deployments.schedules import Schedule
+    from hyperexport.deployments.automations import Automation
+    from hyperexport.deployments.schedules import Schedule
 
 
 def vm_lines(vm: VmInfo | VmBrief) -> list[str]:

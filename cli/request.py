@@ -10,8 +10,8 @@ from typing import Any
 from pydantic import SecretStr
 
 from hyperexport.errors import UsageError
-from hyperexport.options import ExportOptions
-from hyperexport.selection import Selection
+from hyperexport.options.precedence import ExportOptions
+from hyperexport.options.selection import Selection
 
 
 class Mode(StrEnum):

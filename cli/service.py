@@ -4,15 +4,15 @@ import os
 import socket
 from typing import TYPE_CHECKING, Final
 
-from cli import quiet, tables
-from cli.output import Output
-from cli.request import Face, Request, Scheduling
-from deployments.local_server import configured_api, provide_lasting_api
+from hyperexport.cli import quiet, tables
+from hyperexport.cli.output import Output
+from hyperexport.cli.request import Face, Request, Scheduling
+from hyperexport.deployments.local_server import configured_api, provide_lasting_api
 from hyperexport.errors import UsageError
-from hyperexport.options import ExportOptions
+from hyperexport.options.precedence import ExportOptions
 
 if TYPE_CHECKING:
-    from deployments.schedules import PlannedSchedule
+    from hyperexport.deployments.schedules import PlannedSchedule
 
 TOKEN_VARIABLE: Final = "HYPEREXPORT_API_TOKEN"  # noqa: S105 - the variable's name
 
@@ -53,7 +53,7 @@ def _check_limits(request: Request, *, cleans_up: bool) -> None:
 
 def make_schedules(request: Request, output: Output) -> None:
     """Make the schedules that the command line asks for; in a dry run only show them."""
-    from deployments import schedules
+    from hyperexport.deployments import schedules
 
     dry_run = request.options.execution.dry_run
     done = "would schedule" if dry_run else "scheduled"
@@ -71,8 +71,8 @@ def make_schedules(request: Request, output: Output) -> None:
 
 def _plans(request: Request) -> "list[PlannedSchedule]":
     """Work all of them out before the first is made."""
-    from blocks.export_profile import load_profile
-    from deployments import schedules
+    from hyperexport.blocks.export_profile import load_profile
+    from hyperexport.deployments import schedules
 
     scheduling = request.scheduling or Scheduling()
     given = request.options.given_keys()
@@ -106,7 +106,7 @@ def _how_they_run(request: Request) -> str:
 
 def mind_schedules(request: Request, output: Output) -> None:
     """List the schedules, or pause, resume or remove one."""
-    from deployments import schedules
+    from hyperexport.deployments import schedules
 
     scheduling = request.scheduling or Scheduling()
     if scheduling.action and scheduling.name:
@@ -135,7 +135,7 @@ def serve(request: Request, output: Output) -> None:
     own = configured_api() is None
     with output.waiting("waiting for Prefect"):
         url = provide_lasting_api(serving.prefect_port)
-    from deployments import serve as service
+    from hyperexport.deployments import serve as service
 
     listener = None if serving.api_port is None else service.listen(serving.api_host, serving.api_port, token)
     jobs_api = _address(listener) if listener else ""

@@ -4,8 +4,8 @@ from typing import Annotated, Final
 
 from cyclopts import Group, Parameter
 
-from cli.flags import Debug, Json, Quiet
-from cli.request import Mode, Request, Scheduling, Serving, face_of
+from hyperexport.cli.flags import Debug, Json, Quiet
+from hyperexport.cli.request import Mode, Request, Scheduling, Serving, face_of
 from hyperexport.errors import UsageError
 
 _SERVE: Final = Group("Serving", sort_key=1)

@@ -5,22 +5,22 @@ Listing and marking need no Prefect, unless a saved block or a profile is named.
 
 from collections.abc import Sequence
 
-from cli import quiet, tables
-from cli.output import Output
-from cli.profiles import options_of_profile
-from cli.progress_view import showing_progress
-from cli.request import Request
-from hyperexport.environment import warn_of_unknown_variables
+from hyperexport.base.stop import StopSignal
+from hyperexport.cli import quiet, tables
+from hyperexport.cli.output import Output
+from hyperexport.cli.profiles import options_of_profile
+from hyperexport.cli.progress_view import showing_progress
+from hyperexport.cli.request import Request
 from hyperexport.errors import VerificationFailed
-from hyperexport.option_groups import Destination
-from hyperexport.options import resolve
+from hyperexport.options.environment import warn_of_unknown_variables
+from hyperexport.options.groups import Destination
+from hyperexport.options.precedence import resolve
 from hyperexport.results import VerifiedExport
 from hyperexport.steps import preservation
 from hyperexport.steps.stores import open_stores
-from hyperexport.stop import StopSignal
 from hyperexport.store.base import Store
 from hyperexport.store.s3_settings import S3Settings
-from hyperexport.transfer.throttle import Throttle
+from hyperexport.transfer.bandwidth.throttle import Throttle
 
 
 def list_exports(request: Request, output: Output) -> None:
@@ -60,7 +60,7 @@ def verify(request: Request, output: Output) -> None:
     Raises:
         VerificationFailed: Some are damaged.
     """
-    from flows import verify_exports
+    from hyperexport.flows import verify_exports
 
     output.nothing("verified")
     try:
@@ -93,6 +93,6 @@ def stores_of(request: Request) -> tuple[Store, ...]:
 def _s3_settings(destination: Destination) -> S3Settings | None:
     if destination.s3_credentials is None:
         return None
-    from flows.connections import s3_settings
+    from hyperexport.flows.connections import s3_settings
 
     return s3_settings(destination)

@@ -9,21 +9,21 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cli.quiet import as_flag
-from hyperexport.manifest import ExportManifest
-from hyperexport.plain import visible
+from hyperexport.base.text import visible
+from hyperexport.base.units import format_age, format_bytes, format_elapsed, format_rate
+from hyperexport.cli.quiet import as_flag
+from hyperexport.model.manifest import ExportManifest
+from hyperexport.model.vm import DiskInfo, PowerState, VmInfo
 from hyperexport.policy.incremental import Decision, DiskPlan, ExportPlan
 from hyperexport.policy.snapshots import Fate
-from hyperexport.report.summary import bandwidth_words, snapshot_lines
-from hyperexport.report.survey import StoreSurvey
 from hyperexport.results import CleanupResult, ExportResult, FleetResult, Level, ReapResult, SetupReport, VerifiedExport
 from hyperexport.store.base import StoredExport
-from hyperexport.units import format_age, format_bytes, format_elapsed, format_rate
-from hyperexport.vm import DiskInfo, PowerState, VmInfo
+from hyperexport.views.summary import bandwidth_words, snapshot_lines
+from hyperexport.views.survey import StoreSurvey
 
 if TYPE_CHECKING:
-    from deployments.automations import Automation
-    from deployments.schedules import Schedule
+    from hyperexport.deployments.automations import Automation
+    from hyperexport.deployments.schedules import Schedule
 
 _MOST_BY_THEMSELVES = 10
 _LEVELS = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red"}

@@ -6,7 +6,7 @@ A schedule that somebody has resumed is paused again only where it is new.
 
 import sys
 
-from deployments.catalogue import POOLS, deployments, ensure_block_types, ensure_pool, keep_resumed
+from hyperexport.deployments.catalogue import POOLS, deployments, ensure_block_types, ensure_pool, keep_resumed
 
 
 def main(words: list[str]) -> int:

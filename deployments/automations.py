@@ -13,14 +13,14 @@ from prefect.events.actions import RunDeployment
 from prefect.events.schemas import automations as schemas
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 
-from blocks import ExportProfile
-from deployments.catalogue import ON_DEMAND, TAG, deployment_of, ensure_pool
-from flows import send_notice
+from hyperexport.base.units import format_age
+from hyperexport.blocks import ExportProfile
+from hyperexport.deployments.catalogue import ON_DEMAND, TAG, deployment_of, ensure_pool
 from hyperexport.errors import UsageError
-from hyperexport.options import ExportOptions, resolve
-from hyperexport.units import format_age
-from hyperexport.vm import Value
-from tasks.events import COMPLETED, DAMAGED, LEAKED, RESOURCE
+from hyperexport.flows import send_notice
+from hyperexport.model.vm import Value
+from hyperexport.options.precedence import ExportOptions, resolve
+from hyperexport.tasks.events import COMPLETED, DAMAGED, LEAKED, RESOURCE
 
 LEAKED_NAME: Final = "hyperexport: snapshot left on a VM"
 DAMAGED_NAME: Final = "hyperexport: damaged export"

@@ -22,10 +22,10 @@ from prefect.types.entrypoint import EntrypointType
 from prefect.workers.process import ProcessWorker
 from tenacity import retry, retry_if_exception_type, stop_after_attempt
 
-import flows
 import hyperexport
-from blocks import ExportProfile, VSphereCredentials
-from tasks.check_prefect import SCHEDULE_TAG
+from hyperexport import flows
+from hyperexport.blocks import ExportProfile, VSphereCredentials
+from hyperexport.tasks.check_prefect import SCHEDULE_TAG
 
 ON_DEMAND: Final = "on-demand"
 """The name of each flow's deployment without a schedule."""

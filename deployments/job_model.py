@@ -6,10 +6,10 @@ from uuid import UUID
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from blocks.export_profile import load_profile
-from deployments.parameters import kept_parameters
+from hyperexport.blocks.export_profile import load_profile
+from hyperexport.deployments.parameters import kept_parameters
 from hyperexport.errors import UsageError
-from hyperexport.options import ExportOptions, leaves
+from hyperexport.options.precedence import ExportOptions, leaves
 
 _OTHER_NAMES: Final = {"output": "output_path", "bandwidth_limit": "bandwidth_limit_mbps"}
 """As the jobs endpoint of the Go tool, which people come from, calls them."""

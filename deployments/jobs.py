@@ -19,10 +19,10 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 
-from deployments.catalogue import ON_DEMAND
-from deployments.job_model import JobDetails, JobProgress, JobStatus
-from flows import export_vm
-from hyperexport.report.chart import without_pictures
+from hyperexport.deployments.catalogue import ON_DEMAND
+from hyperexport.deployments.job_model import JobDetails, JobProgress, JobStatus
+from hyperexport.flows import export_vm
+from hyperexport.views.chart import without_pictures
 
 JOB_TAG: Final = "hyperexport-job"
 _JOBS: Final = FlowRunFilterTags(all_=[JOB_TAG])

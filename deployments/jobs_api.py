@@ -18,8 +18,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 import hyperexport
-from deployments import jobs
-from deployments.job_model import Accepted, Cancelled, Job, JobDetails, JobIds, JobList, Jobs, read_jobs
+from hyperexport.deployments import jobs
+from hyperexport.deployments.job_model import Accepted, Cancelled, Job, JobDetails, JobIds, JobList, Jobs, read_jobs
 
 _THIS_MACHINE: Final = ["127.0.0.1", "localhost", "[::1]"]
 _PAGE: Final = 200

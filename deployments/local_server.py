@@ -98,7 +98,7 @@ def _start(port: int, *, whole: bool) -> str:
     server, url = launch(port, settings, log, whole=whole)
     atexit.register(end, server)
     os.environ["PREFECT_API_URL"] = url
-    import flows  # noqa: F401  # pyright: ignore[reportUnusedImport] - needed anyway, and the server is not ready yet
+    from hyperexport import flows  # noqa: F401  # pyright: ignore[reportUnusedImport] - needed anyway, and the server is not ready yet
 
     _await(url, log)
     return url
@@ -127,7 +127,13 @@ def launch(
         if whole:
             settings = {**_WHOLE, **settings, "PREFECT_UI_API_URL": url}
         server = subprocess.Popen(
-            [sys.executable, "-m", "deployments.local_server", str(listener.fileno()), *(["whole"] if whole else [])],
+            [
+                sys.executable,
+                "-m",
+                "hyperexport.deployments.local_server",
+                str(listener.fileno()),
+                *(["whole"] if whole else []),
+            ],
             env=settings,
             stdin=subprocess.PIPE,
             stdout=log,
@@ -211,7 +217,7 @@ def main() -> None:
         temporary_settings,
     )
 
-    from deployments.one_connection import over_one_connection
+    from hyperexport.deployments.one_connection import over_one_connection
 
     whole = "whole" in sys.argv[2:]
     # The parent's blocked signals were inherited. A service manager sends SIGTERM to both at once, and while the

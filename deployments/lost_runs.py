@@ -17,7 +17,7 @@ from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY
 
-from deployments.catalogue import TAG
+from hyperexport.deployments.catalogue import TAG
 
 NAME: Final = "hyperexport: a run without heartbeat is crashed"
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from blocks import ExportProfile
-from hyperexport.options import ExportOptions, resolve
+from hyperexport.blocks import ExportProfile
+from hyperexport.options.precedence import ExportOptions, resolve
 
 
 def kept_parameters(options: ExportOptions, profile: ExportProfile | None = None) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from prefect.client.schemas.objects import ConcurrencyLimitConfig
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.deployments.runner import RunnerDeployment
 
-from deployments.catalogue import POOLS, Pool, deployments
+from hyperexport.deployments.catalogue import POOLS, Pool, deployments
 
 FOLDER: Final = Path(__file__).parent
 FILES: Final = {"process": "prefect.yaml", "docker": "docker.yaml", "kubernetes": "kubernetes.yaml"}

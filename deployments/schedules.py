@@ -31,16 +31,16 @@ from prefect.server.schemas import schedules as server_schedules
 from prefect.types._datetime import now
 from pydantic import ValidationError
 
-from blocks import ExportProfile, VSphereCredentials
-from deployments.catalogue import ALONE, ON_DEMAND, TAG, deployment_of, ensure_pool
-from deployments.parameters import kept_parameters
-from flows import cleanup_exports, export_fleet, export_vm
+from hyperexport.base.units import format_duration, parse_duration
+from hyperexport.blocks import ExportProfile, VSphereCredentials
+from hyperexport.deployments.catalogue import ALONE, ON_DEMAND, TAG, deployment_of, ensure_pool
+from hyperexport.deployments.parameters import kept_parameters
 from hyperexport.errors import UsageError
-from hyperexport.options import ExportOptions, leaves
-from hyperexport.selection import Selection
-from hyperexport.units import format_duration, parse_duration
-from hyperexport.vm import Value
-from tasks.check_prefect import SCHEDULE_TAG
+from hyperexport.flows import cleanup_exports, export_fleet, export_vm
+from hyperexport.model.vm import Value
+from hyperexport.options.precedence import ExportOptions, leaves
+from hyperexport.options.selection import Selection
+from hyperexport.tasks.check_prefect import SCHEDULE_TAG
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 _SHORTEST: Final = timedelta(minutes=1)

@@ -17,10 +17,10 @@ from typing import Final
 import uvicorn
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, PREFECT_WORKER_QUERY_SECONDS, temporary_settings
 
-from deployments.catalogue import POOL, ensure_block_types, ensure_pool, on_demand_deployments
-from deployments.jobs_api import create_api
-from deployments.lost_runs import detect_lost_runs
-from deployments.worker import DrainingWorker
+from hyperexport.deployments.catalogue import POOL, ensure_block_types, ensure_pool, on_demand_deployments
+from hyperexport.deployments.jobs_api import create_api
+from hyperexport.deployments.lost_runs import detect_lost_runs
+from hyperexport.deployments.worker import DrainingWorker
 from hyperexport.errors import UsageError
 
 logger = logging.getLogger("hyperexport.serve")

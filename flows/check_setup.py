@@ -2,19 +2,27 @@
 
 from prefect import flow
 
-from flows.connections import OPTIONS, Profile, VSphere, endpoint_of, options_in_force, s3_settings, stop_signal
-from flows.outcome import told_in_words
+from hyperexport.base.stop import StopSignal
 from hyperexport.errors import HyperExportError, SetupUnfit
-from hyperexport.options import ExportOptions
+from hyperexport.flows.connections import (
+    OPTIONS,
+    Profile,
+    VSphere,
+    endpoint_of,
+    options_in_force,
+    s3_settings,
+    stop_signal,
+)
+from hyperexport.flows.outcome import told_in_words
+from hyperexport.model.vm import VmInfo
+from hyperexport.options.precedence import ExportOptions
+from hyperexport.options.selection import Selection, selection_from_environment
 from hyperexport.results import Level, SetupFinding, SetupReport
-from hyperexport.selection import Selection, selection_from_environment
 from hyperexport.steps.check import failed
 from hyperexport.steps.stores import open_stores
-from hyperexport.stop import StopSignal
-from hyperexport.transfer.throttle import Throttle
-from hyperexport.vm import VmInfo
-from tasks.artifacts import artifact_key, show_table
-from tasks.check import check_mail, check_prefect, check_store, check_vsphere
+from hyperexport.tasks.artifacts import artifact_key, show_table
+from hyperexport.tasks.check import check_mail, check_prefect, check_store, check_vsphere
+from hyperexport.transfer.bandwidth.throttle import Throttle
 
 
 @flow(name="check-setup", persist_result=False)

@@ -5,17 +5,17 @@ from typing import Annotated
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows.connections import OPTIONS, Profile, options_in_force, s3_settings, stop_signal
-from flows.outcome import told_in_words
-from hyperexport.display import Listing
-from hyperexport.form import Shown
-from hyperexport.options import ExportOptions
-from hyperexport.report.summary import cleanup_markdown
+from hyperexport.base.display import Listing
+from hyperexport.flows.connections import OPTIONS, Profile, options_in_force, s3_settings, stop_signal
+from hyperexport.flows.outcome import told_in_words
+from hyperexport.options.form import Shown
+from hyperexport.options.precedence import ExportOptions
 from hyperexport.results import CleanupResult
 from hyperexport.steps.stores import open_stores
-from hyperexport.transfer.throttle import Throttle
-from tasks.artifacts import artifact_key, show_markdown
-from tasks.cleanup import clean_up
+from hyperexport.tasks.artifacts import artifact_key, show_markdown
+from hyperexport.tasks.cleanup import clean_up
+from hyperexport.transfer.bandwidth.throttle import Throttle
+from hyperexport.views.summary import cleanup_markdown
 
 
 def _run_name() -> str:

@@ -9,16 +9,16 @@ from typing import Any, Final
 from prefect.runtime import flow_run
 from pydantic import Field, model_serializer
 
-from blocks import ExportProfile, VSphereCredentials
-from blocks.export_profile import load_profile
-from hyperexport.environment import warn_of_unknown_variables
-from hyperexport.option_groups import Destination
-from hyperexport.options import ExportOptions, resolve
-from hyperexport.stop import StopSignal
+from hyperexport.base.stop import StopSignal
+from hyperexport.blocks import ExportProfile, VSphereCredentials
+from hyperexport.blocks.export_profile import load_profile
+from hyperexport.options.environment import warn_of_unknown_variables
+from hyperexport.options.groups import Destination
+from hyperexport.options.precedence import ExportOptions, resolve
 from hyperexport.store.s3_settings import S3Settings
+from hyperexport.tasks.logs import send_engine_logs_to_prefect
 from hyperexport.vsphere.endpoint import VSphereEndpoint
 from hyperexport.vsphere.session import Session, connect
-from tasks.logs import send_engine_logs_to_prefect
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +95,6 @@ def s3_settings(destination: Destination) -> S3Settings | None:
     """Load the S3 credentials block that the options name; None for boto3's own chain."""
     if destination.s3_credentials is None:
         return None
-    from blocks.s3_credentials import load_s3_settings  # noqa: PLC0415 - prefect-aws takes a second to import
+    from hyperexport.blocks.s3_credentials import load_s3_settings  # noqa: PLC0415 - prefect-aws takes a second to import
 
     return load_s3_settings(destination.s3_credentials, endpoint=destination.s3_endpoint)

@@ -11,31 +11,39 @@ from typing import Final
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows.connections import OPTIONS, Profile, VSphere, options_in_force, s3_settings, stop_signal, vsphere_session
-from flows.export_vm import export_vm
-from flows.fleet_spread import export_spread
-from flows.notifying import notifying
-from flows.outcome import despite_prefect, told_in_words
+from hyperexport.base.stop import StopSignal
 from hyperexport.errors import FleetFailure, HyperExportError, Interrupted, PartialFleetFailure
-from hyperexport.manifest import vm_folder
-from hyperexport.options import ExportOptions
+from hyperexport.flows.connections import (
+    OPTIONS,
+    Profile,
+    VSphere,
+    options_in_force,
+    s3_settings,
+    stop_signal,
+    vsphere_session,
+)
+from hyperexport.flows.export_vm import export_vm
+from hyperexport.flows.fleet_spread import export_spread
+from hyperexport.flows.notifying import notifying
+from hyperexport.flows.outcome import despite_prefect, told_in_words
+from hyperexport.model.manifest import vm_folder
+from hyperexport.model.vm import VmRef
+from hyperexport.options.precedence import ExportOptions
+from hyperexport.options.selection import Selection, selection_in_force
 from hyperexport.policy.placement import Queue
 from hyperexport.policy.retention import Incoming
-from hyperexport.report.fleet import redo_command
 from hyperexport.results import CleanupResult, ExportResult, FleetMember, FleetOutcome, FleetResult
-from hyperexport.selection import Selection, selection_in_force
 from hyperexport.steps.cleanup import planned_export
 from hyperexport.steps.recent import recent_exports
 from hyperexport.steps.stores import open_stores
-from hyperexport.stop import StopSignal
 from hyperexport.store.base import Store
-from hyperexport.vm import VmRef
+from hyperexport.tasks.artifacts import artifact_key, show_table
+from hyperexport.tasks.bandwidth import bandwidth_for
+from hyperexport.tasks.cleanup import clean_up
+from hyperexport.tasks.inspect import already_found, choose_vms
+from hyperexport.tasks.reporting import wait_for_prefect
+from hyperexport.views.fleet import redo_command
 from hyperexport.vsphere.inventory import VmRow
-from tasks.artifacts import artifact_key, show_table
-from tasks.bandwidth import bandwidth_for
-from tasks.cleanup import clean_up
-from tasks.inspect import already_found, choose_vms
-from tasks.reporting import wait_for_prefect
 
 logger = logging.getLogger("hyperexport.chosen")
 

@@ -8,24 +8,32 @@ from typing import Annotated
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows.connections import OPTIONS, Profile, VSphere, options_in_force, s3_settings, stop_signal, vsphere_session
-from flows.notifying import notifying
-from flows.outcome import told_in_words
-from flows.steps import as_tasks, show_result
-from hyperexport.form import Shown
-from hyperexport.options import ExportOptions
-from hyperexport.rates import recording_rates
+from hyperexport.base.stop import StopSignal
+from hyperexport.flows.connections import (
+    OPTIONS,
+    Profile,
+    VSphere,
+    options_in_force,
+    s3_settings,
+    stop_signal,
+    vsphere_session,
+)
+from hyperexport.flows.notifying import notifying
+from hyperexport.flows.outcome import told_in_words
+from hyperexport.flows.steps import as_tasks, show_result
+from hyperexport.model.rates import recording_rates
+from hyperexport.options.form import Shown
+from hyperexport.options.precedence import ExportOptions
 from hyperexport.results import ExportResult
 from hyperexport.runbook import run_export
 from hyperexport.steps.job import Job
 from hyperexport.steps.stores import open_stores
-from hyperexport.stop import StopSignal
-from hyperexport.transfer.throttle import Throttle
+from hyperexport.tasks.artifacts import progress_artifacts
+from hyperexport.tasks.bandwidth import bandwidth_for
+from hyperexport.tasks.inspect import inspect_vm
+from hyperexport.tasks.liveness import run_may_be_at_work
+from hyperexport.transfer.bandwidth.throttle import Throttle
 from hyperexport.vsphere.session import Session
-from tasks.artifacts import progress_artifacts
-from tasks.bandwidth import bandwidth_for
-from tasks.inspect import inspect_vm
-from tasks.liveness import run_may_be_at_work
 
 
 @flow(name="export-vm", flow_run_name="export {vm}", persist_result=False)

@@ -24,14 +24,14 @@ from prefect.runtime import flow_run
 from prefect.states import Crashed
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
-from blocks import VSphereCredentials
-from flows.connections import VSphere
+from hyperexport.base.stop import StopSignal
+from hyperexport.blocks import VSphereCredentials
 from hyperexport.errors import Interrupted, UsageError
-from hyperexport.options import ExportOptions
+from hyperexport.flows.connections import VSphere
+from hyperexport.options.precedence import ExportOptions
 from hyperexport.policy.placement import Queue
 from hyperexport.results import FleetMember, FleetOutcome
 from hyperexport.steps.outcome import result_of_run
-from hyperexport.stop import StopSignal
 from hyperexport.store.base import Store
 from hyperexport.vsphere.inventory import VmRow
 

@@ -4,17 +4,17 @@ from typing import Annotated
 
 from prefect import flow
 
-from flows.connections import OPTIONS, Profile, VSphere, options_in_force, stop_signal, vsphere_session
-from flows.export_vm import prepare_job
-from flows.outcome import told_in_words
-from flows.steps import as_tasks
-from hyperexport.form import Shown
-from hyperexport.options import ExportOptions
+from hyperexport.flows.connections import OPTIONS, Profile, VSphere, options_in_force, stop_signal, vsphere_session
+from hyperexport.flows.export_vm import prepare_job
+from hyperexport.flows.outcome import told_in_words
+from hyperexport.flows.steps import as_tasks
+from hyperexport.options.form import Shown
+from hyperexport.options.precedence import ExportOptions
 from hyperexport.policy.incremental import ExportPlan
-from hyperexport.report.summary import plan_markdown
 from hyperexport.runbook import analyse, fail_on_leak, only_looking
-from hyperexport.transfer.throttle import Throttle
-from tasks.artifacts import artifact_key, progress_artifacts, show_markdown
+from hyperexport.tasks.artifacts import artifact_key, progress_artifacts, show_markdown
+from hyperexport.transfer.bandwidth.throttle import Throttle
+from hyperexport.views.summary import plan_markdown
 
 
 @flow(name="incremental-info", flow_run_name="analyse {vm}", persist_result=False)

@@ -14,15 +14,15 @@ from prefect.runtime import flow_run
 from prefect.utilities.urls import url_for
 
 from hyperexport.errors import FleetFailure, Interrupted, NotificationFailed, PartialFleetFailure
-from hyperexport.option_groups import Email
-from hyperexport.options import ExportOptions
-from hyperexport.report.fleet import mail_rows
-from hyperexport.report.mail import Mail, Run, failure_mail, fleet_mail, start_mail, success_mail
+from hyperexport.options.groups import Email
+from hyperexport.options.precedence import ExportOptions
 from hyperexport.results import ExportResult, FleetResult
 from hyperexport.steps.job import Job
-from tasks.channels import Channel, open_channels
-from tasks.events import tell_of_export, tell_of_failure
-from tasks.notify import SECONDS_TO_SEND, SECONDS_WHEN_STOPPED, notify
+from hyperexport.tasks.channels import Channel, open_channels
+from hyperexport.tasks.events import tell_of_export, tell_of_failure
+from hyperexport.tasks.notify import SECONDS_TO_SEND, SECONDS_WHEN_STOPPED, notify
+from hyperexport.views.fleet import mail_rows
+from hyperexport.views.mail import Mail, Run, failure_mail, fleet_mail, start_mail, success_mail
 
 logger = logging.getLogger("hyperexport.notify")
 

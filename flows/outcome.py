@@ -21,7 +21,7 @@ from prefect.states import Failed
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from hyperexport.errors import HyperExportError
-from tasks.reporting import prefect_is_gone, wait_for_prefect, without_patience
+from hyperexport.tasks.reporting import prefect_is_gone, wait_for_prefect, without_patience
 
 logger = logging.getLogger("hyperexport.flows")
 

@@ -8,7 +8,7 @@ from prefect import Task
 from prefect.futures import PrefectFuture, as_completed, wait
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from hyperexport.stop import StopSignal
+from hyperexport.base.stop import StopSignal
 
 R = TypeVar("R")
 

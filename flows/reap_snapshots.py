@@ -5,20 +5,28 @@ from typing import Annotated
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows.connections import OPTIONS, Profile, VSphere, options_in_force, s3_settings, stop_signal, vsphere_session
-from flows.outcome import told_in_words
+from hyperexport.base.stop import StopSignal
 from hyperexport.errors import HyperExportError, SnapshotLeaked
-from hyperexport.form import Shown
-from hyperexport.options import ExportOptions
+from hyperexport.flows.connections import (
+    OPTIONS,
+    Profile,
+    VSphere,
+    options_in_force,
+    s3_settings,
+    stop_signal,
+    vsphere_session,
+)
+from hyperexport.flows.outcome import told_in_words
+from hyperexport.options.form import Shown
+from hyperexport.options.precedence import ExportOptions
 from hyperexport.policy.snapshots import Fate, MarkedSnapshot
 from hyperexport.results import ReapedSnapshot, ReapResult
 from hyperexport.steps.stores import open_stores
-from hyperexport.stop import StopSignal
-from hyperexport.transfer.throttle import Throttle
+from hyperexport.tasks.artifacts import artifact_key, progress_artifacts, show_table
+from hyperexport.tasks.events import tell_of_leak
+from hyperexport.tasks.reaping import find_snapshots, reap_snapshot, reap_stagings
+from hyperexport.transfer.bandwidth.throttle import Throttle
 from hyperexport.vsphere.session import Session
-from tasks.artifacts import artifact_key, progress_artifacts, show_table
-from tasks.events import tell_of_leak
-from tasks.reaping import find_snapshots, reap_snapshot, reap_stagings
 
 
 def _run_name() -> str:

@@ -5,13 +5,13 @@ from typing import Annotated
 
 from prefect import flow
 
-from flows.connections import OPTIONS, Profile, options_in_force
-from flows.notifying import tell_everyone, this_run
-from flows.outcome import told_in_words
-from hyperexport.form import Shown
-from hyperexport.options import ExportOptions
-from hyperexport.report.mail import probe_mail
-from tasks.logs import send_engine_logs_to_prefect
+from hyperexport.flows.connections import OPTIONS, Profile, options_in_force
+from hyperexport.flows.notifying import tell_everyone, this_run
+from hyperexport.flows.outcome import told_in_words
+from hyperexport.options.form import Shown
+from hyperexport.options.precedence import ExportOptions
+from hyperexport.tasks.logs import send_engine_logs_to_prefect
+from hyperexport.views.mail import probe_mail
 
 
 @flow(name="send-test-email", persist_result=False)

@@ -2,30 +2,24 @@
 
 from collections.abc import Sequence
 
-from flows.parallel import side_by_side
-from hyperexport.manifest import SnapshotRecord
-from hyperexport.rates import RateRecorder
-from hyperexport.report.summary import export_markdown
+from hyperexport.flows.parallel import side_by_side
+from hyperexport.model.manifest import SnapshotRecord
+from hyperexport.model.rates import RateRecorder
 from hyperexport.results import ExportResult
 from hyperexport.runbook import DiskMove, Steps
 from hyperexport.steps.job import Job
 from hyperexport.steps.staging import Copies, Entries
-from tasks.artifacts import artifact_key, show_markdown
-from tasks.change_tracking import enable_change_tracking, plan_change_tracking
-from tasks.cleanup import clean_up
-from tasks.disks import export_disk
-from tasks.events import tell_of_leak
-from tasks.inspect import check_export, plan_export
-from tasks.lease_limits import lease_slots
-from tasks.package import describe_vm, export_nvram, publish_export
-from tasks.snapshots import (
-    plan_snapshots,
-    remove_leftovers,
-    remove_snapshot,
-    take_snapshot,
-    tidy_snapshots,
-)
-from tasks.verify import verify_export
+from hyperexport.tasks.artifacts import artifact_key, show_markdown
+from hyperexport.tasks.change_tracking import enable_change_tracking, plan_change_tracking
+from hyperexport.tasks.cleanup import clean_up
+from hyperexport.tasks.disks import export_disk
+from hyperexport.tasks.events import tell_of_leak
+from hyperexport.tasks.inspect import check_export, plan_export
+from hyperexport.tasks.lease_limits import lease_slots
+from hyperexport.tasks.package import describe_vm, export_nvram, publish_export
+from hyperexport.tasks.snapshots import plan_snapshots, remove_leftovers, remove_snapshot, take_snapshot, tidy_snapshots
+from hyperexport.tasks.verify import verify_export
+from hyperexport.views.summary import export_markdown
 
 
 def as_tasks() -> Steps:

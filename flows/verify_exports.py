@@ -4,19 +4,19 @@ from typing import Annotated
 
 from prefect import flow
 
-from flows.connections import OPTIONS, Profile, options_in_force, s3_settings, stop_signal
-from flows.outcome import told_in_words
-from hyperexport.display import Listing
-from hyperexport.form import Shown
-from hyperexport.option_groups import VerifyMode
-from hyperexport.options import ExportOptions
+from hyperexport.base.display import Listing
+from hyperexport.flows.connections import OPTIONS, Profile, options_in_force, s3_settings, stop_signal
+from hyperexport.flows.outcome import told_in_words
+from hyperexport.options.form import Shown
+from hyperexport.options.groups import VerifyMode
+from hyperexport.options.precedence import ExportOptions
 from hyperexport.results import VerifiedExport
 from hyperexport.steps.stores import open_stores
 from hyperexport.steps.verification import fail_on_damage, select_exports, unreadable_manifest
-from tasks.artifacts import artifact_key, show_table
-from tasks.bandwidth import bandwidth_for
-from tasks.events import tell_of_damage
-from tasks.verify import verify_export
+from hyperexport.tasks.artifacts import artifact_key, show_table
+from hyperexport.tasks.bandwidth import bandwidth_for
+from hyperexport.tasks.events import tell_of_damage
+from hyperexport.tasks.verify import verify_export
 
 
 @flow(name="verify-exports", persist_result=False)

@@ -2,14 +2,14 @@
 
 from prefect import flow
 
-from flows.connections import VSphere, stop_signal, vsphere_session
-from flows.outcome import told_in_words
-from hyperexport.display import Listing
-from hyperexport.report.summary import vm_row, vm_rows
-from hyperexport.selection import Selection, selection_in_force
-from hyperexport.vm import VmInfo
-from tasks.artifacts import artifact_key, show_table
-from tasks.inspect import choose_vms, describe_vms
+from hyperexport.base.display import Listing
+from hyperexport.flows.connections import VSphere, stop_signal, vsphere_session
+from hyperexport.flows.outcome import told_in_words
+from hyperexport.model.vm import VmInfo
+from hyperexport.options.selection import Selection, selection_in_force
+from hyperexport.tasks.artifacts import artifact_key, show_table
+from hyperexport.tasks.inspect import choose_vms, describe_vms
+from hyperexport.views.summary import vm_row, vm_rows
 
 MOST_BY_THEMSELVES = 10
 """So many VMs are shown in a table each; more are the rows of one."""

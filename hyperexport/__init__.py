@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         vm_info,
     )
     from hyperexport.errors import HyperExportError
-    from hyperexport.options import ExportOptions
+    from hyperexport.options.precedence import ExportOptions
     from hyperexport.store.base import Store
     from hyperexport.store.s3 import S3Settings
     from hyperexport.vsphere.endpoint import VSphereEndpoint

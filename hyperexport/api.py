@@ -12,30 +12,30 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-import hyperexport.report.pages  # noqa: F401 # pyright: ignore[reportUnusedImport] - what is returned shows itself
+import hyperexport.views.pages  # noqa: F401 # pyright: ignore[reportUnusedImport] - what is returned shows itself
+from hyperexport.base.display import Listing
+from hyperexport.base.retry import repeating
+from hyperexport.base.signals import sigterm_raises
+from hyperexport.base.stop import StopSignal
 from hyperexport.direct import directly
-from hyperexport.display import Listing
-from hyperexport.environment import warn_of_unknown_variables
 from hyperexport.errors import UsageError
-from hyperexport.option_groups import VerifyMode
-from hyperexport.options import ExportOptions, resolve
+from hyperexport.model.vm import VmInfo
+from hyperexport.options.environment import warn_of_unknown_variables
+from hyperexport.options.groups import VerifyMode
+from hyperexport.options.precedence import ExportOptions, resolve
+from hyperexport.options.selection import make_selection, selection_in_force
 from hyperexport.policy.incremental import ExportPlan
 from hyperexport.results import CleanupResult, ExportResult, StoreContents, VerifiedExport
 from hyperexport.runbook import analyse, fail_on_leak, only_looking, run_export
-from hyperexport.selection import make_selection, selection_in_force
-from hyperexport.sigterm import sigterm_raises
 from hyperexport.steps.bandwidth import throttle_for
 from hyperexport.steps.job import Job
-from hyperexport.steps.repeating import repeating
 from hyperexport.steps.selection import choose_vms
 from hyperexport.steps.stores import open_stores
 from hyperexport.steps.verification import fail_on_damage, select_exports, unreadable_manifest
-from hyperexport.stop import StopSignal
 from hyperexport.store.base import Store
 from hyperexport.store.local import LocalStore
 from hyperexport.store.s3 import S3Location, S3Settings, S3Store
-from hyperexport.transfer.throttle import Throttle
-from hyperexport.vm import VmInfo
+from hyperexport.transfer.bandwidth.throttle import Throttle
 from hyperexport.vsphere.endpoint import VSphereEndpoint
 from hyperexport.vsphere.inventory import describe, describe_many, find_vm
 from hyperexport.vsphere.session import Session, connect

@@ -10,13 +10,13 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Final, NamedTuple, ParamSpec, TypeVar
 
+from hyperexport.base.retry import repeating
+from hyperexport.base.stop import StopSignal
 from hyperexport.runbook import DiskMove, Steps
 from hyperexport.steps import change_tracking, cleanup, disks, leftovers, package, plan, snapshots, verification
 from hyperexport.steps.job import Job
 from hyperexport.steps.liveness import process_is_over
-from hyperexport.steps.repeating import repeating
 from hyperexport.steps.staging import Copies, Entries
-from hyperexport.stop import StopSignal
 
 SECONDS_TO_STOP: Final = 8.0
 """How long threads that move bytes are waited for when a run is stopped, before its cleanup goes on without them."""

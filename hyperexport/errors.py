@@ -8,7 +8,7 @@ come from outside, so no character of it acts on a terminal or in a log. This mo
 
 from typing import Any, ClassVar
 
-from hyperexport.plain import visible
+from hyperexport.base.text import visible
 
 
 class HyperExportError(Exception):

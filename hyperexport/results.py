@@ -6,15 +6,15 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from hyperexport.manifest import ExportManifest
+from hyperexport.base.units import format_age, format_bytes
+from hyperexport.model.manifest import ExportManifest
+from hyperexport.model.vm import Value, VmRef
 from hyperexport.policy.change_tracking import TrackingPlan
 from hyperexport.policy.incremental import ExportPlan
 from hyperexport.policy.retention import CleanupPlan
 from hyperexport.policy.snapshots import Fate, MarkedSnapshot, SnapshotPlan
 from hyperexport.store.base import StoredExport
-from hyperexport.units import format_age, format_bytes
 from hyperexport.verify import Verification
-from hyperexport.vm import Value, VmRef
 
 
 class CleanupResult(Value):

@@ -11,10 +11,12 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
+from hyperexport.base.stop import StopSignal
 from hyperexport.errors import HyperExportError, SnapshotLeaked, VerificationFailed
-from hyperexport.manifest import SnapshotRecord
-from hyperexport.option_groups import Cleanup, VerifyMode
-from hyperexport.options import ExportOptions
+from hyperexport.model.manifest import SnapshotRecord
+from hyperexport.model.vm import DiskInfo
+from hyperexport.options.groups import Cleanup, VerifyMode
+from hyperexport.options.precedence import ExportOptions
 from hyperexport.policy.change_tracking import TrackingPlan
 from hyperexport.policy.incremental import Decision, DiskPlan, ExportPlan
 from hyperexport.policy.retention import Incoming
@@ -25,10 +27,8 @@ from hyperexport.steps.job import Job
 from hyperexport.steps.plan import disks_of
 from hyperexport.steps.recent import young_export
 from hyperexport.steps.staging import Copies, Entries, staged
-from hyperexport.stop import StopSignal
 from hyperexport.store.base import Store, StoredExport
 from hyperexport.verify import Verification
-from hyperexport.vm import DiskInfo
 from hyperexport.vsphere.snapshots import CreatedSnapshot
 
 logger = logging.getLogger(__name__)

@@ -4,9 +4,9 @@ It speaks SOAP over TLS on pyVmomi's own type definitions, and serves what a vCe
 nothing of the product that is tested against it, but for the VMDK format.
 """
 
-from simulator.core import Simulator, VmHandle
-from simulator.faults import Fault, FaultKind
-from simulator.spec import DEFAULT_VMS, DiskSpec, Permission, UserSpec, VmSpec
+from hyperexport.simulator.core import Simulator, VmHandle
+from hyperexport.simulator.faults import Fault, FaultKind
+from hyperexport.simulator.spec import DEFAULT_VMS, DiskSpec, Permission, UserSpec, VmSpec
 
 __all__ = [
     "DEFAULT_VMS",

@@ -4,8 +4,8 @@ import argparse
 import logging
 from pathlib import Path
 
-from hyperexport.units import MIB
-from simulator.command import run
+from hyperexport.base.units import MIB
+from hyperexport.simulator.command import run
 
 
 def main() -> None:

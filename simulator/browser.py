@@ -12,11 +12,11 @@ from typing import Any
 
 from pyVmomi import vim
 
-from simulator.inventory import Datastore
-from simulator.machine import Machine
-from simulator.sessions import require
-from simulator.tasks import Task, TaskRunner
-from simulator.world import Managed, World
+from hyperexport.simulator.inventory import Datastore
+from hyperexport.simulator.machine import Machine
+from hyperexport.simulator.sessions import require
+from hyperexport.simulator.tasks import Task, TaskRunner
+from hyperexport.simulator.world import Managed, World
 
 _PATH = re.compile(r"\[(?P<store>[^\]]+)\] ?(?P<folder>.*?)/?")
 _WRITTEN_BY_GUEST = ("-flat.vmdk", "-sesparse.vmdk")

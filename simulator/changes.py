@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from pyVmomi import vim, vmodl
 
-from simulator import soap
-from simulator.disks import Frozen, Range
-from simulator.faults import FaultKind
-from simulator.hardware import AttachedDisk
+from hyperexport.simulator import soap
+from hyperexport.simulator.disks import Frozen, Range
+from hyperexport.simulator.faults import FaultKind
+from hyperexport.simulator.hardware import AttachedDisk
 
 if TYPE_CHECKING:
-    from simulator.machine import Machine
-    from simulator.snapshots import Snapshot
+    from hyperexport.simulator.machine import Machine
+    from hyperexport.simulator.snapshots import Snapshot
 
 MOST_AREAS = 2000
 """Areas in one answer at most; clients go on from where the answer ends."""

@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
 
-from hyperexport.units import MIB
-from simulator.core import Simulator
-from simulator.faults import Fault, FaultKind
-from simulator.spec import numbered_vms
+from hyperexport.base.units import MIB
+from hyperexport.simulator.core import Simulator
+from hyperexport.simulator.faults import Fault, FaultKind
+from hyperexport.simulator.spec import numbered_vms
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class Ready:
     ca_file: str
     thumbprint: str
     token: str = field(repr=False)
-    """Opens the control (:class:`simulator.control.Control`)."""
+    """Opens the control (:class:`hyperexport.simulator.control.Control`)."""
 
 
 def run(

@@ -15,10 +15,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simulator.faults import Fault, FaultKind
+from hyperexport.simulator.faults import Fault, FaultKind
 
 if TYPE_CHECKING:
-    from simulator.core import Simulator
+    from hyperexport.simulator.core import Simulator
 
 _TOKEN_HEADER = "X-Simulator-Token"
 

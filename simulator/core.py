@@ -13,21 +13,21 @@ from typing import Any, Self
 
 from pyVmomi import vmodl
 
-from simulator import certificates, reconfigure, snapshots
-from simulator.control import ControlFace
-from simulator.dispatch import Dispatcher
-from simulator.faults import Faults
-from simulator.hardware import AttachedDisk
-from simulator.leases import Lease
-from simulator.machine import Machine, PowerState
-from simulator.net import Handler, HttpsServer
-from simulator.nfc import NfcHandler
-from simulator.server import VCenterHandler
-from simulator.sessions import Session
-from simulator.snapshots import Snapshot
-from simulator.spec import DEFAULT_VMS, DiskSpec, UserSpec, VmSpec
-from simulator.vcenter import VCenter
-from simulator.world import World
+from hyperexport.simulator import certificates, reconfigure, snapshots
+from hyperexport.simulator.control import ControlFace
+from hyperexport.simulator.dispatch import Dispatcher
+from hyperexport.simulator.faults import Faults
+from hyperexport.simulator.hardware import AttachedDisk
+from hyperexport.simulator.leases import Lease
+from hyperexport.simulator.machine import Machine, PowerState
+from hyperexport.simulator.net import Handler, HttpsServer
+from hyperexport.simulator.nfc import NfcHandler
+from hyperexport.simulator.server import VCenterHandler
+from hyperexport.simulator.sessions import Session
+from hyperexport.simulator.snapshots import Snapshot
+from hyperexport.simulator.spec import DEFAULT_VMS, DiskSpec, UserSpec, VmSpec
+from hyperexport.simulator.vcenter import VCenter
+from hyperexport.simulator.world import World
 
 logger = logging.getLogger(__name__)
 

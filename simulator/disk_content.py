@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Final, NamedTuple
 
+from hyperexport.base.units import KIB, SECTOR
 from hyperexport.formats.vmdk import GRAIN
-from hyperexport.units import KIB, SECTOR
 
 Run = tuple[int, int]
 """Numbers of the first grain and of the one after the last."""

@@ -18,10 +18,10 @@ from itertools import chain, starmap
 from pathlib import Path
 from typing import Final
 
+from hyperexport.base.units import MIB, SECTOR
 from hyperexport.formats.vmdk import GRAIN, GRAIN_SECTORS
 from hyperexport.formats.vmdk_writer import ZERO_GRAIN, StreamWriter
-from hyperexport.units import MIB, SECTOR
-from simulator.disk_content import Content, Run
+from hyperexport.simulator.disk_content import Content, Run
 
 Range = tuple[int, int]
 """Offset and length, in bytes."""

@@ -6,12 +6,12 @@ from typing import Any
 
 from pyVmomi import vim, vmodl
 
-from simulator import properties, soap
-from simulator.faults import FaultKind
-from simulator.reconfigure import privileges_for
-from simulator.sessions import Session, current, require
-from simulator.soap import Call
-from simulator.vcenter import VCenter
+from hyperexport.simulator import properties, soap
+from hyperexport.simulator.faults import FaultKind
+from hyperexport.simulator.reconfigure import privileges_for
+from hyperexport.simulator.sessions import Session, current, require
+from hyperexport.simulator.soap import Call
+from hyperexport.simulator.vcenter import VCenter
 
 logger = logging.getLogger(__name__)
 

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from simulator.hardware import AttachedDisk
-from simulator.machine import Machine
-from simulator.sessions import Session
-from simulator.vcenter import VCenter
+from hyperexport.simulator.hardware import AttachedDisk
+from hyperexport.simulator.machine import Machine
+from hyperexport.simulator.sessions import Session
+from hyperexport.simulator.vcenter import VCenter
 
 PIECE = 1024 * 1024
 

@@ -13,9 +13,9 @@ from typing import Any
 
 from pyVmomi import vim
 
-from simulator.disks import Disk
-from simulator.spec import DiskSpec
-from simulator.world import now
+from hyperexport.simulator.disks import Disk
+from hyperexport.simulator.spec import DiskSpec
+from hyperexport.simulator.world import now
 
 _PER_CONTROLLER = 15
 _RESERVED_UNIT = 7  # the SCSI controller's own

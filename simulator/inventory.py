@@ -12,10 +12,10 @@ from typing import Any
 
 from pyVmomi import vim
 
-from hyperexport.units import GIB
-from simulator.load import HostLoad
-from simulator.soap import API_VERSION
-from simulator.world import Managed, World, now, refs
+from hyperexport.base.units import GIB
+from hyperexport.simulator.load import HostLoad
+from hyperexport.simulator.soap import API_VERSION
+from hyperexport.simulator.world import Managed, World, now, refs
 
 GREEN = vim.ManagedEntity.Status.green
 

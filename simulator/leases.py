@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 from pyVmomi import vim, vmodl
 
-from simulator.disks import Frozen
-from simulator.faults import FaultKind
-from simulator.hardware import AttachedDisk
-from simulator.sessions import disown, own_by_session
-from simulator.tasks import Task
-from simulator.world import Managed
+from hyperexport.simulator.disks import Frozen
+from hyperexport.simulator.faults import FaultKind
+from hyperexport.simulator.hardware import AttachedDisk
+from hyperexport.simulator.sessions import disown, own_by_session
+from hyperexport.simulator.tasks import Task
+from hyperexport.simulator.world import Managed
 
 if TYPE_CHECKING:
-    from simulator.machine import Machine
-    from simulator.snapshots import Snapshot
+    from hyperexport.simulator.machine import Machine
+    from hyperexport.simulator.snapshots import Snapshot
 
 _CHECKSUMS = frozenset({"sha1", "sha256", "sha384", "sha512"})
 

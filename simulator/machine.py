@@ -18,19 +18,19 @@ from typing import Any
 
 from pyVmomi import vim, vmodl
 
-from simulator import snapshots
-from simulator.changes import changed_areas
-from simulator.disks import Frozen
-from simulator.faults import FaultKind
-from simulator.hardware import AttachedDisk, DiskState, Settings, attach
-from simulator.inventory import Datastore, Folder, Host, Network, ResourcePool
-from simulator.leases import Lease
-from simulator.machine_view import MachineView
-from simulator.reconfigure import reconfigure
-from simulator.snapshots import Snapshot
-from simulator.spec import VmSpec
-from simulator.tasks import Task, TaskRunner
-from simulator.world import Managed, World, now
+from hyperexport.simulator import snapshots
+from hyperexport.simulator.changes import changed_areas
+from hyperexport.simulator.disks import Frozen
+from hyperexport.simulator.faults import FaultKind
+from hyperexport.simulator.hardware import AttachedDisk, DiskState, Settings, attach
+from hyperexport.simulator.inventory import Datastore, Folder, Host, Network, ResourcePool
+from hyperexport.simulator.leases import Lease
+from hyperexport.simulator.machine_view import MachineView
+from hyperexport.simulator.reconfigure import reconfigure
+from hyperexport.simulator.snapshots import Snapshot
+from hyperexport.simulator.spec import VmSpec
+from hyperexport.simulator.tasks import Task, TaskRunner
+from hyperexport.simulator.world import Managed, World, now
 
 logger = logging.getLogger(__name__)
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from pyVmomi import vim
 
-from hyperexport.units import GIB
-from simulator.hardware import describe, guest_id
-from simulator.inventory import GREEN, Entity
-from simulator.world import now, refs
+from hyperexport.base.units import GIB
+from hyperexport.simulator.hardware import describe, guest_id
+from hyperexport.simulator.inventory import GREEN, Entity
+from hyperexport.simulator.world import now, refs
 
 _DELTA = GIB // 64
 """Bytes that a snapshot's delta takes at first: it grows in steps of this size."""

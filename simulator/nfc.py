@@ -9,11 +9,11 @@ import logging
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any
 
-from simulator.faults import Fault, FaultKind, Faults
-from simulator.inventory import Host
-from simulator.leases import OfferedFile
-from simulator.net import Handler
-from simulator.world import World
+from hyperexport.simulator.faults import Fault, FaultKind, Faults
+from hyperexport.simulator.inventory import Host
+from hyperexport.simulator.leases import OfferedFile
+from hyperexport.simulator.net import Handler
+from hyperexport.simulator.world import World
 
 logger = logging.getLogger(__name__)
 

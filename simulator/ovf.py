@@ -12,10 +12,10 @@ from typing import Any
 
 from pyVmomi import vim
 
-from simulator.faults import FaultKind
-from simulator.hardware import AttachedDisk, DiskState, Settings, guest_id
-from simulator.sessions import require
-from simulator.world import Managed
+from hyperexport.simulator.faults import FaultKind
+from hyperexport.simulator.hardware import AttachedDisk, DiskState, Settings, guest_id
+from hyperexport.simulator.sessions import require
+from hyperexport.simulator.world import Managed
 
 _OVF = "http://schemas.dmtf.org/ovf/envelope/1"
 _RASD = "http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/CIM_ResourceAllocationSettingData"

@@ -16,10 +16,10 @@ from typing import Any
 
 from pyVmomi import VmomiSupport, vmodl
 
-from simulator import soap
-from simulator.faults import FaultKind
-from simulator.sessions import disown, may, no_permission, own_by_session
-from simulator.world import Managed, World
+from hyperexport.simulator import soap
+from hyperexport.simulator.faults import FaultKind
+from hyperexport.simulator.sessions import disown, may, no_permission, own_by_session
+from hyperexport.simulator.world import Managed, World
 
 PC = vmodl.query.PropertyCollector
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from pyVmomi import vim, vmodl
 
-from simulator.hardware import attach
-from simulator.spec import DiskSpec
-from simulator.world import now
+from hyperexport.simulator.hardware import attach
+from hyperexport.simulator.spec import DiskSpec
+from hyperexport.simulator.world import now
 
 if TYPE_CHECKING:
-    from simulator.machine import Machine
+    from hyperexport.simulator.machine import Machine
 
 _KNOWN = frozenset({"changeTrackingEnabled", "annotation", "deviceChange", "numCPUs", "memoryMB"})
 

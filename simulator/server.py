@@ -10,12 +10,12 @@ from typing import Any
 
 from pyVmomi import vmodl
 
-from simulator import folder, soap
-from simulator.control import ControlFace
-from simulator.dispatch import Dispatcher, HttpStatus
-from simulator.net import Handler
-from simulator.sessions import COOKIE, Session
-from simulator.vcenter import VCenter
+from hyperexport.simulator import folder, soap
+from hyperexport.simulator.control import ControlFace
+from hyperexport.simulator.dispatch import Dispatcher, HttpStatus
+from hyperexport.simulator.net import Handler
+from hyperexport.simulator.sessions import COOKIE, Session
+from hyperexport.simulator.vcenter import VCenter
 
 logger = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ from typing import Any
 
 from pyVmomi import vim, vmodl
 
-from simulator.spec import Permission, UserSpec
-from simulator.world import Managed, World, now
+from hyperexport.simulator.spec import Permission, UserSpec
+from hyperexport.simulator.world import Managed, World, now
 
 COOKIE = "vmware_soap_session"
 

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from pyVmomi import vim
 
-from simulator.disks import Frozen
-from simulator.faults import FaultKind
-from simulator.hardware import AttachedDisk, DiskState, describe
-from simulator.tasks import Task
-from simulator.world import Managed, now, refs
+from hyperexport.simulator.disks import Frozen
+from hyperexport.simulator.faults import FaultKind
+from hyperexport.simulator.hardware import AttachedDisk, DiskState, describe
+from hyperexport.simulator.tasks import Task
+from hyperexport.simulator.world import Managed, now, refs
 
 if TYPE_CHECKING:
-    from simulator.machine import Machine
+    from hyperexport.simulator.machine import Machine
 
 CHAIN_LIMIT = 32
 """Snapshots in one chain at most (Broadcom KB 318825)."""

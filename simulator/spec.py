@@ -6,7 +6,7 @@ This module knows nothing of SOAP or of serving; ``inventory.py`` turns these va
 from dataclasses import dataclass, field
 from typing import Literal
 
-from hyperexport.units import MIB
+from hyperexport.base.units import MIB
 
 Backing = Literal["FlatVer2", "SeSparse", "RawDiskMappingVer1"]
 

@@ -15,7 +15,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from simulator.sessions import SessionManager
+from hyperexport.simulator.sessions import SessionManager
 
 SESSION = "vmware-api-session-id"
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from pyVmomi import VmomiSupport, vim, vmodl
 
-from simulator.world import Managed, World, now
+from hyperexport.simulator.world import Managed, World, now
 
 logger = logging.getLogger(__name__)
 

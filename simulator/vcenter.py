@@ -8,18 +8,18 @@ from typing import Any
 
 from pyVmomi import vim
 
-from simulator import inventory
-from simulator.browser import DatastoreBrowser
-from simulator.inventory import Cluster, Datacenter, Datastore, Entity, Folder, Host, Network
-from simulator.machine import Machine
-from simulator.ovf import OvfManager
-from simulator.properties import PropertyCollector
-from simulator.sessions import AuthorizationManager, SessionManager
-from simulator.spec import UserSpec, VmSpec
-from simulator.tagging import Tagging
-from simulator.tasks import TaskRunner
-from simulator.views import ViewManager, below
-from simulator.world import Managed, World, now
+from hyperexport.simulator import inventory
+from hyperexport.simulator.browser import DatastoreBrowser
+from hyperexport.simulator.inventory import Cluster, Datacenter, Datastore, Entity, Folder, Host, Network
+from hyperexport.simulator.machine import Machine
+from hyperexport.simulator.ovf import OvfManager
+from hyperexport.simulator.properties import PropertyCollector
+from hyperexport.simulator.sessions import AuthorizationManager, SessionManager
+from hyperexport.simulator.spec import UserSpec, VmSpec
+from hyperexport.simulator.tagging import Tagging
+from hyperexport.simulator.tasks import TaskRunner
+from hyperexport.simulator.views import ViewManager, below
+from hyperexport.simulator.world import Managed, World, now
 
 
 class ServiceInstance(Managed):

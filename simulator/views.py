@@ -10,8 +10,8 @@ from typing import Any
 
 from pyVmomi import vim
 
-from simulator.sessions import disown, may, own_by_session
-from simulator.world import Managed, World
+from hyperexport.simulator.sessions import disown, may, own_by_session
+from hyperexport.simulator.world import Managed, World
 
 
 class ContainerView(Managed):

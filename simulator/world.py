@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from pyVmomi import vmodl
 
-from simulator.faults import Faults
+from hyperexport.simulator.faults import Faults
 
 
 def now() -> datetime:

@@ -22,10 +22,10 @@ from prefect.artifacts import (
 )
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-from hyperexport.progress import Item, Progress, Stage, listening
-from hyperexport.units import format_bytes
-from hyperexport.vm import VmRef
-from tasks.reporting import wait_for_prefect
+from hyperexport.base.units import format_bytes
+from hyperexport.model.progress import Item, Progress, Stage, listening
+from hyperexport.model.vm import VmRef
+from hyperexport.tasks.reporting import wait_for_prefect
 
 logger = logging.getLogger(__name__)
 

@@ -19,10 +19,10 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectHTTPS
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from hyperexport.errors import UsageError
-from hyperexport.option_groups import Bandwidth
+from hyperexport.options.groups import Bandwidth
 from hyperexport.steps.bandwidth import throttle_for
-from hyperexport.transfer.shared import lease_size, leasing, seconds_until_ones_turn, slots_for
-from hyperexport.transfer.throttle import Throttle
+from hyperexport.transfer.bandwidth.shared import lease_size, leasing, seconds_until_ones_turn, slots_for
+from hyperexport.transfer.bandwidth.throttle import Throttle
 
 logger = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from hyperexport.policy.change_tracking import TrackingPlan
 from hyperexport.policy.snapshots import SnapshotPlan
 from hyperexport.steps import change_tracking
 from hyperexport.steps.job import Job
-from tasks.step import repeatable, step
+from hyperexport.tasks.step import repeatable, step
 
 
 @step(name="plan-change-tracking", task_run_name="plan change tracking")

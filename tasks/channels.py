@@ -19,10 +19,10 @@ from prefect_email import EmailServerCredentials
 from prefect_email.credentials import SMTPServer, SMTPType
 from pydantic import SecretStr
 
+from hyperexport.base.secrets import EMAIL_PASSWORD_VARIABLE, email_password
 from hyperexport.errors import NotificationFailed, UsageError
-from hyperexport.option_groups import Email, EmailTls
-from hyperexport.process_secrets import EMAIL_PASSWORD_VARIABLE, email_password
-from hyperexport.report.mail import Mail, to_message
+from hyperexport.options.groups import Email, EmailTls
+from hyperexport.views.mail import Mail, to_message
 
 _TYPES: Final = {
     EmailTls.STARTTLS: SMTPType.STARTTLS,

@@ -5,19 +5,19 @@ import threading
 from collections.abc import Sequence
 from typing import Final
 
+from hyperexport.base.stop import StopSignal
 from hyperexport.errors import HyperExportError, NotificationFailed
-from hyperexport.option_groups import Email
-from hyperexport.options import ExportOptions
+from hyperexport.model.vm import VmInfo
+from hyperexport.options.groups import Email
+from hyperexport.options.precedence import ExportOptions
+from hyperexport.options.selection import Selection
 from hyperexport.results import Level, SetupFinding
-from hyperexport.selection import Selection
 from hyperexport.steps import check as steps
-from hyperexport.stop import StopSignal
 from hyperexport.store.base import Store
-from hyperexport.vm import VmInfo
+from hyperexport.tasks.channels import Channel, open_channels
+from hyperexport.tasks.check_prefect import look_at_prefect
+from hyperexport.tasks.step import step
 from hyperexport.vsphere.endpoint import VSphereEndpoint
-from tasks.channels import Channel, open_channels
-from tasks.check_prefect import look_at_prefect
-from tasks.step import step
 
 SECONDS_FOR_MAIL: Final = 30.0
 """A connection by prefect-email knows no timeout of its own."""

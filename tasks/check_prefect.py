@@ -10,12 +10,12 @@ from prefect.client.schemas.objects import WorkPoolStatus
 from prefect.exceptions import ObjectNotFound
 
 from hyperexport.errors import HyperExportError
-from hyperexport.options import ExportOptions
+from hyperexport.model.vm import VmInfo
+from hyperexport.options.precedence import ExportOptions
 from hyperexport.results import Level, SetupFinding
 from hyperexport.steps.check import failed
-from hyperexport.vm import VmInfo
-from tasks.bandwidth import open_budget
-from tasks.lease_limits import limit_name
+from hyperexport.tasks.bandwidth import open_budget
+from hyperexport.tasks.lease_limits import limit_name
 
 SCHEDULE_TAG: Final = "hyperexport-schedule"
 """What every schedule of ours is tagged with."""

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 from prefect.runtime import flow_run
 
-from hyperexport.option_groups import Cleanup
+from hyperexport.options.groups import Cleanup
 from hyperexport.policy.retention import Incoming
 from hyperexport.results import CleanupResult
 from hyperexport.steps import cleanup
 from hyperexport.store.base import Store
-from tasks.liveness import run_is_over
-from tasks.step import step
+from hyperexport.tasks.liveness import run_is_over
+from hyperexport.tasks.step import step
 
 
 @step(name="clean-up", task_run_name="clean up {store.url}")

@@ -1,11 +1,11 @@
 """Moving one disk. Several of these run side by side."""
 
+from hyperexport.model.vm import DiskInfo
 from hyperexport.policy.incremental import DiskPlan
 from hyperexport.steps import disks
 from hyperexport.steps.job import Job
 from hyperexport.steps.staging import Copies, Entries
-from hyperexport.vm import DiskInfo
-from tasks.step import repeatable
+from hyperexport.tasks.step import repeatable
 
 
 @repeatable(name="export-disk", task_run_name="{plan.decision} {plan.label}")

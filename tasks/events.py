@@ -11,10 +11,10 @@ from typing import Any, Final
 from prefect.events import emit_event
 
 from hyperexport.errors import HyperExportError
+from hyperexport.model.vm import VmRef
 from hyperexport.results import ExportResult
 from hyperexport.store.base import StoredExport
 from hyperexport.verify import Verification
-from hyperexport.vm import VmRef
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ STOPPED: Final = "hyperexport.export.stopped"
 LEAKED: Final = "hyperexport.snapshot.leaked"
 DAMAGED: Final = "hyperexport.export.damaged"
 
-RESOURCE: Final = "hyperexport.vm."
+RESOURCE: Final = "hyperexport.model.vm."
 """What the id of every resource begins with; the VM's instance uuid follows, or its name where nobody knows that."""
 
 

@@ -5,15 +5,15 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+from hyperexport.model.vm import VmInfo, VmRef
+from hyperexport.options.selection import Selection
 from hyperexport.policy.incremental import ExportPlan
-from hyperexport.selection import Selection
 from hyperexport.steps import plan
 from hyperexport.steps import selection as steps
 from hyperexport.steps.job import Job
-from hyperexport.vm import VmInfo, VmRef
+from hyperexport.tasks.step import repeatable, step
 from hyperexport.vsphere.inventory import VmRow, describe, describe_many, find_vm
 from hyperexport.vsphere.session import Session
-from tasks.step import repeatable, step
 
 logger = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
 from prefect.states import Crashed
 
-from hyperexport.ownership import Owner
+from hyperexport.model.ownership import Owner
 from hyperexport.steps.liveness import on_this_machine, process_is_over
-from tasks.reporting import without_patience
+from hyperexport.tasks.reporting import without_patience
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from functools import cache
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.logging.handlers import APILogHandler
 
-from hyperexport.plain import one_line
+from hyperexport.base.text import one_line
 
 
 @cache

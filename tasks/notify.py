@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from hyperexport.errors import NotificationFailed
-from hyperexport.report.mail import Mail
-from tasks.channels import Channel
-from tasks.step import step
+from hyperexport.tasks.channels import Channel
+from hyperexport.tasks.step import step
+from hyperexport.views.mail import Mail
 
 logger = logging.getLogger("hyperexport.notify")
 

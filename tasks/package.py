@@ -1,12 +1,12 @@
 """From disks to an export: the small files, and the manifest that makes it visible."""
 
-from hyperexport.manifest import SnapshotRecord
+from hyperexport.model.manifest import SnapshotRecord
 from hyperexport.policy.incremental import ExportPlan
 from hyperexport.steps import package
 from hyperexport.steps.job import Job
 from hyperexport.steps.staging import Copies, Entries
 from hyperexport.store.base import StoredExport
-from tasks.step import repeatable, step
+from hyperexport.tasks.step import repeatable, step
 
 
 @repeatable(name="export-nvram", task_run_name="export nvram")

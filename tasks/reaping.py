@@ -1,12 +1,12 @@
 """Finding and removing what dead runs left."""
 
+from hyperexport.base.stop import StopSignal
 from hyperexport.policy.snapshots import MarkedSnapshot
 from hyperexport.steps import leftovers, reaping
-from hyperexport.stop import StopSignal
 from hyperexport.store.base import Store
+from hyperexport.tasks.liveness import run_is_over
+from hyperexport.tasks.step import repeatable, step
 from hyperexport.vsphere.session import Session
-from tasks.liveness import run_is_over
-from tasks.step import repeatable, step
 
 
 @repeatable(name="find-snapshots")

@@ -3,9 +3,9 @@
 from hyperexport.policy.snapshots import SnapshotPlan
 from hyperexport.steps import leftovers, snapshots
 from hyperexport.steps.job import Job
+from hyperexport.tasks.liveness import run_is_over
+from hyperexport.tasks.step import repeatable, step
 from hyperexport.vsphere.snapshots import CreatedSnapshot
-from tasks.liveness import run_is_over
-from tasks.step import repeatable, step
 
 
 @repeatable(name="plan-snapshots", task_run_name="plan snapshots")

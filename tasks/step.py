@@ -7,7 +7,7 @@ from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 
-from hyperexport.steps.repeating import JITTER, RETRY_DELAYS, may_pass
+from hyperexport.base.retry import JITTER, RETRY_DELAYS, may_pass
 
 step = partial(task, cache_policy=NO_CACHE, persist_result=False)
 """Declare a task that runs once: what it does must not be repeated, or the engine itself repeats it."""

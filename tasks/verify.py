@@ -1,11 +1,11 @@
 """Reading back what is stored."""
 
-from hyperexport.option_groups import VerifyMode
+from hyperexport.base.stop import StopSignal
+from hyperexport.options.groups import VerifyMode
 from hyperexport.steps import verification
-from hyperexport.stop import StopSignal
 from hyperexport.store.base import Store, StoredExport
+from hyperexport.tasks.step import repeatable
 from hyperexport.verify import Verification
-from tasks.step import repeatable
 
 
 @repeatable(name="verify-export", task_run_name="verify {export.export_id}")

@@ -4,9 +4,9 @@ import hashlib
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from hyperexport.manifest import ExportKind, ExportManifest, FileEntry, FileRole, TransferStatistics
-from hyperexport.units import GIB, MIB
-from hyperexport.vm import DiskInfo, VmRef
+from hyperexport.base.units import GIB, MIB
+from hyperexport.model.manifest import ExportKind, ExportManifest, FileEntry, FileRole, TransferStatistics
+from hyperexport.model.vm import DiskInfo, VmRef
 
 NOW = datetime(2026, 11, 23, 6, 0, tzinfo=UTC)
 VM = VmRef(

@@ -44,7 +44,7 @@ def test_the_wheel_holds_the_rooms_with_their_data_and_no_tests(built: Path) -> 
         names = set(archive.namelist())
         (entry_points,) = [archive.read(name).decode() for name in names if name.endswith("entry_points.txt")]
     assert {name.partition("/")[0] for name in names if ".dist-info/" not in name} == ROOMS
-    assert {"hyperexport/py.typed", "flows/py.typed", "hyperexport/report/templates/mail.html.j2"} <= names
+    assert {"hyperexport/py.typed", "flows/py.typed", "hyperexport/views/templates/mail.html.j2"} <= names
     assert "hyperexport = cli.main:main" in entry_points
     data = {path.relative_to(ROOT).as_posix() for room in ROOMS for path in (ROOT / room).rglob("*.j2")}
     assert data <= names

@@ -5,9 +5,9 @@ from datetime import timedelta
 from itertools import groupby
 from typing import Any
 
-from hyperexport.options import ExportOptions, Leaf, leaves
-from hyperexport.selection import selection_leaves
-from hyperexport.units import format_duration
+from hyperexport.base.units import format_duration
+from hyperexport.options.precedence import ExportOptions, Leaf, leaves
+from hyperexport.options.selection import selection_leaves
 
 _HERE = "<!-- the options -->"
 

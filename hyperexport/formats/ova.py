@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Protocol
 
+from hyperexport.base.units import GIB
 from hyperexport.errors import StreamCorrupt
 from hyperexport.formats.vmdk_image import Readable
-from hyperexport.units import GIB
 
 _BLOCK: Final = tarfile.BLOCKSIZE
 _LARGEST_USTAR: Final = 8 * GIB - 1

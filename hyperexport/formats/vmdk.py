@@ -9,8 +9,8 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
+from hyperexport.base.units import KIB, SECTOR
 from hyperexport.errors import StreamCorrupt
-from hyperexport.units import KIB, SECTOR
 
 MAGIC: Final = b"KDMV"
 GRAIN: Final = 64 * KIB

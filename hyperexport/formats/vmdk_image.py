@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
+from hyperexport.base.units import MIB, SECTOR
 from hyperexport.formats.vmdk import (
     GRAIN_HEADER,
     MARKER,
@@ -21,7 +22,6 @@ from hyperexport.formats.vmdk import (
     largest_compressed,
 )
 from hyperexport.formats.vmdk_stream import StreamCheck
-from hyperexport.units import MIB, SECTOR
 
 _TABLE = struct.Struct(f"<{TABLE_ENTRIES}I")
 _ABSENT = 1

@@ -8,6 +8,7 @@ they inflate is for whoever reads the disk back. It must never keep or change wh
 from collections.abc import Callable
 from enum import IntEnum
 
+from hyperexport.base.units import SECTOR
 from hyperexport.formats.vmdk import (
     GRAIN_HEADER,
     MARKER,
@@ -22,7 +23,6 @@ from hyperexport.formats.vmdk import (
     largest_compressed,
     sectors,
 )
-from hyperexport.units import SECTOR
 
 Buffer = memoryview | bytes | bytearray
 

@@ -10,6 +10,7 @@ import zlib
 from array import array
 from typing import Final
 
+from hyperexport.base.units import SECTOR
 from hyperexport.formats.vmdk import (
     GD_AT_END,
     GRAIN,
@@ -27,7 +28,6 @@ from hyperexport.formats.vmdk import (
     descriptor,
     sectors,
 )
-from hyperexport.units import SECTOR
 
 ZERO_GRAIN: Final = bytes(GRAIN)
 _OVERHEAD: Final = 128

@@ -5,7 +5,7 @@ Pure: it decides on what was read of the VM, and says in words what is done and 
 
 from pydantic import Field
 
-from hyperexport.vm import PowerState, Value, VmInfo
+from hyperexport.model.vm import PowerState, Value, VmInfo
 
 
 class TrackingPlan(Value):

@@ -12,10 +12,10 @@ from enum import StrEnum
 
 from pydantic import Field
 
+from hyperexport.base.units import format_age, format_bytes, format_duration
 from hyperexport.errors import NothingToExport
-from hyperexport.manifest import ExportKind, ExportManifest, FileEntry, SkippedDisk, slug
-from hyperexport.units import format_age, format_bytes, format_duration
-from hyperexport.vm import DiskInfo, Value, VmRef
+from hyperexport.model.manifest import ExportKind, ExportManifest, FileEntry, SkippedDisk, slug
+from hyperexport.model.vm import DiskInfo, Value, VmRef
 
 
 class Decision(StrEnum):

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Generic, Protocol, TypeVar
 
-from hyperexport.option_groups import Fleet
+from hyperexport.options.groups import Fleet
 
 
 class Placed(Protocol):

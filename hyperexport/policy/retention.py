@@ -15,10 +15,10 @@ from typing import Final, NamedTuple
 
 from pydantic import Field
 
-from hyperexport.manifest import ExportManifest, FileEntry, FileRole
-from hyperexport.option_groups import Cleanup
-from hyperexport.units import format_age, format_bytes, format_duration
-from hyperexport.vm import Value
+from hyperexport.base.units import format_age, format_bytes, format_duration
+from hyperexport.model.manifest import ExportManifest, FileEntry, FileRole
+from hyperexport.model.vm import Value
+from hyperexport.options.groups import Cleanup
 
 DEFAULT_AGE: Final = timedelta(hours=720)
 """What applies where cleanup is asked for without any limit."""

@@ -12,9 +12,9 @@ from typing import Final
 
 from pydantic import Field
 
-from hyperexport.ownership import Owner
-from hyperexport.units import format_bytes
-from hyperexport.vm import DiskInfo, SnapshotInfo, Value, VmRef
+from hyperexport.base.units import format_bytes
+from hyperexport.model.ownership import Owner
+from hyperexport.model.vm import DiskInfo, SnapshotInfo, Value, VmRef
 
 LONGEST_CHAIN: Final = 30
 """vSphere allows 32 snapshots in a chain (Broadcom KB 318825); two are left for whoever needs one in between."""

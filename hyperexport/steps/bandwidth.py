@@ -1,10 +1,10 @@
 """The throttle that a run's options describe."""
 
-from hyperexport.option_groups import Bandwidth
-from hyperexport.transfer.adaptive import AdaptiveRate
-from hyperexport.transfer.pace import Pace
-from hyperexport.transfer.shared import Allowance
-from hyperexport.transfer.throttle import Throttle
+from hyperexport.options.groups import Bandwidth
+from hyperexport.transfer.bandwidth.adaptive import AdaptiveRate
+from hyperexport.transfer.bandwidth.pace import Pace
+from hyperexport.transfer.bandwidth.shared import Allowance
+from hyperexport.transfer.bandwidth.throttle import Throttle
 
 
 def throttle_for(

@@ -10,17 +10,17 @@ from datetime import UTC, datetime, timedelta
 from itertools import repeat
 from typing import Final
 
+from hyperexport.base.stop import StopSignal
+from hyperexport.base.units import format_bytes
 from hyperexport.errors import HyperExportError
-from hyperexport.options import ExportOptions
+from hyperexport.model.vm import VmInfo
+from hyperexport.options.precedence import ExportOptions
+from hyperexport.options.selection import Selection
 from hyperexport.results import Level, SetupFinding
-from hyperexport.selection import Selection
 from hyperexport.steps.check_certificates import check_certificate
 from hyperexport.steps.check_vms import check_vms
 from hyperexport.steps.selection import choose_vms
-from hyperexport.stop import StopSignal
 from hyperexport.store.base import Store
-from hyperexport.units import format_bytes
-from hyperexport.vm import VmInfo
 from hyperexport.vsphere.endpoint import VSphereEndpoint
 from hyperexport.vsphere.hosts import HostAddress, hosts_of
 from hyperexport.vsphere.inventory import describe_many

@@ -7,8 +7,8 @@ from typing import Final
 
 from cryptography import x509
 
+from hyperexport.model.tls import Trust, certificate_thumbprint, show_thumbprint
 from hyperexport.results import Level, SetupFinding
-from hyperexport.trust import Trust, certificate_thumbprint, show_thumbprint
 
 SECONDS: Final = 10.0
 _SOON: Final = timedelta(days=14)

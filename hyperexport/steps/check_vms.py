@@ -7,12 +7,12 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
-from hyperexport.options import ExportOptions
+from hyperexport.base.stop import StopSignal
+from hyperexport.model.vm import PowerState, VmInfo
+from hyperexport.options.precedence import ExportOptions
 from hyperexport.policy.snapshots import chain_refusal, space_warnings
 from hyperexport.results import Level, SetupFinding
 from hyperexport.steps.plan import lacking
-from hyperexport.stop import StopSignal
-from hyperexport.vm import PowerState, VmInfo
 from hyperexport.vsphere.inventory import datastore_free
 from hyperexport.vsphere.session import Session
 

@@ -12,10 +12,10 @@ from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from typing import Final, NamedTuple
 
+from hyperexport.base.stop import StopSignal
 from hyperexport.errors import VmHeld
-from hyperexport.ownership import Owner
+from hyperexport.model.ownership import Owner
 from hyperexport.steps.liveness import AtWork
-from hyperexport.stop import StopSignal
 from hyperexport.store.base import AbandonedStaging, Staging, Store
 
 logger = logging.getLogger(__name__)

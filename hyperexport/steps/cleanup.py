@@ -7,9 +7,9 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 
 from hyperexport.errors import ExportNotFound, HyperExportError, StoreUnusable
-from hyperexport.manifest import new_export_id
-from hyperexport.option_groups import Cleanup
-from hyperexport.ownership import Owner
+from hyperexport.model.manifest import new_export_id
+from hyperexport.model.ownership import Owner
+from hyperexport.options.groups import Cleanup
 from hyperexport.policy.incremental import ExportPlan
 from hyperexport.policy.retention import CleanupItem, CleanupLimits, CleanupPlan, Incoming, plan_cleanup
 from hyperexport.results import CleanupResult

@@ -5,7 +5,7 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from hyperexport.manifest import StageName
+from hyperexport.model.manifest import StageName
 
 
 class Clock:

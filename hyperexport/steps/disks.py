@@ -6,6 +6,7 @@ import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
+from hyperexport.base.units import format_bytes
 from hyperexport.errors import (
     ChecksumMismatch,
     ExportNotFound,
@@ -15,9 +16,10 @@ from hyperexport.errors import (
     TransferInterrupted,
 )
 from hyperexport.formats.vmdk_stream import StreamCheck
-from hyperexport.manifest import FileEntry, FileRole, StageName
+from hyperexport.model.manifest import FileEntry, FileRole, StageName
+from hyperexport.model.progress import Progress, Stage, report
+from hyperexport.model.vm import DiskInfo
 from hyperexport.policy.incremental import Decision, DiskPlan
-from hyperexport.progress import Progress, Stage, report
 from hyperexport.steps.job import Job
 from hyperexport.steps.proof import is_proven
 from hyperexport.steps.stages import stage
@@ -25,8 +27,6 @@ from hyperexport.steps.staging import Copies, Entries, StagedCopy, as_kept, as_s
 from hyperexport.store.base import Sink, StoredExport
 from hyperexport.transfer.pipeline import Received, transfer
 from hyperexport.transfer.source import open_source
-from hyperexport.units import format_bytes
-from hyperexport.vm import DiskInfo
 from hyperexport.vsphere.lease import Lease, open_lease
 from hyperexport.vsphere.lease_files import LeaseFile
 

@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from hyperexport.manifest import FileEntry, FileRole, TransferStatistics, new_export_id, vm_folder
-from hyperexport.options import ExportOptions
-from hyperexport.ownership import Owner
+from hyperexport.base.stop import StopSignal
+from hyperexport.model.manifest import FileEntry, FileRole, TransferStatistics, new_export_id, vm_folder
+from hyperexport.model.ownership import Owner
+from hyperexport.model.vm import BackingFile, VmInfo, VmRef
+from hyperexport.options.precedence import ExportOptions
 from hyperexport.steps.clock import Clock
 from hyperexport.steps.liveness import AtWork, process_at_work
-from hyperexport.stop import StopSignal
 from hyperexport.store.base import Store
-from hyperexport.transfer.throttle import Throttle
-from hyperexport.vm import BackingFile, VmInfo, VmRef
+from hyperexport.transfer.bandwidth.throttle import Throttle
 from hyperexport.vsphere.session import Session
 
 _MOVED: Final = frozenset({FileRole.DISK, FileRole.NVRAM})

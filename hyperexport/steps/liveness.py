@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Final
 
-from hyperexport.ownership import Owner, ProcessIdentity, identity_of
+from hyperexport.model.ownership import Owner, ProcessIdentity, identity_of
 
 AtWork = Callable[[Owner], bool]
 """Tells whether an owner's run may be at work; False where it is over, or nobody knows anything of it."""

@@ -4,11 +4,11 @@ import logging
 from collections.abc import Sequence
 
 from hyperexport.errors import HyperExportError
-from hyperexport.manifest import ExportManifest, FileEntry, vm_folder
+from hyperexport.model.manifest import ExportManifest, FileEntry, vm_folder
+from hyperexport.model.vm import VmRef
 from hyperexport.policy.incremental import Decision, DiskPlan, ExportPlan
 from hyperexport.results import ExportResult
 from hyperexport.store.base import Store, StoredExport
-from hyperexport.vm import VmRef
 
 logger = logging.getLogger(__name__)
 

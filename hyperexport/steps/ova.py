@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from hyperexport.formats import ova
-from hyperexport.manifest import FileEntry, FileRole, StageName, slug
+from hyperexport.model.manifest import FileEntry, FileRole, StageName, slug
 from hyperexport.steps.disks import sinks_for
 from hyperexport.steps.job import Job
 from hyperexport.steps.stages import stage

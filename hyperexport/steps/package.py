@@ -7,17 +7,10 @@ from datetime import UTC, datetime
 from typing import Final
 
 from hyperexport import __version__
+from hyperexport.base.units import MIB
 from hyperexport.errors import DescriptorFailed
-from hyperexport.manifest import (
-    ExportKind,
-    ExportManifest,
-    FileEntry,
-    FileRole,
-    SnapshotRecord,
-    StageName,
-    slug,
-)
-from hyperexport.option_groups import Format
+from hyperexport.model.manifest import ExportKind, ExportManifest, FileEntry, FileRole, SnapshotRecord, StageName, slug
+from hyperexport.options.groups import Format
 from hyperexport.policy.incremental import ExportPlan
 from hyperexport.steps.disks import receive, sinks_for
 from hyperexport.steps.job import Job
@@ -25,7 +18,6 @@ from hyperexport.steps.ova import pack_ova
 from hyperexport.steps.stages import stage
 from hyperexport.steps.staging import Copies, Entries, StagedCopy, as_stored
 from hyperexport.store.base import StoredExport
-from hyperexport.units import MIB
 from hyperexport.verify.descriptor import refused_parts
 from hyperexport.vsphere.configuration import vm_config_json
 from hyperexport.vsphere.lease import open_lease

@@ -10,15 +10,15 @@ from hyperexport.errors import (
     PermissionMissing,
     VmPoweredOn,
 )
-from hyperexport.manifest import ExportManifest, StageName
-from hyperexport.options import ExportOptions
+from hyperexport.model.manifest import ExportManifest, StageName
+from hyperexport.model.vm import DiskInfo, PowerState, VmInfo
+from hyperexport.options.precedence import ExportOptions
 from hyperexport.policy.incremental import ChangeEvidence, ExportPlan, full_reason, plan_export, questions
 from hyperexport.steps.job import Job
 from hyperexport.steps.proof import is_proven
 from hyperexport.steps.stages import stage
 from hyperexport.steps.stores import check_stores
 from hyperexport.store.base import Store, StoredExport
-from hyperexport.vm import DiskInfo, PowerState, VmInfo
 from hyperexport.vsphere import privileges
 from hyperexport.vsphere.backing_files import backing_files
 from hyperexport.vsphere.change_tracking import changed_areas

@@ -2,10 +2,10 @@
 
 import hashlib
 
+from hyperexport.base.stop import StopSignal
 from hyperexport.errors import ExportNotFound
-from hyperexport.manifest import FileEntry
-from hyperexport.option_groups import VerifyMode
-from hyperexport.stop import StopSignal
+from hyperexport.model.manifest import FileEntry
+from hyperexport.options.groups import VerifyMode
 from hyperexport.store.base import Store, StoredExport
 
 

@@ -2,11 +2,11 @@
 
 import logging
 
+from hyperexport.base.stop import StopSignal
 from hyperexport.errors import HyperExportError
+from hyperexport.model.progress import Progress, Stage, report
 from hyperexport.policy.snapshots import Fate, MarkedSnapshot, judge
-from hyperexport.progress import Progress, Stage, report
 from hyperexport.steps.liveness import IsOver
-from hyperexport.stop import StopSignal
 from hyperexport.vsphere.session import Session
 from hyperexport.vsphere.snapshot_survey import snapshots_of_all_vms
 from hyperexport.vsphere.snapshots import remove_snapshot

@@ -6,10 +6,10 @@ Told by the manifests in the stores and by nothing else: no run writes down what
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from hyperexport.manifest import vm_folder
+from hyperexport.model.manifest import vm_folder
+from hyperexport.model.vm import VmRef
 from hyperexport.steps.job import Job
 from hyperexport.store.base import Store, StoredExport
-from hyperexport.vm import VmRef
 
 
 def recent_exports(stores: Sequence[Store], refs: Sequence[VmRef], younger_than: timedelta) -> dict[str, StoredExport]:

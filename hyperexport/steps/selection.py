@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from hyperexport.errors import VmAmbiguous, VmNotFound
-from hyperexport.selection import Selection
+from hyperexport.options.selection import Selection
 from hyperexport.vsphere.inventory import Inventory, VmRow, read_inventory
 from hyperexport.vsphere.session import Session
 from hyperexport.vsphere.tags import tagged_vms

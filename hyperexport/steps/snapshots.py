@@ -5,17 +5,17 @@ from collections.abc import Callable
 from threading import Timer
 from typing import Final
 
+from hyperexport.base.stop import StopSignal
 from hyperexport.errors import Interrupted, SnapshotChainTooLong, VmHeld
-from hyperexport.manifest import StageName
-from hyperexport.ownership import Owner
+from hyperexport.model.manifest import StageName
+from hyperexport.model.ownership import Owner
+from hyperexport.model.progress import Progress, Stage, report
+from hyperexport.model.vm import PowerState
 from hyperexport.policy import snapshots as policy
 from hyperexport.policy.snapshots import SnapshotPlan
-from hyperexport.progress import Progress, Stage, report
 from hyperexport.steps.claims import WAIT_OR_CANCEL, words_for
 from hyperexport.steps.job import Job
 from hyperexport.steps.stages import stage
-from hyperexport.stop import StopSignal
-from hyperexport.vm import PowerState
 from hyperexport.vsphere import snapshots as vsphere
 from hyperexport.vsphere.inventory import datastore_free
 from hyperexport.vsphere.snapshots import CreatedSnapshot

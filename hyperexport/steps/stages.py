@@ -1,7 +1,7 @@
 """How long each stage of an export takes, and whose log lines they are.
 
 A step that is marked with :func:`stage` is measured, and what is logged while it runs bears the run, the VM, the disk
-that it is given and the stage (:mod:`hyperexport.log_context`). What runs side by side, as disks do, counts once: a
+that it is given and the stage (:mod:`hyperexport.base.log_context`). What runs side by side, as disks do, counts once: a
 stage lasts for as long as at least one of its steps is at work.
 """
 
@@ -9,10 +9,10 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Concatenate, ParamSpec, TypeVar
 
-from hyperexport.log_context import about
-from hyperexport.manifest import StageName
+from hyperexport.base.log_context import about
+from hyperexport.model.manifest import StageName
+from hyperexport.model.vm import DiskInfo
 from hyperexport.steps.job import Job
-from hyperexport.vm import DiskInfo
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -5,8 +5,8 @@ from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 from hyperexport.errors import HyperExportError
-from hyperexport.manifest import FileEntry
-from hyperexport.option_groups import Format
+from hyperexport.model.manifest import FileEntry
+from hyperexport.options.groups import Format
 from hyperexport.steps.claims import Claim, claimed, words_for
 from hyperexport.steps.job import Job
 from hyperexport.steps.liveness import at_work_here

@@ -1,11 +1,11 @@
 """The stores that an export goes to, opened from the options."""
 
-from hyperexport.option_groups import Destination
-from hyperexport.stop import StopSignal
+from hyperexport.base.stop import StopSignal
+from hyperexport.options.groups import Destination
 from hyperexport.store.base import Store
 from hyperexport.store.local import LocalStore
 from hyperexport.store.s3 import S3Location, S3Settings, S3Store
-from hyperexport.transfer.throttle import Throttle
+from hyperexport.transfer.bandwidth.throttle import Throttle
 
 
 def open_stores(

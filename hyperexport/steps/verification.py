@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
+from hyperexport.base.stop import StopSignal
 from hyperexport.errors import ExportNotFound, VerificationFailed
-from hyperexport.manifest import FILE_NAME, SCHEMA_VERSION, FileRole, StageName
-from hyperexport.option_groups import VerifyMode
-from hyperexport.progress import Progress, Stage, report
+from hyperexport.model.manifest import FILE_NAME, SCHEMA_VERSION, FileRole, StageName
+from hyperexport.model.progress import Progress, Stage, report
+from hyperexport.options.groups import VerifyMode
 from hyperexport.results import VerifiedExport
-from hyperexport.stop import StopSignal
 from hyperexport.store.base import Store, StoredExport
 from hyperexport.verify import Finding, Verification, verify_export
 

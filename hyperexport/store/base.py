@@ -11,15 +11,15 @@ from typing import Protocol
 
 from pydantic import Field
 
-from hyperexport.manifest import ExportManifest, FileEntry
-from hyperexport.ownership import Owner
-from hyperexport.vm import Value
+from hyperexport.model.manifest import ExportManifest, FileEntry
+from hyperexport.model.ownership import Owner
+from hyperexport.model.vm import Value
 
 
 class StoredExport(Value):
     """A complete export that a store holds."""
 
-    folder: str = Field(description="The VM's folder, as hyperexport.manifest.vm_folder() names it.")
+    folder: str = Field(description="The VM's folder, as hyperexport.model.manifest.vm_folder() names it.")
     manifest: ExportManifest
 
     @property

@@ -1,6 +1,6 @@
 """What one writer of a manifest meant to change, so that it can be done to what another has written meanwhile."""
 
-from hyperexport.manifest import ExportManifest
+from hyperexport.model.manifest import ExportManifest
 
 
 def rebased(read: ExportManifest, wanted: ExportManifest, there: ExportManifest) -> ExportManifest:

@@ -15,9 +15,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from hyperexport.base.units import MIB
 from hyperexport.store.base import Stored
 from hyperexport.store.filesystem import translated
-from hyperexport.units import MIB
 
 BLOCK: Final = 2 * MIB
 """Bytes written at once; a multiple of every device's sector and of the page that memory is aligned to."""

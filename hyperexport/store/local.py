@@ -12,8 +12,8 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from hyperexport.errors import ExportNotFound, ManifestInvalid, StoreUnusable
-from hyperexport.manifest import FILE_NAME, LARGEST, ExportManifest, is_export_id, is_vm_folder
-from hyperexport.ownership import Owner
+from hyperexport.model.manifest import FILE_NAME, LARGEST, ExportManifest, is_export_id, is_vm_folder
+from hyperexport.model.ownership import Owner
 from hyperexport.store.base import AbandonedStaging, StoredExport
 from hyperexport.store.changes import rebased
 from hyperexport.store.filesystem import (

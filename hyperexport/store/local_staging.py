@@ -15,8 +15,8 @@ from types import TracebackType
 from typing import Final, Self
 
 from hyperexport.errors import HyperExportError, StoreUnusable
-from hyperexport.manifest import FILE_NAME, ExportManifest, FileEntry
-from hyperexport.ownership import Owner
+from hyperexport.model.manifest import FILE_NAME, ExportManifest, FileEntry
+from hyperexport.model.ownership import Owner
 from hyperexport.store.base import Stored, StoredExport
 from hyperexport.store.direct_io import FileSink
 from hyperexport.store.filesystem import (

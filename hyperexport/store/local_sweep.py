@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from hyperexport.manifest import FILE_NAME, is_export_id
+from hyperexport.model.manifest import FILE_NAME, is_export_id
 from hyperexport.store.filesystem import PROBE, held, remove_if_empty, remove_tree
 from hyperexport.store.local_staging import DELETED, OWNER_FILE, PARTIAL, owner_of
 

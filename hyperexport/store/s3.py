@@ -14,10 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from typing import Final, TypeVar
 
+from hyperexport.base.stop import StopSignal
 from hyperexport.errors import ExportNotFound, ManifestInvalid, StoreUnreachable, StoreUnusable
-from hyperexport.manifest import FILE_NAME, LARGEST, ExportManifest, FileEntry, is_export_id
-from hyperexport.ownership import Owner
-from hyperexport.stop import StopSignal
+from hyperexport.model.manifest import FILE_NAME, LARGEST, ExportManifest, FileEntry, is_export_id
+from hyperexport.model.ownership import Owner
 from hyperexport.store.base import AbandonedStaging, RangeReader, Staging, StoredExport
 from hyperexport.store.changes import rebased
 from hyperexport.store.s3_bucket import ObjectFacts, S3Bucket

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from botocore.exceptions import BotoCoreError, ClientError
 from urllib3.exceptions import HTTPError
 
+from hyperexport.base.stop import StopSignal
 from hyperexport.errors import HyperExportError, StoreUnreachable
-from hyperexport.stop import StopSignal
 from hyperexport.store.s3_errors import code_of, retrying, status_of, translate, translated
 from hyperexport.store.s3_settings import S3Location, S3Settings, connect
 

@@ -27,6 +27,7 @@ from botocore.exceptions import (
 from urllib3.exceptions import HTTPError
 from urllib3.exceptions import SSLError as Urllib3SSLError
 
+from hyperexport.base.stop import StopSignal
 from hyperexport.errors import (
     ChecksumMismatch,
     HyperExportError,
@@ -34,7 +35,6 @@ from hyperexport.errors import (
     StoreUnusable,
     TransientError,
 )
-from hyperexport.stop import StopSignal
 
 logger = logging.getLogger(__name__)
 

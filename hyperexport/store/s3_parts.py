@@ -20,12 +20,12 @@ from urllib3.connectionpool import HTTPConnectionPool
 from urllib3.exceptions import HTTPError
 from urllib3.util import Timeout, parse_url
 
+from hyperexport.base.stop import StopSignal
+from hyperexport.base.units import KIB
 from hyperexport.errors import Interrupted, StoreUnreachable
-from hyperexport.stop import StopSignal
 from hyperexport.store.s3_bucket import S3Bucket
 from hyperexport.store.s3_errors import code_in, refused, retrying, translate
 from hyperexport.store.s3_protection import Protection, headers
-from hyperexport.units import KIB
 
 logger = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from typing import Self
 from botocore.exceptions import BotoCoreError
 from urllib3.exceptions import HTTPError
 
+from hyperexport.base.stop import StopSignal
 from hyperexport.errors import StoreUnreachable
-from hyperexport.stop import StopSignal
 from hyperexport.store.s3_bucket import S3Bucket
 from hyperexport.store.s3_errors import retrying, translate
 from hyperexport.store.s3_parts import Throttle

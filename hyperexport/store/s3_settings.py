@@ -18,8 +18,8 @@ from botocore.httpsession import get_cert_path
 from pydantic import Field, SecretStr, model_validator
 
 from hyperexport.errors import UsageError
+from hyperexport.model.vm import Value
 from hyperexport.store.s3_errors import translate
-from hyperexport.vm import Value
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

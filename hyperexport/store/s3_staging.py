@@ -11,10 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Final, Protocol
 
-from hyperexport import manifest as manifest_module
 from hyperexport.errors import ExportNotFound, HyperExportError, StoreUnusable
-from hyperexport.manifest import ExportManifest, FileEntry
-from hyperexport.ownership import Owner
+from hyperexport.model import manifest as manifest_module
+from hyperexport.model.manifest import ExportManifest, FileEntry
+from hyperexport.model.ownership import Owner
 from hyperexport.store.base import RangeReader, Sink, Stored, StoredExport
 from hyperexport.store.s3_bucket import S3Bucket
 from hyperexport.store.s3_parts import PartSender

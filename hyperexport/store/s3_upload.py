@@ -19,12 +19,12 @@ import logging
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any, Final, NamedTuple, cast
 
+from hyperexport.base.units import MIB
 from hyperexport.errors import ChecksumMismatch, HyperExportError, StoreUnusable
 from hyperexport.store.base import Stored
 from hyperexport.store.s3_bucket import S3Bucket, UnfinishedUpload
 from hyperexport.store.s3_parts import PartSender
 from hyperexport.store.s3_protection import Protection
-from hyperexport.units import MIB
 
 logger = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from hyperexport.stop import StopSignal
-from hyperexport.transfer.throttle import Throttle
-from hyperexport.units import KIB
+from hyperexport.base.stop import StopSignal
+from hyperexport.base.units import KIB
+from hyperexport.transfer.bandwidth.throttle import Throttle
 
 PIECE: Final = 256 * KIB
 """Bytes read at once: it fits a core's cache, and no size was measured to be faster."""

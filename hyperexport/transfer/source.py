@@ -16,6 +16,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError, LocationParseError
 from urllib3.util import Url, parse_url
 
+from hyperexport.base.stop import StopSignal
 from hyperexport.errors import (
     CertificateUntrusted,
     HyperExportError,
@@ -24,8 +25,7 @@ from hyperexport.errors import (
     ServerUnreachable,
     TransferInterrupted,
 )
-from hyperexport.stop import StopSignal
-from hyperexport.trust import Trust
+from hyperexport.model.tls import Trust
 
 logger = logging.getLogger(__name__)
 

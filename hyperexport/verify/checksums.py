@@ -6,7 +6,7 @@ DSP0243 (OVF), section 5.1: one line for each file, ``SHA256(name)= hex``; the c
 import re
 from collections.abc import Iterator
 
-from hyperexport.manifest import ExportManifest, FileRole
+from hyperexport.model.manifest import ExportManifest, FileRole
 
 _LINE = re.compile(r"SHA256\(([^/\\\n]+)\)= ([0-9a-f]{64})")
 _LISTED = frozenset({FileRole.DESCRIPTOR, FileRole.DISK, FileRole.NVRAM})

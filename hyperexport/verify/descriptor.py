@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from typing import Final
 from xml.etree import ElementTree as ET
 
-from hyperexport.manifest import ExportManifest, FileEntry, FileRole
-from hyperexport.units import MIB
+from hyperexport.base.units import MIB
+from hyperexport.model.manifest import ExportManifest, FileEntry, FileRole
 
 _OVF: Final = "{http://schemas.dmtf.org/ovf/envelope/1}"
 _UNITS: Final = re.compile(r"byte(?:\s*\*\s*(2\^\d{1,2}|\d{1,15}))?")

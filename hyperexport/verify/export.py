@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Final
 
+from hyperexport.base.stop import StopSignal
 from hyperexport.errors import ExportNotFound, StoreUnusable, StreamCorrupt
 from hyperexport.formats.ova import OvaMember, read_index
-from hyperexport.manifest import FILE_NAME, ExportManifest, FileEntry, FileRole
-from hyperexport.stop import StopSignal
+from hyperexport.model.manifest import FILE_NAME, ExportManifest, FileEntry, FileRole
 from hyperexport.store.base import RangeReader, Store, StoredExport
 from hyperexport.verify.checksums import check_checksums
 from hyperexport.verify.descriptor import check_descriptor

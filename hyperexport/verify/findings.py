@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from hyperexport.vm import Value
+from hyperexport.model.vm import Value
 
 
 class Finding(Value):

@@ -4,10 +4,10 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from hyperexport.base.units import MIB
 from hyperexport.errors import StreamCorrupt
 from hyperexport.formats.vmdk_image import Readable, open_image
-from hyperexport.manifest import FileEntry, FileRole
-from hyperexport.units import MIB
+from hyperexport.model.manifest import FileEntry, FileRole
 from hyperexport.verify.findings import Finding
 
 _LARGEST_TEXT = 16 * MIB

@@ -12,9 +12,9 @@ from typing import Any, Final
 
 from pyVmomi import vim
 
+from hyperexport.base.stop import StopSignal
 from hyperexport.errors import HyperExportError, Interrupted
-from hyperexport.stop import StopSignal
-from hyperexport.vm import BackingFile, VmRef
+from hyperexport.model.vm import BackingFile, VmRef
 from hyperexport.vsphere.collector import properties, properties_of
 from hyperexport.vsphere.inventory import vm_object
 from hyperexport.vsphere.names import unescape

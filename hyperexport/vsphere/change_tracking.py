@@ -11,9 +11,9 @@ from typing import Any, Final
 
 from pyVmomi import vim
 
+from hyperexport.base.stop import StopSignal
 from hyperexport.errors import ChangeTrackingUnavailable, PermissionMissing, ServerBusy, ServerFault
-from hyperexport.stop import StopSignal
-from hyperexport.vm import DiskInfo, Value, VmRef
+from hyperexport.model.vm import DiskInfo, Value, VmRef
 from hyperexport.vsphere.inventory import describe, disks_of_snapshot, vm_object
 from hyperexport.vsphere.session import Session
 from hyperexport.vsphere.tasks import wait_task

@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from pyVmomi import vim, vmodl
 
+from hyperexport.base.stop import StopSignal
 from hyperexport.errors import HyperExportError, ServerFault
-from hyperexport.stop import StopSignal
 from hyperexport.vsphere.faults import FAILURES, GONE, is_caused_by
 from hyperexport.vsphere.session import Session
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 from pyVmomi import vim
 from pyVmomi.VmomiJSONEncoder import VmomiJSONEncoder
 
-from hyperexport.vm import VmRef
+from hyperexport.model.vm import VmRef
 from hyperexport.vsphere.collector import properties
 from hyperexport.vsphere.session import Session
 

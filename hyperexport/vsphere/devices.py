@@ -1,6 +1,6 @@
 """A VM's virtual devices, read into the product's own values.
 
-Pure: takes what pyVmomi has deserialised and returns :mod:`hyperexport.vm`'s records. Knows which disks vSphere cannot
+Pure: takes what pyVmomi has deserialised and returns :mod:`hyperexport.model.vm`'s records. Knows which disks vSphere cannot
 snapshot or export, and why.
 """
 
@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from pyVmomi import vim
 
-from hyperexport.units import KIB
-from hyperexport.vm import DiskInfo, NicInfo
+from hyperexport.base.units import KIB
+from hyperexport.model.vm import DiskInfo, NicInfo
 
 _device = vim.vm.device
 

@@ -14,8 +14,8 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from pydantic import ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
 from hyperexport.errors import UsageError
-from hyperexport.trust import Trust, normalise_thumbprint
-from hyperexport.vm import Value
+from hyperexport.model.tls import Trust, normalise_thumbprint
+from hyperexport.model.vm import Value
 
 _VARIABLES: Final = {
     "url": ("HYPEREXPORT_VSPHERE_URL", "GOVC_URL"),

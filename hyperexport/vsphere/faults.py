@@ -22,7 +22,7 @@ from hyperexport.errors import (
     ServerUnreachable,
     SessionLost,
 )
-from hyperexport.trust import presented_thumbprint, show_thumbprint
+from hyperexport.model.tls import presented_thumbprint, show_thumbprint
 from hyperexport.vsphere.endpoint import VSphereEndpoint
 
 _NONSENSE: Final[tuple[type[Exception], ...]] = (TypeError, ValueError, LookupError, AttributeError, RecursionError)

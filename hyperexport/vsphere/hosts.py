@@ -6,8 +6,8 @@ from typing import Any
 from pydantic import Field
 from pyVmomi import vim
 
-from hyperexport.trust import Trust, normalise_thumbprint
-from hyperexport.vm import Value, VmRef
+from hyperexport.model.tls import Trust, normalise_thumbprint
+from hyperexport.model.vm import Value, VmRef
 from hyperexport.vsphere.collector import properties_of
 from hyperexport.vsphere.endpoint import VSphereEndpoint
 from hyperexport.vsphere.inventory import vm_object

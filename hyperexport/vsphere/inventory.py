@@ -14,7 +14,7 @@ from pydantic import Field
 from pyVmomi import vim
 
 from hyperexport.errors import ServerFault, VmAmbiguous, VmNotFound
-from hyperexport.vm import DiskInfo, PowerState, Value, VmBrief, VmInfo, VmRef
+from hyperexport.model.vm import DiskInfo, PowerState, Value, VmBrief, VmInfo, VmRef
 from hyperexport.vsphere import devices
 from hyperexport.vsphere.capacities import disk_capacities
 from hyperexport.vsphere.collector import Properties, properties, properties_of, retrieve

@@ -16,6 +16,7 @@ from typing import Any, Final
 from pydantic import Field
 from pyVmomi import vim, vmodl
 
+from hyperexport.base.stop import StopSignal
 from hyperexport.errors import (
     HyperExportError,
     LeaseExpired,
@@ -23,8 +24,7 @@ from hyperexport.errors import (
     ServerFault,
     VmPoweredOn,
 )
-from hyperexport.stop import StopSignal
-from hyperexport.vm import DiskInfo, Value, VmRef
+from hyperexport.model.vm import DiskInfo, Value, VmRef
 from hyperexport.vsphere.collector import properties, watch
 from hyperexport.vsphere.faults import GONE, UNKNOWN_METHOD, is_caused_by
 from hyperexport.vsphere.inventory import describe, disks_of_snapshot, vm_object

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit, urlunsplit
 from pydantic import Field
 
 from hyperexport.errors import LeaseFailed
-from hyperexport.trust import Trust, certificate_thumbprint, normalise_thumbprint
-from hyperexport.vm import DiskInfo, Value
+from hyperexport.model.tls import Trust, certificate_thumbprint, normalise_thumbprint
+from hyperexport.model.vm import DiskInfo, Value
 from hyperexport.vsphere.endpoint import VSphereEndpoint
 
 _DISK_KEY: Final = re.compile(r"/([A-Za-z]+\d+):(\d+)$")

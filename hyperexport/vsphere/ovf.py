@@ -7,7 +7,7 @@ from typing import Any
 from pyVmomi import vim
 
 from hyperexport.errors import DescriptorFailed, ServerFault
-from hyperexport.vm import Value, VmRef
+from hyperexport.model.vm import Value, VmRef
 from hyperexport.vsphere.collector import properties, properties_of
 from hyperexport.vsphere.faults import UNKNOWN_METHOD, is_caused_by, words
 from hyperexport.vsphere.inventory import vm_object

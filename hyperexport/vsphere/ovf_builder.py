@@ -11,7 +11,7 @@ from xml.etree import ElementTree as ET
 from pydantic import Field
 from pyVmomi import vim
 
-from hyperexport.vm import Value
+from hyperexport.model.vm import Value
 from hyperexport.vsphere.devices import device_label, network_name, short_name
 
 _OVF: Final = "http://schemas.dmtf.org/ovf/envelope/1"

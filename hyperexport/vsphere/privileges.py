@@ -13,7 +13,7 @@ from typing import Any, Final
 from pydantic import Field
 
 from hyperexport.errors import HyperExportError
-from hyperexport.vm import Value, VmRef
+from hyperexport.model.vm import Value, VmRef
 from hyperexport.vsphere.collector import properties, properties_of
 from hyperexport.vsphere.inventory import vm_object
 from hyperexport.vsphere.names import unescape

@@ -21,9 +21,9 @@ from pyVmomi.SoapAdapter import SoapResponseDeserializer
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from hyperexport import __version__
+from hyperexport.base.stop import StopSignal
 from hyperexport.errors import HyperExportError, NotVSphere, ServerBusy, ServerUnreachable, SessionLost, UsageError
-from hyperexport.ownership import Owner
-from hyperexport.stop import StopSignal
+from hyperexport.model.ownership import Owner
 from hyperexport.vsphere.endpoint import VSphereEndpoint
 from hyperexport.vsphere.faults import FAILURES, translate
 from hyperexport.vsphere.handshake import newest_common_version

@@ -6,7 +6,7 @@ from typing import Any
 from pyVmomi import vim
 
 from hyperexport.errors import HyperExportError
-from hyperexport.ownership import Owner
+from hyperexport.model.ownership import Owner
 from hyperexport.vsphere.collector import properties
 from hyperexport.vsphere.faults import is_caused_by
 from hyperexport.vsphere.session import Session

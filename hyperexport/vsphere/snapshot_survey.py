@@ -2,7 +2,7 @@
 
 from pyVmomi import vim
 
-from hyperexport.vm import SnapshotInfo, VmRef
+from hyperexport.model.vm import SnapshotInfo, VmRef
 from hyperexport.vsphere.collector import retrieve
 from hyperexport.vsphere.inventory import read_inventory
 from hyperexport.vsphere.session import Session

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from datetime import UTC
 from typing import Any
 
-from hyperexport.vm import SnapshotInfo
+from hyperexport.model.vm import SnapshotInfo
 from hyperexport.vsphere.names import unescape
 
 

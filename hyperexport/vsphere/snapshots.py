@@ -17,6 +17,7 @@ from typing import Any, Final
 from pyVmomi import vim
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 
+from hyperexport.base.stop import StopSignal
 from hyperexport.errors import (
     HyperExportError,
     Interrupted,
@@ -28,10 +29,9 @@ from hyperexport.errors import (
     SnapshotLeaked,
     UsageError,
 )
-from hyperexport.manifest import Quiescing, SnapshotRecord
-from hyperexport.ownership import Owner
-from hyperexport.stop import StopSignal
-from hyperexport.vm import SnapshotInfo, Value, VmRef
+from hyperexport.model.manifest import Quiescing, SnapshotRecord
+from hyperexport.model.ownership import Owner
+from hyperexport.model.vm import SnapshotInfo, Value, VmRef
 from hyperexport.vsphere.collector import properties
 from hyperexport.vsphere.faults import GONE, is_caused_by
 from hyperexport.vsphere.inventory import vm_object

@@ -5,9 +5,9 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
+from hyperexport.base.stop import StopSignal
 from hyperexport.errors import HyperExportError, Interrupted, ServerBusy, ServerFault
-from hyperexport.stop import StopSignal
-from hyperexport.vm import VmRef
+from hyperexport.model.vm import VmRef
 from hyperexport.vsphere.collector import properties, properties_of, watch
 from hyperexport.vsphere.faults import GONE, is_caused_by
 from hyperexport.vsphere.inventory import vm_object

@@ -7,7 +7,7 @@ import pytest
 
 import hyperexport
 from hyperexport import errors
-from hyperexport.steps import repeating
+from hyperexport.base import retry as repeating
 from tests.conformance.vcsim import Vcsim, place_disk
 
 VM = "DC0_H0_VM2"

@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from simulator import DiskSpec, Simulator, VmSpec
+from hyperexport.simulator import DiskSpec, Simulator, VmSpec
 
 MIB = 1 << 20
 OVF = "{http://schemas.dmtf.org/ovf/envelope/1}"

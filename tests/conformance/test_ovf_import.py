@@ -4,8 +4,8 @@ import json
 import os
 from pathlib import Path
 
-from hyperexport.ownership import Owner
-from hyperexport.stop import StopSignal
+from hyperexport.base.stop import StopSignal
+from hyperexport.model.ownership import Owner
 from hyperexport.vsphere.endpoint import VSphereEndpoint
 from hyperexport.vsphere.inventory import describe, find_vm
 from hyperexport.vsphere.lease import open_lease

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from hyperexport.base.units import MIB, SECTOR
 from hyperexport.errors import StreamCorrupt
 from hyperexport.formats.vmdk import GRAIN, GRAIN_SECTORS
 from hyperexport.formats.vmdk_image import open_image
 from hyperexport.formats.vmdk_stream import StreamCheck
 from hyperexport.formats.vmdk_writer import StreamWriter
-from hyperexport.units import MIB, SECTOR
-from simulator.disks import Disk
+from hyperexport.simulator.disks import Disk
 from tests.memory import Memory
 
 

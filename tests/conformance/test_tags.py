@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from hyperexport import errors
-from hyperexport.selection import Selection
+from hyperexport.options.selection import Selection
+from hyperexport.simulator import Simulator, VmSpec
 from hyperexport.steps.selection import choose_vms
 from hyperexport.vsphere.endpoint import VSphereEndpoint
 from hyperexport.vsphere.session import Session, connect
 from hyperexport.vsphere.tags import tagged_vms
-from simulator import Simulator, VmSpec
 from tests.conformance.vcsim import Vcsim, running_vcsim
 
 

@@ -6,8 +6,8 @@ import pytest
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.testing.utilities import prefect_test_harness
 
-from simulator import DiskSpec, Simulator, VmSpec
-from simulator.spec import numbered_vms
+from hyperexport.simulator import DiskSpec, Simulator, VmSpec
+from hyperexport.simulator.spec import numbered_vms
 from tests.engine.s3_servers import S3Server, rclone_s3
 from tests.flows.smtp_server import Postbox, smtp_server
 

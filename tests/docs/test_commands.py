@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 from prefect.settings import get_current_settings
 
-from cli.arguments import parse
-from cli.main import run
+from hyperexport.cli.arguments import parse
+from hyperexport.cli.main import run
 from hyperexport.errors import UsageError
+from hyperexport.simulator import Simulator
 from hyperexport.store.local import LocalStore
-from simulator import Simulator
 from tests.docs.commands import commands, mentioned
 from tests.docs.conftest import LOGIN
 from tests.engine.s3_servers import S3Server

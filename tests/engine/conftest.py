@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from hyperexport.ownership import Owner
+from hyperexport.model.ownership import Owner
+from hyperexport.model.vm import VmRef
+from hyperexport.simulator import DiskSpec, Simulator, VmSpec
 from hyperexport.store import s3_errors, s3_settings
-from hyperexport.vm import VmRef
 from hyperexport.vsphere.endpoint import VSphereEndpoint
 from hyperexport.vsphere.inventory import find_vm
 from hyperexport.vsphere.session import Session, connect
-from simulator import DiskSpec, Simulator, VmSpec
 from tests.conformance.vcsim import running_vcsim
 
 MIB = 1 << 20

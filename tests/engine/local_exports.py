@@ -5,8 +5,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from hyperexport.manifest import ExportManifest, FileEntry, FileRole, vm_folder
-from hyperexport.ownership import Owner
+from hyperexport.model.manifest import ExportManifest, FileEntry, FileRole, vm_folder
+from hyperexport.model.ownership import Owner
 from hyperexport.store.base import StoredExport
 from hyperexport.store.local import LocalStore
 from hyperexport.store.local_staging import LocalStaging

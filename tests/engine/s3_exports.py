@@ -6,18 +6,12 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from hyperexport.manifest import (
-    ExportKind,
-    ExportManifest,
-    FileEntry,
-    FileRole,
-    TransferStatistics,
-)
-from hyperexport.ownership import Owner
-from hyperexport.stop import StopSignal
+from hyperexport.base.stop import StopSignal
+from hyperexport.model.manifest import ExportKind, ExportManifest, FileEntry, FileRole, TransferStatistics
+from hyperexport.model.ownership import Owner
+from hyperexport.model.vm import VmRef
 from hyperexport.store.base import StoredExport
 from hyperexport.store.s3 import S3Location, S3Settings, S3Store
-from hyperexport.vm import VmRef
 from tests.engine.s3_servers import S3Server
 
 FOLDER = "db01.0a1b2c3d"

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from pyVim.connect import Disconnect, SmartConnect
 from pyVmomi import vim, vmodl
 
-from simulator import Simulator
+from hyperexport.simulator import Simulator
 
 PC = vmodl.query.PropertyCollector
 

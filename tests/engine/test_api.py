@@ -12,11 +12,12 @@ import pytest
 
 import hyperexport
 from hyperexport import api, errors
-from hyperexport.manifest import ExportKind
+from hyperexport.base import retry as repeating
+from hyperexport.model.manifest import ExportKind
+from hyperexport.simulator import DiskSpec, Fault, FaultKind, Simulator, VmSpec
 from hyperexport.steps import leftovers as leftovers_step
-from hyperexport.steps import package, plan, repeating, snapshots, verification
+from hyperexport.steps import package, plan, snapshots, verification
 from hyperexport.store.local import LocalStore
-from simulator import DiskSpec, Fault, FaultKind, Simulator, VmSpec
 from tests.flows.support import changed, exported_bytes, exports_in, guest_bytes, leftovers, while_transferring
 
 MIB = 1 << 20
@@ -47,7 +48,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def script(*lines: str) -> subprocess.Popen[str]:
     """Run lines of Python in a process of their own, which says when the first bytes have come."""
     said = "print('moving', flush=True) if progress.moved else None"
-    head = ["import hyperexport", "from hyperexport.progress import listening", f"told = lambda progress: {said}"]
+    head = ["import hyperexport", "from hyperexport.model.progress import listening", f"told = lambda progress: {said}"]
     command = [sys.executable, "-c", "\n".join([*head, *lines])]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
 

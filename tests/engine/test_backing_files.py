@@ -2,11 +2,11 @@
 
 import pytest
 
-from hyperexport.vm import VmRef
+from hyperexport.model.vm import VmRef
+from hyperexport.simulator import DiskSpec, Fault, FaultKind, Simulator, UserSpec, VmSpec
 from hyperexport.vsphere.backing_files import backing_files
 from hyperexport.vsphere.inventory import find_vm
 from hyperexport.vsphere.session import connect
-from simulator import DiskSpec, Fault, FaultKind, Simulator, UserSpec, VmSpec
 from tests.engine.conftest import endpoint_of
 
 MIB = 1 << 20

@@ -3,12 +3,12 @@
 import pytest
 
 from hyperexport import errors
-from hyperexport.ownership import Owner
+from hyperexport.model.ownership import Owner
+from hyperexport.simulator import DiskSpec, Fault, FaultKind, Simulator, VmSpec
 from hyperexport.vsphere.change_tracking import changed_areas
 from hyperexport.vsphere.inventory import disks_of_snapshot, find_vm
 from hyperexport.vsphere.session import connect
 from hyperexport.vsphere.snapshots import create_snapshot, remove_snapshot
-from simulator import DiskSpec, Fault, FaultKind, Simulator, VmSpec
 from tests.engine.conftest import endpoint_of
 
 MIB = 1 << 20

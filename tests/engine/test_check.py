@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 from pyVmomi import vim
 
-from hyperexport.options import ExportOptions
+from hyperexport.base.stop import StopSignal
+from hyperexport.model.vm import VmInfo
+from hyperexport.options.precedence import ExportOptions
+from hyperexport.options.selection import Selection
 from hyperexport.results import Level, SetupFinding
-from hyperexport.selection import Selection
+from hyperexport.simulator import DiskSpec, Permission, Simulator, UserSpec, VmSpec
 from hyperexport.steps.check import check_clock, check_store, check_vsphere
-from hyperexport.stop import StopSignal
 from hyperexport.store.local import LocalStore
-from hyperexport.vm import VmInfo
-from simulator import DiskSpec, Permission, Simulator, UserSpec, VmSpec
 from tests.engine.conftest import endpoint_of
 
 MIB = 1 << 20

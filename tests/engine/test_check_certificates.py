@@ -16,10 +16,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from hyperexport.model.tls import Trust, certificate_thumbprint, show_thumbprint
 from hyperexport.results import Level
+from hyperexport.simulator.certificates import Identity, make_authority
 from hyperexport.steps.check_certificates import check_certificate
-from hyperexport.trust import Trust, certificate_thumbprint, show_thumbprint
-from simulator.certificates import Identity, make_authority
 
 DAY = dt.timedelta(days=1)
 AUTHORITY = make_authority()

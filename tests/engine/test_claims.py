@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from hyperexport.base.stop import StopSignal
 from hyperexport.errors import ExportNotFound, Interrupted, StoreUnusable, VmHeld
-from hyperexport.manifest import new_export_id
-from hyperexport.option_groups import Cleanup
-from hyperexport.ownership import Owner
+from hyperexport.model.manifest import new_export_id
+from hyperexport.model.ownership import Owner
+from hyperexport.options.groups import Cleanup
 from hyperexport.steps.claims import claimed
 from hyperexport.steps.cleanup import clean_store, plan_store_cleanup
 from hyperexport.steps.liveness import at_work_here, process_at_work, process_is_over
 from hyperexport.steps.preservation import preserve
-from hyperexport.stop import StopSignal
 from hyperexport.store.base import Store
 from hyperexport.store.local import LocalStore
 from hyperexport.store.s3 import S3Location, S3Settings, S3Store

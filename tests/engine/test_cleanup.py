@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from cli.main import run
+from hyperexport.base.stop import StopSignal
+from hyperexport.cli.main import run
 from hyperexport.errors import ExportNotFound, HyperExportError
-from hyperexport.option_groups import Cleanup
+from hyperexport.options.groups import Cleanup
 from hyperexport.steps.cleanup import clean_store, plan_store_cleanup
 from hyperexport.steps.leftovers import abandoned_stagings
 from hyperexport.steps.preservation import preserve
 from hyperexport.steps.verification import select_exports
-from hyperexport.stop import StopSignal
 from hyperexport.store.base import Store
 from hyperexport.store.local import LocalStore
 from hyperexport.store.s3 import S3Location, S3Settings, S3Store

@@ -2,12 +2,12 @@
 
 import pytest
 
-from hyperexport.ownership import Owner
+from hyperexport.model.ownership import Owner
+from hyperexport.simulator import DiskSpec, Simulator, UserSpec, VmSpec
 from hyperexport.steps.leftovers import end_abandoned_sessions
 from hyperexport.vsphere.endpoint import VSphereEndpoint
 from hyperexport.vsphere.inventory import find_vm, vm_object
 from hyperexport.vsphere.session import connect
-from simulator import DiskSpec, Simulator, UserSpec, VmSpec
 from tests.engine.conftest import endpoint_of
 
 OTHERS = frozenset({"VApp.Export"})

@@ -5,12 +5,12 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from hyperexport import errors
-from hyperexport.stop import StopSignal
+from hyperexport.base.stop import StopSignal
+from hyperexport.simulator import Fault, FaultKind
 from hyperexport.vsphere.inventory import describe
 from hyperexport.vsphere.lease import open_lease
 from hyperexport.vsphere.ovf import OvfFileSpec, create_descriptor
 from hyperexport.vsphere.snapshots import create_snapshot
-from simulator import Fault, FaultKind
 
 OVF = "{http://schemas.dmtf.org/ovf/envelope/1}"
 

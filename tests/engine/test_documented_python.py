@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from hyperexport.simulator import DiskSpec, Simulator, VmSpec
 from hyperexport.store.local import LocalStore
-from simulator import DiskSpec, Simulator, VmSpec
 from tests.flows.support import exported_bytes, guest_bytes
 
 ROOT = Path(__file__).parents[2]

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 import hyperexport
-from hyperexport.manifest import is_export_id, is_vm_folder
+from hyperexport.model.manifest import is_export_id, is_vm_folder
+from hyperexport.simulator import DiskSpec, Simulator, VmSpec
 from hyperexport.vsphere.endpoint import VSphereEndpoint
-from simulator import DiskSpec, Simulator, VmSpec
 from tests.engine.conftest import endpoint_of
 
 MIB = 1 << 20

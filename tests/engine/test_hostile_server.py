@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 from pyVmomi import vim
 
+from hyperexport.base.stop import StopSignal
 from hyperexport.errors import ChangeTrackingUnavailable, DescriptorFailed, HyperExportError, ServerFault
 from hyperexport.formats import vmdk
 from hyperexport.formats.vmdk_stream import StreamCheck
+from hyperexport.model.tls import Trust
 from hyperexport.steps import package
-from hyperexport.stop import StopSignal
 from hyperexport.transfer.source import Source, open_source
-from hyperexport.trust import Trust
 from hyperexport.vsphere import capacities, change_tracking, collector, devices, tags, wire
 from hyperexport.vsphere.endpoint import VSphereEndpoint
 from hyperexport.vsphere.inventory import _path

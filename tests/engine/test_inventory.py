@@ -6,7 +6,8 @@ import pytest
 from pyVmomi import vim
 
 from hyperexport import errors
-from hyperexport.vm import PowerState
+from hyperexport.model.vm import PowerState
+from hyperexport.simulator import DiskSpec, Fault, FaultKind, Simulator, VmSpec
 from hyperexport.vsphere import inventory
 from hyperexport.vsphere.configuration import LEFT_OUT, vm_config_json
 from hyperexport.vsphere.endpoint import VSphereEndpoint
@@ -23,7 +24,6 @@ from hyperexport.vsphere.inventory import (
 from hyperexport.vsphere.session import connect
 from hyperexport.vsphere.snapshots import snapshot_tree
 from hyperexport.vsphere.tasks import wait_task
-from simulator import DiskSpec, Fault, FaultKind, Simulator, VmSpec
 
 MIB = 1 << 20
 

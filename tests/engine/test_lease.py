@@ -7,12 +7,12 @@ import pytest
 import urllib3
 
 from hyperexport import errors
-from hyperexport.stop import StopSignal
+from hyperexport.base.stop import StopSignal
+from hyperexport.simulator import DiskSpec, Fault, FaultKind, Simulator, VmSpec
 from hyperexport.vsphere.inventory import describe, find_vm
 from hyperexport.vsphere.lease import open_lease
 from hyperexport.vsphere.session import connect
 from hyperexport.vsphere.snapshots import create_snapshot, remove_snapshot
-from simulator import DiskSpec, Fault, FaultKind, Simulator, VmSpec
 from tests.engine.conftest import endpoint_of
 
 simulator_only = pytest.mark.parametrize("peer", ["simulated"], indirect=True)

@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from hyperexport import ownership
-from hyperexport.ownership import Owner, ProcessIdentity, identity_of
+from hyperexport.model import ownership
+from hyperexport.model.ownership import Owner, ProcessIdentity, identity_of
 from hyperexport.steps import liveness
 from hyperexport.steps.liveness import on_this_machine, process_is_over
 

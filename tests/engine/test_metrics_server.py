@@ -24,7 +24,9 @@ def test_metrics_are_served_until_the_process_is_told_to_end(tmp_path: Path) -> 
     store = LocalStore(tmp_path / "exports")
     write_export(store, FIRST)
     words = ["metrics", "--output", store.url, "--listen", "127.0.0.1:0", "--quiet"]
-    with subprocess.Popen([sys.executable, "-m", "cli.main", *words], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-m", "hyperexport.cli.main", *words], stdout=subprocess.PIPE, text=True
+    ) as process:
         try:
             assert process.stdout
             address = process.stdout.readline().strip().removeprefix("metrics=")

@@ -6,14 +6,14 @@ import threading
 
 import pytest
 
+from hyperexport.base.stop import StopSignal
 from hyperexport.errors import DiskFull, Interrupted, StreamCorrupt, TransferInterrupted
-from hyperexport.stop import StopSignal
+from hyperexport.model.tls import Trust
 from hyperexport.store.direct_io import FileSink
 from hyperexport.transfer import pipeline
+from hyperexport.transfer.bandwidth.throttle import Throttle
 from hyperexport.transfer.pipeline import PIECE, transfer
 from hyperexport.transfer.source import open_source
-from hyperexport.transfer.throttle import Throttle
-from hyperexport.trust import Trust
 from tests.engine.support import certificate, tls_server
 
 DATA = random.Random(11).randbytes(3 * 1024 * 1024 + 12_345)

@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from hyperexport.base.stop import StopSignal
 from hyperexport.errors import HyperExportError, PermissionMissing
-from hyperexport.options import ExportOptions
-from hyperexport.ownership import Owner
+from hyperexport.model.ownership import Owner
+from hyperexport.model.vm import VmRef
+from hyperexport.options.precedence import ExportOptions
 from hyperexport.results import Level
+from hyperexport.simulator import DiskSpec, Permission, Simulator, UserSpec, VmSpec
 from hyperexport.steps.check_vms import check_vms
 from hyperexport.steps.plan import lacking, requirements
-from hyperexport.stop import StopSignal
-from hyperexport.vm import VmRef
 from hyperexport.vsphere import privileges
 from hyperexport.vsphere.backing_files import backing_files
 from hyperexport.vsphere.change_tracking import changed_areas, enable_change_tracking
@@ -27,7 +28,6 @@ from hyperexport.vsphere.ovf import create_descriptor
 from hyperexport.vsphere.privileges import TABLE, Place, Requirement, missing_on_datastores, missing_privileges
 from hyperexport.vsphere.session import Session, connect
 from hyperexport.vsphere.snapshots import consolidate_disks, create_snapshot, remove_all_snapshots, remove_snapshot
-from simulator import DiskSpec, Permission, Simulator, UserSpec, VmSpec
 from tests.engine.conftest import endpoint_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "privileges.md"

@@ -7,11 +7,11 @@ from collections.abc import Generator
 import pytest
 from pydantic import SecretStr
 
+from hyperexport.base.units import MIB
 from hyperexport.errors import StoreUnusable
 from hyperexport.store.base import StoredExport
 from hyperexport.store.s3 import S3Store
 from hyperexport.store.s3_protection import Protection
-from hyperexport.units import MIB
 from tests.engine.s3_exports import FOLDER, IDS, OWNER, entry, keys, make_manifest, open_store, publish, uploads
 from tests.engine.s3_servers import S3Server, radosgw_s3
 

@@ -17,14 +17,14 @@ from botocore.credentials import RefreshableCredentials
 from botocore.session import get_session
 from pydantic import SecretStr
 
+from hyperexport.base.stop import StopSignal
+from hyperexport.base.units import GIB, MIB
 from hyperexport.errors import ChecksumMismatch, HyperExportError, Interrupted, StoreUnreachable
-from hyperexport.ownership import Owner
-from hyperexport.stop import StopSignal
+from hyperexport.model.ownership import Owner
 from hyperexport.store.base import Staging, Stored
 from hyperexport.store.s3 import S3Location, S3Settings, S3Store
 from hyperexport.store.s3_parts import PIECE
 from hyperexport.store.s3_upload import MAX_PARTS, buffers, part_size
-from hyperexport.units import GIB, MIB
 from tests.engine.s3_proxy import Fault, Proxy, faulty_proxy
 from tests.engine.s3_servers import S3Server, rclone_s3
 

@@ -11,8 +11,8 @@ import pytest
 from pyVmomi import vim
 
 from hyperexport import errors
-from hyperexport.stop import StopSignal
-from hyperexport.trust import certificate_thumbprint
+from hyperexport.base.stop import StopSignal
+from hyperexport.model.tls import certificate_thumbprint
 from hyperexport.vsphere.collector import properties, retrieve, watch
 from hyperexport.vsphere.endpoint import VSphereEndpoint
 from hyperexport.vsphere.session import connect

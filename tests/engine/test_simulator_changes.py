@@ -3,7 +3,7 @@
 import pytest
 from pyVmomi import vim, vmodl
 
-from simulator import DiskSpec, Fault, FaultKind, Simulator, VmSpec
+from hyperexport.simulator import DiskSpec, Fault, FaultKind, Simulator, VmSpec
 from tests.engine.simulator_client import find, finish, logged_in, take_snapshot
 
 MIB = 1 << 20

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from simulator import DiskSpec, Simulator, UserSpec, VmSpec
+from hyperexport.simulator import DiskSpec, Simulator, UserSpec, VmSpec
 from tests.engine.simulator_client import cookie_of, find, get, logged_in, take_snapshot
 
 MIB = 1 << 20

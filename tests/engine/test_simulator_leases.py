@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 from pyVmomi import vim, vmodl
 
-from simulator import DiskSpec, Fault, FaultKind, Simulator, VmSpec
+from hyperexport.simulator import DiskSpec, Fault, FaultKind, Simulator, VmSpec
 from tests.engine.simulator_client import Download, fetch, find, finish, logged_in, ready, take_snapshot
 
 MIB = 1 << 20

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from simulator import Fault, FaultKind
-from simulator.control import Control
+from hyperexport.simulator import Fault, FaultKind
+from hyperexport.simulator.control import Control
 from tests.peers import ROOT
 
 
@@ -19,7 +19,17 @@ from tests.peers import ROOT
 def process(tmp_path: Path):
     """A simulator with one VM, and what its ready file says."""
     ready = tmp_path / "ready.json"
-    command = [sys.executable, "-m", "simulator", "--vms", "1", "--disk-size", "2097152", "--ready-file", str(ready)]
+    command = [
+        sys.executable,
+        "-m",
+        "hyperexport.simulator",
+        "--vms",
+        "1",
+        "--disk-size",
+        "2097152",
+        "--ready-file",
+        str(ready),
+    ]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
         deadline = time.monotonic() + 30
         while not ready.exists():

@@ -5,7 +5,7 @@ import threading
 import pytest
 from pyVmomi import vim, vmodl
 
-from simulator import DiskSpec, Simulator, VmSpec
+from hyperexport.simulator import DiskSpec, Simulator, VmSpec
 from tests.engine.simulator_client import PC, find, logged_in
 
 MIB = 1 << 20

@@ -10,7 +10,7 @@ import pytest
 from pyVim.connect import SmartConnect
 from pyVmomi import vim, vmodl
 
-from simulator import Fault, FaultKind, Simulator, UserSpec
+from hyperexport.simulator import Fault, FaultKind, Simulator, UserSpec
 from tests.engine.simulator_client import PC, find, finish, logged_in, ready, take_snapshot
 
 READER = UserSpec("reader@vsphere.local", "reading", frozenset())

@@ -7,8 +7,9 @@ import threading
 import pytest
 
 from hyperexport import errors
-from hyperexport.manifest import Quiescing
-from hyperexport.stop import StopSignal
+from hyperexport.base.stop import StopSignal
+from hyperexport.model.manifest import Quiescing
+from hyperexport.simulator import Fault, FaultKind
 from hyperexport.vsphere import snapshots
 from hyperexport.vsphere.inventory import describe
 from hyperexport.vsphere.snapshots import (
@@ -19,7 +20,6 @@ from hyperexport.vsphere.snapshots import (
     remove_snapshot,
     snapshot_tree,
 )
-from simulator import Fault, FaultKind
 
 simulator_only = pytest.mark.parametrize("peer", ["simulated"], indirect=True)
 

@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from hyperexport.base.stop import StopSignal
 from hyperexport.errors import (
     CertificateUntrusted,
     Interrupted,
@@ -15,9 +16,8 @@ from hyperexport.errors import (
     ServerUnreachable,
     TransferInterrupted,
 )
-from hyperexport.stop import StopSignal
+from hyperexport.model.tls import Trust
 from hyperexport.transfer.source import Source, open_source
-from hyperexport.trust import Trust
 from tests.engine.support import certificate, tls_server
 
 TRUSTED = Trust(ca_pem=certificate().pem)

@@ -14,11 +14,11 @@ import urllib3
 from pydantic import SecretStr
 from pyVmomi import vim
 
+from hyperexport.base.stop import StopSignal
 from hyperexport.errors import CertificateUntrusted, HyperExportError, PermissionMissing, ServerFault
-from hyperexport.stop import StopSignal
+from hyperexport.model.tls import Trust
 from hyperexport.store.s3 import S3Location, S3Settings, S3Store
 from hyperexport.transfer.source import open_source
-from hyperexport.trust import Trust
 from hyperexport.vsphere.endpoint import VSphereEndpoint
 from hyperexport.vsphere.lease_files import LeaseFile, lease_files
 from hyperexport.vsphere.session import connect

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from hyperexport.base.stop import StopSignal
+from hyperexport.base.units import SECTOR
 from hyperexport.errors import Interrupted
-from hyperexport.manifest import FILE_NAME, FileRole
-from hyperexport.option_groups import VerifyMode
-from hyperexport.progress import Progress, Stage, listening
+from hyperexport.model.manifest import FILE_NAME, FileRole
+from hyperexport.model.progress import Progress, Stage, listening
+from hyperexport.options.groups import VerifyMode
 from hyperexport.steps import verification as steps
-from hyperexport.stop import StopSignal
 from hyperexport.store.base import StoredExport
 from hyperexport.store.local import LocalStore
-from hyperexport.units import SECTOR
 from hyperexport.verify import Finding, Verification, verify_export
 from tests.engine.verifiable import DISKS, contents, descriptor, publish, publish_ova
 

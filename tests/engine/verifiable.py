@@ -4,13 +4,13 @@ import hashlib
 from datetime import timedelta
 from functools import partial
 
+from hyperexport.base.units import MIB
 from hyperexport.formats import ova
-from hyperexport.manifest import ExportManifest, FileEntry, FileRole, vm_folder
-from hyperexport.ownership import Owner
+from hyperexport.model.manifest import ExportManifest, FileEntry, FileRole, vm_folder
+from hyperexport.model.ownership import Owner
+from hyperexport.simulator.disks import Disk
 from hyperexport.store.base import Staging, Store, StoredExport
 from hyperexport.store.local import LocalStore
-from hyperexport.units import MIB
-from simulator.disks import Disk
 from tests.examples import NOW, VM, an_export
 
 FOLDER = vm_folder(VM)

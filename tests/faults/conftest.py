@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from simulator import Simulator
+from hyperexport.simulator import Simulator
 from tests.engine.s3_servers import S3Server, rclone_s3
 from tests.faults.harness import Victims, victims
 from tests.faults.scenes import S3, Form, Scene, vm_spec

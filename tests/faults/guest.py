@@ -6,7 +6,7 @@ import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from simulator import VmHandle
+from hyperexport.simulator import VmHandle
 
 SECTOR = 512
 USERS_SNAPSHOT = "before the upgrade"

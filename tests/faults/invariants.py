@@ -5,11 +5,11 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
+from hyperexport.base.stop import StopSignal
 from hyperexport.formats.vmdk_image import open_image
-from hyperexport.stop import StopSignal
+from hyperexport.simulator import Simulator
 from hyperexport.store.base import Store, StoredExport
 from hyperexport.verify import verify_export
-from simulator import Simulator
 from tests.faults.guest import USERS_SNAPSHOT
 
 

@@ -9,11 +9,11 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from hyperexport.stop import StopSignal
+from hyperexport.base.stop import StopSignal
+from hyperexport.simulator import DiskSpec, Simulator, VmSpec
 from hyperexport.store.base import Store, StoredExport
 from hyperexport.store.local import LocalStore
 from hyperexport.store.s3 import S3Location, S3Settings, S3Store
-from simulator import DiskSpec, Simulator, VmSpec
 from tests.engine.s3_servers import S3Server
 from tests.faults.guest import USERS_SNAPSHOT, Guest
 from tests.faults.harness import Outcome, Victims

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from simulator import DiskSpec, Fault, FaultKind, Simulator, VmSpec
+from hyperexport.simulator import DiskSpec, Fault, FaultKind, Simulator, VmSpec
 from tests.engine.s3_servers import S3Server, rclone_s3
 from tests.faults.workers import (
     COMMANDS,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hyperexport.ownership import Owner
+from hyperexport.model.ownership import Owner
 from tests.faults.harness import Outcome, Victims, victims
 from tests.faults.invariants import assert_whole
 from tests.faults.scenes import FORMS, Form, Scene

@@ -10,12 +10,12 @@ import pytest
 from pydantic import SecretStr
 
 import hyperexport
+from hyperexport.base.stop import StopSignal
 from hyperexport.errors import StoreUnusable
-from hyperexport.ownership import Owner
-from hyperexport.stop import StopSignal
+from hyperexport.model.ownership import Owner
+from hyperexport.simulator import Simulator
 from hyperexport.store.s3 import S3Location, S3Settings, S3Store
 from hyperexport.vsphere.endpoint import VSphereEndpoint
-from simulator import Simulator
 from tests.engine.s3_servers import S3Server, radosgw_s3
 from tests.engine.verifiable import EXPORT_ID, FOLDER, OWNER, contents, manifest, put
 

@@ -14,16 +14,16 @@ import pytest
 from pydantic import SecretStr
 
 import hyperexport
+from hyperexport.base.stop import StopSignal
+from hyperexport.base.units import KIB, SECTOR
 from hyperexport.errors import VerificationFailed
-from hyperexport.manifest import FILE_NAME, FileEntry, FileRole
-from hyperexport.stop import StopSignal
+from hyperexport.model.manifest import FILE_NAME, FileEntry, FileRole
+from hyperexport.simulator.disks import Disk
 from hyperexport.store.base import StoredExport
 from hyperexport.store.local import LocalStore
 from hyperexport.store.s3 import S3Location, S3Settings, S3Store
-from hyperexport.units import KIB, SECTOR
 from hyperexport.verify import verify_export
 from hyperexport.verify.reading import compare, read_content
-from simulator.disks import Disk
 from tests.engine.s3_servers import S3Server
 from tests.engine.verifiable import DISKS, an_entry, publish, publish_ova
 from tests.faults.memory import Bytes, InMemory

@@ -14,8 +14,8 @@ import pytest
 
 from hyperexport.errors import DiskFull, HyperExportError, StoreUnusable
 from hyperexport.formats import ova
-from hyperexport.manifest import FileRole
-from hyperexport.option_groups import Cleanup
+from hyperexport.model.manifest import FileRole
+from hyperexport.options.groups import Cleanup
 from hyperexport.steps.cleanup import clean_store, plan_store_cleanup
 from hyperexport.steps.leftovers import remove_abandoned_stagings
 from hyperexport.steps.preservation import preserve

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from simulator import Fault, FaultKind, Simulator
+from hyperexport.simulator import Fault, FaultKind, Simulator
 from tests.engine.s3_proxy import Fault as Wire
 from tests.engine.s3_proxy import Proxy, faulty_proxy
 from tests.engine.s3_servers import S3Server

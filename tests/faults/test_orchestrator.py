@@ -12,8 +12,8 @@ from urllib.request import Request, urlopen
 
 import pytest
 
+from hyperexport.simulator import DiskSpec, Simulator, VmSpec
 from hyperexport.store.local import LocalStore
-from simulator import DiskSpec, Simulator, VmSpec
 from tests.faults.workers import COMMANDS, PrefectServer, eventually, marks_on, prefect_server, working
 from tests.flows.support import exported_bytes, exports_in, guest_bytes, leftovers
 
@@ -38,7 +38,7 @@ def server(tmp_path: Path) -> Generator[PrefectServer]:
 def command(server: PrefectServer, vcenter: Simulator, store: Path, *flags: str) -> "subprocess.Popen[str]":
     words = ["--vm", VM, "--snapshot", "--output", str(store), "--bandwidth-limit", "2", "--verify", "--json"]
     return subprocess.Popen(
-        [sys.executable, "-m", "cli.main", *words, *flags],
+        [sys.executable, "-m", "hyperexport.cli.main", *words, *flags],
         env=os.environ | server.environment | vcenter.environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -103,7 +103,7 @@ def test_a_server_that_never_comes_back_fails_nothing(
 
 
 def test_a_failure_keeps_its_own_words_and_exit_code(server: PrefectServer, vcenter: Simulator, tmp_path: Path) -> None:
-    from simulator import Fault, FaultKind
+    from hyperexport.simulator import Fault, FaultKind
 
     vcenter.faults.add(Fault(FaultKind.REMOVE_SNAPSHOT_FAILED, times=0))
     store = tmp_path / "exports"

@@ -21,11 +21,11 @@ from uuid import uuid4
 from prefect import Task
 from urllib3.util import Timeout
 
-from flows import reap_snapshots
 from hyperexport import api
+from hyperexport.base import retry as repeating
 from hyperexport.errors import HyperExportError
-from hyperexport.options import ExportOptions
-from hyperexport.steps import repeating
+from hyperexport.flows import reap_snapshots
+from hyperexport.options.precedence import ExportOptions
 from hyperexport.store import s3_errors, s3_parts, s3_settings, s3_upload
 from hyperexport.transfer import source
 from hyperexport.vsphere import snapshots
@@ -129,7 +129,7 @@ def impatient() -> None:
 
 def main() -> None:
     """Fork for each line that comes; answer with a line when that child has ended."""
-    for name in ("flows.reap_snapshots", "flows.connections", "tasks.events"):
+    for name in ("hyperexport.flows.reap_snapshots", "hyperexport.flows.connections", "hyperexport.tasks.events"):
         unplug(sys.modules[name])
     impatient()
     for line in sys.stdin:

@@ -19,8 +19,8 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import State, StateType
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from deployments.catalogue import ON_DEMAND, POOL, ensure_pool, on_demand_deployments
-from simulator import Simulator
+from hyperexport.deployments.catalogue import ON_DEMAND, POOL, ensure_pool, on_demand_deployments
+from hyperexport.simulator import Simulator
 from tests.engine.s3_servers import free_port
 from tests.flows.service import eventually
 
@@ -126,7 +126,7 @@ class Worker:
 
 
 COMMANDS: dict[str, list[str]] = {
-    "hyperexport serve": ["cli.main", "serve", "--quiet"],
+    "hyperexport serve": ["hyperexport.cli.main", "serve", "--quiet"],
     "prefect worker start": ["prefect", "worker", "start", "--pool", POOL, "--name", "plain"],
 }
 

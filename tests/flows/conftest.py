@@ -8,9 +8,9 @@ from prefect import Task
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.testing.utilities import prefect_test_harness
 
-from hyperexport import process_secrets
-from simulator import DiskSpec, Simulator, VmSpec
-from tasks import disks, inspect, package, reaping, snapshots, verify
+from hyperexport.base import secrets as process_secrets
+from hyperexport.simulator import DiskSpec, Simulator, VmSpec
+from hyperexport.tasks import disks, inspect, package, reaping, snapshots, verify
 from tests.flows.service import Service, serving
 
 

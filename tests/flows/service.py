@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from simulator import DiskSpec, Simulator, VmSpec
+from hyperexport.simulator import DiskSpec, Simulator, VmSpec
 
 SECONDS = 150
 """However busy the machine is, it has come to it by then."""
@@ -36,7 +36,7 @@ def serving(folder: Path, *flags: str, **environment: str) -> Generator[Service]
     vms = [VmSpec("db01", disks=(DiskSpec(8 << 20),)), VmSpec("big", disks=(DiskSpec(256 << 20, used=1.0),))]
     with Simulator(vms) as simulator, (folder / "serve.log").open("w") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "cli.main", "serve", "--quiet", "--api-port=0", *flags],
+            [sys.executable, "-m", "hyperexport.cli.main", "serve", "--quiet", "--api-port=0", *flags],
             cwd=folder,
             env={**os.environ, **simulator.environment(), **environment},
             stdout=subprocess.PIPE,

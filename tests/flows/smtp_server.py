@@ -14,7 +14,7 @@ from typing import Any
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
-from simulator.certificates import make_authority, make_server
+from hyperexport.simulator.certificates import make_authority, make_server
 
 
 class Postbox:

@@ -5,11 +5,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hyperexport.formats.vmdk_image import open_image
-from hyperexport.manifest import ExportManifest
-from hyperexport.progress import Progress, Stage, listening
+from hyperexport.model.manifest import ExportManifest
+from hyperexport.model.progress import Progress, Stage, listening
+from hyperexport.simulator import Simulator
 from hyperexport.store.base import Store, StoredExport
 from hyperexport.store.local import LocalStore
-from simulator import Simulator
 
 
 def exports_in(root: Path) -> list[StoredExport]:

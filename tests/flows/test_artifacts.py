@@ -5,9 +5,9 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.runtime import flow_run
 
-from hyperexport.progress import Progress, Stage, report
-from hyperexport.vm import VmRef
-from tasks.artifacts import progress_artifacts
+from hyperexport.model.progress import Progress, Stage, report
+from hyperexport.model.vm import VmRef
+from hyperexport.tasks.artifacts import progress_artifacts
 from tests.examples import VM
 
 OF_THE_SAME_NAME = VM.model_copy(update={"moref": "vm-7", "path": "/DC0/vm/test/db01"})

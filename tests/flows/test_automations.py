@@ -14,13 +14,13 @@ from prefect.events.actions import DoNothing
 from prefect.events.schemas.automations import AutomationCore, EventTrigger
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from cli.main import run
-from deployments import automations
-from deployments.automations import LEAKED_NAME, NAMES, SILENCE_NAME
+from hyperexport.cli.main import run
+from hyperexport.deployments import automations
+from hyperexport.deployments.automations import LEAKED_NAME, NAMES, SILENCE_NAME
 from hyperexport.errors import UsageError
-from hyperexport.options import ExportOptions
-from hyperexport.vm import VmRef
-from tasks import events
+from hyperexport.model.vm import VmRef
+from hyperexport.options.precedence import ExportOptions
+from hyperexport.tasks import events
 from tests.flows.service import Service, eventually
 from tests.flows.smtp_server import Postbox, smtp_server, text_of
 

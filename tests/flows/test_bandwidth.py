@@ -10,15 +10,15 @@ from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows import export_vm
+from hyperexport.base.stop import StopSignal
+from hyperexport.base.units import MIB
 from hyperexport.errors import UsageError
-from hyperexport.option_groups import Bandwidth
-from hyperexport.options import ExportOptions
-from hyperexport.stop import StopSignal
-from hyperexport.transfer.throttle import Throttle
-from hyperexport.units import MIB
-from simulator import Simulator
-from tasks.bandwidth import bandwidth_for, open_budget
+from hyperexport.flows import export_vm
+from hyperexport.options.groups import Bandwidth
+from hyperexport.options.precedence import ExportOptions
+from hyperexport.simulator import Simulator
+from hyperexport.tasks.bandwidth import bandwidth_for, open_budget
+from hyperexport.transfer.bandwidth.throttle import Throttle
 from tests.flows.support import exports_in
 
 

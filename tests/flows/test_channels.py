@@ -13,10 +13,10 @@ from prefect.blocks.system import Secret
 from prefect_email import EmailServerCredentials
 
 from hyperexport.errors import NotificationFailed, UsageError
-from hyperexport.options import ExportOptions, resolve
-from hyperexport.report.mail import Mail
-from tasks.channels import Channel, open_channels
-from tasks.notify import notify
+from hyperexport.options.precedence import ExportOptions, resolve
+from hyperexport.tasks.channels import Channel, open_channels
+from hyperexport.tasks.notify import notify
+from hyperexport.views.mail import Mail
 from tests.flows.smtp_server import closed_port, html_of, silent_server, smtp_server, text_of, trust
 
 MAIL = Mail("HyperExport: hello", "Good day", "<p>Good day</p>")

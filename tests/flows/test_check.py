@@ -9,19 +9,19 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
-from blocks import VSphereCredentials
-from cli.main import run
-from deployments import catalogue, schedules
-from flows import check_setup, export_vm
+from hyperexport.blocks import VSphereCredentials
+from hyperexport.cli.main import run
+from hyperexport.deployments import catalogue, schedules
 from hyperexport.errors import SetupUnfit
-from hyperexport.options import ExportOptions
+from hyperexport.flows import check_setup, export_vm
+from hyperexport.options.precedence import ExportOptions
+from hyperexport.options.selection import Selection
 from hyperexport.results import Level, SetupReport
-from hyperexport.selection import Selection
+from hyperexport.simulator import DiskSpec, Permission, Simulator, UserSpec, VmSpec
 from hyperexport.steps.plan import requirements
 from hyperexport.store.local import LocalStore
+from hyperexport.tasks import check
 from hyperexport.vsphere.privileges import Place
-from simulator import DiskSpec, Permission, Simulator, UserSpec, VmSpec
-from tasks import check
 from tests.engine.s3_servers import rclone_s3
 from tests.flows.smtp_server import closed_port, silent_server, smtp_server, trust
 from tests.flows.support import exported_bytes, exports_in, guest_bytes, leftovers

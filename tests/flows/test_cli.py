@@ -13,11 +13,11 @@ import psutil
 import pytest
 from prefect.settings import get_current_settings
 
-from cli.main import run
-from simulator import DiskSpec, Simulator, VmSpec
+from hyperexport.cli.main import run
+from hyperexport.simulator import DiskSpec, Simulator, VmSpec
 from tests.flows.support import exports_in, leftovers
 
-HYPEREXPORT = [sys.executable, "-m", "cli.main"]
+HYPEREXPORT = [sys.executable, "-m", "hyperexport.cli.main"]
 
 
 class Answer:

@@ -11,13 +11,13 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
 from prefect.settings import get_current_settings
 
-import flows
-from cli.main import run
-from deployments.__main__ import main
-from deployments.catalogue import DOCKER, POOL, POOLS, PROCESS, TAG, Pool, deployments, ensure_pool
-from deployments.prefect_file import FILES, FOLDER, text_of
-from simulator import Simulator
-from tasks.check_prefect import SCHEDULE_TAG
+from hyperexport import flows
+from hyperexport.cli.main import run
+from hyperexport.deployments.__main__ import main
+from hyperexport.deployments.catalogue import DOCKER, POOL, POOLS, PROCESS, TAG, Pool, deployments, ensure_pool
+from hyperexport.deployments.prefect_file import FILES, FOLDER, text_of
+from hyperexport.simulator import Simulator
+from hyperexport.tasks.check_prefect import SCHEDULE_TAG
 from tests.flows.support import exports_in, leftovers
 
 pytestmark = pytest.mark.timeout(600)
@@ -86,7 +86,7 @@ def test_every_flow_is_offered_and_what_is_scheduled_is_paused_and_alone(pool: P
 def deployed() -> dict[str, dict[str, Any]]:
     """What ``prefect deploy --all`` makes of the file for processes."""
     prefect("work-pool", "create", POOL, "--type", "process", "--overwrite")
-    prefect("block", "register", "-m", "blocks")
+    prefect("block", "register", "-m", "hyperexport.blocks")
     prefect("deploy", "--all", "--prefect-file", f"deployments/{FILES['process']}")
     return on_the_server(PROCESS)
 

@@ -20,15 +20,15 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.settings import get_current_settings
 
-from cli.main import run
-from hyperexport.manifest import ExportKind, ExportManifest, Quiescing, new_export_id
-from hyperexport.ownership import Owner
-from hyperexport.stop import StopSignal
+from hyperexport.base.stop import StopSignal
+from hyperexport.base.units import MIB
+from hyperexport.cli.main import run
+from hyperexport.model.manifest import ExportKind, ExportManifest, Quiescing, new_export_id
+from hyperexport.model.ownership import Owner
+from hyperexport.simulator import DiskSpec, Simulator, VmSpec
 from hyperexport.store.base import StoredExport
 from hyperexport.store.local import LocalStore
 from hyperexport.store.s3 import S3Location, S3Settings, S3Store
-from hyperexport.units import MIB
-from simulator import DiskSpec, Simulator, VmSpec
 from tests.engine.s3_servers import S3Server, rclone_s3
 from tests.flows.smtp_server import Postbox, smtp_server
 from tests.flows.support import changed, exported_bytes, exports_in, guest_bytes

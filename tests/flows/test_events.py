@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from prefect.client.orchestration import get_client
 
-from flows import export_vm, verify_exports
 from hyperexport.errors import HyperExportError, SnapshotLeaked, VerificationFailed, VmNotFound
-from hyperexport.options import ExportOptions
-from simulator import Fault, FaultKind, Simulator
+from hyperexport.flows import export_vm, verify_exports
+from hyperexport.options.precedence import ExportOptions
+from hyperexport.simulator import Fault, FaultKind, Simulator
 from tests.flows.service import eventually
 from tests.flows.support import exports_in
 
@@ -27,7 +27,7 @@ def heard(event: str, vm: str) -> list[dict[str, Any]]:
     """The events of one kind that the server has of a VM since the test began, the newest first."""
     wanted = {
         "event": {"name": [event]},
-        "resource": {"id": [f"hyperexport.vm.{vm}"]},
+        "resource": {"id": [f"hyperexport.model.vm.{vm}"]},
         "occurred": {"since": _began[0].isoformat()},
     }
     with get_client(sync_client=True) as client:
@@ -112,7 +112,7 @@ def test_an_event_that_prefect_does_not_take_fails_nothing(
     def refuse(*_: object, **__: object) -> None:
         raise HyperExportError("no")
 
-    monkeypatch.setattr("tasks.events.emit_event", refuse)
+    monkeypatch.setattr("hyperexport.tasks.events.emit_event", refuse)
     export_vm("db01", options(store))
     assert len(exports_in(store)) == 1
     assert "did not take the event hyperexport.export.completed" in caplog.text

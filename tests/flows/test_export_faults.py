@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from flows import export_vm
 from hyperexport import errors
-from hyperexport.options import ExportOptions
+from hyperexport.flows import export_vm
+from hyperexport.options.precedence import ExportOptions
+from hyperexport.simulator import DiskSpec, Fault, FaultKind, Simulator, UserSpec, VmSpec
 from hyperexport.steps.plan import requirements
 from hyperexport.store.local import LocalStore
-from simulator import DiskSpec, Fault, FaultKind, Simulator, UserSpec, VmSpec
 from tests.flows.support import exported_bytes, exports_in, guest_bytes, leftovers
 
 MIB = 1 << 20

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from flows import export_fleet
 from hyperexport import errors
-from hyperexport.options import ExportOptions
-from hyperexport.progress import Progress, Stage, listening
+from hyperexport.flows import export_fleet
+from hyperexport.model.progress import Progress, Stage, listening
+from hyperexport.options.precedence import ExportOptions
+from hyperexport.options.selection import Selection
 from hyperexport.results import FleetOutcome
-from hyperexport.selection import Selection
+from hyperexport.simulator import DiskSpec, Fault, FaultKind, Simulator, VmSpec
 from hyperexport.store.local import LocalStore
-from simulator import DiskSpec, Fault, FaultKind, Simulator, VmSpec
 from tests.flows.smtp_server import smtp_server, text_of
 from tests.flows.support import exported_bytes, exports_in, guest_bytes, leftovers
 

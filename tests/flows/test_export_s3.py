@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from flows import export_vm
 from hyperexport import errors
-from hyperexport.options import ExportOptions
-from hyperexport.stop import StopSignal
+from hyperexport.base.stop import StopSignal
+from hyperexport.flows import export_vm
+from hyperexport.options.precedence import ExportOptions
+from hyperexport.simulator import Fault, FaultKind, Simulator
 from hyperexport.store.local import LocalStore
 from hyperexport.store.s3 import S3Location, S3Settings, S3Store
-from simulator import Fault, FaultKind, Simulator
 from tests.engine.s3_servers import S3Server, rclone_s3
 from tests.flows.support import changed, exported_bytes, exports_in, guest_bytes, leftovers
 

@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 from prefect import Task
 
-from cli.main import run
-from flows import export_vm
-from flows.steps import as_tasks
+from hyperexport.base.retry import repeating
+from hyperexport.base.stop import StopSignal
+from hyperexport.cli.main import run
 from hyperexport.direct import directly
-from hyperexport.manifest import ExportKind, FileRole, Quiescing
-from hyperexport.options import ExportOptions
+from hyperexport.flows import export_vm
+from hyperexport.flows.steps import as_tasks
+from hyperexport.model.manifest import ExportKind, FileRole, Quiescing
+from hyperexport.options.precedence import ExportOptions
 from hyperexport.runbook import Steps
-from hyperexport.steps.repeating import repeating
-from hyperexport.stop import StopSignal
+from hyperexport.simulator import DiskSpec, Simulator, VmSpec
 from hyperexport.store.local import LocalStore
-from simulator import DiskSpec, Simulator, VmSpec
 from tests.flows.support import changed, exported_bytes, exports_in, guest_bytes, leftovers, while_transferring
 
 MIB = 1 << 20

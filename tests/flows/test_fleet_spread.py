@@ -20,14 +20,14 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.flow_engine import run_flow
 from prefect.states import Crashed, Failed, Pending
 
-from blocks import VSphereCredentials
-from deployments.catalogue import ON_DEMAND, deployment_of, ensure_pool
-from flows import export_fleet, export_vm, fleet_spread
 from hyperexport import errors
-from hyperexport.options import ExportOptions, resolve
+from hyperexport.blocks import VSphereCredentials
+from hyperexport.deployments.catalogue import ON_DEMAND, deployment_of, ensure_pool
+from hyperexport.flows import export_fleet, export_vm, fleet_spread
+from hyperexport.options.precedence import ExportOptions, resolve
+from hyperexport.options.selection import Selection
 from hyperexport.results import FleetOutcome
-from hyperexport.selection import Selection
-from simulator import DiskSpec, Simulator, VmSpec
+from hyperexport.simulator import DiskSpec, Simulator, VmSpec
 from tests.flows.support import exports_in
 
 NAMES = ["a", "b", "c"]
@@ -160,7 +160,7 @@ def test_a_vm_that_costs_two_workers_gets_no_third_and_a_stopped_fleet_stops_its
                 raise KeyboardInterrupt
 
     with working(stop_the_fleet), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("flows.connections.StopSignal", Stopping)
+        patch.setattr("hyperexport.flows.connections.StopSignal", Stopping)
         patch.setattr(fleet_spread, "SECONDS_TO_STOP", 0.5)
         with pytest.raises(KeyboardInterrupt):
             export_fleet(Selection(vm=("b",)), options(store))

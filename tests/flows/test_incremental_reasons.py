@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from flows import export_vm, incremental_info
-from hyperexport.manifest import ExportKind
-from hyperexport.options import ExportOptions
+from hyperexport.base.stop import StopSignal
+from hyperexport.flows import export_vm, incremental_info
+from hyperexport.model.manifest import ExportKind
+from hyperexport.options.precedence import ExportOptions
+from hyperexport.simulator import DiskSpec, Fault, FaultKind, Simulator, VmSpec
 from hyperexport.steps.cleanup import clean_store, plan_store_cleanup
-from hyperexport.stop import StopSignal
 from hyperexport.store.local import LocalStore
 from hyperexport.store.s3 import S3Location, S3Settings, S3Store
-from hyperexport.transfer.throttle import Throttle
-from simulator import DiskSpec, Fault, FaultKind, Simulator, VmSpec
+from hyperexport.transfer.bandwidth.throttle import Throttle
 from tests.engine.s3_servers import rclone_s3
 from tests.flows.support import changed, exported_bytes, exports_in, guest_bytes
 

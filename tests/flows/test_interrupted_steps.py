@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from flows import export_vm
-from hyperexport.options import ExportOptions
+from hyperexport.flows import export_vm
+from hyperexport.options.precedence import ExportOptions
+from hyperexport.simulator import Simulator
 from hyperexport.steps import leftovers as leftovers_step
 from hyperexport.steps import package, plan, snapshots, verification
-from simulator import Simulator
-from tasks import inspect
+from hyperexport.tasks import inspect
 from tests.flows.support import exports_in, leftovers
 
 STEPS = [

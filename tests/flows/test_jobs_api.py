@@ -11,12 +11,12 @@ import pytest
 from fastapi.testclient import TestClient
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from blocks.export_profile import save_profile
-from deployments.job_model import read_jobs
-from deployments.jobs_api import create_api
-from deployments.serve import listen
+from hyperexport.blocks.export_profile import save_profile
+from hyperexport.deployments.job_model import read_jobs
+from hyperexport.deployments.jobs_api import create_api
+from hyperexport.deployments.serve import listen
 from hyperexport.errors import UsageError
-from hyperexport.options import ExportOptions, leaves
+from hyperexport.options.precedence import ExportOptions, leaves
 from tests.flows.service import Service, eventually
 from tests.flows.support import exports_in, leftovers
 

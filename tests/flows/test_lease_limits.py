@@ -11,13 +11,13 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 
-from flows import export_vm
 from hyperexport.errors import UsageError
-from hyperexport.options import ExportOptions
-from hyperexport.progress import Progress, Stage, listening
-from simulator import DiskSpec, Simulator, VmSpec
-from tasks import lease_limits
-from tasks.lease_limits import limit_name
+from hyperexport.flows import export_vm
+from hyperexport.model.progress import Progress, Stage, listening
+from hyperexport.options.precedence import ExportOptions
+from hyperexport.simulator import DiskSpec, Simulator, VmSpec
+from hyperexport.tasks import lease_limits
+from hyperexport.tasks.lease_limits import limit_name
 from tests.flows.support import exports_in, leftovers
 
 MIB = 1 << 20

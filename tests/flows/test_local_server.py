@@ -12,9 +12,9 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from deployments.local_server import end, launch
-from deployments.one_connection import over_one_connection
-from flows import vm_info
+from hyperexport.deployments.local_server import end, launch
+from hyperexport.deployments.one_connection import over_one_connection
+from hyperexport.flows import vm_info
 from tests.flows.service import eventually
 
 

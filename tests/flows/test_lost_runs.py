@@ -8,7 +8,7 @@ from datetime import timedelta
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-from deployments.lost_runs import NAME, automation, detect_lost_runs
+from hyperexport.deployments.lost_runs import NAME, automation, detect_lost_runs
 
 
 def made():

@@ -12,7 +12,7 @@ from nbclient import NotebookClient
 from prefect.settings import PREFECT_API_URL
 
 import hyperexport
-from simulator import DiskSpec, Simulator, VmSpec
+from hyperexport.simulator import DiskSpec, Simulator, VmSpec
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))

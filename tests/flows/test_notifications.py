@@ -13,12 +13,12 @@ import pytest
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect_email import EmailServerCredentials
 
-from cli.main import run
-from flows import export_vm, send_test_email
-from hyperexport import process_secrets
+from hyperexport.base import secrets as process_secrets
+from hyperexport.cli.main import run
 from hyperexport.errors import HyperExportError, NotificationFailed, SnapshotLeaked, UsageError
-from hyperexport.options import ExportOptions
-from simulator import Fault, FaultKind, Simulator
+from hyperexport.flows import export_vm, send_test_email
+from hyperexport.options.precedence import ExportOptions
+from hyperexport.simulator import Fault, FaultKind, Simulator
 from tests.flows.smtp_server import Postbox, closed_port, html_of, silent_server, smtp_server, text_of
 from tests.flows.support import exports_in, leftovers, while_transferring
 from tests.flows.test_secrets import database, everything_written
@@ -190,8 +190,8 @@ def test_a_run_that_is_stopped_tells_so_after_its_cleanup(vcenter: Simulator, st
 def test_a_silent_mail_server_does_not_hold_up_a_run_that_is_stopped(
     vcenter: Simulator, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flows.notifying.SECONDS_TO_SEND", 10_000)  # not this one
-    monkeypatch.setattr("flows.notifying.SECONDS_WHEN_STOPPED", 0.5)
+    monkeypatch.setattr("hyperexport.flows.notifying.SECONDS_TO_SEND", 10_000)  # not this one
+    monkeypatch.setattr("hyperexport.flows.notifying.SECONDS_WHEN_STOPPED", 0.5)
     with silent_server() as port, while_transferring(interrupt), pytest.raises(KeyboardInterrupt):
         export(store, bandwidth_limit=1, bandwidth_burst=0.1, **mailing(port))
     assert leftovers(vcenter, store) == []

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from flows import export_vm
-from hyperexport.options import ExportOptions
+from hyperexport.flows import export_vm
+from hyperexport.options.precedence import ExportOptions
 from tests.flows.support import exports_in
 
 

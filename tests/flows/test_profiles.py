@@ -11,12 +11,12 @@ import pytest
 from prefect.testing.standard_test_suites import BlockStandardTestSuite
 
 import hyperexport
-from blocks import ExportProfile
-from blocks.export_profile import delete_profile, load_profile, profile_name, saved_profiles
-from cli.main import run
-from flows import export_vm, reap_snapshots, send_test_email
+from hyperexport.blocks import ExportProfile
+from hyperexport.blocks.export_profile import delete_profile, load_profile, profile_name, saved_profiles
+from hyperexport.cli.main import run
 from hyperexport.errors import NotificationFailed, UsageError
-from hyperexport.options import ExportOptions
+from hyperexport.flows import export_vm, reap_snapshots, send_test_email
+from hyperexport.options.precedence import ExportOptions
 from tests.flows.support import exports_in
 from tests.flows.test_secrets import database
 
@@ -166,7 +166,7 @@ def test_a_profile_lasts_where_no_prefect_server_is_configured(tmp_path):
         ours.backup(theirs)  # a database without tables takes the server ten seconds more
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_API")}
     done = subprocess.run(
-        [sys.executable, "-m", "cli.main", "--save-profile", "kept", "--snapshot"],
+        [sys.executable, "-m", "hyperexport.cli.main", "--save-profile", "kept", "--snapshot"],
         env={**environment, "PREFECT_HOME": str(lasting.parent)},
         capture_output=True,
         text=True,

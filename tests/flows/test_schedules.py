@@ -12,9 +12,9 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 from prefect.states import Cancelling
 
-from cli.main import run
-from deployments.catalogue import ON_DEMAND
-from hyperexport.options import ExportOptions
+from hyperexport.cli.main import run
+from hyperexport.deployments.catalogue import ON_DEMAND
+from hyperexport.options.precedence import ExportOptions
 from tests.flows.service import Service, eventually, serving
 from tests.flows.support import exports_in, leftovers
 
@@ -172,7 +172,7 @@ def test_a_schedule_keeps_what_was_given_and_nothing_of_the_environment(served, 
         "options": {"cleanup": {"max_count": 7}},
         "profile": "kept",
     }
-    assert export.entrypoint == "flows.export_vm.export_vm"
+    assert export.entrypoint == "hyperexport.flows.export_vm.export_vm"
     assert "s3cret" not in export.model_dump_json() + cleanup.model_dump_json()
     hyperexport("schedules", "remove", "kept")
     hyperexport("schedules", "remove", "kept-cleanup")

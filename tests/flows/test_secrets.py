@@ -17,19 +17,19 @@ from fastapi.testclient import TestClient
 from prefect.settings import get_current_settings
 from prefect_email import EmailServerCredentials
 
-from blocks import VSphereCredentials
-from blocks.export_profile import delete_profile
-from cli.main import run
-from deployments import local_server
-from deployments.jobs_api import create_api
-from flows import check_setup, cleanup_exports, export_vm, vm_info
+from hyperexport.blocks import VSphereCredentials
+from hyperexport.blocks.export_profile import delete_profile
+from hyperexport.cli.main import run
+from hyperexport.deployments import local_server
+from hyperexport.deployments.jobs_api import create_api
 from hyperexport.errors import HyperExportError
-from hyperexport.options import ExportOptions
-from hyperexport.selection import Selection
+from hyperexport.flows import check_setup, cleanup_exports, export_vm, vm_info
+from hyperexport.options.precedence import ExportOptions
+from hyperexport.options.selection import Selection
+from hyperexport.simulator import Fault, FaultKind, Simulator, VmSpec
+from hyperexport.simulator.nfc import NfcHandler
 from hyperexport.vsphere.endpoint import VSphereEndpoint
 from hyperexport.vsphere.session import connect
-from simulator import Fault, FaultKind, Simulator, VmSpec
-from simulator.nfc import NfcHandler
 from tests.engine.s3_servers import rclone_s3
 from tests.flows.service import eventually
 from tests.flows.smtp_server import Postbox, smtp_server

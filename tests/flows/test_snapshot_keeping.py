@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from prefect.settings import get_current_settings
 
-from flows import export_vm, reap_snapshots
 from hyperexport import errors
-from hyperexport.options import ExportOptions
+from hyperexport.flows import export_vm, reap_snapshots
+from hyperexport.model.progress import Progress, Stage, listening
+from hyperexport.options.precedence import ExportOptions
 from hyperexport.policy.snapshots import Fate
-from hyperexport.progress import Progress, Stage, listening
-from simulator import DiskSpec, Fault, FaultKind, Simulator, VmSpec
+from hyperexport.simulator import DiskSpec, Fault, FaultKind, Simulator, VmSpec
 from tests.flows.support import exports_in, leftovers
 
 MIB = 1 << 20
@@ -45,7 +45,7 @@ def running(impatient: Simulator, store: Path) -> Generator[subprocess.Popen[byt
     words = ["--vm", "db01", "--snapshot", "--bandwidth-limit=1", "--quiet", "--output", str(store)]
     api = {"PREFECT_API_URL": str(get_current_settings().api.url)}
     process = subprocess.Popen(
-        [sys.executable, "-m", "cli.main", *words],
+        [sys.executable, "-m", "hyperexport.cli.main", *words],
         env={**os.environ, **api},
         stdout=subprocess.DEVNULL,
         stderr=(store.parent / "stderr").open("wb"),

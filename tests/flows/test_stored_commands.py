@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from cli.main import run
-from hyperexport.manifest import vm_folder
-from hyperexport.stop import StopSignal
+from hyperexport.base.stop import StopSignal
+from hyperexport.cli.main import run
+from hyperexport.model.manifest import vm_folder
 from hyperexport.store.local import LocalStore
 from hyperexport.store.s3 import S3Location, S3Settings, S3Store
 from tests.engine.s3_servers import S3Server, rclone_s3

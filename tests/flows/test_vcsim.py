@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from flows import export_vm, vm_info
-from hyperexport.options import ExportOptions
-from hyperexport.selection import Selection
+from hyperexport.flows import export_vm, vm_info
+from hyperexport.options.precedence import ExportOptions
+from hyperexport.options.selection import Selection
 from tests.conformance.vcsim import Vcsim, place_disk
 from tests.flows.support import exports_in
 

@@ -17,29 +17,29 @@ from pydantic import ValidationError
 from pyVmomi import vim
 from pyVmomi.SoapAdapter import SoapResponseDeserializer, SoapStubAdapter
 
-from cli import quiet
+from hyperexport.base.text import one_line, visible
+from hyperexport.base.units import MIB, format_bytes, format_duration, format_elapsed, parse_duration
+from hyperexport.cli import quiet
 from hyperexport.errors import HyperExportError, UsageError
 from hyperexport.formats.ova import read_index
 from hyperexport.formats.vmdk_image import open_image
 from hyperexport.formats.vmdk_stream import StreamCheck
-from hyperexport.manifest import ExportManifest
-from hyperexport.ownership import Owner, ProcessIdentity
-from hyperexport.plain import one_line, visible
-from hyperexport.report.mail import brief_line as mail_line
-from hyperexport.selection import Selection
+from hyperexport.model.bandwidth_windows import parse_window, split_windows
+from hyperexport.model.manifest import ExportManifest
+from hyperexport.model.ownership import Owner, ProcessIdentity
+from hyperexport.model.tls import normalise_thumbprint
+from hyperexport.options.selection import Selection
+from hyperexport.simulator.disks import Disk
 from hyperexport.store.base import StoredExport
 from hyperexport.store.s3_settings import S3Location
-from hyperexport.trust import normalise_thumbprint
-from hyperexport.units import MIB, format_bytes, format_duration, format_elapsed, parse_duration
 from hyperexport.verify.checksums import check_checksums
 from hyperexport.verify.descriptor import check_descriptor, refused_parts
+from hyperexport.views.mail import brief_line as mail_line
 from hyperexport.vsphere.endpoint import VSphereEndpoint
 from hyperexport.vsphere.faults import FAILURES
 from hyperexport.vsphere.handshake import _offered_versions
 from hyperexport.vsphere.lease_files import lease_files
 from hyperexport.vsphere.names import escape, unescape
-from hyperexport.windows import parse_window, split_windows
-from simulator.disks import Disk
 from tests.engine.verifiable import contents, descriptor
 from tests.examples import VM, an_export
 

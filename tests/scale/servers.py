@@ -169,7 +169,7 @@ class Worker:
         self.log = folder / "serve.log"
         self._file: IO[str] = self.log.open("w")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "cli.main", "serve", "--quiet", f"--limit={limit}"],
+            [sys.executable, "-m", "hyperexport.cli.main", "serve", "--quiet", f"--limit={limit}"],
             cwd=folder,
             env={**os.environ, **environment, "PREFECT_HOME": str(folder / "home")},
             stdout=subprocess.PIPE,

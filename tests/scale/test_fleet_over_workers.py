@@ -15,14 +15,14 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-from flows import export_fleet, fleet_spread
-from hyperexport.options import ExportOptions
-from hyperexport.ownership import Owner
+from hyperexport.flows import export_fleet, fleet_spread
+from hyperexport.model.ownership import Owner
+from hyperexport.options.precedence import ExportOptions
+from hyperexport.options.selection import Selection
 from hyperexport.results import FleetOutcome
-from hyperexport.selection import Selection
+from hyperexport.simulator import DiskSpec, Simulator, VmSpec
 from hyperexport.store.local import LocalStore
-from simulator import DiskSpec, Simulator, VmSpec
-from tasks.lease_limits import limit_name
+from hyperexport.tasks.lease_limits import limit_name
 from tests.flows.support import exported_bytes, exports_in, guest_bytes
 from tests.scale.servers import Worker, until, workers
 

@@ -14,9 +14,9 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_fixed
 
-from blocks import VSphereCredentials
-from blocks.export_profile import save_profile
-from hyperexport.options import ExportOptions
+from hyperexport.blocks import VSphereCredentials
+from hyperexport.blocks.export_profile import save_profile
+from hyperexport.options.precedence import ExportOptions
 from tests.flows.service import Service, serving
 from tests.peers import require_program
 

@@ -5,8 +5,16 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hyperexport.transfer.adaptive import AFTER_DELAY, AFTER_TROUBLE, FLOOR, LOWEST, PAUSE, RECOVERY, AdaptiveRate
-from hyperexport.units import MIB
+from hyperexport.base.units import MIB
+from hyperexport.transfer.bandwidth.adaptive import (
+    AFTER_DELAY,
+    AFTER_TROUBLE,
+    FLOOR,
+    LOWEST,
+    PAUSE,
+    RECOVERY,
+    AdaptiveRate,
+)
 
 LIMIT = 100.0 * MIB
 

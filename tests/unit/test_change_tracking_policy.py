@@ -2,8 +2,8 @@
 
 import pytest
 
+from hyperexport.model.vm import PowerState, VmInfo
 from hyperexport.policy.change_tracking import plan_tracking
-from hyperexport.vm import PowerState, VmInfo
 from tests.examples import VM
 
 

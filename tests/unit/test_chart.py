@@ -4,9 +4,9 @@ import base64
 import re
 from xml.etree import ElementTree as ET
 
-from hyperexport.rates import MOST_MOMENTS, Moment, Rates
-from hyperexport.report.chart import throughput_markdown, without_pictures
-from hyperexport.units import MIB
+from hyperexport.base.units import MIB
+from hyperexport.model.rates import MOST_MOMENTS, Moment, Rates
+from hyperexport.views.chart import throughput_markdown, without_pictures
 
 SVG = "{http://www.w3.org/2000/svg}"
 

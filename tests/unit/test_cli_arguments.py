@@ -9,11 +9,11 @@ from enum import Enum
 import pytest
 from rich.console import Console
 
-from cli.arguments import build_app, parse
-from cli.request import Face, Mode, Request
+from hyperexport.cli.arguments import build_app, parse
+from hyperexport.cli.request import Face, Mode, Request
 from hyperexport.errors import UsageError
-from hyperexport.option_groups import VerifyMode
-from hyperexport.options import ExportOptions, Leaf, leaves
+from hyperexport.options.groups import VerifyMode
+from hyperexport.options.precedence import ExportOptions, Leaf, leaves
 
 NEEDS = {"bandwidth_burst": ["--bandwidth-limit=1"], "keep_local": ["--upload=s3://bucket"]}
 """Options that make sense only together with another."""

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from cli.failures import Failure, exit_code, find_cause
+from hyperexport.cli.failures import Failure, exit_code, find_cause
 from hyperexport.errors import DiskFull, Interrupted, UsageError, VmNotFound
 
 

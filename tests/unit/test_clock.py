@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import pytest
 
-from hyperexport.manifest import StageName
+from hyperexport.model.manifest import StageName
 from hyperexport.steps import clock
 from hyperexport.steps.clock import Clock
 

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from cli.arguments import parse
+from hyperexport.cli.arguments import parse
 from hyperexport.errors import UsageError
 
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hyperexport.base.units import KIB, MIB, SECTOR
 from hyperexport.formats.vmdk import GRAIN
-from hyperexport.units import KIB, MIB, SECTOR
-from simulator.disk_content import Content
-from simulator.disks import Disk
+from hyperexport.simulator.disk_content import Content
+from hyperexport.simulator.disks import Disk
 
 TIB = 1 << 40
 

@@ -7,9 +7,9 @@ from xml.etree import ElementTree as ET
 import pytest
 from rich.console import Console
 
-from hyperexport.display import Listing, pages_of
+from hyperexport.base.display import Listing, pages_of
+from hyperexport.model.vm import VmRef
 from hyperexport.policy.incremental import Decision, DiskPlan, ExportPlan
-from hyperexport.report import pages  # noqa: F401 - registers what is shown
 from hyperexport.results import (
     CleanupResult,
     ExportResult,
@@ -24,7 +24,7 @@ from hyperexport.results import (
 )
 from hyperexport.store.base import StoredExport
 from hyperexport.verify import Verification
-from hyperexport.vm import VmRef
+from hyperexport.views import pages  # noqa: F401 - registers what is shown
 from tests.examples import VM, an_export
 
 HOSTILE = '<script>alert("x")</script> [red]$x$ & \x1b[2J'

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from hyperexport.environment import (
+from hyperexport.options.environment import (
     OTHER_VARIABLES,
     SECRETS,
     unknown_variables,
     variables_table,
     warn_of_unknown_variables,
 )
-from hyperexport.options import from_environment, leaves, resolve
+from hyperexport.options.precedence import from_environment, leaves, resolve
 from hyperexport.vsphere.endpoint import VSphereEndpoint
 
 DOCUMENTED = {
@@ -100,7 +100,7 @@ def test_the_variables_of_the_server_are_those_that_are_read():
 def test_the_documentation_lists_every_variable():
     page = Path(__file__).parents[2] / "docs" / "environment.md"
     assert page.read_text(encoding="utf-8").endswith(variables_table()), (
-        "write hyperexport.environment.variables_table() to the end of docs/environment.md"
+        "write hyperexport.options.environment.variables_table() to the end of docs/environment.md"
     )
 
 

@@ -2,11 +2,11 @@
 
 import shlex
 
-from cli.arguments import parse
-from hyperexport.options import ExportOptions
-from hyperexport.report.fleet import mail_rows, redo_command
+from hyperexport.cli.arguments import parse
+from hyperexport.model.vm import VmRef
+from hyperexport.options.precedence import ExportOptions
 from hyperexport.results import FleetMember, FleetOutcome, FleetResult
-from hyperexport.vm import VmRef
+from hyperexport.views.fleet import mail_rows, redo_command
 
 
 def member(name: str, outcome: FleetOutcome = FleetOutcome.FAILED) -> FleetMember:

@@ -6,9 +6,9 @@ import pytest
 from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools.validation import ValidationError, validate
 
-import flows
-from flows.connections import options_in_force
-from hyperexport.options import ExportOptions, Leaf, leaves
+from hyperexport import flows
+from hyperexport.flows.connections import options_in_force
+from hyperexport.options.precedence import ExportOptions, Leaf, leaves
 
 LEAVES = list(leaves())
 FLOWS = [getattr(flows, name) for name in flows.__all__]

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hyperexport.base.units import GIB, MIB
 from hyperexport.errors import NothingToExport
-from hyperexport.manifest import ExportKind, ExportManifest
+from hyperexport.model.manifest import ExportKind, ExportManifest
+from hyperexport.model.vm import BackingFile, DiskInfo
 from hyperexport.policy.incremental import (
     ChangeEvidence,
     Decision,
@@ -17,8 +19,6 @@ from hyperexport.policy.incremental import (
     plan_export,
     questions,
 )
-from hyperexport.units import GIB, MIB
-from hyperexport.vm import BackingFile, DiskInfo
 from tests.examples import NOW, VM, a_disk, a_disk_file, an_export
 
 DISKS = (a_disk(0), a_disk(1))

@@ -6,13 +6,13 @@ import threading
 
 import pytest
 
-from cli.failures import Failure
-from cli.output import Output, showing_logs
-from cli.request import Face
+from hyperexport.base.json_logs import VARIABLE, json_logs_wanted
+from hyperexport.base.log_context import about
+from hyperexport.base.text import one_line
+from hyperexport.cli.failures import Failure
+from hyperexport.cli.output import Output, showing_logs
+from hyperexport.cli.request import Face
 from hyperexport.errors import UsageError, VmNotFound
-from hyperexport.json_logs import VARIABLE, json_logs_wanted
-from hyperexport.log_context import about
-from hyperexport.plain import one_line
 
 EVIL = 'db01\n{"level": "INFO"}\x1b[31m\u202e'
 logger = logging.getLogger("hyperexport.steps.disks")

@@ -3,7 +3,7 @@
 import pytest
 from pyVmomi import vim
 
-from hyperexport.vm import DiskInfo
+from hyperexport.model.vm import DiskInfo
 from hyperexport.vsphere.endpoint import VSphereEndpoint
 from hyperexport.vsphere.lease_files import lease_files
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hyperexport.errors import SnapshotFailed
-from hyperexport.report.mail import (
+from hyperexport.views.mail import (
     FleetRow,
     Mail,
     Run,
@@ -226,4 +226,4 @@ def test_the_templates_travel_with_the_package() -> None:
     import tomllib
 
     document = tomllib.loads(Path("pyproject.toml").read_text())
-    assert document["tool"]["setuptools"]["package-data"]["hyperexport.report"] == ["templates/*.j2"]
+    assert document["tool"]["setuptools"]["package-data"]["hyperexport.views"] == ["templates/*.j2"]

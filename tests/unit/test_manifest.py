@@ -10,9 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperexport import manifest
 from hyperexport.errors import ManifestInvalid
-from hyperexport.manifest import ExportManifest, FileRole, is_export_id, is_vm_folder, new_export_id, slug, vm_folder
+from hyperexport.model import manifest
+from hyperexport.model.manifest import (
+    ExportManifest,
+    FileRole,
+    is_export_id,
+    is_vm_folder,
+    new_export_id,
+    slug,
+    vm_folder,
+)
 from tests.examples import VM, a_disk_file, an_export, export_id
 
 HOSTILE = [

@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cli import quiet
+from hyperexport.base.stop import StopSignal
+from hyperexport.cli import quiet
 from hyperexport.errors import ManifestInvalid
-from hyperexport.manifest import FILE_NAME, ExportManifest, vm_folder
+from hyperexport.model.manifest import FILE_NAME, ExportManifest, vm_folder
 from hyperexport.policy.retention import CleanupLimits, plan_cleanup
-from hyperexport.report.summary import cleanup_markdown
 from hyperexport.results import CleanupResult
-from hyperexport.stop import StopSignal
 from hyperexport.store.base import StoredExport
 from hyperexport.store.local import LocalStore
 from hyperexport.verify import verify_export
+from hyperexport.views.summary import cleanup_markdown
 from tests.examples import NOW, VM, an_export
 
 FOLDER = vm_folder(VM)

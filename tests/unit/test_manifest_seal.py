@@ -5,7 +5,7 @@ import contextlib
 import pytest
 
 from hyperexport.errors import ManifestInvalid
-from hyperexport.manifest import ExportManifest
+from hyperexport.model.manifest import ExportManifest
 from tests.examples import an_export
 
 MANIFEST = an_export(warnings=('the "seal": "was" broken', "Ärger"))

@@ -7,10 +7,18 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from hyperexport.base.units import MIB
 from hyperexport.errors import UsageError
-from hyperexport.option_groups import Bandwidth, Format, Group, Snapshot, VerifyMode
-from hyperexport.options import ExportOptions, Leaf, explain, from_environment, leaves, leaves_by_key, resolve
-from hyperexport.units import MIB
+from hyperexport.options.groups import Bandwidth, Format, Group, Snapshot, VerifyMode
+from hyperexport.options.precedence import (
+    ExportOptions,
+    Leaf,
+    explain,
+    from_environment,
+    leaves,
+    leaves_by_key,
+    resolve,
+)
 
 LEAVES = list(leaves())
 

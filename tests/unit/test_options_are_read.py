@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hyperexport.options import ExportOptions, Leaf, leaves
+from hyperexport.options.precedence import ExportOptions, Leaf, leaves
 
 ROOT = Path(__file__).parents[2]
 MODEL = {ROOT / "hyperexport" / "options.py", ROOT / "hyperexport" / "option_groups.py"}

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hyperexport.base.units import GIB, MIB
 from hyperexport.errors import StreamCorrupt
 from hyperexport.formats import ova
-from hyperexport.units import GIB, MIB
 from tests.memory import Memory
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)

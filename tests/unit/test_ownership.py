@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperexport.ownership import Owner
+from hyperexport.model.ownership import Owner
 
 OWNER = Owner(
     run="3f1b", vcenter="vcenter.example.com", vm="4f0e7a52-1111", host="backup1", pid=4242, started=datetime.now(UTC)

@@ -4,12 +4,12 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from hyperexport.stop import StopSignal
-from hyperexport.transfer.adaptive import AFTER_TROUBLE, AdaptiveRate
-from hyperexport.transfer.pace import Pace, wall_clock
-from hyperexport.transfer.throttle import Throttle
-from hyperexport.units import KIB, MIB
-from hyperexport.windows import parse_window
+from hyperexport.base.stop import StopSignal
+from hyperexport.base.units import KIB, MIB
+from hyperexport.model.bandwidth_windows import parse_window
+from hyperexport.transfer.bandwidth.adaptive import AFTER_TROUBLE, AdaptiveRate
+from hyperexport.transfer.bandwidth.pace import Pace, wall_clock
+from hyperexport.transfer.bandwidth.throttle import Throttle
 
 MONDAY = datetime(2026, 11, 23)  # noqa: DTZ001 - a wall clock shows no zone
 

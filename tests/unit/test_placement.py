@@ -5,7 +5,7 @@ from typing import NamedTuple
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperexport.option_groups import Fleet
+from hyperexport.options.groups import Fleet
 from hyperexport.policy.placement import Queue
 
 

@@ -9,17 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from cli import quiet, tables
-from cli.failures import Failure
-from cli.output import LogLines
-from cli.progress_view import Lines, describe, showing_progress
+from hyperexport.base.text import one_line, visible
+from hyperexport.cli import quiet, tables
+from hyperexport.cli.failures import Failure
+from hyperexport.cli.output import LogLines
+from hyperexport.cli.progress_view import Lines, describe, showing_progress
 from hyperexport.errors import VmNotFound
-from hyperexport.plain import one_line, visible
-from hyperexport.progress import Progress, Stage, report
-from hyperexport.report.mail import Run, start_mail, to_message
-from hyperexport.report.markdown import table
-from hyperexport.vm import NicInfo, PowerState, SnapshotInfo, VmInfo
-from tasks.logs import _harmless
+from hyperexport.model.progress import Progress, Stage, report
+from hyperexport.model.vm import NicInfo, PowerState, SnapshotInfo, VmInfo
+from hyperexport.tasks.logs import _harmless
+from hyperexport.views.mail import Run, start_mail, to_message
+from hyperexport.views.markdown import table
 from tests import examples
 
 HOSTILE = "db01\nverified=true\r\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.exe\u2028\x00\x7f[/bold]"

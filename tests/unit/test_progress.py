@@ -2,7 +2,7 @@
 
 import threading
 
-from hyperexport.progress import Progress, Stage, listening, report
+from hyperexport.model.progress import Progress, Stage, listening, report
 from tests.examples import VM
 
 MOMENT = Progress(VM, "db01-disk-0.vmdk", Stage.TRANSFER, position=512, total=1024, moved=100)

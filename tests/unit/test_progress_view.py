@@ -6,9 +6,9 @@ import pytest
 from rich.console import Console
 from rich.progress import Progress as Bars
 
-from cli.progress_view import LINE_EVERY, Lines, LiveBars, Rate, showing_progress
-from hyperexport.progress import Progress, Stage, report
-from hyperexport.units import MIB
+from hyperexport.base.units import MIB
+from hyperexport.cli.progress_view import LINE_EVERY, Lines, LiveBars, Rate, showing_progress
+from hyperexport.model.progress import Progress, Stage, report
 from tests.examples import VM
 
 

@@ -1,9 +1,9 @@
 """How fast files moved is remembered within bounds, and no byte of it is lost in between."""
 
-from hyperexport.progress import Progress, Stage
-from hyperexport.rates import MOST_MOMENTS, RateRecorder
-from hyperexport.units import MIB
-from hyperexport.vm import VmRef
+from hyperexport.base.units import MIB
+from hyperexport.model.progress import Progress, Stage
+from hyperexport.model.rates import MOST_MOMENTS, RateRecorder
+from hyperexport.model.vm import VmRef
 from tests.examples import VM
 
 

@@ -7,16 +7,16 @@ from datetime import timedelta
 import pytest
 from rich.console import Console
 
-from cli import quiet, tables
-from cli.output import Output
-from cli.request import Face
-from hyperexport.manifest import ExportKind, Quiescing, SnapshotRecord, TransferStatistics
+from hyperexport.base.units import MIB
+from hyperexport.cli import quiet, tables
+from hyperexport.cli.output import Output
+from hyperexport.cli.request import Face
+from hyperexport.model.manifest import ExportKind, Quiescing, SnapshotRecord, TransferStatistics
+from hyperexport.model.vm import NicInfo, PowerState, SnapshotInfo, VmInfo
 from hyperexport.policy.incremental import Decision, DiskPlan, ExportPlan
 from hyperexport.policy.retention import CleanupLimits, plan_cleanup
 from hyperexport.results import CleanupResult, ExportResult
 from hyperexport.store.base import StoredExport
-from hyperexport.units import MIB
-from hyperexport.vm import NicInfo, PowerState, SnapshotInfo, VmInfo
 from tests.examples import NOW, VM, a_disk, an_export
 
 FOLDER = "db01.4f0e7a52"

@@ -7,9 +7,9 @@ import pytest
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES
 
-from flows.outcome import despite_prefect, told_in_words
 from hyperexport.errors import DiskFull
-from tasks import reporting
+from hyperexport.flows.outcome import despite_prefect, told_in_words
+from hyperexport.tasks import reporting
 
 
 class Gone(Exception):

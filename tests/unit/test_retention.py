@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hyperexport.manifest import ExportManifest, FileEntry, FileRole
-from hyperexport.option_groups import Cleanup
+from hyperexport.base.units import MIB
+from hyperexport.model.manifest import ExportManifest, FileEntry, FileRole
+from hyperexport.options.groups import Cleanup
 from hyperexport.policy.retention import CleanupLimits, CleanupPlan, Incoming, plan_cleanup
-from hyperexport.units import MIB
 from tests.examples import NOW, VM, a_disk_file, a_hash, an_export
 
 anytime = settings(deadline=None)

@@ -3,7 +3,7 @@
 import pytest
 
 from hyperexport.errors import UsageError
-from hyperexport.selection import Selection, make_selection, selection_in_force, selection_leaves
+from hyperexport.options.selection import Selection, make_selection, selection_in_force, selection_leaves
 
 
 def test_a_selection_says_itself_as_the_command_line_would() -> None:

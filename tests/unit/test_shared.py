@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hyperexport.base.stop import StopSignal
+from hyperexport.base.units import MIB
 from hyperexport.errors import Interrupted
-from hyperexport.stop import StopSignal
-from hyperexport.transfer.shared import lease_size, leasing, seconds_until_ones_turn, slots_for
-from hyperexport.transfer.throttle import Throttle
-from hyperexport.units import MIB
+from hyperexport.transfer.bandwidth.shared import lease_size, leasing, seconds_until_ones_turn, slots_for
+from hyperexport.transfer.bandwidth.throttle import Throttle
 
 
 class Ledger:

@@ -4,7 +4,8 @@ from datetime import timedelta
 
 import pytest
 
-from hyperexport.ownership import Owner
+from hyperexport.model.ownership import Owner
+from hyperexport.model.vm import SnapshotInfo
 from hyperexport.policy.snapshots import (
     Fate,
     SnapshotPlan,
@@ -16,7 +17,6 @@ from hyperexport.policy.snapshots import (
     plan_snapshots,
     space_warnings,
 )
-from hyperexport.vm import SnapshotInfo
 from tests.examples import NOW, VM, a_disk
 
 UUID = VM.instance_uuid

@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
+from hyperexport.base.stop import StopSignal
 from hyperexport.errors import Interrupted
-from hyperexport.stop import StopSignal
 
 
 def test_nothing_stops_before_the_flag_is_up():

@@ -5,15 +5,15 @@ from typing import Any
 
 import pytest
 
-from hyperexport.manifest import ExportManifest, Quiescing, SkippedDisk, SnapshotRecord, TransferStatistics
+from hyperexport.base.units import MIB
+from hyperexport.model.manifest import ExportManifest, Quiescing, SkippedDisk, SnapshotRecord, TransferStatistics
+from hyperexport.model.vm import NicInfo, PowerState, SnapshotInfo, VmInfo
 from hyperexport.policy.incremental import ChangeEvidence, ExportPlan, plan_export
 from hyperexport.policy.retention import CleanupLimits, plan_cleanup
-from hyperexport.report.markdown import table, text
-from hyperexport.report.summary import cleanup_markdown, export_markdown, plan_markdown, vm_rows
 from hyperexport.results import CleanupResult, ExportResult
-from hyperexport.units import MIB
 from hyperexport.verify import Finding, Verification
-from hyperexport.vm import NicInfo, PowerState, SnapshotInfo, VmInfo
+from hyperexport.views.markdown import table, text
+from hyperexport.views.summary import cleanup_markdown, export_markdown, plan_markdown, vm_rows
 from tests.examples import NOW, VM, a_disk, a_disk_file, an_export
 
 SNAPSHOT = SnapshotRecord(name="hyperexport-1", moref="snapshot-1", created=NOW, quiescing=Quiescing.FILESYSTEM)

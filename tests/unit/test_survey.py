@@ -12,16 +12,16 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 import hyperexport
+from hyperexport.base.units import MIB, format_bytes
 from hyperexport.errors import StoreUnreachable
-from hyperexport.manifest import ExportManifest, Quiescing, SkippedDisk, SnapshotRecord, StageName, vm_folder
-from hyperexport.report.metrics import StoreCollector, as_text, registry_of, write_textfile
-from hyperexport.report.plots import bar_plot, line_plot
-from hyperexport.report.store_page import store_page
-from hyperexport.report.survey import StoreSurvey, VmSurvey, survey
+from hyperexport.model.manifest import ExportManifest, Quiescing, SkippedDisk, SnapshotRecord, StageName, vm_folder
+from hyperexport.model.vm import VmRef
 from hyperexport.store.base import StoredExport
 from hyperexport.store.catalogue import Catalogue
-from hyperexport.units import MIB, format_bytes
-from hyperexport.vm import VmRef
+from hyperexport.views.metrics import StoreCollector, as_text, registry_of, write_textfile
+from hyperexport.views.plots import bar_plot, line_plot
+from hyperexport.views.store_page import store_page
+from hyperexport.views.survey import StoreSurvey, VmSurvey, survey
 from tests.examples import NOW, VM, an_export
 
 DOCS = Path(hyperexport.__file__).parents[1] / "docs"
@@ -262,7 +262,7 @@ def test_a_page_of_nothing_and_of_a_store_that_is_away_is_a_page():
 
 
 def test_pictures_are_drawn_for_so_many_and_the_page_says_so(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("hyperexport.report.store_page.MOST_PICTURED", 1)
+    monkeypatch.setattr("hyperexport.views.store_page.MOST_PICTURED", 1)
     vms = [
         VmSurvey(folder=f"db01.{n:08x}", exports=(an_export(age=DAY, tail="0001"), an_export(age=2 * DAY)))
         for n in range(3)

@@ -5,10 +5,10 @@ import random
 
 import pytest
 
+from hyperexport.base.stop import StopSignal
+from hyperexport.base.units import KIB, MIB
 from hyperexport.errors import Interrupted
-from hyperexport.stop import StopSignal
-from hyperexport.transfer.throttle import SHORTEST_NAP, TURN, Throttle
-from hyperexport.units import KIB, MIB
+from hyperexport.transfer.bandwidth.throttle import SHORTEST_NAP, TURN, Throttle
 
 
 class Clock:

@@ -4,7 +4,7 @@ import ssl
 
 import pytest
 
-from hyperexport.trust import Trust, normalise_thumbprint, show_thumbprint
+from hyperexport.model.tls import Trust, normalise_thumbprint, show_thumbprint
 
 SHA256 = "0a" * 32
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from hyperexport.units import (
+from hyperexport.base.units import (
     GIB,
     KIB,
     MIB,

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hyperexport.base.units import MIB, SECTOR
 from hyperexport.errors import StreamCorrupt
 from hyperexport.formats.vmdk import GD_AT_END, GRAIN, GRAIN_SECTORS, LARGEST_CAPACITY, Header
 from hyperexport.formats.vmdk_image import DiskImage, open_image
 from hyperexport.formats.vmdk_writer import StreamWriter
-from hyperexport.units import MIB, SECTOR
-from simulator.disks import Disk
+from hyperexport.simulator.disks import Disk
 from tests.memory import Memory
 
 

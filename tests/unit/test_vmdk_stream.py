@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hyperexport.base.units import KIB, MIB, SECTOR
 from hyperexport.errors import StreamCorrupt
 from hyperexport.formats import vmdk_stream
 from hyperexport.formats.vmdk import GRAIN, GRAIN_SECTORS, LARGEST_CAPACITY, MARKER, Header
 from hyperexport.formats.vmdk_stream import StreamCheck
 from hyperexport.formats.vmdk_writer import StreamWriter
-from hyperexport.units import KIB, MIB, SECTOR
-from simulator.disks import Disk
+from hyperexport.simulator.disks import Disk
 
 CAPACITY = 40 * MIB
 FIRST = 128 * SECTOR

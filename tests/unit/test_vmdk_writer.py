@@ -4,10 +4,10 @@ import tracemalloc
 
 import pytest
 
+from hyperexport.base.units import KIB, MIB, SECTOR
 from hyperexport.formats import vmdk_writer
 from hyperexport.formats.vmdk import GRAIN, GRAIN_SECTORS, Header
 from hyperexport.formats.vmdk_writer import StreamWriter
-from hyperexport.units import KIB, MIB, SECTOR
 
 
 def test_the_descriptor_names_the_disk() -> None:

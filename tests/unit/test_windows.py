@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from hyperexport.windows import limit_at, parse_window, split_windows
+from hyperexport.model.bandwidth_windows import limit_at, parse_window, split_windows
 
 MONDAY = datetime(2026, 11, 23)  # noqa: DTZ001 - a wall clock shows no zone
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hyperexport.errors import StoreUnusable
-from hyperexport.manifest import FILE_NAME
+from hyperexport.model.manifest import FILE_NAME
 from hyperexport.store.local import LocalStore
 from tests.engine.local_exports import (
     FIRST,

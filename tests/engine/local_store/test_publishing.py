@@ -6,7 +6,7 @@ import os
 import pytest
 
 from hyperexport.errors import DiskFull, StoreUnusable
-from hyperexport.manifest import FILE_NAME
+from hyperexport.model.manifest import FILE_NAME
 from hyperexport.store.base import AbandonedStaging, Staging, Store
 from tests.engine.local_exports import (
     DESCRIPTOR,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hyperexport.errors import ExportNotFound, StoreUnusable
-from hyperexport.manifest import FILE_NAME
+from hyperexport.model.manifest import FILE_NAME
 from hyperexport.store import filesystem
 from tests.engine.local_exports import (
     DISK_0,

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from hyperexport.base.units import MIB
 from hyperexport.errors import StoreUnusable
-from hyperexport.ownership import Owner
+from hyperexport.model.ownership import Owner
 from hyperexport.store.s3 import S3Store
-from hyperexport.units import MIB
 from tests.engine.s3_exports import FOLDER, IDS, OWNER, keys, make_manifest, open_store, publish, uploads
 from tests.engine.s3_servers import S3Server
 

@@ -2,13 +2,11 @@
 
 import pytest
 
+from hyperexport.base.units import MIB
 from hyperexport.errors import ExportNotFound, StoreUnusable, UsageError
-from hyperexport.manifest import (
-    ExportManifest,
-)
+from hyperexport.model.manifest import ExportManifest
 from hyperexport.store.base import Store
 from hyperexport.store.s3 import S3Location, S3Store
-from hyperexport.units import MIB
 from tests.engine.s3_exports import FOLDER, IDS, OWNER, entry, keys, make_manifest, open_store, publish, uploads
 from tests.engine.s3_servers import S3Server
 

@@ -3,9 +3,7 @@
 import pytest
 
 from hyperexport.errors import ExportNotFound, StoreUnreachable, StoreUnusable
-from hyperexport.manifest import (
-    FileRole,
-)
+from hyperexport.model.manifest import FileRole
 from hyperexport.store.s3 import S3Store
 from tests.engine.s3_exports import FOLDER, IDS, OWNER, entry, keys, make_manifest, publish
 from tests.engine.s3_servers import S3Server

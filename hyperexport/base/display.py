@@ -1,0 +1,127 @@
+"""How a value shows itself to who looks at it in a notebook, or prints it with rich.
+
+A value only knows that it can be asked (:class:`Displayed`); what is said of it is registered from above, in
+``report/pages.py``, so that values need no words. Everything that comes from outside is made harmless here.
+"""
+
+from collections.abc import Iterable, Sequence
+from functools import singledispatch
+from html import escape
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+from hyperexport.base.text import visible
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+T = TypeVar("T")
+
+_LEFT = "text-align: left; vertical-align: top"
+
+
+class Table(NamedTuple):
+    """Rows below column names; without column names, a list of lines."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+class Page(NamedTuple):
+    """What is to be said of a value: one sentence or name, then tables."""
+
+    title: str
+    tables: tuple[Table, ...] = ()
+
+
+def lines(title: str, items: Iterable[object]) -> tuple[Table, ...]:
+    """A list as a table without columns; nothing where it is empty."""
+    rows = tuple((str(item),) for item in items)
+    return (Table(title, (), rows),) if rows else ()
+
+
+def table(title: str, rows: Sequence[dict[str, object]]) -> tuple[Table, ...]:
+    """Rows with the names of their columns as a table; nothing where there are none."""
+    cells = tuple(tuple(str(cell) for cell in row.values()) for row in rows)
+    return (Table(title, tuple(rows[0]), cells),) if rows else ()
+
+
+@singledispatch
+def pages_of(value: object) -> tuple[Page, ...]:
+    """What is to be said of a value; nothing of a kind that nobody registered."""
+    del value
+    return ()
+
+
+@singledispatch
+def row_of(value: object) -> dict[str, object] | None:
+    """A value as one row of a table of several; None of a kind that nobody registered."""
+    del value
+    return None
+
+
+def as_html(pages: Iterable[Page]) -> str:
+    """Pages as HTML in which every text is only text."""
+    return "".join(f"<h4>{_text(page.title)}</h4>{''.join(map(_html_table, page.tables))}" for page in pages)
+
+
+def as_rich(pages: Iterable[Page]) -> "RenderableType":
+    """Pages for a terminal, in which no text is markup."""
+    from rich.console import Group  # noqa: PLC0415 - only who prints pays for it
+    from rich.table import Table as RichTable  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    parts: list[RenderableType] = []
+    for page in pages:
+        parts.append(Text(visible(page.title), style="bold"))
+        for each in page.tables:
+            drawn = RichTable(title=Text(visible(each.title)), title_justify="left", show_header=bool(each.columns))
+            for column in each.columns or ("",):
+                drawn.add_column(Text(visible(column)))
+            for row in each.rows:
+                drawn.add_row(*(Text(visible(cell)) for cell in row))
+            parts.append(drawn)
+    return Group(*parts)
+
+
+class Displayed:
+    """Shows itself by what is registered for its kind; else as it always did."""
+
+    def _repr_html_(self) -> str | None:
+        return as_html(pages_of(self)) or None
+
+    def __rich__(self) -> "RenderableType":
+        from rich.pretty import Pretty  # noqa: PLC0415
+
+        pages = pages_of(self)
+        return as_rich(pages) if pages else Pretty(self)
+
+
+class Listing(list[T]):
+    """A list that shows itself as one table; of one thing, and of things that are no rows, it shows each whole."""
+
+    def _repr_html_(self) -> str:
+        return as_html(self._pages())
+
+    def __rich__(self) -> "RenderableType":
+        return as_rich(self._pages())
+
+    def _pages(self) -> tuple[Page, ...]:
+        rows = [row for item in self if (row := row_of(item)) is not None]
+        whole = tuple(page for item in self for page in pages_of(item)) if len(self) == 1 or not rows else ()
+        return whole or (Page(f"{len(self)} in all", table("", rows)),)
+
+
+def _html_table(each: Table) -> str:
+    title = f"<p><b>{_text(each.title)}</b></p>" if each.title else ""
+    if not each.columns:
+        return f"{title}<ul>{''.join(f'<li>{_text(cell)}</li>' for row in each.rows for cell in row)}</ul>"
+    head = "".join(f'<th style="{_LEFT}">{_text(column)}</th>' for column in each.columns)
+    rows = "".join(
+        f"<tr>{''.join(f'<td style={_LEFT!r}>{_text(cell)}</td>' for cell in row)}</tr>" for row in each.rows
+    )
+    return f"{title}<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+
+
+def _text(words: str) -> str:
+    return escape(visible(words))

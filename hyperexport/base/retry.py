@@ -1,0 +1,64 @@
+"""Steps that start from nothing each time, tried again where the failure may pass: the error's type decides."""
+
+import logging
+from collections.abc import Callable
+from functools import wraps
+from typing import Final, ParamSpec, TypeVar
+
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_chain, wait_fixed
+from tenacity.wait import wait_random
+
+from hyperexport.base.stop import StopSignal
+from hyperexport.errors import HyperExportError
+
+logger = logging.getLogger(__name__)
+
+RETRY_DELAYS: Final = (1.0, 3.0, 5.0)
+"""Seconds. A run that is stopped begins to clean up within ten, and a Prefect task that waits here hears no signal."""
+
+JITTER: Final = 0.3
+"""A pause is longer by up to this part of it, so that several who failed together do not come back together."""
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def may_pass(error: object) -> bool:
+    """Tell whether a step that failed so may be tried again: the error's type decides, never its text."""
+    return isinstance(error, HyperExportError) and error.transient
+
+
+def repeating(step: Callable[P, R], stop: StopSignal, what: str | None = None) -> Callable[P, R]:
+    """Have a step tried again while its failure is transient; a stopped run does not wait.
+
+    Under Prefect the task does this, with the same pauses (``tasks/step.py``); never both.
+
+    Args:
+        step: The step.
+        stop: The run's stop signal.
+        what: What it is called in the log; after its function if None.
+    """
+    name = what or str(getattr(step, "__name__", "step")).replace("_", " ")
+
+    def pause(seconds: float) -> None:
+        stop.wait(seconds)
+        stop.check()
+
+    def tell(state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        logger.warning("%s: attempt %d failed, trying again: %s", name, state.attempt_number, error)
+
+    attempts = Retrying(
+        retry=retry_if_exception(may_pass),
+        stop=stop_after_attempt(1 + len(RETRY_DELAYS)),
+        wait=wait_chain(*(wait_fixed(delay) + wait_random(0, JITTER * delay) for delay in RETRY_DELAYS)),
+        sleep=pause,
+        before_sleep=tell,
+        reraise=True,
+    )
+
+    @wraps(step)
+    def repeated(*args: P.args, **kwargs: P.kwargs) -> R:
+        return attempts.copy()(step, *args, **kwargs)
+
+    return repeated

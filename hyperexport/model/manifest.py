@@ -1,0 +1,306 @@
+"""``export.json``: the one truth about an export, and its commit point.
+
+An export is complete if and only if its manifest is there; it is written last. History, incremental state, retention
+and verification read manifests and nothing else. The JSON schema is published by :func:`json_schema`.
+"""
+
+import hashlib
+import json
+import re
+import secrets
+import unicodedata
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, AwareDatetime, FailFast, Field, StringConstraints, ValidationError
+
+from hyperexport.errors import ManifestInvalid
+from hyperexport.model.vm import BackingFile, Value, VmRef
+
+FILE_NAME: Final = "export.json"
+SCHEMA_VERSION: Final = 2
+"""2 added the seconds of each stage and what became of the snapshot; 1 is read as ever."""
+
+LARGEST: Final = 16 * 1024 * 1024
+"""A manifest larger than this (bytes) is refused before it is read: no VM needs it."""
+_MOST_FILES: Final = 1000
+"""No VM has more disks than 4 controllers of 64 ("Configuration Maximums"), and each is one file."""
+_LARGEST_FILE: Final = 2**63 - 1
+"""Bytes: no filesystem holds a larger one, and no system call takes a larger number."""
+
+_LONGEST_KEY: Final = 80  # characters of a key in an error: an unknown one may have megabytes
+_MOST_PROBLEMS: Final = 1000
+_SEAL: Final = b'"seal": "%s"\n}\n'
+_EXPORT_ID: Final = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{4}")
+_VM_FOLDER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*\.[0-9a-f]{8}")
+_UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]+")
+_RESERVED: Final = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
+
+# A manifest may have been touched by anybody: what becomes part of a path must not lead out of the export.
+ExportId = Annotated[str, StringConstraints(pattern=f"^{_EXPORT_ID.pattern}$")]
+
+
+def _in_utc(moment: datetime) -> datetime:
+    """One zone for all times: a manifest without one, or of the year 1, would end every comparison with an error."""
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("this time cannot be told in UTC") from None
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+Size = Annotated[int, Field(ge=0, le=_LARGEST_FILE)]
+Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+FileName = Annotated[str, StringConstraints(pattern=r"^[^./\\\x00-\x1f][^/\\\x00-\x1f]{0,254}$")]
+
+
+class FileRole(StrEnum):
+    """What a file of an export is."""
+
+    DESCRIPTOR = "descriptor"
+    DISK = "disk"
+    NVRAM = "nvram"
+    CHECKSUMS = "checksums"
+    CONFIG = "config"
+    OVA = "ova"
+
+
+class ExportKind(StrEnum):
+    """Whether every disk was transferred, or only those that changed."""
+
+    FULL = "full"
+    INCREMENTAL = "incremental"
+
+
+class Quiescing(StrEnum):
+    """How consistent the exported content is."""
+
+    POWERED_OFF = "powered off"
+    FILESYSTEM = "filesystem quiesced"
+    MEMORY = "with memory"
+    CRASH_CONSISTENT = "crash-consistent"
+
+
+class FileEntry(Value):
+    """One file of an export, as it was written."""
+
+    name: FileName = Field(description="The file's name within the export's folder.")
+    role: FileRole
+    size: Size = Field(description="Bytes, counted as they were received.")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    capacity: Size | None = Field(default=None, description="Disks: bytes that the guest sees.")
+    populated: Size | None = Field(default=None, description="Disks: bytes of the grains that the stream holds.")
+    disk_key: int | None = Field(default=None, description="Disks: the device key on the VM.")
+    disk_label: str | None = None
+    device_id: str | None = Field(default=None, description="The key that the export lease gave the file.")
+    disk_controller: str | None = None
+    disk_unit: int | None = None
+    backing_uuid: str | None = None
+    content_id: str | None = None
+    change_id: str | None = Field(default=None, description="Disks: the change id at this export's snapshot.")
+    backing_files: Annotated[tuple[BackingFile, ...], FailFast()] = Field(
+        default=(),
+        description="Disks of a VM that was off: its files and the VM's configuration, with size and time.",
+    )
+    transferred: bool = Field(default=True, description="Whether this export read the bytes from vSphere.")
+    stored_in: ExportId | None = Field(
+        default=None,
+        description="The id of the earlier export of the same VM, in the same store, that holds the bytes. S3 only.",
+    )
+    member_of: FileName | None = Field(default=None, description="The OVA that the file lies in; None beside it.")
+    offset: Size | None = Field(default=None, description="Members of an OVA: where their bytes begin.")
+    protection: str | None = Field(default=None, description="S3: what guards the object's bytes on the way in.")
+    etag: str | None = Field(default=None, description="S3: the object's ETag, as the server answered it.")
+    checksum: str | None = Field(
+        default=None,
+        description="S3: the checksum that the server keeps of the object, or else its ETag, as algorithm:value.",
+    )
+
+
+class SkippedDisk(Value):
+    """A disk that is not in the export, and why."""
+
+    key: int
+    label: str
+    reason: str
+
+
+class SnapshotRecord(Value):
+    """The snapshot that the export was read from."""
+
+    name: str
+    moref: str
+    created: Moment
+    quiescing: Quiescing
+    held: float | None = Field(
+        default=None, ge=0, description="Seconds from its making to the end of its removal; None where it stayed."
+    )
+    leaked: bool = Field(default=False, description="Whether it was to be removed, and could not be.")
+
+
+class StageName(StrEnum):
+    """A stage of an export, named as its step is in Prefect."""
+
+    TAKE_SNAPSHOT = "take-snapshot"
+    PLAN = "plan-export"
+    DISKS = "export-disk"
+    DESCRIBE = "describe-vm"
+    REMOVE_SNAPSHOT = "remove-snapshot"
+    PACK = "pack-ova"
+    VERIFY = "verify-export"
+
+
+class TransferStatistics(Value):
+    """What moved, and how fast."""
+
+    seconds: Rate = Field(description="From the start of the export to its manifest.")
+    bytes_transferred: Size = Field(description="Read from vSphere, over all attempts that counted.")
+    bytes_reused: Size = Field(default=0, description="Stored bytes of disks that did not have to be read.")
+    retries: Size = 0
+    limit: Rate | None = Field(default=None, description="Asked-for bytes per second; None without a limit.")
+    throttle_wait: Rate = Field(default=0, description="Seconds that streams waited for the limit, summed.")
+    limit_lowest: Rate | None = Field(
+        default=None, description="The lowest bytes per second that held: adaptive, by a window, or of a shared budget."
+    )
+    limit_mean: Rate | None = Field(
+        default=None, description="The bytes per second that held on the average, while there was a limit."
+    )
+    achieved: Rate | None = Field(
+        default=None,
+        description="Bytes per second over the link, downloads and uploads together, from the first byte to the last.",
+    )
+    shared: str | None = Field(default=None, description="The name of the budget that was shared with other runs.")
+
+
+class ExportManifest(Value):
+    """Everything that is known of one export. Written last; read by everything."""
+
+    schema_version: Literal[1, 2] = SCHEMA_VERSION
+    tool: Literal["hyperexport"] = "hyperexport"
+    tool_version: str
+    export_id: ExportId
+    kind: ExportKind
+    reason: str = Field(description="Why it is full, or what it builds on, in words.")
+    base: ExportId | None = Field(default=None, description="The id of the export that an incremental one builds on.")
+    last_full: ExportId = Field(description="The id of the newest full export of the chain; its own id when full.")
+    vm: VmRef
+    vcenter: str = Field(description="The server's address.")
+    vcenter_uuid: str | None = Field(default=None, description="The server's own instance uuid.")
+    run: str = Field(description="The id of the run (the Prefect flow run, or one made up) that wrote it.")
+    started: Moment
+    finished: Moment
+    options: dict[str, Any] = Field(description="The options that were not at their defaults, without secrets.")
+    snapshot: SnapshotRecord | None
+    format: Literal["ovf", "ova"]
+    files: Annotated[tuple[FileEntry, ...], FailFast()] = Field(max_length=_MOST_FILES)
+    skipped_disks: Annotated[tuple[SkippedDisk, ...], FailFast()] = ()
+    transfer: TransferStatistics
+    stages: dict[StageName, float] = Field(
+        default={}, description="Seconds of each stage up to the manifest, and of the last verification."
+    )
+    warnings: Annotated[tuple[str, ...], FailFast()] = ()
+    verified: Moment | None = Field(default=None, description="When --verify last proved it; None if never.")
+    damage: Annotated[tuple[str, ...], FailFast()] = Field(
+        default=(), description="What a verification found wrong; no base while it is so."
+    )
+    preserve: bool = Field(default=False, description="Never deleted by any cleanup.")
+    seal: str | None = Field(
+        default=None,
+        description="In the file, and last in it: the SHA-256 of every byte before this key; null after an edit by "
+        "hand. In memory only one that was found wrong, kept so that no rewriting hides that the file was damaged.",
+    )
+
+    @property
+    def disks(self) -> tuple[FileEntry, ...]:
+        """The disks, in the VM's order."""
+        return tuple(entry for entry in self.files if entry.role is FileRole.DISK)
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes that this export adds to a store: those of its files that are not elsewhere or inside another."""
+        return sum(entry.size for entry in self.files if entry.stored_in is None and entry.member_of is None)
+
+    def file(self, name: str) -> FileEntry | None:
+        """Find an entry by its file name."""
+        return next((entry for entry in self.files if entry.name == name), None)
+
+    def to_json(self) -> bytes:
+        """Serialise for the store: indented UTF-8 with the seal and a newline at its end."""
+        head = self.model_dump_json(indent=2, exclude={"seal"}).encode().removesuffix(b"\n}") + b",\n  "
+        return _sealed(head) if self.seal is None else head + _SEAL % self.seal.encode()
+
+    @classmethod
+    def from_json(cls, data: bytes, *, source: str) -> "ExportManifest":
+        """Read a manifest that somebody else may have touched.
+
+        Args:
+            data: The file's bytes.
+            source: Where they come from, for the error.
+
+        Raises:
+            ManifestInvalid: Too large, not JSON, of an unknown version, or not a manifest.
+        """
+        if len(data) > LARGEST:
+            raise ManifestInvalid(f"{source} is {len(data)} bytes long, which no manifest is")
+        try:
+            manifest = cls.model_validate_json(data)
+        except ValidationError as error:
+            raise ManifestInvalid(
+                f"{source} is not a manifest that this version reads: {_first_problem(error)}",
+                fix="Restore the file from a copy, or remove the export's folder by hand",
+            ) from error
+        whole = data == _sealed(data.rpartition(b'"seal": "')[0])
+        return manifest.model_copy(update={"seal": None}) if whole else manifest
+
+
+def _first_problem(error: ValidationError) -> str:
+    """Where it is wrong, and how. To spell out a million problems, to show one, would take minutes."""
+    if error.error_count() > _MOST_PROBLEMS:
+        return f"it is wrong in {error.error_count()} places"
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(part)[:_LONGEST_KEY] for part in first["loc"]) or "the document"
+    return f"{where}: {first['msg']}"
+
+
+def _sealed(head: bytes) -> bytes:
+    return head + _SEAL % hashlib.sha256(head).hexdigest().encode()
+
+
+def json_schema() -> str:
+    """The manifest's JSON schema, as published in ``docs/``."""
+    return json.dumps(ExportManifest.model_json_schema(mode="serialization"), indent=2) + "\n"
+
+
+def new_export_id(now: datetime) -> str:
+    """Make an export's id: UTC to the second, and four random hex digits against a clash within it."""
+    return f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
+
+
+def is_export_id(text: str) -> bool:
+    """Tell whether a folder's name has the form of an export id."""
+    return _EXPORT_ID.fullmatch(text) is not None
+
+
+def slug(name: str) -> str:
+    """Make a file name that every filesystem and object store takes out of any VM name.
+
+    ASCII letters, digits, dot, dash and underscore; at most 80 characters; never empty, hidden, or a name that
+    Windows reserves. Two different names may give the same slug; identity is the instance uuid's business.
+    """
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    text = _UNSAFE.sub("-", plain).strip("-.") or "vm"
+    if _RESERVED.fullmatch(text):
+        text = f"vm-{text}"
+    return text[:80].rstrip("-.")
+
+
+def vm_folder(vm: VmRef) -> str:
+    """The name of a VM's folder in a store: its slug and the first eight hex digits of its instance uuid."""
+    digits = "".join(re.findall(r"[0-9a-f]", vm.instance_uuid.lower()))[:8]
+    return f"{slug(vm.name)}.{digits.ljust(8, '0')}"
+
+
+def is_vm_folder(text: str) -> bool:
+    """Tell whether a folder's name has the form that :func:`vm_folder` gives."""
+    return _VM_FOLDER.fullmatch(text) is not None

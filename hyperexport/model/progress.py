@@ -1,0 +1,87 @@
+"""Where a run's bytes are, for whoever wants to show it: a terminal, a Prefect artifact, a notebook.
+
+The engine reports, it does not draw. Listeners are called from transfer threads, so they must be quick and must not
+raise; what they raise is dropped.
+"""
+
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+from hyperexport.model.vm import VmRef
+
+
+class Stage(StrEnum):
+    """What is being done with an item."""
+
+    TRANSFER = "transfer"
+    VERIFY = "verify"
+    REMOVE_SNAPSHOT = "remove snapshot"
+
+
+class Item(NamedTuple):
+    """What moves: the same in all reports about it."""
+
+    vm: VmRef
+    stage: Stage
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One moment of one item's way.
+
+    Args:
+        vm: The VM; its name alone would not do, since several of a fleet may bear it.
+        item: The file or thing that moves, unique within the VM and stage (``db01-disk-0.vmdk``).
+        stage: What is being done.
+        position: How far, in bytes of the *disk* (not of the compressed stream), or per cent for a server's task.
+        total: Where the end is, in the unit of ``position``; 0 where it is not known.
+        moved: Bytes that went over the wire so far.
+        done: The item is finished; no later report will follow.
+        failed: This attempt failed; a new one may begin at 0.
+    """
+
+    vm: VmRef
+    item: str
+    stage: Stage
+    position: int
+    total: int
+    moved: int
+    done: bool = False
+    failed: bool = False
+
+    @property
+    def of(self) -> Item:
+        """What moves, to tell it from all else."""
+        return Item(self.vm, self.stage, self.item)
+
+
+Listener = Callable[[Progress], None]
+
+_listeners: list[Listener] = []
+_lock = threading.Lock()
+
+
+@contextmanager
+def listening(listener: Listener) -> Generator[None]:
+    """Have ``listener`` called for every report in this process while the block runs."""
+    with _lock:
+        _listeners.append(listener)
+    try:
+        yield
+    finally:
+        with _lock:
+            _listeners.remove(listener)
+
+
+def report(progress: Progress) -> None:
+    """Tell every listener; never raises."""
+    with _lock:
+        listeners = tuple(_listeners)
+    for listener in listeners:
+        with suppress(Exception):
+            listener(progress)

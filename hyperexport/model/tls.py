@@ -1,0 +1,129 @@
+"""Whom we believe to be the server: CAs, a pinned certificate, or, when told so, anybody.
+
+One value, :class:`Trust`, says it for the SOAP session and for the hosts that a lease's URLs point at, so that both
+follow the same rules. Knows nothing of vSphere or of transfers.
+"""
+
+import hashlib
+import hmac
+import re
+import socket
+import ssl
+from typing import Final
+
+from pydantic import Field, field_validator
+
+from hyperexport.model.vm import Value
+
+_ALGORITHMS: Final = {40: "sha1", 64: "sha256"}
+_NOT_HEX: Final = re.compile(r"[^0-9a-f]")
+
+
+def normalise_thumbprint(text: str) -> str:
+    """Bring a thumbprint (with or without colons, spaces or an algorithm's name in front) to bare lower-case hex.
+
+    Raises:
+        ValueError: It is neither SHA-1 (40 digits) nor SHA-256 (64 digits).
+    """
+    digits = re.sub(r"[\s:]", "", re.sub(r"(?i)^\s*sha-?(1|256)\s*[:= ]", "", text)).lower()
+    if len(digits) not in _ALGORITHMS or _NOT_HEX.search(digits):
+        raise ValueError("a thumbprint is 64 hex digits (SHA-256), with or without colons")
+    return digits
+
+
+def show_thumbprint(digits: str) -> str:
+    """Write a thumbprint as vSphere's client and openssl do: ``AB:CD:...``."""
+    return ":".join(digits[at : at + 2] for at in range(0, len(digits), 2)).upper()
+
+
+def certificate_thumbprint(certificate: bytes | str, algorithm: str = "sha256") -> str:
+    """The thumbprint of a certificate, given as DER bytes or PEM text, as bare lower-case hex."""
+    der = ssl.PEM_cert_to_DER_cert(certificate) if isinstance(certificate, str) else certificate
+    return hashlib.new(algorithm, der).hexdigest()
+
+
+class Trust(Value):
+    """What a TLS peer has to prove. A thumbprint takes the place of the CAs; ``insecure`` asks for nothing."""
+
+    thumbprint: str | None = Field(
+        default=None, description="SHA-256, or SHA-1 as vSphere's sslThumbprint is, in hex, with or without colons."
+    )
+    ca_pem: str | None = Field(default=None, repr=False)
+    insecure: bool = False
+
+    @field_validator("thumbprint")
+    @classmethod
+    def _bare_hex(cls, value: str | None) -> str | None:
+        return None if value is None else normalise_thumbprint(value)
+
+    def ssl_context(self) -> ssl.SSLContext:
+        """Make a client context that keeps to this; for http.client, urllib3 and whatever calls ``wrap_socket``.
+
+        Raises:
+            ssl.SSLError: The CAs' text holds no certificate.
+        """
+        if self.thumbprint:
+            return _PinnedContext.for_thumbprint(self.thumbprint)
+        context = _strict_about_ends(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+        # Python 3.13 asks for extensions that the certificates of older vCenters do not have.
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        if self.insecure:
+            return _unverified(context)
+        if self.ca_pem:
+            context.load_verify_locations(cadata=self.ca_pem)
+        else:
+            context.load_default_certs()
+        return context
+
+
+class _PinnedContext(ssl.SSLContext):
+    """Checks the certificate's thumbprint right after the handshake, before a byte of ours is sent."""
+
+    thumbprint: str
+
+    @classmethod
+    def for_thumbprint(cls, thumbprint: str) -> "_PinnedContext":
+        context = cls(ssl.PROTOCOL_TLS_CLIENT)
+        _unverified(_strict_about_ends(context))
+        context.thumbprint = thumbprint
+        return context
+
+    def wrap_socket(self, *args: object, **kwargs: object) -> ssl.SSLSocket:
+        # pyVmomi checks its own `thumbprint` only after the CA check has failed (SoapAdapter._Connect), which a
+        # context without a CA check never does; so the pin lives here, where no caller can forget it.
+        wrapped = super().wrap_socket(*args, **kwargs)  # pyright: ignore[reportArgumentType]
+        certificate = wrapped.getpeercert(binary_form=True) or b""
+        shown = certificate_thumbprint(certificate, _ALGORITHMS[len(self.thumbprint)])
+        if not hmac.compare_digest(shown, self.thumbprint):
+            wrapped.close()
+            raise ssl.SSLCertVerificationError(1, "the certificate's thumbprint is not the pinned one")
+        return wrapped
+
+
+def _strict_about_ends(context: ssl.SSLContext) -> ssl.SSLContext:
+    # Debian's Python 3.11.2 takes a connection that is cut without TLS's goodbye for one that ended.
+    context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
+    return context
+
+
+def _unverified(context: ssl.SSLContext) -> ssl.SSLContext:
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def presented_thumbprint(host: str, port: int, *, timeout: float) -> str | None:
+    """The SHA-256 thumbprint of the certificate that a server shows, for an error message; None if it shows none.
+
+    Nothing is sent and nothing is believed.
+    """
+    context = _unverified(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+    try:
+        with (
+            socket.create_connection((host, port), timeout=timeout) as plain,
+            context.wrap_socket(plain, server_hostname=host) as wrapped,
+        ):
+            certificate = wrapped.getpeercert(binary_form=True)
+    except OSError:
+        return None
+    return certificate_thumbprint(certificate) if certificate else None

@@ -1,0 +1,1 @@
+"""Every option, declared once: groups, precedence, selection, environment, form."""

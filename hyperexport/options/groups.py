@@ -1,0 +1,441 @@
+"""The options themselves, in groups: type, default, bounds, one line of help, unit.
+
+Each is declared here, once. How they reach the user through their faces, and which value wins, is ``options.py``'s.
+"""
+
+import re
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic_settings import NoDecode
+
+from hyperexport.base.units import MIB, Duration, parse_duration
+from hyperexport.model.bandwidth_windows import Window, parse_window, split_windows
+from hyperexport.model.vm import Value
+from hyperexport.options.form import leave_open
+
+
+def _split(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+def _no_empty_name(value: tuple[str, ...]) -> tuple[str, ...]:
+    if not all(name.strip() for name in value):
+        raise ValueError("an empty name names nothing")
+    return value
+
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_no_empty_name)]
+"""Several words: a list, or one string with commas, as the environment gives it."""
+
+
+Windows = Annotated[
+    tuple[str, ...], NoDecode, BeforeValidator(lambda value: split_windows(value) if isinstance(value, str) else value)
+]
+"""Several windows: a list, or one string with commas, which may also stand between the days of one window."""
+
+
+def option(default: Any, help_text: str, *, flag: str, unit: str | None = None, **bounds: Any) -> Any:
+    """Declare one option.
+
+    Args:
+        default: The value when nobody gives one.
+        help_text: One line, without the full stop; shown by ``--help`` and in the form.
+        flag: Its name on the command line, such as ``--bandwidth-limit``.
+        unit: The unit of a number, shown with the help.
+        bounds: pydantic's own: ``ge``, ``le``, ``pattern``, ...
+    """
+    shown = f"{help_text} ({unit})." if unit else f"{help_text}."
+    return Field(default=default, description=shown, json_schema_extra={"flag": flag}, **bounds)
+
+
+class Group(Value):
+    """Options that belong together."""
+
+    model_config = ConfigDict(json_schema_extra=leave_open)
+
+    def contradiction(self) -> str | None:
+        """Say what makes no sense together; None where all of it does.
+
+        Asked only of the merged options, by :meth:`ExportOptions.check`: what one option needs beside it may come
+        from the environment or a profile. No pydantic validator may compare two options, for the same reason.
+        """
+        return None
+
+
+class Format(StrEnum):
+    """How an export is packed."""
+
+    OVF = "ovf"
+    OVA = "ova"
+
+
+class VerifyMode(StrEnum):
+    """How much of what was stored is read back."""
+
+    OFF = "off"
+    ON = "on"
+    DEEP = "deep"
+
+
+def _read_verify(value: object) -> object:
+    words = {"true": VerifyMode.ON, "false": VerifyMode.OFF, "yes": VerifyMode.ON, "no": VerifyMode.OFF}
+    if isinstance(value, bool):
+        return VerifyMode.ON if value else VerifyMode.OFF
+    return words.get(value.lower(), value) if isinstance(value, str) else value
+
+
+class Destination(Group):
+    """Where the export goes."""
+
+    output: Path = option(Path("exports"), "The local store's folder", flag="--output")
+    format: Format = option(Format.OVF, "An OVF folder, or one OVA file", flag="--format")
+    upload: str | None = option(
+        None,
+        "Also keep the export in S3, at s3://bucket/prefix",
+        flag="--upload",
+        pattern=r"^s3://[^/\s]+(/\S*)?$",
+        examples=["s3://bucket/prefix"],
+    )
+    keep_local: bool = option(True, "Keep the local copy of what is uploaded", flag="--keep-local")
+    s3_endpoint: str | None = option(
+        None,
+        "The S3 server's address, where it is not Amazon's",
+        flag="--s3-endpoint",
+        pattern=r"^https?://\S+$",
+        examples=["https://minio.example.com:9000"],
+    )
+    s3_credentials: str | None = option(
+        None,
+        "A saved block with S3 credentials, as aws-credentials/NAME or minio-credentials/NAME; else boto3's own chain",
+        flag="--s3-credentials",
+        pattern=r"^(aws|minio)-credentials/[a-z0-9-]+$",
+        examples=["aws-credentials/backups"],
+    )
+
+    def contradiction(self) -> str | None:
+        """There has to be a place to keep it."""
+        if not self.keep_local and self.upload is None:
+            return "--no-keep-local needs --upload: without either, nothing would be kept"
+        if not self.keep_local and self.format is Format.OVA:
+            return (
+                "an OVA cannot be streamed to S3 without a local copy: its first bytes give the sizes of its last. "
+                "Use --format ovf, or keep the local copy"
+            )
+        return None
+
+
+class Snapshot(Group):
+    """The snapshot that a running VM is exported from."""
+
+    take: bool = option(
+        False, "Export from a snapshot made for it: the only way to export a running VM", flag="--snapshot"
+    )
+    delete: bool | None = option(
+        None,
+        "Remove that snapshot afterwards, whatever happened; the default is yes, and no with --keep-snapshots",
+        flag="--delete-snapshot",
+    )
+    name: str | None = option(
+        None,
+        "The snapshot's name; hyperexport- and the time (UTC) if not given",
+        flag="--snapshot-name",
+        min_length=1,
+        max_length=80,
+    )
+    memory: bool = option(False, "Include the VM's memory, which excludes quiescing", flag="--snapshot-memory")
+    quiesce: bool | None = option(
+        None, "Quiesce the guest's filesystems; the default is yes, and no with memory", flag="--snapshot-quiesce"
+    )
+    quiesce_required: bool = option(
+        False, "Fail rather than fall back to a crash-consistent snapshot", flag="--quiesce-required"
+    )
+    keep: int = option(
+        0,
+        "Keep the N newest snapshots that this tool made; 0 keeps all that are not deleted",
+        flag="--keep-snapshots",
+        ge=0,
+        le=30,
+    )
+    consolidate: bool = option(
+        False,
+        "Afterwards merge all snapshots into the base disks: removes every snapshot, also those of others",
+        flag="--consolidate-snapshots",
+    )
+
+    def contradiction(self) -> str | None:
+        """Memory excludes quiescing."""
+        if self.memory and (self.quiesce or self.quiesce_required):
+            return "a snapshot has the VM's memory or a quiesced filesystem, not both"
+        if self.quiesce is False and self.quiesce_required:
+            return "--quiesce-required contradicts --no-snapshot-quiesce"
+        return None
+
+    @property
+    def quiesces(self) -> bool:
+        """Whether quiescing is wanted, with the default worked out."""
+        return not self.memory if self.quiesce is None else self.quiesce
+
+    @property
+    def deletes(self) -> bool:
+        """Whether the snapshot is removed afterwards, with the default worked out."""
+        return self.keep == 0 if self.delete is None else self.delete
+
+
+class Bandwidth(Group):
+    """How much of the link the run may take."""
+
+    limit: float = option(
+        0,
+        "For this run, all its disks and uploads together; 0 is no limit",
+        flag="--bandwidth-limit",
+        unit="MB/s",
+        ge=0,
+        le=100_000,
+    )
+    burst: float | None = option(
+        None,
+        "How much may pass at once at the start and after a pause; 2 s of the limit if not given",
+        flag="--bandwidth-burst",
+        unit="MB",
+        gt=0,
+        le=1_000_000,
+    )
+    adaptive: bool = option(
+        False,
+        "Slow down when transfers fail or latency rises, and speed up again afterwards, up to the limit",
+        flag="--adaptive-bandwidth",
+    )
+    window: Windows = option(
+        (),
+        "Another limit at times of the week, by this machine's clock; =0 is no limit, and the first that fits wins",
+        flag="--bandwidth-window",
+        unit="MB/s",
+        examples=["mon-fri 08:00-18:00=5"],
+    )
+    shared: str | None = option(
+        None,
+        "Share one budget with all runs that name it: a Prefect global concurrency limit, of which one slot is 1 MB. "
+        "Where there is none, it is made with --bandwidth-limit MB/s",
+        flag="--bandwidth-shared",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,99}$",
+        examples=["wan-link"],
+    )
+
+    @field_validator("window")
+    @classmethod
+    def _readable(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            parse_window(text)
+        return value
+
+    @property
+    def windows(self) -> tuple[Window, ...]:
+        """When another limit holds."""
+        return tuple(parse_window(text) for text in self.window)
+
+    @property
+    def bytes_per_second(self) -> float | None:
+        """The limit in bytes per second; None without one."""
+        return self.limit * MIB if self.limit else None
+
+    @property
+    def burst_bytes(self) -> int | None:
+        """The burst in bytes; None for the default."""
+        return None if self.burst is None else int(self.burst * MIB)
+
+    def contradiction(self) -> str | None:
+        """A burst is one of a limit."""
+        limited = self.limit or any(window.limit for window in self.windows)
+        return "--bandwidth-burst needs --bandwidth-limit" if self.burst is not None and not limited else None
+
+
+class Incremental(Group):
+    """Whether disks that did not change are transferred again."""
+
+    enabled: bool = option(False, "Transfer only the disks that changed since the last export", flag="--incremental")
+    force_full: bool = option(False, "Transfer every disk all the same", flag="--force-full")
+    full_after: Duration = option(
+        parse_duration("30d"), "Age of the last full export after which the next one is full", flag="--full-after"
+    )
+    enable_tracking: bool = option(
+        False,
+        "Switch change tracking on where it is off, which changes the VM's configuration",
+        flag="--enable-change-tracking",
+    )
+
+
+class Cleanup(Group):
+    """Which old exports are deleted afterwards."""
+
+    enabled: bool = option(False, "Delete old exports; with a VM, after its export", flag="--cleanup")
+    max_age: Duration | None = option(
+        None,
+        "Delete exports older than this; 720h where no other limit is given, and 0 is no limit",
+        flag="--cleanup-max-age",
+    )
+    max_count: int = option(0, "Keep this many exports of each VM; 0 is no limit", flag="--cleanup-max-count", ge=0)
+    max_size: int = option(
+        0,
+        "Delete the oldest exports while the store is larger; 0 is no limit",
+        flag="--cleanup-max-size",
+        unit="bytes",
+        ge=0,
+    )
+    min_free: int = option(
+        0,
+        "Delete the oldest exports until this much is free; 0 is no limit",
+        flag="--cleanup-min-free",
+        unit="bytes",
+        ge=0,
+    )
+    preserve: Names = option((), "Never delete exports whose VM or id matches this pattern", flag="--cleanup-preserve")
+    dry_run: bool = option(
+        False, "Only say what would be deleted; it is enough by itself, without --cleanup", flag="--cleanup-dry-run"
+    )
+
+    @property
+    def wanted(self) -> bool:
+        """Whether old exports are looked at: to ask what a cleanup would delete is to ask for one."""
+        return self.enabled or self.dry_run
+
+
+class EmailTls(StrEnum):
+    """How the connection to the SMTP server is protected."""
+
+    STARTTLS = "starttls"
+    SSL = "ssl"
+    NONE = "none"
+
+
+_CUSTOMARY_PORT: Final = {EmailTls.STARTTLS: 587, EmailTls.SSL: 465, EmailTls.NONE: 25}
+_ADDRESS: Final = re.compile(r"[^@\s,;<>\x00-\x1f]+@[^@\s,;<>\x00-\x1f]+")
+_BLOCK: Final = re.compile(r"[a-z0-9-]+/[a-z0-9-]+")
+
+
+class Email(Group):
+    """Who is told how a run went. Passwords are no options: name a saved block."""
+
+    notify: bool = option(False, "Tell how the export went by mail", flag="--email-notify")
+    smtp_host: str | None = option(
+        None,
+        "The SMTP server",
+        flag="--email-smtp-host",
+        pattern=r"^[^\s/@:]+$|^[0-9a-fA-F:]+$",
+        examples=["smtp.example.com"],
+    )
+    smtp_port: int | None = option(
+        None,
+        "Its port; 587 if not given, 465 with --email-tls ssl, 25 with --email-tls none",
+        flag="--email-smtp-port",
+        ge=1,
+        le=65_535,
+    )
+    tls: EmailTls = option(
+        EmailTls.STARTTLS,
+        "How the connection is protected; certificates are always verified",
+        flag="--email-tls",
+    )
+    username: str | None = option(
+        None,
+        "The user to log in as; no login if not given. The password: a block, or HYPEREXPORT_EMAIL_PASSWORD",
+        flag="--email-username",
+        min_length=1,
+    )
+    credentials: str | None = option(
+        None,
+        "A saved Email Server Credentials block, by its name, in place of server and login: the way for scheduled runs",
+        flag="--email-credentials",
+        pattern=r"^[a-z0-9-]+$",
+        examples=["backup-mail"],
+    )
+    sender: str | None = option(
+        None,
+        "The sender's address; the user if that is one",
+        flag="--email-from",
+        pattern=f"^{_ADDRESS.pattern}$",
+        examples=["backup@example.com"],
+    )
+    to: Names = option((), "The recipients", flag="--email-to", examples=["admin@example.com,ops@example.com"])
+    on_start: bool = option(False, "Tell that an export began", flag="--email-on-start")
+    on_complete: bool = option(True, "Tell that an export is complete", flag="--email-on-complete")
+    on_failure: bool = option(True, "Tell that an export failed", flag="--email-on-failure")
+    webhooks: Names = option(
+        (),
+        "Saved notification blocks that are told the same, mails or not, such as slack-webhook/NAME",
+        flag="--notify-webhook",
+        examples=["slack-webhook/backups"],
+    )
+
+    @field_validator("to")
+    @classmethod
+    def _addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(_ADDRESS.fullmatch(word) for word in value):
+            raise ValueError("these are not all addresses such as admin@example.com")
+        return value
+
+    @field_validator("webhooks")
+    @classmethod
+    def _blocks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(_BLOCK.fullmatch(word) for word in value):
+            raise ValueError("these are not all of the form slack-webhook/NAME")
+        return value
+
+    def contradiction(self) -> str | None:
+        """Nobody may have a saved password sent to a server of his own choice."""
+        server = self.smtp_host or self.smtp_port or self.username or self.tls is not EmailTls.STARTTLS
+        if self.credentials and server:
+            return (
+                "--email-credentials names the server and the login: "
+                "leave out --email-smtp-host, --email-smtp-port, --email-tls and --email-username"
+            )
+        return None
+
+    @property
+    def port(self) -> int:
+        """The port, with the default worked out."""
+        return self.smtp_port or _CUSTOMARY_PORT[self.tls]
+
+
+class Execution(Group):
+    """How the run goes about it."""
+
+    verify: Annotated[VerifyMode, BeforeValidator(_read_verify)] = option(
+        VerifyMode.OFF,
+        "Afterwards read back what is stored and prove it; 'deep' also downloads it from S3",
+        flag="--verify",
+    )
+    dry_run: bool = option(False, "Resolve, check and print everything; change nothing anywhere", flag="--dry-run")
+    parallel: int = option(4, "Disks in flight at once within the VM", flag="--parallel", ge=1, le=16)
+    leases_per_host: int = option(
+        0,
+        "Export leases at once on one ESXi host, over all runs on all workers: a Prefect global concurrency limit for "
+        "each host, made where there is none; 0 is no limit",
+        flag="--leases-per-host",
+        ge=0,
+        le=50,
+    )
+    leases_per_vcenter: int = option(
+        0, "The same, on all hosts of one vCenter together", flag="--leases-per-vcenter", ge=0, le=500
+    )
+
+
+class Fleet(Group):
+    """How several VMs are exported side by side."""
+
+    max_vms: int = option(4, "VMs in flight at once", flag="--max-vms", ge=1, le=200)
+    max_per_host: int = option(4, "Of these, on one ESXi host", flag="--max-per-host", ge=1, le=32)
+    max_per_datastore: int = option(4, "Of these, on one datastore", flag="--max-per-datastore", ge=1, le=32)
+    skip_newer_than: Duration | None = option(
+        None, "Leave out VMs whose newest complete export is younger than this", flag="--skip-newer-than"
+    )
+    spread: bool = option(
+        False,
+        "Have each VM exported by whichever worker is free, instead of all by this process; needs workers "
+        "(hyperexport serve) that reach the store",
+        flag="--spread",
+    )

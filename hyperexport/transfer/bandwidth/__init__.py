@@ -1,0 +1,1 @@
+"""How fast bytes may move: throttle, adaptive limit, shared budget."""

@@ -1,0 +1,144 @@
+"""What is said of the values that a notebook shows: an export, a plan, VMs, a store's contents, a cleanup.
+
+Importing this module registers it with ``hyperexport/base/display.py``. The same words as in the Prefect UI
+(``summary.py``), of the same values.
+"""
+
+from hyperexport.base.display import Page, Table, lines, pages_of, row_of, table
+from hyperexport.base.units import format_bytes, format_elapsed
+from hyperexport.model.vm import VmInfo
+from hyperexport.policy.incremental import ExportPlan
+from hyperexport.results import (
+    CleanupResult,
+    ExportResult,
+    FleetResult,
+    ReapResult,
+    SetupReport,
+    StoreContents,
+    VerifiedExport,
+)
+from hyperexport.store.base import StoredExport
+from hyperexport.views.summary import (
+    cleanup_rows,
+    damage_of,
+    disk_rows,
+    export_facts,
+    snapshot_lines,
+    vm_row,
+    vm_rows,
+    what_to_look_at,
+)
+
+_DISKS = ("Disk", "Decision", "Why", "Capacity")
+
+
+@pages_of.register
+def _(vm: VmInfo) -> tuple[Page, ...]:
+    return (Page(vm.ref.path, table("", vm_rows(vm))),)
+
+
+@row_of.register
+def _(vm: VmInfo) -> dict[str, object]:
+    return vm_row(vm)
+
+
+@pages_of.register
+def _(plan: ExportPlan) -> tuple[Page, ...]:
+    most = "at most " if plan.undecided else ""
+    title = f"Would export {plan.vm.path}: {plan.kind}, {plan.reason}"
+    moved = f"{most}{format_bytes(plan.transfer_bytes)} to transfer, {format_bytes(plan.saved_bytes)} saved"
+    disks = Table("", (*_DISKS, "Expected", "File"), disk_rows(plan, None))
+    return (Page(title, (disks, *lines("", [f"{moved} ({plan.saved_percent:.0f} %)"]))),)
+
+
+@pages_of.register
+def _(result: ExportResult) -> tuple[Page, ...]:
+    cleanups = tuple(page for cleanup in result.cleanups for page in pages_of(cleanup))
+    warnings = lines("Warnings", result.warnings)
+    if result.recent:
+        return (Page(f"Nothing to do for {result.plan.vm.path}: {result.recent} is young enough", warnings),)
+    snapshots = lines("Snapshots and change tracking", snapshot_lines(result))
+    if result.manifest is None:
+        (plan,) = pages_of(result.plan)
+        where = lines("Where it would be kept", result.locations)
+        return (Page(plan.title, (*plan.tables, *snapshots, *where, *warnings)), *cleanups)
+    manifest = result.manifest
+    tables = (
+        Table("", ("What", "How"), tuple(export_facts(result, manifest))),
+        Table("Disks", (*_DISKS, "Stored", "File"), disk_rows(result.plan, manifest)),
+        *lines("Where it is", result.locations),
+        *snapshots,
+        *lines("Damage", damage_of(result)),
+        *warnings,
+        *lines("What to look at", what_to_look_at(result, manifest)),
+    )
+    return (Page(f"Exported {manifest.vm.path} in {format_elapsed(result.seconds)}", tables), *cleanups)
+
+
+@pages_of.register
+def _(result: CleanupResult) -> tuple[Page, ...]:
+    deleted = "would be deleted" if result.dry_run else "deleted"
+    number = len(result.plan.to_delete if result.dry_run else result.deleted)
+    title = f"Cleanup of {result.store}: {number} of {len(result.plan.items)} exports {deleted}"
+    tables = (
+        *table("", cleanup_rows(result)),
+        *lines("Could not be deleted", result.failed),
+        *lines("Left for now", result.deferred),
+        *lines("Half-written exports of dead runs", result.abandoned),
+        *lines("Limits that cannot be kept", result.plan.unreachable),
+    )
+    return (Page(title, tables),)
+
+
+@pages_of.register
+def _(contents: StoreContents) -> tuple[Page, ...]:
+    title = f"{contents.store}: {len(contents.exports)} exports, {format_bytes(contents.stored_bytes)}"
+    rows = [row for export in contents.exports if (row := row_of(export))]
+    return (Page(title, (*table("", rows), *lines("With a manifest that cannot be read", contents.damaged))),)
+
+
+@row_of.register
+def _(export: StoredExport) -> dict[str, object]:
+    manifest = export.manifest
+    proved = f"{manifest.verified:%Y-%m-%d %H:%M}" if manifest.verified else "never"
+    return {
+        "VM": manifest.vm.path,
+        "Export": manifest.export_id,
+        "Made": f"{manifest.started:%Y-%m-%d %H:%M}",
+        "Kind": str(manifest.kind),
+        "Transferred": format_bytes(manifest.transfer.bytes_transferred),
+        "Stored": format_bytes(manifest.stored_bytes),
+        "Verified": "DAMAGED" if manifest.damage else proved,
+        "Preserved": "yes" if manifest.preserve else "no",
+    }
+
+
+@row_of.register
+def _(item: VerifiedExport) -> dict[str, object]:
+    return item.row()
+
+
+@pages_of.register
+def _(result: FleetResult) -> tuple[Page, ...]:
+    tables = (
+        *table("", [member.row() for member in result.members]),
+        *lines("Warnings", result.warnings),
+        *lines("To do again what failed", [result.redo] if result.redo else []),
+    )
+    cleanups = tuple(page for cleanup in result.cleanups for page in pages_of(cleanup))
+    return (Page(result.summary, tables), *cleanups)
+
+
+@pages_of.register
+def _(result: ReapResult) -> tuple[Page, ...]:
+    tables = (
+        *table("Snapshots", [item.row() for item in result.snapshots]),
+        *lines("Half-written exports", result.stagings),
+        *lines("Could not be removed", result.failed),
+    )
+    return (Page(f"Left by dead runs on {result.vcenter}" + (" (dry run)" if result.dry_run else ""), tables),)
+
+
+@pages_of.register
+def _(report: SetupReport) -> tuple[Page, ...]:
+    return (Page(report.summary, table("", [finding.row() for finding in report.findings])),)

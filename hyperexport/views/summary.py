@@ -1,0 +1,298 @@
+"""What a run says of itself at its end, as Markdown for the Prefect UI: what, why, how fast, what to look at.
+
+Pure functions of values. The terminal's tables are in ``cli/``, and say the same of the same values.
+"""
+
+from collections.abc import Sequence
+
+from hyperexport.base.units import format_bytes, format_elapsed, format_rate
+from hyperexport.model.manifest import ExportKind, ExportManifest, FileEntry, Quiescing, TransferStatistics
+from hyperexport.model.rates import Rates
+from hyperexport.model.vm import DiskInfo, NicInfo, VmInfo
+from hyperexport.policy.incremental import Decision, DiskPlan, ExportPlan
+from hyperexport.policy.retention import CleanupItem
+from hyperexport.results import CleanupResult, ExportResult
+from hyperexport.views.chart import throughput_markdown
+from hyperexport.views.markdown import section, table, text
+
+_DONE = {Decision.TRANSFER: "transferred", Decision.REUSE: "unchanged, reused"}
+
+
+def export_markdown(result: ExportResult, rates: Sequence[Rates] = ()) -> str:
+    """The closing page of an export, or of its dry run.
+
+    Args:
+        result: What it did.
+        rates: How fast its files moved.
+    """
+    cleanups = [line for cleanup in result.cleanups for line in ("", cleanup_markdown(cleanup))]
+    if result.recent:
+        return f"# Nothing to do for {text(result.plan.vm.name)}\n\n{text(result.recent)} is young enough."
+    if result.manifest is None:
+        lines = [
+            plan_markdown(result.plan),
+            *section("Snapshots and change tracking", snapshot_lines(result)),
+            *section("Where it would be kept", result.locations),
+        ]
+        return "\n".join([*lines, *section("Warnings", result.warnings), *cleanups])
+    manifest = result.manifest
+    lines = [
+        f"# Exported {text(manifest.vm.name)}",
+        "",
+        f"{text(manifest.vm.path)} of {text(manifest.vcenter)}, in {format_elapsed(result.seconds)}.",
+        "",
+        *table(("What", "How"), export_facts(result, manifest)),
+        *_disk_table(result.plan, manifest),
+        *throughput_markdown(rates),
+        *section("Where it is", result.locations),
+        *section("Snapshots and change tracking", snapshot_lines(result)),
+        *section("Damage", damage_of(result)),
+        *section("Warnings", result.warnings),
+        *section("What to look at", what_to_look_at(result, manifest)),
+    ]
+    return "\n".join([*lines, *cleanups])
+
+
+def export_facts(result: ExportResult, manifest: ExportManifest) -> list[tuple[str, str]]:
+    """What an export did, as names and values; the mail says the same."""
+    moved = manifest.transfer
+    rate = f", {format_rate(moved.bytes_transferred / moved.seconds)}" if moved.seconds else ""
+    limit = f" (limit {format_rate(moved.limit)})" if moved.limit else ""
+    return [
+        ("Export", manifest.export_id),
+        ("Kind", f"{manifest.kind}: {manifest.reason}"),
+        ("Consistency", _consistency(result, manifest)),
+        ("Transferred", f"{format_bytes(moved.bytes_transferred)}{rate}{limit}"),
+        *([("Bandwidth", bandwidth_words(moved))] if moved.limit_mean else []),
+        ("Saved", _saving(result.plan)),
+        ("Stored", f"{format_bytes(_whole(manifest))} in {len(manifest.files)} files"),
+        ("Verified", {None: "not asked for", True: "yes, read back and proved", False: "DAMAGED"}[result.verified]),
+    ]
+
+
+def bandwidth_words(moved: TransferStatistics) -> str:
+    """What was asked of the bandwidth, what was allowed, what came of it, and what it cost."""
+    words = [f"asked {format_rate(moved.limit)}"] if moved.limit else []
+    if moved.limit_mean and moved.limit_lowest and moved.limit_lowest < 0.99 * (moved.limit or moved.limit_mean):
+        words.append(f"allowed {format_rate(moved.limit_mean)}, at the least {format_rate(moved.limit_lowest)}")
+    if moved.achieved:
+        words.append(f"achieved {format_rate(moved.achieved)} both ways together")
+    words.append(f"waited {format_elapsed(moved.throttle_wait)}")
+    if moved.shared:
+        words.append(f"shared as {moved.shared}")
+    return "; ".join(words)
+
+
+def _whole(manifest: ExportManifest) -> int:
+    """Bytes of the export's files, wherever they are kept; what lies inside an OVA is counted in the OVA."""
+    return sum(entry.size for entry in manifest.files if entry.member_of is None)
+
+
+def _consistency(result: ExportResult, manifest: ExportManifest) -> str:
+    snapshot = manifest.snapshot
+    if snapshot is None:
+        return str(Quiescing.POWERED_OFF)
+    fate = "kept" if result.snapshot_kept else "only for this export"
+    return f"{snapshot.quiescing}, by snapshot {snapshot.name} ({fate})"
+
+
+def _saving(plan: ExportPlan) -> str:
+    if plan.kind is ExportKind.FULL:
+        return "nothing, as every disk was transferred"
+    return _saved(plan)
+
+
+def _saved(plan: ExportPlan) -> str:
+    return f"{format_bytes(plan.saved_bytes)} ({plan.saved_percent:.0f} %)"
+
+
+def _disk_table(plan: ExportPlan, manifest: ExportManifest | None) -> list[str]:
+    """One row for each disk, as it was stored, or as it is expected before it was; then why, in words."""
+    rows = disk_rows(plan, manifest)
+    columns = ("Disk", "Decision", "Capacity", "Stored" if manifest else "Expected", "File")
+    disks_by_reason: dict[str, list[str]] = {}
+    for label, decision, why, *_ in rows:
+        disks_by_reason.setdefault(f"{decision} ({why})", []).append(label)
+    return [
+        "## Disks",
+        "",
+        *table(columns, ([label, decision, *rest] for label, decision, _, *rest in rows)),
+        *(f"- {text(', '.join(disks))}: {text(why)}" for why, disks in disks_by_reason.items()),
+        "",
+    ]
+
+
+def disk_rows(plan: ExportPlan, manifest: ExportManifest | None) -> tuple[tuple[str, ...], ...]:
+    """For each disk its label, decision, reason, capacity, size and file."""
+    stored = {entry.disk_key: entry for entry in manifest.disks} if manifest else {}
+    return tuple(_disk_row(disk, stored.get(disk.key)) for disk in plan.disks)
+
+
+def _disk_row(disk: DiskPlan, entry: FileEntry | None) -> tuple[str, ...]:
+    size = entry.size if entry else disk.expected_bytes
+    shown = "-" if disk.decision is Decision.SKIP else format_bytes(size)
+    where = f"{disk.file_name} (in {entry.stored_in})" if entry and entry.stored_in else disk.file_name
+    decision = _DONE.get(disk.decision, disk.decision) if entry else disk.decision
+    return disk.label, str(decision), disk.reason, format_bytes(disk.capacity), shown, where or "-"
+
+
+def snapshot_lines(result: ExportResult) -> list[str]:
+    """What becomes of the VM's snapshots: what would, or what was planned and done; then its tracking."""
+    plan, dry = result.snapshots, result.dry_run
+    would = "would be " if dry else ""
+    lines = [f"snapshot {one.name}: {would}removed first: its run is over" for one in plan.abandoned]
+    if plan.make and dry:
+        lines.append(f"snapshot {plan.make}: would be made, and {'kept' if plan.keeps_made else 'removed afterwards'}")
+    lines += [f"snapshot {one.name}: {would}removed afterwards: {plan.why_removed}" for one in plan.removed]
+    lines += [f"snapshot {one.name}: stays" for one in plan.kept if dry]
+    if result.tracking.words:
+        lines.append(result.tracking.words)
+    return lines
+
+
+def damage_of(result: ExportResult) -> list[str]:
+    """What a verification found wrong, each with its place."""
+    pairs = zip(result.locations, result.verifications, strict=False)
+    return [f"{place}: {finding}" for place, found in pairs for finding in found.findings]
+
+
+def what_to_look_at(result: ExportResult, manifest: ExportManifest) -> list[str]:
+    """What a careful administrator would do next; only what there is a reason for."""
+    advice: list[str] = []
+    if result.verified is None and result.locations:
+        advice.append(f"Nobody has read this export back yet: hyperexport verify {result.locations[0]}")
+    if result.verified is False:
+        advice.append("Export the VM again: what is stored is damaged, and nothing will build on it")
+    if manifest.snapshot and manifest.snapshot.quiescing is Quiescing.CRASH_CONSISTENT:
+        advice.append("The guest was not quiesced: applications restored from this start as after a power cut")
+    if result.snapshot_kept and manifest.snapshot:
+        advice.append(f"Snapshot {manifest.snapshot.name} is still on the VM and grows with every write")
+    if manifest.skipped_disks:
+        names = ", ".join(disk.label for disk in manifest.skipped_disks)
+        advice.append(f"This export lacks {names}: back them up from inside the guest")
+    if manifest.transfer.retries:
+        advice.append(f"{manifest.transfer.retries} transfers were repeated: look at the network and the hosts")
+    return advice
+
+
+def plan_markdown(plan: ExportPlan) -> str:
+    """What an export would do, before it does anything."""
+    most = "At most " if plan.undecided else ""
+    why = f"because {text(plan.reason)}" if plan.kind is ExportKind.FULL else f"which {text(plan.reason)}"
+    article = "a" if plan.kind is ExportKind.FULL else "an"
+    lines = [
+        f"# Would export {text(plan.vm.name)}",
+        "",
+        f"{text(plan.vm.path)}: {article} {plan.kind} export, {why}.",
+        "",
+        *_disk_table(plan, None),
+        f"{most}{format_bytes(plan.transfer_bytes)} to transfer, {_saved(plan)} saved.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def cleanup_markdown(result: CleanupResult) -> str:
+    """What a cleanup deleted, or in a dry run would delete, and why the rest stays."""
+    deleted = {str(item) for item in result.plan.to_delete} if result.dry_run else set(result.deleted)
+    verb = "would be deleted" if result.dry_run else "deleted"
+    freed = f", {format_bytes(result.plan.freed_bytes)} freed" if not (result.failed or result.deferred) else ""
+    lines = [
+        f"# Cleanup of {text(result.store)}",
+        "",
+        f"{len(deleted)} of {len(result.plan.items)} exports {verb}{freed}.",
+        "",
+        *table(
+            ("Export", "VM", "Time", "Size", "Decision", "Why"),
+            (tuple(row.values()) for row in cleanup_rows(result)),
+        ),
+        *section("Could not be deleted", result.failed),
+        *section("Left for now", result.deferred),
+        *section("Abandoned exports that would be removed" if result.dry_run else "Removed", result.abandoned),
+        *section("Limits that cannot be kept", result.plan.unreachable),
+    ]
+    return "\n".join(lines)
+
+
+def cleanup_rows(result: CleanupResult) -> list[dict[str, object]]:
+    """For each export of the store what becomes of it, and why."""
+    deleted = {str(item) for item in result.plan.to_delete} if result.dry_run else set(result.deleted)
+    return [_cleanup_row(item, result, deleted) for item in result.plan.items]
+
+
+def _cleanup_row(item: CleanupItem, result: CleanupResult, deleted: set[str]) -> dict[str, object]:
+    if not item.delete:
+        decision = "kept"
+    elif str(item) in deleted:
+        decision = "would delete" if result.dry_run else "deleted"
+    else:
+        decision = "NOT DELETED"
+    return {
+        "Export": str(item),
+        "VM": item.vm,
+        "Time": f"{item.started:%Y-%m-%d %H:%M}",
+        "Size": format_bytes(item.size),
+        "Decision": decision,
+        "Why": item.reason,
+    }
+
+
+def vm_rows(vm: VmInfo) -> list[dict[str, object]]:
+    """A VM as the rows of a table artifact."""
+    facts = [
+        ("Name", vm.name),
+        ("Path", vm.ref.path),
+        ("Power state", vm.power_state),
+        ("Guest OS", vm.guest_os),
+        ("vCPUs", vm.cpus),
+        ("Memory", f"{vm.memory_mb} MB"),
+        ("Storage", f"{format_bytes(vm.provisioned)} provisioned, {format_bytes(vm.used)} used"),
+        ("Hardware version", vm.hardware_version),
+        ("Firmware", vm.firmware),
+        ("Tools", vm.tools_status),
+        ("Change tracking", _tracking(vm)),
+        ("Host", vm.host or "-"),
+        ("Datastores", ", ".join(vm.datastores) or "-"),
+        *((disk.label, _disk_words(disk)) for disk in vm.disks),
+        *((nic.label, _nic_words(nic)) for nic in vm.nics),
+        *(("Snapshot", f"{one.name}, made {one.created:%Y-%m-%d %H:%M}") for one in vm.snapshots),
+    ]
+    return [{"Property": name, "Value": str(value)} for name, value in facts]
+
+
+def vm_row(vm: VmInfo) -> dict[str, object]:
+    """A VM as one row of a table of many."""
+    return {
+        "VM": vm.ref.path,
+        "Power state": str(vm.power_state),
+        "Guest OS": vm.guest_os,
+        "vCPUs": vm.cpus,
+        "Memory": f"{vm.memory_mb} MB",
+        "Disks": len(vm.disks),
+        "Storage": format_bytes(vm.storage_bytes),
+        "Used": format_bytes(vm.used),
+    }
+
+
+def _tracking(vm: VmInfo) -> str:
+    if not vm.change_tracking_supported:
+        return "not supported"
+    return "on" if vm.change_tracking else "off"
+
+
+def _disk_words(disk: DiskInfo) -> str:
+    parts = [format_bytes(disk.capacity)]
+    if disk.used is not None:
+        parts.append(f"{format_bytes(disk.used)} used")
+    if disk.thin is not None:
+        parts.append("thin" if disk.thin else "thick")
+    parts += [f"{disk.controller}:{disk.unit}", disk.backing, disk.file]
+    parts.append("changes tracked" if disk.change_id else "changes not tracked")
+    if disk.unexportable:
+        parts.append(f"cannot be exported: {disk.unexportable}")
+    return ", ".join(parts)
+
+
+def _nic_words(nic: NicInfo) -> str:
+    state = "connected" if nic.connected else "not connected"
+    return ", ".join(part for part in (nic.type, nic.network, nic.mac, state) if part)

@@ -1,0 +1,159 @@
+"""How well the VMs of a store are protected, told by its manifests and by nothing else.
+
+One plain value, from which the metrics, the page and the terminal's table are made. A VM that was never exported is
+in no manifest and so not here: whoever has to know compares with vSphere's inventory.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+
+from pydantic import Field
+
+from hyperexport.base.units import format_age
+from hyperexport.errors import HyperExportError
+from hyperexport.model.manifest import ExportKind, ExportManifest, Quiescing
+from hyperexport.model.vm import Value
+from hyperexport.store.base import StoredExport
+from hyperexport.store.catalogue import Catalogue
+
+
+class VmSurvey(Value):
+    """What a store holds of one VM."""
+
+    folder: str = Field(description="The VM's folder in the store.")
+    exports: tuple[ExportManifest, ...] = Field(min_length=1, description="The newest first.")
+
+    @property
+    def name(self) -> str:
+        """The VM's name, as it was at its newest export."""
+        return self.exports[0].vm.name
+
+    @cached_property
+    def last_good(self) -> ExportManifest | None:
+        """The newest export of which no verification found anything wrong."""
+        return next((export for export in self.exports if is_good(export)), None)
+
+    @property
+    def damaged(self) -> tuple[ExportManifest, ...]:
+        """Those that a verification found damaged, or whose manifest somebody changed."""
+        return tuple(export for export in self.exports if not is_good(export))
+
+    @property
+    def last_verified(self) -> datetime | None:
+        """When an export of the VM was last proved good."""
+        return max((export.verified for export in self.exports if export.verified), default=None)
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes that its exports add to the store."""
+        return sum(export.stored_bytes for export in self.exports)
+
+    def age(self, now: datetime) -> timedelta | None:
+        """How old the state is that could be restored: the time since the newest good export began."""
+        return now - self.last_good.started if self.last_good else None
+
+    def is_late(self, now: datetime, rpo: timedelta) -> bool:
+        """Whether more would be lost than the objective allows."""
+        age = self.age(now)
+        return age is None or age > rpo
+
+    def missing(self, now: datetime, rpo: timedelta) -> tuple[str, ...]:
+        """What keeps the VM from being well protected, the worst first; nothing where it is."""
+        newest = self.exports[0]
+        words: list[str] = []
+        age = self.age(now)
+        if age is None:
+            words.append("no good export: every one is damaged")
+        elif age > rpo:
+            words.append(f"the last good export is {format_age(age)} old")
+        if newest.snapshot and newest.snapshot.leaked:
+            words.append(f"snapshot {newest.snapshot.name} could not be removed and may still grow")
+        if self.damaged:
+            words.append(f"damaged: {', '.join(export.export_id for export in self.damaged)}")
+        if newest.skipped_disks:
+            words.append(f"not in the export: {', '.join(disk.label for disk in newest.skipped_disks)}")
+        if self.last_good and self.last_good.verified is None:
+            words.append("the last good export was never verified")
+        if newest.snapshot and newest.snapshot.quiescing is Quiescing.CRASH_CONSISTENT:
+            words.append("the last export is only crash-consistent")
+        return tuple(words)
+
+    def facts(self, now: datetime, rpo: timedelta) -> dict[str, object]:
+        """The VM for a program: plain values under names that stay."""
+        last, age, newest = self.last_good, self.age(now), self.exports[0]
+        return {
+            "name": self.name,
+            "path": newest.vm.path,
+            "folder": self.folder,
+            "late": self.is_late(now, rpo),
+            "last_success": last.started.isoformat() if last else None,
+            "last_success_export": last.export_id if last else None,
+            "age_seconds": round(age.total_seconds()) if age is not None else None,
+            "last_verified": self.last_verified.isoformat() if self.last_verified else None,
+            "exports": len(self.exports),
+            "damaged": [export.export_id for export in self.damaged],
+            "stored_bytes": self.stored_bytes,
+            "bytes_per_second": rate_of(last) if last else None,
+            "missing": list(self.missing(now, rpo)),
+        }
+
+
+class StoreSurvey(Value):
+    """What one store holds, at one moment."""
+
+    store: str = Field(description="The store, as a person names it.")
+    taken: datetime
+    vms: tuple[VmSurvey, ...] = Field(default=(), description="By name.")
+    unreadable: tuple[str, ...] = Field(default=(), description="Exports whose manifest cannot be read.")
+    free_bytes: int | None = Field(default=None, description="None where the notion has no meaning.")
+    problem: str | None = Field(
+        default=None, description="Why the store could not be read; then there is nothing else."
+    )
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes that all its exports take."""
+        return sum(vm.stored_bytes for vm in self.vms)
+
+    def late(self, rpo: timedelta) -> tuple[VmSurvey, ...]:
+        """The VMs whose last good export is too old, or that have none."""
+        return tuple(vm for vm in self.vms if vm.is_late(self.taken, rpo))
+
+
+def is_good(export: ExportManifest) -> bool:
+    """Whether nothing is known against an export."""
+    return not export.damage and export.seal is None
+
+
+def rate_of(export: ExportManifest) -> float | None:
+    """Bytes per second over the link while the export moved some; None where it moved none."""
+    moved = export.transfer
+    if not moved.bytes_transferred:
+        return None
+    return moved.achieved or (moved.bytes_transferred / moved.seconds if moved.seconds else None)
+
+
+def is_full(export: ExportManifest) -> bool:
+    """Whether every disk was transferred."""
+    return export.kind is ExportKind.FULL
+
+
+def survey(catalogue: Catalogue, now: datetime | None = None) -> StoreSurvey:
+    """Look at a store. One that cannot be read gives a survey that says so: others are looked at all the same."""
+    taken = now or datetime.now(UTC)
+    url = catalogue.store.url
+    try:
+        exports, unreadable = catalogue.look()
+        free = catalogue.store.free_bytes()
+    except HyperExportError as error:
+        return StoreSurvey(store=url, taken=taken, problem=str(error))
+    return StoreSurvey(store=url, taken=taken, vms=_by_name(exports), unreadable=tuple(unreadable), free_bytes=free)
+
+
+def _by_name(exports: Mapping[str, Sequence[StoredExport]]) -> tuple[VmSurvey, ...]:
+    vms = [
+        VmSurvey.model_construct(folder=folder, exports=tuple(export.manifest for export in found))
+        for folder, found in exports.items()
+    ]
+    return tuple(sorted(vms, key=lambda vm: (vm.name.lower(), vm.folder)))
