@@ -30,7 +30,7 @@ class ExportProfile(Block):
     Example:
         Load a stored export profile:
         ```python
-        from blocks import ExportProfile
+        from hyperexport.blocks import ExportProfile
 
         profile = ExportProfile.load("BLOCK_NAME")
         ```

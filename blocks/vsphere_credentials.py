@@ -23,7 +23,7 @@ class VSphereCredentials(Block):
     Example:
         Load stored vSphere credentials:
         ```python
-        from blocks import VSphereCredentials
+        from hyperexport.blocks import VSphereCredentials
 
         vsphere = VSphereCredentials.load("BLOCK_NAME")
         ```

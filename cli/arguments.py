@@ -1,7 +1,7 @@
 """From words on a command line to one request, or a usage error that names the word.
 
-One function for each command, whose parameters are its flags (:mod:`hyperexport.cli.flags`). This module runs nothing and prints
-nothing but the help.
+One function for each command, whose parameters are its flags (:mod:`hyperexport.cli.flags`). This module runs
+nothing and prints nothing but the help.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,7 @@
 """The flags: those of the options, made from the model, and those that exist at a terminal and nowhere else.
 
-No option of an export is written down a second time here (see :func:`hyperexport.options.precedence.leaves`). Values stay text
-until the model reads them, so that a flag, a variable and a form can never disagree about what is valid.
+No option of an export is declared a second time here (see :func:`hyperexport.options.precedence.leaves`). Values
+stay text until the model reads them, so that a flag, a variable and a form can never disagree about what is valid.
 """
 
 import inspect

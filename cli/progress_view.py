@@ -1,7 +1,7 @@
 """A run while it goes on: a bar for each disk on a terminal, now and then a line where there is none.
 
-Listens to :mod:`hyperexport.model.progress` and draws on standard error. Per cent and time left go by the position on the
-disk, since nobody knows beforehand how long its compressed stream will be; the rate is that of the bytes that moved.
+Listens to :mod:`hyperexport.model.progress` and draws on standard error. Per cent and time left go by the position
+on the disk, since the length of its compressed stream is unknown beforehand; the rate is that of the bytes that moved.
 """
 
 import threading

@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 _HOMES: Final = {
-    "ExportOptions": "options",
+    "ExportOptions": "options.precedence",
     "HyperExportError": "errors",
     "S3Settings": "store.s3",
     "Store": "store.base",

@@ -1,7 +1,7 @@
 """How fast each file of a run moved, moment by moment, for the chart in its closing page.
 
-Kept by listening to :mod:`hyperexport.model.progress`, and bounded: the longer a file takes, the wider apart are the moments
-that are kept of it. Nothing of it goes into the manifest.
+Kept by listening to :mod:`hyperexport.model.progress`, and bounded: the longer a file takes, the wider apart are the
+moments that are kept of it. Nothing of it goes into the manifest.
 """
 
 import threading

@@ -1,7 +1,7 @@
 """A VM's virtual devices, read into the product's own values.
 
-Pure: takes what pyVmomi has deserialised and returns :mod:`hyperexport.model.vm`'s records. Knows which disks vSphere cannot
-snapshot or export, and why.
+Pure: takes what pyVmomi has deserialised and returns :mod:`hyperexport.model.vm`'s records. Knows which disks vSphere
+cannot snapshot or export, and why.
 """
 
 from collections.abc import Iterable, Mapping

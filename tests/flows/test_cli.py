@@ -93,7 +93,7 @@ def test_vm_info_of_two_vms_is_two_blocks_or_one_document(hyperexport, monkeypat
 
 
 def test_vm_info_needs_no_prefect(vcenter):
-    script = "import sys; from cli.main import run; run(sys.argv[1:]); sys.exit('prefect' in sys.modules)"
+    script = "import sys; from hyperexport.cli.main import run; run(sys.argv[1:]); sys.exit('prefect' in sys.modules)"
     environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
     done = subprocess.run(
         [sys.executable, "-c", script, "--vm-info", "--vm", "db01", "--quiet"],

@@ -1,7 +1,7 @@
 """No option is accepted and ignored: for each one there is code outside the model that reads it.
 
 Found in the source, not in a run: an option counts as read where its attribute is taken of its group, or of a name that
-holds the group, outside ``options.py``; or where a method or property of the group that reads it is.
+holds the group, outside ``hyperexport/options/``; or where a method or property of the group that reads it is.
 """
 
 import ast
@@ -13,7 +13,8 @@ import pytest
 from hyperexport.options.precedence import ExportOptions, Leaf, leaves
 
 ROOT = Path(__file__).parents[2]
-MODEL = {ROOT / "hyperexport" / "options.py", ROOT / "hyperexport" / "option_groups.py"}
+GROUPS_MODULE = ROOT / "hyperexport" / "options" / "groups.py"
+MODEL = {ROOT / "hyperexport" / "options" / "precedence.py", GROUPS_MODULE}
 ROOMS = ("blocks", "cli", "deployments", "flows", "hyperexport", "tasks")
 GROUPS = {field.annotation.__name__: name for name, field in ExportOptions.model_fields.items()}
 """The name of each group's class, and of the field that holds it."""
@@ -63,7 +64,7 @@ CHECKS = {"contradiction"}
 
 def through_methods() -> dict[tuple[str, str], set[str]]:
     """For each method and property of a group, the fields that it reads."""
-    model = ast.parse((ROOT / "hyperexport" / "option_groups.py").read_text())
+    model = ast.parse(GROUPS_MODULE.read_text())
     found: dict[tuple[str, str], set[str]] = {}
     for kind in ast.walk(model):
         if isinstance(kind, ast.ClassDef) and kind.name in GROUPS:
