@@ -172,6 +172,12 @@ class VmPoweredOn(HyperExportError):
     code = "vm-powered-on"
 
 
+class VmChanged(HyperExportError):
+    """The VM was powered on or changed while its disks were read, so they do not belong together."""
+
+    code = "vm-changed"
+
+
 class NothingToExport(HyperExportError):
     """Not one disk of the VM can be exported; the message gives the reason for each."""
 
@@ -212,9 +218,15 @@ class ChangeTrackingUnavailable(HyperExportError):
 
 
 class LeaseFailed(TransientError):
-    """The export lease was refused, ended in an error, or did not become ready."""
+    """The export lease ended in an error or did not become ready; another may."""
 
     code = "lease-failed"
+
+
+class LeaseRefused(HyperExportError):
+    """The export lease was refused for a reason that another attempt does not change; the message gives it."""
+
+    code = "lease-refused"
 
 
 class LeaseExpired(TransientError):

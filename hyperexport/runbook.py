@@ -108,7 +108,11 @@ def run_export(job: Job, steps: Steps, *, began: float) -> ExportResult:
     if tracking.enable:
         steps.enable_change_tracking(job)
     with staged(job) as copies:
-        with steps.lease_slots(job) as slots, snapshot_for(job, steps, snapshots.make) as snapshot:
+        with (
+            steps.lease_slots(job) as slots,
+            snapshot_for(job, steps, snapshots.make) as snapshot,
+            job.lease.held(),
+        ):
             plan = steps.plan_export(job, snapshot.moref if snapshot else None)
             files = move_files(job, steps, copies, plan, snapshot, at_once=slots.at_once)
             slots.release()
@@ -223,12 +227,16 @@ def release(job: Job, steps: Steps, snapshot: SnapshotRecord) -> None:
 def move_files(
     job: Job, steps: Steps, copies: Copies, plan: ExportPlan, snapshot: SnapshotRecord | None, *, at_once: int
 ) -> list[Entries]:
-    """Move the disks side by side, then write what describes them."""
+    """Move the small files, then the disks, then write what describes them.
+
+    Small files come first, so that what fails with them fails before hours of disks. Disks move side by side from a
+    snapshot, and one after the other from a VM that is off, which has one lease.
+    """
     moref = snapshot.moref if snapshot else None
     disks = {disk.key: disk for disk in disks_of(job, moref)}
     moves = [(disk, disks[disk.key]) for disk in plan.disks if disk.decision is not Decision.SKIP]
-    moved = steps.export_disks(job, copies, moves, moref, at_once)
     nvram = steps.export_nvram(job, copies, moref)
+    moved = steps.export_disks(job, copies, moves, moref, at_once if moref else 1)
     return steps.describe_vm(job, copies, moved, nvram, moref)
 
 

@@ -79,6 +79,9 @@ class Dispatcher:
                 fault.fault or "",
                 msg=f"{fault.fault} on demand",
                 object=target.ref if target else None,
+                receiver=target.ref if target else None,
+                method=name,
+                file="[datastore1] missing.iso",
                 privilegeId=fault.privilege or call.method.privId,
             )
 

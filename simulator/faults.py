@@ -33,6 +33,8 @@ class FaultKind(StrEnum):
     """The lease times out when the download reaches byte ``at_byte``."""
     LEASE_ERROR = "lease-error"
     """An export lease goes to ``error`` instead of ``ready``."""
+    NVRAM_SIZE = "nvram-size"
+    """An export lease announces the nvram with ``at_byte`` bytes, whatever it has: fileSize is only a hint."""
     LEASE_SLOW = "lease-slow"
     """An export lease stays ``initializing`` for ``delay`` seconds."""
     QUIESCE_FAILED = "quiesce-failed"

@@ -120,10 +120,15 @@ class Lease(Managed):
         self._offer()
         self._deadline = time.monotonic() + self._timeout
         host = self.machine.host_system
+        wrong = self.world.faults.take(FaultKind.NVRAM_SIZE, vm=self.vm_name)
+        urls = [_device_url(file, host) for file in self.files]
+        for url in urls if wrong else ():
+            if not url.disk:
+                url.fileSize = wrong.at_byte or 0
         self.info = vim.HttpNfcLease.Info(
             lease=self.ref,
             entity=self.machine.ref,
-            deviceUrl=[_device_url(file, host) for file in self.files],
+            deviceUrl=urls,
             totalDiskCapacityInKB=sum(file.frozen.capacity for file in self.files if file.frozen) // 1024,
             leaseTimeout=max(1, round(self._timeout)),
         )

@@ -14,6 +14,7 @@ from typing import Any
 
 from pyVmomi import VmomiSupport, vim, vmodl
 
+from hyperexport.simulator.sessions import current
 from hyperexport.simulator.world import Managed, World, now
 
 logger = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ class Task(Managed):
             state=vim.TaskInfo.State.queued,
             cancelled=False,
             cancelable=False,
-            reason=vim.TaskReasonUser(userName="simulated"),
+            reason=vim.TaskReasonUser(userName=session.user.name if (session := current.get()) else "System"),
             queueTime=now(),
             eventChainId=next(_chains),
         )

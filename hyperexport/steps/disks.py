@@ -1,4 +1,4 @@
-"""One disk's way: out of a lease of its own, through the checks, into every store."""
+"""One disk's way: out of a lease, through the checks, into every store."""
 
 import hashlib
 import logging
@@ -10,7 +10,7 @@ from hyperexport.base.units import format_bytes
 from hyperexport.errors import (
     ChecksumMismatch,
     ExportNotFound,
-    LeaseFailed,
+    LeaseRefused,
     ServerFault,
     ServerUnreachable,
     TransferInterrupted,
@@ -27,7 +27,7 @@ from hyperexport.steps.staging import Copies, Entries, StagedCopy, as_kept, as_s
 from hyperexport.store.base import Sink, StoredExport
 from hyperexport.transfer.pipeline import Received, transfer
 from hyperexport.transfer.source import open_source
-from hyperexport.vsphere.lease import Lease, open_lease
+from hyperexport.vsphere.lease import Lease
 from hyperexport.vsphere.lease_files import LeaseFile
 
 logger = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ def transfer_disk(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, snap
     job.stop.check()
     check = StreamCheck(capacity=disk.capacity)
     with sinks_for(copies.parts, plan.file_name) as sinks:
-        with open_lease(job.session, job.ref, snapshot=snapshot, stop=job.stop) as lease:
+        with job.lease.reading(snapshot) as lease:
             file = lease_file_of(lease, disk)
             received = receive(job, lease, file, sinks, item=plan.file_name, total=disk.capacity, check=check)
         stored = [sink.finish() for sink in sinks]
@@ -105,12 +105,15 @@ def lease_file_of(lease: Lease, disk: DiskInfo) -> LeaseFile:
     """Find the disk among the lease's files.
 
     Raises:
-        LeaseFailed: The lease does not offer it.
+        LeaseRefused: The lease does not offer it.
     """
     for file in lease.files:
         if file.disk and file.disk_key == disk.key:
             return file
-    raise LeaseFailed(f"the export lease offers no file for {disk.label}")
+    raise LeaseRefused(
+        f"the export lease of vSphere offers no file for {disk.label}",
+        fix="Check in vSphere whether the disk was changed or removed in the meantime, and run the export again",
+    )
 
 
 def receive(
@@ -148,7 +151,7 @@ def receive(
     report(last)
     try:
         asked = time.monotonic()
-        with open_source(file.url, trust=file.trust, stop=job.stop, expect_length=file.size, largest=largest) as source:
+        with open_source(file.url, trust=file.trust, stop=job.stop, largest=largest) as source:
             job.throttle.answered("read", time.monotonic() - asked)
             lease.on_lost(source.close)
             received = transfer(

@@ -13,6 +13,7 @@ from hyperexport.steps.clock import Clock
 from hyperexport.steps.liveness import AtWork, process_at_work
 from hyperexport.store.base import Store
 from hyperexport.transfer.bandwidth.throttle import Throttle
+from hyperexport.vsphere.lease import VmLease
 from hyperexport.vsphere.session import Session
 
 _MOVED: Final = frozenset({FileRole.DISK, FileRole.NVRAM})
@@ -47,6 +48,7 @@ class Job:
         self.at_work: Final = at_work
         self.started: Final = datetime.now(UTC)
         self.clock: Final = Clock()
+        self.lease: Final = VmLease(session, vm.ref, stop)
         self.export_id: Final = new_export_id(self.started)
         self.folder: Final = vm_folder(vm.ref)
         self.owner: Final = Owner.of_this_process(

@@ -8,7 +8,7 @@ from typing import Final
 
 from hyperexport import __version__
 from hyperexport.base.units import MIB
-from hyperexport.errors import DescriptorFailed
+from hyperexport.errors import DescriptorFailed, StreamCorrupt, VmChanged
 from hyperexport.model.manifest import ExportKind, ExportManifest, FileEntry, FileRole, SnapshotRecord, StageName, slug
 from hyperexport.options.groups import Format
 from hyperexport.policy.incremental import ExportPlan
@@ -18,9 +18,12 @@ from hyperexport.steps.ova import pack_ova
 from hyperexport.steps.stages import stage
 from hyperexport.steps.staging import Copies, Entries, StagedCopy, as_stored
 from hyperexport.store.base import StoredExport
+from hyperexport.transfer.pipeline import Received
 from hyperexport.verify.descriptor import refused_parts
+from hyperexport.vsphere.backing_files import backing_files
 from hyperexport.vsphere.configuration import vm_config_json
-from hyperexport.vsphere.lease import open_lease
+from hyperexport.vsphere.lease import Lease
+from hyperexport.vsphere.lease_files import LeaseFile
 from hyperexport.vsphere.ovf import OvfFileSpec, create_descriptor
 
 logger = logging.getLogger(__name__)
@@ -32,20 +35,26 @@ LARGEST_NVRAM: Final = 64 * MIB
 def export_nvram(job: Job, copies: Copies, snapshot: str | None) -> list[Entries]:
     """Download what the lease offers besides disks: the nvram. Images of CD-ROMs and floppies are left where they are.
 
+    An nvram that cannot be read fails the export: it is read before any disk, so that is known in seconds. One that is
+    not offered is a warning where the VM needs it to boot.
+
     Raises:
         TransientError: As for a disk; safe to repeat.
     """
     entries: list[Entries] = []
-    with open_lease(job.session, job.ref, snapshot=snapshot, stop=job.stop) as lease:
+    with job.lease.reading(snapshot) as lease:
         for file in lease.files:
             if file.disk:
                 continue
-            if not file.name.endswith(".nvram"):
+            if not is_nvram(file):
                 job.warn(f"not exported: {file.name}, which is not a part of the VM")
                 continue
-            name = f"{slug(job.vm.name)}.nvram"
+            # A second one is kept, too: which of them the VM boots with is the descriptor's to say.
+            name = f"{slug(job.vm.name)}{f'-{len(entries) + 1}' if entries else ''}.nvram"
             with sinks_for(copies.parts, name) as sinks:
                 received = receive(job, lease, file, sinks, item=name, total=file.size or 0, largest=LARGEST_NVRAM)
+                if file.size and received.size != file.size:
+                    confirm_nvram(job, lease, file, received, name)
                 stored = [sink.finish() for sink in sinks]
             entry = FileEntry(
                 name=name,
@@ -55,7 +64,41 @@ def export_nvram(job: Job, copies: Copies, snapshot: str | None) -> list[Entries
                 device_id=file.key,
             )
             entries.append(tuple(as_stored(entry, done) for done in stored))
+    if not entries:
+        warn_of_missing_nvram(job)
     return entries
+
+
+def is_nvram(file: LeaseFile) -> bool:
+    """Tell the nvram from images of CD-ROMs and floppies: by its name, or where the server gives none by its key."""
+    return file.name.lower().endswith(".nvram") or "nvram" in (file.name.lower(), file.key.rpartition("/")[2].lower())
+
+
+def confirm_nvram(job: Job, lease: Lease, file: LeaseFile, received: Received, name: str) -> None:
+    """Believe what came although the lease announced another size, which is advisory, where something else proves it.
+
+    The proof is the server's own checksum, or a second download that is equal.
+
+    Raises:
+        StreamCorrupt: Nothing proves it.
+    """
+    if file.key not in lease.checksums():  # receive() has compared them
+        again = receive(job, lease, file, (), item=name, total=received.size, largest=LARGEST_NVRAM)
+        if again.digests["sha256"] != received.digests["sha256"]:
+            raise StreamCorrupt(
+                f"{name}: the lease announced {file.size} bytes, and two downloads gave {received.size} and "
+                f"{again.size} bytes that differ"
+            )
+    job.warn(f"{name} has {received.size} bytes, and the lease announced {file.size}; what came was confirmed")
+
+
+def warn_of_missing_nvram(job: Job) -> None:
+    """Say that a VM with EFI firmware is exported without its nvram. A BIOS VM boots without."""
+    if job.vm.firmware == "efi":
+        job.warn(
+            f"{job.vm.name} has EFI firmware, and vSphere offers no nvram for it, so this export has none: boot "
+            "entries and Secure Boot keys are lost. Hosts before 6.7 offer none, and a VM that never ran has none"
+        )
 
 
 @stage(StageName.DESCRIBE)
@@ -69,7 +112,9 @@ def describe_vm(
 
     Raises:
         DescriptorFailed: The server gave errors in place of a descriptor, or one that leads out of the export.
+        VmChanged: The disks that were read are of different moments.
     """
+    confirm_untouched(job)
     name = slug(job.vm.name)
     moved = [*disks, *nvram]
     contents = [entries[0] for entries in moved]
@@ -80,6 +125,23 @@ def describe_vm(
     # OVF loses settings (vSphere facts 78), so the whole configuration is kept beside the package.
     config = put(copies.all, f"{name}.vm.json", FileRole.CONFIG, vm_config_json(job.session, job.ref, snapshot))
     return [descriptor, checksums, *moved, config]
+
+
+def confirm_untouched(job: Job) -> None:
+    """Refuse disks of different moments: while a lease was replaced, nothing kept the VM from being powered on.
+
+    The files of a VM that is off are compared with what they were before the first byte was read. Where their times
+    could not be read (without Datastore.Browse), nothing is known, and nothing is said.
+
+    Raises:
+        VmChanged: They differ.
+    """
+    before = job.backing_files
+    if job.lease.replaced and before and backing_files(job.session, job.ref, stop=job.stop) != before:
+        raise VmChanged(
+            f"{job.ref.path} was powered on or changed while it was read, so its disks are of different moments",
+            fix="Run the export again",
+        )
 
 
 def ovf_text(job: Job, files: Sequence[FileEntry], snapshot: str | None) -> str:

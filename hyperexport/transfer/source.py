@@ -105,7 +105,6 @@ def open_source(
     headers: Mapping[str, str] | None = None,
     connect_timeout: float = CONNECT_TIMEOUT,
     read_timeout: float = READ_TIMEOUT,
-    expect_length: int | None = None,
     largest: int | None = None,
 ) -> Generator[Source]:
     """Ask for a file and hand out its bytes; the connection ends with the block.
@@ -117,7 +116,6 @@ def open_source(
         headers: Sent with the request, such as a cookie.
         connect_timeout: Seconds to connect and shake hands.
         read_timeout: Seconds without a byte before the transfer counts as broken.
-        expect_length: Bytes that the file must have, where that is known from elsewhere.
         largest: Bytes that such a file has at most, whatever is announced; None where whoever reads knows the end.
 
     Raises:
@@ -140,7 +138,7 @@ def open_source(
         sock = _connect(connection, name, stop)
         sock.settimeout(read_timeout)
         with stop.waking(lambda: _cut(sock)), _ask(connection, address, headers or {}, name, stop) as response:
-            length = _length(response, expect_length, name)
+            length = response.length
             if largest is not None and length is not None and length > largest:
                 raise _too_large(name, largest)
             yield Source(name, response, sock, length=length, largest=largest, stop=stop)
@@ -229,13 +227,6 @@ def _check_answer(response: http.client.HTTPResponse, name: str) -> None:
 
 def _too_large(name: str, largest: int) -> ServerFault:
     return ServerFault(f"the server sends more than {largest} bytes as {name}, which has not so many on any VM")
-
-
-def _length(response: http.client.HTTPResponse, expected: int | None, name: str) -> int | None:
-    announced = response.length
-    if expected is not None and announced is not None and announced != expected:
-        raise TransferInterrupted(f"the server announces {announced} bytes for {name}, and {expected} were expected")
-    return expected if announced is None else announced
 
 
 def _cut(sock: socket.socket | None) -> None:

@@ -16,7 +16,7 @@ from hyperexport.errors import ChangeTrackingUnavailable, PermissionMissing, Ser
 from hyperexport.model.vm import DiskInfo, Value, VmRef
 from hyperexport.vsphere.inventory import describe, disks_of_snapshot, vm_object
 from hyperexport.vsphere.session import Session
-from hyperexport.vsphere.tasks import wait_task
+from hyperexport.vsphere.tasks import wait_task, when_free
 
 logger = logging.getLogger(__name__)
 
@@ -93,8 +93,12 @@ def enable_change_tracking(session: Session, ref: VmRef, *, stop: StopSignal | N
     """
     doing = f"switching on change tracking of {ref.name}"
     spec = vim.vm.ConfigSpec(changeTrackingEnabled=True)
-    task = session.call(vm_object(session, ref).ReconfigVM_Task, spec, doing=doing)
-    wait_task(session, task, doing=doing, stop=stop)
+
+    def reconfigure() -> None:
+        task = session.call(vm_object(session, ref).ReconfigVM_Task, spec, doing=doing)
+        wait_task(session, task, doing=doing, stop=stop)
+
+    when_free(session, ref, reconfigure, stop=stop)
 
 
 def _disk(what: str, session: Session, ref: VmRef, snapshot: str | None, disk_key: int) -> DiskInfo:

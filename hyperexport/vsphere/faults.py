@@ -5,6 +5,7 @@ stays the error's ``__cause__``, so that a neighbour in this room can ask for it
 """
 
 import ssl
+from enum import StrEnum
 from http.client import HTTPException
 from typing import Any, Final
 from xml.parsers.expat import ExpatError
@@ -39,14 +40,85 @@ UNKNOWN_METHOD: Final[tuple[type[Exception], ...]] = (
     vmodl.fault.NotImplemented,
 )
 
-_PASSING: Final[tuple[type[Exception], ...]] = (
-    vim.fault.TaskInProgress,
-    vim.fault.ResourceInUse,
-    vim.fault.ConcurrentAccess,
-    vim.fault.FileLocked,
-    vim.fault.Timedout,
-    vmodl.fault.HostCommunication,
+CONFLICT: Final[tuple[type[Exception], ...]] = (vim.fault.TaskInProgress,)
+"""Another task holds the VM. It ends by itself, and may take hours."""
+
+
+class Outlook(StrEnum):
+    """Whether the same call, repeated, may succeed."""
+
+    PASSES = "passes"
+    """The cause goes away by itself."""
+    UNCERTAIN = "uncertain"
+    """vSphere uses the fault for passing and for lasting causes alike: a few attempts are worth their time."""
+    LASTS = "lasts"
+    """Somebody has to change something first."""
+
+
+_OUTLOOK: Final[dict[type[Any], Outlook]] = {
+    vim.fault.TaskInProgress: Outlook.PASSES,
+    vim.fault.ResourceInUse: Outlook.PASSES,
+    vim.fault.ConcurrentAccess: Outlook.PASSES,
+    vim.fault.FileLocked: Outlook.PASSES,
+    vim.fault.Timedout: Outlook.PASSES,
+    vmodl.fault.HostCommunication: Outlook.PASSES,
+    # A locked disk is reported as any of the next four, depending on the version and on who holds the lock.
+    vim.fault.FileFault: Outlook.UNCERTAIN,
+    vim.fault.CannotAccessFile: Outlook.UNCERTAIN,
+    vim.fault.GenericVmConfigFault: Outlook.UNCERTAIN,
+    vim.fault.SnapshotLocked: Outlook.UNCERTAIN,
+    vim.fault.NetworkCopyFault: Outlook.UNCERTAIN,
+    vim.fault.InvalidState: Outlook.UNCERTAIN,
+    vim.fault.HostConnectFault: Outlook.UNCERTAIN,
+    vim.fault.InsufficientResourcesFault: Outlook.UNCERTAIN,
+    vmodl.fault.SystemError: Outlook.UNCERTAIN,
+    vmodl.fault.RequestCanceled: Outlook.UNCERTAIN,
+    vim.fault.InvalidPowerState: Outlook.LASTS,
+    vim.fault.QuestionPending: Outlook.LASTS,
+    vim.fault.FileNotFound: Outlook.LASTS,
+    vim.fault.NoDiskSpace: Outlook.LASTS,
+    vim.fault.CannotCreateFile: Outlook.LASTS,
+    vim.fault.CannotDeleteFile: Outlook.LASTS,
+    vim.fault.FileAlreadyExists: Outlook.LASTS,
+    vim.fault.FileNameTooLong: Outlook.LASTS,
+    vim.fault.FileNotWritable: Outlook.LASTS,
+    vim.fault.FileTooLarge: Outlook.LASTS,
+    vim.fault.DirectoryNotEmpty: Outlook.LASTS,
+    vim.fault.IncorrectFileType: Outlook.LASTS,
+}
+"""By the fault's own class or its nearest ancestor here. Every other fault names a definite cause, and lasts."""
+
+_NAMELESS: Final = frozenset({vmodl.MethodFault, vmodl.RuntimeFault, vim.fault.VimFault})
+"""Classes that say only that something failed."""
+
+_FIXES: Final[tuple[tuple[type[Any], str], ...]] = (
+    (
+        vim.fault.RestrictedVersion,
+        "Assign the host a paid licence: with the free ESXi licence the API is read-only, and nothing can be exported",
+    ),
+    (
+        vim.fault.FileNotFound,
+        "Restore the missing file, or detach it in the VM's settings (often the ISO image of a CD-ROM drive)",
+    ),
+    (vmodl.fault.MethodNotFound, "Upgrade the server: this version does not have the method"),
+    (vim.fault.NoDiskSpace, "Free some space on the datastore"),
+    (vim.fault.QuestionPending, "Answer the VM's question in the vSphere client"),
+    (vmodl.fault.ManagedObjectNotFound, "Check in vSphere whether it was removed in the meantime"),
 )
+
+
+def outlook(fault: object) -> Outlook:
+    """Tell whether the call that raised this fault may succeed when it is repeated."""
+    kind = type(fault)
+    if kind in _NAMELESS:
+        return Outlook.UNCERTAIN
+    return next((_OUTLOOK[ancestor] for ancestor in kind.__mro__ if ancestor in _OUTLOOK), Outlook.LASTS)
+
+
+def cannot_succeed(error: HyperExportError) -> bool:
+    """Tell whether an error of ours stands for a fault that lasts; False where no fault of the API is its cause."""
+    cause = error.__cause__
+    return isinstance(cause, vmodl.MethodFault) and outlook(cause) is Outlook.LASTS
 
 
 def is_caused_by(error: BaseException, kinds: tuple[type[Exception], ...]) -> bool:
@@ -59,6 +131,8 @@ def words(fault: Any) -> str:
     name = type(fault).__name__.rpartition(".")[2]
     details = [getattr(fault, "msg", None)]
     details += [getattr(part, "message", None) for part in getattr(fault, "faultMessage", None) or ()]
+    if isinstance(fault, vim.fault.FileFault):
+        details.append(fault.file)
     text = "; ".join(dict.fromkeys(" ".join(detail.split()).rstrip(".") for detail in details if detail))
     return f"{name} ({text})" if text else name
 
@@ -92,9 +166,9 @@ def _translate_fault(fault: Any, *, doing: str, endpoint: VSphereEndpoint) -> Hy
         return SessionLost(failed)
     if isinstance(fault, vim.fault.NoPermission):
         return _permission_missing(fault, doing=doing, endpoint=endpoint)
-    if isinstance(fault, _PASSING):
+    if outlook(fault) is Outlook.PASSES:
         return ServerBusy(failed, fix="Wait for the other task to end, and run it again")
-    return ServerFault(failed)
+    return ServerFault(failed, fix=next((fix for kind, fix in _FIXES if isinstance(fault, kind)), None))
 
 
 def _permission_missing(fault: Any, *, doing: str, endpoint: VSphereEndpoint) -> PermissionMissing:

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 
 from pydantic import Field
@@ -21,15 +21,17 @@ from hyperexport.errors import (
     HyperExportError,
     LeaseExpired,
     LeaseFailed,
+    LeaseRefused,
     ServerFault,
     VmPoweredOn,
 )
 from hyperexport.model.vm import DiskInfo, Value, VmRef
 from hyperexport.vsphere.collector import properties, watch
-from hyperexport.vsphere.faults import GONE, UNKNOWN_METHOD, is_caused_by
+from hyperexport.vsphere.faults import GONE, UNKNOWN_METHOD, cannot_succeed, is_caused_by
 from hyperexport.vsphere.inventory import describe, disks_of_snapshot, vm_object
 from hyperexport.vsphere.lease_files import lease_files
 from hyperexport.vsphere.session import Session
+from hyperexport.vsphere.tasks import when_free
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +61,8 @@ def open_lease(
 ) -> Generator["Lease"]:
     """Hold an export lease on a VM (powered off), or on one of its snapshots, while the block runs.
 
-    It is completed when the block ends well, and aborted on every exception, a cancellation included.
+    It is completed when the block ends well, and aborted on every exception, a cancellation included. Another task
+    that holds the VM is waited for, however long it takes.
 
     Args:
         session: The login.
@@ -70,17 +73,24 @@ def open_lease(
 
     Raises:
         VmPoweredOn: The VM runs, and no snapshot is given.
-        LeaseFailed: The server refuses it, or it ends in an error or does not become ready.
+        LeaseRefused: The server refuses it for good.
+        LeaseFailed: It ends in an error that may pass, or does not become ready.
         ServerBusy, PermissionMissing, Interrupted: As they say.
     """
     stop.check()
     source = session.reference(vim.vm.Snapshot, snapshot) if snapshot else vm_object(session, ref)
     disks = disks_of_snapshot(session, snapshot) if snapshot else describe(session, ref).disks
     export = source.ExportSnapshot if snapshot else source.ExportVm
-    asked = session.begin(export, doing=f"asking for an export lease on {ref.name}")
+    doing = f"asking for an export lease on {ref.name}"
+    asked: list[Future[Any]] = []
     lease = None
+
+    def ask() -> Any:
+        asked[:] = [session.begin(export, doing=doing)]
+        return _granted(ref, asked[0])
+
     try:
-        obj = _granted(ref, asked)
+        obj = when_free(session, ref, ask, stop=stop)
         info = _wait_until_ready(session, ref, obj, stop=stop, timeout=ready_timeout)
         lease = Lease(session, ref, obj, info, disks)
         logger.info("the export lease of %s offers %d files", ref.name, len(lease.files))
@@ -90,7 +100,8 @@ def open_lease(
     except BaseException as error:
         logger.info("giving up the export lease of %s: %s", ref.name, type(error).__name__)
         _end(lease)
-        _abort(session, ref, asked)
+        for each in asked:
+            _abort(session, ref, each)
         raise
 
 
@@ -145,6 +156,11 @@ class Lease:
             if isinstance(error, ServerFault) and is_caused_by(error, _OVER):
                 raise self._ended(error) from error
             logger.debug("%s: %s", doing, error.what)
+
+    @property
+    def lost(self) -> LeaseExpired | None:
+        """Why the lease has ended under us, as far as that is known by now."""
+        return self._lost
 
     def on_lost(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Have a reader woken (its socket closed) when the lease ends under it.
@@ -238,6 +254,90 @@ class Lease:
                 self._wakers.remove(callback)
 
 
+class VmLease:
+    """The leases that one export reads through.
+
+    Of a snapshot each reader gets a lease of its own, and several may read side by side. Of a VM that is off there is
+    only one at a time (vSphere API: a second ExportVm is refused with TaskInProgress): it is held from the first file
+    to the last, so that nobody powers the VM on in between, and is replaced only after a failure. Its readers come
+    one after the other.
+
+    Attributes:
+        replaced: How often the VM's own lease was given up before its time, so that for a moment nothing held the VM.
+    """
+
+    def __init__(self, session: Session, ref: VmRef, stop: StopSignal) -> None:
+        self.replaced = 0
+        self._session = session
+        self._ref = ref
+        self._stop = stop
+        self._turn = threading.Lock()
+        self._state = threading.Lock()
+        self._holding = False
+        self._lease: tuple[Lease, ExitStack] | None = None
+
+    @contextmanager
+    def held(self) -> Generator[None]:
+        """Keep the VM's own lease, once a reader has asked for it, until the block ends."""
+        self._holding = True
+        try:
+            yield
+        except BaseException as error:
+            self._holding = False
+            self._give_back(error)
+            raise
+        self._holding = False
+        self._give_back()
+
+    @contextmanager
+    def reading(self, snapshot: str | None) -> Generator[Lease]:
+        """Hand a lease to one reader; a reader that fails gives it up, and the next gets a fresh one.
+
+        Args:
+            snapshot: The snapshot's managed object id; None reads the VM itself, which must be off.
+
+        Raises:
+            HyperExportError: As :func:`open_lease` does.
+        """
+        if snapshot:
+            with open_lease(self._session, self._ref, snapshot=snapshot, stop=self._stop) as lease:
+                yield lease
+            return
+        with self._turn:
+            lease = self._own()
+            try:
+                yield lease
+            except BaseException as error:
+                self.replaced += 1
+                self._give_back(error)
+                raise
+            if not self._holding:
+                self._give_back()
+
+    def _own(self) -> Lease:
+        if self._lease and (lost := self._lease[0].lost):
+            self.replaced += 1
+            self._give_back(lost)
+        if self._lease is None:
+            stack = ExitStack()
+            lease = stack.enter_context(open_lease(self._session, self._ref, snapshot=None, stop=self._stop))
+            with self._state:
+                self._lease = lease, stack
+            return lease
+        return self._lease[0]
+
+    def _give_back(self, error: BaseException | None = None) -> None:
+        """Complete the lease, or abort it for an error, which is the caller's to raise."""
+        with self._state:
+            held, self._lease = self._lease, None
+        if held is None:
+            return
+        if error is None:
+            held[1].close()
+        else:
+            held[1].__exit__(type(error), error, error.__traceback__)
+
+
 def _granted(ref: VmRef, asked: Future[Any]) -> Any:
     try:
         return asked.result()
@@ -247,7 +347,13 @@ def _granted(ref: VmRef, asked: Future[Any]) -> Any:
                 f"{ref.path} is powered on, and vSphere exports a running VM only from a snapshot",
                 fix="Add --snapshot, or power the VM off",
             ) from error.__cause__
-        raise LeaseFailed(error.what, fix=error.fix) from error.__cause__
+        raise _failure(error, error.what) from error.__cause__
+
+
+def _failure(error: HyperExportError | None, reason: str) -> LeaseFailed | LeaseRefused:
+    """Whether another lease may be had depends on the fault."""
+    kind = LeaseRefused if error and cannot_succeed(error) else LeaseFailed
+    return kind(reason, fix=error.fix if error else None)
 
 
 def _wait_until_ready(session: Session, ref: VmRef, obj: Any, *, stop: StopSignal, timeout: float) -> Any:
@@ -262,8 +368,10 @@ def _wait_until_ready(session: Session, ref: VmRef, obj: Any, *, stop: StopSigna
             fault = values.get("error")
             failed = session.error(fault, doing=doing) if fault else None
             if failed is None or isinstance(failed, ServerFault):
+                if failed:
+                    failed.__cause__ = fault
                 reason = failed.what if failed else f"{doing}: it ended before it was ready"
-                raise LeaseFailed(reason) from fault
+                raise _failure(failed, reason) from fault
             raise failed from fault
         if time.monotonic() > deadline:
             raise LeaseFailed(

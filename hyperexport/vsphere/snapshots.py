@@ -33,12 +33,12 @@ from hyperexport.model.manifest import Quiescing, SnapshotRecord
 from hyperexport.model.ownership import Owner
 from hyperexport.model.vm import SnapshotInfo, Value, VmRef
 from hyperexport.vsphere.collector import properties
-from hyperexport.vsphere.faults import GONE, is_caused_by
+from hyperexport.vsphere.faults import GONE, cannot_succeed, is_caused_by
 from hyperexport.vsphere.inventory import vm_object
 from hyperexport.vsphere.names import escape
 from hyperexport.vsphere.session import Session
 from hyperexport.vsphere.snapshot_tree import flatten
-from hyperexport.vsphere.tasks import TaskVanished, unfinished_tasks, wait_for_conflicting, wait_task
+from hyperexport.vsphere.tasks import TaskVanished, unfinished_tasks, wait_for_conflicting, wait_task, when_free
 
 logger = logging.getLogger(__name__)
 
@@ -199,9 +199,13 @@ def remove_all_snapshots(
 ) -> None:
     """Remove every snapshot of a VM, its user's own ones too, merging them into the base disks."""
     doing = f"removing all snapshots of {ref.name}"
-    task = session.call(vm_object(session, ref).RemoveAllSnapshots_Task, True, doing=doing)
-    try:
+
+    def remove() -> None:
+        task = session.call(vm_object(session, ref).RemoveAllSnapshots_Task, True, doing=doing)
         wait_task(session, task, doing=doing, on_progress=on_progress, stop=stop)
+
+    try:
+        when_free(session, ref, remove, stop=stop)
     except TaskVanished:
         if snapshot_tree(session, ref):
             raise
@@ -226,9 +230,13 @@ def consolidate_disks(
     vm = vm_object(session, ref)
     if not consolidation_needed(session, ref):
         return False
-    task = session.call(vm.ConsolidateVMDisks_Task, doing=doing)
-    try:
+
+    def consolidate() -> None:
+        task = session.call(vm.ConsolidateVMDisks_Task, doing=doing)
         wait_task(session, task, doing=doing, on_progress=on_progress, stop=stop)
+
+    try:
+        when_free(session, ref, consolidate, stop=stop)
     except TaskVanished:
         if consolidation_needed(session, ref):
             raise
@@ -276,7 +284,15 @@ class _Making:
         return self.result(found, Quiescing.CRASH_CONSISTENT, warnings=(warning,))
 
     def attempt(self, *, quiesce: bool, memory: bool) -> SnapshotInfo:
-        """Ask for the snapshot and wait for it. On any way out but success there is none afterwards."""
+        """Ask for the snapshot and wait for it, as soon as no other task is in the way.
+
+        On any way out but success there is none afterwards.
+        """
+        return when_free(
+            self._session, self._ref, lambda: self._attempt(quiesce=quiesce, memory=memory), stop=self._stop
+        )
+
+    def _attempt(self, *, quiesce: bool, memory: bool) -> SnapshotInfo:
         if self._stop:
             self._stop.check()
         create = vm_object(self._session, self._ref).CreateSnapshot_Task
@@ -371,15 +387,15 @@ def _is_about_quiescing(error: HyperExportError) -> bool:
 def _until_removed(remove: Callable[[], None], *, stop: StopSignal | None, patience: float) -> None:
     """Repeat a removal that the server refuses; asking again is safe, since it begins by looking whether it is there.
 
-    What will pass (a conflicting task, a network that is down) is waited for as long as ``patience`` lasts. Another
-    fault is repeated a few times only: vSphere reports a locked disk, too, as a fault that says nothing of passing.
+    What will pass (a conflicting task, a network that is down) is waited for as long as ``patience`` lasts. A fault of
+    which that is uncertain is repeated a few times only, one that lasts not at all (``faults.py``).
     """
     faults = count(1)
 
     def worth_repeating(error: BaseException) -> bool:
         if isinstance(error, TaskVanished) or (isinstance(error, HyperExportError) and error.transient):
             return True
-        return isinstance(error, ServerFault) and not is_caused_by(error, GONE) and next(faults) <= _REPEATED_FAULTS
+        return isinstance(error, ServerFault) and not cannot_succeed(error) and next(faults) <= _REPEATED_FAULTS
 
     def pause(seconds: float) -> None:
         if stop is None:

@@ -2,18 +2,24 @@
 
 import logging
 import time
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from itertools import count
+from typing import Any, Final, TypeVar
 
 from hyperexport.base.stop import StopSignal
 from hyperexport.errors import HyperExportError, Interrupted, ServerBusy, ServerFault
 from hyperexport.model.vm import VmRef
 from hyperexport.vsphere.collector import properties, properties_of, watch
-from hyperexport.vsphere.faults import GONE, is_caused_by
+from hyperexport.vsphere.faults import CONFLICT, GONE, is_caused_by
 from hyperexport.vsphere.inventory import vm_object
 from hyperexport.vsphere.session import Session
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_LONGEST_PAUSE: Final = 15.0
+"""Seconds between two attempts at a call that another task is in the way of."""
 
 _PATHS: Final = ("info.state", "info.progress", "info.error", "info.result")
 
@@ -87,6 +93,41 @@ def unfinished_tasks(session: Session, ref: VmRef, *, doing: str, kind: str | No
     ]
 
 
+def when_free(
+    session: Session,
+    ref: VmRef,
+    call: Callable[[], T],
+    *,
+    on_progress: Callable[[int], None] | None = None,
+    stop: StopSignal | None = None,
+) -> T:
+    """Make a call, and again each time that another task on the VM was in its way, until none is.
+
+    Args:
+        session: The login.
+        ref: The VM.
+        call: Safe to repeat after a TaskInProgress, which says that nothing was begun.
+        on_progress: Told the per cent of the task that is waited for.
+        stop: Ends the waiting.
+
+    Raises:
+        HyperExportError: The call failed for another reason.
+        Interrupted: ``stop`` was raised.
+    """
+    patience = stop or StopSignal()
+    for attempt in count():
+        try:
+            return call()
+        except ServerBusy as refusal:
+            if not is_caused_by(refusal, CONFLICT):
+                raise
+            wait_for_conflicting(session, ref, refusal, on_progress=on_progress, stop=stop, said=attempt > 0)
+        # What is in the way may be no task that can be seen, or one that began in between.
+        patience.wait(min(0.5 * 2**attempt, _LONGEST_PAUSE))
+        patience.check()
+    raise AssertionError("count() does not end")
+
+
 def wait_for_conflicting(
     session: Session,
     ref: VmRef,
@@ -94,6 +135,7 @@ def wait_for_conflicting(
     *,
     on_progress: Callable[[int], None] | None = None,
     stop: StopSignal | None = None,
+    said: bool = False,
 ) -> None:
     """Wait for the tasks that are in the way, however long they take; what comes of them is for the caller to see.
 
@@ -104,23 +146,52 @@ def wait_for_conflicting(
             recentTask tells which are running.
         on_progress: Told the per cent of each.
         stop: Ends the waiting.
+        said: Whether the log has it already.
 
     Raises:
         Interrupted: ``stop`` was raised.
     """
     doing = f"waiting for another task on {ref.name}"
     named = getattr(refusal.__cause__, "task", None)
-    tasks = unfinished_tasks(session, ref, doing=doing) if named is None else [named]
-    for task in tasks:
-        logger.warning(
-            "%s: vSphere is busy with another task, maybe the export lease of a dead run, which it ends after some "
-            "minutes; waiting for it",
-            ref.path,
-        )
-        known = session.reference(type(task), task._GetMoId())
+    try:
+        tasks = unfinished_tasks(session, ref, doing=doing) if named is None else [named]
+    except Interrupted:
+        raise
+    except HyperExportError as failure:
+        logger.info("%s", failure)
+        tasks = []
+    known = [session.reference(type(task), task._GetMoId()) for task in tasks]
+    if not said:
+        logger.warning("%s: waiting for %s", ref.path, _whose(session, known))
+    for task in known:
         try:
-            wait_task(session, known, doing=doing, on_progress=on_progress, stop=stop)
+            wait_task(session, task, doing=doing, on_progress=on_progress, stop=stop)
         except Interrupted:
             raise
         except HyperExportError as failure:
             logger.info("%s", failure)
+
+
+def _whose(session: Session, tasks: Sequence[Any]) -> str:
+    """Say what the tasks are and who began them, as far as the server tells."""
+    paths = ("info.descriptionId", "info.reason", "info.startTime")
+    try:
+        infos = [properties(session, task, paths, doing="reading a task") for task in tasks]
+    except HyperExportError:
+        infos = []
+    words = [_described(session, info) for info in infos if info]
+    return " and ".join(words) or "another task on the VM, of which vSphere tells nothing more"
+
+
+def _described(session: Session, info: Mapping[str, Any]) -> str:
+    user = getattr(info.get("info.reason"), "userName", None)
+    started = info.get("info.startTime")
+    words = f"task {info.get('info.descriptionId') or 'of unknown kind'}"
+    words += f" of {user}" if user else ""
+    words += f", begun {started:%Y-%m-%d %H:%M:%S}" if started else ""
+    if user and user.lower() == session.user.lower():
+        words += (
+            ", which is this run's own user: another export, or the lease of a run that died, which vSphere ends "
+            "within minutes"
+        )
+    return words

@@ -164,11 +164,27 @@ class TestFaults:
         timer.join()
         assert simulated.server.leases() == []
 
-    def test_a_busy_vm_is_transient(self, session, vm, snapshot, faults):
-        faults.add(Fault(FaultKind.TASK_IN_PROGRESS, vm=vm.name, method="ExportSnapshot"))
-        with pytest.raises(errors.ServerBusy) as caught, hold(session, vm, snapshot):
+    def test_a_vm_that_another_task_holds_is_waited_for(self, session, vm, snapshot, faults):
+        faults.add(Fault(FaultKind.TASK_IN_PROGRESS, vm=vm.name, method="ExportSnapshot", times=2))
+        with hold(session, vm, snapshot) as lease:
+            assert lease.files
+
+    def test_waiting_for_another_task_can_be_stopped(self, simulated, session, vm, snapshot, faults):
+        faults.add(Fault(FaultKind.TASK_IN_PROGRESS, vm=vm.name, method="ExportSnapshot", times=0))
+        stop = StopSignal()
+        timer = threading.Timer(0.2, stop.set)
+        timer.start()
+        with pytest.raises(errors.Interrupted), hold(session, vm, snapshot, stop=stop):
             pass
-        assert caught.value.transient
+        timer.join()
+        assert simulated.server.leases() == []
+
+    @pytest.mark.parametrize("fault", ["RestrictedVersion", "NotSupported", "MethodNotFound", "FileNotFound"])
+    def test_a_refusal_that_lasts_is_not_transient(self, session, vm, snapshot, faults, fault):
+        faults.add(Fault(FaultKind.METHOD_FAULT, method="ExportSnapshot", fault=fault))
+        with pytest.raises(errors.LeaseRefused, match=fault) as caught, hold(session, vm, snapshot):
+            pass
+        assert not caught.value.transient
 
     def test_a_missing_privilege_is_named(self, session, vm, snapshot, faults):
         faults.add(

@@ -1,0 +1,112 @@
+"""Whether a fault of the API passes, lasts, or may do either, against what vSphere's API reference says of each."""
+
+import pytest
+from pyVmomi import vim, vmodl
+
+from hyperexport.errors import HyperExportError
+from hyperexport.vsphere.endpoint import VSphereEndpoint
+from hyperexport.vsphere.faults import Outlook, outlook, translate
+
+ENDPOINT = VSphereEndpoint(url="https://vc01.example.com/sdk", username="backup", password="unused")
+
+CALLED = {
+    vim.VirtualMachine: (
+        "ExportVm",
+        "CreateSnapshot",
+        "RemoveAllSnapshots",
+        "ConsolidateDisks",
+        "Reconfigure",
+        "QueryChangedDiskAreas",
+    ),
+    vim.vm.Snapshot: ("ExportSnapshot", "Remove"),
+    vim.HttpNfcLease: ("Progress", "Complete", "Abort", "GetManifest", "SetManifestChecksumType"),
+    vim.OvfManager: ("CreateDescriptor",),
+}
+"""The methods that an export calls beyond reading properties."""
+
+DOCUMENTED = {
+    "vim.fault.ConcurrentAccess": Outlook.PASSES,
+    "vim.fault.DuplicateName": Outlook.LASTS,
+    "vim.fault.FileFault": Outlook.UNCERTAIN,
+    "vim.fault.InsufficientResourcesFault": Outlook.UNCERTAIN,
+    "vim.fault.InvalidDatastore": Outlook.LASTS,
+    "vim.fault.InvalidName": Outlook.LASTS,
+    "vim.fault.InvalidPowerState": Outlook.LASTS,
+    "vim.fault.InvalidState": Outlook.UNCERTAIN,
+    "vim.fault.NotFound": Outlook.LASTS,
+    "vim.fault.SnapshotFault": Outlook.LASTS,
+    "vim.fault.TaskInProgress": Outlook.PASSES,
+    "vim.fault.Timedout": Outlook.PASSES,
+    "vim.fault.VmConfigFault": Outlook.LASTS,
+}
+
+LASTING = [
+    vmodl.fault.MethodNotFound,
+    vmodl.fault.NotSupported,
+    vmodl.fault.NotImplemented,
+    vmodl.fault.InvalidArgument,
+    vmodl.fault.InvalidRequest,
+    vmodl.fault.InvalidType,
+    vmodl.fault.ManagedObjectNotFound,
+    vim.fault.NoPermission,
+    vim.fault.RestrictedVersion,
+    vim.fault.InvalidPowerState,
+    vim.fault.InvalidLogin,
+    vim.fault.FileNotFound,
+    vim.fault.NoDiskSpace,
+    vim.fault.QuestionPending,
+    vim.fault.SnapshotDisabled,
+    vim.fault.SnapshotIncompatibleDeviceInVm,
+    vim.fault.MemorySnapshotOnIndependentDisk,
+    vim.fault.InvalidVmConfig,
+]
+PASSING = [
+    vim.fault.TaskInProgress,
+    vim.fault.ResourceInUse,
+    vim.fault.ConcurrentAccess,
+    vim.fault.FileLocked,
+    vim.fault.Timedout,
+    vmodl.fault.HostCommunication,
+    vmodl.fault.HostNotConnected,
+    vmodl.fault.HostNotReachable,
+]
+
+
+def test_every_fault_that_a_called_method_documents_is_classified() -> None:
+    documented = {
+        fault for kind, methods in CALLED.items() for method in methods for fault in kind._GetMethodInfo(method).faults
+    }
+    assert documented == set(DOCUMENTED)
+    found = {name: outlook(getattr(vim.fault, name.rpartition(".")[2])()) for name in documented}
+    assert found == DOCUMENTED
+
+
+@pytest.mark.parametrize("kind", LASTING)
+def test_a_fault_that_lasts_is_not_tried_again(kind: type[Exception]) -> None:
+    assert outlook(kind()) is Outlook.LASTS
+    assert not translate(kind(), doing="exporting db01", endpoint=ENDPOINT).transient
+
+
+@pytest.mark.parametrize("kind", PASSING)
+def test_a_fault_that_passes_is_tried_again(kind: type[Exception]) -> None:
+    assert outlook(kind()) is Outlook.PASSES
+    assert translate(kind(), doing="exporting db01", endpoint=ENDPOINT).transient
+
+
+@pytest.mark.parametrize("kind", [vmodl.MethodFault, vmodl.RuntimeFault, vim.fault.VimFault, vmodl.fault.SystemError])
+def test_a_fault_that_names_no_cause_is_uncertain(kind: type[Exception]) -> None:
+    assert outlook(kind()) is Outlook.UNCERTAIN
+
+
+def said_of(fault: Exception) -> HyperExportError:
+    return translate(fault, doing="making a snapshot of db01", endpoint=ENDPOINT)
+
+
+def test_a_free_esxi_licence_is_explained() -> None:
+    assert "free ESXi" in str(said_of(vim.fault.RestrictedVersion()))
+
+
+def test_a_missing_file_is_named_with_the_likely_cause() -> None:
+    said = str(said_of(vim.fault.FileNotFound(file="[nfs-iso] debian.iso")))
+    assert "[nfs-iso] debian.iso" in said
+    assert "CD-ROM" in said
