@@ -17,6 +17,7 @@ from hyperexport.results import (
     Level,
     ReapResult,
     SetupReport,
+    StoreContents,
     VerifiedExport,
 )
 from hyperexport.store.base import StoredExport
@@ -64,6 +65,8 @@ def export_lines(result: ExportResult) -> list[str]:
         *_numbered("snapshot_given_up", (one.name for one in result.snapshots.removed)),
         *_numbered("change_tracking", filter(None, [result.tracking.words])),
         _line("warnings", len(result.warnings)),
+        _line("bytes_stored", manifest.stored_bytes if manifest else ""),
+        *_numbered("shares_with", manifest.shares_with if manifest else ()),
     ]
 
 
@@ -168,12 +171,14 @@ def verified_lines(export: VerifiedExport) -> list[str]:
 
 def stored_lines(store: str, exports: Sequence[StoredExport], unreadable: Sequence[str] = ()) -> list[str]:
     """The exports that a store holds: a block for each, with an empty line between them."""
-    blocks = [_stored(store, export) for export in exports]
+    contents = StoreContents(store=store, exports=tuple(exports))
+    added, shared = contents.added_bytes, contents.shared_with
+    blocks = [_stored(store, export, added[str(export)], shared[str(export)]) for export in exports]
     blocks += [unreadable_lines(store, name) for name in unreadable]
     return [line for block in blocks for line in ("", *block)][1:]
 
 
-def _stored(store: str, export: StoredExport) -> list[str]:
+def _stored(store: str, export: StoredExport, added: int, shared: Sequence[str]) -> list[str]:
     manifest = export.manifest
     return [
         _line("store", store),
@@ -182,10 +187,11 @@ def _stored(store: str, export: StoredExport) -> list[str]:
         _line("export", export),
         _line("started", manifest.started.isoformat()),
         _line("kind", manifest.kind),
-        _line("stored_bytes", manifest.stored_bytes),
+        _line("stored_bytes", added),
         _line("bytes_transferred", manifest.transfer.bytes_transferred),
         _line("verified", manifest.verified.isoformat() if manifest.verified else ""),
         _line("preserved", manifest.preserve),
+        *_numbered("shares_with", shared),
         *_numbered("damage", manifest.damage),
     ]
 

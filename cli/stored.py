@@ -15,7 +15,7 @@ from hyperexport.errors import VerificationFailed
 from hyperexport.options.environment import warn_of_unknown_variables
 from hyperexport.options.groups import Destination
 from hyperexport.options.precedence import resolve
-from hyperexport.results import VerifiedExport
+from hyperexport.results import StoreContents, VerifiedExport
 from hyperexport.steps import preservation
 from hyperexport.steps.stores import open_stores
 from hyperexport.store.base import Store
@@ -28,6 +28,8 @@ def list_exports(request: Request, output: Output) -> None:
     output.nothing("stores")
     for store in stores_of(request):
         exports, unreadable = store.exports(), store.damaged()
+        contents = StoreContents(store=store.url, exports=tuple(exports))
+        added, shared = contents.added_bytes, contents.shared_with
         output.answer(
             "stores",
             pretty=lambda console, url=store.url, exports=exports, unreadable=unreadable: tables.show_stored(
@@ -36,7 +38,15 @@ def list_exports(request: Request, output: Output) -> None:
             quiet=quiet.stored_lines(store.url, exports, unreadable),
             document={
                 "store": store.url,
-                "exports": [export.manifest.model_dump(mode="json") for export in exports],
+                "stored_bytes": contents.stored_bytes,
+                "exports": [
+                    {
+                        **export.manifest.model_dump(mode="json"),
+                        "stored_bytes": added[str(export)],
+                        "shares_with": list(shared[str(export)]),
+                    }
+                    for export in exports
+                ],
                 "unreadable": unreadable,
             },
         )

@@ -16,9 +16,18 @@ from hyperexport.model.manifest import ExportManifest
 from hyperexport.model.vm import DiskInfo, PowerState, VmInfo
 from hyperexport.policy.incremental import Decision, DiskPlan, ExportPlan
 from hyperexport.policy.snapshots import Fate
-from hyperexport.results import CleanupResult, ExportResult, FleetResult, Level, ReapResult, SetupReport, VerifiedExport
+from hyperexport.results import (
+    CleanupResult,
+    ExportResult,
+    FleetResult,
+    Level,
+    ReapResult,
+    SetupReport,
+    StoreContents,
+    VerifiedExport,
+)
 from hyperexport.store.base import StoredExport
-from hyperexport.views.summary import bandwidth_words, snapshot_lines
+from hyperexport.views.summary import bandwidth_words, snapshot_lines, stored_words
 from hyperexport.views.survey import StoreSurvey
 
 if TYPE_CHECKING:
@@ -175,6 +184,7 @@ def _show_done(console: Console, result: ExportResult, manifest: ExportManifest)
         ("Transferred", f"{format_bytes(transfer.bytes_transferred)} at {format_rate(rate)}"),
         *([("Bandwidth", bandwidth_words(transfer))] if transfer.limit_mean else []),
         ("Saved", f"{format_bytes(result.plan.saved_bytes)} ({result.plan.saved_percent:.0f} %)"),
+        ("Stored", stored_words(manifest)),
         ("Took", format_elapsed(result.seconds)),
         ("Verified", verified_words(result)),
         ("Snapshot", snapshot_words(result)),
@@ -257,22 +267,31 @@ def show_stored(console: Console, store: str, exports: Sequence[StoredExport], u
     if not exports and not unreadable:
         _say(console, f"{store}: no exports")
         return
+    contents = StoreContents(store=store, exports=tuple(exports))
+    added, shared = contents.added_bytes, contents.shared_with
     rows = [
         (
             export.manifest.vm.name,
             str(export),
             f"{export.manifest.started:%Y-%m-%d %H:%M} UTC",
             str(export.manifest.kind),
-            format_bytes(export.manifest.stored_bytes),
+            format_bytes(added[str(export)]),
             format_bytes(export.manifest.transfer.bytes_transferred),
             _proof(export.manifest),
             "yes" if export.manifest.preserve else "",
+            _sharers(shared[str(export)]),
         )
         for export in exports
     ]
-    rows += [("?", name, "-", "-", "-", "-", "DAMAGED: its manifest cannot be read", "") for name in unreadable]
-    columns = ("VM", "Export", "Time", "Kind", "Size", "Transferred", "Verified", "Preserved")
+    rows += [("?", name, "-", "-", "-", "-", "DAMAGED: its manifest cannot be read", "", "") for name in unreadable]
+    columns = ("VM", "Export", "Time", "Kind", "Adds", "Transferred", "Verified", "Preserved", "Shares bytes with")
     console.print(_table(store, columns, rows))
+
+
+def _sharers(names: Sequence[str]) -> str:
+    """The other exports that one rotten file would damage as well; the first few of them."""
+    ids = [name.rpartition("/")[2] for name in names]
+    return ", ".join(ids) if len(ids) < 3 else f"{ids[0]}, {ids[1]} and {len(ids) - 2} more"
 
 
 def _proof(manifest: ExportManifest) -> str:

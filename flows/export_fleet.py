@@ -28,6 +28,7 @@ from hyperexport.flows.notifying import notifying
 from hyperexport.flows.outcome import despite_prefect, told_in_words
 from hyperexport.model.manifest import vm_folder
 from hyperexport.model.vm import VmRef
+from hyperexport.options.groups import Format
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.options.selection import Selection, selection_in_force
 from hyperexport.policy.placement import Queue
@@ -228,17 +229,17 @@ def clean_stores(
     cleanups: list[CleanupResult] = []
     for store in stores if options.cleanup.wanted and results else ():
         try:
-            cleanups.append(clean_up(store, options.cleanup, dry_run=dry_run, incoming=coming(store, results)))
+            cleanups.append(clean_up(store, options.cleanup, dry_run=dry_run, incoming=coming(store, options, results)))
         except HyperExportError as error:
             warnings.append(f"cleanup of {store.url} failed: {error}")
     return tuple(cleanups)
 
 
-def coming(store: Store, results: Sequence[ExportResult]) -> list[Incoming]:
+def coming(store: Store, options: ExportOptions, results: Sequence[ExportResult]) -> list[Incoming]:
     """What the planned exports of a dry run will add to a store; nothing where they are there already."""
-    return [
-        planned_export(store, vm_folder(result.plan.vm), result.plan) for result in results if result.manifest is None
-    ]
+    packed = options.destination.format is Format.OVA
+    planned = [result.plan for result in results if result.manifest is None]
+    return [planned_export(store, vm_folder(plan.vm), plan, packed=packed) for plan in planned]
 
 
 def conclude(result: FleetResult) -> None:

@@ -7,6 +7,7 @@ from enum import StrEnum
 from pydantic import Field
 
 from hyperexport.base.units import format_age, format_bytes
+from hyperexport.model.content import added_bytes, shared_with, stored_bytes
 from hyperexport.model.manifest import ExportManifest
 from hyperexport.model.vm import Value, VmRef
 from hyperexport.policy.change_tracking import TrackingPlan
@@ -119,8 +120,18 @@ class StoreContents(Value):
 
     @property
     def stored_bytes(self) -> int:
-        """Bytes of all of them; what several share counts once where it lies."""
-        return sum(export.manifest.stored_bytes for export in self.exports)
+        """Bytes that all of them take, what they share counted once."""
+        return stored_bytes((export.folder, export.manifest) for export in self.exports)
+
+    @property
+    def added_bytes(self) -> dict[str, int]:
+        """Bytes that each adds to the older ones, by ``<vm folder>/<export id>``; together :attr:`stored_bytes`."""
+        return added_bytes((export.folder, export.manifest) for export in self.exports)
+
+    @property
+    def shared_with(self) -> dict[str, tuple[str, ...]]:
+        """For each export the others that share bytes with it, by ``<vm folder>/<export id>``."""
+        return shared_with((export.folder, export.manifest) for export in self.exports)
 
 
 class FleetOutcome(StrEnum):

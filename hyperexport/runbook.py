@@ -13,9 +13,9 @@ from typing import Protocol
 
 from hyperexport.base.stop import StopSignal
 from hyperexport.errors import HyperExportError, SnapshotLeaked, VerificationFailed
-from hyperexport.model.manifest import SnapshotRecord
+from hyperexport.model.manifest import ExportKind, SnapshotRecord
 from hyperexport.model.vm import DiskInfo
-from hyperexport.options.groups import Cleanup, VerifyMode
+from hyperexport.options.groups import Cleanup, Format, VerifyMode
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.policy.change_tracking import TrackingPlan
 from hyperexport.policy.incremental import Decision, DiskPlan, ExportPlan
@@ -233,6 +233,8 @@ def move_files(
     snapshot, and one after the other from a VM that is off, which has one lease.
     """
     moref = snapshot.moref if snapshot else None
+    if plan.kind is ExportKind.FULL:
+        copies = copies.of_its_own()
     disks = {disk.key: disk for disk in disks_of(job, moref)}
     moves = [(disk, disks[disk.key]) for disk in plan.disks if disk.decision is not Decision.SKIP]
     nvram = steps.export_nvram(job, copies, moref)
@@ -264,9 +266,10 @@ def tidy(job: Job, steps: Steps, snapshots: SnapshotPlan, made: SnapshotRecord |
 def clean_stores(job: Job, steps: Steps, planned: ExportPlan | None = None) -> tuple[CleanupResult, ...]:
     """Delete old exports in every store of the run, if that was asked for; what fails here is a warning."""
     results: list[CleanupResult] = []
+    packed = job.options.destination.format is Format.OVA
     for store in job.stores if job.options.cleanup.wanted else ():
-        incoming = [planned_export(store, job.folder, planned)] if planned else ()
         try:
+            incoming = [planned_export(store, job.folder, planned, packed=packed)] if planned else ()
             results.append(steps.clean_up(store, job.options.cleanup, job.options.execution.dry_run, incoming))
         except HyperExportError as error:
             logger.error("%s: cleanup failed: %s", store.url, error)

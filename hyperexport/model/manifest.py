@@ -108,6 +108,12 @@ class FileEntry(Value):
         default=None,
         description="The id of the earlier export of the same VM, in the same store, that holds the bytes. S3 only.",
     )
+    written_as: str | None = Field(
+        default=None,
+        pattern=rf"^{_EXPORT_ID.pattern}/[^/\\\x00-\x1f]{{1,255}}$",
+        description="<export id>/<file name> under which these bytes were first written. Files with the same value are "
+        "one file: a hard link, or one object in S3. None in manifests of earlier versions.",
+    )
     member_of: FileName | None = Field(default=None, description="The OVA that the file lies in; None beside it.")
     offset: Size | None = Field(default=None, description="Members of an OVA: where their bytes begin.")
     protection: str | None = Field(default=None, description="S3: what guards the object's bytes on the way in.")
@@ -218,8 +224,20 @@ class ExportManifest(Value):
 
     @property
     def stored_bytes(self) -> int:
-        """Bytes that this export adds to a store: those of its files that are not elsewhere or inside another."""
-        return sum(entry.size for entry in self.files if entry.stored_in is None and entry.member_of is None)
+        """Bytes that this export wrote to its store. What several take together: :mod:`hyperexport.model.content`."""
+        return sum(entry.size for entry in self.files if entry.member_of is None and self._wrote(entry))
+
+    @property
+    def shares_with(self) -> tuple[str, ...]:
+        """The ids of the exports whose bytes it uses; empty for a copy of its own. Those that use its own: not here."""
+        holders = {entry.written_as.partition("/")[0] for entry in self.files if entry.written_as}
+        holders |= {entry.stored_in for entry in self.files if entry.stored_in}
+        return tuple(sorted(holders - {self.export_id}))
+
+    def _wrote(self, entry: FileEntry) -> bool:
+        if entry.written_as is not None:
+            return entry.written_as.startswith(f"{self.export_id}/")
+        return entry.stored_in is None and (entry.transferred or entry.etag is not None)
 
     def file(self, name: str) -> FileEntry | None:
         """Find an entry by its file name."""

@@ -16,16 +16,13 @@ from typing import Final, NamedTuple
 from pydantic import Field
 
 from hyperexport.base.units import format_age, format_bytes, format_duration
-from hyperexport.model.manifest import ExportManifest, FileEntry, FileRole
+from hyperexport.model.content import Place, kept, total
+from hyperexport.model.manifest import ExportManifest, FileEntry
 from hyperexport.model.vm import Value
 from hyperexport.options.groups import Cleanup
 
 DEFAULT_AGE: Final = timedelta(hours=720)
 """What applies where cleanup is asked for without any limit."""
-
-
-_Content = tuple[str, str, str]
-"""What tells one kept content from another: the VM's folder, and a disk's hash and size, or a file's place."""
 
 
 class CleanupLimits(Value):
@@ -147,7 +144,7 @@ class _Export(NamedTuple):
     name: str
     folder: str
     started: datetime
-    content: dict[_Content, int]
+    content: dict[Place, int]
     refers_to: frozenset[str]
     manifest: ExportManifest | None
 
@@ -157,7 +154,7 @@ def _of(folder: str, manifest: ExportManifest) -> _Export:
         name=f"{folder}/{manifest.export_id}",
         folder=folder,
         started=manifest.started,
-        content=dict(_content(folder, manifest.export_id, manifest.files)),
+        content=kept(folder, manifest.export_id, manifest.files),
         refers_to=frozenset(f"{folder}/{entry.stored_in}" for entry in manifest.files if entry.stored_in),
         manifest=manifest,
     )
@@ -169,21 +166,12 @@ def _coming(incoming: Incoming, now: datetime) -> _Export:
         folder=incoming.folder,
         started=now,
         content={
-            (incoming.folder, "", ""): incoming.new_bytes,
-            **dict(_content(incoming.folder, "", incoming.shares)),
+            Place(incoming.folder, "to come"): incoming.new_bytes,
+            **kept(incoming.folder, "", incoming.shares),
         },
         refers_to=frozenset(f"{incoming.folder}/{export_id}" for export_id in incoming.refers_to),
         manifest=None,
     )
-
-
-def _content(folder: str, export_id: str, files: Iterable[FileEntry]) -> Iterator[tuple[_Content, int]]:
-    """What an export keeps in the store: equal disks of a VM are kept once, every other file by itself."""
-    for entry in files:
-        if entry.role is FileRole.DISK and entry.member_of is None:
-            yield (folder, entry.sha256, str(entry.size)), entry.size
-        elif entry.stored_in is None and entry.member_of is None:
-            yield (folder, export_id, entry.name), entry.size
 
 
 def _age_order(export: _Export) -> tuple[datetime, str]:
@@ -200,7 +188,7 @@ class _Store:
         self.free = free
         self._sharers = Counter(content for export in self.remaining.values() for content in export.content)
         self._referrers = Counter(name for export in self.remaining.values() for name in export.refers_to)
-        self.size = sum({key: size for one in self.remaining.values() for key, size in one.content.items()}.values())
+        self.size = total(export.content for export in self.remaining.values())
 
     def is_referred_to(self, export: _Export) -> bool:
         """Whether an export that is still there uses this one's files."""
@@ -337,7 +325,7 @@ def _item(export: _Export, *, delete: bool, reason: str) -> CleanupItem:
         export_id=manifest.export_id,
         vm=manifest.vm.name,
         started=export.started,
-        size=sum(export.content.values()),
+        size=sum(entry.size for entry in manifest.files if entry.member_of is None),
         refers_to=tuple(sorted({entry.stored_in for entry in manifest.files if entry.stored_in})),
         delete=delete,
         reason=reason,

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 
 from hyperexport.errors import ExportNotFound, HyperExportError, StoreUnusable
-from hyperexport.model.manifest import new_export_id
+from hyperexport.model.manifest import FileEntry, new_export_id
 from hyperexport.model.ownership import Owner
 from hyperexport.options.groups import Cleanup
 from hyperexport.policy.incremental import ExportPlan
@@ -16,6 +16,7 @@ from hyperexport.results import CleanupResult
 from hyperexport.steps.claims import others, words_for
 from hyperexport.steps.leftovers import abandoned_stagings, remove_abandoned_stagings
 from hyperexport.steps.liveness import IsOver
+from hyperexport.steps.staging import holding
 from hyperexport.store.base import Store, StoredExport
 
 logger = logging.getLogger(__name__)
@@ -48,17 +49,30 @@ def plan_store_cleanup(store: Store, options: Cleanup, incoming: Sequence[Incomi
     return plan_cleanup(exports, limits, now=datetime.now(UTC), free_bytes=store.free_bytes(), incoming=incoming)
 
 
-def planned_export(store: Store, folder: str, plan: ExportPlan) -> Incoming:
-    """What a planned export will add to a store, for the dry run of the cleanup after it."""
-    shared = tuple(disk.base_entry for disk in plan.to_reuse if disk.base_entry)
-    # A hard link needs no other export; a reference in S3 does.
-    held_by = {entry.stored_in or plan.base for entry in shared} if store.refers else set[str | None]()
-    return Incoming(
-        folder=folder,
-        new_bytes=plan.transfer_bytes,
-        shares=shared,
-        refers_to=tuple(sorted(export for export in held_by if export)),
-    )
+def planned_export(store: Store, folder: str, plan: ExportPlan, *, packed: bool) -> Incoming:
+    """What a planned export will add to a store, for the dry run of the cleanup after it.
+
+    Args:
+        store: Where it goes.
+        folder: The VM's folder.
+        plan: What it transfers and what it reuses.
+        packed: Whether it becomes an OVA, which holds all its bytes itself.
+    """
+    earlier = () if packed or not plan.to_reuse else store.exports(folder)
+    added, shared, refers_to = plan.transfer_bytes, list[FileEntry](), set[str]()
+    for disk in plan.to_reuse:
+        found = holding(earlier, disk.base_entry) if disk.base_entry else None
+        if found is None or (found[1].member_of and not store.refers):
+            added += disk.expected_bytes  # it is copied
+            continue
+        export, entry = found
+        if store.refers:  # a hard link needs no other export
+            refers_to.add(entry.stored_in or export.export_id)
+            if entry.written_as is None and entry.stored_in is None:
+                place = f"{export.export_id}/{entry.member_of or entry.name}"
+                entry = entry.model_copy(update={"written_as": place})
+        shared.append(entry.model_copy(update={"member_of": None}))
+    return Incoming(folder=folder, new_bytes=added, shares=tuple(shared), refers_to=tuple(sorted(refers_to)))
 
 
 def clean_store(store: Store, plan: CleanupPlan, is_over: IsOver, *, run: str = "") -> CleanupResult:

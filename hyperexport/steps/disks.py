@@ -84,7 +84,8 @@ def transfer_disk(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, snap
         backing_files=disk.backing_files,
     )
     logger.info("%s: %s: %s transferred", job.vm.name, disk.label, format_bytes(received.size))
-    return tuple(store_once(job, copy, as_stored(entry, done)) for copy, done in zip(copies.parts, stored, strict=True))
+    entries = [as_stored(entry, done, by=job.export_id) for done in stored]
+    return tuple(store_once(job, copy, own) for copy, own in zip(copies.parts, entries, strict=True))
 
 
 @contextmanager
@@ -197,7 +198,7 @@ def compare_with_server(lease: Lease, file: LeaseFile, received: Received, item:
 
 
 def store_once(job: Job, copy: StagedCopy, entry: FileEntry) -> FileEntry:
-    """Let an earlier file with the same content stand for this one, so that equal bytes are kept once.
+    """Let an earlier file with the same content stand for this one: an incremental export keeps equal bytes once.
 
     With ``--verify`` the earlier file is proved first: bytes that just came must not give way to rotten ones.
     """
@@ -271,4 +272,4 @@ def copy_from_base(job: Job, copies: Copies, copy: StagedCopy, base_entry: FileE
         if digest.hexdigest() != base_entry.sha256:
             raise ChecksumMismatch(f"{base_entry.name} of {base} is not what its manifest says")
         done = sink.finish()
-    return as_stored(base_entry, done)
+    return as_stored(base_entry.model_copy(update={"name": name}), done, by=job.export_id)

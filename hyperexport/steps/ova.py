@@ -47,6 +47,6 @@ def pack_ova(job: Job, copies: Copies, files: Sequence[Entries]) -> list[Entries
         local.remove(entry.name)
     inside: list[Entries] = []
     for entry, place in zip(members, places, strict=True):
-        placed = entry.model_copy(update={"member_of": name, "offset": place.offset, "stored_in": None})
-        inside.append((placed,) * len(copies.all))
-    return [tuple(as_stored(whole, done) for done in stored), *inside, *beside]
+        lies = {"member_of": name, "offset": place.offset, "stored_in": None, "written_as": f"{job.export_id}/{name}"}
+        inside.append((entry.model_copy(update=lies),) * len(copies.all))
+    return [tuple(as_stored(whole, done, by=job.export_id) for done in stored), *inside, *beside]

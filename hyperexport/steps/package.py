@@ -63,7 +63,7 @@ def export_nvram(job: Job, copies: Copies, snapshot: str | None) -> list[Entries
                 sha256=received.digests["sha256"],
                 device_id=file.key,
             )
-            entries.append(tuple(as_stored(entry, done) for done in stored))
+            entries.append(tuple(as_stored(entry, done, by=job.export_id) for done in stored))
     if not entries:
         warn_of_missing_nvram(job)
     return entries
@@ -172,7 +172,8 @@ def ovf_text(job: Job, files: Sequence[FileEntry], snapshot: str | None) -> str:
 def put(copies: Sequence[StagedCopy], name: str, role: FileRole, data: bytes) -> Entries:
     """Write a small file to several stores."""
     entry = FileEntry(name=name, role=role, size=len(data), sha256=hashlib.sha256(data).hexdigest())
-    return tuple(as_stored(entry, copy.staging.put(name, data)) for copy in copies)
+    stored = [(copy.staging.put(name, data), copy.staging.export_id) for copy in copies]
+    return tuple(as_stored(entry, done, by=export_id) for done, export_id in stored)
 
 
 def publish(

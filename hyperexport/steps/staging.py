@@ -1,6 +1,6 @@
 """An export while it is being written, to every store at once."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
@@ -13,6 +13,17 @@ from hyperexport.steps.liveness import at_work_here
 from hyperexport.store.base import Staging, Store, Stored, StoredExport
 
 
+def holding(earlier: Iterable[StoredExport], entry: FileEntry) -> tuple[StoredExport, FileEntry] | None:
+    """Find the first of several exports that has a disk with the same content and is not known as damaged."""
+    for export in earlier:
+        if export.manifest.damage:
+            continue
+        for candidate in export.manifest.disks:
+            if candidate.sha256 == entry.sha256 and candidate.size == entry.size:
+                return export, candidate
+    return None
+
+
 class StagedCopy(NamedTuple):
     """The export in one store, with what that store already holds of the VM."""
 
@@ -22,13 +33,7 @@ class StagedCopy(NamedTuple):
 
     def holding(self, entry: FileEntry) -> tuple[StoredExport, FileEntry] | None:
         """Find the newest earlier export of this store with the same content as ``entry``, and not known as damaged."""
-        for export in self.earlier:
-            if export.manifest.damage:
-                continue
-            for candidate in export.manifest.disks:
-                if candidate.sha256 == entry.sha256 and candidate.size == entry.size:
-                    return export, candidate
-        return None
+        return holding(self.earlier, entry)
 
 
 class Copies(NamedTuple):
@@ -39,21 +44,28 @@ class Copies(NamedTuple):
     """Those that get the package's files one by one: all for an OVF folder; for an OVA the local one alone, where the
     files wait until they are packed."""
 
+    def of_its_own(self) -> "Copies":
+        """The same export without any earlier one to share bytes with: a full export is a copy of its own.
+
+        However equal its bytes are, one file that rots must not take every restore point with it.
+        """
+        alone = [copy._replace(earlier=()) for copy in self.all]
+        return Copies(tuple(alone), tuple(alone[: len(self.parts)]))
+
 
 Entries = tuple[FileEntry, ...]
 """One file's manifest entries: one for each copy that holds it, in the same order."""
 
 
-def as_stored(entry: FileEntry, done: Stored) -> FileEntry:
-    """Complete a file's entry with what the store says of it."""
-    return entry.model_copy(
-        update={"protection": done.protection, "etag": done.etag, "checksum": done.checksum, "stored_in": None}
-    )
+def as_stored(entry: FileEntry, done: Stored, *, by: str) -> FileEntry:
+    """Complete the entry of a file that the export ``by`` has written with what the store says of it."""
+    told = {"protection": done.protection, "etag": done.etag, "checksum": done.checksum}
+    return entry.model_copy(update={**told, "stored_in": None, "written_as": f"{by}/{entry.name}"})
 
 
 def as_kept(entry: FileEntry, kept: FileEntry) -> FileEntry:
     """Complete a file's entry with where its bytes already are."""
-    fields = ("stored_in", "protection", "etag", "checksum")
+    fields = ("stored_in", "written_as", "protection", "etag", "checksum")
     return entry.model_copy(update={field: getattr(kept, field) for field in fields})
 
 

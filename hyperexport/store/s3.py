@@ -369,7 +369,9 @@ class S3Store:
         if facts is None or not _is_as_recorded(facts, held, holder.manifest):
             logger.warning("cannot be reused: %s in %s is not as it was written", held.name, holder)
             return None
-        return entry.model_copy(update={"stored_in": holder.export_id, "member_of": None, "offset": None})
+        place = held.written_as or f"{holder.export_id}/{held.member_of or held.name}"
+        refers = {"stored_in": holder.export_id, "written_as": place, "member_of": None, "offset": None}
+        return entry.model_copy(update=refers)
 
 
 def _is_as_recorded(facts: ObjectFacts, held: FileEntry, manifest: ExportManifest) -> bool:

@@ -4,6 +4,8 @@ Importing this module registers it with ``hyperexport/base/display.py``. The sam
 (``summary.py``), of the same values.
 """
 
+from collections.abc import Sequence
+
 from hyperexport.base.display import Page, Table, lines, pages_of, row_of, table
 from hyperexport.base.units import format_bytes, format_elapsed
 from hyperexport.model.vm import VmInfo
@@ -93,12 +95,18 @@ def _(result: CleanupResult) -> tuple[Page, ...]:
 @pages_of.register
 def _(contents: StoreContents) -> tuple[Page, ...]:
     title = f"{contents.store}: {len(contents.exports)} exports, {format_bytes(contents.stored_bytes)}"
-    rows = [row for export in contents.exports if (row := row_of(export))]
+    added, shared = contents.added_bytes, contents.shared_with
+    rows = [_stored_row(export, added[str(export)], shared[str(export)]) for export in contents.exports]
     return (Page(title, (*table("", rows), *lines("With a manifest that cannot be read", contents.damaged))),)
 
 
 @row_of.register
 def _(export: StoredExport) -> dict[str, object]:
+    manifest = export.manifest
+    return _stored_row(export, manifest.stored_bytes, manifest.shares_with)
+
+
+def _stored_row(export: StoredExport, added: int, shared: Sequence[str]) -> dict[str, object]:
     manifest = export.manifest
     proved = f"{manifest.verified:%Y-%m-%d %H:%M}" if manifest.verified else "never"
     return {
@@ -107,9 +115,10 @@ def _(export: StoredExport) -> dict[str, object]:
         "Made": f"{manifest.started:%Y-%m-%d %H:%M}",
         "Kind": str(manifest.kind),
         "Transferred": format_bytes(manifest.transfer.bytes_transferred),
-        "Stored": format_bytes(manifest.stored_bytes),
+        "Stored": format_bytes(added),
         "Verified": "DAMAGED" if manifest.damage else proved,
         "Preserved": "yes" if manifest.preserve else "no",
+        "Shares bytes with": ", ".join(name.rpartition("/")[2] for name in shared),
     }
 
 

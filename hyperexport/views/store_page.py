@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 from markupsafe import Markup
 
 from hyperexport.base.units import format_age, format_bytes, format_elapsed, format_rate
+from hyperexport.model.content import added_bytes
 from hyperexport.model.manifest import ExportManifest
 from hyperexport.views.plots import bar_plot, line_plot
 from hyperexport.views.rendering import templates
@@ -122,7 +123,7 @@ def _vm(vm: VmSurvey, found: StoreSurvey, rpo: timedelta, *, pictured: bool) -> 
         stored=format_bytes(vm.stored_bytes),
         rate=format_rate(rate) if rate else "-",
         verified=f"{last.verified:%Y-%m-%d}" if last and last.verified else "never",
-        history=tuple(_history_row(export) for export in vm.exports[:_POINTS]),
+        history=tuple(_history_row(vm, export) for export in vm.exports[:_POINTS]),
         plots=_vm_plots(vm) if pictured else (),
     )
 
@@ -132,7 +133,7 @@ def _size(export: ExportManifest) -> int:
     return sum(entry.size for entry in export.files if entry.member_of is None)
 
 
-def _history_row(export: ExportManifest) -> tuple[str, ...]:
+def _history_row(vm: VmSurvey, export: ExportManifest) -> tuple[str, ...]:
     rate = rate_of(export)
     proof = f"{export.verified:%Y-%m-%d}" if export.verified else "never"
     return (
@@ -143,6 +144,7 @@ def _history_row(export: ExportManifest) -> tuple[str, ...]:
         format_elapsed(export.transfer.seconds),
         format_rate(rate) if rate else "-",
         proof if is_good(export) else "DAMAGED",
+        ", ".join(name.rpartition("/")[2] for name in vm.shared[f"{vm.folder}/{export.export_id}"]),
     )
 
 
@@ -167,12 +169,15 @@ def _store_plots(found: StoreSurvey) -> tuple[Plot, ...]:
     added: defaultdict[str, float] = defaultdict(float)
     days = [found.taken.date() - timedelta(days=back) for back in reversed(range(_DAYS))]
     before = 0.0
-    for export in (export for vm in found.vms for export in vm.exports):
+    everything = [(vm, export) for vm in found.vms for export in vm.exports]
+    adds = added_bytes((vm.folder, export) for vm, export in everything)
+    for vm, export in everything:
         day = export.started.date()
+        stored = adds[f"{vm.folder}/{export.export_id}"]
         if day < days[0]:
-            before += export.stored_bytes
+            before += stored
         moved[day.isoformat()] += export.transfer.bytes_transferred
-        added[day.isoformat()] += export.stored_bytes
+        added[day.isoformat()] += stored
     if not found.vms:
         return ()
     totals: list[tuple[str, float]] = []

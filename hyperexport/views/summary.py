@@ -65,7 +65,7 @@ def export_facts(result: ExportResult, manifest: ExportManifest) -> list[tuple[s
         ("Transferred", f"{format_bytes(moved.bytes_transferred)}{rate}{limit}"),
         *([("Bandwidth", bandwidth_words(moved))] if moved.limit_mean else []),
         ("Saved", _saving(result.plan)),
-        ("Stored", f"{format_bytes(_whole(manifest))} in {len(manifest.files)} files"),
+        ("Stored", stored_words(manifest)),
         ("Verified", {None: "not asked for", True: "yes, read back and proved", False: "DAMAGED"}[result.verified]),
     ]
 
@@ -83,9 +83,13 @@ def bandwidth_words(moved: TransferStatistics) -> str:
     return "; ".join(words)
 
 
-def _whole(manifest: ExportManifest) -> int:
-    """Bytes of the export's files, wherever they are kept; what lies inside an OVA is counted in the OVA."""
-    return sum(entry.size for entry in manifest.files if entry.member_of is None)
+def stored_words(manifest: ExportManifest) -> str:
+    """What the export added to the store, how large it is, and which earlier exports hold the difference."""
+    whole = sum(entry.size for entry in manifest.files if entry.member_of is None)
+    files = f"{format_bytes(whole)} in {len(manifest.files)} files"
+    if not manifest.shares_with:
+        return f"{files}, a copy of its own"
+    return f"{format_bytes(manifest.stored_bytes)} added; {files}, bytes shared with {', '.join(manifest.shares_with)}"
 
 
 def _consistency(result: ExportResult, manifest: ExportManifest) -> str:

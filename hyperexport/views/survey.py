@@ -12,6 +12,7 @@ from pydantic import Field
 
 from hyperexport.base.units import format_age
 from hyperexport.errors import HyperExportError
+from hyperexport.model.content import shared_with, stored_bytes
 from hyperexport.model.manifest import ExportKind, ExportManifest, Quiescing
 from hyperexport.model.vm import Value
 from hyperexport.store.base import StoredExport
@@ -46,8 +47,13 @@ class VmSurvey(Value):
 
     @property
     def stored_bytes(self) -> int:
-        """Bytes that its exports add to the store."""
-        return sum(export.stored_bytes for export in self.exports)
+        """Bytes that its exports take in the store, what they share counted once."""
+        return stored_bytes((self.folder, export) for export in self.exports)
+
+    @cached_property
+    def shared(self) -> dict[str, tuple[str, ...]]:
+        """For each export by ``<vm folder>/<export id>`` the others that share bytes with it."""
+        return shared_with((self.folder, export) for export in self.exports)
 
     def age(self, now: datetime) -> timedelta | None:
         """How old the state is that could be restored: the time since the newest good export began."""
@@ -94,6 +100,7 @@ class VmSurvey(Value):
             "exports": len(self.exports),
             "damaged": [export.export_id for export in self.damaged],
             "stored_bytes": self.stored_bytes,
+            "shares_bytes": {name.rpartition("/")[2]: _ids(others) for name, others in self.shared.items() if others},
             "bytes_per_second": rate_of(last) if last else None,
             "missing": list(self.missing(now, rpo)),
         }
@@ -113,12 +120,16 @@ class StoreSurvey(Value):
 
     @property
     def stored_bytes(self) -> int:
-        """Bytes that all its exports take."""
-        return sum(vm.stored_bytes for vm in self.vms)
+        """Bytes that all its exports take, what they share counted once."""
+        return stored_bytes((vm.folder, export) for vm in self.vms for export in vm.exports)
 
     def late(self, rpo: timedelta) -> tuple[VmSurvey, ...]:
         """The VMs whose last good export is too old, or that have none."""
         return tuple(vm for vm in self.vms if vm.is_late(self.taken, rpo))
+
+
+def _ids(names: Sequence[str]) -> list[str]:
+    return [name.rpartition("/")[2] for name in names]
 
 
 def is_good(export: ExportManifest) -> bool:

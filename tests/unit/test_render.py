@@ -135,6 +135,7 @@ def test_an_export_is_exactly_these_lines_in_this_order():
         "verified=",
         "snapshot_removed=true",
         "warnings=1",
+        "bytes_stored=209715200",
     ]
 
 
