@@ -66,7 +66,8 @@ def _document(found: StoreSurvey, observing: Observing) -> dict[str, object]:
         "rpo_seconds": observing.rpo.total_seconds(),
         "stored_bytes": found.stored_bytes,
         "free_bytes": found.free_bytes,
-        "unreadable": found.unreadable,
+        "unreadable": [str(one) for one in found.unproved],
+        "damaged": [one.model_dump(mode="json") for one in found.unproved],
         "vms": [vm.facts(found.taken, observing.rpo) for vm in found.vms],
     }
 

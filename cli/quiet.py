@@ -6,6 +6,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from hyperexport.base.text import visible
+from hyperexport.model.damaged import DamagedExport
 from hyperexport.model.vm import VmBrief, VmInfo, VmRef
 from hyperexport.policy.incremental import ExportPlan
 from hyperexport.policy.snapshots import Fate
@@ -21,6 +22,7 @@ from hyperexport.results import (
     VerifiedExport,
 )
 from hyperexport.store.base import StoredExport
+from hyperexport.store.listing import StoreListing
 from hyperexport.views.survey import StoreSurvey
 
 if TYPE_CHECKING:
@@ -116,6 +118,7 @@ def cleanup_lines(result: CleanupResult) -> list[str]:
         *(_line("failed", failure) for failure in result.failed),
         *(_line("deferred", words) for words in result.deferred),
         *(_line("unreachable", words) for words in result.plan.unreachable),
+        *(_line("damaged", one.words) for one in result.plan.damaged),
         _line("count", len(gone)),
         _line("failures", len(result.failed)),
         _line("kept", len(result.plan.items) - len(gone)),
@@ -164,17 +167,19 @@ def verified_lines(export: VerifiedExport) -> list[str]:
     found = export.verification
     return [
         _line("location", export.location),
-        _line("verified", found.ok),
+        _line("verified", "" if export.deleted else found.ok),
         *_numbered("finding", found.findings),
+        *_numbered("deleted", [True] if export.deleted else []),
+        *_numbered("unrecorded", filter(None, [found.unrecorded])),
     ]
 
 
-def stored_lines(store: str, exports: Sequence[StoredExport], unreadable: Sequence[str] = ()) -> list[str]:
-    """The exports that a store holds: a block for each, with an empty line between them."""
-    contents = StoreContents(store=store, exports=tuple(exports))
+def stored_lines(store: str, listing: StoreListing) -> list[str]:
+    """What a store holds: a block for each export, with an empty line between them."""
+    contents = StoreContents(store=store, exports=listing.exports)
     added, shared = contents.added_bytes, contents.shared_with
-    blocks = [_stored(store, export, added[str(export)], shared[str(export)]) for export in exports]
-    blocks += [unreadable_lines(store, name) for name in unreadable]
+    blocks = [_stored(store, export, added[str(export)], shared[str(export)]) for export in listing.exports]
+    blocks += [damaged_lines(store, one) for one in listing.damaged]
     return [line for block in blocks for line in ("", *block)][1:]
 
 
@@ -196,9 +201,14 @@ def _stored(store: str, export: StoredExport, added: int, shared: Sequence[str])
     ]
 
 
-def unreadable_lines(store: str, export: str) -> list[str]:
-    """An export of which not even the manifest can be read."""
-    return [_line("store", store), _line("export", export), _line("damage", "the manifest cannot be read")]
+def damaged_lines(store: str, damaged: DamagedExport) -> list[str]:
+    """An export, or a VM's folder, that cannot be relied on."""
+    return [
+        _line("store", store),
+        _line("export", damaged),
+        _line("damage", damaged.reason),
+        _line("problem", damaged.problem),
+    ]
 
 
 def preserved_lines(store: str, export: StoredExport) -> list[str]:
@@ -238,7 +248,8 @@ def schedule_lines(schedule: "Schedule") -> list[str]:
 def survey_lines(found: StoreSurvey, rpo: timedelta) -> list[str]:
     """How well each VM of a store is protected: the store's lines, then a block for each VM."""
     lines = [_line("store", found.store), _line("problem", found.problem or ""), _line("vms", len(found.vms))]
-    lines += [_line("late", len(found.late(rpo))), _line("unreadable", len(found.unreadable))]
+    lines += [_line("late", len(found.late(rpo))), _line("unreadable", len(found.unproved))]
+    lines += [_line("damaged", one.words) for one in found.unproved]
     for vm in found.vms:
         facts = vm.facts(found.taken, rpo)
         lines += ["", _line("vm", vm.name), *(_line(key, _plain(facts[key])) for key in _SURVEYED)]

@@ -27,15 +27,13 @@ def list_exports(request: Request, output: Output) -> None:
     """Show what the stores hold, also what cannot be read."""
     output.nothing("stores")
     for store in stores_of(request):
-        exports, unreadable = store.exports(), store.damaged()
-        contents = StoreContents(store=store.url, exports=tuple(exports))
+        listing = store.listing()
+        contents = StoreContents(store=store.url, exports=listing.exports)
         added, shared = contents.added_bytes, contents.shared_with
         output.answer(
             "stores",
-            pretty=lambda console, url=store.url, exports=exports, unreadable=unreadable: tables.show_stored(
-                console, url, exports, unreadable
-            ),
-            quiet=quiet.stored_lines(store.url, exports, unreadable),
+            pretty=lambda console, url=store.url, listing=listing: tables.show_stored(console, url, listing),
+            quiet=quiet.stored_lines(store.url, listing),
             document={
                 "store": store.url,
                 "stored_bytes": contents.stored_bytes,
@@ -45,9 +43,10 @@ def list_exports(request: Request, output: Output) -> None:
                         "stored_bytes": added[str(export)],
                         "shares_with": list(shared[str(export)]),
                     }
-                    for export in exports
+                    for export in listing.exports
                 ],
-                "unreadable": unreadable,
+                "unreadable": [str(one) for one in listing.damaged],
+                "damaged": [one.model_dump(mode="json") for one in listing.damaged],
             },
         )
 

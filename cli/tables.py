@@ -27,6 +27,7 @@ from hyperexport.results import (
     VerifiedExport,
 )
 from hyperexport.store.base import StoredExport
+from hyperexport.store.listing import StoreListing
 from hyperexport.views.summary import bandwidth_words, snapshot_lines, stored_words
 from hyperexport.views.survey import StoreSurvey
 
@@ -257,17 +258,19 @@ def show_check(console: Console, report: SetupReport) -> None:
 def show_verified(console: Console, export: VerifiedExport) -> None:
     """Show that an export is what it was."""
     found = export.verification
-    _say(console, f"{export.location}: {'verified' if found.ok else 'DAMAGED'}")
+    _say(console, f"{export.location}: {export.words}")
     for finding in found.findings:
         _say(console, f"  {finding}")
+    if found.unrecorded:
+        _say(console, f"  not recorded in its manifest: {found.unrecorded}")
 
 
-def show_stored(console: Console, store: str, exports: Sequence[StoredExport], unreadable: Sequence[str] = ()) -> None:
-    """Show the exports that a store holds, those of which the manifest cannot be read last."""
-    if not exports and not unreadable:
+def show_stored(console: Console, store: str, listing: StoreListing) -> None:
+    """Show the exports that a store holds, and what cannot be relied on last."""
+    if not listing.exports and not listing.damaged:
         _say(console, f"{store}: no exports")
         return
-    contents = StoreContents(store=store, exports=tuple(exports))
+    contents = StoreContents(store=store, exports=listing.exports)
     added, shared = contents.added_bytes, contents.shared_with
     rows = [
         (
@@ -281,9 +284,9 @@ def show_stored(console: Console, store: str, exports: Sequence[StoredExport], u
             "yes" if export.manifest.preserve else "",
             _sharers(shared[str(export)]),
         )
-        for export in exports
+        for export in listing.exports
     ]
-    rows += [("?", name, "-", "-", "-", "-", "DAMAGED: its manifest cannot be read", "", "") for name in unreadable]
+    rows += [("?", str(one), "-", "-", "-", "-", f"DAMAGED: {one.reason}", "", "") for one in listing.damaged]
     columns = ("VM", "Export", "Time", "Kind", "Adds", "Transferred", "Verified", "Preserved", "Shares bytes with")
     console.print(_table(store, columns, rows))
 
@@ -326,8 +329,8 @@ def show_survey(console: Console, found: StoreSurvey, rpo: timedelta) -> None:
     )
     late = len(found.late(rpo))
     _say(console, f"{len(found.vms) - late} of {len(found.vms)} VMs have a good export of the last {format_age(rpo)}.")
-    if found.unreadable:
-        _say(console, f"Manifests that cannot be read: {', '.join(found.unreadable)}")
+    for one in found.unproved:
+        console.print(_noted("DAMAGED ", "red", one.words), soft_wrap=True)
 
 
 def show_automations(console: Console, found: "Sequence[Automation]", done: str | None) -> None:

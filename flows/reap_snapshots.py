@@ -65,7 +65,9 @@ def reap_snapshots(
             options.destination, throttle=Throttle(None), stop=stop, s3=s3_settings(options.destination)
         ):
             try:
-                stagings += [f"{store.url}/{name}" for name in reap_stagings(store, dry_run=dry_run)]
+                reaped = reap_stagings(store, dry_run=dry_run)
+                stagings += [f"{store.url}/{name}" for name in reaped.removed]
+                failed += [f"{store.url}: {words}" for words in reaped.failed]
             except HyperExportError as error:
                 stop.check()
                 failed.append(f"{store.url}: {error}")

@@ -12,7 +12,7 @@ from hyperexport.options.groups import VerifyMode
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.results import VerifiedExport
 from hyperexport.steps.stores import open_stores
-from hyperexport.steps.verification import fail_on_damage, select_exports, unreadable_manifest
+from hyperexport.steps.verification import fail_on_damage, select_exports, verify_selected
 from hyperexport.tasks.artifacts import artifact_key, show_table
 from hyperexport.tasks.bandwidth import bandwidth_for
 from hyperexport.tasks.events import tell_of_damage
@@ -39,17 +39,10 @@ def verify_exports(
     """
     options = options_in_force(options, profile)
     mode = VerifyMode.DEEP if options.execution.verify is VerifyMode.DEEP else VerifyMode.ON
-    verified = Listing[VerifiedExport]()
     with stop_signal() as stop, bandwidth_for(options.bandwidth) as throttle:
         stores = open_stores(options.destination, throttle=throttle, stop=stop, s3=s3_settings(options.destination))
-        for store, complete, unreadable in select_exports(stores, exports or []):
-            for name in unreadable:
-                verified.append(VerifiedExport(location=f"{store.url}/{name}", verification=unreadable_manifest()))
-            for export in complete:
-                _, found = verify_export(store, export, mode, stop)
-                if not found.ok:
-                    tell_of_damage(export, f"{store.url}/{export}", found)
-                verified.append(VerifiedExport(location=f"{store.url}/{export}", verification=found))
+        selected = select_exports(stores, exports or [])
+        verified = Listing(verify_selected(selected, mode, stop, prove=verify_export, tell=tell_of_damage))
     show_table(artifact_key("verification"), [item.row() for item in verified], "Verified exports")
     fail_on_damage(verified)
     return verified

@@ -31,7 +31,7 @@ from hyperexport.steps.bandwidth import throttle_for
 from hyperexport.steps.job import Job
 from hyperexport.steps.selection import choose_vms
 from hyperexport.steps.stores import open_stores
-from hyperexport.steps.verification import fail_on_damage, select_exports, unreadable_manifest
+from hyperexport.steps.verification import fail_on_damage, select_exports, verify_selected
 from hyperexport.store.base import Store
 from hyperexport.store.local import LocalStore
 from hyperexport.store.s3 import S3Location, S3Settings, S3Store
@@ -140,7 +140,8 @@ def list_exports(place: str | Path | None = None, *, s3: S3Settings | None = Non
         StoreUnusable, StoreUnreachable: The store could not be listed.
     """
     store = open_store(place or resolve().options.destination.output, s3=s3)
-    return StoreContents(store=store.url, exports=tuple(store.exports()), damaged=tuple(store.damaged()))
+    listing = store.listing()
+    return StoreContents(store=store.url, exports=listing.exports, damaged=listing.damaged)
 
 
 def verify_exports(
@@ -160,16 +161,10 @@ def verify_exports(
     """
     wanted = _in_force(options, given)
     mode = VerifyMode.DEEP if wanted.execution.verify is VerifyMode.DEEP else VerifyMode.ON
-    verified = Listing[VerifiedExport]()
     with _running() as stop:
         prove = directly(stop).verify_export
         stores = _stores(wanted, throttle_for(wanted.bandwidth), stop, s3)
-        for store, complete, unreadable in select_exports(stores, exports):
-            for name in unreadable:
-                verified.append(VerifiedExport(location=f"{store.url}/{name}", verification=unreadable_manifest()))
-            for export in complete:
-                _, found = prove(store, export, mode, stop)
-                verified.append(VerifiedExport(location=f"{store.url}/{export}", verification=found))
+        verified = Listing(verify_selected(select_exports(stores, exports), mode, stop, prove=prove))
     fail_on_damage(verified)
     return verified
 

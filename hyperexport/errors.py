@@ -295,9 +295,13 @@ class ExportNotFound(HyperExportError):
 
 
 class ManifestInvalid(HyperExportError):
-    """An ``export.json`` cannot be read as a manifest."""
+    """An ``export.json`` is not a manifest, or its seal does not prove it; or it could not be read."""
 
     code = "manifest-invalid"
+    problem: str | None = None
+    """A :class:`hyperexport.model.damaged.Problem`, for those who don't read messages; it does not survive pickling."""
+    reason: str = ""
+    """What is wrong, without the place."""
 
 
 class VerificationFailed(HyperExportError):

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from hyperexport.base.units import format_age, format_bytes
 from hyperexport.model.content import added_bytes, shared_with, stored_bytes
+from hyperexport.model.damaged import DamagedExport
 from hyperexport.model.manifest import ExportManifest
 from hyperexport.model.vm import Value, VmRef
 from hyperexport.policy.change_tracking import TrackingPlan
@@ -102,21 +103,26 @@ class VerifiedExport(Value):
 
     location: str
     verification: Verification
+    deleted: bool = Field(default=False, description="Another run deleted it before it was verified, or meanwhile.")
+
+    @property
+    def words(self) -> str:
+        """What came out, in a word or two."""
+        return "deleted meanwhile" if self.deleted else "verified" if self.verification.ok else "DAMAGED"
 
     def row(self) -> dict[str, object]:
         """A row of a table."""
         found = self.verification
-        return {"export": self.location, "result": "good" if found.ok else "; ".join(map(str, found.findings))}
+        result = "; ".join(map(str, found.findings)) or ("deleted meanwhile" if self.deleted else "good")
+        return {"export": self.location, "result": result, "not recorded": found.unrecorded or ""}
 
 
 class StoreContents(Value):
     """What a store holds."""
 
     store: str = Field(description="The store, as a person names it.")
-    exports: tuple[StoredExport, ...] = Field(description="The complete ones, newest first.")
-    damaged: tuple[str, ...] = Field(
-        default=(), description="<vm folder>/<export id> of those whose manifest cannot be read."
-    )
+    exports: tuple[StoredExport, ...] = Field(description="The complete and proved ones, newest first.")
+    damaged: tuple[DamagedExport, ...] = Field(default=(), description="What cannot be relied on, with the reason.")
 
     @property
     def stored_bytes(self) -> int:

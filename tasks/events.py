@@ -11,10 +11,10 @@ from typing import Any, Final
 from prefect.events import emit_event
 
 from hyperexport.errors import HyperExportError
+from hyperexport.model.damaged import DamagedExport
 from hyperexport.model.vm import VmRef
-from hyperexport.results import ExportResult
+from hyperexport.results import ExportResult, VerifiedExport
 from hyperexport.store.base import StoredExport
-from hyperexport.verify import Verification
 
 logger = logging.getLogger(__name__)
 
@@ -72,11 +72,17 @@ def tell_of_leak(vm: VmRef, *, moref: str, name: str, vcenter: str) -> None:
     _emit(LEAKED, vm, {"snapshot": name, "moref": moref, "vcenter": vcenter})
 
 
-def tell_of_damage(export: StoredExport, location: str, found: Verification) -> None:
-    """Tell what a verification found wrong with an export."""
-    findings = [str(finding) for finding in found.findings[:10]]
-    payload = {"export": export.export_id, "location": location, "findings": findings, "damaged": len(found.findings)}
-    _emit(DAMAGED, export.manifest.vm, payload)
+def tell_of_damage(export: StoredExport | DamagedExport, verified: VerifiedExport) -> None:
+    """Tell what a verification found wrong with an export. One without a proved manifest is known by its folder."""
+    found = verified.verification.findings
+    findings = [str(finding) for finding in found[:10]]
+    payload = {
+        "export": export.export_id,
+        "location": verified.location,
+        "findings": findings,
+        "damaged": len(found),
+    }
+    _emit(DAMAGED, export.folder if isinstance(export, DamagedExport) else export.manifest.vm, payload)
 
 
 def _emit(event: str, vm: VmRef | str, payload: dict[str, Any]) -> None:

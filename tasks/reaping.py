@@ -23,8 +23,8 @@ def reap_snapshot(session: Session, marked: MarkedSnapshot, stop: StopSignal) ->
 
 
 @repeatable(name="reap-stagings", task_run_name="reap {store.url}")
-def reap_stagings(store: Store, *, dry_run: bool) -> list[str]:
+def reap_stagings(store: Store, *, dry_run: bool) -> leftovers.Removed:
     """Remove the half-written exports of dead runs, or only say which they are."""
     if dry_run:
-        return [str(staging) for staging in leftovers.abandoned_stagings(store, None, run_is_over)]
+        return leftovers.Removed([str(one) for one in leftovers.abandoned_stagings(store, None, run_is_over)], [])
     return leftovers.remove_abandoned_stagings(store, None, run_is_over)

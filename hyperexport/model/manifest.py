@@ -16,6 +16,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, AwareDatetime, FailFast, Field, StringConstraints, ValidationError
 
 from hyperexport.errors import ManifestInvalid
+from hyperexport.model.damaged import Problem
 from hyperexport.model.vm import BackingFile, Value, VmRef
 
 FILE_NAME: Final = "export.json"
@@ -31,7 +32,8 @@ _LARGEST_FILE: Final = 2**63 - 1
 
 _LONGEST_KEY: Final = 80  # characters of a key in an error: an unknown one may have megabytes
 _MOST_PROBLEMS: Final = 1000
-_SEAL: Final = b'"seal": "%s"\n}\n'
+_SEAL_KEY: Final = b'"seal": "'
+_SEAL: Final = _SEAL_KEY + b'%s"\n}\n'
 _EXPORT_ID: Final = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{4}")
 _VM_FOLDER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*\.[0-9a-f]{8}")
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]+")
@@ -213,8 +215,8 @@ class ExportManifest(Value):
     preserve: bool = Field(default=False, description="Never deleted by any cleanup.")
     seal: str | None = Field(
         default=None,
-        description="In the file, and last in it: the SHA-256 of every byte before this key; null after an edit by "
-        "hand. In memory only one that was found wrong, kept so that no rewriting hides that the file was damaged.",
+        description="Last in the file: the SHA-256 of every byte before this key. A manifest without it, or with "
+        "another, is damaged and decides nothing.",
     )
 
     @property
@@ -245,31 +247,58 @@ class ExportManifest(Value):
 
     def to_json(self) -> bytes:
         """Serialise for the store: indented UTF-8 with the seal and a newline at its end."""
-        head = self.model_dump_json(indent=2, exclude={"seal"}).encode().removesuffix(b"\n}") + b",\n  "
-        return _sealed(head) if self.seal is None else head + _SEAL % self.seal.encode()
+        return sealed(self.model_dump_json(indent=2, exclude={"seal"}).encode().removesuffix(b"\n}") + b",\n  ")
 
     @classmethod
     def from_json(cls, data: bytes, *, source: str) -> "ExportManifest":
-        """Read a manifest that somebody else may have touched.
+        """Read a manifest that others may have touched, or that may have rotted: proved by its seal, or refused.
 
         Args:
             data: The file's bytes.
             source: Where they come from, for the error.
 
         Raises:
-            ManifestInvalid: Too large, not JSON, of an unknown version, or not a manifest.
+            ManifestInvalid: Too large, not sealed or with a broken seal, of an unknown version, or not a manifest.
         """
         if len(data) > LARGEST:
-            raise ManifestInvalid(f"{source} is {len(data)} bytes long, which no manifest is")
+            raise _invalid(source, Problem.INVALID, f"is {len(data)} bytes long, which no manifest is")
         try:
             manifest = cls.model_validate_json(data)
         except ValidationError as error:
-            raise ManifestInvalid(
-                f"{source} is not a manifest that this version reads: {_first_problem(error)}",
-                fix="Restore the file from a copy, or remove the export's folder by hand",
-            ) from error
-        whole = data == _sealed(data.rpartition(b'"seal": "')[0])
-        return manifest.model_copy(update={"seal": None}) if whole else manifest
+            problem = f"is not a manifest that this version reads: {_first_problem(error)}"
+            raise _invalid(source, Problem.INVALID, problem) from error
+        if data != sealed(data.rpartition(_SEAL_KEY)[0]):
+            raise _invalid(source, Problem.SEAL, _unsealed(data))
+        return manifest.model_copy(update={"seal": None})
+
+    @classmethod
+    def of_export(cls, data: bytes, export_id: str, *, source: str) -> "ExportManifest":
+        """Read the manifest of a certain export.
+
+        Raises:
+            ManifestInvalid: As :meth:`from_json`, or it is another export's.
+        """
+        manifest = cls.from_json(data, source=source)
+        if manifest.export_id != export_id:
+            raise _invalid(source, Problem.FOREIGN, f"is the manifest of another export, {manifest.export_id}")
+        return manifest
+
+    def holding(self, entry: FileEntry) -> FileEntry | None:
+        """Find the file of this export that has an entry's content in this export's own place; names may differ."""
+        content = (entry.sha256, entry.size)
+        return next((one for one in self.files if one.stored_in is None and (one.sha256, one.size) == content), None)
+
+
+def _invalid(source: str, problem: Problem, words: str) -> ManifestInvalid:
+    error = ManifestInvalid(f"{source} {words}", fix="Restore the file from a copy, or remove the export by hand")
+    error.problem, error.reason = problem, f"{FILE_NAME} {words}"
+    return error
+
+
+def _unsealed(data: bytes) -> str:
+    if _SEAL_KEY in data:
+        return "has a broken seal: it is damaged, or was changed by something other than hyperexport"
+    return "has no seal: it was changed by something other than hyperexport"
 
 
 def _first_problem(error: ValidationError) -> str:
@@ -281,7 +310,8 @@ def _first_problem(error: ValidationError) -> str:
     return f"{where}: {first['msg']}"
 
 
-def _sealed(head: bytes) -> bytes:
+def sealed(head: bytes) -> bytes:
+    """Complete a manifest's bytes, all before the key ``seal``, with the seal that proves them."""
     return head + _SEAL % hashlib.sha256(head).hexdigest().encode()
 
 

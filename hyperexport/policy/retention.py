@@ -2,8 +2,9 @@
 
 Limits say which exports should go; guards say which never do: the newest export of each VM (and the newest that no
 verification found damaged), what somebody preserved, and whatever a kept export refers to. A guard always wins over
-a limit, and the limit is then reported as out of reach. This module sees complete exports only, as a listing gave
-them; it must never list or delete anything itself.
+a limit, and the limit is then reported as out of reach. Damaged exports decide nothing and are never deleted; where
+they may use the files of others, those stay as well. This module sees what a listing gave; it must never list or
+delete anything itself.
 """
 
 import heapq
@@ -17,6 +18,7 @@ from pydantic import Field
 
 from hyperexport.base.units import format_age, format_bytes, format_duration
 from hyperexport.model.content import Place, kept, total
+from hyperexport.model.damaged import DamagedExport
 from hyperexport.model.manifest import ExportManifest, FileEntry
 from hyperexport.model.vm import Value
 from hyperexport.options.groups import Cleanup
@@ -72,6 +74,9 @@ class CleanupPlan(Value):
         description="Every export of the store: first what goes, in the order to delete it, then what stays."
     )
     unreachable: tuple[str, ...] = Field(default=(), description="Limits that cannot be kept, and why.")
+    damaged: tuple[DamagedExport, ...] = Field(
+        default=(), description="What the store holds besides and cannot be relied on: neither counted nor deleted."
+    )
     freed_bytes: int = Field(description="What deleting frees: content that no remaining export shares.")
     kept_bytes: int = Field(description="What then remains in the store, shared content counted once.")
 
@@ -102,24 +107,28 @@ def plan_cleanup(
     now: datetime,
     free_bytes: int | None,
     incoming: Sequence[Incoming] = (),
+    damaged: Sequence[DamagedExport] = (),
+    refers: bool = False,
 ) -> CleanupPlan:
     """Decide what goes and what stays.
 
     Age and count decide first; the size of the store and the free space then take the oldest of what is left.
 
     Args:
-        exports: Every complete export of the store, each with its VM's folder, in any order.
+        exports: Every proved export of the store, each with its VM's folder, in any order.
         limits: When an export has to go.
         now: The time of this cleanup.
         free_bytes: Bytes that are free where the store is; None where the notion has no meaning.
         incoming: The exports that a dry run takes as done.
+        damaged: What the store holds besides and cannot be relied on.
+        refers: Whether the store lets an export use another's files.
     """
     everything = [_of(folder, manifest) for folder, manifest in exports]
     everything += [_coming(export, now) for export in incoming]
     free_bytes = None if free_bytes is None else free_bytes - sum(export.new_bytes for export in incoming)
     everything.sort(key=_age_order, reverse=True)
 
-    guards = _guards(everything, limits.preserve)
+    guards = {**_in_doubt(everything, damaged, refers=refers), **_guards(everything, limits.preserve)}
     due = {name: beyond.words for name, beyond in _overdue(everything, limits, now).items()}
     store = _Store(everything, free_bytes)
     store.sweep(guards, lambda export: due.get(export.name))
@@ -133,6 +142,7 @@ def plan_cleanup(
     return CleanupPlan(
         items=(*gone, *kept),
         unreachable=tuple(_unreachable(stay, store, limits, overdue)),
+        damaged=tuple(damaged),
         freed_bytes=store.freed,
         kept_bytes=store.size,
     )
@@ -276,6 +286,30 @@ def _guards(exports: Iterable[_Export], preserve: Sequence[str]) -> dict[str, st
     return found
 
 
+def may_use(damaged: DamagedExport, *, refers: bool) -> str | None:
+    """Say why a damaged export keeps every other export of its VM; None where it is known what it uses.
+
+    Args:
+        damaged: The damaged export.
+        refers: Whether exports of this store use the files of others.
+    """
+    return f"the damaged {damaged} may use its files" if refers and damaged.uses is None else None
+
+
+def _in_doubt(exports: Iterable[_Export], damaged: Sequence[DamagedExport], *, refers: bool) -> dict[str, str]:
+    """Which exports stay because a damaged one uses their files, or may, and why."""
+    everything = list(exports)
+    referring = {export.folder for export in everything if export.refers_to}  # a bucket that was copied to a disk
+    found: dict[str, str] = {}
+    for one in damaged:
+        for name in one.uses or ():
+            found[f"{one.folder}/{name}"] = f"the damaged {one} uses its files"
+        doubt = may_use(one, refers=refers or one.folder in referring)
+        if doubt:
+            found |= {export.name: doubt for export in everything if export.folder == one.folder}
+    return found
+
+
 def _preserved(export: _Export, patterns: Sequence[str]) -> str | None:
     """Whether a user's word keeps the export."""
     if export.manifest is None:
@@ -306,8 +340,8 @@ def _unreachable(
     beyond = [overdue[export.name].flag for export in unexpected if export.name in overdue]
     for flag, count in Counter(beyond).items():
         exports = "1 export beyond it stays" if count == 1 else f"{count} exports beyond it stay"
-        yield f"{flag}: {exports}, as the newest of its VM or because a newer one uses its files"
-    never = "the newest export of each VM, preserved ones and what they use are never deleted"
+        yield f"{flag}: {exports}, as the newest of its VM or because another one uses, or may use, its files"
+    never = "the newest export of each VM, preserved and damaged ones and what they use are never deleted"
     if limits.max_size and store.size > limits.max_size:
         yield f"--cleanup-max-size {format_bytes(limits.max_size)}: {format_bytes(store.size)} remain, as {never}"
     if limits.min_free and store.free is None:

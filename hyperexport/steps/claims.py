@@ -34,14 +34,19 @@ class Claim(NamedTuple):
     """Others' marks of whose runs nobody knows whether they are over."""
 
 
+def owner_words(staging: AbandonedStaging) -> str:
+    """Who owns a half-written export; or why its owner tag does not say so."""
+    return words_for(staging.owner) if staging.owner else f"an unknown run ({staging}: {staging.doubt})"
+
+
 def words_for(owner: Owner) -> str:
     """Who holds something, so that a person finds the run again."""
     return f"run {owner.run} on {owner.host} (process {owner.pid}), since {owner.started:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def others(store: Store, folder: str, own: Owner) -> list[AbandonedStaging]:
-    """The stagings of a VM in a store that are not this run's."""
-    return [staging for staging in store.abandoned(folder) if staging.owner is not None and staging.owner != own]
+    """The stagings of a VM in a store that are not this run's, also those whose owner tag cannot be trusted."""
+    return [one for one in store.abandoned(folder) if one.doubt or (one.owner is not None and one.owner != own)]
 
 
 @contextmanager
@@ -79,6 +84,7 @@ def claimed(
             with ExitStack() as attempt:
                 staging = attempt.enter_context(store.stage(folder, export_id, owner))
                 found = others(store, folder, owner)
+                found = [other for other in found if other.owner or other.export_id != export_id]
                 holder = next((other.owner for other in found if other.owner and at_work(other.owner)), None)
                 if holder is None:
                     stack.push(attempt.pop_all())

@@ -11,9 +11,9 @@ from hyperexport.model.manifest import FileEntry, new_export_id
 from hyperexport.model.ownership import Owner
 from hyperexport.options.groups import Cleanup
 from hyperexport.policy.incremental import ExportPlan
-from hyperexport.policy.retention import CleanupItem, CleanupLimits, CleanupPlan, Incoming, plan_cleanup
+from hyperexport.policy.retention import CleanupItem, CleanupLimits, CleanupPlan, Incoming, may_use, plan_cleanup
 from hyperexport.results import CleanupResult
-from hyperexport.steps.claims import others, words_for
+from hyperexport.steps.claims import others, owner_words
 from hyperexport.steps.leftovers import abandoned_stagings, remove_abandoned_stagings
 from hyperexport.steps.liveness import IsOver
 from hyperexport.steps.staging import holding
@@ -44,9 +44,16 @@ def plan_store_cleanup(store: Store, options: Cleanup, incoming: Sequence[Incomi
     Raises:
         StoreUnusable, StoreUnreachable: The listing failed; nothing is deleted on the strength of a failed listing.
     """
-    exports = [(export.folder, export.manifest) for export in store.exports()]
-    limits = CleanupLimits.from_options(options)
-    return plan_cleanup(exports, limits, now=datetime.now(UTC), free_bytes=store.free_bytes(), incoming=incoming)
+    listing = store.listing()
+    return plan_cleanup(
+        [(export.folder, export.manifest) for export in listing.exports],
+        CleanupLimits.from_options(options),
+        now=datetime.now(UTC),
+        free_bytes=store.free_bytes(),
+        incoming=incoming,
+        damaged=listing.damaged,
+        refers=store.refers,
+    )
 
 
 def planned_export(store: Store, folder: str, plan: ExportPlan, *, packed: bool) -> Incoming:
@@ -90,7 +97,10 @@ def clean_store(store: Store, plan: CleanupPlan, is_over: IsOver, *, run: str = 
     work = _Cleaning(store)
     abandoned: list[str] = []
     try:
-        abandoned = remove_abandoned_stagings(store, None, is_over)  # first: no dead run's claim shall be in the way
+        # First: no dead run's claim shall be in the way.
+        abandoned, failed = remove_abandoned_stagings(store, None, is_over)
+        work.failed += failed
+        work.deferred += [f"{staging}: {staging.doubt}" for staging in store.abandoned() if staging.doubt]
     except HyperExportError as error:
         work.failed.append(f"half-written exports: {error}")
     owner = Owner.of_this_process(run=run or f"cleanup-{secrets.token_hex(4)}", vcenter="", vm="")
@@ -123,20 +133,29 @@ class _Cleaning:
 
     def delete(self, folder: str, items: Sequence[CleanupItem]) -> None:
         """Delete the exports of one VM, as it is now and not as it was when the plan was made."""
-        there = {export.export_id: export for export in self._store.exports(folder)}
+        listing = self._store.listing(folder)
+        there = {export.export_id: export for export in listing.exports}
+        damaged = {one.export_id: one for one in listing.damaged}
         doomed = {item.export_id for item in items}
         staying = [export for export in there.values() if export.export_id not in doomed]
-        used = {name: export for export in staying for name in _uses(export)}
+        used = {name: f"{export} uses its files" for export in staying for name in _uses(export)}
+        used |= {name: f"{one} uses its files" for one in damaged.values() for name in one.uses or ()}
+        refers = self._store.refers or any(map(_uses, there.values()))
+        doubt = next(filter(None, (may_use(one, refers=refers) for one in damaged.values())), None)
         for item in items:
             export = there.get(item.export_id)
-            if export is not None and export.manifest.preserve:
+            if item.export_id in damaged:
+                self.deferred.append(damaged[item.export_id].words)
+            elif doubt:
+                self.deferred.append(f"{item}: {doubt}")
+            elif export is not None and export.manifest.preserve:
                 self.deferred.append(f"{item}: it was marked as preserved meanwhile")
             elif item.export_id in used:
-                self.deferred.append(f"{item}: {used[item.export_id]} uses its files")
+                self.deferred.append(f"{item}: {used[item.export_id]}")
             elif self._delete(item, export):
                 continue
             if export is not None:
-                used |= dict.fromkeys(_uses(export), export)
+                used |= dict.fromkeys(_uses(export), f"{export} uses its files")
 
     def _delete(self, item: CleanupItem, export: StoredExport | None) -> bool:
         try:
@@ -181,5 +200,4 @@ def _held_for_deletion(store: Store, folder: str, owner: Owner) -> Generator[str
             # Full to its quota, or write-protected: nobody else can begin or end an export then, either.
             logger.warning("%s/%s is cleaned up without a mark: %s", store.url, folder, error)
         found = others(store, folder, owner)
-        holder = next((other.owner for other in found if other.owner), None)
-        yield f"{words_for(holder)} may be using them" if holder else None
+        yield f"{owner_words(found[0])} may be using them" if found else None

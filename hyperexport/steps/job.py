@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from hyperexport.base.stop import StopSignal
+from hyperexport.model.damaged import DamagedExport
 from hyperexport.model.manifest import FileEntry, FileRole, TransferStatistics, new_export_id, vm_folder
 from hyperexport.model.ownership import Owner
 from hyperexport.model.vm import BackingFile, VmInfo, VmRef
@@ -80,6 +81,11 @@ class Job:
     def warn(self, warning: str) -> None:
         """Keep a warning for the manifest and the result."""
         self._warnings.append(warning)
+
+    def warn_of_damaged(self, store: Store, damaged: Sequence[DamagedExport]) -> None:
+        """Warn of what a store holds of the VM and cannot be relied on."""
+        for one in damaged:
+            self.warn(f"{store.url}/{one.words}; nothing builds on it, and no cleanup deletes it")
 
     def statistics(self, files: Sequence[FileEntry]) -> TransferStatistics:
         """What moved so far, and how fast."""

@@ -1,7 +1,9 @@
 """What a killed run left behind, found by the mark in the thing itself, and removed once the run is provably over."""
 
 import logging
+from typing import NamedTuple
 
+from hyperexport.errors import HyperExportError, Interrupted
 from hyperexport.policy.snapshots import SnapshotPlan
 from hyperexport.steps.job import Job
 from hyperexport.steps.liveness import IsOver
@@ -22,7 +24,10 @@ def remove_leftovers(job: Job, plan: SnapshotPlan, is_over: IsOver) -> list[str]
     end_abandoned_sessions(job.session, is_over)
     removed = remove_abandoned_snapshots(job, plan)
     for store in job.stores:
-        removed += remove_abandoned_stagings(store, job.folder, is_over)
+        stagings = remove_abandoned_stagings(store, job.folder, is_over)
+        removed += stagings.removed
+        for words in stagings.failed:
+            job.warn(f"left by an earlier run, and could not be removed: {words}")
     for name in removed:
         job.warn(f"removed {name}, left by an earlier run that did not end")
     return removed
@@ -68,7 +73,16 @@ def abandoned_stagings(store: Store, folder: str | None, is_over: IsOver) -> lis
     return [staging for staging in store.abandoned(folder) if staging.owner is not None and is_over(staging.owner)]
 
 
-def remove_abandoned_stagings(store: Store, folder: str | None, is_over: IsOver) -> list[str]:
+class Removed(NamedTuple):
+    """What became of half-written exports."""
+
+    removed: list[str]
+    """``<vm folder>/<export id>`` of each that is gone."""
+    failed: list[str]
+    """The others that should be, each with its reason."""
+
+
+def remove_abandoned_stagings(store: Store, folder: str | None, is_over: IsOver) -> Removed:
     """Remove half-written exports whose runs are over.
 
     Args:
@@ -77,13 +91,29 @@ def remove_abandoned_stagings(store: Store, folder: str | None, is_over: IsOver)
         is_over: Proves that an owner's run is over.
 
     Returns:
-        ``<vm folder>/<export id>`` of each.
+        What was removed, and what could not be; one that fails is no reason to leave the others.
+
+    Raises:
+        StoreUnusable, StoreUnreachable: Nobody knows which there are.
     """
     removed: list[str] = []
+    failed: list[str] = []
     for staging in abandoned_stagings(store, folder, is_over):
-        store.remove_abandoned(staging)
+        try:
+            store.remove_abandoned(staging)
+        except Interrupted:
+            raise
+        except HyperExportError as error:
+            logger.warning("%s: %s could not be removed: %s", store.url, staging, error)
+            failed.append(f"{staging}: {error}")
+            continue
         logger.warning("%s: removed the half-written export %s of a run that is over", store.url, staging)
         removed.append(str(staging))
-    for name in store.sweep(folder):
-        logger.info("%s: swept up what a crash left of %s", store.url, name)
-    return removed
+    try:
+        for name in store.sweep(folder):
+            logger.info("%s: swept up what a crash left of %s", store.url, name)
+    except Interrupted:
+        raise
+    except HyperExportError as error:
+        failed.append(f"what a crash left in {store.url}: {error}")
+    return Removed(removed, failed)

@@ -19,6 +19,7 @@ from hyperexport.steps.proof import is_proven
 from hyperexport.steps.stages import stage
 from hyperexport.steps.stores import check_stores
 from hyperexport.store.base import Store, StoredExport
+from hyperexport.store.listing import StoreListing
 from hyperexport.vsphere import privileges
 from hyperexport.vsphere.backing_files import backing_files
 from hyperexport.vsphere.change_tracking import changed_areas
@@ -122,7 +123,9 @@ def make_plan(job: Job, snapshot: str | None) -> ExportPlan:
             and for a running one the plan leaves open what only a snapshot can tell.
     """
     disks = disks_of(job, snapshot)
-    base, problem = newest_usable(job.primary, job.folder)
+    listing = job.primary.listing(job.folder)
+    job.warn_of_damaged(job.primary, listing.damaged)
+    base, problem = newest_usable(job.primary, listing)
     full = full_reason(
         disks,
         base=base.manifest if base else None,
@@ -159,17 +162,20 @@ def disks_of(job: Job, snapshot: str | None) -> tuple[DiskInfo, ...]:
     return tuple(disk.model_copy(update={"backing_files": known.get(disk.key, ())}) for disk in job.vm.disks)
 
 
-def newest_usable(store: Store, folder: str) -> tuple[StoredExport | None, str | None]:
+def newest_usable(store: Store, listing: StoreListing) -> tuple[StoredExport | None, str | None]:
     """Find the export that an incremental one may build on.
 
+    Args:
+        store: Where it is.
+        listing: What the store holds of the VM.
+
     Returns:
-        The newest complete export of the VM and None; or None and what is wrong with the one that is there; or
+        The newest proved export of the VM and None; or None and what is wrong with the one that is there; or
         two Nones where there is none.
     """
-    exports = store.exports(folder)
-    if not exports:
-        return None, None
-    newest = exports[0]
+    if not listing.exports:
+        return None, listing.damaged[-1].words if listing.damaged else None
+    newest = listing.exports[0]
     if newest.manifest.damage:
         return None, f"{newest}: {newest.manifest.damage[0]}"
     for entry in newest.manifest.disks:

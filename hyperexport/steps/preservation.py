@@ -28,9 +28,9 @@ def preserve(stores: Sequence[Store], wanted: Sequence[str], *, on: bool) -> lis
     """
     selections = select_exports(stores, wanted)
     for selection in selections:
-        for name in selection.unreadable:
+        for one in selection.damaged:
             raise ManifestInvalid(
-                f"{selection.store.url}/{name} cannot be marked: its manifest cannot be read",
+                f"{selection.store.url}/{one} cannot be marked: {one.reason}",
                 fix="Restore export.json from a copy; no cleanup touches the export as it is",
             )
     marked: list[tuple[Store, StoredExport]] = []

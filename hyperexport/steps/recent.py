@@ -13,7 +13,7 @@ from hyperexport.store.base import Store, StoredExport
 
 
 def recent_exports(stores: Sequence[Store], refs: Sequence[VmRef], younger_than: timedelta) -> dict[str, StoredExport]:
-    """Find the VMs whose newest complete export began less than so long ago, in every store of the run.
+    """Find the VMs whose newest sound export began less than so long ago, in every store of the run.
 
     Args:
         stores: Where the run keeps its exports; one that lacks a young export needs a new one.
@@ -42,6 +42,6 @@ def young_export(job: Job) -> StoredExport | None:
 def _newest_since(store: Store, since: datetime) -> dict[str, StoredExport]:
     newest: dict[str, StoredExport] = {}
     for export in store.exports():  # the newest first
-        if export.manifest.started > since:
+        if export.manifest.started > since and not export.manifest.damage:
             newest.setdefault(export.folder, export)
     return newest

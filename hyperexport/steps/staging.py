@@ -7,7 +7,7 @@ from typing import NamedTuple
 from hyperexport.errors import HyperExportError
 from hyperexport.model.manifest import FileEntry
 from hyperexport.options.groups import Format
-from hyperexport.steps.claims import Claim, claimed, words_for
+from hyperexport.steps.claims import Claim, claimed, owner_words
 from hyperexport.steps.job import Job
 from hyperexport.steps.liveness import at_work_here
 from hyperexport.store.base import Staging, Store, Stored, StoredExport
@@ -95,12 +95,13 @@ def _earlier(job: Job, store: Store, claim: Claim) -> tuple[StoredExport, ...]:
     hard link needs no such care, for it keeps its bytes whatever becomes of the other.
     """
     for other in claim.doubtful:
-        assert other.owner is not None
         job.warn(
-            f"{store.url}/{other} was left half-written by {words_for(other.owner)}, and nobody knows whether that "
+            f"{store.url}/{other} was left half-written by {owner_words(other)}, and nobody knows whether that "
             "run is over: it stays; remove it by hand if that machine is gone"
         )
-    return () if claim.doubtful and store.refers else tuple(store.exports(job.folder))
+    listing = store.listing(job.folder)
+    job.warn_of_damaged(store, listing.damaged)
+    return () if claim.doubtful and store.refers else listing.exports
 
 
 def _fate(store: Store, job: Job) -> str:

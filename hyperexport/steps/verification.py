@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 from hyperexport.base.stop import StopSignal
-from hyperexport.errors import ExportNotFound, VerificationFailed
+from hyperexport.errors import ExportNotFound, HyperExportError, Interrupted, ManifestInvalid, VerificationFailed
+from hyperexport.model.damaged import DamagedExport, Problem
 from hyperexport.model.manifest import FILE_NAME, SCHEMA_VERSION, FileRole, StageName
 from hyperexport.model.progress import Progress, Stage, report
 from hyperexport.options.groups import VerifyMode
@@ -23,19 +24,33 @@ SECONDS_BETWEEN_REPORTS: Final = 0.2
 def verify(store: Store, export: StoredExport, mode: VerifyMode, stop: StopSignal) -> tuple[StoredExport, Verification]:
     """Verify one export. What is wrong is in the result and in the manifest; nothing is raised for it.
 
+    Where the result cannot be recorded in the manifest, as on a read-only store, the result says so.
+
     Returns:
         The export with what its manifest now says, and what was found.
 
     Raises:
+        ExportNotFound: The export was deleted meanwhile.
         StoreUnusable, StoreUnreachable: The store could not be read, which proves nothing either way.
         Interrupted: The run was asked to stop.
     """
     found = verify_export(store, export, deep=mode is VerifyMode.DEEP, stop=stop, progress=_reporting(export))
+    if not found.ok and store.read(export.folder, export.export_id) is None:
+        raise ExportNotFound(f"{export} was deleted while it was being verified")
     damage = tuple(str(finding) for finding in found.findings)
     took = {**export.manifest.stages, StageName.VERIFY: round(found.seconds, 3)}
     noted = {"verified": datetime.now(UTC), "damage": ()} if found.ok else {"damage": damage}
     noted |= {"schema_version": SCHEMA_VERSION, "stages": took}
-    export = store.replace_manifest(export, export.manifest.model_copy(update=noted))
+    try:
+        export = store.replace_manifest(export, export.manifest.model_copy(update=noted))
+    except (Interrupted, ExportNotFound):
+        raise
+    except ManifestInvalid as error:
+        rotten = () if any(finding.file == FILE_NAME for finding in found.findings) else (_of_manifest(error.reason),)
+        found = found.model_copy(update={"findings": (*found.findings, *rotten), "unrecorded": error.what})
+    except HyperExportError as error:
+        logger.warning("%s: the result could not be recorded in its manifest: %s", export, error)
+        found = found.model_copy(update={"unrecorded": error.what})
     for line in damage:
         logger.error("%s: %s", export, line)
     if found.ok:
@@ -64,8 +79,7 @@ class Selection(NamedTuple):
 
     store: Store
     exports: list[StoredExport]
-    unreadable: list[str]
-    """``<vm folder>/<export id>`` of those whose manifest cannot be read."""
+    damaged: list[DamagedExport]
 
 
 def select_exports(stores: Sequence[Store], wanted: Sequence[str]) -> list[Selection]:
@@ -81,15 +95,16 @@ def select_exports(stores: Sequence[Store], wanted: Sequence[str]) -> list[Selec
     selections: list[Selection] = []
     missing = list(wanted)
     for store in stores:
-        exports, unreadable = store.exports(), store.damaged()
+        listing = store.listing()
+        exports, damaged = list(listing.exports), list(listing.damaged)
         if wanted:
             exports = [export for export in exports if _is_named(str(export), wanted)]
-            unreadable = [name for name in unreadable if _is_named(name, wanted)]
-        found = [*map(str, exports), *unreadable]
+            damaged = [one for one in damaged if _is_named(str(one), wanted)]
+        found = [*map(str, exports), *map(str, damaged)]
         missing = [name for name in missing if not any(_is_named(export, [name]) for export in found)]
-        selections.append(Selection(store, exports, unreadable))
+        selections.append(Selection(store, exports, damaged))
     places = " and in ".join(store.url for store in stores)
-    if not any(found.exports or found.unreadable for found in selections) and not missing:
+    if not any(found.exports or found.damaged for found in selections) and not missing:
         raise ExportNotFound(
             f"there is no export at all in {places}, so nothing was verified",
             fix="Is it the right place? See --output and --upload",
@@ -99,6 +114,66 @@ def select_exports(stores: Sequence[Store], wanted: Sequence[str]) -> list[Selec
             f"there is no export {missing[0]} in {places}", fix="See hyperexport list for what is there"
         )
     return selections
+
+
+Prove = Callable[[Store, StoredExport, VerifyMode, StopSignal], tuple[StoredExport, Verification]]
+"""Carries out :func:`verify`."""
+
+Tell = Callable[[StoredExport | DamagedExport, VerifiedExport], None]
+"""Told of each export that is damaged."""
+
+
+def verify_selected(
+    selections: Sequence[Selection], mode: VerifyMode, stop: StopSignal, *, prove: Prove, tell: Tell | None = None
+) -> list[VerifiedExport]:
+    """Verify exports one by one. None of them ends the work on the others, unless the store itself does not answer.
+
+    Args:
+        selections: The exports.
+        mode: How much is read.
+        stop: Ends the work.
+        prove: Carries out the verification of one.
+        tell: Told of each export that is damaged.
+
+    Returns:
+        What was found of each, also of those that another run deleted meanwhile.
+
+    Raises:
+        StoreUnreachable: A store does not answer any more.
+        Interrupted: The run was asked to stop.
+    """
+    verified: list[VerifiedExport] = []
+    for store, exports, damaged in selections:
+        for export in (*damaged, *exports):
+            item = _verified(store, export, mode, stop, prove)
+            verified.append(item)
+            told_of = not isinstance(export, DamagedExport) or export.problem is not Problem.UNREADABLE
+            if tell and told_of and not item.verification.ok:
+                tell(export, item)
+    return verified
+
+
+def _verified(
+    store: Store, export: StoredExport | DamagedExport, mode: VerifyMode, stop: StopSignal, prove: Prove
+) -> VerifiedExport:
+    location = f"{store.url}/{export}"
+    try:
+        if isinstance(export, StoredExport):
+            return VerifiedExport(location=location, verification=prove(store, export, mode, stop)[1])
+        finding = _of_manifest(export.reason)
+    except Interrupted:
+        raise
+    except HyperExportError as error:
+        finding = Finding(file=FILE_NAME, problem=f"the export could not be verified: {error.what}")
+    gone = export.export_id and store.read(export.folder, export.export_id) is None
+    unproved = Verification(
+        files=1, bytes_read=0, findings=() if gone else (finding,), seconds=0, protection="none: nothing was compared"
+    )
+    return VerifiedExport(location=location, verification=unproved, deleted=bool(gone))
+
+
+def _of_manifest(problem: str) -> Finding:
+    return Finding(file=FILE_NAME, problem=problem)
 
 
 def fail_on_damage(verified: Sequence[VerifiedExport]) -> None:
@@ -112,21 +187,17 @@ def fail_on_damage(verified: Sequence[VerifiedExport]) -> None:
         return
     each = "; ".join(f"{item.location}: {item.verification.findings[0]}" for item in damaged)
     failed = VerificationFailed(
-        f"{len(damaged)} of {len(verified)} exports are damaged: {each}",
+        f"{len(damaged)} of {len(verified)} exports are damaged or cannot be read: {each}",
         fix="Export the VM again; nothing builds on a damaged export",
     )
     failed.exports = tuple(verified)
     raise failed
 
 
-def unreadable_manifest() -> Verification:
-    """What a verification finds where it cannot even begin."""
-    finding = Finding(file=FILE_NAME, problem="it cannot be read as a manifest")
-    return Verification(files=1, bytes_read=0, findings=(finding,), seconds=0, protection="none: nothing was compared")
-
-
 def _is_named(export: str, names: Sequence[str]) -> bool:
     """Whether one of the names means the export ``<vm folder>/<export id>``."""
     folder, _, export_id = export.partition("/")
     ends = (name.rstrip("/").removesuffix(f"/{FILE_NAME}").split("/")[-2:] for name in names)
+    if not export_id:  # a VM's whole folder that cannot be relied on
+        return any(folder in end for end in ends)
     return any(end in ([folder, export_id], [export_id]) for end in ends)

@@ -7,13 +7,17 @@ never returns an empty list in place of an error, because a failed listing must 
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from pydantic import Field
 
+from hyperexport.model.damaged import DamagedExport
 from hyperexport.model.manifest import ExportManifest, FileEntry
 from hyperexport.model.ownership import Owner
 from hyperexport.model.vm import Value
+
+if TYPE_CHECKING:
+    from hyperexport.store.listing import StoreListing
 
 
 class StoredExport(Value):
@@ -36,7 +40,10 @@ class AbandonedStaging(Value):
 
     folder: str
     export_id: str
-    owner: Owner | None = Field(description="None where even the mark of ownership was not written or is damaged.")
+    owner: Owner | None = Field(description="None where no owner tag was written, or it cannot be trusted.")
+    doubt: str | None = Field(
+        default=None, description="Why an owner tag that is there tells nothing. The run may be alive."
+    )
 
     def __str__(self) -> str:
         return f"{self.folder}/{self.export_id}"
@@ -146,22 +153,36 @@ class Store(Protocol):
         """Bytes that are free; None where the notion has no meaning."""
         ...
 
-    def exports(self, folder: str | None = None) -> list[StoredExport]:
-        """All complete exports (of one VM's folder, or of all), newest first by the start time in the manifest.
+    def listing(self, folder: str | None = None) -> "StoreListing":
+        """Read what is there of one VM's folder, or of all: the proved exports, and what cannot be relied on.
 
-        What is not ours, not complete or staged is not listed. A manifest that is there but unreadable is left out
-        with a logged warning and appears in :meth:`damaged`.
+        What is not ours or staged is not listed. One element that cannot be read is listed as damaged, and fails
+        nothing; so is a VM's folder that cannot be listed, unless it was asked for by name or none can be.
+
+        Raises:
+            StoreUnusable, StoreUnreachable: The listing failed; there is no telling what is there.
         """
         ...
 
-    def damaged(self) -> list[str]:
-        """``folder/export-id`` of every export whose manifest is there and cannot be read."""
+    def exports(self, folder: str | None = None) -> list[StoredExport]:
+        """The proved exports of :meth:`listing`, newest first; what is damaged is logged."""
+        ...
+
+    def read(self, folder: str, export_id: str) -> StoredExport | DamagedExport | None:
+        """Read one export's manifest again: the proved export, what is wrong with it, or None where nothing is.
+
+        Whether an export that it refers to is sound is not asked.
+
+        Raises:
+            StoreUnreachable: The store does not answer.
+        """
         ...
 
     def marks(self) -> dict[tuple[str, str], str]:
-        """For each complete export's folder and id, readable or not, a mark that changes whenever its manifest does.
+        """For the folder and id of each element of :meth:`listing` a mark that changes whenever its manifest does.
 
-        Cheaper than reading them: who has read them once needs to read again only where a mark is another.
+        The id is empty where it is a VM's whole folder. Cheaper than a listing: only where a mark is another, a
+        manifest needs to be read again.
         """
         ...
 

@@ -1,16 +1,32 @@
-"""What a store holds, for whoever looks again and again: only what changed since the last look is read anew."""
+"""What a store holds, for those who look again and again: only what changed since the last look is read anew."""
 
-from typing import Final
+import time
+from collections.abc import Mapping
+from typing import Final, NamedTuple
 
-from hyperexport.store.base import Store, StoredExport
+from hyperexport.errors import StoreUnusable
+from hyperexport.store.base import Store
+from hyperexport.store.listing import StoreListing, damaged_by
+
+PROVED_FOR: Final = 3600.0
+"""Seconds after which a VM's manifests are read and proved again, though no mark changed."""
+
+
+class _Known(NamedTuple):
+    """What was read of one VM's folder."""
+
+    marks: Mapping[str, str]
+    listing: StoreListing
+    read: float
+    """On the monotonic clock."""
 
 
 class Catalogue:
     """The exports of one store, remembered by VM.
 
-    A VM's manifests are read again when the mark of one of them changed, or one came or went; see
-    :meth:`hyperexport.store.base.Store.marks`. Not for the proof of anything: a manifest that rots under an unchanged
-    mark is seen by a verification, not here.
+    A VM's manifests are read again when the mark of one of them changed, or one came or went (see
+    :meth:`hyperexport.store.base.Store.marks`), and after :data:`PROVED_FOR` in any case: an ETag does not change when
+    an object rots.
 
     Args:
         store: The store.
@@ -18,14 +34,13 @@ class Catalogue:
 
     def __init__(self, store: Store) -> None:
         self.store: Final = store
-        self._known: dict[str, tuple[dict[str, str], list[StoredExport]]] = {}
+        self._known: dict[str, _Known] = {}
 
-    def look(self) -> tuple[dict[str, list[StoredExport]], list[str]]:
+    def look(self) -> dict[str, StoreListing]:
         """Look at the store as it is now.
 
         Returns:
-            The complete exports of each VM's folder, newest first; and ``folder/export-id`` of those that cannot be
-            read.
+            What each VM's folder holds, by its name.
 
         Raises:
             StoreUnusable, StoreUnreachable: It could not be listed; there is no telling what is there.
@@ -33,13 +48,17 @@ class Catalogue:
         marks: dict[str, dict[str, str]] = {}
         for (folder, export_id), mark in self.store.marks().items():
             marks.setdefault(folder, {})[export_id] = mark
-        known: dict[str, tuple[dict[str, str], list[StoredExport]]] = {}
-        for folder, now in marks.items():
+        now = time.monotonic()
+        known: dict[str, _Known] = {}
+        for folder, seen in marks.items():
             before = self._known.get(folder)
-            known[folder] = before if before and before[0] == now else (now, self.store.exports(folder))
+            fresh = before is not None and before.marks == seen and now - before.read < PROVED_FOR
+            known[folder] = before if before and fresh else _Known(seen, self._read(folder), now)
         self._known = known
-        unreadable: list[str] = []
-        for folder, (now, exports) in known.items():
-            read = {export.export_id for export in exports}
-            unreadable += [f"{folder}/{export_id}" for export_id in now if export_id not in read]
-        return {folder: exports for folder, (_, exports) in known.items() if exports}, sorted(unreadable)
+        return {folder: found.listing for folder, found in known.items()}
+
+    def _read(self, folder: str) -> StoreListing:
+        try:
+            return self.store.listing(folder)
+        except StoreUnusable as error:
+            return StoreListing(damaged=(damaged_by(error, folder),))

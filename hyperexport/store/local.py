@@ -4,15 +4,18 @@ Only folders with the names that this tool gives are ever looked into, and no sy
 knows how exports are found, read and removed; how one comes to be is told in ``local_staging.py``.
 """
 
+import hashlib
 import logging
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
+from typing import TypeVar
 
-from hyperexport.errors import ExportNotFound, ManifestInvalid, StoreUnusable
-from hyperexport.model.manifest import FILE_NAME, LARGEST, ExportManifest, is_export_id, is_vm_folder
+from hyperexport.errors import ExportNotFound, HyperExportError, ManifestInvalid, StoreUnusable
+from hyperexport.model.damaged import DamagedExport, Problem
+from hyperexport.model.manifest import FILE_NAME, LARGEST, ExportManifest, FileEntry, is_export_id, is_vm_folder
 from hyperexport.model.ownership import Owner
 from hyperexport.store.base import AbandonedStaging, StoredExport
 from hyperexport.store.changes import rebased
@@ -20,6 +23,7 @@ from hyperexport.store.filesystem import (
     PROBE,
     NotRegular,
     checked_name,
+    held,
     is_full,
     locked,
     nearest_folder,
@@ -30,11 +34,14 @@ from hyperexport.store.filesystem import (
     translated,
     write_new,
 )
+from hyperexport.store.listing import StoreListing, attempting, damaged_by, done_of, listing_of
 from hyperexport.store.local_reader import LocalReader, open_reader
-from hyperexport.store.local_staging import PARTIAL, LocalStaging, deleted, owner_of, partial, remove_staging
+from hyperexport.store.local_staging import PARTIAL, LocalStaging, deleted, partial, remove_staging, tag_of
 from hyperexport.store.local_sweep import sweep_root, sweep_vm
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class LocalStore:
@@ -70,35 +77,40 @@ class LocalStore:
         return status.f_bavail * status.f_frsize
 
     def exports(self, folder: str | None = None) -> list[StoredExport]:
-        """All complete exports, newest first."""
-        found: list[StoredExport] = []
-        for path in self._export_folders(folder):
-            try:
-                export = self._read(path)
-            except ManifestInvalid as error:
-                logger.warning("left out of the listing: %s", error)
-                continue
-            if export is not None:
-                found.append(export)
-        return sorted(found, key=lambda export: (export.manifest.started, export.export_id), reverse=True)
+        """The proved exports, newest first."""
+        return list(self.listing(folder).exports)
 
-    def damaged(self) -> list[str]:
-        """``folder/export-id`` of every export whose manifest is there and cannot be read."""
-        found: list[str] = []
-        for path in self._export_folders(None):
-            try:
-                self._read(path)
-            except ManifestInvalid:
-                found.append(f"{path.parent.name}/{path.name}")
-        return sorted(found)
+    def listing(self, folder: str | None = None) -> StoreListing:
+        """The proved exports, and what cannot be relied on."""
+        places, damaged = self._places(folder)
+        exports: list[StoredExport] = []
+        for path in places:
+            found = self._read_or_reason(path)
+            if isinstance(found, StoredExport):
+                exports.append(found)
+            elif found is not None:
+                damaged.append(found)
+        listing = listing_of(exports, damaged)
+        for one in listing.damaged:
+            logger.warning("left out of the listing of %s: %s", self.url, one.words)
+        return listing
+
+    def read(self, folder: str, export_id: str) -> StoredExport | DamagedExport | None:
+        """One export as it is now."""
+        return self._read_or_reason(self._path(folder, export_id))
 
     def marks(self) -> dict[tuple[str, str], str]:
-        """For each complete export's folder and id its manifest's time, size and inode: it is never rewritten."""
-        found: dict[tuple[str, str], str] = {}
-        for path in self._export_folders(None):
-            with translated("look at", path / FILE_NAME), suppress(FileNotFoundError):
-                status = (path / FILE_NAME).stat(follow_symlinks=False)
-                found[path.parent.name, path.name] = f"{status.st_mtime_ns}-{status.st_size}-{status.st_ino}"
+        """For each export's folder and id the hash of its manifest; for what is damaged, why."""
+        places, damaged = self._places(None)
+        found = {(one.folder, one.export_id): str(one.problem) for one in damaged}
+        for path in places:
+            try:
+                mark = hashlib.sha256(read_at_most(path / FILE_NAME, LARGEST + 1)).hexdigest()
+            except FileNotFoundError:
+                mark = str(Problem.MISSING)
+            except OSError as error:
+                mark = f"{Problem.UNREADABLE} {error.errno}"
+            found[path.parent.name, path.name] = mark
         return found
 
     def stage(self, folder: str, export_id: str, owner: Owner) -> LocalStaging:
@@ -107,13 +119,21 @@ class LocalStore:
 
     def abandoned(self, folder: str | None = None) -> list[AbandonedStaging]:
         """Every staged export that is there now, of live and dead runs alike."""
-        found: list[AbandonedStaging] = []
-        for parent in self._vm_folders(folder):
-            for path in _folders_in(parent):
-                export_id = path.name.removesuffix(PARTIAL)
-                if path.name.endswith(PARTIAL) and is_export_id(export_id):
-                    found.append(AbandonedStaging(folder=parent.name, export_id=export_id, owner=owner_of(path)))
-        return found
+
+        def staged(parent: Path) -> list[AbandonedStaging]:
+            paths = [path for path in _folders_in(parent) if path.name.endswith(PARTIAL)]
+            ids = [(path, path.name.removesuffix(PARTIAL)) for path in paths]
+            return [
+                AbandonedStaging(folder=parent.name, export_id=export_id, owner=owner, doubt=doubt)
+                for path, export_id in ids
+                if is_export_id(export_id)
+                for owner, doubt in [tag_of(path)]
+            ]
+
+        done, failed = self._in_each_vm(folder, staged)
+        for one in failed:
+            logger.warning("%s: half-written exports stay for now: %s", self.url, one.words)
+        return [staging for stagings in done for staging in stagings]
 
     def remove_abandoned(self, staging: AbandonedStaging) -> None:
         """Remove a staged export; the caller has proved that its run is over."""
@@ -124,12 +144,17 @@ class LocalStore:
 
     def sweep(self, folder: str | None = None) -> list[str]:
         """Remove what a crash left that bears no mark of an owner."""
-        swept: list[str] = []
         with translated("sweep", self._root):
             sweep_root(self._root)
-            for parent in self._vm_folders(folder):
-                swept += [f"{parent.name}/{name}" for name in sweep_vm(parent)]
-        return swept
+
+        def sweep_one(parent: Path) -> list[str]:
+            with translated("sweep", parent):
+                return [f"{parent.name}/{name}" for name in sweep_vm(parent)]
+
+        done, failed = self._in_each_vm(folder, sweep_one)
+        for one in failed:
+            logger.warning("%s: not swept: %s", self.url, one.words)
+        return [name for names in done for name in names]
 
     def open(self, export: StoredExport, name: str) -> AbstractContextManager[LocalReader]:
         """Open a stored file for reading, wherever its bytes lie."""
@@ -185,15 +210,54 @@ class LocalStore:
                 raise StoreUnusable(f"{link} is a symbolic link, and none is followed")
         return path
 
+    def _in_each_vm(self, folder: str | None, work: Callable[[Path], T]) -> tuple[list[T], list[DamagedExport]]:
+        """Do the same in each VM's folder, or in one; where it fails in some of them, that is said of these."""
+        folders = list(self._vm_folders(folder))
+        if folder is not None:
+            return [work(path) for path in folders], []
+        outcomes = [attempting(work)(path) for path in folders]
+        done, failed = done_of([path.name for path in folders], outcomes)
+        return [outcome for _, outcome in done], failed
+
     def _vm_folders(self, folder: str | None) -> Iterator[Path]:
         if folder is None:
             yield from (path for path in _folders_in(self._root) if is_vm_folder(path.name))
         elif is_vm_folder(folder) and not (self._root / folder).is_symlink():
             yield self._root / folder
 
-    def _export_folders(self, folder: str | None) -> Iterator[Path]:
-        for parent in self._vm_folders(folder):
-            yield from (path for path in _folders_in(parent) if is_export_id(path.name))
+    def _places(self, folder: str | None) -> tuple[list[Path], list[DamagedExport]]:
+        """The folders of exports; and what has such a folder's name and is none, or cannot be listed."""
+        done, damaged = self._in_each_vm(folder, _exports_in)
+        damaged += [DamagedExport(folder=name, problem=Problem.LINK, reason=why) for name, why in self._no_vms(folder)]
+        for parent, _, strangers in done:
+            damaged += [
+                DamagedExport(folder=parent, export_id=name, problem=Problem.LINK, reason=why)
+                for name, why in strangers
+            ]
+        return [path for _, paths, _ in done for path in paths], damaged
+
+    def _no_vms(self, folder: str | None) -> list[tuple[str, str]]:
+        """What has the name of a VM's folder and is none."""
+        return [(name, why) for name, why in _strangers_in(self._root, is_vm_folder) if folder in (None, name)]
+
+    def _read_or_reason(self, path: Path) -> StoredExport | DamagedExport | None:
+        """An export, or why it cannot be relied on; None where its folder is gone."""
+        try:
+            return self._read(path) or self._without_manifest(path)
+        except HyperExportError as error:
+            return damaged_by(error, path.parent.name, path.name)
+
+    def _without_manifest(self, path: Path) -> StoredExport | DamagedExport | None:
+        """Look again at a folder without a manifest, once nobody is about to delete it: see :func:`_taken_out`."""
+        with translated("read", path), held(path, wait=True) as there:
+            if not there:
+                return None
+            return self._read(path) or DamagedExport(
+                folder=path.parent.name,
+                export_id=path.name,
+                problem=Problem.MISSING,
+                reason=f"{FILE_NAME} is missing; what else lies there is not touched",
+            )
 
     def _read(self, path: Path) -> StoredExport | None:
         """Read an export's manifest; None for a folder that has none."""
@@ -204,10 +268,8 @@ class LocalStore:
             except FileNotFoundError:
                 return None
             except NotRegular as error:
-                raise ManifestInvalid(f"{source} cannot be read: {error.strerror}") from error
-        manifest = ExportManifest.from_json(data, source=str(source))
-        if manifest.export_id != path.name:
-            raise ManifestInvalid(f"{source} is the manifest of another export, {manifest.export_id}")
+                raise _no_file(source, error) from error
+        manifest = ExportManifest.of_export(data, path.name, source=str(source))
         return StoredExport(folder=path.parent.name, manifest=manifest)
 
     def _locate(self, export: StoredExport, name: str) -> tuple[Path, int, int | None]:
@@ -216,9 +278,49 @@ class LocalStore:
         entry = export.manifest.file(name)
         if entry is not None and entry.stored_in is not None:
             path = self._path(export.folder, entry.stored_in)
+            entry = self._holding(path, export, entry)
+            name = entry.name
         if entry is not None and entry.member_of is not None:
             return path / checked_name(entry.member_of), entry.offset or 0, entry.size
         return path / checked_name(name), 0, None
+
+    def _holding(self, path: Path, export: StoredExport, entry: FileEntry) -> FileEntry:
+        """A file's entry in the export that holds its bytes, which a proved manifest has to say."""
+        try:
+            holder = self._read(path)
+        except ManifestInvalid as error:
+            raise ExportNotFound(f"{export}: {entry.name} is stored in {entry.stored_in}: {error.reason}") from error
+        found = holder.manifest.holding(entry) if holder else None
+        if found is None:
+            raise ExportNotFound(f"{export}: the bytes of {entry.name} should be in {entry.stored_in}, and are not")
+        return found
+
+
+def _no_file(source: Path, error: NotRegular) -> ManifestInvalid:
+    invalid = ManifestInvalid(f"{source} cannot be read: {error.strerror}")
+    invalid.problem, invalid.reason = Problem.INVALID, f"{source.name} cannot be read: {error.strerror}"
+    return invalid
+
+
+def _exports_in(parent: Path) -> tuple[str, list[Path], list[tuple[str, str]]]:
+    """A VM folder's name, the folders of its exports, and what has such a name and is none, each with the reason."""
+    paths = [path for path in _folders_in(parent) if is_export_id(path.name)]
+    return parent.name, paths, _strangers_in(parent, is_export_id)
+
+
+def _strangers_in(path: Path, is_ours: Callable[[str], bool]) -> list[tuple[str, str]]:
+    """What has the name of a folder of ours and is none, and what it is instead."""
+    with translated("list", path), suppress(FileNotFoundError), os.scandir(path) as entries:
+        return sorted(
+            (entry.name, _LINKED if entry.is_symlink() else _NO_FOLDER)
+            for entry in entries
+            if is_ours(entry.name) and not entry.is_dir(follow_symlinks=False)
+        )
+    return []
+
+
+_LINKED = "a symbolic link is in the place of the folder, and is not followed"
+_NO_FOLDER = "a file is in the place of the folder"
 
 
 def _told(name: str) -> str:

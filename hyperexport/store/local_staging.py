@@ -50,12 +50,29 @@ def deleted(path: Path) -> Path:
     return path.with_name(path.name + DELETED)
 
 
-def owner_of(path: Path) -> Owner | None:
-    """Whose a staged export is; None where its mark was not written or is damaged."""
+def tag_of(path: Path) -> tuple[Owner | None, str | None]:
+    """Whose a staged export is, or why the owner tag that is there does not tell; two Nones where there is none."""
     try:
-        return Owner.from_json(read_at_most(path / OWNER_FILE, _LARGEST_OWNER))
+        owner = Owner.from_json(read_at_most(path / OWNER_FILE, _LARGEST_OWNER))
+    except FileNotFoundError:
+        return None, None
+    except OSError as error:
+        return None, f"its owner tag cannot be read: {error.strerror}"
+    return owner, None if owner else "its owner tag is damaged"
+
+
+def is_unsigned(path: Path) -> bool:
+    """Whether a staged export has no owner tag, or only the beginning of one, as a crash while writing it leaves it.
+
+    A whole tag that is damaged is another thing: its run may be alive.
+    """
+    try:
+        data = read_at_most(path / OWNER_FILE, _LARGEST_OWNER)
+    except FileNotFoundError:
+        return True
     except OSError:
-        return None
+        return False
+    return not data.endswith(b"\n") and b"}" not in data[-2:]
 
 
 def remove_staging(path: Path) -> None:

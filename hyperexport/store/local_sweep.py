@@ -15,7 +15,7 @@ from typing import Final
 
 from hyperexport.model.manifest import FILE_NAME, is_export_id
 from hyperexport.store.filesystem import PROBE, held, remove_if_empty, remove_tree
-from hyperexport.store.local_staging import DELETED, OWNER_FILE, PARTIAL, owner_of
+from hyperexport.store.local_staging import DELETED, OWNER_FILE, PARTIAL, is_unsigned
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def sweep_vm(folder: Path) -> list[str]:
 def _remove_unsigned(path: Path) -> bool:
     """A staging into which not even the mark was written: nothing else is in it."""
     with held(path, wait=False) as ours:
-        if not ours or owner_of(path) or {entry.name for entry in _entries(path)} - {OWNER_FILE}:
+        if not ours or not is_unsigned(path) or {entry.name for entry in _entries(path)} - {OWNER_FILE}:
             return False
         (path / OWNER_FILE).unlink(missing_ok=True)
         path.rmdir()

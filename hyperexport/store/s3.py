@@ -9,17 +9,26 @@ import logging
 import re
 import secrets
 import threading
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Collection, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from typing import Final, TypeVar
 
 from hyperexport.base.stop import StopSignal
-from hyperexport.errors import ExportNotFound, ManifestInvalid, StoreUnreachable, StoreUnusable
+from hyperexport.errors import (
+    ExportNotFound,
+    HyperExportError,
+    Interrupted,
+    ManifestInvalid,
+    StoreUnreachable,
+    StoreUnusable,
+)
+from hyperexport.model.damaged import DamagedExport, Problem
 from hyperexport.model.manifest import FILE_NAME, LARGEST, ExportManifest, FileEntry, is_export_id
 from hyperexport.model.ownership import Owner
 from hyperexport.store.base import AbandonedStaging, RangeReader, Staging, StoredExport
 from hyperexport.store.changes import rebased
+from hyperexport.store.listing import StoreListing, attempting, damaged_by, done_of, listing_of
 from hyperexport.store.s3_bucket import ObjectFacts, S3Bucket
 from hyperexport.store.s3_parts import PartSender, Throttle
 from hyperexport.store.s3_protection import PROBE_NAME, PROBES, Protection, drop_probes, find_protection
@@ -33,6 +42,7 @@ logger = logging.getLogger(__name__)
 
 _VM_FOLDER: Final = re.compile(r".+\.[0-9a-f]{8}")
 _OWNER_LARGEST: Final = 64 * 1024
+_MARKS: Final = frozenset({OWNER_FILE, DELETED_FILE})
 _EXCHANGES: Final = 5
 
 A = TypeVar("A")
@@ -93,48 +103,79 @@ class S3Store:
     # -- listing -----------------------------------------------------------------------------------------------------
 
     def exports(self, folder: str | None = None) -> list[StoredExport]:
-        """All complete exports (of one VM's folder, or of all), newest first.
+        """The proved exports (of one VM's folder, or of all), newest first.
 
         Raises:
             StoreUnusable, StoreUnreachable: The listing failed; there is no telling what is there.
         """
-        found, _ = self._read_manifests(folder)
-        return sorted(found, key=lambda export: (export.manifest.started, export.export_id), reverse=True)
+        return list(self.listing(folder).exports)
 
-    def damaged(self) -> list[str]:
-        """``folder/export-id`` of every export whose manifest is there and cannot be read."""
-        _, damaged = self._read_manifests(None)
-        return sorted(damaged)
+    def listing(self, folder: str | None = None) -> StoreListing:
+        """The proved exports, and what cannot be relied on.
+
+        Raises:
+            StoreUnusable, StoreUnreachable: The listing failed; there is no telling what is there.
+        """
+        listing = self._look(folder)
+        if any(one.problem is Problem.BYTES for one in listing.damaged):
+            # A cleanup beside may have removed an export and then the one that it used, between two of our requests.
+            listing = self._look(folder)
+        for one in listing.damaged:
+            logger.warning("left out of the listing of %s: %s", self.url, one.words)
+        return listing
+
+    def read(self, folder: str, export_id: str) -> StoredExport | DamagedExport | None:
+        """One export as it is now.
+
+        Raises:
+            StoreUnreachable: The store does not answer.
+        """
+        return self._read_or_reason((folder, export_id))
 
     def marks(self) -> dict[tuple[str, str], str]:
-        """For each complete export's folder and id the ETag of its manifest."""
+        """For each export's folder and id the ETag of its manifest; for what is damaged, why."""
 
         def tags(name: str) -> list[tuple[str, str]]:
             prefix = self._location.key(name, "")
             return [(key.removeprefix(prefix), etag) for key, etag in self._bucket.etags(prefix)]
 
         folders = self._folders(None)
-        found: dict[tuple[str, str], str] = {}
-        for name, listed in zip(folders, _in_parallel(tags, folders), strict=True):
+        done, failed = done_of(folders, _in_parallel(attempting(tags), folders))
+        found = {(one.folder, ""): str(one.problem) for one in failed}
+        for name, listed in done:
+            marks: dict[str, dict[str, str]] = {}
             for file, etag in listed:
                 export_id, _, rest = file.partition("/")
-                if rest == FILE_NAME and is_export_id(export_id):
-                    found[name, export_id] = etag
+                if rest and is_export_id(export_id):
+                    marks.setdefault(export_id, {})[rest] = etag
+            for export_id, files in marks.items():
+                if _is_export(files.keys()):
+                    found[name, export_id] = files.get(FILE_NAME, str(Problem.MISSING))
         return found
 
     def abandoned(self, folder: str | None = None) -> list[AbandonedStaging]:
         """Staged exports and unfinished uploads that are there now, of live and dead runs alike."""
-        places = self._scan(folder)
+        places, failed = self._scan(folder)
+        staged = [place for place, files in places.items() if not _is_export(files)]
         for name in self._folders(folder):
             prefix = self._location.key(name, "")
-            for upload in self._bucket.unfinished_uploads(prefix):
+            try:
+                uploads = self._bucket.unfinished_uploads(prefix)
+            except StoreUnusable as error:
+                if folder is not None:
+                    raise
+                failed.append(damaged_by(error, name))
+                continue
+            for upload in uploads:
                 export_id, _, _ = upload.key.removeprefix(prefix).partition("/")
-                if is_export_id(export_id):
-                    places.setdefault((name, export_id), set())
-        staged = [place for place, files in places.items() if FILE_NAME not in files]
+                if is_export_id(export_id) and FILE_NAME not in places.get((name, export_id), ()):
+                    staged.append((name, export_id))
+        for one in failed:
+            logger.warning("%s: half-written exports stay for now: %s", self.url, one.words)
+        staged = list(dict.fromkeys(staged))
         return [
-            AbandonedStaging(folder=name, export_id=export_id, owner=owner)
-            for (name, export_id), owner in zip(staged, _in_parallel(self._owner_of, staged), strict=True)
+            AbandonedStaging(folder=name, export_id=export_id, owner=owner, doubt=doubt)
+            for (name, export_id), (owner, doubt) in zip(staged, _in_parallel(self._tag_of, staged), strict=True)
         ]
 
     # -- writing -----------------------------------------------------------------------------------------------------
@@ -180,7 +221,10 @@ class S3Store:
         """
         drop_probes(self._bucket)
         swept: list[str] = []
-        for (name, export_id), files in self._scan(folder).items():
+        places, failed = self._scan(folder)
+        for one in failed:
+            logger.warning("%s: not swept: %s", self.url, one.words)
+        for (name, export_id), files in places.items():
             prefix = self._location.key(name, export_id, "")
             if FILE_NAME in files:
                 marks = files & {OWNER_FILE, DELETED_FILE}
@@ -201,10 +245,14 @@ class S3Store:
 
         Raises:
             StoreUnusable, StoreUnreachable: Something remains; it is no longer listed, but found by :meth:`abandoned`.
-            StoreUnusable: Its manifest is not the one that was looked at; everything remains.
+            StoreUnusable: Its manifest is not the one that was looked at, or not proved; everything remains.
         """
-        there = self._read_manifest((export.folder, export.export_id))
-        if isinstance(there, ExportManifest) and there != export.manifest:
+        there = self.read(export.folder, export.export_id)
+        if isinstance(there, DamagedExport) and there.problem is not Problem.MISSING:
+            raise StoreUnusable(
+                f"{there.words}; it is not deleted", fix="Restore its export.json, or remove it by hand"
+            )
+        if isinstance(there, StoredExport) and there.manifest != export.manifest:
             raise StoreUnusable(f"{export} was changed since it was looked at", fix="Plan the cleanup again")
         self._bucket.replace(self._key(export, DELETED_FILE), b"")  # should we not come to its end
         freed = remove_tree(self._bucket, self._key(export, ""), first=self._key(export, FILE_NAME))
@@ -221,11 +269,9 @@ class S3Store:
         key = self._key(export, FILE_NAME)
         for _ in range(_EXCHANGES):
             facts = self._bucket.head(key)
-            there = self._read_manifest((export.folder, export.export_id))
+            there = self._manifest((export.folder, export.export_id))
             if facts is None or there is None:
                 raise ExportNotFound(f"{export} is not in {self.url} any more")
-            if isinstance(there, ManifestInvalid):
-                raise there
             changed = rebased(export.manifest, manifest, there)
             if self._bucket.exchange(key, changed.to_json(), etag=facts.etag):
                 return StoredExport(folder=export.folder, manifest=changed)
@@ -293,50 +339,86 @@ class S3Store:
         root = self._location.key("") if self._location.prefix else ""
         return [name for name in self._bucket.folders(root) if _VM_FOLDER.fullmatch(name)]
 
-    def _scan(self, folder: str | None) -> dict[tuple[str, str], set[str]]:
-        """Which files lie where: (folder, export id) -> names."""
+    def _scan(self, folder: str | None) -> tuple[dict[tuple[str, str], set[str]], list[DamagedExport]]:
+        """Which files lie where: (folder, export id) -> names; and the folders that could not be listed.
+
+        Raises:
+            StoreUnusable, StoreUnreachable: None could be listed, or not the one that was asked for.
+        """
         places: dict[tuple[str, str], set[str]] = {}
 
         def keys(name: str) -> list[str]:
             return [key for key, _ in self._bucket.objects(self._location.key(name, ""))]
 
         folders = self._folders(folder)
-        for name, found in zip(folders, _in_parallel(keys, folders), strict=True):
+        done, failed = done_of(folders, _in_parallel(attempting(keys), folders))
+        for name, found in done:
             for key in found:
                 export_id, _, file = key.removeprefix(self._location.key(name, "")).partition("/")
                 if file and is_export_id(export_id):
                     places.setdefault((name, export_id), set()).add(file)
-        return places
+        return places, failed
 
-    def _read_manifests(self, folder: str | None) -> tuple[list[StoredExport], list[str]]:
-        places = [place for place, files in self._scan(folder).items() if FILE_NAME in files]
-        exports: list[StoredExport] = []
-        damaged: list[str] = []
-        for (name, export_id), outcome in zip(places, _in_parallel(self._read_manifest, places), strict=True):
-            if isinstance(outcome, ExportManifest):
-                exports.append(StoredExport(folder=name, manifest=outcome))
-            elif outcome is not None:
-                logger.warning("left out of the listing of %s: %s", self.url, outcome)
-                damaged.append(f"{name}/{export_id}")
-        return exports, damaged
+    def _look(self, folder: str | None) -> StoreListing:
+        scanned, damaged = self._scan(folder)
+        places = [place for place, files in scanned.items() if _is_export(files)]
+        found = _in_parallel(self._read_or_reason, places)
+        damaged += [one for one in found if isinstance(one, DamagedExport)]
+        return listing_of((one for one in found if isinstance(one, StoredExport)), damaged)
 
-    def _read_manifest(self, place: tuple[str, str]) -> ExportManifest | ManifestInvalid | None:
-        """The manifest; or what is wrong with it; or None where it went away since it was listed."""
+    def _read_or_reason(self, place: tuple[str, str]) -> StoredExport | DamagedExport | None:
+        """An export, or why it cannot be relied on; None where it is gone, or only staged.
+
+        Raises:
+            StoreUnusable, StoreUnreachable: The store as a whole does not answer, so that this says nothing of the one.
+        """
+        try:
+            manifest = self._manifest(place)
+            if manifest is not None:
+                return StoredExport(folder=place[0], manifest=manifest)
+            files = self._names(place)
+        except Interrupted:
+            raise
+        except HyperExportError as error:
+            if error.transient:
+                self._names(place)
+            return damaged_by(error, *place)
+        if not files or not _is_export(files):
+            return None
+        return DamagedExport(
+            folder=place[0],
+            export_id=place[1],
+            problem=Problem.MISSING,
+            reason=f"{FILE_NAME} is missing; what else lies there is not touched",
+        )
+
+    def _names(self, place: tuple[str, str]) -> set[str]:
+        prefix = self._location.key(*place, "")
+        return {key.removeprefix(prefix) for key, _ in self._bucket.objects(prefix)}
+
+    def _manifest(self, place: tuple[str, str]) -> ExportManifest | None:
+        """A proved manifest; None where there is none.
+
+        Raises:
+            ManifestInvalid: It is not proved.
+            StoreUnusable, StoreUnreachable: It was not handed out.
+        """
         key = self._location.key(*place, FILE_NAME)
         data = self._bucket.read(key, limit=LARGEST)
-        if data is None:
-            return None
-        try:
-            manifest = ExportManifest.from_json(data, source=self._bucket.url(key))
-        except ManifestInvalid as error:
-            return error
-        if manifest.export_id != place[1]:
-            return ManifestInvalid(f"{self._bucket.url(key)} is the manifest of another export, {manifest.export_id}")
-        return manifest
+        return None if data is None else ExportManifest.of_export(data, place[1], source=self._bucket.url(key))
 
-    def _owner_of(self, place: tuple[str, str]) -> Owner | None:
-        data = self._bucket.read(self._location.key(*place, OWNER_FILE), limit=_OWNER_LARGEST)
-        return Owner.from_json(data) if data else None
+    def _tag_of(self, place: tuple[str, str]) -> tuple[Owner | None, str | None]:
+        """Whose a staging is, or why the owner tag that is there does not tell; two Nones where there is none."""
+        try:
+            data = self._bucket.read(self._location.key(*place, OWNER_FILE), limit=_OWNER_LARGEST)
+        except Interrupted:
+            raise
+        except HyperExportError as error:
+            if error.transient:
+                self._names(place)  # is it the store that does not answer?
+            return None, f"its owner tag cannot be read: {error.what}"
+        owner = None if data is None else Owner.from_json(data)
+        return owner, None if owner or data is None else "its owner tag is damaged"
 
     def _entry(self, export: StoredExport, name: str) -> FileEntry:
         entry = export.manifest.file(name)
@@ -348,13 +430,16 @@ class S3Store:
         """The export that really holds a file's bytes, and its entry there, found by content: names may differ."""
         if entry.stored_in is None:
             return export, entry
-        outcome = self._read_manifest((export.folder, entry.stored_in))
-        if isinstance(outcome, ExportManifest):
-            for held in outcome.files:
-                if held.stored_in is None and (held.sha256, held.size) == (entry.sha256, entry.size):
-                    return StoredExport(folder=export.folder, manifest=outcome), held
+        problem = ""
+        try:
+            manifest = self._manifest((export.folder, entry.stored_in))
+        except ManifestInvalid as error:
+            manifest, problem = None, f": {error.reason}"
+        held = manifest.holding(entry) if manifest else None
+        if manifest and held:
+            return StoredExport(folder=export.folder, manifest=manifest), held
         raise ExportNotFound(
-            f"{export}: the bytes of {entry.name} should be in {entry.stored_in}, and are not",
+            f"{export}: the bytes of {entry.name} should be in {entry.stored_in}, and are not{problem}",
             fix="Export the VM again with --force-full",
         )
 
@@ -379,7 +464,15 @@ def _is_as_recorded(facts: ObjectFacts, held: FileEntry, manifest: ExportManifes
     return stored is not None and facts.size == stored.size and stored.etag in {None, facts.etag}
 
 
+def _is_export(files: Collection[str]) -> bool:
+    """Whether the files at an export's place are one, or what is left of one: neither staged nor being deleted."""
+    return FILE_NAME in files or not _MARKS.intersection(files)
+
+
 def _in_parallel(work: Callable[[A], B], items: Iterable[A]) -> list[B]:
     """Do the same small request for each item, a few at a time; the first failure raises."""
-    with ThreadPoolExecutor(THREADS, thread_name_prefix="s3-list") as threads:
+    threads = ThreadPoolExecutor(THREADS, thread_name_prefix="s3-list")
+    try:
         return list(threads.map(work, items))
+    finally:
+        threads.shutdown(cancel_futures=True)

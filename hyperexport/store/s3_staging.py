@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Final, Protocol
 
-from hyperexport.errors import ExportNotFound, HyperExportError, StoreUnusable
+from hyperexport.errors import ExportNotFound, HyperExportError, ManifestInvalid, StoreUnusable
 from hyperexport.model import manifest as manifest_module
 from hyperexport.model.manifest import ExportManifest, FileEntry
 from hyperexport.model.ownership import Owner
@@ -144,9 +144,9 @@ class S3Staging:
             StoreUnusable: Another run has published an export with this id.
         """
         for holder in sorted({entry.stored_in for entry in manifest.files if entry.stored_in}):
-            if self._bucket.head(self._bucket.location.key(self._folder, holder, manifest_module.FILE_NAME)) is None:
+            if not self._is_proved(holder):
                 raise StoreUnusable(
-                    f"{self._folder}/{holder}, whose files this export uses, was deleted meanwhile",
+                    f"{self._folder}/{holder}, whose files this export uses, was deleted or damaged meanwhile",
                     fix="Start the export again",
                 )
         key = self._key(manifest_module.FILE_NAME)
@@ -175,6 +175,15 @@ class S3Staging:
                 remove_tree(self._bucket, self._key(""))
         except HyperExportError as error:
             logger.warning("%s/%s: staged files remain until the next cleanup: %s", self._folder, self.export_id, error)
+
+    def _is_proved(self, holder: str) -> bool:
+        key = self._bucket.location.key(self._folder, holder, manifest_module.FILE_NAME)
+        data = self._bucket.read(key, limit=manifest_module.LARGEST)
+        try:
+            return data is not None and bool(ExportManifest.of_export(data, holder, source=self._bucket.url(key)))
+        except ManifestInvalid as error:
+            logger.warning("%s/%s cannot be published: %s", self._folder, self.export_id, error)
+            return False
 
     def _is_ours(self) -> bool:
         """Whether the mark that we left is still there.

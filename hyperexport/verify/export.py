@@ -90,15 +90,11 @@ class _Verifier:
     def _check_manifest(self) -> None:
         """Read the manifest again; what is wrong with it is found here, all else is then held against it."""
         self._files += 1
-        stored = self._store.exports(self._export.folder)
-        again = next((export for export in stored if export.export_id == self._export.export_id), None)
-        if again is None:
-            there = str(self._export) in self._store.damaged()
-            self._find(FILE_NAME, "it cannot be read as a manifest" if there else "it is missing")
-            return
-        self._export = again
-        if again.manifest.seal is not None:
-            self._find(FILE_NAME, "its seal is broken: it was changed after this tool wrote it")
+        again = self._store.read(self._export.folder, self._export.export_id)
+        if isinstance(again, StoredExport):
+            self._export = again
+        else:
+            self._find(FILE_NAME, again.reason if again else "it is missing")
 
     def _check_names(self, manifest: ExportManifest) -> None:
         """What lies there and does not belong. Hidden files are the stores' own marks, and no part of an export."""

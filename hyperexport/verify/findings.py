@@ -24,6 +24,9 @@ class Verification(Value):
     findings: tuple[Finding, ...]
     seconds: float
     protection: str = Field(description="What the proof rests on, in words.")
+    unrecorded: str | None = Field(
+        default=None, description="Why the result could not be recorded in the manifest, as on a read-only store."
+    )
 
     @property
     def ok(self) -> bool:

@@ -23,8 +23,8 @@ _VM: Final = ("store", "vm", "folder")
 
 
 _OF_VM: Final[Sequence[tuple[str, str, Callable[[VmSurvey], float | None]]]] = (
-    ("exports", "Complete exports of the VM.", lambda vm: len(vm.exports)),
-    ("damaged_exports", "Exports that a verification found damaged.", lambda vm: len(vm.damaged)),
+    ("exports", "Complete and proved exports of the VM.", lambda vm: len(vm.exports)),
+    ("damaged_exports", "Exports that a verification found damaged, or whose manifest is.", lambda vm: len(vm.damaged)),
     ("stored_bytes", "Bytes that the VM's exports take in the store.", lambda vm: vm.stored_bytes),
     (
         "last_verified_timestamp_seconds",
@@ -134,13 +134,13 @@ def _of_stores(surveys: Sequence[tuple[StoreSurvey, float]]) -> Iterable[Metric]
 
     up = family("up", "Whether the store could be read; while it is 0, nothing is told of its VMs.")
     took = family("read_seconds", "How long this look at the store took.")
-    unreadable = family("unreadable_exports", "Exports whose manifest cannot be read.")
+    unreadable = family("unreadable_exports", "Exports whose manifest is damaged, missing or unreadable.")
     free = family("free_bytes", "Bytes that are free; absent for a bucket.")
     for found, seconds in surveys:
         up.add_metric([found.store], 0 if found.problem else 1)
         took.add_metric([found.store], seconds)
         if found.problem is None:
-            unreadable.add_metric([found.store], len(found.unreadable))
+            unreadable.add_metric([found.store], len(found.unproved))
         if found.free_bytes is not None:
             free.add_metric([found.store], found.free_bytes)
     return up, took, unreadable, free
@@ -161,11 +161,11 @@ def _of_vms(surveys: Sequence[StoreSurvey]) -> Iterable[Metric]:
     for name, words, value in _OF_GOOD:
         yield family(name, words, ((labels, value(vm.last_good) if vm.last_good else None) for labels, vm in vms))
     for name, words, value in _OF_NEWEST:
-        yield family(name, words, ((labels, value(vm.exports[0])) for labels, vm in vms))
+        yield family(name, words, ((labels, value(vm.exports[0])) for labels, vm in vms if vm.exports))
     stages = GaugeMetricFamily(
         "hyperexport_vm_last_export_stage_seconds", "Seconds of each of its stages.", labels=(*_VM, "stage")
     )
     for labels, vm in vms:
-        for stage, seconds in vm.exports[0].stages.items():
+        for stage, seconds in vm.exports[0].stages.items() if vm.exports else ():
             stages.add_metric((*labels, str(stage)), seconds)
     yield stages

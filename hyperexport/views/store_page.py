@@ -102,8 +102,8 @@ def _facts(found: StoreSurvey, rpo: timedelta) -> tuple[Fact, ...]:
     ]
     if found.free_bytes is not None:
         facts.append(Fact(format_bytes(found.free_bytes), "free"))
-    if found.unreadable:
-        facts.append(Fact(str(len(found.unreadable)), "manifests cannot be read", "bad"))
+    if found.unproved:
+        facts.append(Fact(str(len(found.unproved)), "exports cannot be relied on", "bad"))
     return tuple(facts)
 
 

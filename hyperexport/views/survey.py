@@ -13,22 +13,29 @@ from pydantic import Field
 from hyperexport.base.units import format_age
 from hyperexport.errors import HyperExportError
 from hyperexport.model.content import shared_with, stored_bytes
+from hyperexport.model.damaged import DamagedExport
 from hyperexport.model.manifest import ExportKind, ExportManifest, Quiescing
 from hyperexport.model.vm import Value
-from hyperexport.store.base import StoredExport
 from hyperexport.store.catalogue import Catalogue
+from hyperexport.store.listing import StoreListing
 
 
 class VmSurvey(Value):
     """What a store holds of one VM."""
 
     folder: str = Field(description="The VM's folder in the store.")
-    exports: tuple[ExportManifest, ...] = Field(min_length=1, description="The newest first.")
+    exports: tuple[ExportManifest, ...] = Field(default=(), description="The proved ones, the newest first.")
+    unproved: tuple[DamagedExport, ...] = Field(default=(), description="Those that cannot be relied on.")
 
     @property
     def name(self) -> str:
-        """The VM's name, as it was at its newest export."""
-        return self.exports[0].vm.name
+        """The VM's name, as it was at its newest export; its folder's where no export is proved."""
+        return self.exports[0].vm.name if self.exports else self.folder
+
+    @property
+    def path(self) -> str:
+        """The VM's inventory path at its newest export; empty where no export is proved."""
+        return self.exports[0].vm.path if self.exports else ""
 
     @cached_property
     def last_good(self) -> ExportManifest | None:
@@ -36,9 +43,10 @@ class VmSurvey(Value):
         return next((export for export in self.exports if is_good(export)), None)
 
     @property
-    def damaged(self) -> tuple[ExportManifest, ...]:
-        """Those that a verification found damaged, or whose manifest somebody changed."""
-        return tuple(export for export in self.exports if not is_good(export))
+    def damaged(self) -> tuple[str, ...]:
+        """The exports that a verification found damaged, and those that cannot be relied on, by their ids."""
+        found = [export.export_id for export in self.exports if not is_good(export)]
+        return (*found, *(one.export_id or one.folder for one in self.unproved))
 
     @property
     def last_verified(self) -> datetime | None:
@@ -66,31 +74,33 @@ class VmSurvey(Value):
 
     def missing(self, now: datetime, rpo: timedelta) -> tuple[str, ...]:
         """What keeps the VM from being well protected, the worst first; nothing where it is."""
-        newest = self.exports[0]
+        newest = self.exports[0] if self.exports else None
         words: list[str] = []
         age = self.age(now)
         if age is None:
             words.append("no good export: every one is damaged")
         elif age > rpo:
             words.append(f"the last good export is {format_age(age)} old")
-        if newest.snapshot and newest.snapshot.leaked:
+        if newest and newest.snapshot and newest.snapshot.leaked:
             words.append(f"snapshot {newest.snapshot.name} could not be removed and may still grow")
-        if self.damaged:
-            words.append(f"damaged: {', '.join(export.export_id for export in self.damaged)}")
-        if newest.skipped_disks:
+        verified_damaged = [export.export_id for export in self.exports if not is_good(export)]
+        if verified_damaged:
+            words.append(f"damaged: {', '.join(verified_damaged)}")
+        words += [f"damaged: {one.export_id or one.folder}: {one.reason}" for one in self.unproved]
+        if newest and newest.skipped_disks:
             words.append(f"not in the export: {', '.join(disk.label for disk in newest.skipped_disks)}")
         if self.last_good and self.last_good.verified is None:
             words.append("the last good export was never verified")
-        if newest.snapshot and newest.snapshot.quiescing is Quiescing.CRASH_CONSISTENT:
+        if newest and newest.snapshot and newest.snapshot.quiescing is Quiescing.CRASH_CONSISTENT:
             words.append("the last export is only crash-consistent")
         return tuple(words)
 
     def facts(self, now: datetime, rpo: timedelta) -> dict[str, object]:
         """The VM for a program: plain values under names that stay."""
-        last, age, newest = self.last_good, self.age(now), self.exports[0]
+        last, age = self.last_good, self.age(now)
         return {
             "name": self.name,
-            "path": newest.vm.path,
+            "path": self.path,
             "folder": self.folder,
             "late": self.is_late(now, rpo),
             "last_success": last.started.isoformat() if last else None,
@@ -98,7 +108,7 @@ class VmSurvey(Value):
             "age_seconds": round(age.total_seconds()) if age is not None else None,
             "last_verified": self.last_verified.isoformat() if self.last_verified else None,
             "exports": len(self.exports),
-            "damaged": [export.export_id for export in self.damaged],
+            "damaged": list(self.damaged),
             "stored_bytes": self.stored_bytes,
             "shares_bytes": {name.rpartition("/")[2]: _ids(others) for name, others in self.shared.items() if others},
             "bytes_per_second": rate_of(last) if last else None,
@@ -112,11 +122,15 @@ class StoreSurvey(Value):
     store: str = Field(description="The store, as a person names it.")
     taken: datetime
     vms: tuple[VmSurvey, ...] = Field(default=(), description="By name.")
-    unreadable: tuple[str, ...] = Field(default=(), description="Exports whose manifest cannot be read.")
     free_bytes: int | None = Field(default=None, description="None where the notion has no meaning.")
     problem: str | None = Field(
         default=None, description="Why the store could not be read; then there is nothing else."
     )
+
+    @property
+    def unproved(self) -> tuple[DamagedExport, ...]:
+        """What cannot be relied on, of all VMs."""
+        return tuple(one for vm in self.vms for one in vm.unproved)
 
     @property
     def stored_bytes(self) -> int:
@@ -134,7 +148,7 @@ def _ids(names: Sequence[str]) -> list[str]:
 
 def is_good(export: ExportManifest) -> bool:
     """Whether nothing is known against an export."""
-    return not export.damage and export.seal is None
+    return not export.damage
 
 
 def rate_of(export: ExportManifest) -> float | None:
@@ -155,16 +169,19 @@ def survey(catalogue: Catalogue, now: datetime | None = None) -> StoreSurvey:
     taken = now or datetime.now(UTC)
     url = catalogue.store.url
     try:
-        exports, unreadable = catalogue.look()
+        folders = catalogue.look()
         free = catalogue.store.free_bytes()
     except HyperExportError as error:
         return StoreSurvey(store=url, taken=taken, problem=str(error))
-    return StoreSurvey(store=url, taken=taken, vms=_by_name(exports), unreadable=tuple(unreadable), free_bytes=free)
+    return StoreSurvey(store=url, taken=taken, vms=_by_name(folders), free_bytes=free)
 
 
-def _by_name(exports: Mapping[str, Sequence[StoredExport]]) -> tuple[VmSurvey, ...]:
+def _by_name(folders: Mapping[str, StoreListing]) -> tuple[VmSurvey, ...]:
     vms = [
-        VmSurvey.model_construct(folder=folder, exports=tuple(export.manifest for export in found))
-        for folder, found in exports.items()
+        VmSurvey.model_construct(
+            folder=folder, exports=tuple(export.manifest for export in found.exports), unproved=found.damaged
+        )
+        for folder, found in folders.items()
+        if found.exports or found.damaged
     ]
     return tuple(sorted(vms, key=lambda vm: (vm.name.lower(), vm.folder)))

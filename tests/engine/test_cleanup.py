@@ -180,10 +180,10 @@ def test_list_and_preserve_at_the_terminal(local: LocalStore, capsys: pytest.Cap
     blocks = [
         dict(line.split("=", 1) for line in block.splitlines()) for block in capsys.readouterr().out.split("\n\n")
     ]
-    assert [(block["export"], block.get("preserved"), block.get("damage")) for block in blocks] == [
+    assert [(block["export"], block.get("preserved"), block.get("problem")) for block in blocks] == [
         (newest, "false", None),
         (oldest, "true", None),
-        (middle, None, "the manifest cannot be read"),
+        (middle, None, "manifest-invalid"),
     ]
     assert run(["list", "--output", local.url]) == 0
     assert "DAMAGED: its manifest cannot be read" in capsys.readouterr().out
@@ -198,9 +198,9 @@ def test_an_export_is_found_by_id_path_or_url_and_a_damaged_one_too(local: Local
     (Path(local.url) / middle / "export.json").write_bytes(b"{")
     for name in (newest, newest.partition("/")[2], f"{local.url}/{newest}/", f"{local.url}/{newest}/export.json"):
         (found,) = select_exports([local], [name])
-        assert ([str(export) for export in found.exports], found.unreadable) == ([newest], [])
+        assert ([str(export) for export in found.exports], found.damaged) == ([newest], [])
     (found,) = select_exports([local], [middle])
-    assert (found.exports, found.unreadable) == ([], [middle])
+    assert (found.exports, [str(one) for one in found.damaged]) == ([], [middle])
 
 
 def test_the_configuration_says_where_each_value_came_from(

@@ -9,7 +9,7 @@ import pytest
 
 from hyperexport.base.stop import StopSignal
 from hyperexport.base.units import SECTOR
-from hyperexport.errors import Interrupted
+from hyperexport.errors import Interrupted, ManifestInvalid
 from hyperexport.model.manifest import FILE_NAME, FileRole
 from hyperexport.model.progress import Progress, Stage, listening
 from hyperexport.options.groups import VerifyMode
@@ -183,9 +183,9 @@ def test_a_link_in_a_files_place_is_found(store: LocalStore, export: StoredExpor
 
 def test_a_missing_and_an_unreadable_manifest_are_found(store: LocalStore, export: StoredExport, folder: Path) -> None:
     (folder / FILE_NAME).write_bytes(b"{}")
-    assert findings(store, export)[FILE_NAME].problem == "it cannot be read as a manifest"
+    assert "is not a manifest" in findings(store, export)[FILE_NAME].problem
     (folder / FILE_NAME).unlink()
-    assert findings(store, export)[FILE_NAME].problem == "it is missing"
+    assert "export.json is missing" in findings(store, export)[FILE_NAME].problem
 
 
 def test_the_manifest_in_the_store_counts_not_the_one_in_hand(store: LocalStore, export: StoredExport) -> None:
@@ -197,15 +197,15 @@ def test_the_manifest_in_the_store_counts_not_the_one_in_hand(store: LocalStore,
     assert findings(store, export)["db01.ovf"].problem == "its SHA-256 is not the one in the manifest"
 
 
-def test_a_changed_manifest_stays_found_when_it_is_written_again(
+def test_a_changed_manifest_is_found_and_never_written_again(
     store: LocalStore, export: StoredExport, folder: Path
 ) -> None:
     text = (folder / FILE_NAME).read_text()
     (folder / FILE_NAME).write_text(text.replace("the guest was not quiesced", "the guest was now quiesced"))
-    assert "seal is broken" in findings(store, export)[FILE_NAME].problem
-    (damaged,) = store.exports()
-    store.replace_manifest(damaged, damaged.manifest.model_copy(update={"verified": datetime.now(UTC)}))
-    assert "seal is broken" in findings(store, damaged)[FILE_NAME].problem
+    assert "has a broken seal" in findings(store, export)[FILE_NAME].problem
+    with pytest.raises(ManifestInvalid, match="has a broken seal"):
+        store.replace_manifest(export, export.manifest.model_copy(update={"verified": datetime.now(UTC)}))
+    assert "has a broken seal" in findings(store, export)[FILE_NAME].problem
 
 
 # -- a package that was wrong when it was stored -----------------------------------------------------------------------

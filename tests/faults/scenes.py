@@ -132,7 +132,7 @@ class Scene:
         """What is listed now is what was, untouched, and at the most one more, which is what the guest had."""
         for kind, (store, place) in self.stores.items():
             now = listing(store)
-            assert store.damaged() == []
+            assert store.listing().damaged == ()
             new = now.keys() - before[kind].keys()
             assert len(new) <= 1, f"one run made {sorted(new)}"
             for name in new:

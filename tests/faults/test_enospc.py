@@ -111,7 +111,7 @@ def contents(store: LocalStore, export: StoredExport) -> dict[str, str]:
 
 def look(store: LocalStore) -> dict[str, dict[str, str]]:
     """Every listed export, whole as its manifest says."""
-    assert store.damaged() == []
+    assert store.listing().damaged == ()
     seen = {str(export): contents(store, export) for export in store.exports()}
     for export in store.exports():
         assert seen[str(export)] == {entry.name: entry.sha256 for entry in export.manifest.files}

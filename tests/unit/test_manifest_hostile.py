@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from hyperexport.base.stop import StopSignal
 from hyperexport.cli import quiet
 from hyperexport.errors import ManifestInvalid
-from hyperexport.model.manifest import FILE_NAME, ExportManifest, vm_folder
+from hyperexport.model.damaged import Problem
+from hyperexport.model.manifest import FILE_NAME, ExportManifest, sealed, vm_folder
 from hyperexport.policy.retention import CleanupLimits, plan_cleanup
 from hyperexport.results import CleanupResult
 from hyperexport.store.base import StoredExport
+from hyperexport.store.listing import StoreListing
 from hyperexport.store.local import LocalStore
 from hyperexport.verify import verify_export
 from hyperexport.views.summary import cleanup_markdown
@@ -40,8 +42,14 @@ def with_transfer(**changes: Any) -> dict[str, Any]:
     return whole
 
 
+def sealed_json(value: dict[str, Any]) -> bytes:
+    """The manifest as somebody writes it who knows how the seal is made."""
+    unsealed = {key: one for key, one in value.items() if key != "seal"}
+    return sealed(json.dumps(unsealed).encode().removesuffix(b"}") + b", ")
+
+
 def read(value: dict[str, Any]) -> ExportManifest:
-    return ExportManifest.from_json(json.dumps(value).encode(), source="export.json")
+    return ExportManifest.from_json(sealed_json(value), source="export.json")
 
 
 def nested(depth: int) -> bytes:
@@ -101,7 +109,7 @@ def test_a_manifest_of_another_export_or_a_damaged_one_hides_no_other(tmp_path: 
     good = an_export()
     names = ["20260101T000000Z-0001", "20260101T000000Z-0002", "20260101T000000Z-0003", good.export_id]
     contents = [
-        json.dumps(document(started="2026-11-23T06:00:00")).encode(),
+        sealed_json(document(started="2026-11-23T06:00:00")),
         good.to_json(),  # the id is not the folder's
         nested(1000),
         good.to_json(),
@@ -110,7 +118,8 @@ def test_a_manifest_of_another_export_or_a_damaged_one_hides_no_other(tmp_path: 
         (tmp_path / FOLDER / name).mkdir(parents=True)
         (tmp_path / FOLDER / name / FILE_NAME).write_bytes(content)
     assert [export.export_id for export in store.exports()] == [good.export_id]
-    assert store.damaged() == [f"{FOLDER}/{name}" for name in names[:3]]
+    assert [str(one) for one in store.listing().damaged] == [f"{FOLDER}/{name}" for name in names[:3]]
+    assert [one.problem for one in store.listing().damaged] == [Problem.INVALID, Problem.FOREIGN, Problem.INVALID]
 
 
 def test_a_file_whose_name_is_in_no_encoding_is_named_and_ends_nothing(tmp_path: Path) -> None:
@@ -155,7 +164,7 @@ def test_whatever_is_put_into_a_manifest_is_refused_or_does_no_harm(path: list[i
     others = [(FOLDER, found), (FOLDER, an_export(age=timedelta(days=9)))]
     plan = plan_cleanup(others, CleanupLimits(max_count=1), now=NOW, free_bytes=None)
     cleanup_markdown(CleanupResult(store="/exports", dry_run=True, plan=plan))
-    lines = quiet.stored_lines("/exports", [StoredExport(folder=FOLDER, manifest=found)])
+    lines = quiet.stored_lines("/exports", StoreListing(exports=(StoredExport(folder=FOLDER, manifest=found),)))
     assert all(len(line.splitlines()) <= 1 for line in lines)
     assert ExportManifest.from_json(found.to_json(), source="again").vm == found.vm
 

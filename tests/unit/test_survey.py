@@ -14,10 +14,12 @@ from prometheus_client.parser import text_string_to_metric_families
 import hyperexport
 from hyperexport.base.units import MIB, format_bytes
 from hyperexport.errors import StoreUnreachable
+from hyperexport.model.damaged import DamagedExport, Problem
 from hyperexport.model.manifest import ExportManifest, Quiescing, SkippedDisk, SnapshotRecord, StageName, vm_folder
 from hyperexport.model.vm import VmRef
 from hyperexport.store.base import StoredExport
 from hyperexport.store.catalogue import Catalogue
+from hyperexport.store.listing import StoreListing, listing_of
 from hyperexport.views.metrics import StoreCollector, as_text, registry_of, write_textfile
 from hyperexport.views.plots import bar_plot, line_plot
 from hyperexport.views.store_page import store_page
@@ -47,11 +49,16 @@ class Shelf:
             self.unreadable, "rotten"
         )
 
-    def exports(self, folder: str) -> list[StoredExport]:
+    def listing(self, folder: str) -> StoreListing:
         self.read.append(folder)
         found = [StoredExport(folder=place[0], manifest=one) for place, one in self.manifests.items()]
-        ours = [export for export in found if export.folder == folder]
-        return sorted(ours, key=lambda export: export.manifest.started, reverse=True)
+        rotten = [
+            DamagedExport(folder=place[0], export_id=place[1], problem=Problem.SEAL, reason="its seal is broken")
+            for place in self.unreadable
+        ]
+        return listing_of(
+            [export for export in found if export.folder == folder], [one for one in rotten if one.folder == folder]
+        )
 
     def free_bytes(self) -> int:
         return 5 * MIB
@@ -86,8 +93,22 @@ def test_an_old_export_is_late_and_a_damaged_one_does_not_count():
     assert vm.missing(NOW, RPO) == ("the last good export is 3d old", f"damaged: {rotten.export_id}")
 
 
-def test_a_manifest_that_somebody_changed_is_no_good_export():
-    assert missing(an_export(age=DAY, seal="0" * 64))[0] == "no good export: every one is damaged"
+def test_a_vm_of_which_every_manifest_is_damaged_is_late_and_named_by_its_folder():
+    shelf = Shelf()
+    shelf.unreadable.add((vm_folder(VM), "20261120T000000Z-dead"))
+    found = survey(Catalogue(shelf), NOW)
+    (vm,) = found.late(RPO)
+    assert vm.name == vm_folder(VM)
+    assert vm.missing(NOW, RPO) == (
+        "no good export: every one is damaged",
+        "damaged: 20261120T000000Z-dead: its seal is broken",
+    )
+    assert [str(one) for one in found.unproved] == [f"{vm_folder(VM)}/20261120T000000Z-dead"]
+    assert "20261120T000000Z-dead: its seal is broken" in store_page([found], RPO, version="1.0")
+    metrics = told(shelf)
+    assert metrics["hyperexport_vm_damaged_exports"] == {(vm_folder(VM),): 1}
+    assert metrics["hyperexport_vm_exports"] == {(vm_folder(VM),): 0}
+    assert metrics["hyperexport_store_unreadable_exports"] == {(): 1}
 
 
 @pytest.mark.parametrize(
@@ -118,21 +139,33 @@ def test_only_the_vm_whose_manifests_changed_is_read_again():
     )
     shelf = Shelf(an_export(), an_export(vm=other))
     catalogue = Catalogue(shelf)
-    first, _ = catalogue.look()
+    first = catalogue.look()
     assert shelf.read == sorted(first, key=shelf.read.index)
     shelf.read.clear()
-    assert catalogue.look() == (first, [])
+    assert catalogue.look() == first
     assert shelf.read == []
 
     fresh = an_export(age=timedelta(0), vm=other)
     shelf.manifests[vm_folder(other), fresh.export_id] = fresh
     shelf.unreadable.add((vm_folder(VM), "20261120T000000Z-dead"))
-    again, unreadable = catalogue.look()
-    assert again[vm_folder(other)][0].export_id == fresh.export_id
-    assert unreadable == [f"{vm_folder(VM)}/20261120T000000Z-dead"]
+    again = catalogue.look()
+    assert again[vm_folder(other)].exports[0].export_id == fresh.export_id
+    assert [str(one) for one in again[vm_folder(VM)].damaged] == [f"{vm_folder(VM)}/20261120T000000Z-dead"]
 
     shelf.manifests = {place: one for place, one in shelf.manifests.items() if place[0] != vm_folder(other)}
-    assert list(catalogue.look()[0]) == [vm_folder(VM)]
+    assert list(catalogue.look()) == [vm_folder(VM)]
+
+
+def test_a_manifest_is_proved_again_after_an_hour_though_its_mark_is_the_same(monkeypatch: pytest.MonkeyPatch):
+    shelf = Shelf(an_export())
+    catalogue = Catalogue(shelf)
+    hours = iter((0.0, 3599.0, 3600.0))
+    monkeypatch.setattr("hyperexport.store.catalogue.time.monotonic", lambda: next(hours))
+    catalogue.look()
+    catalogue.look()
+    assert len(shelf.read) == 1
+    catalogue.look()
+    assert len(shelf.read) == 2
 
 
 # -- the metrics -------------------------------------------------------------------------------------------------------

@@ -59,7 +59,7 @@ def test_a_staged_export_is_invisible_and_says_whose_it_is(root, store):
     with store.stage(FOLDER, NEW_ID, OWNER) as staging:
         write_file(staging, "disk.vmdk", b"data")
         assert store.exports() == []
-        assert store.damaged() == []
+        assert store.listing().damaged == ()
         assert store.abandoned() == [AbandonedStaging(folder=FOLDER, export_id=NEW_ID, owner=OWNER)]
         assert {path.name for path in (root / FOLDER).iterdir()} == {f"{NEW_ID}.partial"}
 

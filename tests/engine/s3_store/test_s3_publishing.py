@@ -119,7 +119,7 @@ def test_what_is_not_ours_is_invisible(server: S3Server, bucket: str, store: S3S
         server.client().put_object(Bucket=bucket, Key=key, Body=b"mine")
     assert store.exports() == []
     assert store.abandoned() == []
-    assert store.damaged() == []
+    assert store.listing().damaged == ()
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"tool": "other"}'])
@@ -130,7 +130,7 @@ def test_a_damaged_manifest_is_reported_and_not_listed(
     place = f"backups/vms/{FOLDER}/{IDS[1]}/export.json"
     server.client().put_object(Bucket=bucket, Key=place, Body=content)
     assert store.exports() == [good]
-    assert store.damaged() == [f"{FOLDER}/{IDS[1]}"]
+    assert [str(one) for one in store.listing().damaged] == [f"{FOLDER}/{IDS[1]}"]
     assert store.abandoned() == []
 
 
@@ -138,7 +138,7 @@ def test_a_manifest_in_the_wrong_place_is_damaged(server: S3Server, bucket: str,
     place = f"backups/vms/{FOLDER}/{IDS[1]}/export.json"
     server.client().put_object(Bucket=bucket, Key=place, Body=make_manifest(IDS[0], entry("a", b"1")).to_json())
     assert store.exports() == []
-    assert store.damaged() == [f"{FOLDER}/{IDS[1]}"]
+    assert [str(one) for one in store.listing().damaged] == [f"{FOLDER}/{IDS[1]}"]
 
 
 def test_a_listing_that_fails_raises(server: S3Server, bucket: str) -> None:
