@@ -265,8 +265,9 @@ class ExportManifest(Value):
         try:
             manifest = cls.model_validate_json(data)
         except ValidationError as error:
-            problem = f"is not a manifest that this version reads: {_first_problem(error)}"
-            raise _invalid(source, Problem.INVALID, problem) from error
+            why = _first_problem(error)
+            words = f"is not a manifest that this version reads: {why}"
+            raise _invalid(source, Problem.INVALID, words, reason=f"its manifest cannot be read: {why}") from error
         if data != sealed(data.rpartition(_SEAL_KEY)[0]):
             raise _invalid(source, Problem.SEAL, _unsealed(data))
         return manifest.model_copy(update={"seal": None})
@@ -289,9 +290,9 @@ class ExportManifest(Value):
         return next((one for one in self.files if one.stored_in is None and (one.sha256, one.size) == content), None)
 
 
-def _invalid(source: str, problem: Problem, words: str) -> ManifestInvalid:
+def _invalid(source: str, problem: Problem, words: str, *, reason: str = "") -> ManifestInvalid:
     error = ManifestInvalid(f"{source} {words}", fix="Restore the file from a copy, or remove the export by hand")
-    error.problem, error.reason = problem, f"{FILE_NAME} {words}"
+    error.problem, error.reason = problem, reason or f"its manifest {words}"
     return error
 
 

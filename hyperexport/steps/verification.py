@@ -160,7 +160,8 @@ def _verified(
     try:
         if isinstance(export, StoredExport):
             return VerifiedExport(location=location, verification=prove(store, export, mode, stop)[1])
-        finding = _of_manifest(export.reason)
+        where = FILE_NAME if export.problem is not Problem.LINK else export.export_id or export.folder
+        finding = Finding(file=where, problem=export.reason)
     except Interrupted:
         raise
     except HyperExportError as error:

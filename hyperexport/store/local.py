@@ -256,7 +256,7 @@ class LocalStore:
                 folder=path.parent.name,
                 export_id=path.name,
                 problem=Problem.MISSING,
-                reason=f"{FILE_NAME} is missing; what else lies there is not touched",
+                reason=f"its manifest {FILE_NAME} is missing; nothing else in the folder is touched",
             )
 
     def _read(self, path: Path) -> StoredExport | None:
@@ -298,7 +298,7 @@ class LocalStore:
 
 def _no_file(source: Path, error: NotRegular) -> ManifestInvalid:
     invalid = ManifestInvalid(f"{source} cannot be read: {error.strerror}")
-    invalid.problem, invalid.reason = Problem.INVALID, f"{source.name} cannot be read: {error.strerror}"
+    invalid.problem, invalid.reason = Problem.INVALID, f"its manifest cannot be read: {error.strerror}"
     return invalid
 
 

@@ -389,7 +389,7 @@ class S3Store:
             folder=place[0],
             export_id=place[1],
             problem=Problem.MISSING,
-            reason=f"{FILE_NAME} is missing; what else lies there is not touched",
+            reason=f"its manifest {FILE_NAME} is missing; nothing else in the folder is touched",
         )
 
     def _names(self, place: tuple[str, str]) -> set[str]:

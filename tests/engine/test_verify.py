@@ -183,7 +183,7 @@ def test_a_link_in_a_files_place_is_found(store: LocalStore, export: StoredExpor
 
 def test_a_missing_and_an_unreadable_manifest_are_found(store: LocalStore, export: StoredExport, folder: Path) -> None:
     (folder / FILE_NAME).write_bytes(b"{}")
-    assert "is not a manifest" in findings(store, export)[FILE_NAME].problem
+    assert "cannot be read" in findings(store, export)[FILE_NAME].problem
     (folder / FILE_NAME).unlink()
     assert "export.json is missing" in findings(store, export)[FILE_NAME].problem
 

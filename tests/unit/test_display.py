@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from hyperexport.base.display import Listing, pages_of
+from hyperexport.damaged import DamagedExport, Problem
 from hyperexport.model.vm import VmRef
 from hyperexport.policy.incremental import Decision, DiskPlan, ExportPlan
 from hyperexport.results import (
@@ -28,6 +29,7 @@ from hyperexport.views import pages  # noqa: F401 - registers what is shown
 from tests.examples import VM, an_export
 
 HOSTILE = '<script>alert("x")</script> [red]$x$ & \x1b[2J'
+HOSTILE_DAMAGE = DamagedExport(folder=HOSTILE, export_id=HOSTILE, problem=Problem.SEAL, reason=HOSTILE)
 """A name that would be markup in HTML, in rich, and for a terminal."""
 
 
@@ -94,13 +96,16 @@ def test_a_dry_run_says_that_it_is_one() -> None:
     assert "Where it would be kept" in texts(result)
 
 
+GONE = DamagedExport(folder="f", export_id="gone", problem=Problem.MISSING, reason="its manifest is missing")
+
+
 def test_a_store_shows_a_row_for_each_export() -> None:
-    contents = StoreContents(store="/backup", exports=(stored(1), stored(2, damage=("bad",))), damaged=("f/gone",))
+    contents = StoreContents(store="/backup", exports=(stored(1), stored(2, damage=("bad",))), damaged=(GONE,))
     table = html_of(contents).find("table")
     rows = [[cell.text for cell in row] for row in table.find("tbody")]
     assert [row[1] for row in rows] == [export.export_id for export in contents.exports]
     assert [row[6] for row in rows] == ["never", "DAMAGED"]
-    assert "f/gone" in texts(contents)
+    assert "f/gone: its manifest is missing" in texts(contents)
 
 
 def test_an_empty_store_says_so() -> None:
@@ -136,7 +141,9 @@ def test_a_check_shows_what_would_fail() -> None:
     "value",
     [
         a_plan(VM.model_copy(update={"path": HOSTILE}), reason=HOSTILE),
-        StoreContents(store=HOSTILE, exports=(stored(vm=VM.model_copy(update={"path": HOSTILE})),), damaged=(HOSTILE,)),
+        StoreContents(
+            store=HOSTILE, exports=(stored(vm=VM.model_copy(update={"path": HOSTILE})),), damaged=(HOSTILE_DAMAGE,)
+        ),
         Listing([stored(vm=VM.model_copy(update={"path": HOSTILE})), stored()]),
     ],
     ids=["plan", "store", "list"],
