@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from hyperexport.base.display import Listing, pages_of
-from hyperexport.damaged import DamagedExport, Problem
+from hyperexport.model.damaged import DamagedExport, Problem
 from hyperexport.model.vm import VmRef
 from hyperexport.policy.incremental import Decision, DiskPlan, ExportPlan
 from hyperexport.results import (
