@@ -122,6 +122,7 @@ def cleanup_lines(result: CleanupResult) -> list[str]:
         _line("count", len(gone)),
         _line("failures", len(result.failed)),
         _line("kept", len(result.plan.items) - len(gone)),
+        _line("freed_bytes", result.plan.freed_bytes if result.dry_run else result.freed_bytes),
     ]
 
 

@@ -225,9 +225,8 @@ def show_cleanup(console: Console, result: CleanupResult) -> None:
     for words in result.plan.unreachable:
         console.print(_noted("note: ", "yellow", words), soft_wrap=True)
     count = len(result.plan.to_delete) if result.dry_run else len(deleted)
-    verbs = ("would be deleted", "to be freed") if result.dry_run else ("deleted", "freed")
-    free = "" if result.failed or result.deferred else f", {format_bytes(result.plan.freed_bytes)} {verbs[1]}"
-    _say(console, f"{result.store}: {count} {verbs[0]}{free}, {len(result.plan.items) - count} kept")
+    verb = "would be deleted" if result.dry_run else "deleted"
+    _say(console, f"{result.store}: {count} {verb}, {result.freed_words}, {len(result.plan.items) - count} kept")
 
 
 def show_reaped(console: Console, result: ReapResult) -> None:

@@ -30,9 +30,22 @@ class CleanupResult(Value):
     deferred: tuple[str, ...] = Field(
         default=(), description="What stays until a later cleanup because of what others do, each with its reason."
     )
+    freed_bytes: int = Field(
+        default=0, description="What the stores say became free: no links elsewhere, no older versions. 0 in a dry run."
+    )
     abandoned: tuple[str, ...] = Field(
         default=(), description="Half-written exports of dead runs, removed too, or in a dry run to be."
     )
+
+    @property
+    def freed_words(self) -> str:
+        """What is free again, as it was observed; in a dry run, as it is planned. In words."""
+        if self.dry_run:
+            return f"{format_bytes(self.plan.freed_bytes)} to be freed"
+        less = self.plan.freed_bytes - self.freed_bytes
+        kept = f" ({format_bytes(less)} less than planned: still there, linked or kept as older versions)"
+        whole = not (self.failed or self.deferred)
+        return f"{format_bytes(self.freed_bytes)} freed{kept if less > 0 and whole else ''}"
 
 
 class ExportResult(Value):

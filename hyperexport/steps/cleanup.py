@@ -116,6 +116,7 @@ def clean_store(store: Store, plan: CleanupPlan, is_over: IsOver, *, run: str = 
         dry_run=False,
         plan=plan,
         deleted=tuple(work.deleted),
+        freed_bytes=work.freed,
         failed=tuple(work.failed),
         deferred=tuple(work.deferred),
         abandoned=tuple(abandoned),
@@ -127,6 +128,7 @@ class _Cleaning:
 
     def __init__(self, store: Store) -> None:
         self.deleted: list[str] = []
+        self.freed = 0
         self.failed: list[str] = []
         self.deferred: list[str] = []
         self._store = store
@@ -160,7 +162,7 @@ class _Cleaning:
     def _delete(self, item: CleanupItem, export: StoredExport | None) -> bool:
         try:
             if export is not None:  # else another cleanup was quicker
-                self._store.delete(export)
+                self.freed += self._store.delete(export)
         except ExportNotFound:
             pass
         except HyperExportError as error:

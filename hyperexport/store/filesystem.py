@@ -9,6 +9,7 @@ import fcntl
 import os
 import shutil
 import stat
+from collections import Counter
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -183,18 +184,20 @@ def remove_tree(path: Path) -> int:
     """Remove a folder and all in it, not following links.
 
     Returns:
-        The bytes freed: a file that has another name elsewhere frees none.
+        The bytes freed: a file that has another name outside of the folder frees none.
 
     Raises:
         OSError: As the system has it; part of the folder may be gone.
     """
-    freed = 0
+    found: dict[tuple[int, int], os.stat_result] = {}
+    names_of: Counter[tuple[int, int]] = Counter()
     for folder, _, names in os.walk(path, followlinks=False):
         for name in names:
             status = os.lstat(os.path.join(folder, name))  # noqa: PTH118 - a Path for each would be dear
-            freed += status.st_size if status.st_nlink == 1 else 0
+            found[status.st_dev, status.st_ino] = status
+            names_of[status.st_dev, status.st_ino] += 1
     shutil.rmtree(path)
-    return freed
+    return sum(status.st_size for inode, status in found.items() if names_of[inode] == status.st_nlink)
 
 
 def nearest_folder(path: Path) -> Path:

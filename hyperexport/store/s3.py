@@ -34,7 +34,7 @@ from hyperexport.store.s3_parts import PartSender, Throttle
 from hyperexport.store.s3_protection import PROBE_NAME, PROBES, Protection, drop_probes, find_protection
 from hyperexport.store.s3_reader import S3Reader
 from hyperexport.store.s3_settings import S3Location, S3Settings
-from hyperexport.store.s3_staging import DELETED_FILE, OWNER_FILE, THREADS, S3Staging, remove_tree
+from hyperexport.store.s3_staging import DELETED_FILE, OWNER_FILE, THREADS, S3Staging, is_mark, remove_tree
 
 __all__ = ["S3Location", "S3Settings", "S3Store"]
 
@@ -226,15 +226,16 @@ class S3Store:
             logger.warning("%s: not swept: %s", self.url, one.words)
         for (name, export_id), files in places.items():
             prefix = self._location.key(name, export_id, "")
-            if FILE_NAME in files:
-                marks = files & {OWNER_FILE, DELETED_FILE}
-                for mark in marks:
-                    self._bucket.delete(prefix + mark)
-            else:
-                marks = files & {DELETED_FILE}
-                if marks:
+            marks = {file for file in files if is_mark(file)} if FILE_NAME in files else files & {DELETED_FILE}
+            try:
+                if marks and FILE_NAME not in files:
                     remove_tree(self._bucket, prefix)
-            swept += [f"{name}/{export_id}"] if marks else []
+                for mark in marks if FILE_NAME in files else ():
+                    self._bucket.delete(prefix + mark)
+            except StoreUnusable as error:  # locked, perhaps for years: no reason to fail a run for
+                logger.warning("%s: what a deletion left could not be removed: %s", self._bucket.url(prefix), error)
+            else:
+                swept += [f"{name}/{export_id}"] if marks else []
         return swept
 
     def delete(self, export: StoredExport) -> int:

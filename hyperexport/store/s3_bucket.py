@@ -3,8 +3,11 @@
 Everything but the bytes of parts passes here, through boto3. It knows keys and objects, not exports.
 """
 
+import base64
+import hashlib
 import logging
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -12,7 +15,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from urllib3.exceptions import HTTPError
 
 from hyperexport.base.stop import StopSignal
-from hyperexport.errors import HyperExportError, StoreUnreachable
+from hyperexport.errors import HyperExportError, StoreUnreachable, StoreUnusable
 from hyperexport.store.s3_errors import code_of, retrying, status_of, translate, translated
 from hyperexport.store.s3_settings import S3Location, S3Settings, connect
 
@@ -26,6 +29,26 @@ URL_LIFETIME: Final = 3600
 
 _ALGORITHMS: Final = ("CRC64NVME", "SHA256", "CRC32C", "CRC32", "SHA1")
 _MISSING: Final = {"NoSuchKey", "404", "NotFound"}
+_DAMAGED: Final = {"BadDigest", "InvalidDigest", "XAmzContentChecksumMismatch"}
+_ABORTS: Final = 3
+"""How often an upload is aborted that is still there: parts on their way may arrive after the first time (AWS)."""
+
+
+def _md5(data: bytes) -> dict[str, str]:
+    return {"ContentMD5": base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()}
+
+
+def _crc32(data: bytes) -> dict[str, str]:
+    return {"ChecksumCRC32": base64.b64encode(zlib.crc32(data).to_bytes(4, "big")).decode()}
+
+
+def _nothing(_: bytes) -> dict[str, str]:
+    return {}
+
+
+_GUARDS: Final[tuple[Callable[[bytes], dict[str, str]], ...]] = (_md5, _crc32, _nothing)
+"""What a small object is sent with. A bucket with Object Lock and a default retention refuses a PUT without a checksum;
+S3 Express knows no Content-MD5, and other servers no x-amz-checksum."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +78,7 @@ class S3Bucket:
         self.client, self.trust = connect(settings)
         self.secure = self.client.meta.endpoint_url.startswith("https:")
         self._name = location.bucket
+        self._guard = 0
 
     def url(self, key: str) -> str:
         """How a person names an object."""
@@ -87,7 +111,11 @@ class S3Bucket:
             ]
 
     def unfinished_uploads(self, prefix: str) -> list[UnfinishedUpload]:
-        """The multipart uploads under a prefix that nobody has completed or aborted."""
+        """The multipart uploads under a prefix that nobody has completed or aborted, as far as the server lists them.
+
+        MinIO lists them only where the prefix is a whole key, and other servers not at all: what is to be found again
+        needs a note (``s3_upload.py``).
+        """
         pages = self.client.get_paginator("list_multipart_uploads").paginate(Bucket=self._name, Prefix=prefix)
         try:
             return [
@@ -99,6 +127,11 @@ class S3Bucket:
         except (ClientError, BotoCoreError) as error:
             if isinstance(error, ClientError) and code_of(error) == "NoSuchUpload":
                 return []  # `rclone serve s3` says so of a bucket that has seen no upload yet.
+            if isinstance(error, ClientError) and (
+                status_of(error) in {405, 501} or code_of(error) == "NotImplemented"
+            ):
+                logger.info("%s: the server lists no unfinished uploads", self.location)
+                return []
             raise translate(error, f"listing the unfinished uploads of {self.url(prefix)}") from error
 
     # -- single objects ----------------------------------------------------------------------------------------------
@@ -138,7 +171,7 @@ class S3Bucket:
     def replace(self, key: str, data: bytes) -> None:
         """Write a small object in one step, over whatever is there."""
         with translated(f"writing {self.url(key)}"):
-            self.client.put_object(Bucket=self._name, Key=key, Body=data)
+            self._put(key, data)
 
     def exchange(self, key: str, data: bytes, *, etag: str) -> bool:
         """Write a small object over the one with this ETag, and no other; False where it is another by now, or gone.
@@ -148,11 +181,11 @@ class S3Bucket:
         """
         what = f"writing {self.url(key)}"
         try:
-            self.client.put_object(Bucket=self._name, Key=key, Body=data, IfMatch=etag)
+            self._put(key, data, IfMatch=etag)
         except ClientError as error:
             if status_of(error) in {404, 412} or code_of(error) == "ConditionalRequestConflict":
                 return False
-            if status_of(error) != 501 and code_of(error) != "NotImplemented":
+            if not _is_unknown(error):
                 raise translate(error, what) from error
             logger.info("%s: the server has no conditional writes; looked at it instead", what)
             self.replace(key, data)
@@ -170,12 +203,15 @@ class S3Bucket:
             return False
         what = f"writing {self.url(key)}"
         try:
-            self.client.put_object(Bucket=self._name, Key=key, Body=data, IfNoneMatch="*")
+            self._put(key, data, IfNoneMatch="*")
         except ClientError as error:
             if status_of(error) == 412 or code_of(error) == "ConditionalRequestConflict":
                 # Our own first try may have arrived and its answer been lost.
                 return self.read(key, limit=len(data)) == data
-            if status_of(error) != 501 and code_of(error) != "NotImplemented":
+            if status_of(error) >= 500 and self.read(key, limit=len(data)) == data:
+                logger.warning("%s: the store answered %d, and did it", what, status_of(error))
+                return True
+            if not _is_unknown(error):
                 raise translate(error, what) from error
             logger.info("%s: the server has no conditional writes; looked for it instead", what)
             self.replace(key, data)
@@ -183,10 +219,49 @@ class S3Bucket:
             raise translate(error, what) from error
         return True
 
-    def delete(self, key: str) -> None:
-        """Remove an object; one that is not there is fine."""
-        with translated(f"deleting {self.url(key)}"):
-            self.client.delete_object(Bucket=self._name, Key=key)
+    def _put(self, key: str, data: bytes, **conditions: str) -> None:
+        """Write a small object with the first checksum that the server takes.
+
+        Raises:
+            ClientError: It takes it with none.
+        """
+        for guard in range(self._guard, len(_GUARDS)):
+            try:
+                more = cast("Any", {**_GUARDS[guard](data), **conditions})
+                self.client.put_object(Bucket=self._name, Key=key, Body=data, **more)
+            except ClientError as error:
+                unknown = status_of(error) in {400, 501} and code_of(error) not in _DAMAGED
+                if not unknown or guard == len(_GUARDS) - 1:
+                    raise
+            else:
+                self._guard = guard
+                return
+
+    def delete(self, key: str) -> bool:
+        """Remove an object, and look that it is gone; one that is not there is fine.
+
+        Returns:
+            Whether its bytes are free again; False where the bucket keeps them as an older version.
+
+        Raises:
+            StoreUnusable: The server said that it was removed, and it is still there.
+            StoreUnusable, StoreUnreachable: The server refused, or did not answer.
+        """
+        versioned = False
+        try:
+            with translated(f"deleting {self.url(key)}"):
+                answer = self.client.delete_object(Bucket=self._name, Key=key)
+            versioned = bool(answer.get("DeleteMarker")) and answer.get("VersionId") != "null"
+        except StoreUnreachable:
+            if self.head(key) is not None:
+                raise
+            return True
+        if self.head(key) is not None:
+            raise StoreUnusable(
+                f"deleting {self.url(key)}: the store reported success, but the object is still there",
+                fix="Check the bucket for Object Lock, a legal hold or a retention rule",
+            )
+        return not versioned
 
     # -- multipart uploads -------------------------------------------------------------------------------------------
 
@@ -214,14 +289,48 @@ class S3Bucket:
             raise translate(error, what) from error
 
     def abort_upload(self, upload: UnfinishedUpload) -> None:
-        """Drop an upload and its parts; one that is gone already is fine."""
+        """Drop an upload and its parts, and look that it is gone; one that is gone already is fine.
+
+        Raises:
+            StoreUnusable: It is still there.
+            StoreUnusable, StoreUnreachable: The server refused, or did not answer.
+        """
+        for _ in range(_ABORTS):
+            try:
+                with translated(f"aborting the upload of {self.url(upload.key)}"):
+                    self.client.abort_multipart_upload(Bucket=self._name, Key=upload.key, UploadId=upload.upload_id)
+            except HyperExportError as error:
+                gone = isinstance(error.__cause__, ClientError) and status_of(error.__cause__) == 404
+                if not gone and self._is_unfinished(upload):
+                    raise
+            if not self._is_unfinished(upload):
+                return
+        raise StoreUnusable(
+            f"the unfinished upload of {self.url(upload.key)} is still there after it was aborted",
+            fix="Abort it with the store's own tools, or give the bucket a rule that does",
+        )
+
+    def _is_unfinished(self, upload: UnfinishedUpload) -> bool:
+        """Whether an upload is still there, as far as the server tells: by its parts, and by the list for its key."""
         try:
-            with translated(f"aborting the upload of {self.url(upload.key)}"):
-                self.client.abort_multipart_upload(Bucket=self._name, Key=upload.key, UploadId=upload.upload_id)
-        except HyperExportError as error:
-            cause = error.__cause__
-            if not (isinstance(cause, ClientError) and code_of(cause) in {"NoSuchUpload", "404", "NoSuchKey"}):
-                raise
+            self.client.list_parts(Bucket=self._name, Key=upload.key, UploadId=upload.upload_id, MaxParts=1)
+        except ClientError as error:
+            if status_of(error) == 404:
+                return False
+        except BotoCoreError as error:
+            raise translate(error, f"looking at the upload of {self.url(upload.key)}") from error
+        else:
+            listed = self._listed(upload.key)
+            return listed is None or upload in listed  # a server may list the parts of an upload that it dropped
+        return upload in (self._listed(upload.key) or [])
+
+    def _listed(self, prefix: str) -> list[UnfinishedUpload] | None:
+        """The unfinished uploads under a prefix; None where the server cannot tell."""
+        try:
+            return self.unfinished_uploads(prefix)
+        except StoreUnusable as error:
+            logger.info("%s", error)
+            return None
 
     def signed_url(self, operation: str, parameters: Mapping[str, object]) -> str:
         """A URL that carries this request's signature. It is a credential: never shown, never logged."""
@@ -244,3 +353,8 @@ class S3Bucket:
             answer["Body"].close()
             raise StoreUnreachable(f"reading {self.url(key)}: the server sent another range than was asked for")
         return answer["Body"]
+
+
+def _is_unknown(error: ClientError) -> bool:
+    """Whether a server refuses a condition because it does not know it."""
+    return status_of(error) in {400, 405, 501} or code_of(error) == "NotImplemented"

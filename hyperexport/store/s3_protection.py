@@ -33,6 +33,8 @@ class Protection(StrEnum):
     CRC32 = "CRC32 of each part, checked by the server"
     MD5 = "MD5 of each part, checked by the server"
     TLS = "TLS only: the server checks no checksums"
+    TLS_WITH_CRC32 = "TLS only: the server demands CRC32s and does not check them"
+    TLS_WITH_MD5 = "TLS only: the server demands MD5s and does not check them"
 
     @property
     def algorithm(self) -> str | None:
@@ -42,9 +44,9 @@ class Protection(StrEnum):
     def parameters(self, data: memoryview) -> dict[str, str]:
         """boto3's parameters that carry the checksum of a part."""
         match self:
-            case Protection.CRC32:
+            case Protection.CRC32 | Protection.TLS_WITH_CRC32:
                 return {"ChecksumCRC32": base64.b64encode(zlib.crc32(data).to_bytes(4, "big")).decode()}
-            case Protection.MD5:
+            case Protection.MD5 | Protection.TLS_WITH_MD5:
                 return {"ContentMD5": base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()}
             case Protection.TLS:
                 return {}
@@ -76,8 +78,21 @@ def find_protection(bucket: S3Bucket) -> Protection:
             f"{bucket.location} is reached without TLS and its server checks no checksums, so nothing guards the bytes",
             fix="Use an https:// endpoint",
         )
-    logger.warning("%s: %s", bucket.location, Protection.TLS)
-    return Protection.TLS
+    unchecked = _demanded(bucket)
+    logger.warning("%s: %s", bucket.location, unchecked)
+    return unchecked
+
+
+def _demanded(bucket: S3Bucket) -> Protection:
+    """Find what parts have to bear though nobody checks it, as with Object Lock and a default retention."""
+    key = bucket.location.key(PROBE_NAME)
+    upload = UnfinishedUpload(key, bucket.begin_upload(key, {}))
+    probe = memoryview(_PROBE)
+    try:
+        ways = (Protection.TLS, Protection.TLS_WITH_CRC32, Protection.TLS_WITH_MD5)
+        return next((way for way in ways if _takes(bucket, upload, way.parameters(probe))), Protection.TLS)
+    finally:
+        bucket.abort_upload(upload)
 
 
 def drop_probes(bucket: S3Bucket) -> None:

@@ -6,7 +6,8 @@ where none is. Until then ``.owner.json`` beside them says whose they are.
 
 import json
 import logging
-from collections.abc import Callable
+import secrets
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Final, Protocol
@@ -16,11 +17,11 @@ from hyperexport.model import manifest as manifest_module
 from hyperexport.model.manifest import ExportManifest, FileEntry
 from hyperexport.model.ownership import Owner
 from hyperexport.store.base import RangeReader, Sink, Stored, StoredExport
-from hyperexport.store.s3_bucket import S3Bucket
+from hyperexport.store.s3_bucket import S3Bucket, UnfinishedUpload
 from hyperexport.store.s3_parts import PartSender
 from hyperexport.store.s3_protection import Protection
 from hyperexport.store.s3_reader import S3Reader
-from hyperexport.store.s3_upload import S3Sink
+from hyperexport.store.s3_upload import LARGEST_NOTE, NOTE, S3Sink, noted
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ class S3Staging:
         refer: Referrer,
     ) -> None:
         self.export_id = export_id
+        self._published: str | None = None  # the manifest's key, once it may be there
         self._ended = False
         self._bucket = bucket
         self._folder = folder
@@ -91,6 +93,7 @@ class S3Staging:
             sender=self._new_sender(),
             protection=self._protection,
             metadata={METADATA_KEY: json.dumps(self._owner.model_dump(mode="json"))},
+            note=self._key(f"{NOTE}{secrets.token_hex(4)}"),
         )
         self._sinks[name] = sink
         return sink
@@ -150,7 +153,9 @@ class S3Staging:
                     fix="Start the export again",
                 )
         key = self._key(manifest_module.FILE_NAME)
-        claimed = self._is_ours() and self._bucket.claim(key, manifest.to_json())
+        ours = self._is_ours()
+        self._published = key
+        claimed = ours and self._bucket.claim(key, manifest.to_json())
         self._ended = True  # Also where it was another run: what lies there is part of its export now.
         if not claimed:
             raise StoreUnusable(
@@ -172,7 +177,7 @@ class S3Staging:
         self._ended = True
         try:
             if self._is_ours():
-                remove_tree(self._bucket, self._key(""))
+                remove_tree(self._bucket, self._key(""), first=self._published)
         except HyperExportError as error:
             logger.warning("%s/%s: staged files remain until the next cleanup: %s", self._folder, self.export_id, error)
 
@@ -209,34 +214,36 @@ def remove_tree(bucket: S3Bucket, prefix: str, *, first: str | None = None) -> i
         first: The key that goes before all others; where that fails, nothing else is touched.
 
     Returns:
-        The bytes freed.
+        The bytes freed; what the bucket keeps as older versions is not.
 
     Raises:
         StoreUnusable, StoreUnreachable: Something could not be removed; the message names the first such thing.
     """
     objects = dict(bucket.objects(prefix))
     freed = 0
+    versions = 0
     if first is not None:
-        bucket.delete(first)
-        freed += objects.pop(first, 0)
-    for upload in bucket.unfinished_uploads(prefix):
+        size = objects.pop(first, 0)
+        freed += size if bucket.delete(first) else 0
+    for upload in unfinished(bucket, prefix, objects):
         bucket.abort_upload(upload)
 
-    def delete(key: str) -> HyperExportError | None:
+    def delete(key: str) -> HyperExportError | bool:
         try:
-            bucket.delete(key)
+            return bucket.delete(key)
         except HyperExportError as error:
             return error
-        return None
 
     # The marks go last, so that what a failure leaves can still be told whose it is.
-    marks = [key for key in objects if key.endswith((f"/{OWNER_FILE}", f"/{DELETED_FILE}"))]
+    marks = [key for key in objects if is_mark(key.rpartition("/")[2])]
     files = [key for key in objects if key not in marks]
     failures: dict[str, HyperExportError] = {}
     with ThreadPoolExecutor(THREADS) as threads:
         for keys in (files, marks):
             outcomes = dict(zip(keys, threads.map(delete, keys), strict=True))
-            failures |= {key: error for key, error in outcomes.items() if error}
+            failures |= {key: error for key, error in outcomes.items() if not isinstance(error, bool)}
+            freed += sum(objects[key] for key, outcome in outcomes.items() if outcome is True)
+            versions += sum(objects[key] for key, outcome in outcomes.items() if outcome is False)
             if failures:
                 break
     if failures:
@@ -244,5 +251,32 @@ def remove_tree(bucket: S3Bucket, prefix: str, *, first: str | None = None) -> i
         raise type(error)(
             f"{len(failures)} of {len(objects)} objects could not be removed: {error.what}", fix=error.fix
         )
-    freed += sum(objects.values())
+    if versions:
+        logger.warning("%s: the bucket keeps %d bytes as older versions: not freed", bucket.url(prefix), versions)
     return freed
+
+
+def is_mark(name: str) -> bool:
+    """Whether an object is no file of an export, but says something of it while it is made or deleted."""
+    return name in {OWNER_FILE, DELETED_FILE} or name.startswith(NOTE)
+
+
+def unfinished(bucket: S3Bucket, prefix: str, keys: Iterable[str]) -> list[UnfinishedUpload]:
+    """The unfinished uploads under a prefix: those that the server lists, and those that notes name.
+
+    Args:
+        bucket: Where.
+        prefix: Of one export; ends with a slash.
+        keys: The objects there.
+    """
+    found = dict.fromkeys(bucket.unfinished_uploads(prefix))
+    for key in keys:
+        if not key.startswith(prefix + NOTE):
+            continue
+        upload = noted(bucket.read(key, limit=LARGEST_NOTE) or b"", prefix)
+        if upload is not None:
+            if upload.upload_id:
+                found[upload] = None
+            # A run that died between the note and the upload's id: MinIO lists the uploads of a whole key.
+            found |= dict.fromkeys(one for one in bucket.unfinished_uploads(upload.key) if one.key == upload.key)
+    return list(found)

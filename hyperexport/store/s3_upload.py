@@ -15,6 +15,7 @@ parts grow: the schedule below starts with 16 MiB, doubles every 1,250 parts, an
 A part is kept until the server has it, so that it can be sent again; that is what the buffers are for.
 """
 
+import json
 import logging
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any, Final, NamedTuple, cast
@@ -45,6 +46,27 @@ def buffers(number: int) -> int:
     return 3 if part_size(number) <= 32 * MIB else 2
 
 
+NOTE: Final = ".upload-"
+"""How the name of the small object begins that says which upload is unfinished. Servers differ in what they list."""
+
+LARGEST_NOTE: Final = 16 * 1024
+
+
+def note_of(upload: UnfinishedUpload) -> bytes:
+    """Write down an upload, so that a later run can abort it without the server's list."""
+    return json.dumps({"key": upload.key, "upload_id": upload.upload_id}).encode()
+
+
+def noted(data: bytes, prefix: str) -> UnfinishedUpload | None:
+    """Read what :func:`note_of` wrote; None where it is damaged, or names an upload outside of the prefix."""
+    try:
+        found = json.loads(data)
+        key, upload_id = str(found["key"]), str(found["upload_id"])
+    except (ValueError, KeyError, TypeError):
+        return None
+    return UnfinishedUpload(key, upload_id) if key.startswith(prefix) else None
+
+
 class _InFlight(NamedTuple):
     """A part on its way, and the buffer that is free again when it has arrived."""
 
@@ -62,16 +84,25 @@ class S3Sink:
         sender: Sends the parts; closed by this sink when it ends.
         protection: What guards the parts.
         metadata: The mark of ownership, kept with the upload and then with the object.
+        note: The key of the small object that says which upload this is while it is unfinished.
     """
 
     def __init__(
-        self, bucket: S3Bucket, key: str, *, sender: PartSender, protection: Protection, metadata: dict[str, str]
+        self,
+        bucket: S3Bucket,
+        key: str,
+        *,
+        sender: PartSender,
+        protection: Protection,
+        metadata: dict[str, str],
+        note: str,
     ) -> None:
         self._bucket = bucket
         self._key = key
         self._sender = sender
         self._protection = protection
         self._metadata = metadata
+        self._note = note
         self._threads = ThreadPoolExecutor(max_workers=buffers(1) - 1, thread_name_prefix="s3-part")
         self._upload: UnfinishedUpload | None = None
         self._sending: list[_InFlight] = []
@@ -120,6 +151,8 @@ class S3Sink:
             parts = [{"PartNumber": number, **answer} for number, answer in sorted(self._sent.items())]
             self._bucket.complete_upload(self._key, self._upload.upload_id, cast("Any", parts))
         stored = self._prove()
+        if self._upload is not None:
+            self._drop_note()
         self._finished = True
         self._close()
         logger.info("%s: %d bytes stored; %s", self._bucket.url(self._key), self._size, self._protection)
@@ -133,17 +166,27 @@ class S3Sink:
         try:
             if self._upload is not None:
                 self._bucket.abort_upload(self._upload)
+                self._drop_note()
             if self._visible:
                 self._bucket.delete(self._key)
         except HyperExportError as error:
             logger.warning("an unfinished upload remains until the next cleanup: %s", error)
 
+    def _drop_note(self) -> None:
+        try:
+            self._bucket.delete(self._note)
+        except HyperExportError as error:
+            logger.warning("the note of an upload that ended remains until the next cleanup: %s", error)
+
     def _send_part(self) -> None:
         if self._number > MAX_PARTS:
             raise StoreUnusable(f"{self._bucket.url(self._key)} is longer than S3 allows an object to be")
         if self._upload is None:
+            # Before and after: whoever finds the key alone can ask for the uploads of that key.
+            self._bucket.replace(self._note, note_of(UnfinishedUpload(self._key, "")))
             upload_id = self._bucket.begin_upload(self._key, self._metadata, self._protection.algorithm)
             self._upload = UnfinishedUpload(self._key, upload_id)
+            self._bucket.replace(self._note, note_of(self._upload))
         parameters = {"Key": self._key, "UploadId": self._upload.upload_id, "PartNumber": self._number}
         what = f"uploading part {self._number} of {self._bucket.url(self._key)}"
         data = memoryview(self._buffer)[: self._filled]

@@ -200,11 +200,10 @@ def cleanup_markdown(result: CleanupResult) -> str:
     """What a cleanup deleted, or in a dry run would delete, and why the rest stays."""
     deleted = {str(item) for item in result.plan.to_delete} if result.dry_run else set(result.deleted)
     verb = "would be deleted" if result.dry_run else "deleted"
-    freed = f", {format_bytes(result.plan.freed_bytes)} freed" if not (result.failed or result.deferred) else ""
     lines = [
         f"# Cleanup of {text(result.store)}",
         "",
-        f"{len(deleted)} of {len(result.plan.items)} exports {verb}{freed}.",
+        f"{len(deleted)} of {len(result.plan.items)} exports {verb}, {result.freed_words}.",
         "",
         *table(
             ("Export", "VM", "Time", "Size", "Decision", "Why"),

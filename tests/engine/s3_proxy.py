@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from email.message import Message
 from enum import Enum, auto
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -32,6 +33,10 @@ class Fault(Enum):
     """Nothing is read from the connection until the proxy ends."""
 
 
+Answer = tuple[int, list[tuple[str, str]], bytes]
+"""Status, headers and body."""
+
+
 @dataclass
 class Proxy:
     endpoint_url: str
@@ -40,8 +45,17 @@ class Proxy:
     """Method, path and query of each, in the order of their arrival."""
     fault: Callable[[str, int], Fault | None] = lambda _request, _count: None
     """What to do to a request, given "METHOD target" and how often its like (method and S3 part) came before."""
+    before: Callable[[str, str, Message, bytes], Answer | None] = lambda *_: None
+    """A rule of the server's: given method, target, headers and body it may answer in the server's place."""
+    after: Callable[[str, str, Answer], Answer] = lambda _method, _target, answer: answer
+    """A habit of the server's: given method and target it may change the answer."""
     stalled: threading.Event = field(default_factory=threading.Event)
     ended: threading.Event = field(default_factory=threading.Event)
+
+
+def refusal(status: int, code: str) -> Answer:
+    """What S3 answers to a request that it refuses."""
+    return status, [("Content-Type", "application/xml")], _ERROR % code.encode()
 
 
 _ERROR = b"<?xml version='1.0'?><Error><Code>%s</Code><Message>by the test</Message></Error>"
@@ -76,7 +90,8 @@ def _handler(proxy: Proxy, server: S3Server) -> type[BaseHTTPRequestHandler]:  #
             else:
                 if fault is Fault.CORRUPT:
                     body = bytes([body[0] ^ 1]) + body[1:]
-                status, headers, data = self.forward(body)
+                ruled = proxy.before(self.command, self.path, self.headers, body)
+                status, headers, data = ruled or proxy.after(self.command, self.path, self.forward(body))
                 if fault is Fault.LOSE_ANSWER:
                     self.close_connection = True
                 else:

@@ -199,6 +199,7 @@ def test_every_figure_of_stored_bytes_is_what_du_counts_after_each_export_and_ea
         if not plan.to_delete:
             break
         done = clean_store(place.store, plan, lambda _: False)
+        assert done.freed_bytes >= plan.freed_bytes
         assert plan.freed_bytes == before - place.du()
         assert len(done.deleted) == len(plan.to_delete)
         assert set(figures(place).values()) == {place.du()}

@@ -188,6 +188,7 @@ def test_a_cleanup_counts_only_what_is_really_gone():
         "count=1",
         "failures=1",
         "kept=2",
+        "freed_bytes=0",
     ]
 
 
@@ -255,7 +256,7 @@ def test_a_cleanup_says_deleted_only_of_what_is_gone():
     assert f"deleted {gone}" in text
     assert "could not delete other: no permission" in text
     assert "would" not in text
-    assert "/exports: 1 deleted, 2 kept" in text
+    assert "/exports: 1 deleted, 0 B freed, 2 kept" in text
 
 
 def test_a_dry_cleanup_says_would_delete_for_the_same_plan():
