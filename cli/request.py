@@ -77,12 +77,14 @@ class Serving:
         api_port: The jobs API's port; None for no jobs API.
         api_host: The address that it listens on.
         prefect_port: The port of the Prefect server, where none is configured.
+        api_output_roots: The folders and S3 prefixes below which jobs may write; the service's own stores if empty.
     """
 
     limit: int
     api_port: int | None
     api_host: str
     prefect_port: int
+    api_output_roots: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

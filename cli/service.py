@@ -154,7 +154,7 @@ def serve(request: Request, output: Output) -> None:
             output.say(f"The jobs API is at {jobs_api}, described at {jobs_api}/docs.")
         output.say("Ready. Ctrl-C cancels what is running, and ends.")
 
-    service.serve(limit=serving.limit, api=listener, token=token, on_ready=tell)
+    service.serve(limit=serving.limit, api=listener, token=token, output_roots=serving.api_output_roots, on_ready=tell)
 
 
 def _address(listener: socket.socket) -> str:

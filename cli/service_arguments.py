@@ -25,6 +25,15 @@ def serve(
             help="The address of the jobs API. Beyond this machine it needs a token, HYPEREXPORT_API_TOKEN.",
         ),
     ] = "127.0.0.1",
+    api_output_root: Annotated[
+        list[str] | None,
+        Parameter(
+            group=_SERVE,
+            negative=(),
+            help="A folder or s3://bucket/prefix below which jobs may write; repeatable. "
+            "The stores of this service's own environment if not given.",
+        ),
+    ] = None,
     prefect_port: Annotated[
         int, Parameter(group=_SERVE, help="The port of the Prefect server that is started where none is configured.")
     ] = 4200,
@@ -41,7 +50,13 @@ def serve(
     for flag, port in (("--api-port", api_port), ("--prefect-port", prefect_port)):
         if port is not None and not 0 <= port <= 65_535:
             raise UsageError(f"{flag}: there is no port {port}", fix="Give one up to 65535")
-    serving = Serving(limit=limit, api_port=api_port, api_host=api_host, prefect_port=prefect_port)
+    serving = Serving(
+        limit=limit,
+        api_port=api_port,
+        api_host=api_host,
+        prefect_port=prefect_port,
+        api_output_roots=tuple(api_output_root or ()),
+    )
     return Request(mode=Mode.SERVE, face=face_of(quiet=quiet, json=False), debug=debug, serving=serving)
 
 

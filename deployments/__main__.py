@@ -1,12 +1,12 @@
 """Put every deployment in place from Python: ``python -m deployments [process|docker|kubernetes]``.
 
-The same as ``prefect deploy --all`` with the file of that kind of pool, and it makes the pool and the kinds of blocks.
-A schedule that somebody has resumed is paused again only where it is new.
+Creates what ``prefect deploy --all`` with the file of that kind of pool creates, and the pool and block types. What
+exists keeps everything that was set in the Prefect UI.
 """
 
 import sys
 
-from hyperexport.deployments.catalogue import POOLS, deployments, ensure_block_types, ensure_pool, keep_resumed
+from hyperexport.deployments.catalogue import POOLS, deployments, ensure_block_types, ensure_deployment, ensure_pool
 
 
 def main(words: list[str]) -> int:
@@ -20,7 +20,7 @@ def main(words: list[str]) -> int:
     ensure_pool(pool)
     ensure_block_types()
     for deployment in deployments(pool):
-        keep_resumed(deployment).apply()  # pyright: ignore[reportUnusedCoroutine] - not without a loop
+        ensure_deployment(deployment)
         sys.stdout.write(f"{deployment.flow_name}/{deployment.name}\n")
     return 0
 

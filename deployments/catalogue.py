@@ -9,11 +9,12 @@ the installed package.
 
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
+from uuid import UUID
 
 from prefect import Flow
 from prefect.blocks.core import Block
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
+from prefect.client.schemas.actions import DeploymentScheduleCreate, DeploymentUpdate, WorkPoolCreate
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.deployments.runner import RunnerDeployment
@@ -155,15 +156,35 @@ def deployment_of(flow: Flow[..., Any], name: str, *, pool: Pool = PROCESS, **se
     return cast("RunnerDeployment", deployment)
 
 
-def keep_resumed(deployment: RunnerDeployment) -> RunnerDeployment:
-    """Leave it as it is whether the deployment is paused, where there is one of this name already."""
+def ensure_deployment(deployment: RunnerDeployment) -> UUID:
+    """Create a deployment, or bring one that exists up to this version.
+
+    Of an existing one only the entrypoint, the version and the form change. Parameters, schedules, description, tags,
+    limits and the pool are what people set in the Prefect UI, and stay.
+
+    Returns:
+        Its id.
+    """
     with get_client(sync_client=True) as client:
         try:
             there = client.read_deployment_by_name(f"{deployment.flow_name}/{deployment.name}")
         except ObjectNotFound:
-            return deployment
-    deployment.paused = there.paused
-    return deployment
+            return cast("UUID", deployment.apply())
+        client.update_deployment(
+            there.id,
+            DeploymentUpdate(
+                version=deployment.version,
+                entrypoint=deployment.entrypoint,
+                parameter_openapi_schema=_form_of(deployment),
+            ),
+        )
+    return there.id
+
+
+def _form_of(deployment: RunnerDeployment) -> dict[str, Any]:
+    """The JSON schema of the flow's parameters, as Prefect sends it when it creates the deployment."""
+    schema = deployment._parameter_openapi_schema  # pyright: ignore[reportPrivateUsage]
+    return schema.model_dump(exclude_unset=True)
 
 
 def ensure_block_types() -> None:

@@ -7,6 +7,7 @@ from uuid import UUID
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from hyperexport.blocks.export_profile import load_profile
+from hyperexport.deployments.allowed_roots import AllowedRoots
 from hyperexport.deployments.parameters import kept_parameters
 from hyperexport.errors import UsageError
 from hyperexport.options.precedence import ExportOptions, leaves
@@ -33,18 +34,23 @@ class JobBase(BaseModel):
         default=None, description="The saved profile whose options hold where the job and the environment say nothing."
     )
 
-    def parameters(self) -> dict[str, Any]:
-        """The same, as the parameters of the flow export-vm. Asks Prefect for the profile.
+    def parameters(self, allowed: AllowedRoots) -> dict[str, Any]:
+        """Make them the parameters of the flow export-vm. Asks Prefect for the profile.
+
+        Args:
+            allowed: Where the job may write.
 
         Raises:
-            UsageError: Options contradict each other, or there is no such profile.
+            UsageError: Options contradict each other, the destination is not allowed, or there is no such profile.
         """
         keys = {leaf.key for leaf in leaves()}
         # Programs write null for what they leave out, and nothing else is meant by it.
         given = {name: value for name in self.model_fields_set & keys if (value := getattr(self, name)) is not None}
         block = {"vsphere": self.vsphere_block} if self.vsphere_block else {}
         profile = load_profile(self.profile) if self.profile is not None else None
-        return {"vm": self.vm_path, **kept_parameters(ExportOptions.from_keys(given), profile), **block}
+        options = ExportOptions.from_keys(given)
+        allowed.check(options)
+        return {"vm": self.vm_path, **kept_parameters(options, profile), **block}
 
 
 def _job_model() -> type[JobBase]:
@@ -131,8 +137,12 @@ class Cancelled(BaseModel):
     errors: list[str]
 
 
-def read_jobs(document: Any) -> tuple[list[dict[str, Any]], list[str]]:
+def read_jobs(document: Any, allowed: AllowedRoots) -> tuple[list[dict[str, Any]], list[str]]:
     """Read one job, an array of them, or ``{"jobs": [...]}``.
+
+    Args:
+        document: The JSON that was sent.
+        allowed: Where jobs may write.
 
     Returns:
         The flow's parameters for each job that makes sense, and why the others do not.
@@ -144,7 +154,7 @@ def read_jobs(document: Any) -> tuple[list[dict[str, Any]], list[str]]:
     errors: list[str] = []
     for position, item in enumerate(items):
         try:
-            jobs.append(Job.model_validate(item).parameters())
+            jobs.append(Job.model_validate(item).parameters(allowed))
         except ValidationError as error:
             errors.append(f"job {position}: {_explain(error)}")
         except UsageError as error:

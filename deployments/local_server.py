@@ -25,7 +25,7 @@ from urllib.request import urlopen
 from hyperexport.errors import ServerUnreachable, UsageError
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
+    from hyperexport.deployments.http_guard import Application
 
 _START: Final = 120.0
 """Seconds that it may take to answer: its first start creates the database."""
@@ -212,11 +212,13 @@ def main() -> None:
     """Be that server, on the socket inherited as the descriptor in the first argument, until standard input ends."""
     from prefect.server.api.server import create_app
     from prefect.settings import (
+        PREFECT_SERVER_CORS_ALLOWED_ORIGINS,
         PREFECT_SERVER_DATABASE_CONNECTION_URL,
         get_current_settings,
         temporary_settings,
     )
 
+    from hyperexport.deployments.http_guard import SameOrigin
     from hyperexport.deployments.one_connection import over_one_connection
 
     whole = "whole" in sys.argv[2:]
@@ -226,11 +228,17 @@ def main() -> None:
     listener = socket.socket(fileno=int(sys.argv[1]))
     database = get_current_settings().server.database.connection_url
     assert database  # where none is set, Prefect's settings give its file
-    with temporary_settings({PREFECT_SERVER_DATABASE_CONNECTION_URL: over_one_connection(database.get_secret_value())}):
-        serve(create_app(ephemeral=not whole, final=True), listener)
+    port = listener.getsockname()[1]
+    own = {
+        PREFECT_SERVER_DATABASE_CONNECTION_URL: over_one_connection(database.get_secret_value()),
+        # Prefect 3.8 allows every origin; its answers contain the secrets of blocks.
+        PREFECT_SERVER_CORS_ALLOWED_ORIGINS: f"http://127.0.0.1:{port},http://localhost:{port}",
+    }
+    with temporary_settings(own):
+        serve(SameOrigin(create_app(ephemeral=not whole, final=True), loopback_only=True), listener)
 
 
-def serve(app: "FastAPI", listener: socket.socket) -> None:
+def serve(app: "Application", listener: socket.socket) -> None:
     """Answer on a listening socket until standard input ends."""
     import uvicorn
 

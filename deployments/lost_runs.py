@@ -12,7 +12,7 @@ from typing import Final
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ChangeFlowRunState
-from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+from prefect.events.schemas.automations import Automation, AutomationCore, EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY
@@ -24,15 +24,16 @@ NAME: Final = "hyperexport: a run without heartbeat is crashed"
 _RUNNING: Final = "prefect.flow-run.Running"
 _HEARTBEAT: Final = "prefect.flow-run.heartbeat"
 _ENDS: Final = ("Completed", "Failed", "Cancelled", "Crashed", "Paused", "Suspended")
+_EDITABLE: Final = ("description", "tags", "actions", "actions_on_trigger", "actions_on_resolve")
 _MISSED: Final = 3
 """How many heartbeats in turn have to be missing: one is late when a server restarts."""
 
 
 def detect_lost_runs() -> None:
-    """Have the automation, fitted to how often this worker's runs send heartbeats.
+    """Create the automation, fitted to how often this worker's runs send heartbeats.
 
-    One that is there is left as it is when its administrator switched it off. Of several that workers
-    made in the same moment, one stays.
+    One that exists stays as people set it, but for a time that is too short. Of several that workers created in the
+    same moment, one stays.
     """
     frequency = PREFECT_FLOWS_HEARTBEAT_FREQUENCY.value()
     if not frequency:
@@ -47,8 +48,21 @@ def detect_lost_runs() -> None:
         for other in others:
             with suppress(ObjectNotFound):
                 client.delete_automation(other.id)
-        if first.enabled:
-            client.update_automation(first.id, wanted)
+        if first.enabled and (longer := with_time_for(first, wanted)):
+            client.update_automation(first.id, longer)
+
+
+def with_time_for(there: Automation, wanted: AutomationCore) -> AutomationCore | None:
+    """The automation that exists, with the time in which this worker's runs send a heartbeat; None if it gives that.
+
+    What people changed in the Prefect UI stays. A shorter time would call living runs crashed.
+    """
+    trigger, needed = there.trigger, wanted.trigger
+    assert isinstance(needed, EventTrigger)
+    if not isinstance(trigger, EventTrigger) or trigger.within >= needed.within:
+        return None
+    kept = {name: getattr(there, name) for name in _EDITABLE}
+    return wanted.model_copy(update={**kept, "trigger": trigger.model_copy(update={"within": needed.within})})
 
 
 def automation(within: timedelta) -> AutomationCore:

@@ -17,7 +17,15 @@ from typing import Final
 import uvicorn
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, PREFECT_WORKER_QUERY_SECONDS, temporary_settings
 
-from hyperexport.deployments.catalogue import POOL, ensure_block_types, ensure_pool, on_demand_deployments
+from hyperexport.deployments.allowed_roots import AllowedRoots
+from hyperexport.deployments.catalogue import (
+    POOL,
+    ensure_block_types,
+    ensure_deployment,
+    ensure_pool,
+    on_demand_deployments,
+)
+from hyperexport.deployments.http_guard import BoundedHeaders
 from hyperexport.deployments.jobs_api import create_api
 from hyperexport.deployments.lost_runs import detect_lost_runs
 from hyperexport.deployments.worker import DrainingWorker
@@ -29,7 +37,12 @@ _STOPPING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def serve(
-    *, limit: int, api: socket.socket | None = None, token: str | None = None, on_ready: Callable[[], None]
+    *,
+    limit: int,
+    api: socket.socket | None = None,
+    token: str | None = None,
+    output_roots: tuple[str, ...] = (),
+    on_ready: Callable[[], None],
 ) -> None:
     """Serve until SIGINT, SIGTERM or SIGHUP. To be called in the main thread, with a Prefect API configured.
 
@@ -37,16 +50,17 @@ def serve(
         limit: How many runs there may be at a time.
         api: The socket on which the jobs API listens; None for no jobs API.
         token: The bearer token that the jobs API asks for.
+        output_roots: The folders and S3 prefixes below which jobs may write; the service's own stores if empty.
         on_ready: Called when everything is in place.
     """
     ensure_pool()
     ensure_block_types()
     for deployment in on_demand_deployments():
-        deployment.apply()
+        ensure_deployment(deployment)
     defaults = temporary_settings(
         set_defaults={PREFECT_WORKER_QUERY_SECONDS: 2.0, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: 60}
     )
-    with defaults, _jobs_api(api, token):
+    with defaults, _jobs_api(api, token, output_roots):
         detect_lost_runs()
         asyncio.run(_work(limit, on_ready))
 
@@ -96,13 +110,15 @@ async def _work(limit: int, on_ready: Callable[[], None]) -> None:
 
 
 @contextmanager
-def _jobs_api(listener: socket.socket | None, token: str | None) -> Generator[None]:
+def _jobs_api(listener: socket.socket | None, token: str | None, output_roots: tuple[str, ...]) -> Generator[None]:
     """Answer the jobs API from a thread of its own."""
     if listener is None:
         yield
         return
-    app = create_api(token, local_only=ip_address(str(listener.getsockname()[0])).is_loopback)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5))
+    loopback = ip_address(str(listener.getsockname()[0])).is_loopback
+    app = create_api(token, local_only=loopback, allowed=AllowedRoots.of_service(output_roots))
+    settings = uvicorn.Config(app, http=BoundedHeaders, ws="none", log_level="warning", timeout_graceful_shutdown=5)
+    server = uvicorn.Server(settings)
     thread = threading.Thread(target=server.run, args=([listener],), name="jobs-api", daemon=True)
     thread.start()
     try:

@@ -58,5 +58,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Generator[Service]:
     """One ``hyperexport serve`` for all tests, which brings a Prefect server of its own: starting it takes long."""
     folder = tmp_path_factory.mktemp("service")
     environment = {"PREFECT_HOME": str(folder / "prefect"), "PREFECT_API_URL": ""}
-    with serving(folder, "--prefect-port=0", **environment) as running:
+    with serving(
+        folder, "--prefect-port=0", f"--api-output-root={tmp_path_factory.getbasetemp()}", **environment
+    ) as running:
         yield running

@@ -8,13 +8,26 @@ from typing import Any
 
 import pytest
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
+from prefect.client.schemas.schedules import CronSchedule
 from prefect.settings import get_current_settings
 
 from hyperexport import flows
 from hyperexport.cli.main import run
 from hyperexport.deployments.__main__ import main
-from hyperexport.deployments.catalogue import DOCKER, POOL, POOLS, PROCESS, TAG, Pool, deployments, ensure_pool
+from hyperexport.deployments.catalogue import (
+    DOCKER,
+    POOL,
+    POOLS,
+    PROCESS,
+    TAG,
+    Pool,
+    deployments,
+    ensure_deployment,
+    ensure_pool,
+    on_demand_deployments,
+)
 from hyperexport.deployments.prefect_file import FILES, FOLDER, text_of
 from hyperexport.simulator import Simulator
 from hyperexport.tasks.check_prefect import SCHEDULE_TAG
@@ -51,6 +64,8 @@ def on_the_server(pool: Pool) -> dict[str, dict[str, Any]]:
             "version": item.version,
             "tags": item.tags,
             "paused": item.paused,
+            "description": item.description,
+            "parameters": item.parameters,
             "job_variables": item.job_variables,
             "limit": item.global_concurrency_limit.limit if item.global_concurrency_limit else None,
             "strategy": item.concurrency_options.collision_strategy.value if item.concurrency_options else None,
@@ -108,6 +123,40 @@ def test_python_leaves_a_resumed_schedule_going(deployed):
             assert client.read_deployment_by_name("export-fleet/backup").paused
         finally:
             assert run(["schedules", "pause", "reap"]) == 0
+
+
+def test_what_people_set_in_the_ui_survives_the_next_start(deployed):
+    names = ["export-vm/on-demand", "reap-snapshots/on-demand", "cleanup-exports/tidy"]
+    with get_client(sync_client=True) as client:
+        for name in names:
+            there = client.read_deployment_by_name(name)
+            changed = DeploymentUpdate(
+                description="Ours",
+                parameters={"options": {"execution": {"parallel": 2}}},
+                tags=[*there.tags, "ours"],
+                concurrency_limit=3,
+                job_variables={"env": {"TZ": "Europe/Berlin"}},
+                version="0.0.1",
+                entrypoint="flows.somewhere.else",
+                parameter_openapi_schema={"title": "old"},
+            )
+            client.update_deployment(there.id, changed)
+            schedules = [(CronSchedule(cron="5 4 * * *", timezone="Europe/Berlin"), True)]
+            client.create_deployment_schedules(there.id, schedules)
+        before = on_the_server(PROCESS)
+        assert main([]) == 0
+        for deployment in on_demand_deployments():
+            ensure_deployment(deployment)
+        after = on_the_server(PROCESS)
+        for name in names:
+            client.delete_deployment(client.read_deployment_by_name(name).id)
+    assert main([]) == 0
+    ours = {"entrypoint", "version", "form"}
+    for name in names:
+        assert {key: after[name][key] for key in ours} == {key: deployed[name][key] for key in ours}
+        for key in before[name].keys() - ours:
+            assert after[name][key] == before[name][key], (name, key)
+        assert ("5 4 * * *", "Europe/Berlin", {}) in after[name]["schedules"].values()
 
 
 @pytest.mark.parametrize("pool", [pool for pool in POOLS if pool is not PROCESS], ids=lambda pool: pool.type)

@@ -12,6 +12,7 @@ from fastapi.testclient import TestClient
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from hyperexport.blocks.export_profile import save_profile
+from hyperexport.deployments.allowed_roots import AllowedRoots
 from hyperexport.deployments.job_model import read_jobs
 from hyperexport.deployments.jobs_api import create_api
 from hyperexport.deployments.serve import listen
@@ -135,7 +136,9 @@ def test_the_openapi_page_describes_every_option():
 
 
 def test_null_is_the_same_as_leaving_it_out():
-    jobs, errors = read_jobs({"vm_path": "db01", "delete_snapshot": None, "upload": None, "parallel": 2})
+    jobs, errors = read_jobs(
+        {"vm_path": "db01", "delete_snapshot": None, "upload": None, "parallel": 2}, AllowedRoots.of_service()
+    )
     assert errors == []
     (options,) = [job["options"] for job in jobs]
     assert options.pop("destination").keys() == {"output"}
@@ -162,3 +165,56 @@ def test_without_a_token_only_this_machine_may_ask():
         assert client.get("/status", headers={"Host": "127.0.0.1:8080"}).status_code == 200
         assert client.get("/status", headers={"Host": "rebound.example.com"}).status_code == 400
     assert "HYPEREXPORT_API_TOKEN" not in os.environ
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"output_path": "/etc/hyperexport"},
+        {"output_path": "stores/../../outside"},
+        {"output_path": "link/exports"},
+        {"output_path": "~/exports"},
+        {"upload": "s3://other/backups"},
+        {"upload": "s3://bucket/backups-of-others"},
+        {"s3_endpoint": "https://s3.evil.example"},
+    ],
+)
+def test_a_job_writes_only_where_the_service_lets_it(given: dict[str, str], tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "stores").mkdir()
+    (tmp_path / "stores" / "link").symlink_to("/")
+    allowed = AllowedRoots(("stores", "s3://bucket/backups"))
+    if "output_path" in given and given["output_path"].startswith("link"):
+        given = {"output_path": "stores/link/exports"}
+    jobs, errors = read_jobs({"vm_path": "db01", "keep_local": True, **given}, allowed)
+    assert jobs == []
+    assert next(iter(given.values())) in errors[0]
+
+
+def test_a_job_may_write_below_the_roots_and_by_default_into_the_services_own_store(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("HYPEREXPORT_OUTPUT", str(tmp_path / "own"))
+    own = AllowedRoots.of_service()
+    assert read_jobs({"vm_path": "db01", "output_path": str(tmp_path / "own" / "db01")}, own)[1] == []
+    assert read_jobs({"vm_path": "db01"}, own)[1] == []
+    assert read_jobs({"vm_path": "db01", "output_path": str(tmp_path / "other")}, own)[0] == []
+    wide = AllowedRoots.of_service((str(tmp_path), "s3://bucket/a"))
+    assert (
+        read_jobs({"vm_path": "db01", "output_path": str(tmp_path / "x"), "upload": "s3://bucket/a/b"}, wide)[1] == []
+    )
+
+
+def test_a_page_of_another_site_reads_no_block_and_cancels_no_job(service: Service):
+    evil = {"Origin": "http://evil.example", "Content-Type": "text/plain"}
+    for url in (f"{service.prefect_api}/block_documents/filter", f"{service.jobs_api}/api/v1/jobs/{NOBODY}/cancel"):
+        with pytest.raises(HTTPError) as refused:
+            urlopen(Request(url, b"{}", evil), timeout=60)
+        with refused.value as answer:
+            assert answer.code == 403
+            assert "access-control-allow-origin" not in answer.headers
+    rebound = {"Host": "evil.example", "Content-Type": "application/json"}
+    with pytest.raises(HTTPError, match="400"):
+        urlopen(Request(f"{service.prefect_api}/block_documents/filter", b"{}", rebound), timeout=60)
+    own = {"Origin": service.prefect_api.removesuffix("/api"), "Content-Type": "application/json"}
+    with urlopen(Request(f"{service.prefect_api}/block_documents/filter", b"{}", own), timeout=60) as answer:
+        assert answer.status == 200
+        assert answer.headers["access-control-allow-origin"] == own["Origin"]
