@@ -44,17 +44,26 @@ def open_image(reader: Readable) -> "DiskImage":
     Raises:
         StreamCorrupt: It is not a streamOptimized VMDK, or its beginning or end is damaged.
     """
-    header = Header.parse(_exactly(reader, 0, SECTOR), 0)
+    return DiskImage(reader, find_header(reader))
+
+
+def find_header(reader: Readable) -> Header:
+    """Find the header that knows where the grain directory is: the first sector, or else the footer.
+
+    Raises:
+        StreamCorrupt: As for :func:`open_image`.
+    """
+    header = Header.parse(exactly(reader, 0, SECTOR), 0)
     at_end = header.directory_at_end
     if at_end:
         # VMware's Virtual Disk Format 5.0: the footer is followed by the end marker only.
         place = reader.size - 2 * SECTOR
-        footer = Header.parse(_exactly(reader, place, SECTOR), place)
+        footer = Header.parse(exactly(reader, place, SECTOR), place)
         if (footer.capacity, footer.grain) != (header.capacity, header.grain):
             raise corrupt(place, "its footer describes another disk than its header")
         header = footer
     header.check_directory(reader.size - 2 * SECTOR if at_end else 0, reader.size // SECTOR)
-    return DiskImage(reader, header)
+    return header
 
 
 class DiskImage:
@@ -64,7 +73,7 @@ class DiskImage:
         self._reader = reader
         self._header = header
         self._directory = struct.unpack(
-            f"<{header.tables}I", _exactly(reader, header.directory * SECTOR, header.tables * 4)
+            f"<{header.tables}I", exactly(reader, header.directory * SECTOR, header.tables * 4)
         )
         self._cached: tuple[int, tuple[int, ...]] = (-1, ())
 
@@ -139,7 +148,7 @@ class DiskImage:
     def _check_descriptor(self) -> None:
         if self._header.descriptor:
             place = self._header.descriptor * SECTOR
-            text = _exactly(self._reader, place, self._header.descriptor_size * SECTOR)
+            text = exactly(self._reader, place, self._header.descriptor_size * SECTOR)
             if b'createType="streamOptimized"' not in text:
                 raise corrupt(place, "its descriptor is not that of a streamOptimized disk")
 
@@ -150,7 +159,7 @@ class DiskImage:
 
     def _chunks(self) -> Iterator[bytes]:
         for offset in range(0, self._reader.size, MIB):
-            yield _exactly(self._reader, offset, min(MIB, self._reader.size - offset))
+            yield exactly(self._reader, offset, min(MIB, self._reader.size - offset))
 
     # -- one grain ----------------------------------------------------------------------------------------------------
 
@@ -169,7 +178,7 @@ class DiskImage:
 
     def _table(self, index: int) -> tuple[int, ...]:
         if self._cached[0] != index:
-            table = _exactly(self._reader, self._directory[index] * SECTOR, TABLE_BYTES)
+            table = exactly(self._reader, self._directory[index] * SECTOR, TABLE_BYTES)
             self._cached = index, _TABLE.unpack(table)
         return self._cached[1]
 
@@ -177,7 +186,7 @@ class DiskImage:
         largest = largest_compressed(self._header.grain_bytes)
         if offset + SECTOR > self._reader.size:
             raise corrupt(offset, f"the grain for sector {lba} of the disk would lie beyond the file's end")
-        record = _exactly(self._reader, offset, min(GRAIN_HEADER.size + largest, self._reader.size - offset))
+        record = exactly(self._reader, offset, min(GRAIN_HEADER.size + largest, self._reader.size - offset))
         found, size = GRAIN_HEADER.unpack_from(record)
         if found != lba or not 0 < size <= len(record) - GRAIN_HEADER.size:
             raise corrupt(offset, f"there is no grain for sector {lba} of the disk")
@@ -185,21 +194,7 @@ class DiskImage:
         return content.ljust(self._header.grain_bytes, b"\0")
 
     def _check_content(self, lba: int, offset: int, compressed: bytes) -> bytes:
-        grain = self._header.grain_bytes
-        if lba % self._header.grain or lba >= self._header.capacity:
-            raise corrupt(offset, f"a grain for sector {lba} of the disk is off the disk")
-        # Bounded, because a few bytes of zlib may inflate to a thousand times as many; one byte more than a grain lets
-        # the decoder reach the checksum behind it.
-        inflate = zlib.decompressobj()
-        try:
-            content = inflate.decompress(compressed, grain + 1)
-        except zlib.error as error:
-            raise corrupt(offset, f"the grain for sector {lba} of the disk does not inflate ({error})") from error
-        # qemu compresses of a last, partial grain only what is on the disk; others fill it up.
-        least = min(grain, self.capacity - lba * SECTOR)
-        if not inflate.eof or not least <= len(content) <= grain:
-            raise corrupt(offset, f"the grain for sector {lba} of the disk inflates to {len(content)} bytes")
-        return content
+        return inflate_grain(self._header, lba, offset, compressed)
 
 
 class _Sequential:
@@ -243,7 +238,44 @@ class _Sequential:
         self._chunk, self._at = chunk, 0
 
 
-def _exactly(reader: Readable, offset: int, length: int) -> bytes:
+def inflate_grain(header: Header, lba: int, offset: int, compressed: bytes | memoryview) -> bytes:
+    """Inflate one grain.
+
+    Args:
+        header: That of its file.
+        lba: The grain's first sector on the guest's disk.
+        offset: Where the grain begins in the file, in bytes, for the error.
+        compressed: Its zlib stream.
+
+    Returns:
+        Its content; a grain at the disk's end may be shorter than the others.
+
+    Raises:
+        StreamCorrupt: It is damaged, or not on the disk.
+    """
+    grain = header.grain_bytes
+    if lba % header.grain or lba >= header.capacity:
+        raise corrupt(offset, f"a grain for sector {lba} of the disk is off the disk")
+    # Bounded, because a few bytes of zlib may inflate to a thousand times as many; one byte more than a grain lets
+    # the decoder reach the checksum behind it.
+    inflate = zlib.decompressobj()
+    try:
+        content = inflate.decompress(compressed, grain + 1)
+    except zlib.error as error:
+        raise corrupt(offset, f"the grain for sector {lba} of the disk does not inflate ({error})") from error
+    # qemu compresses of a last, partial grain only what is on the disk; others fill it up.
+    least = min(grain, header.capacity_bytes - lba * SECTOR)
+    if not inflate.eof or not least <= len(content) <= grain:
+        raise corrupt(offset, f"the grain for sector {lba} of the disk inflates to {len(content)} bytes")
+    return content
+
+
+def exactly(reader: Readable, offset: int, length: int) -> bytes:
+    """Read bytes of which not one may be missing.
+
+    Raises:
+        StreamCorrupt: The file ends before them.
+    """
     if not 0 <= offset <= reader.size - length:
         raise corrupt(max(offset, 0), f"the file ends at byte {reader.size}")
     data = reader.read_at(offset, length)

@@ -66,6 +66,7 @@ class FileRole(StrEnum):
     CHECKSUMS = "checksums"
     CONFIG = "config"
     OVA = "ova"
+    TAGS = "tags"
 
 
 class ExportKind(StrEnum):

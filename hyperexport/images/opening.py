@@ -1,0 +1,132 @@
+"""Opens the disks of a stored export, wherever their bytes lie."""
+
+import hashlib
+import logging
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
+from typing import Final
+
+from hyperexport.base.stop import StopSignal
+from hyperexport.errors import ExportNotFound, StreamCorrupt, VerificationFailed
+from hyperexport.formats.block_tags import BlockTags, packed_size
+from hyperexport.images.disk import Disk
+from hyperexport.images.layer import Layer
+from hyperexport.images.proven import ProvenFile, prove_whole, wrong_sha256, wrong_size
+from hyperexport.images.stream import StreamedDisk, StreamedPart
+from hyperexport.model.manifest import ExportManifest, FileEntry, FileRole
+from hyperexport.store.base import Store, StoredExport
+
+logger = logging.getLogger(__name__)
+
+TAGS_SUFFIX: Final = ".tags"
+"""What the name of a disk's tags has after the name of the disk."""
+
+
+@contextmanager
+def open_disk(store: Store, export: StoredExport, entry: FileEntry, *, stop: StopSignal) -> Generator[Disk]:
+    """Open one disk of an export to be read in ranges, each block proved before it is handed out.
+
+    Where the export left no tags of the blocks, the disk's files are read and proved as a whole first.
+
+    Args:
+        store: Where the export lies.
+        export: Which one.
+        entry: The disk in its manifest.
+        stop: Ends the reading.
+
+    Raises:
+        ExportNotFound: A file of the disk is not there.
+        VerificationFailed: A file is damaged; the message names it and the offset.
+        StoreUnusable, StoreUnreachable: The store could not be read.
+    """
+    with ExitStack() as stack:
+        layers: list[Layer] = []
+        files: list[ProvenFile] = []
+        for part in chain_of(export.manifest, entry):
+            where = _where(store, export, part)
+            reader = stack.enter_context(store.open(export, part.name))
+            tags = _tags(store, export, part, stop) or prove_whole(reader, part, where=where, stop=stop)
+            files.append(ProvenFile(reader, part, tags, where=where, distant=store.refers, stop=stop))
+            layers.append(Layer(files[-1], where))
+        disk = stack.enter_context(Disk(layers, files))
+        _check_capacity(disk, entry)
+        yield disk
+
+
+@contextmanager
+def open_streamed(store: Store, export: StoredExport, entry: FileEntry, *, stop: StopSignal) -> Generator[StreamedDisk]:
+    """Open one disk of an export to be read once from beginning to end, which proves it by the manifest's SHA-256.
+
+    Raises:
+        ExportNotFound, VerificationFailed, StoreUnusable, StoreUnreachable: As for :func:`open_disk`.
+    """
+    with ExitStack() as stack:
+        parts: list[StreamedPart] = []
+        for part in chain_of(export.manifest, entry):
+            reader = stack.enter_context(store.open(export, part.name))
+            if reader.size != part.size:
+                raise wrong_size(_where(store, export, part), part, reader.size)
+            parts.append(StreamedPart(Layer(reader, _where(store, export, part)), reader, part))
+        disk = stack.enter_context(Disk([part.layer for part in parts]))
+        _check_capacity(disk, entry)
+        yield StreamedDisk(disk, parts, stop)
+
+
+@contextmanager
+def open_disks(store: Store, export: StoredExport, *, stop: StopSignal) -> Generator[list[Disk]]:
+    """Open all disks of an export to be read in ranges, in the VM's order; see :func:`open_disk`."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(open_disk(store, export, entry, stop=stop)) for entry in export.manifest.disks]
+
+
+def _where(store: Store, export: StoredExport, part: FileEntry) -> str:
+    return f"{part.name} of {export} in {store.url}"
+
+
+def _check_capacity(disk: Disk, entry: FileEntry) -> None:
+    if entry.capacity not in {None, disk.capacity}:
+        where = disk.layers[-1].where
+        raise VerificationFailed(f"{where} is a disk of {disk.capacity} bytes, the manifest says {entry.capacity}")
+
+
+def chain_of(manifest: ExportManifest, entry: FileEntry) -> tuple[FileEntry, ...]:
+    """The files that a disk is made of, the base first."""
+    del manifest
+    return (entry,)
+
+
+def read_whole(store: Store, export: StoredExport, entry: FileEntry, *, most: int) -> bytes:
+    """Read a small file of an export, proved.
+
+    Args:
+        store: Where it lies.
+        export: The export.
+        entry: The file in its manifest.
+        most: Bytes that it may have.
+
+    Raises:
+        ExportNotFound: It is not there.
+        VerificationFailed: It is not the file that was exported, or too large.
+    """
+    where = _where(store, export, entry)
+    if entry.size > most:
+        raise VerificationFailed(f"{where} has {entry.size} bytes, which is more than such a file can have")
+    with store.open(export, entry.name) as reader:
+        data = reader.read_at(0, entry.size) if reader.size == entry.size else b""
+    if hashlib.sha256(data).hexdigest() != entry.sha256:
+        raise wrong_sha256(where)
+    return data
+
+
+def _tags(store: Store, export: StoredExport, part: FileEntry, stop: StopSignal) -> BlockTags | None:
+    """The tags that the export left of a file; None where there are none to rely on."""
+    stop.check()
+    entry = export.manifest.file(part.name + TAGS_SUFFIX)
+    if entry is None or entry.role is not FileRole.TAGS:
+        return None
+    try:
+        tags = BlockTags.unpack(read_whole(store, export, entry, most=packed_size(part.size)))
+    except (ExportNotFound, VerificationFailed, StreamCorrupt) as error:
+        logger.warning("%s: the whole disk is read first, because its block tags are unusable: %s", part.name, error)
+        return None
+    return tags if tags.size == part.size else None
