@@ -313,6 +313,27 @@ class VerificationFailed(HyperExportError):
     pickling."""
 
 
+# -- conversion -------------------------------------------------------------------------------------------------------
+
+
+class TargetExists(HyperExportError):
+    """Something has the name that a file is to get; nothing is overwritten."""
+
+    code = "target-exists"
+
+
+class ToolMissing(HyperExportError):
+    """A program that does part of the work is not installed; the message names it."""
+
+    code = "tool-missing"
+
+
+class ConversionFailed(HyperExportError):
+    """The export could not be written in the other form; the message has the reason."""
+
+    code = "conversion-failed"
+
+
 # -- telling people ---------------------------------------------------------------------------------------------------
 
 

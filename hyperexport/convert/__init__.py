@@ -1,0 +1,10 @@
+"""An export made into disk images or a self-contained package for somebody else: KVM, Proxmox, Hyper-V, a cloud.
+
+Reads disks through :mod:`hyperexport.images` only. Whatever is written bears the suffix ``.partial`` until all of it is
+written and proved. This room must never change an export.
+"""
+
+from hyperexport.convert.conversion import convert_export
+from hyperexport.convert.values import Conversion, ConvertedFile, Target
+
+__all__ = ["Conversion", "ConvertedFile", "Target", "convert_export"]

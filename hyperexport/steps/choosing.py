@@ -1,0 +1,107 @@
+"""Which export a restore, a conversion, NBD or file access reads: by VM, by VM and time, or by id."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from hyperexport.errors import ExportNotFound, UsageError
+from hyperexport.steps.verification import select_exports
+from hyperexport.store.base import Store, StoredExport
+
+
+class ChosenExport(NamedTuple):
+    """An export, and the store that it is read from."""
+
+    store: Store
+    export: StoredExport
+
+
+def choose_export(
+    stores: Sequence[Store], *, export: str | None = None, vm: str | None = None, at: datetime | None = None
+) -> ChosenExport:
+    """Choose the export that is meant.
+
+    Args:
+        stores: Where to look; of equal copies that in the earlier store is read.
+        export: Its id as ``list`` prints it, ``<vm folder>/<id>``, or a path or URL that ends so. Any export can be
+            named like this, damaged ones too.
+        vm: Instead, the VM's name, inventory path, instance uuid or folder in the store: its newest good export.
+        at: With ``vm``: the newest good export that was begun at this time or before.
+
+    Raises:
+        UsageError: Neither or both are given, or several VMs have the name.
+        ExportNotFound: There is no such export, or no good one.
+        StoreUnusable, StoreUnreachable: A store could not be listed.
+    """
+    if (export is None) == (vm is None):
+        raise UsageError("one export is read: name it by its id, or by --vm", fix="hyperexport list shows both")
+    if export is not None:
+        if at is not None:
+            raise UsageError("an export id already says the time", fix="Leave out --at, or name the VM with --vm")
+        return _by_id(stores, export)
+    return _by_vm(stores, vm or "", at)
+
+
+def _by_id(stores: Sequence[Store], wanted: str) -> ChosenExport:
+    found = [
+        ChosenExport(store, export) for store, exports, _ in select_exports(stores, [wanted]) for export in exports
+    ]
+    if not found:
+        raise ExportNotFound(
+            f"the manifest of {wanted} cannot be read, so nothing can be read by it",
+            fix="Choose another export of the VM; hyperexport list shows them",
+        )
+    if len({str(chosen.export) for chosen in found}) > 1:
+        names = ", ".join(sorted({str(chosen.export) for chosen in found}))
+        raise UsageError(f"several exports have the id {wanted}: {names}", fix="Give the VM's folder with the id")
+    return found[0]
+
+
+def _by_vm(stores: Sequence[Store], vm: str, at: datetime | None) -> ChosenExport:
+    everything = [ChosenExport(store, export) for store in stores for export in store.exports()]
+    folders = _folders_of(everything, vm)
+    places = " and in ".join(store.url for store in stores)
+    if not folders:
+        names = sorted({chosen.export.manifest.vm.name for chosen in everything})
+        known = f"Its VMs are {', '.join(names[:20])}" if names else "There is no export at all"
+        raise ExportNotFound(f"no export of a VM named {vm!r} is in {places}", fix=known)
+    if len(folders) > 1:
+        raise UsageError(
+            f"several VMs in {places} are named {vm!r}: {', '.join(sorted(folders))}",
+            fix="Give the folder with --vm, or the export's id",
+        )
+    of_vm = [chosen for chosen in everything if chosen.export.folder in folders]
+    in_time = [chosen for chosen in of_vm if at is None or chosen.export.manifest.started <= at]
+    good = [chosen for chosen in in_time if is_good(chosen.export)]
+    if not good:
+        before = f" at or before {at:%Y-%m-%d %H:%M:%S %Z}" if at else ""
+        damaged = f"; {len(in_time)} are there, and damaged" if in_time else ""
+        raise ExportNotFound(
+            f"there is no good export of {vm!r}{before} in {places}{damaged}",
+            fix="hyperexport list shows what is there; a damaged export can be named by its id",
+        )
+    # max() keeps the first of equals, which is the earlier store's.
+    return max(good, key=lambda chosen: (chosen.export.manifest.started, chosen.export.export_id))
+
+
+def _folders_of(everything: Iterable[ChosenExport], vm: str) -> set[str]:
+    """The VM folders that the name means: those whose newest export bears it, or else those of which any does."""
+    newest: dict[str, StoredExport] = {}
+    named: set[str] = set()
+    for _, export in everything:
+        if _bears(export, vm):
+            named.add(export.folder)
+        known = newest.get(export.folder)
+        if known is None or export.manifest.started > known.manifest.started:
+            newest[export.folder] = export
+    return {folder for folder, export in newest.items() if _bears(export, vm)} or named
+
+
+def _bears(export: StoredExport, vm: str) -> bool:
+    known = export.manifest.vm
+    return vm in {known.name, known.path, known.instance_uuid, export.folder}
+
+
+def is_good(export: StoredExport) -> bool:
+    """Whether nothing is known to be wrong with an export: no verification found damage, and its seal is whole."""
+    return not export.manifest.damage and export.manifest.seal is None
