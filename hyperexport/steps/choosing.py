@@ -43,12 +43,12 @@ def choose_export(
 
 
 def _by_id(stores: Sequence[Store], wanted: str) -> ChosenExport:
-    found = [
-        ChosenExport(store, export) for store, exports, _ in select_exports(stores, [wanted]) for export in exports
-    ]
+    selected = select_exports(stores, [wanted])
+    found = [ChosenExport(selection.store, export) for selection in selected for export in selection.exports]
     if not found:
+        reasons = "; ".join(one.words for selection in selected for one in selection.damaged)
         raise ExportNotFound(
-            f"the manifest of {wanted} cannot be read, so nothing can be read by it",
+            f"nothing can be read of {wanted}: {reasons}",
             fix="Choose another export of the VM; hyperexport list shows them",
         )
     if len({str(chosen.export) for chosen in found}) > 1:
@@ -103,5 +103,5 @@ def _bears(export: StoredExport, vm: str) -> bool:
 
 
 def is_good(export: StoredExport) -> bool:
-    """Whether nothing is known to be wrong with an export: no verification found damage, and its seal is whole."""
-    return not export.manifest.damage and export.manifest.seal is None
+    """Whether no verification found anything wrong with an export; that its manifest is whole, its listing proves."""
+    return not export.manifest.damage

@@ -1,0 +1,102 @@
+"""Which export is read: the newest good one of a VM, that of a time, or the one that is named."""
+
+from datetime import timedelta
+from typing import Any, cast
+
+import pytest
+
+from hyperexport.errors import ExportNotFound, UsageError
+from hyperexport.model.damaged import DamagedExport, Problem
+from hyperexport.model.manifest import vm_folder
+from hyperexport.steps.choosing import choose_export
+from hyperexport.store.base import Store, StoredExport
+from hyperexport.store.listing import StoreListing
+from tests.examples import NOW, VM, an_export
+
+OTHER = VM.model_copy(update={"name": "db02", "path": "/DC0/vm/db02", "instance_uuid": "99990000-1111"})
+
+
+class Listed:
+    """A store of which only the listing is asked for."""
+
+    def __init__(self, url: str, *exports: StoredExport, damaged: tuple[DamagedExport, ...] = ()) -> None:
+        self.url = url
+        self._listing = StoreListing(exports=exports, damaged=damaged)
+
+    def listing(self) -> StoreListing:
+        return self._listing
+
+    def exports(self) -> list[StoredExport]:
+        return list(self._listing.exports)
+
+
+def stored(days: int, **changes: Any) -> StoredExport:
+    manifest = an_export(age=timedelta(days=days), **changes)
+    return StoredExport(folder=vm_folder(manifest.vm), manifest=manifest)
+
+
+def chosen(*stores: Listed, **wanted: Any) -> tuple[str, str]:
+    found = choose_export([cast("Store", store) for store in stores], **wanted)
+    return found.store.url, str(found.export)
+
+
+NEW, OLD, ELSEWHERE = stored(1), stored(9), stored(2, vm=OTHER)
+STORE = Listed("local", ELSEWHERE, OLD, NEW)
+
+
+@pytest.mark.parametrize("name", [VM.name, VM.path, VM.instance_uuid, NEW.folder])
+def test_of_a_vm_the_newest_is_read(name: str) -> None:
+    assert chosen(STORE, vm=name) == ("local", str(NEW))
+
+
+def test_of_a_time_the_newest_before_it_is_read() -> None:
+    assert chosen(STORE, vm="db01", at=NOW - timedelta(days=5)) == ("local", str(OLD))
+    assert chosen(STORE, vm="db01", at=NEW.manifest.started) == ("local", str(NEW))
+    with pytest.raises(ExportNotFound, match=r"no good export of 'db01' at or before 2026-11-03"):
+        chosen(STORE, vm="db01", at=NOW - timedelta(days=20))
+
+
+def test_a_damaged_export_is_passed_over_unless_it_is_named() -> None:
+    bad = stored(0, damage=("db01-disk-0.vmdk: bad",))
+    store = Listed("local", bad, NEW)
+    assert chosen(store, vm="db01") == ("local", str(NEW))
+    assert chosen(store, export=bad.export_id) == ("local", str(bad))
+    with pytest.raises(ExportNotFound, match="1 are there, and damaged"):
+        chosen(Listed("local", bad), vm="db01")
+
+
+def test_an_export_that_nothing_proves_is_not_read_even_if_it_is_named() -> None:
+    broken = DamagedExport(folder=NEW.folder, export_id=NEW.export_id, problem=Problem.SEAL, reason="has a broken seal")
+    with pytest.raises(ExportNotFound, match=r"nothing can be read of .*has a broken seal"):
+        chosen(Listed("local", OLD, damaged=(broken,)), export=NEW.export_id)
+
+
+def test_of_equal_copies_that_in_the_earlier_store_is_read_and_a_newer_one_wins_wherever_it_is() -> None:
+    assert chosen(Listed("local", NEW), Listed("s3", NEW), vm="db01")[0] == "local"
+    assert chosen(Listed("local", OLD), Listed("s3", NEW), vm="db01")[0] == "s3"
+
+
+@pytest.mark.parametrize("name", [NEW.export_id, str(NEW), f"s3://bucket/prefix/{NEW}/"])
+def test_an_export_is_found_as_it_is_listed(name: str) -> None:
+    assert chosen(STORE, export=name) == ("local", str(NEW))
+
+
+def test_a_name_that_several_vms_bear_lists_them() -> None:
+    twin = stored(3, vm=VM.model_copy(update={"instance_uuid": "77770000-1111"}))
+    store = Listed("local", NEW, twin)
+    with pytest.raises(UsageError, match=f"{NEW.folder}, {twin.folder}"):
+        chosen(store, vm="db01")
+    assert chosen(store, vm=twin.folder)[1] == str(twin)
+
+
+def test_what_is_not_there_says_what_is() -> None:
+    with pytest.raises(ExportNotFound, match=r"Its VMs are db01, db02\."):
+        chosen(STORE, vm="db03")
+    with pytest.raises(ExportNotFound, match="no export at all"):
+        chosen(Listed("local"), vm="db01")
+
+
+def test_neither_nor_both_is_a_usage_error() -> None:
+    for wanted in ({}, {"vm": "db01", "export": "x"}, {"export": NEW.export_id, "at": NOW}):
+        with pytest.raises(UsageError):
+            chosen(STORE, **wanted)
