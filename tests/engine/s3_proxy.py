@@ -21,6 +21,8 @@ from tests.engine.s3_servers import S3Server, make_certificate
 class Fault(Enum):
     SLOW_DOWN = auto()
     """503, as S3 answers when it is overloaded."""
+    FORBIDDEN = auto()
+    """403, as S3 answers where a policy denies one object."""
     CORRUPT = auto()
     """One byte of the body is changed on the way."""
     ERROR_IN_200 = auto()
@@ -85,6 +87,8 @@ def _handler(proxy: Proxy, server: S3Server) -> type[BaseHTTPRequestHandler]:  #
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             if fault is Fault.SLOW_DOWN:
                 self.answer(503, [], _ERROR % b"SlowDown")
+            elif fault is Fault.FORBIDDEN:
+                self.answer(403, [], _ERROR % b"AccessDenied")
             elif fault is Fault.ERROR_IN_200:
                 self.answer(200, [], _ERROR % b"InternalError")
             else:

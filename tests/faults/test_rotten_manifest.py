@@ -1,0 +1,92 @@
+"""A rotten manifest decides nothing: each of its bytes flipped, against everything that reads manifests.
+
+What is expected is what holds of a store in which that export does not count; it is worked out from the three ages.
+"""
+
+import logging
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from hyperexport.base.stop import StopSignal
+from hyperexport.cli import quiet
+from hyperexport.model.manifest import FILE_NAME
+from hyperexport.options.groups import Cleanup, VerifyMode
+from hyperexport.steps.cleanup import clean_store, plan_store_cleanup
+from hyperexport.steps.plan import newest_usable
+from hyperexport.steps.recent import recent_exports
+from hyperexport.steps.verification import select_exports, verify, verify_selected
+from hyperexport.store.base import StoredExport
+from hyperexport.store.catalogue import Catalogue
+from hyperexport.store.local import LocalStore
+from hyperexport.views.survey import survey
+from tests.engine.local_exports import FIRST, FOLDER, SECOND, THIRD, write_export
+from tests.examples import VM
+
+LIMITS = {
+    "count": Cleanup(enabled=True, max_count=1),
+    "age": Cleanup(enabled=True, max_age=timedelta(seconds=1)),
+    "size": Cleanup(enabled=True, max_size=1),
+    "free": Cleanup(enabled=True, min_free=2**60),
+}
+EVERY = pytest.param(1, marks=pytest.mark.faults, id="every byte")
+SAMPLE = pytest.param(29, id="every 29th byte")
+
+
+def wrong_answers(store: LocalStore, rotten: StoredExport, others: list[StoredExport]) -> list[str]:
+    """Which readers let the rotten export decide, or do not report it. The others come newest first."""
+    newest, *older = others
+    listing = store.listing(FOLDER)
+    young = datetime.now(UTC) - rotten.manifest.started + timedelta(hours=1)
+    fresh = [newest] if newest.manifest.started > rotten.manifest.started else []
+    (vm,) = survey(Catalogue(store)).vms
+    verified = verify_selected(select_exports([store], [rotten.export_id]), VerifyMode.ON, StopSignal(), prove=verify)
+    answers = {
+        "list": list(listing.exports) == others and [str(one) for one in listing.damaged] == [str(rotten)],
+        "list --quiet": f"export={rotten}" in quiet.stored_lines(store.url, listing),
+        "next incremental": newest_usable(store, listing) == (newest, None),
+        "skip-newer-than": list(recent_exports([store], [VM], young).values()) == fresh,
+        "report": vm.last_good == newest.manifest and vm.damaged == (rotten.export_id,),
+        "verify": [item.verification.ok for item in verified] == [False],
+    }
+    for name, limit in LIMITS.items():
+        plan = plan_store_cleanup(store, limit)
+        gone = {item.export_id for item in plan.to_delete}
+        reported = [str(one) for one in plan.damaged] == [str(rotten)]
+        answers[f"cleanup by {name}"] = gone == {export.export_id for export in older} and reported
+    return [name for name, right in answers.items() if not right]
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("step", [SAMPLE, EVERY])
+@pytest.mark.parametrize("place", [0, 1, 2], ids=["newest", "middle", "oldest"])
+def test_no_flipped_byte_of_a_manifest_decides_anything(tmp_path: Path, place: int, step: int) -> None:
+    logging.disable(logging.CRITICAL)
+    store = LocalStore(tmp_path)
+    exports = [write_export(store, age) for age in (THIRD, SECOND, FIRST)]
+    rotten, others = exports[place], [export for number, export in enumerate(exports) if number != place]
+    path = tmp_path / str(rotten) / FILE_NAME
+    data = path.read_bytes()
+    wrong: list[tuple[int, list[str]]] = []
+    try:
+        for at in range(0, len(data), step):
+            path.write_bytes(data[:at] + bytes([data[at] ^ 1 << at % 8]) + data[at + 1 :])
+            found = wrong_answers(store, rotten, others)
+            wrong += [(at, found)] if found else []
+    finally:
+        logging.disable(logging.NOTSET)
+    assert wrong == []
+
+
+@pytest.mark.parametrize("limit", LIMITS.values(), ids=LIMITS)
+def test_an_export_whose_manifest_rots_after_the_plan_was_made_is_not_deleted(tmp_path: Path, limit: Cleanup) -> None:
+    store = LocalStore(tmp_path)
+    _, middle, oldest = (write_export(store, age) for age in (THIRD, SECOND, FIRST))
+    plan = plan_store_cleanup(store, limit)
+    path = tmp_path / str(oldest) / FILE_NAME
+    path.write_bytes(path.read_bytes().replace(b"run-1", b"run-2"))
+    done = clean_store(store, plan, lambda _: False)
+    assert done.deleted == (str(middle),)
+    assert [words.partition(":")[0] for words in done.deferred] == [str(oldest)]
+    assert path.exists()
