@@ -1,12 +1,13 @@
 """Answers for scripts: ``key=value`` lines, whose keys and order are part of the product's contract."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import TYPE_CHECKING
 
 from hyperexport.base.text import visible
 from hyperexport.model.damaged import DamagedExport
+from hyperexport.model.history import is_of_the_future
 from hyperexport.model.vm import VmBrief, VmInfo, VmRef
 from hyperexport.policy.incremental import ExportPlan
 from hyperexport.policy.snapshots import Fate
@@ -117,6 +118,7 @@ def cleanup_lines(result: CleanupResult) -> list[str]:
         *(_line("would_remove" if result.dry_run else "removed", name) for name in result.abandoned),
         *(_line("failed", failure) for failure in result.failed),
         *(_line("deferred", words) for words in result.deferred),
+        *(_line("doubt", words) for words in result.plan.doubts),
         *(_line("unreachable", words) for words in result.plan.unreachable),
         *(_line("damaged", one.words) for one in result.plan.damaged),
         _line("count", len(gone)),
@@ -198,6 +200,7 @@ def _stored(store: str, export: StoredExport, added: int, shared: Sequence[str])
         _line("verified", manifest.verified.isoformat() if manifest.verified else ""),
         _line("preserved", manifest.preserve),
         *_numbered("shares_with", shared),
+        *([_line("in_future", True)] if is_of_the_future(manifest, datetime.now(UTC)) else []),
         *_numbered("damage", manifest.damage),
     ]
 

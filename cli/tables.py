@@ -1,7 +1,7 @@
 """Answers for a person at a terminal: tables and sentences, made with rich. Knows values, asks nobody anything."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -12,6 +12,7 @@ from rich.text import Text
 from hyperexport.base.text import visible
 from hyperexport.base.units import format_age, format_bytes, format_elapsed, format_rate
 from hyperexport.cli.quiet import as_flag
+from hyperexport.model.history import is_of_the_future
 from hyperexport.model.manifest import ExportManifest
 from hyperexport.model.vm import DiskInfo, PowerState, VmInfo
 from hyperexport.policy.incremental import Decision, DiskPlan, ExportPlan
@@ -222,6 +223,8 @@ def show_cleanup(console: Console, result: CleanupResult) -> None:
     for name in result.abandoned:
         verb = "would remove" if result.dry_run else "removed"
         _say(console, f"{verb} {name}: abandoned half-written by a run that is over")
+    for words in result.plan.doubts:
+        console.print(_noted("not deleted: ", "red", words), soft_wrap=True)
     for words in result.plan.unreachable:
         console.print(_noted("note: ", "yellow", words), soft_wrap=True)
     count = len(result.plan.to_delete) if result.dry_run else len(deleted)
@@ -271,11 +274,13 @@ def show_stored(console: Console, store: str, listing: StoreListing) -> None:
         return
     contents = StoreContents(store=store, exports=listing.exports)
     added, shared = contents.added_bytes, contents.shared_with
+    now = datetime.now(UTC)
     rows = [
         (
             export.manifest.vm.name,
             str(export),
-            f"{export.manifest.started:%Y-%m-%d %H:%M} UTC",
+            f"{export.manifest.started:%Y-%m-%d %H:%M} UTC"
+            + (" (in the future)" if is_of_the_future(export.manifest, now) else ""),
             str(export.manifest.kind),
             format_bytes(added[str(export)]),
             format_bytes(export.manifest.transfer.bytes_transferred),

@@ -3,7 +3,7 @@
 import contextvars
 import logging
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Final
@@ -26,17 +26,17 @@ from hyperexport.flows.export_vm import export_vm
 from hyperexport.flows.fleet_spread import export_spread
 from hyperexport.flows.notifying import notifying
 from hyperexport.flows.outcome import despite_prefect, told_in_words
-from hyperexport.model.manifest import vm_folder
+from hyperexport.model.identity import VmIdentity
 from hyperexport.model.vm import VmRef
-from hyperexport.options.groups import Format
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.options.selection import Selection, selection_in_force
 from hyperexport.policy.placement import Queue
 from hyperexport.policy.retention import Incoming
 from hyperexport.results import CleanupResult, ExportResult, FleetMember, FleetOutcome, FleetResult
-from hyperexport.steps.cleanup import planned_export
+from hyperexport.steps.cleanup import Occasion
 from hyperexport.steps.recent import recent_exports
 from hyperexport.steps.stores import open_stores
+from hyperexport.steps.wall_clock import ServerTime, ask_server
 from hyperexport.store.base import Store
 from hyperexport.tasks.artifacts import artifact_key, show_table
 from hyperexport.tasks.bandwidth import bandwidth_for
@@ -97,13 +97,18 @@ def export_fleet(
         with vsphere_session(vsphere, stop) as session:
             choice = choose_vms(session, selection)
             chosen, missing = choice
+            server = ask_server(session)
+            identities = {
+                row.ref.moref: VmIdentity.of(row.ref, vcenter=session.address, vcenter_uuid=session.instance_uuid)
+                for row in chosen
+            }
             warnings = notices.fleet_started(
                 f"{len(chosen)} VMs", vcenter=session.address, export_format=options.destination.format
             )
         logger.info("%s", choice)
         show_table(artifact_key("chosen"), [chosen_row(row) for row in chosen], f"Chosen by {selection}")
         stores = open_stores(options.destination, throttle=throttle, stop=stop, s3=s3_settings(options.destination))
-        skipped = leave_out_recent(chosen, stores, options)
+        skipped = leave_out_recent(chosen, identities, stores, options, server)
         due = [row for row in chosen if row.ref.moref not in skipped]
         each = ExportOptions.from_keys({**options.given_keys(), **ONCE_FOR_ALL})
         if options.fleet.spread and not options.execution.dry_run:
@@ -115,7 +120,7 @@ def export_fleet(
             *(not_there(name, error) for name, error in missing.items()),
             *(skipped.get(row.ref.moref) or exported[row.ref.moref] for row in chosen),
         )
-        cleanups = clean_stores(stores, options, members, warnings)
+        cleanups = clean_stores(stores, options, members, warnings, server)
     failed = [member for member in members if member.failed]
     result = FleetResult(
         dry_run=options.execution.dry_run,
@@ -143,19 +148,22 @@ def not_there(name: str, error: HyperExportError) -> FleetMember:
 
 
 def leave_out_recent(
-    chosen: Sequence[VmRow], stores: Sequence[Store], options: ExportOptions
+    chosen: Sequence[VmRow],
+    identities: Mapping[str, VmIdentity],
+    stores: Sequence[Store],
+    options: ExportOptions,
+    server: ServerTime | None,
 ) -> dict[str, FleetMember]:
     """Leave out the VMs that have a young export already, if that was asked for."""
     younger_than = options.fleet.skip_newer_than
     if younger_than is None:
         return {}
-    recent = recent_exports(stores, [row.ref for row in chosen], younger_than)
+    recent = recent_exports(stores, list(identities.values()), younger_than, server=server)
+    found = {row.ref.moref: recent.get(identities[row.ref.moref]) for row in chosen}
     return {
-        row.ref.moref: FleetMember(
-            vm=row.ref, outcome=FleetOutcome.SKIPPED, message=f"{recent[row.ref.moref]} is young enough"
-        )
+        row.ref.moref: FleetMember(vm=row.ref, outcome=FleetOutcome.SKIPPED, message=f"{export} is young enough")
         for row in chosen
-        if row.ref.moref in recent
+        if (export := found[row.ref.moref]) is not None
     }
 
 
@@ -221,25 +229,31 @@ def export_member(row: VmRow, options: ExportOptions, vsphere: VSphere) -> Fleet
 
 
 def clean_stores(
-    stores: Sequence[Store], options: ExportOptions, members: Sequence[FleetMember], warnings: list[str]
+    stores: Sequence[Store],
+    options: ExportOptions,
+    members: Sequence[FleetMember],
+    warnings: list[str],
+    server: ServerTime | None,
 ) -> tuple[CleanupResult, ...]:
     """Delete old exports once all VMs are done, if that was asked for and one is exported; a failure is a warning."""
     results = [member.result for member in members if member.result]
     dry_run = options.execution.dry_run
     cleanups: list[CleanupResult] = []
-    for store in stores if options.cleanup.wanted and results else ():
+    own = frozenset(result.manifest.export_id for result in results if result.manifest)
+    for index, store in enumerate(stores if options.cleanup.wanted and results else ()):
+        occasion = Occasion(incoming=coming(index, results), own=own, server=server)
         try:
-            cleanups.append(clean_up(store, options.cleanup, dry_run=dry_run, incoming=coming(store, options, results)))
+            cleanup = clean_up(store, options.cleanup, dry_run=dry_run, occasion=occasion)
+            warnings += [f"cleanup of {store.url}: {doubt}" for doubt in cleanup.plan.doubts]
+            cleanups.append(cleanup)
         except HyperExportError as error:
             warnings.append(f"cleanup of {store.url} failed: {error}")
     return tuple(cleanups)
 
 
-def coming(store: Store, options: ExportOptions, results: Sequence[ExportResult]) -> list[Incoming]:
-    """What the planned exports of a dry run will add to a store; nothing where they are there already."""
-    packed = options.destination.format is Format.OVA
-    planned = [result.plan for result in results if result.manifest is None]
-    return [planned_export(store, vm_folder(plan.vm), plan, packed=packed) for plan in planned]
+def coming(index: int, results: Sequence[ExportResult]) -> tuple[Incoming, ...]:
+    """What the planned exports of a dry run will add to the store of this number; nothing once they are there."""
+    return tuple(result.incoming[index] for result in results if index < len(result.incoming))
 
 
 def conclude(result: FleetResult) -> None:

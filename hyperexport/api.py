@@ -28,6 +28,7 @@ from hyperexport.policy.incremental import ExportPlan
 from hyperexport.results import CleanupResult, ExportResult, StoreContents, VerifiedExport
 from hyperexport.runbook import analyse, fail_on_leak, only_looking, run_export
 from hyperexport.steps.bandwidth import throttle_for
+from hyperexport.steps.cleanup import BY_ITSELF
 from hyperexport.steps.job import Job
 from hyperexport.steps.selection import choose_vms
 from hyperexport.steps.stores import open_stores
@@ -188,7 +189,7 @@ def cleanup_exports(
     with _running() as stop:
         clean_up = directly(stop).clean_up
         stores = _stores(wanted, Throttle(None), stop, s3)
-        return Listing(clean_up(store, wanted.cleanup, wanted.execution.dry_run, ()) for store in stores)
+        return Listing(clean_up(store, wanted.cleanup, wanted.execution.dry_run, BY_ITSELF) for store in stores)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from hyperexport.model.manifest import ExportManifest
 from hyperexport.model.vm import Value, VmRef
 from hyperexport.policy.change_tracking import TrackingPlan
 from hyperexport.policy.incremental import ExportPlan
-from hyperexport.policy.retention import CleanupPlan
+from hyperexport.policy.retention import CleanupPlan, Incoming
 from hyperexport.policy.snapshots import Fate, MarkedSnapshot, SnapshotPlan
 from hyperexport.store.base import StoredExport
 from hyperexport.verify import Verification
@@ -60,6 +60,9 @@ class ExportResult(Value):
     tracking: TrackingPlan = Field(default=TrackingPlan(), description="Whether change tracking was switched on.")
     verifications: tuple[Verification, ...] = Field(default=(), description="One for each store, with --verify.")
     cleanups: tuple[CleanupResult, ...] = Field(default=(), description="One for each store, with --cleanup.")
+    incoming: tuple[Incoming, ...] = Field(
+        default=(), exclude=True, repr=False, description="Dry run: what each store would get, for a fleet's cleanup."
+    )
     recent: str | None = Field(
         default=None, description="The export that is young enough, so that none was made, with --skip-newer-than."
     )

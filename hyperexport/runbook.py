@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Protocol
 
 from hyperexport.base.stop import StopSignal
@@ -18,15 +19,17 @@ from hyperexport.model.vm import DiskInfo
 from hyperexport.options.groups import Cleanup, Format, VerifyMode
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.policy.change_tracking import TrackingPlan
+from hyperexport.policy.clock import judge_clock
 from hyperexport.policy.incremental import Decision, DiskPlan, ExportPlan
 from hyperexport.policy.retention import Incoming
 from hyperexport.policy.snapshots import SnapshotPlan
 from hyperexport.results import CleanupResult, ExportResult
-from hyperexport.steps.cleanup import planned_export
+from hyperexport.steps.cleanup import Occasion, planned_export
 from hyperexport.steps.job import Job
 from hyperexport.steps.plan import disks_of
 from hyperexport.steps.recent import young_export
 from hyperexport.steps.staging import Copies, Entries, staged
+from hyperexport.steps.wall_clock import ask_server, remember
 from hyperexport.store.base import Store, StoredExport
 from hyperexport.verify import Verification
 from hyperexport.vsphere.snapshots import CreatedSnapshot
@@ -75,7 +78,7 @@ class Steps:
     publish_export: Callable[[Job, Copies, list[Entries], ExportPlan, SnapshotRecord | None], tuple[StoredExport, ...]]
     verify_export: Callable[[Store, StoredExport, VerifyMode, StopSignal], tuple[StoredExport, Verification]]
     tidy_snapshots: Callable[[Job, SnapshotPlan, str | None], None]
-    clean_up: Callable[[Store, Cleanup, bool, Sequence[Incoming]], CleanupResult]
+    clean_up: Callable[[Store, Cleanup, bool, Occasion], CleanupResult]
     begun: Callable[[Job], None] = _nobody
     """Told when everything is checked, just before the first change anywhere."""
     leaked: Callable[[Job, SnapshotRecord], None] = _nobody
@@ -96,6 +99,7 @@ def run_export(job: Job, steps: Steps, *, began: float) -> ExportResult:
         HyperExportError: The export failed; what was begun has been cleaned up.
         VerificationFailed, SnapshotLeaked: The export is there, and all the same not everything is well.
     """
+    job.server_time = ask_server(job.session)
     if (recent := young_export(job)) is not None:
         return left_out(job, steps, recent, began)
     steps.check_export(job)
@@ -120,6 +124,7 @@ def run_export(job: Job, steps: Steps, *, began: float) -> ExportResult:
     exports, verifications = verify_all(job, steps, exports)
     tidy(job, steps, snapshots, snapshot)
     cleanups = clean_stores(job, steps)
+    remember_clock(job)
     result = ExportResult(
         dry_run=False,
         plan=plan,
@@ -160,7 +165,8 @@ def dry_run(job: Job, steps: Steps, snapshots: SnapshotPlan, tracking: TrackingP
     result = ExportResult(
         dry_run=True,
         plan=plan,
-        locations=tuple(f"{store.url}/{job.folder}/{job.export_id}" for store in job.stores),
+        locations=tuple(f"{store.url}/{job.folder_in(store)}/{job.export_id}" for store in job.stores),
+        incoming=tuple(planned_job(job, store, plan) for store in job.stores),
         snapshots=snapshots,
         tracking=tracking,
         cleanups=clean_stores(job, steps, plan),
@@ -266,15 +272,32 @@ def tidy(job: Job, steps: Steps, snapshots: SnapshotPlan, made: SnapshotRecord |
 def clean_stores(job: Job, steps: Steps, planned: ExportPlan | None = None) -> tuple[CleanupResult, ...]:
     """Delete old exports in every store of the run, if that was asked for; what fails here is a warning."""
     results: list[CleanupResult] = []
-    packed = job.options.destination.format is Format.OVA
     for store in job.stores if job.options.cleanup.wanted else ():
         try:
-            incoming = [planned_export(store, job.folder, planned, packed=packed)] if planned else ()
-            results.append(steps.clean_up(store, job.options.cleanup, job.options.execution.dry_run, incoming))
+            incoming = (planned_job(job, store, planned),) if planned else ()
+            occasion = Occasion(incoming=incoming, own=frozenset({job.export_id}), server=job.server_time)
+            result = steps.clean_up(store, job.options.cleanup, job.options.execution.dry_run, occasion)
+            for doubt in result.plan.doubts:
+                job.warn(f"cleanup of {store.url}: {doubt}")
+            results.append(result)
         except HyperExportError as error:
             logger.error("%s: cleanup failed: %s", store.url, error)
             job.warn(f"cleanup of {store.url} failed: {error}")
     return tuple(results)
+
+
+def planned_job(job: Job, store: Store, plan: ExportPlan) -> Incoming:
+    """What the planned export will add to a store."""
+    packed = job.options.destination.format is Format.OVA
+    return planned_export(store, job.folder_in(store), job.identity, plan, packed=packed)
+
+
+def remember_clock(job: Job) -> None:
+    """Note for later cleanups that the server's clock and this machine's agree, if they do. Never raises."""
+    if job.server_time is not None:
+        verdict = judge_clock(datetime.now(UTC), [job.server_time.now()], None, uptime=None)
+        for store in job.stores:
+            remember(store, verdict)
 
 
 def fail_on_damage(result: ExportResult) -> None:

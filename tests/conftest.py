@@ -38,6 +38,7 @@ def _clean_environment() -> None:
         PREFECT_HOME=str(home / "prefect"),
         PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW="ignore",
         PREFECT_SERVER_ANALYTICS_ENABLED="false",
+        XDG_STATE_HOME=str(home / "state"),
     )
 
 

@@ -27,6 +27,7 @@ LARGEST: Final = 16 * 1024 * 1024
 """A manifest larger than this (bytes) is refused before it is read: no VM needs it."""
 _MOST_FILES: Final = 1000
 """No VM has more disks than 4 controllers of 64 ("Configuration Maximums"), and each is one file."""
+MOST_PREDECESSORS: Final = 1000
 _LARGEST_FILE: Final = 2**63 - 1
 """Bytes: no filesystem holds a larger one, and no system call takes a larger number."""
 
@@ -199,6 +200,16 @@ class ExportManifest(Value):
     run: str = Field(description="The id of the run (the Prefect flow run, or one made up) that wrote it.")
     started: Moment
     finished: Moment
+    server_time: Moment | None = Field(
+        default=None,
+        description="What the vSphere server's clock said at the start; None in manifests of old versions.",
+    )
+    predecessors: Annotated[tuple[ExportId, ...], FailFast()] = Field(
+        default=(),
+        max_length=MOST_PREDECESSORS,
+        description="The exports of this VM that the store held at the start, the newest first: this one was made "
+        "after them, whatever a clock said.",
+    )
     options: dict[str, Any] = Field(description="The options that were not at their defaults, without secrets.")
     snapshot: SnapshotRecord | None
     format: Literal["ovf", "ova"]

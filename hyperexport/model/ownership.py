@@ -68,7 +68,8 @@ class Owner(Value):
     tool: Literal["hyperexport"] = "hyperexport"
     run: str = Field(description="The id of the run: the Prefect flow run's, or one made up.")
     vcenter: str = Field(description="The server's address.")
-    vm: str = Field(description="The VM's instance uuid.")
+    vcenter_uuid: str | None = Field(default=None, description="The server's own uuid, where it has one.")
+    vm: str = Field(description="The VM's instance uuid, or its moref where it has none; empty for a whole store.")
     host: str = Field(description="The machine that the run is on.")
     pid: int = Field(description="Its process there.")
     process: str | None = Field(
@@ -79,12 +80,15 @@ class Owner(Value):
     keep: bool = Field(default=False, description="Made to be kept after its run: retention may remove it, no reaper.")
 
     @classmethod
-    def of_this_process(cls, *, run: str, vcenter: str, vm: str, keep: bool = False) -> "Owner":
+    def of_this_process(
+        cls, *, run: str, vcenter: str, vm: str, vcenter_uuid: str | None = None, keep: bool = False
+    ) -> "Owner":
         """The mark of the run that this process is."""
         identity = identity_of(os.getpid())
         return cls(
             run=run,
             vcenter=vcenter,
+            vcenter_uuid=vcenter_uuid,
             vm=vm,
             host=socket.gethostname(),
             pid=os.getpid(),
@@ -92,6 +96,14 @@ class Owner(Value):
             started=datetime.now(UTC),
             keep=keep,
         )
+
+    def may_share_vm(self, other: "Owner") -> bool:
+        """Whether both may be at work on one VM; False only on proof: another VM, or a server with another uuid."""
+        if not self.vm or not other.vm:
+            return True
+        if self.vm.lower() != other.vm.lower():
+            return False
+        return not self.vcenter_uuid or not other.vcenter_uuid or self.vcenter_uuid == other.vcenter_uuid
 
     def to_description(self) -> str:
         """Words for a person, with the mark at their end, for a snapshot's description."""

@@ -294,6 +294,11 @@ class Cleanup(Group):
         ge=0,
     )
     preserve: Names = option((), "Never delete exports whose VM or id matches this pattern", flag="--cleanup-preserve")
+    trust_clock: bool = option(
+        False,
+        "Delete by this machine's clock, although another clock or an export contradicts it, or none confirms it",
+        flag="--cleanup-trust-clock",
+    )
     dry_run: bool = option(
         False, "Only say what would be deleted; it is enough by itself, without --cleanup", flag="--cleanup-dry-run"
     )

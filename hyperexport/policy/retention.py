@@ -1,9 +1,10 @@
 """Which old exports go, and why: the plan of a cleanup.
 
 Limits say which exports should go; guards say which never do: the newest export of each VM (and the newest that no
-verification found damaged), what somebody preserved, and whatever a kept export refers to. A guard always wins over
-a limit, and the limit is then reported as out of reach. Damaged exports decide nothing and are never deleted; where
-they may use the files of others, those stay as well. This module sees what a listing gave; it must never list or
+verification found damaged), what somebody preserved, whatever a kept export refers to, and everything that only a
+clock in doubt calls old. A guard always wins over a limit, and the limit is then reported as out of reach. A VM is
+known by its identity in the manifests, never by a folder's name. Damaged exports decide nothing and are never deleted;
+where they may use the files of others, those stay as well. This module sees what a listing gave; it must never list or
 delete anything itself.
 """
 
@@ -19,9 +20,12 @@ from pydantic import Field
 from hyperexport.base.units import format_age, format_bytes, format_duration
 from hyperexport.model.content import Place, kept, total
 from hyperexport.model.damaged import DamagedExport
+from hyperexport.model.history import by_vm, is_of_the_future, made, place
+from hyperexport.model.identity import VmIdentity
 from hyperexport.model.manifest import ExportManifest, FileEntry
 from hyperexport.model.vm import Value
 from hyperexport.options.groups import Cleanup
+from hyperexport.policy.clock import ClockVerdict
 
 DEFAULT_AGE: Final = timedelta(hours=720)
 """What applies where cleanup is asked for without any limit."""
@@ -77,6 +81,7 @@ class CleanupPlan(Value):
     damaged: tuple[DamagedExport, ...] = Field(
         default=(), description="What the store holds besides and cannot be relied on: neither counted nor deleted."
     )
+    doubts: tuple[str, ...] = Field(default=(), description="What a clock in doubt keeps from being deleted, and why.")
     freed_bytes: int = Field(description="What deleting frees: content that no remaining export shares.")
     kept_bytes: int = Field(description="What then remains in the store, shared content counted once.")
 
@@ -95,6 +100,7 @@ class Incoming(Value):
     """An export that is not there yet: lets a dry run say what the cleanup after it would delete."""
 
     folder: str
+    identity: VmIdentity | None = Field(default=None, description="Its VM; that of the folder's exports if None.")
     new_bytes: int = Field(description="Bytes that it will add to the store.")
     shares: tuple[FileEntry, ...] = Field(default=(), description="The disks of earlier exports that it will reuse.")
     refers_to: tuple[str, ...] = Field(default=(), description="The exports that will hold their bytes. S3.")
@@ -109,6 +115,8 @@ def plan_cleanup(
     incoming: Sequence[Incoming] = (),
     damaged: Sequence[DamagedExport] = (),
     refers: bool = False,
+    own: Container[str] = (),
+    clock: ClockVerdict = ClockVerdict(),  # noqa: B008 - it is immutable
 ) -> CleanupPlan:
     """Decide what goes and what stays.
 
@@ -122,27 +130,32 @@ def plan_cleanup(
         incoming: The exports that a dry run takes as done.
         damaged: What the store holds besides and cannot be relied on.
         refers: Whether the store lets an export use another's files.
+        own: The ids of the exports that this run made; they stay.
+        clock: What this machine's clock may decide.
     """
-    everything = [_of(folder, manifest) for folder, manifest in exports]
-    everything += [_coming(export, now) for export in incoming]
+    listed = list(exports)
+    everything = _placed(listed, incoming, now)
     free_bytes = None if free_bytes is None else free_bytes - sum(export.new_bytes for export in incoming)
     everything.sort(key=_age_order, reverse=True)
+    age_by = now if clock.confirmed else _newest_time(listed, now)
 
-    guards = {**_in_doubt(everything, damaged, refers=refers), **_guards(everything, limits.preserve)}
-    due = {name: beyond.words for name, beyond in _overdue(everything, limits, now).items()}
+    doubts = {**_in_doubt(everything, damaged, refers=refers), **_doubted(everything, clock)}
+    guards = {**doubts, **_guards(everything, limits.preserve, own)}
+    due = {name: beyond.words for name, beyond in _overdue(everything, limits, age_by).items()}
     store = _Store(everything, free_bytes)
     store.sweep(guards, lambda export: due.get(export.name))
     store.sweep(guards, lambda export: due.get(export.name) or store.shortage(limits))
 
     left = [export for export in everything if export.name in store.remaining]
     stay = [export for export in left if export.manifest]
-    overdue = _overdue(left, limits, now)
+    overdue = _overdue(left, limits, age_by)
     gone = [_item(export, delete=True, reason=reason) for export, reason in store.gone]
     kept = [_item(export, delete=False, reason=_why_kept(export, store, guards, overdue)) for export in stay]
     return CleanupPlan(
         items=(*gone, *kept),
         unreachable=tuple(_unreachable(stay, store, limits, overdue)),
         damaged=tuple(damaged),
+        doubts=tuple(_doubts(stay, limits, clock, now=now, age_by=age_by)),
         freed_bytes=store.freed,
         kept_bytes=store.size,
     )
@@ -153,30 +166,58 @@ class _Export(NamedTuple):
 
     name: str
     folder: str
-    started: datetime
+    vm: int
+    """Exports of one number are of one VM."""
+    at: datetime
+    """When it was made, no earlier than those that it was made after."""
+    rank: int
+    future: bool
     content: dict[Place, int]
     refers_to: frozenset[str]
     manifest: ExportManifest | None
 
 
-def _of(folder: str, manifest: ExportManifest) -> _Export:
-    return _Export(
-        name=f"{folder}/{manifest.export_id}",
-        folder=folder,
-        started=manifest.started,
-        content=kept(folder, manifest.export_id, manifest.files),
-        refers_to=frozenset(f"{folder}/{entry.stored_in}" for entry in manifest.files if entry.stored_in),
-        manifest=manifest,
-    )
+def _placed(
+    exports: Sequence[tuple[str, ExportManifest]], incoming: Sequence[Incoming], now: datetime
+) -> list[_Export]:
+    """Put the exports of each VM in order; one that is coming is the newest of its VM."""
+    groups = by_vm(exports, lambda export: export[1], [one.identity for one in incoming if one.identity])
+    found: list[_Export] = []
+    coming = list(incoming)
+    for vm, (identity, group) in enumerate(groups.items()):
+        places = place([manifest for _, manifest in group], now)
+        folders = {folder for folder, _ in group}
+        for (folder, manifest), placed in zip(group, places, strict=True):
+            found.append(
+                _Export(
+                    name=f"{folder}/{manifest.export_id}",
+                    folder=folder,
+                    vm=vm,
+                    at=placed.at,
+                    rank=placed.rank,
+                    future=placed.future,
+                    content=kept(folder, manifest.export_id, manifest.files),
+                    refers_to=frozenset(f"{folder}/{entry.stored_in}" for entry in manifest.files if entry.stored_in),
+                    manifest=manifest,
+                )
+            )
+        for one in list(coming):
+            if one.identity.matches(identity) if one.identity else one.folder in folders:
+                coming.remove(one)
+                found.append(_coming(one, vm, now, rank=len(group)))
+    return found + [_coming(one, len(groups) + number, now, rank=0) for number, one in enumerate(coming)]
 
 
-def _coming(incoming: Incoming, now: datetime) -> _Export:
+def _coming(incoming: Incoming, vm: int, now: datetime, *, rank: int) -> _Export:
     return _Export(
-        name=f"{incoming.folder}/",
+        name=f"{incoming.folder}/ {vm}",
         folder=incoming.folder,
-        started=now,
+        vm=vm,
+        at=now,
+        rank=rank,
+        future=False,
         content={
-            Place(incoming.folder, "to come"): incoming.new_bytes,
+            Place(incoming.folder, f"to come {vm}"): incoming.new_bytes,
             **kept(incoming.folder, "", incoming.shares),
         },
         refers_to=frozenset(f"{incoming.folder}/{export_id}" for export_id in incoming.refers_to),
@@ -184,8 +225,14 @@ def _coming(incoming: Incoming, now: datetime) -> _Export:
     )
 
 
-def _age_order(export: _Export) -> tuple[datetime, str]:
-    return export.started, export.name
+def _newest_time(exports: Sequence[tuple[str, ExportManifest]], now: datetime) -> datetime:
+    """The latest time that the store proves to have passed: that of its newest export, unless it is of the future."""
+    known = [manifest.server_time or manifest.started for _, manifest in exports if not is_of_the_future(manifest, now)]
+    return min(now, max(known, default=now))
+
+
+def _age_order(export: _Export) -> tuple[datetime, int, str]:
+    return export.at, export.rank, export.name
 
 
 class _Store:
@@ -251,38 +298,41 @@ class _Overdue(NamedTuple):
 
 
 def _overdue(exports: Iterable[_Export], limits: CleanupLimits, now: datetime) -> dict[str, _Overdue]:
-    """Which exports age or count want gone, guarded or not. The exports come newest first."""
+    """Which exports age or count want gone, guarded or not. The exports come newest first; copies count once."""
     found: dict[str, _Overdue] = {}
-    newer: Counter[str] = Counter()
+    newer: dict[int, set[int]] = {}
     for export in exports:
-        age = now - export.started
-        if limits.max_age and age > limits.max_age:
+        age = now - export.at
+        ranks = newer.setdefault(export.vm, set())
+        count = len(ranks - {export.rank})
+        if limits.max_age and age > limits.max_age and not export.future:
             flag = f"--cleanup-max-age {format_duration(limits.max_age)}"
             found[export.name] = _Overdue(flag, f"{format_age(age)} old, over {flag}")
-        elif limits.max_count and newer[export.folder] >= limits.max_count:
+        elif limits.max_count and count >= limits.max_count:
             flag = f"--cleanup-max-count {limits.max_count}"
-            found[export.name] = _Overdue(flag, f"its VM has newer ones: {newer[export.folder]}, at {flag}")
-        newer[export.folder] += 1
+            found[export.name] = _Overdue(flag, f"its VM has newer ones: {count}, at {flag}")
+        ranks.add(export.rank)
     return found
 
 
-def _guards(exports: Iterable[_Export], preserve: Sequence[str]) -> dict[str, str]:
+def _guards(exports: Iterable[_Export], preserve: Sequence[str], own: Container[str]) -> dict[str, str]:
     """Which exports never go, and why. The exports come newest first."""
     found: dict[str, str] = {}
-    seen: set[str] = set()
-    sound: set[str] = set()
+    newest: dict[int, int] = {}
+    sound: dict[int, int] = {}
     for export in exports:
         preserved = _preserved(export, preserve)
         damaged = export.manifest is not None and bool(export.manifest.damage)
-        if export.folder not in seen:
+        if newest.setdefault(export.vm, export.rank) == export.rank:
             found[export.name] = "the newest export of its VM"
-        elif export.folder not in sound and not damaged:
+        elif not damaged and sound.get(export.vm, export.rank) == export.rank:
             found[export.name] = "the newest export of its VM that is not damaged"
+        elif export.manifest and export.manifest.export_id in own:
+            found[export.name] = "made by this run"
         elif preserved:
             found[export.name] = preserved
-        seen.add(export.folder)
         if not damaged:
-            sound.add(export.folder)
+            sound.setdefault(export.vm, export.rank)
     return found
 
 
@@ -308,6 +358,39 @@ def _in_doubt(exports: Iterable[_Export], damaged: Sequence[DamagedExport], *, r
         if doubt:
             found |= {export.name: doubt for export in everything if export.folder == one.folder}
     return found
+
+
+def _doubted(exports: Sequence[_Export], clock: ClockVerdict) -> dict[str, str]:
+    """Which exports stay because a clock is in doubt: all where it is this machine's, else those of a VM."""
+    if clock.problem:
+        return {export.name: "a clock is in doubt" for export in exports}
+    if clock.trusted:
+        return {}
+    vms = {export.vm for export in exports if export.future}
+    return {export.name: "an export of its VM is dated in the future" for export in exports if export.vm in vms}
+
+
+def _doubts(
+    stay: Sequence[_Export], limits: CleanupLimits, clock: ClockVerdict, *, now: datetime, age_by: datetime
+) -> Iterator[str]:
+    """Say what a clock in doubt keeps from being deleted, and what to do."""
+    if clock.problem:
+        yield f"{clock.problem}: nothing is deleted. Set the clocks right, or add --cleanup-trust-clock"
+    for export in stay:
+        if export.future and export.manifest:
+            ahead = format_age(made(export.manifest) - now)
+            yield (
+                f"{export.name} is dated {ahead} in the future, so a clock is or was wrong: "
+                + ("it never counts as old" if clock.trusted else "no export of its VM is deleted. ")
+                + ("" if clock.trusted else "If this machine's clock is right, add --cleanup-trust-clock")
+            )
+    unsupported = [export for export in stay if limits.max_age and now - export.at > limits.max_age]
+    held = [one for one in unsupported if limits.max_age and age_by - one.at <= limits.max_age]
+    if held and not clock.confirmed and not clock.problem:
+        yield (
+            f"no other clock confirms this machine's, so ages are counted from the newest export of the store "
+            f"({age_by:%Y-%m-%d %H:%M} UTC): {len(held)} exports stay. Make an export, or add --cleanup-trust-clock"
+        )
 
 
 def _preserved(export: _Export, patterns: Sequence[str]) -> str | None:
@@ -358,7 +441,7 @@ def _item(export: _Export, *, delete: bool, reason: str) -> CleanupItem:
         folder=export.folder,
         export_id=manifest.export_id,
         vm=manifest.vm.name,
-        started=export.started,
+        started=manifest.started,
         size=sum(entry.size for entry in manifest.files if entry.member_of is None),
         refers_to=tuple(sorted({entry.stored_in for entry in manifest.files if entry.stored_in})),
         delete=delete,

@@ -45,8 +45,15 @@ def words_for(owner: Owner) -> str:
 
 
 def others(store: Store, folder: str, own: Owner) -> list[AbandonedStaging]:
-    """The stagings of a VM in a store that are not this run's, also those whose owner tag cannot be trusted."""
-    return [one for one in store.abandoned(folder) if one.doubt or (one.owner is not None and one.owner != own)]
+    """The stagings in a folder that are not this run's, but those of another VM that shares the folder.
+
+    Also those whose owner tag cannot be trusted.
+    """
+    return [
+        one
+        for one in store.abandoned(folder)
+        if one.doubt or (one.owner is not None and one.owner != own and one.owner.may_share_vm(own))
+    ]
 
 
 @contextmanager

@@ -5,41 +5,67 @@ import secrets
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
+from typing import Final
+
+from pydantic import Field
 
 from hyperexport.errors import ExportNotFound, HyperExportError, StoreUnusable
+from hyperexport.model.identity import VmIdentity
 from hyperexport.model.manifest import FileEntry, new_export_id
 from hyperexport.model.ownership import Owner
+from hyperexport.model.vm import Value
 from hyperexport.options.groups import Cleanup
+from hyperexport.policy.clock import ClockVerdict
 from hyperexport.policy.incremental import ExportPlan
 from hyperexport.policy.retention import CleanupItem, CleanupLimits, CleanupPlan, Incoming, may_use, plan_cleanup
 from hyperexport.results import CleanupResult
 from hyperexport.steps.claims import others, owner_words
+from hyperexport.steps.folders import exports_of
 from hyperexport.steps.leftovers import abandoned_stagings, remove_abandoned_stagings
 from hyperexport.steps.liveness import IsOver
 from hyperexport.steps.staging import holding
+from hyperexport.steps.wall_clock import ServerTime, judge, remember
 from hyperexport.store.base import Store, StoredExport
 
 logger = logging.getLogger(__name__)
 
 
+class Occasion(Value):
+    """What a cleanup has to know of the run that it is a part of; nothing of one by itself."""
+
+    incoming: tuple[Incoming, ...] = Field(default=(), description="The exports that a dry run takes as done.")
+    own: frozenset[str] = Field(default=frozenset(), description="The ids of the exports that the run made.")
+    server: ServerTime | None = Field(default=None, description="What the vSphere server's clock said.")
+
+
+BY_ITSELF: Final = Occasion()
+
+
 def clean_up(
-    store: Store, options: Cleanup, dry_run: bool, incoming: Sequence[Incoming], is_over: IsOver, *, run: str = ""
+    store: Store, options: Cleanup, dry_run: bool, occasion: Occasion, is_over: IsOver, *, run: str = ""
 ) -> CleanupResult:
     """Delete the exports that the policy gives up, or only say which they are."""
-    plan = plan_store_cleanup(store, options, incoming)
+    clock = judge(store, occasion.server, trusted=options.trust_clock)
+    plan = plan_store_cleanup(store, options, occasion, clock)
+    for doubt in plan.doubts:
+        logger.warning("%s: %s", store.url, doubt)
     if dry_run or options.dry_run:
         abandoned = abandoned_stagings(store, None, is_over)
         return CleanupResult(store=store.url, dry_run=True, plan=plan, abandoned=tuple(map(str, abandoned)))
+    remember(store, clock)
     return clean_store(store, plan, is_over, run=run)
 
 
-def plan_store_cleanup(store: Store, options: Cleanup, incoming: Sequence[Incoming] = ()) -> CleanupPlan:
+def plan_store_cleanup(
+    store: Store, options: Cleanup, occasion: Occasion = BY_ITSELF, clock: ClockVerdict | None = None
+) -> CleanupPlan:
     """Decide what goes, and why.
 
     Args:
         store: Where the exports are.
         options: The limits.
-        incoming: The exports that a dry run takes as done.
+        occasion: The run that it is a part of.
+        clock: What this machine's clock may decide; found out if None.
 
     Raises:
         StoreUnusable, StoreUnreachable: The listing failed; nothing is deleted on the strength of a failed listing.
@@ -50,22 +76,25 @@ def plan_store_cleanup(store: Store, options: Cleanup, incoming: Sequence[Incomi
         CleanupLimits.from_options(options),
         now=datetime.now(UTC),
         free_bytes=store.free_bytes(),
-        incoming=incoming,
+        incoming=occasion.incoming,
         damaged=listing.damaged,
         refers=store.refers,
+        own=occasion.own,
+        clock=clock or judge(store, occasion.server, trusted=options.trust_clock),
     )
 
 
-def planned_export(store: Store, folder: str, plan: ExportPlan, *, packed: bool) -> Incoming:
+def planned_export(store: Store, folder: str, vm: VmIdentity, plan: ExportPlan, *, packed: bool) -> Incoming:
     """What a planned export will add to a store, for the dry run of the cleanup after it.
 
     Args:
         store: Where it goes.
-        folder: The VM's folder.
+        folder: The folder that it goes to.
+        vm: Its VM.
         plan: What it transfers and what it reuses.
         packed: Whether it becomes an OVA, which holds all its bytes itself.
     """
-    earlier = () if packed or not plan.to_reuse else store.exports(folder)
+    earlier = () if packed or not plan.to_reuse else exports_of(store, folder, vm)
     added, shared, refers_to = plan.transfer_bytes, list[FileEntry](), set[str]()
     for disk in plan.to_reuse:
         found = holding(earlier, disk.base_entry) if disk.base_entry else None
@@ -79,7 +108,9 @@ def planned_export(store: Store, folder: str, plan: ExportPlan, *, packed: bool)
                 place = f"{export.export_id}/{entry.member_of or entry.name}"
                 entry = entry.model_copy(update={"written_as": place})
         shared.append(entry.model_copy(update={"member_of": None}))
-    return Incoming(folder=folder, new_bytes=added, shares=tuple(shared), refers_to=tuple(sorted(refers_to)))
+    return Incoming(
+        folder=folder, identity=vm, new_bytes=added, shares=tuple(shared), refers_to=tuple(sorted(refers_to))
+    )
 
 
 def clean_store(store: Store, plan: CleanupPlan, is_over: IsOver, *, run: str = "") -> CleanupResult:

@@ -1,17 +1,21 @@
 """What the steps of one export share: the open session, the VM, the options, the budget, the stop signal."""
 
+import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from hyperexport.base.stop import StopSignal
 from hyperexport.model.damaged import DamagedExport
-from hyperexport.model.manifest import FileEntry, FileRole, TransferStatistics, new_export_id, vm_folder
+from hyperexport.model.identity import VmIdentity, vm_token
+from hyperexport.model.manifest import FileEntry, FileRole, TransferStatistics, new_export_id
 from hyperexport.model.ownership import Owner
 from hyperexport.model.vm import BackingFile, VmInfo, VmRef
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.steps.clock import Clock
+from hyperexport.steps.folders import distinct_folder, folder_for
 from hyperexport.steps.liveness import AtWork, process_at_work
+from hyperexport.steps.wall_clock import ServerTime
 from hyperexport.store.base import Store
 from hyperexport.transfer.bandwidth.throttle import Throttle
 from hyperexport.vsphere.lease import VmLease
@@ -51,10 +55,18 @@ class Job:
         self.clock: Final = Clock()
         self.lease: Final = VmLease(session, vm.ref, stop)
         self.export_id: Final = new_export_id(self.started)
-        self.folder: Final = vm_folder(vm.ref)
+        self.identity: Final = VmIdentity.of(vm.ref, vcenter=session.address, vcenter_uuid=session.instance_uuid)
+        self.server_time: ServerTime | None = None
+        """What the server's clock said when the export began; None where it was not asked or does not tell."""
         self.owner: Final = Owner.of_this_process(
-            run=run, vcenter=session.address, vm=vm.ref.instance_uuid, keep=not options.snapshot.deletes
+            run=run,
+            vcenter=session.address,
+            vcenter_uuid=self.identity.server,
+            vm=vm_token(vm.ref),
+            keep=not options.snapshot.deletes,
         )
+        self._began: Final = time.monotonic()
+        self._folders: Final[dict[str, str]] = {}
         self._warnings: list[str] = []
         self.leaked_snapshots: list[str] = []
         self.backing_files: dict[int, tuple[BackingFile, ...]] | None = None
@@ -78,6 +90,25 @@ class Job:
         """What there is to say so far, also of the bandwidth; each once."""
         return list(dict.fromkeys([*self._warnings, *self.throttle.warnings]))
 
+    @property
+    def elapsed(self) -> timedelta:
+        """The time since the export began, by a clock that nobody sets."""
+        return timedelta(seconds=time.monotonic() - self._began)
+
+    def folder_in(self, store: Store) -> str:
+        """The folder of a store that the export goes to; asked of the store once.
+
+        Raises:
+            StoreUnusable, StoreUnreachable: The store could not be listed.
+        """
+        if store.url not in self._folders:
+            self._folders[store.url] = folder_for(store, self.ref, self.identity)
+        return self._folders[store.url]
+
+    def avoid_folder(self, store: Store) -> None:
+        """Go to a folder that no other VM has, because another VM has come to the one that was chosen."""
+        self._folders[store.url] = distinct_folder(self.ref, self.identity)
+
     def warn(self, warning: str) -> None:
         """Keep a warning for the manifest and the result."""
         self._warnings.append(warning)
@@ -91,7 +122,7 @@ class Job:
         """What moved so far, and how fast."""
         account = self.throttle.account
         return TransferStatistics(
-            seconds=max(0.0, (datetime.now(UTC) - self.started).total_seconds()),  # the clock may have been put back
+            seconds=self.elapsed.total_seconds(),
             bytes_transferred=sum(entry.size for entry in files if entry.role in _MOVED and entry.transferred),
             bytes_reused=sum(entry.size for entry in files if entry.role in _MOVED and not entry.transferred),
             retries=len(self.failed_attempts),

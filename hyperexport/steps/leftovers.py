@@ -4,7 +4,9 @@ import logging
 from typing import NamedTuple
 
 from hyperexport.errors import HyperExportError, Interrupted
+from hyperexport.model.ownership import Owner
 from hyperexport.policy.snapshots import SnapshotPlan
+from hyperexport.steps.folders import folders_of
 from hyperexport.steps.job import Job
 from hyperexport.steps.liveness import IsOver
 from hyperexport.steps.snapshots import remove_snapshot
@@ -24,10 +26,11 @@ def remove_leftovers(job: Job, plan: SnapshotPlan, is_over: IsOver) -> list[str]
     end_abandoned_sessions(job.session, is_over)
     removed = remove_abandoned_snapshots(job, plan)
     for store in job.stores:
-        stagings = remove_abandoned_stagings(store, job.folder, is_over)
-        removed += stagings.removed
-        for words in stagings.failed:
-            job.warn(f"left by an earlier run, and could not be removed: {words}")
+        for folder in folders_of(store, job.ref, job.identity):
+            stagings = remove_abandoned_stagings(store, folder, is_over, of=job.owner)
+            removed += stagings.removed
+            for words in stagings.failed:
+                job.warn(f"left by an earlier run, and could not be removed: {words}")
     for name in removed:
         job.warn(f"removed {name}, left by an earlier run that did not end")
     return removed
@@ -62,15 +65,22 @@ def remove_abandoned_snapshots(job: Job, plan: SnapshotPlan) -> list[str]:
     return [snapshot.name for snapshot in plan.abandoned]
 
 
-def abandoned_stagings(store: Store, folder: str | None, is_over: IsOver) -> list[AbandonedStaging]:
+def abandoned_stagings(
+    store: Store, folder: str | None, is_over: IsOver, *, of: Owner | None = None
+) -> list[AbandonedStaging]:
     """Find half-written exports whose runs are over.
 
     Args:
         store: Where to look.
-        folder: One VM's folder, or None for the whole store.
+        folder: One folder, or None for the whole store.
         is_over: Proves that an owner's run is over.
+        of: The run whose VM they must be of; None for those of every VM.
     """
-    return [staging for staging in store.abandoned(folder) if staging.owner is not None and is_over(staging.owner)]
+    return [
+        staging
+        for staging in store.abandoned(folder)
+        if staging.owner is not None and (of is None or staging.owner.may_share_vm(of)) and is_over(staging.owner)
+    ]
 
 
 class Removed(NamedTuple):
@@ -82,13 +92,14 @@ class Removed(NamedTuple):
     """The others that should be, each with its reason."""
 
 
-def remove_abandoned_stagings(store: Store, folder: str | None, is_over: IsOver) -> Removed:
+def remove_abandoned_stagings(store: Store, folder: str | None, is_over: IsOver, *, of: Owner | None = None) -> Removed:
     """Remove half-written exports whose runs are over.
 
     Args:
         store: Where to look.
-        folder: One VM's folder, or None for the whole store.
+        folder: One folder, or None for the whole store.
         is_over: Proves that an owner's run is over.
+        of: The run whose VM they must be of; None for those of every VM.
 
     Returns:
         What was removed, and what could not be; one that fails is no reason to leave the others.
@@ -98,7 +109,7 @@ def remove_abandoned_stagings(store: Store, folder: str | None, is_over: IsOver)
     """
     removed: list[str] = []
     failed: list[str] = []
-    for staging in abandoned_stagings(store, folder, is_over):
+    for staging in abandoned_stagings(store, folder, is_over, of=of):
         try:
             store.remove_abandoned(staging)
         except Interrupted:

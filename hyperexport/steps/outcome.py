@@ -24,8 +24,7 @@ def result_of_run(stores: Sequence[Store], vm: VmRef, run: str) -> ExportResult 
     Returns:
         The result as far as manifests tell it; None where no store that can be seen from here has it.
     """
-    folder = vm_folder(vm)
-    found = [(store, export) for store in stores for export in _exports(store, folder) if export.manifest.run == run]
+    found = [(store, export) for store in stores for export in _of_run(store, vm, run)]
     if not found:
         return None
     manifest = found[0][1].manifest
@@ -39,7 +38,17 @@ def result_of_run(stores: Sequence[Store], vm: VmRef, run: str) -> ExportResult 
     )
 
 
-def _exports(store: Store, folder: str) -> list[StoredExport]:
+def _of_run(store: Store, vm: VmRef, run: str) -> list[StoredExport]:
+    """Look in the folder that the VM's name gives first, and where it is not there, in all."""
+    for folder in (vm_folder(vm), None):
+        found = [export for export in _exports(store, folder) if export.manifest.run == run]
+        found = [export for export in found if export.manifest.vm.moref == vm.moref]
+        if found:
+            return found
+    return []
+
+
+def _exports(store: Store, folder: str | None) -> list[StoredExport]:
     try:
         return store.exports(folder)
     except HyperExportError as error:

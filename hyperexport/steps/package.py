@@ -3,7 +3,6 @@
 import hashlib
 import logging
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Final
 
 from hyperexport import __version__
@@ -203,7 +202,8 @@ def publish(
         vcenter_uuid=job.session.instance_uuid,
         run=job.run,
         started=job.started,
-        finished=datetime.now(UTC),
+        finished=job.started + job.elapsed,
+        server_time=job.server_time.time if job.server_time else None,
         options=job.options.changed(),
         snapshot=fate_of(job, snapshot),
         format=job.options.destination.format.value,
@@ -216,7 +216,8 @@ def publish(
     published: list[StoredExport] = []
     for index, copy in enumerate(copies.all):
         own = tuple(entries[index] for entries in files)
-        published.append(copy.staging.publish(manifest.model_copy(update={"files": own})))
+        known = {"files": own, "predecessors": copy.predecessors}
+        published.append(copy.staging.publish(manifest.model_copy(update=known)))
         logger.info("%s: export %s is complete in %s", job.vm.name, job.export_id, copy.store.url)
     return tuple(published)
 

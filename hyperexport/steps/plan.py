@@ -14,6 +14,7 @@ from hyperexport.model.manifest import ExportManifest, StageName
 from hyperexport.model.vm import DiskInfo, PowerState, VmInfo
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.policy.incremental import ChangeEvidence, ExportPlan, full_reason, plan_export, questions
+from hyperexport.steps.folders import listing_for
 from hyperexport.steps.job import Job
 from hyperexport.steps.proof import is_proven
 from hyperexport.steps.stages import stage
@@ -123,7 +124,7 @@ def make_plan(job: Job, snapshot: str | None) -> ExportPlan:
             and for a running one the plan leaves open what only a snapshot can tell.
     """
     disks = disks_of(job, snapshot)
-    listing = job.primary.listing(job.folder)
+    listing = listing_for(job.primary, job.folder_in(job.primary), job.identity)
     job.warn_of_damaged(job.primary, listing.damaged)
     base, problem = newest_usable(job.primary, listing)
     full = full_reason(

@@ -5,9 +5,11 @@ from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 from hyperexport.errors import HyperExportError
-from hyperexport.model.manifest import FileEntry
+from hyperexport.model.history import newest_first, of_vm
+from hyperexport.model.manifest import MOST_PREDECESSORS, FileEntry, vm_folder
 from hyperexport.options.groups import Format
 from hyperexport.steps.claims import Claim, claimed, owner_words
+from hyperexport.steps.folders import exports_of, folders_of, is_shared
 from hyperexport.steps.job import Job
 from hyperexport.steps.liveness import at_work_here
 from hyperexport.store.base import Staging, Store, Stored, StoredExport
@@ -30,6 +32,8 @@ class StagedCopy(NamedTuple):
     store: Store
     staging: Staging
     earlier: tuple[StoredExport, ...]
+    predecessors: tuple[str, ...] = ()
+    """The ids of the VM's exports that are there now, the newest first."""
 
     def holding(self, entry: FileEntry) -> tuple[StoredExport, FileEntry] | None:
         """Find the newest earlier export of this store with the same content as ``entry``, and not known as damaged."""
@@ -77,10 +81,10 @@ def staged(job: Job) -> Generator[Copies]:
         with ExitStack() as stack:
             stack.enter_context(at_work_here(job.run))
             for store in job.stores:
-                claim = stack.enter_context(
-                    claimed(store, job.folder, job.export_id, owner=job.owner, at_work=job.at_work, stop=job.stop)
-                )
-                copies.append(StagedCopy(store, claim.staging, _earlier(job, store, claim)))
+                claim = _claim(job, store, stack)
+                exports = _exports_of_vm(job, store)
+                ids = tuple(dict.fromkeys(export.export_id for export in exports))[:MOST_PREDECESSORS]
+                copies.append(StagedCopy(store, claim.staging, _earlier(job, store, claim, exports), ids))
             as_ova = job.options.destination.format is Format.OVA
             yield Copies(tuple(copies), tuple(copies[:1] if as_ova else copies))
     except BaseException:
@@ -88,7 +92,27 @@ def staged(job: Job) -> Generator[Copies]:
         raise
 
 
-def _earlier(job: Job, store: Store, claim: Claim) -> tuple[StoredExport, ...]:
+def _claim(job: Job, store: Store, stack: ExitStack) -> Claim:
+    """Claim the VM's folder; another one, if a run of another VM has come to the same new folder at this moment."""
+    while True:
+        folder = job.folder_in(store)
+        with ExitStack() as attempt:
+            claim = attempt.enter_context(
+                claimed(store, folder, job.export_id, owner=job.owner, at_work=job.at_work, stop=job.stop)
+            )
+            new = folder == vm_folder(job.ref) and not exports_of(store, folder, job.identity)
+            if not new or not is_shared(store, folder, job.identity):
+                stack.push(attempt.pop_all())
+                return claim
+        job.avoid_folder(store)
+
+
+def _exports_of_vm(job: Job, store: Store) -> list[StoredExport]:
+    found = [export for name in folders_of(store, job.ref, job.identity) for export in store.exports(name)]
+    return newest_first(of_vm(found, lambda export: export.manifest, job.identity), lambda export: export.manifest)
+
+
+def _earlier(job: Job, store: Store, claim: Claim, exports: list[StoredExport]) -> tuple[StoredExport, ...]:
     """What the export may build on; to be asked only once the claim stands.
 
     Beside a claim of which nobody knows whether its run is over, nothing is referred to: it may be a cleanup's. A
@@ -99,17 +123,17 @@ def _earlier(job: Job, store: Store, claim: Claim) -> tuple[StoredExport, ...]:
             f"{store.url}/{other} was left half-written by {owner_words(other)}, and nobody knows whether that "
             "run is over: it stays; remove it by hand if that machine is gone"
         )
-    listing = store.listing(job.folder)
-    job.warn_of_damaged(store, listing.damaged)
-    return () if claim.doubtful and store.refers else listing.exports
+    folder = job.folder_in(store)
+    job.warn_of_damaged(store, store.listing(folder).damaged)
+    return () if claim.doubtful and store.refers else tuple(one for one in exports if one.folder == folder)
 
 
 def _fate(store: Store, job: Job) -> str:
     """What became of an export that was not finished: looked up, because discarding it never raises."""
     try:
-        if any(staging.export_id == job.export_id for staging in store.abandoned(job.folder)):
+        if any(staging.export_id == job.export_id for staging in store.abandoned(job.folder_in(store))):
             return f"the half-written export in {store.url} could NOT be discarded; the next run of the VM removes it"
-        if any(export.export_id == job.export_id for export in store.exports(job.folder)):
+        if any(export.export_id == job.export_id for export in store.exports(job.folder_in(store))):
             return f"the export in {store.url} is complete, and stays"
     except HyperExportError as error:
         return f"{store.url} does not tell whether the half-written export is gone: {error}"

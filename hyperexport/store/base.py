@@ -7,6 +7,7 @@ never returns an empty list in place of an error, because a failed listing must 
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
 from pydantic import Field
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 class StoredExport(Value):
     """A complete export that a store holds."""
 
-    folder: str = Field(description="The VM's folder, as hyperexport.model.manifest.vm_folder() names it.")
+    folder: str = Field(description="The folder that it lies in; it tells nothing about whose it is.")
     manifest: ExportManifest
 
     @property
@@ -151,6 +152,14 @@ class Store(Protocol):
 
     def free_bytes(self) -> int | None:
         """Bytes that are free; None where the notion has no meaning."""
+        ...
+
+    def server_time(self) -> datetime | None:
+        """What time the store's own server says it is; None where there is no server to ask."""
+        ...
+
+    def folders(self) -> list[str]:
+        """The names of all folders that have the form of a VM's."""
         ...
 
     def listing(self, folder: str | None = None) -> "StoreListing":

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from hyperexport.errors import HyperExportError, Interrupted, ManifestInvalid
 from hyperexport.model.damaged import DamagedExport, Problem
+from hyperexport.model.history import newest_first
 from hyperexport.model.manifest import FileEntry
 from hyperexport.model.vm import Value
 from hyperexport.store.base import StoredExport
@@ -43,7 +44,7 @@ def listing_of(exports: Iterable[StoredExport], damaged: Iterable[DamagedExport]
         else:
             found.append(_without_bytes(export, lost))
     return StoreListing.model_construct(
-        exports=tuple(sorted(sound, key=lambda one: (one.manifest.started, one.export_id), reverse=True)),
+        exports=tuple(newest_first(sound, lambda one: one.manifest)),
         damaged=tuple(sorted(found, key=str)),
     )
 

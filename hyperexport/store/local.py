@@ -76,6 +76,13 @@ class LocalStore:
             status = os.statvfs(nearest_folder(self._root))
         return status.f_bavail * status.f_frsize
 
+    def server_time(self) -> None:
+        """Nothing: a filesystem keeps this machine's time."""
+
+    def folders(self) -> list[str]:
+        """The names of all folders that have the form of a VM's."""
+        return [path.name for path in self._vm_folders(None)]
+
     def exports(self, folder: str | None = None) -> list[StoredExport]:
         """The proved exports, newest first."""
         return list(self.listing(folder).exports)

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Collection, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime
 from typing import Final, TypeVar
 
 from hyperexport.base.stop import StopSignal
@@ -100,7 +101,15 @@ class S3Store:
         """None: a bucket has no end."""
         return None
 
+    def server_time(self) -> datetime | None:
+        """The service's time, from the Date header of an answer."""
+        return self._bucket.server_time()
+
     # -- listing -----------------------------------------------------------------------------------------------------
+
+    def folders(self) -> list[str]:
+        """The names of all folders that have the form of a VM's."""
+        return self._folders(None)
 
     def exports(self, folder: str | None = None) -> list[StoredExport]:
         """The proved exports (of one VM's folder, or of all), newest first.

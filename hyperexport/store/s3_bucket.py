@@ -9,6 +9,8 @@ import logging
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -83,6 +85,16 @@ class S3Bucket:
     def url(self, key: str) -> str:
         """How a person names an object."""
         return f"s3://{self._name}/{key}"
+
+    def server_time(self) -> datetime | None:
+        """What time the service says it is, to the second; None where its answers bear no date."""
+        with translated(f"listing {self.url('')}"):
+            answer = self.client.list_objects_v2(Bucket=self._name, Prefix=self.location.key(""), MaxKeys=1)
+        date = answer["ResponseMetadata"]["HTTPHeaders"].get("date", "")
+        try:
+            return parsedate_to_datetime(date).astimezone(UTC)
+        except ValueError:
+            return None
 
     # -- listing -----------------------------------------------------------------------------------------------------
 

@@ -147,7 +147,7 @@ def _of_stores(surveys: Sequence[tuple[StoreSurvey, float]]) -> Iterable[Metric]
 
 
 def _of_vms(surveys: Sequence[StoreSurvey]) -> Iterable[Metric]:
-    vms = [((found.store, vm.name, vm.folder), vm) for found in surveys for vm in found.vms]
+    vms = [((found.store, vm.name, vm.label or vm.folder), vm) for found in surveys for vm in found.vms]
 
     def family(name: str, words: str, values: Iterable[tuple[Sequence[str], float | None]]) -> Metric:
         metric = GaugeMetricFamily(f"hyperexport_vm_{name}", words, labels=_VM)

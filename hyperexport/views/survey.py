@@ -14,18 +14,25 @@ from hyperexport.base.units import format_age
 from hyperexport.errors import HyperExportError
 from hyperexport.model.content import shared_with, stored_bytes
 from hyperexport.model.damaged import DamagedExport
+from hyperexport.model.history import by_vm, is_of_the_future, newest_first
 from hyperexport.model.manifest import ExportKind, ExportManifest, Quiescing
 from hyperexport.model.vm import Value
+from hyperexport.store.base import StoredExport
 from hyperexport.store.catalogue import Catalogue
 from hyperexport.store.listing import StoreListing
 
 
 class VmSurvey(Value):
-    """What a store holds of one VM."""
+    """What a store holds of one VM, in whatever folders."""
 
-    folder: str = Field(description="The VM's folder in the store.")
+    folder: str = Field(description="The folder of its newest export.")
     exports: tuple[ExportManifest, ...] = Field(default=(), description="The proved ones, the newest first.")
     unproved: tuple[DamagedExport, ...] = Field(default=(), description="Those that cannot be relied on.")
+    folders: tuple[str, ...] = Field(default=(), description="The folder of each export, where they are not all one.")
+    future: tuple[str, ...] = Field(
+        default=(), description="The ids of those that are dated in the future: a clock is or was wrong."
+    )
+    label: str = Field(default="", description="The folder; with more, where several VMs of one name share one.")
 
     @property
     def name(self) -> str:
@@ -39,8 +46,8 @@ class VmSurvey(Value):
 
     @cached_property
     def last_good(self) -> ExportManifest | None:
-        """The newest export of which no verification found anything wrong."""
-        return next((export for export in self.exports if is_good(export)), None)
+        """The newest export of which no verification found anything wrong, and whose age is known."""
+        return next((one for one in self.exports if is_good(one) and one.export_id not in self.future), None)
 
     @property
     def damaged(self) -> tuple[str, ...]:
@@ -56,12 +63,16 @@ class VmSurvey(Value):
     @property
     def stored_bytes(self) -> int:
         """Bytes that its exports take in the store, what they share counted once."""
-        return stored_bytes((self.folder, export) for export in self.exports)
+        return stored_bytes(self._placed)
 
     @cached_property
     def shared(self) -> dict[str, tuple[str, ...]]:
         """For each export by ``<vm folder>/<export id>`` the others that share bytes with it."""
-        return shared_with((self.folder, export) for export in self.exports)
+        return shared_with(self._placed)
+
+    @property
+    def _placed(self) -> list[tuple[str, ExportManifest]]:
+        return list(zip(self.folders or (self.folder,) * len(self.exports), self.exports, strict=True))
 
     def age(self, now: datetime) -> timedelta | None:
         """How old the state is that could be restored: the time since the newest good export began."""
@@ -78,9 +89,11 @@ class VmSurvey(Value):
         words: list[str] = []
         age = self.age(now)
         if age is None:
-            words.append("no good export: every one is damaged")
+            words.append("no good export: every one is damaged" + (" or dated in the future" if self.future else ""))
         elif age > rpo:
             words.append(f"the last good export is {format_age(age)} old")
+        if self.future:
+            words.append(f"dated in the future, so a clock is wrong: {', '.join(self.future)}")
         if newest and newest.snapshot and newest.snapshot.leaked:
             words.append(f"snapshot {newest.snapshot.name} could not be removed and may still grow")
         verified_damaged = [export.export_id for export in self.exports if not is_good(export)]
@@ -101,6 +114,7 @@ class VmSurvey(Value):
         return {
             "name": self.name,
             "path": self.path,
+            "vcenter": self.exports[0].vcenter if self.exports else "",
             "folder": self.folder,
             "late": self.is_late(now, rpo),
             "last_success": last.started.isoformat() if last else None,
@@ -108,6 +122,7 @@ class VmSurvey(Value):
             "age_seconds": round(age.total_seconds()) if age is not None else None,
             "last_verified": self.last_verified.isoformat() if self.last_verified else None,
             "exports": len(self.exports),
+            "future": list(self.future),
             "damaged": list(self.damaged),
             "stored_bytes": self.stored_bytes,
             "shares_bytes": {name.rpartition("/")[2]: _ids(others) for name, others in self.shared.items() if others},
@@ -173,15 +188,32 @@ def survey(catalogue: Catalogue, now: datetime | None = None) -> StoreSurvey:
         free = catalogue.store.free_bytes()
     except HyperExportError as error:
         return StoreSurvey(store=url, taken=taken, problem=str(error))
-    return StoreSurvey(store=url, taken=taken, vms=_by_name(folders), free_bytes=free)
+    return StoreSurvey(store=url, taken=taken, vms=_by_name(folders, taken), free_bytes=free)
 
 
-def _by_name(folders: Mapping[str, StoreListing]) -> tuple[VmSurvey, ...]:
-    vms = [
-        VmSurvey.model_construct(
-            folder=folder, exports=tuple(export.manifest for export in found.exports), unproved=found.damaged
+def _by_name(folders: Mapping[str, StoreListing], now: datetime) -> tuple[VmSurvey, ...]:
+    every = [export for found in folders.values() for export in found.exports]
+    unproved = {folder: found.damaged for folder, found in folders.items() if found.damaged}
+    vms: list[VmSurvey] = []
+    labels: set[tuple[str, str]] = set()
+    for vm, found in sorted(by_vm(every, _manifest).items(), key=lambda pair: str(pair[0])):
+        ordered = newest_first(found, _manifest, now)
+        folder, name = ordered[0].folder, ordered[0].manifest.vm.name
+        label = f"{folder}#{vm.digest}" if (folder, name) in labels else folder
+        labels.add((folder, name))
+        vms.append(
+            VmSurvey.model_construct(
+                folder=folder,
+                label=label,
+                exports=tuple(export.manifest for export in ordered),
+                unproved=unproved.pop(folder, ()),
+                folders=tuple(export.folder for export in ordered),
+                future=tuple(one.export_id for one in ordered if is_of_the_future(one.manifest, now)),
+            )
         )
-        for folder, found in folders.items()
-        if found.exports or found.damaged
-    ]
-    return tuple(sorted(vms, key=lambda vm: (vm.name.lower(), vm.folder)))
+    vms += [VmSurvey.model_construct(folder=folder, unproved=damaged) for folder, damaged in unproved.items()]
+    return tuple(sorted(vms, key=lambda vm: (vm.name.lower(), vm.label, vm.folder)))
+
+
+def _manifest(export: StoredExport) -> ExportManifest:
+    return export.manifest

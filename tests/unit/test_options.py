@@ -54,6 +54,7 @@ VALUES: dict[str, tuple[Any, Any, Any]] = {
     "cleanup_max_size": (1, 2, 3),
     "cleanup_min_free": (1, 2, 3),
     "cleanup_preserve": (("a", "b"), ("c*",), ("d",)),
+    "cleanup_trust_clock": (True, True, True),
     "cleanup_dry_run": (True, True, True),
     "verify": ("on", "deep", "on"),
     "dry_run": (True, True, True),

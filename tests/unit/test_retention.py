@@ -19,6 +19,9 @@ anytime = settings(deadline=None)
 
 Listing = list[tuple[str, ExportManifest]]
 DB, WEB = "db01.4f0e7a52", "web01.00000001"
+WEB_VM = VM.model_copy(
+    update={"name": "web01", "moref": "vm-7", "instance_uuid": "00000001-1111-2222-3333-444455556666"}
+)
 
 
 def an_export_of(
@@ -73,14 +76,14 @@ def test_what_is_older_than_the_age_goes_oldest_first() -> None:
 
 
 def test_the_newest_n_of_each_vm_stay() -> None:
-    plan = cleanup([*FIVE, (WEB, an_export_of(9)), (WEB, an_export_of(8))], max_count=2)
+    plan = cleanup([*FIVE, (WEB, an_export_of(9, vm=WEB_VM)), (WEB, an_export_of(8, vm=WEB_VM))], max_count=2)
     assert days(plan) == [5, 4, 3]
     assert days(plan, folder=WEB) == []
     assert reason(plan, 5) == "its VM has newer ones: 4, at --cleanup-max-count 2"
 
 
 def test_the_oldest_of_any_vm_go_while_the_store_is_too_large() -> None:
-    plan = cleanup([*FIVE, (WEB, an_export_of(9)), (WEB, an_export_of(8))], max_size=500 * MIB)
+    plan = cleanup([*FIVE, (WEB, an_export_of(9, vm=WEB_VM)), (WEB, an_export_of(8, vm=WEB_VM))], max_size=500 * MIB)
     assert days(plan, folder=WEB) == [9]
     assert days(plan) == [5]
     assert plan.kept_bytes == 500 * MIB
@@ -99,7 +102,7 @@ def test_an_export_goes_if_any_limit_says_so() -> None:
 
 
 def test_age_and_count_go_first_so_that_space_takes_no_more_than_it_must() -> None:
-    exports = [*FIVE, (WEB, an_export_of(9)), (WEB, an_export_of(8))]
+    exports = [*FIVE, (WEB, an_export_of(9, vm=WEB_VM)), (WEB, an_export_of(8, vm=WEB_VM))]
     plan = cleanup(exports, max_count=2, max_size=400 * MIB)
     assert days(plan) == [5, 4, 3]
     assert days(plan, folder=WEB) == []
@@ -116,9 +119,9 @@ def test_a_disk_that_several_exports_share_is_counted_once_and_freed_with_the_la
 
 
 def test_equal_content_of_two_vms_is_kept_twice() -> None:
-    assert cleanup([(DB, an_export_of(1, content="same")), (WEB, an_export_of(1, content="same"))]).kept_bytes == (
-        200 * MIB
-    )
+    assert cleanup(
+        [(DB, an_export_of(1, content="same")), (WEB, an_export_of(1, content="same", vm=WEB_VM))]
+    ).kept_bytes == (200 * MIB)
 
 
 def test_small_files_are_each_exports_own() -> None:
@@ -136,7 +139,7 @@ def test_the_members_of_an_ova_are_counted_in_the_ova() -> None:
 
 
 def test_the_newest_export_of_each_vm_survives_every_limit_and_the_limits_say_so() -> None:
-    exports = [(DB, an_export_of(40)), (WEB, an_export_of(50)), (WEB, an_export_of(60))]
+    exports = [(DB, an_export_of(40)), (WEB, an_export_of(50, vm=WEB_VM)), (WEB, an_export_of(60, vm=WEB_VM))]
     plan = cleanup(exports, max_age=1, max_count=1, max_size=1, min_free=10**15, free=0)
     assert days(plan, folder=WEB) == [60]
     assert days(plan) == []
@@ -200,7 +203,12 @@ def test_an_export_is_deleted_before_the_one_that_it_uses() -> None:
 
 def test_space_that_frees_a_reference_lets_an_overdue_export_go_in_the_same_run() -> None:
     holder = an_export_of(9)
-    exports = [(DB, holder), (DB, an_export_of(2, holder=holder)), (DB, an_export_of(1)), (WEB, an_export_of(1))]
+    exports = [
+        (DB, holder),
+        (DB, an_export_of(2, holder=holder)),
+        (DB, an_export_of(1)),
+        (WEB, an_export_of(1, vm=WEB_VM)),
+    ]
     plan = cleanup(exports, max_age=5, max_size=250 * MIB)
     assert days(plan) == [2, 9]
 
@@ -317,7 +325,7 @@ def listings(draw: st.DrawFn) -> Listing:
                 holder=holder,
                 preserve=draw(st.integers(0, 9)) == 0,
                 damage=("wrong",) if draw(st.integers(0, 4)) == 0 else (),
-                vm=VM.model_copy(update={"name": folder.partition(".")[0]}),
+                vm=VM.model_copy(update={"name": folder.partition(".")[0], "moref": folder, "instance_uuid": ""}),
             )
             earlier.append(made)
             found.append((folder, made))
