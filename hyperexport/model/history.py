@@ -23,6 +23,8 @@ class Placed(NamedTuple):
 
     at: datetime
     """When it was made at the earliest: no earlier than the exports that it was made after."""
+    latest: datetime
+    """When it was made at the latest. Later than ``at`` only where its own time is before that of a predecessor."""
     rank: int
     """0 is the oldest of the VM; copies of one export have one rank."""
     future: bool
@@ -91,13 +93,20 @@ def place(manifests: Sequence[ExportManifest], now: datetime) -> list[Placed]:
     first = next((made(manifests[index]) for index in order if not future[index]), now)
     found: dict[int, Placed] = {}
     at, rank, last = first, -1, ""
+    contradicted: list[int] = []
     for index in order:
         manifest = manifests[index]
         rank += manifest.export_id != last
         last = manifest.export_id
         # One that claims to be of the future says nothing of those after it.
         at = at if future[index] else max(at, made(manifest))
-        found[index] = Placed(at, rank, future[index])
+        found[index] = Placed(at, at, rank, future[index])
+        if made(manifest) < at - TOLERANCE:
+            contradicted.append(index)
+        elif not future[index]:
+            found |= {one: found[one]._replace(latest=at) for one in contradicted}
+            contradicted = []
+    found |= {one: found[one]._replace(latest=now) for one in contradicted}
     return [found[index] for index in range(len(manifests))]
 
 

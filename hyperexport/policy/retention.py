@@ -168,6 +168,8 @@ class _Export(NamedTuple):
     folder: str
     vm: int
     """Exports of one number are of one VM."""
+    latest: datetime
+    """When it was made at the latest: its age counts from here."""
     at: datetime
     """When it was made, no earlier than those that it was made after."""
     rank: int
@@ -194,6 +196,7 @@ def _placed(
                     folder=folder,
                     vm=vm,
                     at=placed.at,
+                    latest=placed.latest,
                     rank=placed.rank,
                     future=placed.future,
                     content=kept(folder, manifest.export_id, manifest.files),
@@ -214,6 +217,7 @@ def _coming(incoming: Incoming, vm: int, now: datetime, *, rank: int) -> _Export
         folder=incoming.folder,
         vm=vm,
         at=now,
+        latest=now,
         rank=rank,
         future=False,
         content={
@@ -302,7 +306,7 @@ def _overdue(exports: Iterable[_Export], limits: CleanupLimits, now: datetime) -
     found: dict[str, _Overdue] = {}
     newer: dict[int, set[int]] = {}
     for export in exports:
-        age = now - export.at
+        age = now - export.latest
         ranks = newer.setdefault(export.vm, set())
         count = len(ranks - {export.rank})
         if limits.max_age and age > limits.max_age and not export.future:
@@ -384,8 +388,8 @@ def _doubts(
                 + ("it never counts as old" if clock.trusted else "no export of its VM is deleted. ")
                 + ("" if clock.trusted else "If this machine's clock is right, add --cleanup-trust-clock")
             )
-    unsupported = [export for export in stay if limits.max_age and now - export.at > limits.max_age]
-    held = [one for one in unsupported if limits.max_age and age_by - one.at <= limits.max_age]
+    unsupported = [export for export in stay if limits.max_age and now - export.latest > limits.max_age]
+    held = [one for one in unsupported if limits.max_age and age_by - one.latest <= limits.max_age]
     if held and not clock.confirmed and not clock.problem:
         yield (
             f"no other clock confirms this machine's, so ages are counted from the newest export of the store "

@@ -26,7 +26,7 @@ def remove_leftovers(job: Job, plan: SnapshotPlan, is_over: IsOver) -> list[str]
     end_abandoned_sessions(job.session, is_over)
     removed = remove_abandoned_snapshots(job, plan)
     for store in job.stores:
-        for folder in folders_of(store, job.ref, job.identity):
+        for folder in sorted({*folders_of(store, job.ref, job.identity), job.folder_in(store)}):
             stagings = remove_abandoned_stagings(store, folder, is_over, of=job.owner)
             removed += stagings.removed
             for words in stagings.failed:
