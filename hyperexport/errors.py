@@ -334,6 +334,27 @@ class ConversionFailed(HyperExportError):
     code = "conversion-failed"
 
 
+# -- files of a guest -------------------------------------------------------------------------------------------------
+
+
+class GuestFileNotFound(HyperExportError):
+    """The guest has nothing of that path, or nothing that can be read; the message says which."""
+
+    code = "guest-file-not-found"
+
+
+class GuestFilesystemDamaged(HyperExportError):
+    """The guest's own filesystem cannot be read there, although the disk's bytes are those that were exported."""
+
+    code = "guest-filesystem-damaged"
+
+
+class ExtractionFailed(HyperExportError):
+    """A file of the guest could not be written here; the message has the reason."""
+
+    code = "extraction-failed"
+
+
 # -- telling people ---------------------------------------------------------------------------------------------------
 
 
