@@ -1,6 +1,8 @@
-# A worker, and every part of a Prefect server for many of them (deployments/compose/): the same environment serves
-# both. Nothing is built in the image that runs, nothing there belongs to the user that it runs as, and every package
-# comes with its hash.
+# One image for workers, for each run in a container or cluster, and for every part of a Prefect server for many of them
+# (deployments/compose/). Build it at the root of a clone, with the name that the deployments use:
+#   docker build --tag hyperexport:0.1.0 .
+# Nothing is built in the image that runs, nothing there belongs to the user that it runs as, and every package comes
+# with its hash.
 ARG PYTHON=3.11.14-slim-bookworm
 
 FROM python:${PYTHON} AS build
@@ -32,5 +34,6 @@ USER 10001
 # Relative outputs go here; mount the store of all workers here, or upload to S3.
 WORKDIR /exports
 VOLUME /exports
-ENTRYPOINT ["hyperexport"]
-CMD ["serve"]
+# No ENTRYPOINT: prefect-docker sets only the command of a container, prefect-kubernetes only its args, and both are a
+# whole command, "prefect flow-run execute".
+CMD ["hyperexport", "serve"]
