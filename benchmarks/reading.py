@@ -1,0 +1,118 @@
+"""Converts and serves one exported disk, beside qemu-img and qemu-nbd on the same VMDK.
+
+    python -m benchmarks.reading [MIB]
+
+Each measure is taken three times, the peers by turns, and the best of each counts: what disturbs a machine only makes
+things slower.
+"""
+
+import hashlib
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hyperexport.base.stop import StopSignal
+from hyperexport.base.units import MIB
+from hyperexport.convert.raw import write_raw
+from hyperexport.images.disk import Disk
+from hyperexport.images.layer import Layer
+from hyperexport.images.proven import ProvenFile, prove_whole
+from hyperexport.images.stream import StreamedDisk, StreamedPart
+from hyperexport.model.manifest import FileEntry, FileRole
+from hyperexport.nbd import NbdServer
+from hyperexport.simulator.disks import Disk as GuestDisk
+from hyperexport.store.local_reader import open_reader
+
+READS = 2000
+ROUNDS = 3
+
+
+def main() -> None:
+    size = int(sys.argv[1]) if len(sys.argv) > 1 else 512
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        vmdk = folder / "disk.vmdk"
+        with vmdk.open("wb") as file:
+            for piece in GuestDisk(size * MIB, seed=3, used=0.5).freeze().stream():
+                file.write(piece)
+        entry = FileEntry(
+            name="disk.vmdk", role=FileRole.DISK, size=vmdk.stat().st_size, sha256=_sha256(vmdk), capacity=size * MIB
+        )
+        times = _best(lambda _: _ours_raw(vmdk, entry, folder), lambda _: _qemu_raw(vmdk, folder))
+        _show("convert to raw, MB/s", times, size)
+        with _our_nbd(vmdk, entry, folder) as ours, _qemu_nbd(vmdk, folder) as peer:
+            _show("NBD, sequential (nbdcopy), MB/s", _best(lambda _: _copy(ours), lambda _: _copy(peer)), size)
+            times = _best(lambda seed: _random(ours, size, seed), lambda seed: _random(peer, size, seed))
+            _show("NBD, 4 KiB at random (qemu-io), reads/s", times, READS)
+
+
+def _best(*runs: Callable[[int], None]) -> list[float]:
+    best = [float("inf")] * len(runs)
+    for turn in range(ROUNDS):
+        for index, run in enumerate(runs):
+            began = time.perf_counter()
+            run(turn)
+            best[index] = min(best[index], time.perf_counter() - began)
+    return best
+
+
+def _show(what: str, seconds: list[float], work: int) -> None:
+    ours, peer = (work / each for each in seconds)
+    print(f"{what}: {ours:.0f} against {peer:.0f}, {ours / peer:.2f}x")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _ours_raw(vmdk: Path, entry: FileEntry, folder: Path) -> None:
+    with open_reader(vmdk) as reader, (folder / "ours.raw").open("wb") as raw:
+        layer = Layer(reader, "disk")
+        with Disk([layer]) as disk:
+            write_raw(StreamedDisk(disk, [StreamedPart(layer, reader, entry)], StopSignal()), raw.fileno())
+
+
+def _qemu_raw(vmdk: Path, folder: Path) -> None:
+    subprocess.run(["qemu-img", "convert", "-f", "vmdk", "-O", "raw", vmdk, folder / "peer.raw"], check=True)
+
+
+@contextmanager
+def _our_nbd(vmdk: Path, entry: FileEntry, folder: Path) -> Generator[str]:
+    with open_reader(vmdk) as reader:
+        tags = prove_whole(reader, entry, where="disk", stop=StopSignal())
+        file = ProvenFile(reader, entry, tags, where="disk", distant=False, stop=StopSignal())
+        with Disk([Layer(file, "disk")], [file]) as disk, NbdServer({"disk": disk}, socket_path=folder / "ours") as nbd:
+            yield nbd.uri()
+
+
+@contextmanager
+def _qemu_nbd(vmdk: Path, folder: Path) -> Generator[str]:
+    socket = folder / "peer"
+    command = ["qemu-nbd", "-r", "-t", "-e", "8", "-f", "vmdk", "-k", str(socket), str(vmdk)]
+    with subprocess.Popen(command) as process:
+        while not socket.exists() and process.poll() is None:
+            time.sleep(0.05)
+        try:
+            yield f"nbd+unix:///?socket={socket}"
+        finally:
+            process.terminate()
+
+
+def _copy(uri: str) -> None:
+    subprocess.run(["nbdcopy", uri, "null:"], check=True)
+
+
+def _random(uri: str, size: int, seed: int) -> None:
+    chance = random.Random(seed)
+    reads = "".join(f"read {chance.randrange(size * 256) * 4096} 4096\n" for _ in range(READS))
+    subprocess.run(["qemu-io", "-r", "-f", "raw", uri], input=reads, text=True, check=True, stdout=subprocess.DEVNULL)
+
+
+if __name__ == "__main__":
+    main()
