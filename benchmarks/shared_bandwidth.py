@@ -28,10 +28,10 @@ def work(name: str, rate: float, begin: float, end: float) -> None:
     """One worker: move as many bytes as it may until the end, and print when how many passed."""
     from hyperexport.base.stop import StopSignal  # noqa: PLC0415
     from hyperexport.options.precedence import Bandwidth  # noqa: PLC0415 - Prefect takes seconds to import, in the workers alone
-    from hyperexport.tasks.bandwidth import bandwidth_for  # noqa: PLC0415
+    from hyperexport.tasks.bandwidth import throttle_of  # noqa: PLC0415
 
     seconds = [0] * (int(end - begin) + 1)
-    with bandwidth_for(Bandwidth(shared=name, limit=rate)) as throttle:
+    with throttle_of(Bandwidth(shared=name, limit=rate)) as throttle:
         time.sleep(max(0.0, begin - time.time()))
         stop = StopSignal()
         while time.time() < end:

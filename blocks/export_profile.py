@@ -4,7 +4,6 @@ A profile keeps only what was explicitly set, by key: what it leaves open, the e
 each run. Which VMs are exported is no part of it, and neither is a secret: options that need one name another block.
 """
 
-import re
 from collections.abc import Mapping
 from typing import ClassVar, Final, cast
 
@@ -15,7 +14,8 @@ from pydantic import Field, HttpUrl, JsonValue
 
 import hyperexport
 from hyperexport.errors import UsageError
-from hyperexport.options.precedence import ExportOptions, leaves
+from hyperexport.options.precedence import ExportOptions
+from hyperexport.profiles import has_file, profile_name, set_explicitly, valid_options
 
 _SLUG: Final = "export-profile"
 
@@ -52,9 +52,7 @@ class ExportProfile(Block):
     @classmethod
     def of(cls, options: ExportOptions) -> "ExportProfile":
         """Keep what was explicitly set in these options."""
-        document = options.model_dump(mode="json")
-        given = options.given_keys()
-        return cls(options={leaf.key: document[leaf.group][leaf.name] for leaf in leaves() if leaf.key in given})
+        return cls(options=set_explicitly(options))
 
     @property
     def name(self) -> str:
@@ -67,29 +65,7 @@ class ExportProfile(Block):
         Raises:
             UsageError: An option of it is not known any more, or its value is out of today's bounds; each is named.
         """
-        try:
-            return ExportOptions.from_keys(self.options).given_keys()
-        except UsageError as error:
-            raise UsageError(
-                f"profile {self.name}, saved by HyperExport {self.saved_with}: {error.what}",
-                fix="Correct it in the Prefect UI under Blocks, or save it again with --save-profile",
-            ) from error
-
-
-def profile_name(name: str) -> str:
-    """Turn the name that a person gives into one that Prefect takes for a block.
-
-    Raises:
-        UsageError: It cannot be turned into one.
-    """
-    # Prefect: a block document's name has lower-case letters, digits and dashes only.
-    found = re.sub(r"[\s_]+", "-", name.strip()).lower()
-    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", found):
-        raise UsageError(
-            f"{name!r} cannot name a profile",
-            fix="Use letters from a to z, digits and dashes; spaces and underscores become dashes",
-        )
-    return found
+        return valid_options(self.name, self.options, self.saved_with)
 
 
 def load_profile(name: str) -> ExportProfile:
@@ -101,6 +77,11 @@ def load_profile(name: str) -> ExportProfile:
     try:
         return cast("ExportProfile", ExportProfile.load(profile_name(name)))
     except ValueError as error:
+        if has_file(name):
+            raise UsageError(
+                f"there is no profile {name} in Prefect, but a file of this machine keeps one of this name",
+                fix="Use it with --no-prefect, or save it in Prefect with --save-profile",
+            ) from error
         raise UsageError(
             f"there is no profile {name}", fix="See hyperexport --list-profiles for those that there are"
         ) from error

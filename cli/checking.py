@@ -1,6 +1,6 @@
 """A check on the command line: everything that was tried is shown, and the exit code says whether it would do."""
 
-from hyperexport.cli import quiet, tables
+from hyperexport.cli import jobs, quiet, tables
 from hyperexport.cli.failures import Failure
 from hyperexport.cli.output import Output
 from hyperexport.cli.request import Request
@@ -10,11 +10,9 @@ from hyperexport.results import SetupReport
 
 def check(request: Request, output: Output) -> list[Failure]:
     """Have the setup checked, and show what was found."""
-    from hyperexport.flows import check_setup
-
     output.nothing("checks")
     try:
-        report = check_setup(request.selection, request.options, vsphere=request.vsphere, profile=request.profile)
+        report = jobs.check_setup(request)
     except SetupUnfit as error:
         if not isinstance(error.report, SetupReport):
             raise

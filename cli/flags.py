@@ -138,7 +138,24 @@ Debug = Annotated[
 ]
 
 
-_COMMON: Final = {"profile": (Profile, None), "quiet": (Quiet, False), "json": (Json, False), "debug": (Debug, False)}
+NoPrefect = Annotated[
+    bool,
+    Parameter(
+        name="--no-prefect",
+        group=TERMINAL,
+        negative=(),
+        help="Run in this process, even where a Prefect API is configured; see hyperexport config.",
+    ),
+]
+
+
+_COMMON: Final = {
+    "profile": (Profile, None),
+    "no_prefect": (NoPrefect, False),
+    "quiet": (Quiet, False),
+    "json": (Json, False),
+    "debug": (Debug, False),
+}
 """What every command takes: its words at the terminal, and their defaults."""
 
 
@@ -151,12 +168,14 @@ class Asked:
         profile: The saved profile to use.
         face: How to answer.
         debug: Show tracebacks and every decision.
+        no_prefect: Run in this process.
     """
 
     given: dict[str, object]
     profile: str | None
     face: Face
     debug: bool
+    no_prefect: bool = False
 
     def options(self, **more: object) -> ExportOptions:
         """The options, of which only what was given counts as set.
@@ -176,7 +195,8 @@ class Asked:
         """The request, with the options as :meth:`options` has them unless others are among its fields."""
         if "options" not in fields:
             fields["options"] = self.options()
-        return Request(mode=mode, profile=self.profile, face=self.face, debug=self.debug, **fields)
+        common = {"profile": self.profile, "face": self.face, "debug": self.debug, "no_prefect": self.no_prefect}
+        return Request(mode=mode, **common, **fields)
 
 
 def taking(flags: Sequence[Leaf], function: Callable[..., Request], *, json: bool = True) -> Callable[..., Request]:
@@ -194,7 +214,7 @@ def taking(flags: Sequence[Leaf], function: Callable[..., Request], *, json: boo
         chosen = {leaf.key for leaf in selection_leaves()}  # a VM's name may hold a comma
         given = {key: value if key in chosen else _plain(value) for key, value in kwargs.items() if key in keys}
         face = face_of(quiet=kwargs.get("quiet", False), json=kwargs.get("json", False))
-        asked = Asked(given, kwargs.get("profile"), face, kwargs.get("debug", False))
+        asked = Asked(given, kwargs.get("profile"), face, kwargs.get("debug", False), kwargs.get("no_prefect", False))
         rest = {key: value for key, value in kwargs.items() if key not in keys and key not in common}
         return function(asked, *args, **rest)
 

@@ -1,9 +1,8 @@
 """Several VMs on the command line: asked for at once, answered one by one, and summed up."""
 
-from hyperexport.cli import quiet, tables
+from hyperexport.cli import jobs, quiet, tables
 from hyperexport.cli.failures import FailedMember, Failure
 from hyperexport.cli.output import Output
-from hyperexport.cli.progress_view import showing_progress
 from hyperexport.cli.request import Request
 from hyperexport.errors import FleetFailure
 from hyperexport.results import FleetResult
@@ -11,15 +10,10 @@ from hyperexport.results import FleetResult
 
 def export(request: Request, output: Output) -> list[Failure]:
     """Export the VMs that are chosen, and tell of those that failed."""
-    from hyperexport.flows import export_fleet
-    from hyperexport.flows.outcome import despite_prefect
-
     output.nothing("exports")
     try:
-        with showing_progress(output.errors, quiet=output.is_quiet):
-            result = despite_prefect(export_fleet)(
-                request.selection, request.options, vsphere=request.vsphere, profile=request.profile
-            )
+        with output.progress():
+            result = jobs.export_fleet(request)
     except FleetFailure as error:
         if not isinstance(error.fleet, FleetResult):
             raise

@@ -42,6 +42,11 @@ def run(words: Sequence[str]) -> int:
     Returns:
         The exit code.
     """
+    if list(words) == ["--version"]:  # what a package manager asks, and a shell's prompt
+        import hyperexport
+
+        print(hyperexport.__version__)
+        return 0
     from hyperexport.base.json_logs import json_logs_wanted
     from hyperexport.cli.arguments import parse
     from hyperexport.cli.failures import Failure

@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hyperexport import __version__
-from hyperexport.cli import quiet, tables
+from hyperexport.cli import jobs, quiet, tables
 from hyperexport.cli.output import Output
 from hyperexport.cli.request import Face, Observing, Request
-from hyperexport.cli.stored import stores_of
 from hyperexport.errors import StoreUnusable, UsageError
-from hyperexport.store.catalogue import Catalogue
-from hyperexport.views.survey import StoreSurvey, survey
+from hyperexport.views.survey import StoreSurvey
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -28,7 +26,7 @@ def report(request: Request, output: Output) -> None:
         StoreUnusable: A store could not be read; what the others hold is shown all the same.
     """
     observing = _observing(request)
-    surveys = [survey(Catalogue(store)) for store in stores_of(request)]
+    surveys = jobs.survey_stores(request)
     output.nothing("stores")
     for found in surveys:
         output.answer(
@@ -93,7 +91,7 @@ def metrics(request: Request, output: Output) -> None:
     from hyperexport.views import metrics as prometheus
 
     observing = _observing(request)
-    collector = prometheus.StoreCollector(stores_of(request), version=__version__)
+    collector = prometheus.StoreCollector(jobs.open_stores(request), version=__version__)
     if observing.listen:
         _listen(prometheus.registry_of(collector), *observing.listen, output)
         return

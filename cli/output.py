@@ -74,6 +74,14 @@ class Output:
         if self.face is Face.JSON:
             self.say(json.dumps({**self._document, "errors": list(failures)}, indent=2))
 
+    def progress(self) -> AbstractContextManager[None]:
+        """While the block runs, show on standard error how far its items are; nothing where that is to be quiet."""
+        if self.is_quiet or self.json_logs:  # JSON lines have the steps
+            return nullcontext()
+        from hyperexport.cli.progress_view import showing_progress
+
+        return showing_progress(self.errors)
+
     def waiting(self, for_what: str) -> AbstractContextManager[object]:
         """While the block runs, show whoever watches a terminal what the program waits for."""
         return self.errors.status(for_what) if self.errors.is_terminal else nullcontext()

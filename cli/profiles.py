@@ -1,58 +1,85 @@
-"""Saved profiles at the terminal: saved from flags, listed, shown, deleted. Whoever calls has a Prefect API ready."""
+"""Saved profiles at the terminal: saved from flags, listed, shown, deleted.
 
+They are Prefect blocks where a Prefect API is in use, and files of this user where none is.
+"""
+
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from hyperexport.cli import quiet, tables
 from hyperexport.cli.output import Output
 from hyperexport.cli.request import Face, Mode, Request
+from hyperexport.deployments.orchestrator import find_place, prefect_has_profile, use
+from hyperexport.errors import UsageError
 
 if TYPE_CHECKING:
     from hyperexport.blocks import ExportProfile
+    from hyperexport.profiles import Profile
 
 
-def options_of_profile(name: str) -> dict[str, object]:
-    """What a saved profile sets, by key.
+def _kept_in(request: Request) -> ModuleType:
+    """The module that keeps profiles: both have the same functions."""
+    place = find_place(no_prefect=request.no_prefect)
+    if place.url is None:
+        from hyperexport import profiles
+
+        return profiles
+    use(place)
+    from hyperexport.blocks import export_profile
+
+    return export_profile
+
+
+def options_of_profile(request: Request) -> dict[str, object]:
+    """What the profile that the request names sets, by key.
 
     Raises:
         UsageError: There is none of this name, or it makes no sense any more.
     """
-    from hyperexport.blocks.export_profile import load_profile
+    return _load(request).get_options()
 
-    return load_profile(name).get_options()
+
+def _load(request: Request) -> "Profile | ExportProfile":
+    from hyperexport import profiles
+
+    name = request.profile or ""
+    kept = _kept_in(request)
+    if kept is profiles and not profiles.has_file(name) and prefect_has_profile(profiles.profile_name(name)):
+        raise UsageError(
+            f"there is no profile {name} in {profiles.folder()}, but Prefect has one of this name",
+            fix="Leave --no-prefect out or start hyperexport serve to use it, or save it here with --save-profile",
+        )
+    return kept.load_profile(name)
 
 
 def save(request: Request, output: Output) -> None:
     """Save the options that were given; with ``--profile``, over what that one sets."""
-    from hyperexport.blocks.export_profile import save_profile
-
-    base = options_of_profile(request.profile) if request.profile else None
-    profile = save_profile(request.save_profile or "", request.options, base=base)
+    base = options_of_profile(request) if request.profile else None
+    profile = _kept_in(request).save_profile(request.save_profile or "", request.options, base=base)
     if request.mode is Mode.SAVE_PROFILE:
         _answer(output, profile, done="saved")
 
 
 def mind(request: Request, output: Output) -> None:
     """List the profiles, or show or delete one."""
-    from hyperexport.blocks.export_profile import delete_profile, load_profile, saved_profiles
-
     output.nothing("profiles")
     if request.mode is Mode.LIST_PROFILES:
-        profiles = saved_profiles()
+        profiles = _kept_in(request).saved_profiles()
         if not profiles and output.face is Face.PRETTY:
             output.say("no profiles")
         for profile in profiles:
             _answer(output, profile)
         return
-    profile = load_profile(request.profile or "")
+    profile = _load(request)
     if request.mode is Mode.DELETE_PROFILE:
-        delete_profile(request.profile or "")
+        _kept_in(request).delete_profile(request.profile or "")
         _answer(output, profile, done="deleted")
     else:
         _answer(output, profile)
         profile.get_options()  # what is not valid any more is shown all the same, and then said
 
 
-def _answer(output: Output, profile: "ExportProfile", done: str = "") -> None:
+def _answer(output: Output, profile: "Profile | ExportProfile", done: str = "") -> None:
     output.answer(
         "profiles",
         pretty=lambda console: tables.show_profile(console, profile.name, profile.options, done),

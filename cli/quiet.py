@@ -225,10 +225,10 @@ def profile_lines(name: str, options: Mapping[str, object]) -> list[str]:
     return [_line("profile", name), *(_line(key, as_flag(value)) for key, value in options.items())]
 
 
-def config_lines(values: Sequence[tuple[str, str, str]], secrets: Mapping[str, str]) -> list[str]:
-    """Every option's value and source, then which secrets are set."""
+def config_lines(values: Sequence[tuple[str, str, str]], secrets: Mapping[str, str], runs: str) -> list[str]:
+    """Every option's value and source, then which secrets are set, and where a command runs."""
     lines = [line for key, value, source in values for line in (_line(key, value), _line(f"{key}.source", source))]
-    return [*lines, *(_line(name, state) for name, state in secrets.items())]
+    return [*lines, *(_line(name, state) for name, state in secrets.items()), _line("runs", runs)]
 
 
 def as_flag(value: object) -> str:

@@ -119,6 +119,7 @@ class Request:
         options: What was given on the command line; the rest is not set.
         face: How it is answered.
         debug: Show tracebacks and every decision.
+        no_prefect: Run in this process, whatever Prefect API there is.
         vsphere: The saved block with the server and the login, if one was named.
         email_password: The mail server's password, which is no option: options are stored.
         profile: The saved profile to use, to show or to delete.
@@ -136,6 +137,7 @@ class Request:
     options: ExportOptions = field(default_factory=ExportOptions)
     face: Face = Face.PRETTY
     debug: bool = False
+    no_prefect: bool = False
     vsphere: str | None = None
     email_password: SecretStr | None = None
     profile: str | None = None

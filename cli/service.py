@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final
 from hyperexport.cli import quiet, tables
 from hyperexport.cli.output import Output
 from hyperexport.cli.request import Face, Request, Scheduling
-from hyperexport.deployments.local_server import configured_api, provide_lasting_api
+from hyperexport.deployments.local_server import provide_lasting_api
+from hyperexport.deployments.orchestrator import announced, configured_api
 from hyperexport.errors import UsageError
 from hyperexport.options.precedence import ExportOptions
 
@@ -147,14 +148,18 @@ def serve(request: Request, output: Output) -> None:
             return
         if own:
             output.say(f"Prefect runs along at {ui}, and keeps everything in its usual database.")
-            output.say(f"For other commands: export PREFECT_API_URL={url}")
+            output.say("Other commands of this user on this machine find it and run there;")
+            output.say(f"elsewhere: export PREFECT_API_URL={url}")
         else:
             output.say(f"Serving the deployments of Prefect at {ui}.")
         if jobs_api:
             output.say(f"The jobs API is at {jobs_api}, described at {jobs_api}/docs.")
         output.say("Ready. Ctrl-C cancels what is running, and ends.")
 
-    service.serve(limit=serving.limit, api=listener, token=token, output_roots=serving.api_output_roots, on_ready=tell)
+    with announced(url):
+        service.serve(
+            limit=serving.limit, api=listener, token=token, output_roots=serving.api_output_roots, on_ready=tell
+        )
 
 
 def _address(listener: socket.socket) -> str:

@@ -5,38 +5,27 @@ Listing and marking need no Prefect, unless a saved block or a profile is named.
 
 from collections.abc import Sequence
 
-from hyperexport.base.stop import StopSignal
-from hyperexport.cli import quiet, tables
+from hyperexport.cli import jobs, quiet, tables
 from hyperexport.cli.output import Output
-from hyperexport.cli.profiles import options_of_profile
-from hyperexport.cli.progress_view import showing_progress
 from hyperexport.cli.request import Request
 from hyperexport.errors import VerificationFailed
-from hyperexport.options.environment import warn_of_unknown_variables
-from hyperexport.options.groups import Destination
-from hyperexport.options.precedence import resolve
-from hyperexport.results import StoreContents, VerifiedExport
-from hyperexport.steps import preservation
-from hyperexport.steps.stores import open_stores
-from hyperexport.store.base import Store
-from hyperexport.store.s3_settings import S3Settings
-from hyperexport.transfer.bandwidth.throttle import Throttle
+from hyperexport.results import VerifiedExport
+from hyperexport.store.base import Listing
 
 
 def list_exports(request: Request, output: Output) -> None:
     """Show what the stores hold, also what cannot be read."""
     output.nothing("stores")
-    for store in stores_of(request):
-        listing = store.listing()
-        contents = StoreContents(store=store.url, exports=listing.exports)
-        added, shared = contents.added_bytes, contents.shared_with
+    for found in jobs.list_exports(request):
+        listing = Listing(exports=found.exports, damaged=found.damaged)
+        added, shared = found.added_bytes, found.shared_with
         output.answer(
             "stores",
-            pretty=lambda console, url=store.url, listing=listing: tables.show_stored(console, url, listing),
-            quiet=quiet.stored_lines(store.url, listing),
+            pretty=lambda console, url=found.store, listing=listing: tables.show_stored(console, url, listing),
+            quiet=quiet.stored_lines(found.store, listing),
             document={
-                "store": store.url,
-                "stored_bytes": contents.stored_bytes,
+                "store": found.store,
+                "stored_bytes": found.stored_bytes,
                 "exports": [
                     {
                         **export.manifest.model_dump(mode="json"),
@@ -54,7 +43,7 @@ def list_exports(request: Request, output: Output) -> None:
 def preserve(request: Request, output: Output) -> None:
     """Set or take away the mark of preservation, in every store that holds the export."""
     output.nothing("preserved")
-    for store, export in preservation.preserve(stores_of(request), request.exports, on=request.preserving):
+    for store, export in jobs.preserve(request):
         output.answer(
             "preserved",
             pretty=lambda console, url=store.url, export=export: tables.show_preserved(console, url, export),
@@ -69,12 +58,10 @@ def verify(request: Request, output: Output) -> None:
     Raises:
         VerificationFailed: Some are damaged.
     """
-    from hyperexport.flows import verify_exports
-
     output.nothing("verified")
     try:
-        with showing_progress(output.errors, quiet=output.is_quiet):
-            verified = verify_exports(list(request.exports), request.options, profile=request.profile)
+        with output.progress():
+            verified = jobs.verify_exports(request)
     except VerificationFailed as error:
         _show_verified(error.exports, output)
         raise
@@ -89,19 +76,3 @@ def _show_verified(exports: Sequence[VerifiedExport], output: Output) -> None:
             quiet=quiet.verified_lines(export),
             document=export.model_dump(mode="json"),
         )
-
-
-def stores_of(request: Request) -> tuple[Store, ...]:
-    """Open the stores that the request, the environment and the profile name."""
-    warn_of_unknown_variables()
-    profile = options_of_profile(request.profile) if request.profile else None
-    destination = resolve(request.options, profile=profile).options.destination
-    return open_stores(destination, throttle=Throttle(None), stop=StopSignal(), s3=_s3_settings(destination))
-
-
-def _s3_settings(destination: Destination) -> S3Settings | None:
-    if destination.s3_credentials is None:
-        return None
-    from hyperexport.flows.connections import s3_settings
-
-    return s3_settings(destination)

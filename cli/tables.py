@@ -358,10 +358,13 @@ def show_profile(console: Console, name: str, options: Mapping[str, object], don
     _say(console, f"{done} {name}: {flags}".strip())
 
 
-def show_config(console: Console, values: Iterable[tuple[str, str, str]], secrets: Mapping[str, str]) -> None:
-    """Show every option's flag, value and source, then which secrets are set."""
+def show_config(
+    console: Console, values: Iterable[tuple[str, str, str]], secrets: Mapping[str, str], runs: str
+) -> None:
+    """Show every option's flag, value and source, then which secrets are set, and where a command runs."""
     console.print(_table("Options in force", ("Option", "Value", "From"), values))
     console.print(_table("Secrets", ("Variable", "State"), secrets.items()))
+    console.print(f"A command runs {visible(runs)}", markup=False, soft_wrap=True)
 
 
 def show_schedules(console: Console, schedules: Sequence["Schedule"], done: str | None) -> None:

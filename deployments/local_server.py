@@ -1,10 +1,10 @@
-"""A Prefect server for one command, where none is configured: so that an export needs nothing set up beforehand.
+"""A Prefect server that ends with its process, for ``hyperexport serve`` where none is configured, and for the demo.
 
-Prefect would start one by itself. This one is started before Prefect is imported, so that both take their seconds at
-once; it is out of reach of the terminal's Ctrl-C, so that the cleanup of an interrupted run still has a server; what
-it prints goes to a file; and it ends with the process that started it, even a killed one, because its standard input
-ends then. It uses Prefect's own database, so runs and schedules are there when another server shows them. For
-``hyperexport serve`` it is a whole server, with the UI and the services that start scheduled runs.
+It is started before Prefect is imported, so that both take their seconds at once; it is out of reach of the terminal's
+Ctrl-C, so that the cleanup of an interrupted run still has a server; what it prints goes to a file; and it ends with
+the process that started it, even a killed one, because its standard input ends then. It uses Prefect's own database,
+so runs and schedules are there when another server shows them. It has the UI and the services that start scheduled
+runs.
 """
 
 import atexit
@@ -15,13 +15,12 @@ import subprocess
 import sys
 import tempfile
 import threading
-import tomllib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 from urllib.error import URLError
 from urllib.request import urlopen
 
+from hyperexport.deployments.orchestrator import configured_api
 from hyperexport.errors import ServerUnreachable, UsageError
 
 if TYPE_CHECKING:
@@ -41,39 +40,6 @@ _WHOLE: Final = {
 }
 
 
-def configured_api() -> str | None:
-    """The address of the Prefect API that this user has configured, without importing Prefect.
-
-    Looked up where Prefect does (docs.prefect.io, settings): the environment, ``.env``, ``prefect.toml`` and
-    ``pyproject.toml`` here, and the active profile.
-    """
-    if "prefect" in sys.modules:  # notebooks and tests: Prefect itself knows best
-        from prefect.settings import get_current_settings
-
-        return get_current_settings().api.url
-    return (
-        os.environ.get("PREFECT_API_URL")
-        or _dotenv().get("PREFECT_API_URL")
-        or _dig(_toml(Path("prefect.toml")), "api", "url")
-        or _dig(_toml(Path("pyproject.toml")), "tool", "prefect", "api", "url")
-        or _active_profile().get("PREFECT_API_URL")
-    )
-
-
-def provide_prefect_api() -> None:
-    """Have a Prefect API until this process ends: the configured one, or a temporary one.
-
-    The temporary one ends by ``atexit``, after Prefect's threads have handed their last logs and events to it.
-
-    Raises:
-        UsageError: None is configured, and a temporary one is forbidden.
-        ServerUnreachable: The temporary one does not start.
-    """
-    if configured_api():
-        return
-    _start(0, whole=False)
-
-
 def provide_lasting_api(port: int) -> str:
     """Have a Prefect API that also starts scheduled runs: the configured one, or a whole server in this process's care.
 
@@ -87,15 +53,21 @@ def provide_lasting_api(port: int) -> str:
         UsageError: The port is taken, or a server of our own is forbidden.
         ServerUnreachable: It does not start.
     """
-    return configured_api() or _start(port, whole=True)
+    return configured_api() or start(port)
 
 
-def _start(port: int, *, whole: bool) -> str:
+def start(port: int) -> str:
+    """Start a whole server in this process's care, and have Prefect use it; answers the API's address.
+
+    Raises:
+        UsageError: The port is taken, or a server of our own is forbidden.
+        ServerUnreachable: It does not start.
+    """
     if os.environ.get("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "true").lower() in ("false", "0"):
-        raise UsageError("no Prefect API is configured and a temporary one is forbidden", fix="Set PREFECT_API_URL")
+        raise UsageError("no Prefect API is configured and one of our own is forbidden", fix="Set PREFECT_API_URL")
     log = tempfile.TemporaryFile()  # noqa: SIM115 - the server writes to it until the process ends
     settings = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
-    server, url = launch(port, settings, log, whole=whole)
+    server, url = launch(port, settings, log, whole=True)
     atexit.register(end, server)
     os.environ["PREFECT_API_URL"] = url
     from hyperexport import flows  # noqa: F401  # pyright: ignore[reportUnusedImport] - needed anyway, and the server is not ready yet
@@ -162,7 +134,7 @@ def _await(url: str, log: Any) -> None:
         log.seek(0)
         last = log.read().decode(errors="replace").strip().splitlines()[-1:] or ["it printed nothing"]
         raise ServerUnreachable(
-            f"the temporary Prefect server did not start: {error} ({last[0][:200]})",
+            f"the Prefect server did not start: {error} ({last[0][:200]})",
             fix="Start one with prefect server start and set PREFECT_API_URL",
         ) from error
 
@@ -176,36 +148,6 @@ def end(server: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         server.kill()
         server.wait()
-
-
-def _toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}  # Prefect itself says what is wrong with it, if it is used
-
-
-def _dig(document: Any, *keys: str) -> str | None:
-    for key in keys:
-        document = document.get(key) if isinstance(document, dict) else None  # pyright: ignore[reportUnknownMemberType,reportUnknownVariableType]
-    return document if isinstance(document, str) else None
-
-
-def _dotenv() -> dict[str, str]:
-    try:
-        lines = Path(".env").read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError):
-        return {}
-    pairs = (line.removeprefix("export ").partition("=") for line in lines)
-    return {name.strip(): value.strip().strip("'\"") for name, _, value in pairs}
-
-
-def _active_profile() -> dict[str, Any]:
-    home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
-    document = _toml(Path(os.environ.get("PREFECT_PROFILES_PATH", home / "profiles.toml")).expanduser())
-    name = os.environ.get("PREFECT_PROFILE") or document.get("active")
-    profiles = document.get("profiles", {})
-    return profiles.get(name, {}) if isinstance(profiles, dict) else {}  # pyright: ignore[reportUnknownMemberType,reportUnknownVariableType]
 
 
 def main() -> None:

@@ -2,27 +2,12 @@
 
 from prefect import flow
 
-from hyperexport.base.stop import StopSignal
-from hyperexport.errors import HyperExportError, SetupUnfit
-from hyperexport.flows.connections import (
-    OPTIONS,
-    Profile,
-    VSphere,
-    endpoint_of,
-    options_in_force,
-    s3_settings,
-    stop_signal,
-)
+from hyperexport.flows.connections import OPTIONS, Profile, VSphere, options_in_force, runner_for
 from hyperexport.flows.outcome import told_in_words
-from hyperexport.model.vm import VmInfo
+from hyperexport.jobs import check
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.options.selection import Selection, selection_from_environment
-from hyperexport.results import Level, SetupFinding, SetupReport
-from hyperexport.steps.check import failed
-from hyperexport.steps.stores import open_stores
-from hyperexport.tasks.artifacts import artifact_key, show_table
-from hyperexport.tasks.check import check_mail, check_prefect, check_store, check_vsphere
-from hyperexport.transfer.bandwidth.throttle import Throttle
+from hyperexport.results import SetupReport
 
 
 @flow(name="check-setup", persist_result=False)
@@ -48,50 +33,6 @@ def check_setup(
     Raises:
         SetupUnfit: Something would fail; everything has been tried all the same, and the artifact has all of it.
     """
-    options = options_in_force(options, profile)
-    with stop_signal() as stop:
-        findings, vcenter, vms = _check_vsphere(vsphere, selection or selection_from_environment(), options, stop)
-        findings += _check_stores(options, vms, stop)
-        findings += check_mail(options.email)
-        findings += check_prefect(options, vcenter, vms)
-    report = SetupReport(findings=tuple(findings))
-    show_table(artifact_key("check"), [finding.row() for finding in report.findings], report.summary)
-    conclude(report)
-    return report
-
-
-def _check_vsphere(
-    vsphere: VSphere, selection: Selection, options: ExportOptions, stop: StopSignal
-) -> tuple[list[SetupFinding], str | None, list[VmInfo]]:
-    try:
-        endpoint = endpoint_of(vsphere)
-    except HyperExportError as error:
-        return [failed("vSphere", error)], None, []
-    except ValueError:
-        words = f"there is no vSphere credentials block {vsphere!r} in Prefect"
-        return [SetupFinding(what="vSphere", level=Level.FAIL, words=words, fix="Save one under Blocks")], None, []
-    findings, vms = check_vsphere(endpoint, selection, options, stop)
-    return list(findings), endpoint.address, list(vms)
-
-
-def _check_stores(options: ExportOptions, vms: list[VmInfo], stop: StopSignal) -> list[SetupFinding]:
-    place = options.destination
-    try:
-        stores = open_stores(place, throttle=Throttle(None), stop=stop, s3=s3_settings(place))
-    except HyperExportError as error:
-        return [failed("stores", error)]
-    return [finding for store in stores for finding in check_store(store, vms)]
-
-
-def conclude(report: SetupReport) -> None:
-    """End as failed where an export would.
-
-    Raises:
-        SetupUnfit: It would.
-    """
-    wrong = report.having(Level.FAIL)
-    if wrong:
-        first = wrong[0]
-        error = SetupUnfit(f"{report.summary}: {first.what}: {first.words}", fix=first.fix)
-        error.report = report
-        raise error
+    return check.check_setup(
+        runner_for(vsphere), selection or selection_from_environment(), options_in_force(options, profile)
+    )

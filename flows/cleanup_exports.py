@@ -6,16 +6,12 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from hyperexport.base.display import Listing
-from hyperexport.flows.connections import OPTIONS, Profile, options_in_force, s3_settings, stop_signal
+from hyperexport.flows.connections import OPTIONS, Profile, options_in_force, runner_for
 from hyperexport.flows.outcome import told_in_words
+from hyperexport.jobs import cleanup
 from hyperexport.options.form import Shown
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.results import CleanupResult
-from hyperexport.steps.stores import open_stores
-from hyperexport.tasks.artifacts import artifact_key, show_markdown
-from hyperexport.tasks.cleanup import clean_up
-from hyperexport.transfer.bandwidth.throttle import Throttle
-from hyperexport.views.summary import cleanup_markdown
 
 
 def _run_name() -> str:
@@ -41,12 +37,4 @@ def cleanup_exports(
     Raises:
         StoreUnusable, StoreUnreachable: A store could not be listed; nothing was deleted in it.
     """
-    options = options_in_force(options, profile)
-    with stop_signal() as stop:
-        stores = open_stores(
-            options.destination, throttle=Throttle(None), stop=stop, s3=s3_settings(options.destination)
-        )
-        done = Listing(clean_up(store, options.cleanup, options.execution.dry_run) for store in stores)
-    for result in done:
-        show_markdown(artifact_key("cleanup"), cleanup_markdown(result), f"Cleanup of {result.store}")
-    return done
+    return cleanup.cleanup_exports(runner_for(), options_in_force(options, profile))

@@ -1,29 +1,18 @@
-"""What every flow opens first: the stop signal, the session, the options in force."""
+"""What every flow begins with: the options in force, and the runner that carries out its job's steps as tasks."""
 
-import logging
-from collections.abc import Generator
-from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any, Final
 
-from prefect.runtime import flow_run
 from pydantic import Field, model_serializer
 
-from hyperexport.base.stop import StopSignal
-from hyperexport.blocks import ExportProfile, VSphereCredentials
+from hyperexport.blocks import ExportProfile
 from hyperexport.blocks.export_profile import load_profile
+from hyperexport.jobs.runner import Shared
 from hyperexport.options.environment import warn_of_unknown_variables
-from hyperexport.options.groups import Destination
 from hyperexport.options.precedence import ExportOptions, resolve
-from hyperexport.store.s3_settings import S3Settings
-from hyperexport.tasks.logs import send_engine_logs_to_prefect
-from hyperexport.vsphere.endpoint import VSphereEndpoint
-from hyperexport.vsphere.session import Session, connect
+from hyperexport.tasks.runner import PrefectRunner, VSphere
 
-logger = logging.getLogger(__name__)
-
-VSphere = VSphereCredentials | str | None
-"""A saved block, its name, or None for the environment of the process that the flow runs in (``GOVC_*``)."""
+__all__ = ["OPTIONS", "Profile", "VSphere", "name_of", "options_in_force", "runner_for", "shared_by_fleet"]
 
 Profile = ExportProfile | str | None
 """A saved profile, its name, or None."""
@@ -52,49 +41,15 @@ def options_in_force(options: ExportOptions, profile: Profile) -> ExportOptions:
     return resolve(options, profile=loaded.get_options() if loaded else None).options
 
 
-_outer_stop: ContextVar[StopSignal | None] = ContextVar("stop signal of the run", default=None)
+shared_by_fleet: Final[ContextVar[Shared | None]] = ContextVar("what a fleet shares with its exports", default=None)
+"""A flow takes nothing but parameters, which are stored and shown: so what cannot be stored comes to a child here."""
 
 
-@contextmanager
-def stop_signal() -> Generator[StopSignal]:
-    """Give the run its stop signal, raised as soon as the flow leaves by any exception, a cancellation included.
-
-    Prefect's cancellation is a BaseException in the main thread; the threads that move bytes hear only this signal.
-    Within a run that has one already (a VM of a fleet, in a thread of its own), it is raised with that one, too.
-    """
-    send_engine_logs_to_prefect()
-    outer, stop = _outer_stop.get(), StopSignal()
-    token = _outer_stop.set(stop)
-    try:
-        with outer.waking(stop.set) if outer else nullcontext():
-            yield stop
-    except BaseException:
-        stop.set()
-        raise
-    finally:
-        _outer_stop.reset(token)
+def runner_for(vsphere: VSphere = None) -> PrefectRunner:
+    """The runner of the flow run that calls."""
+    return PrefectRunner(vsphere, shared=shared_by_fleet.get())
 
 
-@contextmanager
-def vsphere_session(vsphere: VSphere, stop: StopSignal) -> Generator[Session]:
-    """Log in, and out again whatever happens."""
-    with connect(endpoint_of(vsphere), stop=stop, run=str(flow_run.id)) as session:
-        yield session
-
-
-def endpoint_of(vsphere: VSphere) -> VSphereEndpoint:
-    """Work out which server is meant."""
-    if vsphere is None:
-        return VSphereEndpoint.from_environment()
-    block = VSphereCredentials.load(vsphere) if isinstance(vsphere, str) else vsphere
-    assert isinstance(block, VSphereCredentials)
-    return block.get_endpoint()
-
-
-def s3_settings(destination: Destination) -> S3Settings | None:
-    """Load the S3 credentials block that the options name; None for boto3's own chain."""
-    if destination.s3_credentials is None:
-        return None
-    from hyperexport.blocks.s3_credentials import load_s3_settings  # noqa: PLC0415 - prefect-aws takes a second to import
-
-    return load_s3_settings(destination.s3_credentials, endpoint=destination.s3_endpoint)
+def name_of(block: object) -> str | None:
+    """The name by which a block was given; None where it was given itself, or not at all."""
+    return block if isinstance(block, str) else None

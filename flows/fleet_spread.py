@@ -1,12 +1,12 @@
 """A fleet over many workers: each VM is a run of its own deployment, which whichever worker is free takes up.
 
 The fleet's run submits no more than may be in flight, looks how they fare, and reads what came of each where every
-export says it: in its state's message, and in the manifest. It outlives any worker but its own; a VM whose worker
-died is given to another, once. Prefect does not cancel what a run submitted when that run is cancelled: this does.
+export says it: in the failure that it kept with its run, and in the manifest. It outlives any worker but its own; a VM
+whose worker died is given to another, once. Prefect does not cancel what a run submitted when that run is cancelled:
+this does.
 """
 
 import logging
-import re
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
@@ -28,11 +28,13 @@ from hyperexport.base.stop import StopSignal
 from hyperexport.blocks import VSphereCredentials
 from hyperexport.errors import Interrupted, UsageError
 from hyperexport.flows.connections import VSphere
+from hyperexport.jobs.fleet import failed_member
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.policy.placement import Queue
-from hyperexport.results import FleetMember, FleetOutcome
+from hyperexport.results import FailureReport, FleetMember, FleetOutcome
 from hyperexport.steps.outcome import result_of_run
 from hyperexport.store.base import Store
+from hyperexport.tasks.failures import failure_of
 from hyperexport.vsphere.inventory import VmRow
 
 logger = logging.getLogger(__name__)
@@ -58,8 +60,6 @@ SECONDS_WITHOUT_SERVER: Final = 1800.0
 SECONDS_TO_STOP: Final = 25.0
 """How long the exports are waited for when the run is stopped; Prefect kills this process after 30 s."""
 
-_WORDS_AND_CODE: Final = re.compile(r"(?P<words>.*) \[(?P<code>[a-z0-9-]+)\]", re.DOTALL)
-
 
 @dataclass
 class Sent:
@@ -73,14 +73,14 @@ class Sent:
 
 
 def export_spread(
-    due: Sequence[VmRow], options: ExportOptions, vsphere: VSphere, stores: Sequence[Store], stop: StopSignal
+    vsphere: VSphere, due: Sequence[VmRow], options: ExportOptions, stores: Sequence[Store], stop: StopSignal
 ) -> dict[str, FleetMember]:
     """Export the VMs by all workers together, as many at a time as there is room for.
 
     Args:
+        vsphere: A saved block or its name; None for the environment of the workers.
         due: The VMs.
         options: What to do with each; the workers' own environment adds nothing to what is set here.
-        vsphere: A saved block or its name; None for the environment of the workers.
         stores: Where the manifests are read that say what came of each.
         stop: The run's stop signal.
 
@@ -224,21 +224,22 @@ def is_crashed(run: FlowRun) -> bool:
 
 def member_of(one: Sent, run: FlowRun, stores: Sequence[Store]) -> FleetMember:
     """What came of a VM, from its run's last state and from its manifest."""
-    state, code, result = run.state, None, None
-    assert state is not None
-    message = _message(run)
-    if state.is_completed():
-        outcome = FleetOutcome.EXPORTED
-        result = result_of_run(stores, one.row.ref, str(run.id))
-        message = "; ".join(result.warnings) if result else "exported by its worker into a store that is not seen here"
-    else:
-        words = _WORDS_AND_CODE.fullmatch(message)
-        code = "crashed" if state.is_crashed() else words["code"] if words else "internal"
-        message = words["words"] if words else message
-        stopped = state.is_cancelled() or code == Interrupted.code
-        outcome, code = (FleetOutcome.STOPPED, Interrupted.code) if stopped else (FleetOutcome.FAILED, code)
+    assert run.state is not None
     seconds = run.total_run_time.total_seconds()
-    return FleetMember(vm=one.row.ref, outcome=outcome, result=result, code=code, message=message, seconds=seconds)
+    if not run.state.is_completed():
+        return failed_member(one.row.ref, _failure_of(run, run.state), seconds)
+    result = result_of_run(stores, one.row.ref, str(run.id))
+    message = "; ".join(result.warnings) if result else "exported by its worker into a store that is not seen here"
+    return FleetMember(vm=one.row.ref, outcome=FleetOutcome.EXPORTED, result=result, message=message, seconds=seconds)
+
+
+def _failure_of(run: FlowRun, state: State[Any]) -> FailureReport:
+    """Why a run failed: what it kept of it itself, or where it could not, what Prefect says of it."""
+    if state.is_cancelled():
+        return FailureReport(code=Interrupted.code, what=_message(run))
+    if state.is_crashed():
+        return FailureReport(code="crashed", what=_message(run))
+    return failure_of(run) or FailureReport(code="internal", what=_message(run))
 
 
 @contextmanager

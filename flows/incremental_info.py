@@ -4,17 +4,12 @@ from typing import Annotated
 
 from prefect import flow
 
-from hyperexport.flows.connections import OPTIONS, Profile, VSphere, options_in_force, stop_signal, vsphere_session
-from hyperexport.flows.export_vm import prepare_job
+from hyperexport.flows.connections import OPTIONS, Profile, VSphere, options_in_force, runner_for
 from hyperexport.flows.outcome import told_in_words
-from hyperexport.flows.steps import as_tasks
+from hyperexport.jobs import incremental_info as info
 from hyperexport.options.form import Shown
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.policy.incremental import ExportPlan
-from hyperexport.runbook import analyse, fail_on_leak, only_looking
-from hyperexport.tasks.artifacts import artifact_key, progress_artifacts, show_markdown
-from hyperexport.transfer.bandwidth.throttle import Throttle
-from hyperexport.views.summary import plan_markdown
 
 
 @flow(name="incremental-info", flow_run_name="analyse {vm}", persist_result=False)
@@ -39,11 +34,4 @@ def incremental_info(
     Raises:
         SnapshotLeaked: The snapshot that was made for it could not be removed.
     """
-    options = options_in_force(only_looking(options), profile)
-    with stop_signal() as stop, vsphere_session(vsphere, stop) as session:
-        job = prepare_job(session, vm, options, stop, Throttle(None))
-        with progress_artifacts(job.ref):
-            plan = analyse(job, as_tasks())
-    show_markdown(artifact_key("plan", job.vm.name), plan_markdown(plan), f"Plan for {job.vm.ref.path}")
-    fail_on_leak(job, f"the analysis of {job.ref.path} is done")
-    return plan
+    return info.incremental_info(runner_for(vsphere), vm, options_in_force(info.only_looking(options), profile))

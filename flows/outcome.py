@@ -21,7 +21,8 @@ from prefect.states import Failed
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from hyperexport.errors import HyperExportError
-from hyperexport.tasks.reporting import prefect_is_gone, wait_for_prefect, without_patience
+from hyperexport.tasks.failures import keep_failure
+from hyperexport.tasks.reporting import wait_for_prefect, without_patience
 
 logger = logging.getLogger("hyperexport.flows")
 
@@ -63,6 +64,7 @@ def told_in_words(function: Callable[P, R]) -> Callable[P, R]:
                 logger.debug("the traceback", exc_info=True)
                 outcome = cast("R", Failed(message=f"{error} [{error.code}]", data=error))
                 call.outcomes.append(error)
+                keep_failure(error)
         if not wait_for_prefect() and call.ends:
             # Prefect tries to report the end, and then its own failure to, each for a minute.
             call.after.enter_context(without_patience())
@@ -88,7 +90,9 @@ def _for_caller() -> Generator[_Call]:
 def despite_prefect(flow: Callable[P, R]) -> Callable[P, R]:
     """Call a flow so that it begins though Prefect is busy, and ends as its function does though Prefect is gone.
 
-    Where the end cannot be reported, Prefect raises the error of its own client, and the result would be lost with it.
+    What the flow's own function raised or returned is what the caller gets, not the server's answer: where the end
+    cannot be reported, Prefect raises the error of its own client, and where the server answers late, a ``FailedRun``
+    in place of the error.
     A server on SQLite with many connections refuses a run that is to be entered now and then, with 503; Prefect's
     client asks six times, and after that the run would have failed.
     """
@@ -107,7 +111,7 @@ def despite_prefect(flow: Callable[P, R]) -> Callable[P, R]:
             with call.after:
                 return asking(flow, *args, **kwargs)
         except Exception:
-            if not call.outcomes or not prefect_is_gone():
+            if not call.outcomes:
                 raise
         finally:
             _call.reset(token)

@@ -4,13 +4,11 @@ from typing import Annotated
 
 from prefect import flow
 
-from hyperexport.flows.connections import OPTIONS, Profile, options_in_force
-from hyperexport.flows.notifying import tell_everyone, this_run
+from hyperexport.flows.connections import OPTIONS, Profile, options_in_force, runner_for
 from hyperexport.flows.outcome import told_in_words
+from hyperexport.jobs import mail
 from hyperexport.options.form import Shown
 from hyperexport.options.precedence import ExportOptions
-from hyperexport.tasks.logs import send_engine_logs_to_prefect
-from hyperexport.views.mail import notice_mail
 
 
 @flow(name="send-notice", persist_result=False)
@@ -36,5 +34,4 @@ def send_notice(
         UsageError: Something is missing or contradictory; the message names the option.
         NotificationFailed: Not everything was sent.
     """
-    send_engine_logs_to_prefect()
-    return tell_everyone(options_in_force(options, profile).email, notice_mail(subject, message, run=this_run()))
+    return mail.send_notice(runner_for(), subject, message, options_in_force(options, profile))

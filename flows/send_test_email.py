@@ -1,17 +1,14 @@
 """The flow that proves that mails and messages arrive, before an export depends on it."""
 
-from datetime import UTC, datetime
 from typing import Annotated
 
 from prefect import flow
 
-from hyperexport.flows.connections import OPTIONS, Profile, options_in_force
-from hyperexport.flows.notifying import tell_everyone, this_run
+from hyperexport.flows.connections import OPTIONS, Profile, options_in_force, runner_for
 from hyperexport.flows.outcome import told_in_words
+from hyperexport.jobs import mail
 from hyperexport.options.form import Shown
 from hyperexport.options.precedence import ExportOptions
-from hyperexport.tasks.logs import send_engine_logs_to_prefect
-from hyperexport.views.mail import probe_mail
 
 
 @flow(name="send-test-email", persist_result=False)
@@ -33,5 +30,4 @@ def send_test_email(
         UsageError: Something is missing or contradictory; the message names the option.
         NotificationFailed: Not everything was sent.
     """
-    send_engine_logs_to_prefect()
-    return tell_everyone(options_in_force(options, profile).email, probe_mail(sent=datetime.now(UTC), run=this_run()))
+    return mail.send_test_email(runner_for(), options_in_force(options, profile))

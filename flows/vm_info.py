@@ -3,16 +3,11 @@
 from prefect import flow
 
 from hyperexport.base.display import Listing
-from hyperexport.flows.connections import VSphere, stop_signal, vsphere_session
+from hyperexport.flows.connections import VSphere, runner_for
 from hyperexport.flows.outcome import told_in_words
+from hyperexport.jobs import vm_info as info
 from hyperexport.model.vm import VmInfo
 from hyperexport.options.selection import Selection, selection_in_force
-from hyperexport.tasks.artifacts import artifact_key, show_table
-from hyperexport.tasks.inspect import choose_vms, describe_vms
-from hyperexport.views.summary import vm_row, vm_rows
-
-MOST_BY_THEMSELVES = 10
-"""So many VMs are shown in a table each; more are the rows of one."""
 
 
 @flow(name="vm-info", persist_result=False)
@@ -27,10 +22,4 @@ def vm_info(selection: Selection = Selection(), vsphere: VSphere = None) -> List
     Raises:
         VmNotFound, VmAmbiguous: A name fits no VM, or several; or nobody is chosen.
     """
-    with stop_signal() as stop, vsphere_session(vsphere, stop) as session:
-        found = describe_vms(session, choose_vms(session, selection_in_force(selection)).all_there())
-    for vm in found if len(found) <= MOST_BY_THEMSELVES else ():
-        show_table(artifact_key("vm-info", vm.name), vm_rows(vm), f"{vm.ref.path}")
-    if len(found) > MOST_BY_THEMSELVES:
-        show_table(artifact_key("vm-info"), [vm_row(vm) for vm in found], f"{len(found)} VMs")
-    return Listing(found)
+    return info.vm_info(runner_for(vsphere), selection_in_force(selection))

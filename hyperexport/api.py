@@ -1,45 +1,36 @@
 """The engine as a library: what ``import hyperexport`` offers, in plain Python, without Prefect.
 
-The same steps in the same order as the flows, with the same guarantees: whatever ends an export, an exception, Ctrl-C
-or SIGTERM, its snapshot is removed and what it wrote is discarded. Options merge as everywhere: what the caller gives,
-then the environment, then the defaults. What only Prefect can do (saved blocks, mails, budgets that runs share) is
-refused, never ignored.
+The same jobs as the flows and the command line, with the same guarantees: whatever ends an export, an exception,
+Ctrl-C or SIGTERM, its snapshot is removed and what it wrote is discarded. Options merge as everywhere: what the caller
+gives, then the environment, then the defaults. What only a Prefect server can do (saved blocks, budgets that runs
+share) is refused, never ignored.
 """
 
-import time
-import uuid
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
 import hyperexport.views.pages  # noqa: F401 # pyright: ignore[reportUnusedImport] - what is returned shows itself
 from hyperexport.base.display import Listing
-from hyperexport.base.retry import repeating
 from hyperexport.base.signals import sigterm_raises
 from hyperexport.base.stop import StopSignal
-from hyperexport.direct import directly
-from hyperexport.errors import UsageError
+from hyperexport.jobs import cleanup, verify
+from hyperexport.jobs import incremental_info as incremental
+from hyperexport.jobs import vm_info as info
+from hyperexport.jobs.direct import DirectRunner
+from hyperexport.jobs.export import export_vm
+from hyperexport.jobs.list import read_store
 from hyperexport.model.vm import VmInfo
 from hyperexport.options.environment import warn_of_unknown_variables
-from hyperexport.options.groups import VerifyMode
 from hyperexport.options.precedence import ExportOptions, resolve
 from hyperexport.options.selection import make_selection, selection_in_force
 from hyperexport.policy.incremental import ExportPlan
 from hyperexport.results import CleanupResult, ExportResult, StoreContents, VerifiedExport
-from hyperexport.runbook import analyse, fail_on_leak, only_looking, run_export
-from hyperexport.steps.bandwidth import throttle_for
-from hyperexport.steps.cleanup import BY_ITSELF
-from hyperexport.steps.job import Job
-from hyperexport.steps.selection import choose_vms
-from hyperexport.steps.stores import open_stores
-from hyperexport.steps.verification import fail_on_damage, select_exports, verify_selected
 from hyperexport.store.base import Store
 from hyperexport.store.local import LocalStore
-from hyperexport.store.s3 import S3Location, S3Settings, S3Store
+from hyperexport.store.s3_settings import S3Location, S3Settings
 from hyperexport.transfer.bandwidth.throttle import Throttle
 from hyperexport.vsphere.endpoint import VSphereEndpoint
-from hyperexport.vsphere.inventory import describe, describe_many, find_vm
-from hyperexport.vsphere.session import Session, connect
 
 
 def export(
@@ -60,13 +51,12 @@ def export(
         given: Options by the names of their flags (``snapshot=True``, ``bandwidth_limit=50``); they beat ``options``.
 
     Raises:
-        UsageError: An option makes no sense, or needs Prefect; nothing was touched.
+        UsageError: An option makes no sense, or needs a Prefect server; nothing was touched.
         HyperExportError: The export failed; what was begun has been cleaned up.
     """
-    began = time.monotonic()
     wanted = _in_force(options, given)
-    with _running() as stop, connect(vsphere or VSphereEndpoint.from_environment(), stop=stop) as session:
-        return run_export(_job(session, vm, wanted, stop, s3), directly(stop), began=began)
+    with _runner(vsphere, s3) as run:
+        return export_vm(run, vm, wanted)
 
 
 def incremental_info(
@@ -83,12 +73,9 @@ def incremental_info(
     again; without it nothing is changed, and such disks count as undecided. Arguments and errors are those of
     :func:`export`.
     """
-    wanted = _in_force(only_looking(_together(options, given)))
-    with _running() as stop, connect(vsphere or VSphereEndpoint.from_environment(), stop=stop) as session:
-        job = _job(session, vm, wanted, stop, s3)
-        plan = analyse(job, directly(stop))
-        fail_on_leak(job, f"the analysis of {job.ref.path} is done")
-    return plan
+    wanted = _in_force(incremental.only_looking(_together(options, given)))
+    with _runner(vsphere, s3) as run:
+        return incremental.incremental_info(run, vm, wanted)
 
 
 def vm_info(
@@ -111,9 +98,8 @@ def vm_info(
         VmNotFound, VmAmbiguous: A name fits no VM, or several; or nobody is chosen.
     """
     selection = selection_in_force(make_selection({"vm": vm, "folder": folder, "tag": tag, "match": match}))
-    with _running() as stop, connect(vsphere or VSphereEndpoint.from_environment(), stop=stop) as session:
-        rows = repeating(choose_vms, stop)(session, selection).all_there()
-        return Listing(repeating(describe_many, stop)(session, [row.ref for row in rows]))
+    with _runner(vsphere) as run:
+        return info.vm_info(run, selection)
 
 
 def open_store(place: str | Path, *, s3: S3Settings | None = None) -> Store:
@@ -125,6 +111,8 @@ def open_store(place: str | Path, *, s3: S3Settings | None = None) -> Store:
     """
     if not str(place).startswith("s3://"):
         return LocalStore(Path(place))
+    from hyperexport.store.s3 import S3Store  # noqa: PLC0415 - boto3 is loaded only where it is used
+
     location = S3Location.parse(str(place))
     return S3Store(location, s3 or S3Settings(), throttle=Throttle(None), stop=StopSignal())
 
@@ -140,9 +128,7 @@ def list_exports(place: str | Path | None = None, *, s3: S3Settings | None = Non
     Raises:
         StoreUnusable, StoreUnreachable: The store could not be listed.
     """
-    store = open_store(place or resolve().options.destination.output, s3=s3)
-    listing = store.listing()
-    return StoreContents(store=store.url, exports=listing.exports, damaged=listing.damaged)
+    return read_store(open_store(place or resolve().options.destination.output, s3=s3))
 
 
 def verify_exports(
@@ -161,13 +147,8 @@ def verify_exports(
         VerificationFailed: At least one is damaged; all were looked at first.
     """
     wanted = _in_force(options, given)
-    mode = VerifyMode.DEEP if wanted.execution.verify is VerifyMode.DEEP else VerifyMode.ON
-    with _running() as stop:
-        prove = directly(stop).verify_export
-        stores = _stores(wanted, throttle_for(wanted.bandwidth), stop, s3)
-        verified = Listing(verify_selected(select_exports(stores, exports), mode, stop, prove=prove))
-    fail_on_damage(verified)
-    return verified
+    with _runner(s3=s3) as run:
+        return verify.verify_exports(run, exports, wanted)
 
 
 def cleanup_exports(
@@ -186,25 +167,15 @@ def cleanup_exports(
         StoreUnusable, StoreUnreachable: A store could not be listed; nothing was deleted in it.
     """
     wanted = _in_force(options, given)
-    with _running() as stop:
-        clean_up = directly(stop).clean_up
-        stores = _stores(wanted, Throttle(None), stop, s3)
-        return Listing(clean_up(store, wanted.cleanup, wanted.execution.dry_run, BY_ITSELF) for store in stores)
+    with _runner(s3=s3) as run:
+        return cleanup.cleanup_exports(run, wanted)
 
 
 @contextmanager
-def _running() -> Generator[StopSignal]:
-    """Give the run its stop signal, raised as soon as the block is left by any exception, Ctrl-C and SIGTERM included.
-
-    The threads that move bytes hear only this signal.
-    """
-    stop = StopSignal()
+def _runner(vsphere: VSphereEndpoint | None = None, s3: S3Settings | None = None) -> Generator[DirectRunner]:
+    """A runner for one job, which SIGTERM stops as Ctrl-C does."""
     with sigterm_raises():
-        try:
-            yield stop
-        except BaseException:
-            stop.set()
-            raise
+        yield DirectRunner(vsphere=vsphere, s3=s3)
 
 
 def _together(options: ExportOptions | None, given: dict[str, object]) -> ExportOptions:
@@ -215,48 +186,7 @@ def _in_force(options: ExportOptions | None, given: dict[str, object] | None = N
     """Merge what the caller gave with the environment and the defaults.
 
     Raises:
-        UsageError: A value makes no sense, options contradict each other, or one needs Prefect.
+        UsageError: A value makes no sense, or options contradict each other.
     """
     warn_of_unknown_variables()
-    wanted = resolve(_together(options, given or {})).options
-    needing = {
-        "--bandwidth-shared": wanted.bandwidth.shared,
-        "--leases-per-host": wanted.execution.leases_per_host,
-        "--leases-per-vcenter": wanted.execution.leases_per_vcenter,
-        "--s3-credentials": wanted.destination.s3_credentials,
-        "--email-notify": wanted.email.notify,
-        "--notify-webhook": wanted.email.webhooks,
-    }
-    refused = [flag for flag, value in needing.items() if value]
-    if refused:
-        raise UsageError(
-            f"{', '.join(refused)} cannot be had without Prefect",
-            fix="Leave it out (it may come from the environment), or call flows.export_vm in place of the engine",
-        )
-    return wanted
-
-
-def _job(session: Session, vm: str, options: ExportOptions, stop: StopSignal, s3: S3Settings | None) -> Job:
-    """Find the VM and gather what the steps share."""
-    throttle = throttle_for(options.bandwidth)
-    found = repeating(_inspect, stop, f"inspect {vm}")(session, vm)
-    return Job(
-        run=f"python-{uuid.uuid4().hex[:12]}",
-        session=session,
-        vm=found,
-        options=options,
-        stores=_stores(options, throttle, stop, s3),
-        throttle=throttle,
-        stop=stop,
-    )
-
-
-def _inspect(session: Session, vm: str) -> VmInfo:
-    """Find a VM by its exact name or inventory path, and read what there is to know."""
-    return describe(session, find_vm(session, vm))
-
-
-def _stores(options: ExportOptions, throttle: Throttle, stop: StopSignal, s3: S3Settings | None) -> tuple[Store, ...]:
-    endpoint = options.destination.s3_endpoint
-    settings = s3.model_copy(update={"endpoint_url": endpoint}) if s3 and endpoint else s3
-    return open_stores(options.destination, throttle=throttle, stop=stop, s3=settings)
+    return resolve(_together(options, given or {})).options

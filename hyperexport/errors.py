@@ -6,6 +6,7 @@ stable name to search for, ``exit_code`` is what the command line exits with. Na
 come from outside, so no character of it acts on a terminal or in a log. This module knows nothing but words.
 """
 
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from hyperexport.base.text import visible
@@ -22,6 +23,10 @@ class HyperExportError(Exception):
     code: ClassVar[str] = "error"
     exit_code: ClassVar[int] = 1
     transient: ClassVar[bool] = False
+    failed_step: str | None = None
+    """The step that raised it, as its runner notes."""
+    cleaned_up: tuple[str, ...] = ()
+    """What became of the snapshot and of the half-written export of the job that it ended."""
 
     def __init__(self, what: str, *, fix: str | None = None) -> None:
         self.what = _on_one_line(what)
@@ -33,7 +38,8 @@ class HyperExportError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         # Prefect pickles exceptions between processes; the keyword argument must survive.
-        return _rebuild, (type(self), self.what, self.fix)
+        noted = {"failed_step": self.failed_step, "cleaned_up": self.cleaned_up}
+        return _rebuild, (type(self), self.what, self.fix), noted
 
 
 def _on_one_line(words: str) -> str:
@@ -42,6 +48,27 @@ def _on_one_line(words: str) -> str:
 
 def _rebuild(kind: type[HyperExportError], what: str, fix: str | None) -> HyperExportError:
     return kind(what, fix=fix)
+
+
+def note_step(error: BaseException, step: str) -> None:
+    """Note the step that an error comes from; the innermost one stays."""
+    if failed_step(error) is None:
+        error.failed_step = step  # pyright: ignore[reportAttributeAccessIssue] - any exception takes an attribute
+
+
+def failed_step(error: BaseException) -> str | None:
+    """The step that an error comes from; None where it comes from none."""
+    return getattr(error, "failed_step", None)
+
+
+def note_cleanup(error: BaseException, cleaned_up: Iterable[str]) -> None:
+    """Note what a job took back, or could not, after this error ended it."""
+    error.cleaned_up = tuple(cleaned_up)  # pyright: ignore[reportAttributeAccessIssue] - any exception takes one
+
+
+def cleaned_up(error: BaseException) -> tuple[str, ...]:
+    """What the job that this error ended took back, or could not."""
+    return getattr(error, "cleaned_up", ())
 
 
 class TransientError(HyperExportError):

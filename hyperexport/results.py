@@ -3,10 +3,12 @@
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from typing import NamedTuple
 
 from pydantic import Field
 
 from hyperexport.base.units import format_age, format_bytes
+from hyperexport.errors import HyperExportError, cleaned_up, failed_step
 from hyperexport.model.content import added_bytes, shared_with, stored_bytes
 from hyperexport.model.damaged import DamagedExport
 from hyperexport.model.manifest import ExportManifest
@@ -17,6 +19,13 @@ from hyperexport.policy.retention import CleanupPlan, Incoming
 from hyperexport.policy.snapshots import Fate, MarkedSnapshot, SnapshotPlan
 from hyperexport.store.base import StoredExport
 from hyperexport.verify import Verification
+
+
+class Run(NamedTuple):
+    """A run, as people find it again."""
+
+    name: str
+    url: str | None = None
 
 
 class CleanupResult(Value):
@@ -80,6 +89,7 @@ class ReapedSnapshot(Value):
 
     found: MarkedSnapshot
     action: str = Field(description="removed, would be removed, left alone, or NOT REMOVED with the reason.")
+    problem: str | None = Field(default=None, description="Why it could not be removed, where that failed.")
 
     @property
     def age(self) -> timedelta:
@@ -166,6 +176,28 @@ class FleetOutcome(StrEnum):
     STOPPED = "stopped"
 
 
+class FailureReport(Value):
+    """Why a job failed, as data: for its fleet, its mail, its event."""
+
+    step: str | None = Field(default=None, description="The step that failed; None before the first.")
+    code: str = Field(description="The stable name of the error.")
+    what: str = Field(description="What failed, on what, and why, as one sentence without a full stop.")
+    fix: str | None = Field(default=None, description="What to do about it.")
+    cleaned_up: tuple[str, ...] = Field(default=(), description="What was taken back, and what could not be.")
+
+    @classmethod
+    def of(cls, error: BaseException) -> "FailureReport":
+        """Describe an error. The text of one that is not ours was written for nobody, and is left out."""
+        step, cleaned = failed_step(error), cleaned_up(error)
+        if isinstance(error, HyperExportError):
+            return cls(step=step, code=error.code, what=error.what, fix=error.fix, cleaned_up=cleaned)
+        what = f"unexpected {type(error).__name__}"
+        return cls(step=step, code="internal", what=what, cleaned_up=cleaned)
+
+    def __str__(self) -> str:
+        return f"{self.what}. {self.fix}." if self.fix else self.what
+
+
 class FleetMember(Value):
     """One VM of a fleet, and what came of it."""
 
@@ -174,6 +206,7 @@ class FleetMember(Value):
     result: ExportResult | None = Field(default=None, description="What its export did, or in a dry run would do.")
     code: str | None = Field(default=None, description="The stable name of the error, where it failed.")
     message: str = Field(default="", description="Its error, its warnings, or why it was left out.")
+    failure: FailureReport | None = Field(default=None, description="Why it failed, or was stopped.")
     seconds: float | None = Field(default=None, description="None where its export did not begin.")
 
     @property

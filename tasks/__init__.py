@@ -1,5 +1,5 @@
 """One step each, as a Prefect task: its name, its retries, its log lines, its artifact.
 
-A task is thin: it unpacks, calls the engine once, and reports. What a step does is in ``hyperexport/steps``; in which
-order the steps go is in ``flows``.
+What a step does is in ``hyperexport/steps``, in which order the steps go in ``hyperexport/jobs``. A task is made from
+its step's own function (``registry.py``) by the runner that a flow hands to its job (``runner.py``).
 """

@@ -28,30 +28,14 @@ logger = logging.getLogger(__name__)
 
 SECONDS_FOR_AN_ANSWER: Final = 5.0
 
-_outer: contextvars.ContextVar[Throttle | None] = contextvars.ContextVar("throttle of the run", default=None)
-
 
 @contextmanager
-def bandwidth_for(wanted: Bandwidth) -> Generator[Throttle]:
-    """Give a run its throttle. Within a run that has one already (a VM of a fleet), it is that one.
+def throttle_of(wanted: Bandwidth) -> Generator[Throttle]:
+    """Give a run its throttle.
 
     Raises:
         UsageError: The shared budget's limit can't be used, or isn't there and no rate to make it with was given.
     """
-    outer = _outer.get()
-    if outer is not None:
-        yield outer
-        return
-    with _throttle(wanted) as throttle:
-        token = _outer.set(throttle)
-        try:
-            yield throttle
-        finally:
-            _outer.reset(token)
-
-
-@contextmanager
-def _throttle(wanted: Bandwidth) -> Generator[Throttle]:
     warnings: list[str] = []
     with ExitStack() as stack:
         allowance = None

@@ -14,6 +14,7 @@ from hyperexport.model.vm import VmInfo
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.results import Level, SetupFinding
 from hyperexport.steps.check import failed
+from hyperexport.steps.step import step
 from hyperexport.tasks.bandwidth import open_budget
 from hyperexport.tasks.lease_limits import limit_name
 
@@ -23,6 +24,7 @@ SCHEDULE_TAG: Final = "hyperexport-schedule"
 _SECONDS_FOR_AN_ANSWER: Final = 10.0
 
 
+@step("check-prefect", run_name="check Prefect")
 def look_at_prefect(options: ExportOptions, vcenter: str | None, vms: Sequence[VmInfo]) -> list[SetupFinding]:
     """Ask the Prefect server for what an export asks of it.
 

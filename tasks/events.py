@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from prefect.events import emit_event
 
-from hyperexport.errors import HyperExportError
+from hyperexport.errors import HyperExportError, failed_step
 from hyperexport.model.damaged import DamagedExport
 from hyperexport.model.vm import VmRef
 from hyperexport.results import ExportResult, VerifiedExport
@@ -24,7 +24,7 @@ STOPPED: Final = "hyperexport.export.stopped"
 LEAKED: Final = "hyperexport.snapshot.leaked"
 DAMAGED: Final = "hyperexport.export.damaged"
 
-RESOURCE: Final = "hyperexport.model.vm."
+RESOURCE: Final = "hyperexport.vm."
 """What the id of every resource begins with; the VM's instance uuid follows, or its name where nobody knows that."""
 
 
@@ -49,18 +49,17 @@ def tell_of_export(result: ExportResult) -> None:
     _emit(COMPLETED, manifest.vm, payload)
 
 
-def tell_of_failure(vm: VmRef | str, error: BaseException, *, step: str | None, stopped: bool) -> None:
+def tell_of_failure(vm: VmRef | str, error: BaseException, *, stopped: bool) -> None:
     """Tell that there is no good export, and why.
 
     Args:
         vm: The VM; as it was asked for, where it was not found.
         error: What ended it.
-        step: The step that failed.
         stopped: Whether somebody stopped the run, so that nothing is wrong.
     """
     known = isinstance(error, HyperExportError)
     payload = {
-        "step": step or "before the first",
+        "step": failed_step(error) or "before the first",
         "code": error.code if known else type(error).__name__,
         "message": str(error) if known else "unforeseen; the run's log has its traceback",
     }

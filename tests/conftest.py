@@ -39,6 +39,7 @@ def _clean_environment() -> None:
         PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW="ignore",
         PREFECT_SERVER_ANALYTICS_ENABLED="false",
         XDG_STATE_HOME=str(home / "state"),
+        XDG_CONFIG_HOME=str(home / "config"),
     )
 
 

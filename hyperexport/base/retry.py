@@ -1,12 +1,10 @@
 """Steps that start from nothing each time, tried again where the failure may pass: the error's type decides."""
 
 import logging
+import random
 from collections.abc import Callable
 from functools import wraps
 from typing import Final, ParamSpec, TypeVar
-
-from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_chain, wait_fixed
-from tenacity.wait import wait_random
 
 from hyperexport.base.stop import StopSignal
 from hyperexport.errors import HyperExportError
@@ -40,25 +38,17 @@ def repeating(step: Callable[P, R], stop: StopSignal, what: str | None = None) -
     """
     name = what or str(getattr(step, "__name__", "step")).replace("_", " ")
 
-    def pause(seconds: float) -> None:
-        stop.wait(seconds)
-        stop.check()
-
-    def tell(state: RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome else None
-        logger.warning("%s: attempt %d failed, trying again: %s", name, state.attempt_number, error)
-
-    attempts = Retrying(
-        retry=retry_if_exception(may_pass),
-        stop=stop_after_attempt(1 + len(RETRY_DELAYS)),
-        wait=wait_chain(*(wait_fixed(delay) + wait_random(0, JITTER * delay) for delay in RETRY_DELAYS)),
-        sleep=pause,
-        before_sleep=tell,
-        reraise=True,
-    )
-
     @wraps(step)
     def repeated(*args: P.args, **kwargs: P.kwargs) -> R:
-        return attempts.copy()(step, *args, **kwargs)
+        for attempt, delay in enumerate(RETRY_DELAYS, start=1):
+            try:
+                return step(*args, **kwargs)
+            except Exception as error:
+                if not may_pass(error):
+                    raise
+                logger.warning("%s: attempt %d failed, trying again: %s", name, attempt, error)
+            stop.wait(delay + random.uniform(0, JITTER * delay))  # noqa: S311 - no secret hangs on it
+            stop.check()
+        return step(*args, **kwargs)
 
     return repeated

@@ -26,6 +26,7 @@ OTHER_VARIABLES: Final[Mapping[str, str]] = {
     "HYPEREXPORT_VSPHERE_TIMEOUT": "Seconds to wait for each of the server's answers.",
     EMAIL_PASSWORD_VARIABLE: "The mail server's password, for --email-username.",
     "HYPEREXPORT_API_TOKEN": "The token that callers of the jobs API have to send.",
+    "HYPEREXPORT_NO_PREFECT": "1 has a command run in its own process, as --no-prefect does.",
     JSON_LOGS: "json has standard error say one JSON object a line; text if not set.",
 }
 """Variables that set no option, and what they are for."""

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, field_validator
-from pydantic_settings import NoDecode
 
 from hyperexport.base.units import MIB, Duration, parse_duration
 from hyperexport.model.bandwidth_windows import Window, parse_window, split_windows
@@ -29,12 +28,12 @@ def _no_empty_name(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_no_empty_name)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_no_empty_name)]
 """Several words: a list, or one string with commas, as the environment gives it."""
 
 
 Windows = Annotated[
-    tuple[str, ...], NoDecode, BeforeValidator(lambda value: split_windows(value) if isinstance(value, str) else value)
+    tuple[str, ...], BeforeValidator(lambda value: split_windows(value) if isinstance(value, str) else value)
 ]
 """Several windows: a list, or one string with commas, which may also stand between the days of one window."""
 

@@ -8,13 +8,12 @@ jobs API use keys, so where a leaf lies in a group is only a matter of the form.
 Precedence, highest first: what the caller gave, the environment (``HYPEREXPORT_<KEY>``), the profile, the default.
 """
 
-from collections.abc import Iterator, Mapping
-from functools import cache
+import os
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, Literal, NamedTuple, cast
 
 from pydantic import AliasChoices, ConfigDict, Field, ValidationError, create_model, field_validator
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from hyperexport.errors import UsageError
 from hyperexport.model.vm import Value
@@ -187,25 +186,37 @@ def from_environment() -> dict[str, object]:
     Raises:
         UsageError: A value makes no sense; the message names the variable.
     """
+    return read_environment({leaf.key: (leaf.environment, leaf.field) for leaf in leaves()}, explain)
+
+
+def read_environment(
+    fields: Mapping[str, tuple[tuple[str, ...], FieldInfo]], explain: Callable[[ValidationError], str]
+) -> dict[str, Any]:
+    """Read what variables of this process set; an empty one sets nothing. Their case does not matter.
+
+    pydantic-settings would do the same, but takes longer to import than most commands take in all.
+
+    Args:
+        fields: By key, the names of the variables, the strongest first, and what their values have to be.
+        explain: Puts into words what is wrong.
+
+    Raises:
+        UsageError: A value makes no sense; the message names the variable.
+    """
+    ours = {name.upper(): value for name, value in os.environ.items() if value and name.upper().startswith(ENV_PREFIX)}
+    found = {key: (names, field) for key, (names, field) in fields.items() if ours.keys() & set(names)}
+    if not found:
+        return {}
+    wanted: dict[str, Any] = {
+        key: (field.rebuild_annotation(), Field(default=field.default, validation_alias=AliasChoices(*names)))
+        for key, (names, field) in found.items()
+    }
+    model = create_model("Environment", **wanted)
     try:
-        read = _environment_settings()()
+        read = model.model_validate(ours)
     except ValidationError as error:
         raise UsageError(explain(error)) from error
     return {key: getattr(read, key) for key in read.model_fields_set}
-
-
-@cache
-def _environment_settings() -> type[BaseSettings]:
-    """The options as flat pydantic-settings, each under its variables' names."""
-    fields: dict[str, Any] = {}
-    for leaf in leaves():
-        field = Field(default=leaf.field.default, validation_alias=AliasChoices(*leaf.environment))
-        fields[leaf.key] = (leaf.field.rebuild_annotation(), field)
-    return create_model("EnvironmentOptions", __base__=_Environment, **fields)
-
-
-class _Environment(BaseSettings):
-    model_config = SettingsConfigDict(extra="ignore", env_ignore_empty=True)
 
 
 def explain(error: ValidationError) -> str:

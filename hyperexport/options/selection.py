@@ -6,16 +6,14 @@ A selection is what stands beside the options: a flow's parameter, ``--vm`` and 
 
 import shlex
 from collections.abc import Iterator
-from functools import cache
 from typing import Any, cast
 
-from pydantic import Field, ValidationError, create_model, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import ValidationError, field_validator, model_validator
 
 from hyperexport.errors import UsageError
 from hyperexport.model.vm import Value
 from hyperexport.options.groups import Names, option
-from hyperexport.options.precedence import ENV_PREFIX, Leaf
+from hyperexport.options.precedence import ENV_PREFIX, Leaf, read_environment
 
 
 class Selection(Value):
@@ -110,23 +108,12 @@ def selection_from_environment() -> Selection:
     Raises:
         UsageError: A variable makes no sense.
     """
+    fields = {name: ((ENV_PREFIX + name.upper(),), field) for name, field in Selection.model_fields.items()}
+    read = read_environment(fields, lambda error: _usage_error(error).what)
     try:
-        read = _settings()()
-        return Selection(**{name: getattr(read, name) for name in read.model_fields_set})
+        return Selection(**read)
     except ValidationError as error:
         raise _usage_error(error) from error
-
-
-@cache
-def _settings() -> type[BaseSettings]:
-    fields: dict[str, Any] = {
-        name: (field.rebuild_annotation(), Field(default=())) for name, field in Selection.model_fields.items()
-    }
-    return create_model("SelectionEnvironment", __base__=_Environment, **fields)
-
-
-class _Environment(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="ignore", env_ignore_empty=True)
 
 
 def _usage_error(error: ValidationError) -> UsageError:

@@ -5,11 +5,13 @@ import logging
 from hyperexport.policy.change_tracking import TrackingPlan, plan_tracking
 from hyperexport.policy.snapshots import SnapshotPlan
 from hyperexport.steps.job import Job
+from hyperexport.steps.step import step
 from hyperexport.vsphere import change_tracking as vsphere
 
 logger = logging.getLogger(__name__)
 
 
+@step("plan-change-tracking")
 def make_tracking_plan(job: Job, snapshots: SnapshotPlan) -> TrackingPlan:
     """Decide whether change tracking is switched on, and warn where it was asked for and cannot be."""
     plan = plan_tracking(
@@ -25,6 +27,7 @@ def make_tracking_plan(job: Job, snapshots: SnapshotPlan) -> TrackingPlan:
     return plan
 
 
+@step("enable-change-tracking", retried=True)
 def enable_change_tracking(job: Job) -> None:
     """Switch it on. Safe to repeat.
 

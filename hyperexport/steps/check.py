@@ -20,6 +20,7 @@ from hyperexport.results import Level, SetupFinding
 from hyperexport.steps.check_certificates import check_certificate
 from hyperexport.steps.check_vms import check_vms
 from hyperexport.steps.selection import choose_vms
+from hyperexport.steps.step import step
 from hyperexport.store.base import Store
 from hyperexport.vsphere.endpoint import VSphereEndpoint
 from hyperexport.vsphere.hosts import HostAddress, hosts_of
@@ -46,6 +47,7 @@ def failed(what: str, error: HyperExportError) -> SetupFinding:
     return SetupFinding(what=what, level=Level.FAIL, words=error.what, fix=error.fix)
 
 
+@step("check-vsphere", run_name="check vSphere")
 def check_vsphere(
     endpoint: VSphereEndpoint, selection: Selection, options: ExportOptions, *, stop: StopSignal
 ) -> tuple[list[SetupFinding], list[VmInfo]]:
@@ -139,6 +141,7 @@ def _check_host(host: HostAddress, endpoint: VSphereEndpoint) -> SetupFinding:
     return check_certificate(what, host.address, host.port, host.trust(endpoint), fix=_PIN_HOST)
 
 
+@step("check-store", run_name="check store {store.url}")
 def check_store(store: Store, vms: Sequence[VmInfo]) -> list[SetupFinding]:
     """Write, read and delete a probe, and see whether there is room."""
     what = f"store {store.url}"

@@ -21,9 +21,10 @@ from hyperexport.policy.retention import CleanupItem, CleanupLimits, CleanupPlan
 from hyperexport.results import CleanupResult
 from hyperexport.steps.claims import others, owner_words
 from hyperexport.steps.folders import exports_of
-from hyperexport.steps.leftovers import abandoned_stagings, remove_abandoned_stagings
 from hyperexport.steps.liveness import IsOver
+from hyperexport.steps.orphans import abandoned_stagings, remove_abandoned_stagings
 from hyperexport.steps.staging import holding
+from hyperexport.steps.step import step
 from hyperexport.steps.wall_clock import ServerTime, judge, remember
 from hyperexport.store.base import Store, StoredExport
 
@@ -41,6 +42,7 @@ class Occasion(Value):
 BY_ITSELF: Final = Occasion()
 
 
+@step("clean-up", run_name="clean up {store.url}")
 def clean_up(
     store: Store, options: Cleanup, dry_run: bool, occasion: Occasion, is_over: IsOver, *, run: str = ""
 ) -> CleanupResult:

@@ -24,6 +24,7 @@ from hyperexport.steps.job import Job
 from hyperexport.steps.proof import is_proven
 from hyperexport.steps.stages import stage
 from hyperexport.steps.staging import Copies, Entries, StagedCopy, as_kept, as_stored
+from hyperexport.steps.step import step
 from hyperexport.store.base import Sink, StoredExport
 from hyperexport.transfer.pipeline import Received, transfer
 from hyperexport.transfer.source import open_source
@@ -33,6 +34,7 @@ from hyperexport.vsphere.lease_files import LeaseFile
 logger = logging.getLogger(__name__)
 
 
+@step("export-disk", run_name="{plan.decision} {plan.label}", retried=True)
 def export_disk(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, snapshot: str | None) -> Entries:
     """Transfer one disk into every store, or let the base export's bytes stand for it, as the plan says."""
     if plan.decision is Decision.REUSE:

@@ -16,6 +16,7 @@ from hyperexport.steps.job import Job
 from hyperexport.steps.ova import pack_ova
 from hyperexport.steps.stages import stage
 from hyperexport.steps.staging import Copies, Entries, StagedCopy, as_stored
+from hyperexport.steps.step import step
 from hyperexport.store.base import StoredExport
 from hyperexport.transfer.pipeline import Received
 from hyperexport.verify.descriptor import refused_parts
@@ -31,6 +32,7 @@ LARGEST_NVRAM: Final = 64 * MIB
 """Bytes. A BIOS has some 8 KiB, an EFI some hundreds; nothing in the stream itself would tell its end."""
 
 
+@step("export-nvram", retried=True)
 def export_nvram(job: Job, copies: Copies, snapshot: str | None) -> list[Entries]:
     """Download what the lease offers besides disks: the nvram. Images of CD-ROMs and floppies are left where they are.
 
@@ -100,6 +102,7 @@ def warn_of_missing_nvram(job: Job) -> None:
         )
 
 
+@step("describe-vm", retried=True)
 @stage(StageName.DESCRIBE)
 def describe_vm(
     job: Job, copies: Copies, disks: Sequence[Entries], nvram: Sequence[Entries], snapshot: str | None
@@ -175,6 +178,7 @@ def put(copies: Sequence[StagedCopy], name: str, role: FileRole, data: bytes) ->
     return tuple(as_stored(entry, done, by=export_id) for done, export_id in stored)
 
 
+@step("publish-export")
 def publish(
     job: Job, copies: Copies, files: Sequence[Entries], plan: ExportPlan, snapshot: SnapshotRecord | None
 ) -> tuple[StoredExport, ...]:

@@ -18,6 +18,7 @@ from hyperexport.steps.folders import listing_for
 from hyperexport.steps.job import Job
 from hyperexport.steps.proof import is_proven
 from hyperexport.steps.stages import stage
+from hyperexport.steps.step import step
 from hyperexport.steps.stores import check_stores
 from hyperexport.store.base import Store, StoredExport
 from hyperexport.store.listing import StoreListing
@@ -31,6 +32,7 @@ from hyperexport.vsphere.session import Session
 logger = logging.getLogger(__name__)
 
 
+@step("check-export")
 def check_export(job: Job) -> None:
     """Refuse at once what can't work: a running VM without a snapshot, no disk to export, a store that takes nothing.
 
@@ -114,6 +116,7 @@ def check_privileges(job: Job) -> None:
         job.warn(f"without {need.privilege} on {where} {need.without}")
 
 
+@step("plan-export", retried=True)
 @stage(StageName.PLAN)
 def make_plan(job: Job, snapshot: str | None) -> ExportPlan:
     """Decide for each disk whether it is transferred, and say why.

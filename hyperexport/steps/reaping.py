@@ -6,7 +6,11 @@ from hyperexport.base.stop import StopSignal
 from hyperexport.errors import HyperExportError
 from hyperexport.model.progress import Progress, Stage, report
 from hyperexport.policy.snapshots import Fate, MarkedSnapshot, judge
+from hyperexport.steps.leftovers import end_abandoned_sessions
 from hyperexport.steps.liveness import IsOver
+from hyperexport.steps.orphans import Removed, abandoned_stagings, remove_abandoned_stagings
+from hyperexport.steps.step import step
+from hyperexport.store.base import Store
 from hyperexport.vsphere.session import Session
 from hyperexport.vsphere.snapshot_survey import snapshots_of_all_vms
 from hyperexport.vsphere.snapshots import remove_snapshot
@@ -14,8 +18,13 @@ from hyperexport.vsphere.snapshots import remove_snapshot
 logger = logging.getLogger(__name__)
 
 
+@step("find-snapshots", retried=True)
 def find_marked(session: Session, is_over: IsOver) -> list[MarkedSnapshot]:
-    """Find every snapshot of the vCenter that bears our mark, and say what becomes of it."""
+    """Find every snapshot of the vCenter that bears our mark, and say what becomes of it.
+
+    The logins of dead runs are ended first: a lease that they hold keeps its VM's snapshots from being removed.
+    """
+    end_abandoned_sessions(session, is_over)
     return [
         marked
         for vm, tree in snapshots_of_all_vms(session)
@@ -24,6 +33,15 @@ def find_marked(session: Session, is_over: IsOver) -> list[MarkedSnapshot]:
     ]
 
 
+@step("reap-stagings", run_name="reap {store.url}", retried=True)
+def reap_stagings(store: Store, is_over: IsOver, *, dry_run: bool) -> Removed:
+    """Remove the half-written exports of dead runs, or only say which they are."""
+    if dry_run:
+        return Removed([str(staging) for staging in abandoned_stagings(store, None, is_over)], [])
+    return remove_abandoned_stagings(store, None, is_over)
+
+
+@step("reap-snapshot", run_name="reap {marked.snapshot.name} of {marked.vm.name}")
 def reap(session: Session, marked: MarkedSnapshot, *, stop: StopSignal) -> str | None:
     """Remove an abandoned snapshot and wait for its consolidation; leave any other alone.
 

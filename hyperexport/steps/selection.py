@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from hyperexport.errors import VmAmbiguous, VmNotFound
 from hyperexport.options.selection import Selection
+from hyperexport.steps.step import step
 from hyperexport.vsphere.inventory import Inventory, VmRow, read_inventory
 from hyperexport.vsphere.session import Session
 from hyperexport.vsphere.tags import tagged_vms
@@ -37,6 +38,7 @@ class Chosen(NamedTuple):
         return self.rows
 
 
+@step("choose-vms", run_name="choose VMs", retried=True)
 def choose_vms(session: Session, selection: Selection) -> Chosen:
     """Find the VMs that are meant, each once, in the order of their paths.
 

@@ -16,6 +16,7 @@ from hyperexport.policy.snapshots import SnapshotPlan
 from hyperexport.steps.claims import WAIT_OR_CANCEL, words_for
 from hyperexport.steps.job import Job
 from hyperexport.steps.stages import stage
+from hyperexport.steps.step import step
 from hyperexport.vsphere import snapshots as vsphere
 from hyperexport.vsphere.inventory import datastore_free
 from hyperexport.vsphere.snapshots import CreatedSnapshot
@@ -25,6 +26,7 @@ logger = logging.getLogger(__name__)
 SECONDS_AFTER_A_STOP: Final = 15.0
 
 
+@step("plan-snapshots", retried=True)
 def make_snapshot_plan(job: Job, is_over: Callable[[Owner], bool]) -> SnapshotPlan:
     """Decide what becomes of the VM's snapshots, and warn of what may go wrong with them.
 
@@ -64,6 +66,7 @@ def warn_of_consolidation(job: Job) -> None:
     job.warn(f"vSphere says that the disks of {job.vm.name} need consolidation; --consolidate-snapshots does it")
 
 
+@step("take-snapshot", retried=True)
 @stage(StageName.TAKE_SNAPSHOT)
 def take_snapshot(job: Job, name: str) -> CreatedSnapshot:
     """Freeze the VM for the export.
@@ -90,6 +93,7 @@ def take_snapshot(job: Job, name: str) -> CreatedSnapshot:
     return created
 
 
+@step("remove-snapshot", run_name="remove snapshot {name}")
 @stage(StageName.REMOVE_SNAPSHOT)
 def remove_snapshot(job: Job, moref: str, name: str) -> None:
     """Remove one snapshot and wait for its consolidation, however long it takes, with visible progress.
@@ -116,6 +120,7 @@ def remove_snapshot(job: Job, moref: str, name: str) -> None:
     report(Progress(job.ref, name, Stage.REMOVE_SNAPSHOT, 100, 100, 0, done=True))
 
 
+@step("tidy-snapshots")
 def tidy_snapshots(job: Job, plan: SnapshotPlan, made: str | None) -> None:
     """Remove what the plan gives up, now that the export is safe.
 

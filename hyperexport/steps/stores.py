@@ -4,7 +4,7 @@ from hyperexport.base.stop import StopSignal
 from hyperexport.options.groups import Destination
 from hyperexport.store.base import Store
 from hyperexport.store.local import LocalStore
-from hyperexport.store.s3 import S3Location, S3Settings, S3Store
+from hyperexport.store.s3_settings import S3Location, S3Settings
 from hyperexport.transfer.bandwidth.throttle import Throttle
 
 
@@ -23,6 +23,8 @@ def open_stores(
     if destination.keep_local:
         stores.append(LocalStore(destination.output))
     if destination.upload:
+        from hyperexport.store.s3 import S3Store  # noqa: PLC0415 - boto3 is loaded only where it is used
+
         settings = s3 or S3Settings(endpoint_url=destination.s3_endpoint)
         stores.append(S3Store(S3Location.parse(destination.upload), settings, throttle=throttle, stop=stop))
     return tuple(stores)

@@ -13,6 +13,7 @@ from hyperexport.model.manifest import FILE_NAME, SCHEMA_VERSION, FileRole, Stag
 from hyperexport.model.progress import Progress, Stage, report
 from hyperexport.options.groups import VerifyMode
 from hyperexport.results import VerifiedExport
+from hyperexport.steps.step import step
 from hyperexport.store.base import Store, StoredExport
 from hyperexport.verify import Finding, Verification, verify_export
 
@@ -21,6 +22,7 @@ logger = logging.getLogger(__name__)
 SECONDS_BETWEEN_REPORTS: Final = 0.2
 
 
+@step("verify-export", run_name="verify {export.export_id}", retried=True)
 def verify(store: Store, export: StoredExport, mode: VerifyMode, stop: StopSignal) -> tuple[StoredExport, Verification]:
     """Verify one export. What is wrong is in the result and in the manifest; nothing is raised for it.
 

@@ -11,17 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, cast
 
-import boto3
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError
-from botocore.httpsession import get_cert_path
 from pydantic import Field, SecretStr, model_validator
 
 from hyperexport.errors import UsageError
 from hyperexport.model.vm import Value
-from hyperexport.store.s3_errors import translate
 
 if TYPE_CHECKING:
+    import boto3
     from mypy_boto3_s3 import S3Client
 
 CONTROL_ATTEMPTS: int = 4
@@ -92,12 +88,17 @@ class S3Settings(Value):
             raise ValueError("give one of access_key, profile and session_factory")
         return self
 
-    def session(self) -> boto3.Session:
+    def session(self) -> "boto3.Session":
         """The boto3 session that these settings lead to.
 
         Raises:
             StoreUnusable: There is no such profile, or the configuration cannot be read.
         """
+        import boto3  # noqa: PLC0415 - half a second, and only S3 needs it
+        from botocore.exceptions import BotoCoreError  # noqa: PLC0415
+
+        from hyperexport.store.s3_errors import translate  # noqa: PLC0415
+
         try:
             if self.session_factory is not None:
                 return cast("boto3.Session", self.session_factory())
@@ -123,6 +124,12 @@ def connect(settings: S3Settings) -> "tuple[S3Client, TlsTrust]":
     Raises:
         StoreUnusable: The configuration is incomplete or contradicts itself.
     """
+    from botocore.config import Config  # noqa: PLC0415
+    from botocore.exceptions import BotoCoreError  # noqa: PLC0415
+    from botocore.httpsession import get_cert_path  # noqa: PLC0415
+
+    from hyperexport.store.s3_errors import translate  # noqa: PLC0415
+
     _keep_credentials_out_of_logs()
     session = settings.session()
     configured = session._session.get_config_variable("ca_bundle")  # pyright: ignore[reportPrivateUsage, reportUnknownMemberType, reportUnknownVariableType]

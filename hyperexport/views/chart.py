@@ -9,9 +9,6 @@ import re
 from collections.abc import Sequence
 from typing import Any, Final, cast
 
-import pygal
-from pygal.style import Style
-
 from hyperexport.base.units import MIB, format_bytes, format_elapsed, format_rate
 from hyperexport.model.rates import Rates
 from hyperexport.views.markdown import table
@@ -19,21 +16,6 @@ from hyperexport.views.markdown import table
 _PICTURE: Final = re.compile(r"!\[[^\]]*\]\(data:[^)]*\)\n*")
 _SCRIPT: Final = re.compile(rb"<script.*?</script>", re.DOTALL)
 _COLORS: Final = ("#2563eb", "#d97706", "#059669", "#db2777", "#7c3aed", "#0891b2", "#65a30d", "#b91c1c")
-_STYLE: Final = Style(
-    background="white",
-    plot_background="white",
-    foreground="#444",
-    foreground_strong="#222",
-    foreground_subtle="#888",
-    guide_stroke_color="#ddd",
-    major_guide_stroke_color="#ddd",
-    font_family="sans-serif",
-    label_font_size=12,
-    major_label_font_size=12,
-    legend_font_size=12,
-    title_font_size=12,
-    colors=_COLORS,
-)
 
 
 def throughput_markdown(rates: Sequence[Rates]) -> list[str]:
@@ -50,10 +32,32 @@ def throughput_markdown(rates: Sequence[Rates]) -> list[str]:
     ]
 
 
+def _style() -> Any:
+    from pygal.style import Style  # noqa: PLC0415
+
+    return Style(
+        background="white",
+        plot_background="white",
+        foreground="#444",
+        foreground_strong="#222",
+        foreground_subtle="#888",
+        guide_stroke_color="#ddd",
+        major_guide_stroke_color="#ddd",
+        font_family="sans-serif",
+        label_font_size=12,
+        major_label_font_size=12,
+        legend_font_size=12,
+        title_font_size=12,
+        colors=_COLORS,
+    )
+
+
 def throughput_svg(rates: Sequence[Rates]) -> bytes:
     """One line for each file: MB/s over the seconds of the run."""
+    import pygal  # noqa: PLC0415 - only where a chart is drawn
+
     chart: Any = pygal.XY(
-        style=_STYLE,
+        style=_style(),
         width=880,
         height=300,
         show_dots=False,

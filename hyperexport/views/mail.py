@@ -17,7 +17,7 @@ from hyperexport.base.text import one_line
 from hyperexport.base.units import format_bytes, format_elapsed
 from hyperexport.errors import HyperExportError
 from hyperexport.model.manifest import ExportManifest
-from hyperexport.results import ExportResult
+from hyperexport.results import ExportResult, Run
 from hyperexport.views.rendering import templates
 from hyperexport.views.summary import damage_of, disk_rows, export_facts, what_to_look_at
 
@@ -32,13 +32,6 @@ class Tone(StrEnum):
     GOOD = "good"
     DOUBTFUL = "doubtful"
     BAD = "bad"
-
-
-class Run(NamedTuple):
-    """The run that the mail is about, as its orchestrator knows it."""
-
-    name: str
-    url: str | None = None
 
 
 class Section(NamedTuple):

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Generator
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from hyperexport import api, errors
 from hyperexport.base import retry as repeating
 from hyperexport.model.manifest import ExportKind
 from hyperexport.simulator import DiskSpec, Fault, FaultKind, Simulator, VmSpec
+from hyperexport.steps import inspect, package, plan, snapshots, verification
 from hyperexport.steps import leftovers as leftovers_step
-from hyperexport.steps import package, plan, snapshots, verification
 from hyperexport.store.local import LocalStore
 from tests.flows.support import changed, exported_bytes, exports_in, guest_bytes, leftovers, while_transferring
 
@@ -123,7 +124,7 @@ def test_a_snapshot_that_stays_is_an_error_though_the_export_is_there(vcenter: S
 
 
 STEPS = [
-    (api, "describe", False),
+    (inspect, "describe", False),
     (plan, "check_exportable", False),
     (leftovers_step, "remove_abandoned_stagings", False),
     (snapshots, "take_snapshot", False),
@@ -144,6 +145,7 @@ def test_ctrl_c_at_any_step_leaves_nothing(
     step = getattr(module, name)
     interrupted: list[str] = []
 
+    @wraps(step)
     def interrupt_first(*args: Any, **kwargs: Any) -> Any:
         if not interrupted:
             interrupted.append(name)
@@ -249,12 +251,12 @@ def test_old_exports_are_cleaned_up_as_the_dry_run_says(vcenter: Simulator, stor
         ("leases_per_host", 4, "--leases-per-host"),
         ("leases_per_vcenter", 4, "--leases-per-vcenter"),
         ("s3_credentials", "aws-credentials/backups", "--s3-credentials"),
-        ("email_notify", True, "--email-notify"),
+        ("spread", True, "--spread"),
         ("notify_webhook", "slack-webhook/backups", "--notify-webhook"),
     ],
 )
-def test_what_only_prefect_can_do_is_refused(key: str, value: object, flag: str) -> None:
-    with pytest.raises(errors.UsageError, match=f"{flag} cannot be had without Prefect"):
+def test_what_only_a_prefect_server_can_do_is_refused(key: str, value: object, flag: str) -> None:
+    with pytest.raises(errors.UsageError, match=f"{flag} needs a Prefect server.*hyperexport serve"):
         hyperexport.export("db01", **{key: value})
 
 
@@ -276,14 +278,14 @@ def test_importing_the_package_imports_neither_its_rooms_nor_prefect() -> None:
     imported, used = map(eval, done.stdout.splitlines())
     assert [name for name in heavy if name in imported] == []
     assert "hyperexport.errors" not in imported
-    assert "hyperexport.runbook" in used
+    assert "hyperexport.jobs.export" in used
     assert "prefect" not in used
 
 
 def test_the_process_keeps_its_own_way_with_sigterm(vcenter: Simulator, store: Path, monkeypatch) -> None:
     before = signal.getsignal(signal.SIGTERM)
     seen: list[Any] = []
-    monkeypatch.setattr(api, "run_export", lambda *_, **__: seen.append(signal.getsignal(signal.SIGTERM)))
+    monkeypatch.setattr(api, "export_vm", lambda *_, **__: seen.append(signal.getsignal(signal.SIGTERM)))
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         hyperexport.export("db01", output=store)

@@ -1,7 +1,7 @@
 """Does exports in processes that are killed on purpose: a fork server, one line of JSON in, one out.
 
 Run as ``python -m tests.faults.victim``. What it forks runs the shipped runbook through ``hyperexport.api``, and the
-reaper's flow with Prefect unplugged, so that a kill costs no server and no second. A process is killed by itself, at
+reaper's job, without Prefect, so that a kill costs no server and no second. A process is killed by itself, at
 the Nth thing that somebody outside of it can notice: a call that changes or syncs the filesystem, or bytes that leave
 or reach a socket. Or it is killed from outside, after so many seconds.
 """
@@ -12,19 +12,15 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
-from contextlib import nullcontext
-from types import ModuleType, SimpleNamespace
 from typing import Any
-from uuid import uuid4
 
-from prefect import Task
 from urllib3.util import Timeout
 
 from hyperexport import api
 from hyperexport.base import retry as repeating
 from hyperexport.errors import HyperExportError
-from hyperexport.flows import reap_snapshots
+from hyperexport.jobs.direct import DirectRunner
+from hyperexport.jobs.reap import reap_snapshots
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.store import s3_errors, s3_parts, s3_settings, s3_upload
 from hyperexport.transfer import source
@@ -36,37 +32,6 @@ SECONDS = 150
 """That no run may take; the system then ends it, and the test sees by which signal."""
 
 _write = os.write  # the watch counts the other one
-
-
-def unplug(module: ModuleType) -> None:
-    """Let a flow's module do without Prefect what it does with it; nothing of the engine is touched."""
-    replaced: dict[str, Any] = {
-        "progress_artifacts": nullcontext,
-        "show_table": lambda *_args: None,
-        "emit_event": lambda *_args, **_kwargs: None,
-        "send_engine_logs_to_prefect": lambda: None,
-        "flow_run": SimpleNamespace(id=uuid4(), name="killed"),
-    }
-    for name, value in vars(module).copy().items():
-        if isinstance(value, Task):
-            setattr(module, name, with_retries(value))
-        elif name in replaced:
-            setattr(module, name, replaced[name])
-
-
-def with_retries(task: Task[..., Any]) -> Callable[..., Any]:
-    """A task's function, repeated as often as Prefect would, and without its pauses."""
-
-    def call(*args: Any, **kwargs: Any) -> Any:
-        for left in range(task.retries, -1, -1):
-            try:
-                return task.fn(*args, **kwargs)
-            except HyperExportError as error:
-                if not (error.transient and left):
-                    raise
-        raise AssertionError("the last attempt returns or raises")
-
-    return call
 
 
 def work(request: dict[str, Any]) -> dict[str, Any]:
@@ -82,7 +47,7 @@ def work(request: dict[str, Any]) -> dict[str, Any]:
             case "verify":
                 result = api.verify_exports(options=options)
             case _:
-                result = reap_snapshots.fn.__wrapped__(options=options)  # type: ignore[attr-defined]
+                result = reap_snapshots(DirectRunner(), options)
     except HyperExportError as error:
         return {"code": error.code, "exit_code": error.exit_code, "message": str(error)}
     undeleted = [words for cleanup in getattr(result, "cleanups", ()) for words in cleanup.failed]
@@ -129,8 +94,6 @@ def impatient() -> None:
 
 def main() -> None:
     """Fork for each line that comes; answer with a line when that child has ended."""
-    for name in ("hyperexport.flows.reap_snapshots", "hyperexport.flows.connections", "hyperexport.tasks.events"):
-        unplug(sys.modules[name])
     impatient()
     for line in sys.stdin:
         request = json.loads(line)

@@ -14,7 +14,7 @@ _CHANGES = {"os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "socket
 
 STEPS = {
     "log in": ("hyperexport.vsphere.session", "Session.open"),
-    "inspect": ("hyperexport.api", "_inspect"),
+    "inspect": ("hyperexport.steps.inspect", "inspect_vm"),
     "check": ("hyperexport.steps.plan", "check_exportable"),
     "check the stores": ("hyperexport.steps.plan", "check_stores"),
     "plan snapshots": ("hyperexport.steps.snapshots", "make_snapshot_plan"),

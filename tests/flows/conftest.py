@@ -4,13 +4,13 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from prefect import Task
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.testing.utilities import prefect_test_harness
 
+from hyperexport.base import retry as repeating
 from hyperexport.base import secrets as process_secrets
 from hyperexport.simulator import DiskSpec, Simulator, VmSpec
-from hyperexport.tasks import disks, inspect, package, reaping, snapshots, verify
+from hyperexport.tasks import registry
 from tests.flows.service import Service, serving
 
 
@@ -39,12 +39,12 @@ def vcenter(monkeypatch: pytest.MonkeyPatch) -> Generator[Simulator]:
 
 
 @pytest.fixture
-def impatient_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+def impatient_retries(monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
     """A step that failed is tried again at once, as often as ever."""
-    for module in (disks, inspect, package, reaping, snapshots, verify):
-        for step in vars(module).values():
-            if isinstance(step, Task):
-                monkeypatch.setattr(step, "retry_delay_seconds", 0)
+    registry._task_of.cache_clear()
+    monkeypatch.setattr(repeating, "RETRY_DELAYS", (0, 0, 0))
+    yield
+    registry._task_of.cache_clear()
 
 
 @pytest.fixture

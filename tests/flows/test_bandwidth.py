@@ -14,10 +14,12 @@ from hyperexport.base.stop import StopSignal
 from hyperexport.base.units import MIB
 from hyperexport.errors import UsageError
 from hyperexport.flows import export_vm
+from hyperexport.jobs.runner import Shared
 from hyperexport.options.groups import Bandwidth
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.simulator import Simulator
-from hyperexport.tasks.bandwidth import bandwidth_for, open_budget
+from hyperexport.tasks.bandwidth import open_budget, throttle_of
+from hyperexport.tasks.runner import PrefectRunner
 from hyperexport.transfer.bandwidth.throttle import Throttle
 from tests.flows.support import exports_in
 
@@ -60,17 +62,17 @@ def test_a_spent_budget_gives_nothing_and_says_when_to_ask_again(name: str) -> N
 
 def test_the_rate_of_an_existing_limit_holds_and_the_runs_own_stays_below_it(name: str) -> None:
     make_limit(name, limit=4000, per_second=1000)
-    with bandwidth_for(Bandwidth(shared=name)) as throttle:
+    with throttle_of(Bandwidth(shared=name)) as throttle:
         move(throttle, MIB)
         assert throttle.rate == 1000 * MIB
-    with bandwidth_for(Bandwidth(shared=name, limit=800)) as throttle:
+    with throttle_of(Bandwidth(shared=name, limit=800)) as throttle:
         move(throttle, MIB)
         assert throttle.rate == 800 * MIB
     assert read_limit(name).slot_decay_per_second == 1000
 
 
 def test_a_limit_that_is_not_there_is_made_with_the_first_byte_and_not_before(name: str) -> None:
-    with bandwidth_for(Bandwidth(shared=name, limit=500)) as throttle:
+    with throttle_of(Bandwidth(shared=name, limit=500)) as throttle:
         with pytest.raises(ObjectNotFound):
             read_limit(name)
         move(throttle, MIB)
@@ -80,17 +82,17 @@ def test_a_limit_that_is_not_there_is_made_with_the_first_byte_and_not_before(na
 
 
 def test_a_limit_that_cannot_be_shared_is_refused_with_what_to_do(name: str) -> None:
-    with pytest.raises(UsageError, match="prefect gcl create"), bandwidth_for(Bandwidth(shared=name)):
+    with pytest.raises(UsageError, match="prefect gcl create"), throttle_of(Bandwidth(shared=name)):
         pass
     make_limit(name, limit=10, per_second=0)
-    with pytest.raises(UsageError, match="slot-decay-per-second"), bandwidth_for(Bandwidth(shared=name)):
+    with pytest.raises(UsageError, match="slot-decay-per-second"), throttle_of(Bandwidth(shared=name)):
         pass
 
 
 def test_a_server_that_is_away_is_a_warning_and_the_own_limit_holds(name: str) -> None:
     with (
         temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}),
-        bandwidth_for(Bandwidth(shared=name, limit=700)) as throttle,
+        throttle_of(Bandwidth(shared=name, limit=700)) as throttle,
     ):
         move(throttle, 4 * MIB)
         assert throttle.rate == 700 * MIB
@@ -98,10 +100,12 @@ def test_a_server_that_is_away_is_a_warning_and_the_own_limit_holds(name: str) -
         assert name in throttle.warnings[0]
 
 
-def test_the_vms_of_a_fleet_have_one_throttle_together(name: str) -> None:
-    with bandwidth_for(Bandwidth(limit=5)) as outer, bandwidth_for(Bandwidth(limit=5)) as inner:
+def test_the_vms_of_a_fleet_have_one_throttle_together() -> None:
+    outer = Throttle(None)
+    member = PrefectRunner(shared=Shared(StopSignal(), outer, {}))
+    with member.bandwidth(Bandwidth(limit=5)) as inner:
         assert inner is outer
-    with bandwidth_for(Bandwidth(limit=5)) as another:
+    with PrefectRunner().bandwidth(Bandwidth(limit=5)) as another:
         assert another is not outer
     assert threading.active_count() < 100
 

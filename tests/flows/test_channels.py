@@ -13,9 +13,9 @@ from prefect.blocks.system import Secret
 from prefect_email import EmailServerCredentials
 
 from hyperexport.errors import NotificationFailed, UsageError
+from hyperexport.notify import Notifier, notify
 from hyperexport.options.precedence import ExportOptions, resolve
-from hyperexport.tasks.channels import Channel, open_channels
-from hyperexport.tasks.notify import notify
+from hyperexport.tasks.channels import open_notifiers
 from hyperexport.views.mail import Mail
 from tests.flows.smtp_server import closed_port, html_of, silent_server, smtp_server, text_of, trust
 
@@ -25,9 +25,9 @@ PASSWORD = "Mailb0x-s3cret-passw0rd"
 TOKEN = "Ch4nnel-s3cret-token"
 
 
-def channels(**keys: object) -> tuple[Channel, ...]:
+def channels(**keys: object) -> tuple[Notifier, ...]:
     values = {"email_notify": True, "email_from": "export@example.com", "email_to": "admin@example.com"}
-    return open_channels(resolve(ExportOptions.from_keys({**values, **keys})).options.email)
+    return open_notifiers(resolve(ExportOptions.from_keys({**values, **keys})).options.email)
 
 
 def send(port: int, host: str = "localhost", **keys: object) -> None:
@@ -131,7 +131,7 @@ def test_a_silent_server_holds_nobody_up(tmp_path: Path) -> None:
     with silent_server() as silent, smtp_server(tmp_path) as postbox:
         ways = channels(email_smtp_host="localhost", email_smtp_port=silent, email_tls="none")
         ways += channels(email_smtp_host="localhost", email_smtp_port=postbox.port, email_tls="none")
-        warnings = notify.fn(ways, MAIL, seconds=1)  # would last for ever, without a bound
+        warnings = notify(ways, MAIL, seconds=1)  # would last for ever, without a bound
     assert len(warnings) == 1
     assert "does not answer" in warnings[0]
     assert postbox.subjects() == [MAIL.subject]
@@ -239,5 +239,5 @@ def test_mail_and_webhook_do_not_wait_for_each_other(hook: Hook, tmp_path: Path)
             email_tls="none",
             notify_webhook="custom-webhook/chat",
         )
-        assert notify.fn(ways, MAIL) == []
+        assert notify(ways, MAIL) == []
     assert len(hook.told) == len(postbox.messages) == 1

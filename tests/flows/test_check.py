@@ -9,6 +9,7 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
+from hyperexport import notify
 from hyperexport.blocks import VSphereCredentials
 from hyperexport.cli.main import run
 from hyperexport.deployments import catalogue, schedules
@@ -20,7 +21,6 @@ from hyperexport.results import Level, SetupReport
 from hyperexport.simulator import DiskSpec, Permission, Simulator, UserSpec, VmSpec
 from hyperexport.steps.plan import requirements
 from hyperexport.store.local import LocalStore
-from hyperexport.tasks import check
 from hyperexport.vsphere.privileges import Place
 from tests.engine.s3_servers import rclone_s3
 from tests.flows.smtp_server import closed_port, silent_server, smtp_server, trust
@@ -115,7 +115,7 @@ def test_a_check_that_finds_nothing_exits_with_0_and_shows_all_of_it(
 def test_a_mail_server_that_keeps_silent_is_left(
     vcenter: Simulator, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(check, "SECONDS_FOR_MAIL", 0.2)
+    monkeypatch.setattr(notify, "SECONDS_FOR_MAIL", 0.2)
     with silent_server() as port:
         mail = {"email_smtp_host": "localhost", "email_smtp_port": port, "email_tls": "none"}
         mail |= {"email_from": "a@example.com", "email_to": "ops@example.com", "email_notify": True}

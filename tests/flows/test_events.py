@@ -27,7 +27,7 @@ def heard(event: str, vm: str) -> list[dict[str, Any]]:
     """The events of one kind that the server has of a VM since the test began, the newest first."""
     wanted = {
         "event": {"name": [event]},
-        "resource": {"id": [f"hyperexport.model.vm.{vm}"]},
+        "resource": {"id": [f"hyperexport.vm.{vm}"]},
         "occurred": {"since": _began[0].isoformat()},
     }
     with get_client(sync_client=True) as client:

@@ -2,24 +2,25 @@
 
 import os
 import subprocess
-from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
+from types import ModuleType
 from typing import Any
 
 import pytest
-from prefect import Task
 
-from hyperexport.base.retry import repeating
-from hyperexport.base.stop import StopSignal
+from hyperexport import jobs
 from hyperexport.cli.main import run
-from hyperexport.direct import directly
+from hyperexport.errors import ServerBusy, failed_step
 from hyperexport.flows import export_vm
-from hyperexport.flows.steps import as_tasks
+from hyperexport.jobs.direct import DirectRunner
 from hyperexport.model.manifest import ExportKind, FileRole, Quiescing
 from hyperexport.options.precedence import ExportOptions
-from hyperexport.runbook import Steps
 from hyperexport.simulator import DiskSpec, Simulator, VmSpec
+from hyperexport.steps.step import policy_of, step
 from hyperexport.store.local import LocalStore
+from hyperexport.tasks.registry import task_of
 from tests.flows.support import changed, exported_bytes, exports_in, guest_bytes, leftovers, while_transferring
 
 MIB = 1 << 20
@@ -215,15 +216,33 @@ def test_a_vm_that_is_off_is_asked_what_changed_without_a_snapshot(vcenter: Simu
     assert exported_bytes(LocalStore(store), newest) == guest_bytes(vcenter, "db01")
 
 
-def is_repeated(call: Any) -> bool:
-    return getattr(call, "func", call).__code__ is repeating(call, StopSignal()).__code__
+def steps_of_jobs() -> list[Any]:
+    """Every step that a job names."""
+    modules = [import_module(f"hyperexport.jobs.{found.name}") for found in iter_modules(jobs.__path__)]
+    rooms = {value for module in modules for value in vars(module).values() if isinstance(value, ModuleType)}
+    named = [value for place in (*modules, *rooms) for value in vars(place).values()]
+    return [value for value in named if callable(value) and hasattr(value, "hyperexport_step")]
 
 
 def test_without_prefect_the_same_steps_are_repeated() -> None:
-    tasks, calls = as_tasks(), directly(StopSignal())
-    names = [field.name for field in fields(Steps) if isinstance(getattr(tasks, field.name), Task)]
-    repeated_by_prefect = {name for name in names if getattr(tasks, name).retries}
-    repeated_by_the_engine = {name for name in names if is_repeated(getattr(calls, name))}
-    assert repeated_by_prefect == repeated_by_the_engine
+    steps = steps_of_jobs()
+    repeated_by_prefect = {step.__name__ for step in steps if task_of(step).retries}
+    assert len(steps) > 20
+    assert repeated_by_prefect == {step.__name__ for step in steps if policy_of(step).retried}
     assert "take_snapshot" in repeated_by_prefect
     assert "remove_snapshot" not in repeated_by_prefect
+
+
+@pytest.mark.parametrize("retried", [True, False])
+def test_without_prefect_a_step_is_repeated_as_it_declares(retried: bool, impatient_retries: None) -> None:
+    attempts: list[int] = []
+
+    @step("fail", retried=retried)
+    def fail() -> None:
+        attempts.append(1)
+        raise ServerBusy("busy")
+
+    with pytest.raises(ServerBusy) as caught:
+        DirectRunner()(fail)
+    assert len(attempts) == (4 if retried else 1)
+    assert failed_step(caught.value) == "fail"

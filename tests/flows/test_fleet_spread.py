@@ -160,7 +160,7 @@ def test_a_vm_that_costs_two_workers_gets_no_third_and_a_stopped_fleet_stops_its
                 raise KeyboardInterrupt
 
     with working(stop_the_fleet), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hyperexport.flows.connections.StopSignal", Stopping)
+        patch.setattr("hyperexport.jobs.runner.StopSignal", Stopping)
         patch.setattr(fleet_spread, "SECONDS_TO_STOP", 0.5)
         with pytest.raises(KeyboardInterrupt):
             export_fleet(Selection(vm=("b",)), options(store))

@@ -4,6 +4,7 @@ The command line turns SIGTERM into the same signal (``cli/interrupts.py``, test
 """
 
 import signal
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,8 @@ import pytest
 from hyperexport.flows import export_vm
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.simulator import Simulator
+from hyperexport.steps import inspect, package, plan, snapshots, verification
 from hyperexport.steps import leftovers as leftovers_step
-from hyperexport.steps import package, plan, snapshots, verification
-from hyperexport.tasks import inspect
 from tests.flows.support import exports_in, leftovers
 
 STEPS = [
@@ -39,6 +39,7 @@ def test_an_interruption_at_any_step_leaves_nothing(
     step = getattr(module, name)
     interrupted: list[str] = []
 
+    @wraps(step)
     def interrupt_first(*args: Any, **kwargs: Any) -> Any:
         if not interrupted:
             interrupted.append(name)

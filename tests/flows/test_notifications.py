@@ -190,8 +190,8 @@ def test_a_run_that_is_stopped_tells_so_after_its_cleanup(vcenter: Simulator, st
 def test_a_silent_mail_server_does_not_hold_up_a_run_that_is_stopped(
     vcenter: Simulator, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hyperexport.flows.notifying.SECONDS_TO_SEND", 10_000)  # not this one
-    monkeypatch.setattr("hyperexport.flows.notifying.SECONDS_WHEN_STOPPED", 0.5)
+    monkeypatch.setattr("hyperexport.jobs.notices.SECONDS_TO_SEND", 10_000)  # not this one
+    monkeypatch.setattr("hyperexport.jobs.notices.SECONDS_WHEN_STOPPED", 0.5)
     with silent_server() as port, while_transferring(interrupt), pytest.raises(KeyboardInterrupt):
         export(store, bandwidth_limit=1, bandwidth_burst=0.1, **mailing(port))
     assert leftovers(vcenter, store) == []

@@ -202,7 +202,7 @@ def test_a_child_process_is_told_no_secret(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setattr(sys, "executable", str(stub))
     monkeypatch.setattr(local_server, "_await", look)
     monkeypatch.setattr(local_server.atexit, "register", lambda *_: None)
-    local_server._start(0, whole=False)
+    local_server.start(0)
     assert str(tmp_path).encode() in seen["environ"]
     assert [name for name, content in seen.items() if PASSWORD.encode() in content] == []
 

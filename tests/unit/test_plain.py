@@ -17,8 +17,9 @@ from hyperexport.cli.progress_view import Lines, describe, showing_progress
 from hyperexport.errors import VmNotFound
 from hyperexport.model.progress import Progress, Stage, report
 from hyperexport.model.vm import NicInfo, PowerState, SnapshotInfo, VmInfo
+from hyperexport.results import Run
 from hyperexport.tasks.logs import _harmless
-from hyperexport.views.mail import Run, start_mail, to_message
+from hyperexport.views.mail import start_mail, to_message
 from hyperexport.views.markdown import table
 from tests import examples
 

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
-from prefect.exceptions import PrefectHTTPStatusError
+from prefect.exceptions import FailedRun, PrefectHTTPStatusError
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES
 
-from hyperexport.errors import DiskFull
+from hyperexport.errors import DiskFull, QuiesceFailed
 from hyperexport.flows.outcome import despite_prefect, told_in_words
 from hyperexport.tasks import reporting
 
@@ -134,6 +134,17 @@ def test_a_run_that_has_begun_does_not_begin_again(answers: list[bool]) -> None:
         told_in_words(lambda: runs.append("begun"))()
         raise busy()
 
-    with pytest.raises(PrefectHTTPStatusError):
-        despite_prefect(run)()
+    assert despite_prefect(run)() is None  # what its function returned, whatever the server answers
     assert runs == ["begun"]
+
+
+def test_a_failure_is_the_functions_own_though_the_server_answers_late(answers: list[bool]) -> None:
+    def run() -> object:
+        told_in_words(quiesce)()
+        raise FailedRun("the state of the run is not known yet")
+
+    def quiesce() -> object:
+        raise QuiesceFailed("the guest did not freeze")
+
+    with pytest.raises(QuiesceFailed):
+        despite_prefect(run)()

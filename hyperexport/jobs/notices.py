@@ -1,0 +1,163 @@
+"""Who is told of an export, and when: at its start, at its end, and after the cleanup of one that failed.
+
+People are told as the options ask; automations always are, by an event of the orchestrator.
+"""
+
+import logging
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from hyperexport.errors import FleetFailure, Interrupted, NotificationFailed, note_cleanup
+from hyperexport.jobs.runner import StepRunner
+from hyperexport.notify import SECONDS_TO_SEND, SECONDS_WHEN_STOPPED, Notifier, notify
+from hyperexport.options.groups import Email
+from hyperexport.options.precedence import ExportOptions
+from hyperexport.results import ExportResult, FailureReport, FleetResult
+
+if TYPE_CHECKING:
+    from hyperexport.steps.job import Job
+    from hyperexport.views.mail import Mail
+
+logger = logging.getLogger("hyperexport.notify")
+
+
+@contextmanager
+def notifying(run: StepRunner, vm: str, options: ExportOptions) -> Generator["Notices"]:
+    """Tell how the export of a VM goes, as the options ask; where the block fails, that is told last of all.
+
+    Args:
+        run: Carries out the steps.
+        vm: The VM, as it was asked for.
+        options: Those in force. In a dry run they are checked, and nobody is told anything.
+
+    Raises:
+        UsageError: The options ask for a mail that could not be sent; nothing has been touched.
+    """
+    notices = Notices(run, vm, options.email, run.notifiers(options.email), silent=options.execution.dry_run)
+    try:
+        yield notices
+    except BaseException as error:
+        notices.failed(error)
+        raise
+
+
+class Notices:
+    """The notices of one export."""
+
+    def __init__(
+        self, run: StepRunner, vm: str, email: Email, notifiers: tuple[Notifier, ...], *, silent: bool
+    ) -> None:
+        self._run: Final = run
+        self._vm: Final = vm
+        self._email: Final = email
+        self._notifiers: Final = () if silent else notifiers
+        self._silent: Final = silent
+        self._began: Final = datetime.now(UTC)
+        self._job: Job | None = None
+
+    def started(self, job: "Job") -> None:
+        """Say that the export begins; what could not be sent is a warning of the export."""
+        self._job = job
+        vcenter, export_format = job.session.address, job.options.destination.format
+        for warning in self._say_start(job.ref.path, vcenter, export_format, job.started):
+            job.warn(warning)
+
+    def fleet_started(self, vms: str, *, vcenter: str, export_format: str) -> list[str]:
+        """Say that the export of several VMs begins; returns a warning for each mail that could not be sent."""
+        return self._say_start(vms, vcenter, export_format, self._began)
+
+    def _say_start(self, vm: str, vcenter: str, export_format: str, started: datetime) -> list[str]:
+        if not self._email.on_start:
+            return []
+
+        def mail() -> "Mail":
+            from hyperexport.views.mail import start_mail  # noqa: PLC0415 - templates are loaded only to be sent
+
+            return start_mail(vm=vm, vcenter=vcenter, export_format=export_format, started=started, run=self._run.run)
+
+        return self._send(mail)
+
+    def fleet_ended(self, result: FleetResult) -> FleetResult:
+        """Say in one mail how all VMs fared; what could not be sent is a warning of the result."""
+        wanted = self._email.on_failure if result.failed else self._email.on_complete
+        if not wanted:
+            return result
+
+        def mail() -> "Mail":
+            from hyperexport.views.fleet import mail_rows  # noqa: PLC0415
+            from hyperexport.views.mail import fleet_mail  # noqa: PLC0415
+
+            rows = mail_rows(result.members)
+            return fleet_mail(rows, started=self._began, seconds=result.seconds, run=self._run.run)
+
+        return result.model_copy(update={"warnings": (*result.warnings, *self._send(mail))})
+
+    def completed(self, result: ExportResult) -> ExportResult:
+        """Say that the export is complete; what could not be sent is a warning of the result."""
+        manifest = result.manifest
+        self._run.export_completed(result)
+        if not self._email.on_complete or manifest is None:
+            return result
+
+        def mail() -> "Mail":
+            from hyperexport.views.mail import success_mail  # noqa: PLC0415
+
+            return success_mail(result, manifest, run=self._run.run)
+
+        return result.model_copy(update={"warnings": (*result.warnings, *self._send(mail))})
+
+    def failed(self, error: BaseException) -> None:
+        """Say that the export failed or was stopped. The error goes on its way, whatever comes of the mail."""
+        stopped = isinstance(error, Interrupted) or not isinstance(error, Exception)
+        if self._job:
+            note_cleanup(error, self._job.aftermath)
+        failure = FailureReport.of(error)
+        # A fleet's members have told each for itself.
+        if not self._silent and not isinstance(error, FleetFailure):
+            self._run.export_failed(self._job.ref if self._job else self._vm, error, stopped=stopped)
+        if not self._email.on_failure:
+            return
+
+        def mail() -> "Mail":
+            from hyperexport.views.mail import failure_mail  # noqa: PLC0415
+
+            return failure_mail(
+                error,
+                vm=self._job.ref.path if self._job else self._vm,
+                step=failure.step,
+                started=self._began,
+                failed=datetime.now(UTC),
+                cleaned_up=failure.cleaned_up,
+                stopped=stopped,
+                run=self._run.run,
+            )
+
+        self._send(mail, seconds=SECONDS_WHEN_STOPPED if stopped else SECONDS_TO_SEND)
+
+    def _send(self, mail: Callable[[], "Mail"], seconds: float = SECONDS_TO_SEND) -> list[str]:
+        if not self._notifiers:
+            return []
+        try:
+            return self._run(notify, self._notifiers, mail(), seconds=seconds)
+        except Exception as error:  # an export is no worse for a mail that could not be written
+            logger.warning("nobody was told: %s", type(error).__name__, exc_info=True)
+            return [f"nobody was told: an unforeseen {type(error).__name__}; the run's log has its traceback"]
+
+
+def tell_everyone(run: StepRunner, email: Email, mail: Callable[[], "Mail"]) -> list[str]:
+    """Send a mail that is about no export, by mail unless only webhooks are named, and to these.
+
+    Returns:
+        What was sent, and to whom.
+
+    Raises:
+        UsageError: Something is missing or contradictory; the message names the option.
+        NotificationFailed: Not everything was sent.
+    """
+    notifiers = run.notifiers(email, mails=email.notify or bool(email.to) or not email.webhooks)
+    failed = run(notify, notifiers, mail())
+    if failed:
+        raise NotificationFailed("; ".join(failed))
+    return [notifier.name for notifier in notifiers]

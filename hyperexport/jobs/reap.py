@@ -1,0 +1,74 @@
+"""The job that finds what dead runs left on a vCenter and in the stores, and removes it."""
+
+from hyperexport.base.stop import StopSignal
+from hyperexport.errors import HyperExportError, SnapshotLeaked
+from hyperexport.jobs.runner import StepRunner
+from hyperexport.options.precedence import ExportOptions
+from hyperexport.policy.snapshots import Fate, MarkedSnapshot
+from hyperexport.results import ReapedSnapshot, ReapResult
+from hyperexport.steps import reaping
+from hyperexport.steps.stores import open_stores
+from hyperexport.transfer.bandwidth.throttle import Throttle
+from hyperexport.vsphere.session import Session, connect
+
+
+def reap_snapshots(run: StepRunner, options: ExportOptions) -> ReapResult:
+    """Remove the snapshots and half-written exports that runs left which are provably over.
+
+    Raises:
+        SnapshotLeaked: Something could not be removed; everything else was.
+    """
+    run.check_options(options)
+    place, dry_run = options.destination, options.execution.dry_run
+    failed: list[str] = []
+    stagings: list[str] = []
+    with (
+        run.stop_signal() as stop,
+        connect(run.endpoint(), stop=stop, run=run.id) as session,
+        run.progress(),
+    ):
+        marked = run(reaping.find_marked, session, run.is_over)
+        found = [_reap(run, session, one, stop, dry_run=dry_run) for one in marked]
+        for store in open_stores(place, throttle=Throttle(None), stop=stop, s3=run.s3_settings(place)):
+            try:
+                reaped = run(reaping.reap_stagings, store, run.is_over, dry_run=dry_run)
+            except HyperExportError as error:
+                stop.check()
+                failed.append(f"{store.url}: {error}")
+            else:
+                stagings += [f"{store.url}/{name}" for name in reaped.removed]
+                failed += [f"{store.url}: {words}" for words in reaped.failed]
+    failed += [item.action for item in found if item.problem is not None]
+    result = ReapResult(
+        dry_run=dry_run,
+        vcenter=session.address,
+        snapshots=tuple(found),
+        stagings=tuple(stagings),
+        failed=tuple(failed),
+    )
+    run.show_table(("reap", session.address), lambda: rows_of(result), f"Left by dead runs on {session.address}")
+    if failed:
+        raise SnapshotLeaked(f"{len(failed)} leftovers could not be removed: {failed[0]}", fix="Run it again later")
+    return result
+
+
+def _reap(
+    run: StepRunner, session: Session, marked: MarkedSnapshot, stop: StopSignal, *, dry_run: bool
+) -> ReapedSnapshot:
+    """Remove one snapshot, where its run is provably over."""
+    if marked.fate is not Fate.ABANDONED:
+        return ReapedSnapshot(found=marked, action="left alone")
+    if dry_run:
+        return ReapedSnapshot(found=marked, action="would be removed")
+    snapshot = marked.snapshot
+    run.snapshot_leaked(marked.vm, moref=snapshot.moref, name=snapshot.name, vcenter=session.address)
+    problem = run(reaping.reap, session, marked, stop=stop)
+    action = "removed" if problem is None else f"NOT REMOVED: {problem}"
+    return ReapedSnapshot(found=marked, action=action, problem=problem)
+
+
+def rows_of(result: ReapResult) -> list[dict[str, object]]:
+    """The rows of the run's table: snapshots, then half-written exports."""
+    done = "would be removed" if result.dry_run else "removed"
+    rows = [item.row() for item in result.snapshots]
+    return rows + [{"snapshot": name, "state": "half-written export", "action": done} for name in result.stagings]

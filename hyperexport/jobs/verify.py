@@ -1,0 +1,37 @@
+"""The job that proves stored exports again, long after they were made."""
+
+from collections.abc import Sequence
+from functools import partial
+
+from hyperexport.base.display import Listing
+from hyperexport.jobs.runner import StepRunner
+from hyperexport.options.groups import VerifyMode
+from hyperexport.options.precedence import ExportOptions
+from hyperexport.results import VerifiedExport
+from hyperexport.steps import verification
+from hyperexport.steps.stores import open_stores
+
+
+def verify_exports(run: StepRunner, exports: Sequence[str], options: ExportOptions) -> Listing[VerifiedExport]:
+    """Read stored exports back and prove them; what came out is noted in their manifests.
+
+    Args:
+        run: Carries out the steps.
+        exports: Export ids, or paths that end in them. Every export of the stores if empty.
+        options: Where the exports are. With ``verify="deep"`` what is in S3 is downloaded.
+
+    Raises:
+        ExportNotFound: One of them is not there.
+        VerificationFailed: At least one is damaged; all were looked at first.
+    """
+    run.check_options(options)
+    place = options.destination
+    mode = VerifyMode.DEEP if options.execution.verify is VerifyMode.DEEP else VerifyMode.ON
+    prove = partial(run, verification.verify)
+    with run.stop_signal() as stop, run.bandwidth(options.bandwidth) as throttle:
+        stores = open_stores(place, throttle=throttle, stop=stop, s3=run.s3_settings(place))
+        selected = verification.select_exports(stores, exports)
+        verified = Listing(verification.verify_selected(selected, mode, stop, prove=prove, tell=run.export_damaged))
+    run.show_table(("verification",), lambda: [item.row() for item in verified], "Verified exports")
+    verification.fail_on_damage(verified)
+    return verified

@@ -1,0 +1,285 @@
+"""Telling people how a run goes: by a mail server, or by what ``tasks/channels.py`` opens, each within a time limit.
+
+A mail that cannot be sent is a warning: it never fails an export, nor holds it up. What a server's library raises is
+put into words here that hold no password.
+"""
+
+import contextvars
+import logging
+import smtplib
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+
+from pydantic import SecretStr
+
+from hyperexport.base.secrets import EMAIL_PASSWORD_VARIABLE, email_password
+from hyperexport.errors import HyperExportError, NotificationFailed, UsageError
+from hyperexport.options.groups import Email, EmailTls
+from hyperexport.results import Level, SetupFinding
+from hyperexport.steps.step import step
+
+if TYPE_CHECKING:
+    from hyperexport.views.mail import Mail
+
+logger = logging.getLogger("hyperexport.notify")
+
+SECONDS_TO_SEND: Final = 30.0
+"""How long all ways together may take."""
+
+SECONDS_WHEN_STOPPED: Final = 5.0
+"""The same in a run that was stopped: Prefect kills its process 30 s after the signal, and cleaning up came first."""
+
+SECONDS_FOR_MAIL: Final = 30.0
+"""How long a check waits for a mail server."""
+
+_HOW: Final = {EmailTls.SSL: "over TLS", EmailTls.STARTTLS: "with STARTTLS", EmailTls.NONE: "without TLS"}
+
+
+class Notifier(Protocol):
+    """One way to tell people. A plain class behind it: Prefect walks into models that are handed to a task."""
+
+    name: str
+    """As a warning calls it; without secrets."""
+
+    def send(self, mail: "Mail") -> None:
+        """Send it, however long that takes.
+
+        Raises:
+            NotificationFailed: It was not sent, or not to all.
+        """
+        ...
+
+    def probe(self) -> str:
+        """Go as far as one can without sending anything.
+
+        Returns:
+            How far that was, in words.
+
+        Raises:
+            NotificationFailed: Nothing could be sent this way.
+        """
+        ...
+
+
+class SmtpServer(NamedTuple):
+    """A mail server, and the login that it asks for."""
+
+    host: str
+    port: int
+    tls: EmailTls
+    username: str | None = None
+    """None for no login."""
+    password: SecretStr = SecretStr("")
+    verify: bool = True
+    """Whether its certificate has to be trusted."""
+
+    @contextmanager
+    def connected(self) -> Generator[smtplib.SMTP]:
+        """Connect, negotiate TLS and log in; hang up when the block ends.
+
+        Raises:
+            OSError, smtplib.SMTPException: It cannot be connected, or refuses the login.
+        """
+        context = None if self.tls is EmailTls.NONE else ssl.create_default_context()
+        if context and not self.verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        with (
+            smtplib.SMTP_SSL(self.host, self.port, timeout=SECONDS_TO_SEND, context=context)
+            if self.tls is EmailTls.SSL
+            else smtplib.SMTP(self.host, self.port, timeout=SECONDS_TO_SEND)
+        ) as server:
+            if self.tls is EmailTls.STARTTLS:
+                server.starttls(context=context)
+            if self.username is not None:
+                server.login(self.username, self.password.get_secret_value())
+            yield server
+
+
+class Mailbox:
+    """A mail server, with a sender and the recipients."""
+
+    def __init__(self, server: SmtpServer, sender: str, recipients: Sequence[str]) -> None:
+        self._server: Final = server
+        self._sender: Final = sender
+        self._recipients: Final = tuple(recipients)
+        self.name = f"mail to {', '.join(recipients)} by {server.host}"
+
+    def probe(self) -> str:
+        """Connect, negotiate TLS and log in, as for a mail; then hang up."""
+        try:
+            with self._server.connected() as server:
+                server.noop()
+        except (OSError, smtplib.SMTPException) as error:
+            raise NotificationFailed(f"{self._server.host} takes no mail: {_reason(error)}") from None
+        login = "and the login is taken" if self._server.username else "and no login is used"
+        return f"it is connected {_HOW[self._server.tls]}, {login}; nothing was sent"
+
+    def send(self, mail: "Mail") -> None:
+        """Send it to all recipients at once."""
+        from hyperexport.views.mail import to_message  # noqa: PLC0415 - templates are loaded only to be sent
+
+        message = to_message(mail, sender=self._sender, recipients=self._recipients)
+        try:
+            with self._server.connected() as server:
+                refused = server.send_message(message)
+        except (OSError, smtplib.SMTPException) as error:
+            raise NotificationFailed(f"{self.name} was not sent: {_reason(error)}") from None
+        if refused:
+            raise NotificationFailed(f"{self.name} was refused for {', '.join(refused)}; the others have it")
+
+
+def open_mailbox(email: Email, saved: Callable[[str], SmtpServer] | None = None) -> Mailbox:
+    """Make ready the mail server that the options name; nothing is connected yet.
+
+    Args:
+        email: The options.
+        saved: Loads the server that ``--email-credentials`` names.
+
+    Raises:
+        UsageError: An option that is needed is missing; the message names it.
+    """
+    if not email.to:
+        raise UsageError("--email-notify needs --email-to", fix="Name the recipients there or in HYPEREXPORT_EMAIL_TO")
+    server = saved(email.credentials) if saved and email.credentials else _server_of(email)
+    sender = email.sender or (server.username if "@" in (server.username or "") else None)
+    if not sender:
+        raise UsageError("--email-notify needs --email-from", fix="Name the sender there or in HYPEREXPORT_EMAIL_FROM")
+    return Mailbox(server, sender, email.to)
+
+
+def _server_of(email: Email) -> SmtpServer:
+    if not email.smtp_host:
+        raise UsageError(
+            "--email-notify needs a mail server",
+            fix="Name one with --email-smtp-host or HYPEREXPORT_SMTP_HOST, or a block with --email-credentials",
+        )
+    password = email_password()
+    if email.username and not password:
+        raise UsageError(
+            "--email-username needs a password",
+            fix=f"Set {EMAIL_PASSWORD_VARIABLE}, or save a block and name it with --email-credentials",
+        )
+    return SmtpServer(email.smtp_host, email.port, email.tls, email.username, password or SecretStr(""))
+
+
+def _reason(error: OSError | smtplib.SMTPException) -> str:
+    """Why a mail was not sent. What the server answered to a login is not repeated: it may repeat the password."""
+    match error:
+        case smtplib.SMTPAuthenticationError():
+            why = f"the server refused the user name or the password ({error.smtp_code})"
+        case smtplib.SMTPRecipientsRefused():
+            why = "the server refused every recipient: " + _answer(next(iter(error.recipients.values())))
+        case smtplib.SMTPSenderRefused() | smtplib.SMTPDataError():
+            why = "the server answered " + _answer((error.smtp_code, error.smtp_error))
+        case smtplib.SMTPNotSupportedError():
+            why = "the server does not offer what was asked for: TLS, a login or such an address"
+        case smtplib.SMTPException():
+            why = f"the server broke off ({type(error).__name__})"
+        case ssl.SSLCertVerificationError():
+            why = f"the server's certificate is not trusted: {error.verify_message}"
+        case ssl.SSLError():
+            why = "the server does not speak TLS as asked for; look at --email-tls and the port"
+        case socket.gaierror():
+            why = "the server's name does not resolve"
+        case _:
+            why = error.strerror or str(error) or type(error).__name__
+    return why
+
+
+def _answer(reply: tuple[int, bytes | str]) -> str:
+    code, text = reply
+    words = text.decode(errors="replace") if isinstance(text, bytes) else text
+    return f"{code} {' '.join(words.split())[:200]}"
+
+
+@step("notify", run_name="notify: {mail.subject}")
+def notify(notifiers: Sequence[Notifier], mail: "Mail", *, seconds: float = SECONDS_TO_SEND) -> list[str]:
+    """Send a mail by every notifier at once.
+
+    Args:
+        notifiers: The ways.
+        mail: What to say.
+        seconds: How long to wait for all of them; one that takes longer is left behind.
+
+    Returns:
+        A warning for each notifier that did not take it.
+    """
+    sendings = [_Sending(notifier, mail) for notifier in notifiers]
+    end = time.monotonic() + seconds
+    warnings = [warning for sending in sendings if (warning := sending.outcome(end - time.monotonic()))]
+    for warning in warnings:
+        logger.warning("%s", warning)
+    return warnings
+
+
+class _Sending:
+    """One notifier at work, in a thread that nobody has to wait for: a server may keep silent for ever."""
+
+    def __init__(self, notifier: Notifier, mail: "Mail") -> None:
+        self._notifier = notifier
+        self._warning: str | None = None
+        context = contextvars.copy_context()
+        self._thread = threading.Thread(target=lambda: context.run(self._send, mail), name="notify", daemon=True)
+        self._thread.start()
+
+    def _send(self, mail: "Mail") -> None:
+        try:
+            self._notifier.send(mail)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the export is as good as it was
+            known = isinstance(error, NotificationFailed)
+            self._warning = str(error) if known else f"{self._notifier.name} was not sent: {type(error).__name__}"
+        else:
+            logger.info("%s: sent", self._notifier.name)
+
+    def outcome(self, seconds: float) -> str | None:
+        """Wait at most this long; the warning, or None for a mail that is sent."""
+        self._thread.join(max(0.0, seconds))
+        if self._thread.is_alive():
+            return f"{self._notifier.name} was not sent in time; the server does not answer"
+        return self._warning
+
+
+@step("check-mail")
+def check_mail(notifiers: Callable[[], Sequence[Notifier]]) -> list[SetupFinding]:
+    """Connect and log in as for a mail, and send none.
+
+    Args:
+        notifiers: Opens the ways that the options name.
+    """
+    try:
+        probes = [_Probe(notifier) for notifier in notifiers()]
+    except HyperExportError as error:
+        return [SetupFinding(what="mail", level=Level.FAIL, words=error.what, fix=error.fix)]
+    return [probe.finding(SECONDS_FOR_MAIL) for probe in probes]
+
+
+class _Probe:
+    """One notifier that is tried in a thread which nobody has to wait for: a server may keep silent for ever."""
+
+    def __init__(self, notifier: Notifier) -> None:
+        self._notifier = notifier
+        self._level, self._words = Level.FAIL, "the server does not answer"
+        context = contextvars.copy_context()
+        self._thread = threading.Thread(target=lambda: context.run(self._try), name="check-mail", daemon=True)
+        self._thread.start()
+
+    def _try(self) -> None:
+        try:
+            words = self._notifier.probe()
+        except NotificationFailed as error:
+            self._words = error.what
+        except Exception as error:  # noqa: BLE001 - an export would go on without the mail
+            self._words = f"it cannot be used: {type(error).__name__}"
+        else:
+            self._level, self._words = Level.OK, words
+
+    def finding(self, seconds: float) -> SetupFinding:
+        self._thread.join(seconds)
+        fix = None if self._level is Level.OK else "Check the --email options; hyperexport send-test-email sends one"
+        return SetupFinding(what=self._notifier.name, level=self._level, words=self._words, fix=fix)

@@ -1,0 +1,147 @@
+"""Options kept under a name: what a profile is, and the files that keep profiles where no Prefect API is configured.
+
+A profile keeps only what was explicitly set, by key: what it leaves open, the environment and the defaults fill in at
+each run. Which VMs are exported is no part of it, and neither is a secret. Where a Prefect API is configured, profiles
+are blocks there (``blocks/export_profile.py``), of the same content and under the same rules.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, JsonValue, ValidationError
+
+import hyperexport
+from hyperexport.errors import UsageError
+from hyperexport.model.vm import Value
+from hyperexport.options.precedence import ExportOptions, leaves
+
+
+class Profile(Value):
+    """Options under a name."""
+
+    name: str
+    options: dict[str, JsonValue] = Field(description="What is set, by key: a flag without its dashes.")
+    saved_with: str = Field(default="", description="The version of HyperExport that saved it.")
+
+    def get_options(self) -> dict[str, object]:
+        """What it sets, by key, held against the options that there are now.
+
+        Raises:
+            UsageError: An option of it is not known any more, or its value is out of today's bounds; each is named.
+        """
+        return valid_options(self.name, self.options, self.saved_with)
+
+
+def set_explicitly(options: ExportOptions) -> dict[str, Any]:
+    """What was explicitly set in these options, by key, as JSON values."""
+    document = options.model_dump(mode="json")
+    given = options.given_keys()
+    return {leaf.key: document[leaf.group][leaf.name] for leaf in leaves() if leaf.key in given}
+
+
+def valid_options(name: str, options: Mapping[str, object], saved_with: str) -> dict[str, object]:
+    """What a profile sets, held against the options that there are now.
+
+    Raises:
+        UsageError: An option of it is not known any more, or its value is out of today's bounds; each is named.
+    """
+    try:
+        return ExportOptions.from_keys(options).given_keys()
+    except UsageError as error:
+        raise UsageError(
+            f"profile {name}, saved by HyperExport {saved_with}: {error.what}",
+            fix="Save it again with --save-profile, or correct it where it is kept",
+        ) from error
+
+
+def profile_name(name: str) -> str:
+    """Turn the name that a person gives into one that Prefect takes for a block, and that is a safe file name.
+
+    Raises:
+        UsageError: It cannot be turned into one.
+    """
+    # Prefect: a block document's name has lower-case letters, digits and dashes only.
+    found = re.sub(r"[\s_]+", "-", name.strip()).lower()
+    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", found):
+        raise UsageError(
+            f"{name!r} cannot name a profile",
+            fix="Use letters from a to z, digits and dashes; spaces and underscores become dashes",
+        )
+    return found
+
+
+def folder() -> Path:
+    """Where the files are: ``hyperexport/profiles`` in the user's configuration (XDG Base Directory Specification)."""
+    return Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "hyperexport" / "profiles"
+
+
+def has_file(name: str) -> bool:
+    """Whether a file keeps a profile of this name."""
+    return _path(name).is_file()
+
+
+def load_profile(name: str) -> Profile:
+    """Load a profile from its file.
+
+    Raises:
+        UsageError: There is none of this name, or its file cannot be read as one.
+    """
+    path = _path(name)
+    try:
+        return Profile.model_validate_json(path.read_bytes())
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"there is no profile {name}", fix="See hyperexport --list-profiles for those that there are"
+        ) from error
+    except (OSError, ValidationError) as error:
+        raise UsageError(f"profile {name}: {path} cannot be read as a profile", fix="Save it again") from error
+
+
+def save_profile(name: str, options: ExportOptions, *, base: Mapping[str, object] | None = None) -> Profile:
+    """Save what was explicitly set, in place of a profile of the same name. The file is readable by its user alone.
+
+    Args:
+        name: As a person writes it.
+        options: What was set.
+        base: What else it sets, by key; the options win.
+
+    Raises:
+        UsageError: The name is none, or the file cannot be written.
+    """
+    kept = set_explicitly(ExportOptions.from_keys({**(base or {}), **options.given_keys()}))
+    profile = Profile(name=profile_name(name), options=kept, saved_with=hyperexport.__version__)
+    path = _path(name)
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        fresh.unlink(missing_ok=True)
+        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:  # noqa: PTH123
+            file.write(profile.model_dump_json(indent=2).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+    except OSError as error:
+        raise UsageError(f"profile {name}: {path} cannot be written: {error.strerror or error}") from error
+    return profile
+
+
+def saved_profiles() -> list[Profile]:
+    """Every profile that a file keeps, by name; whether its options are still valid is not asked."""
+    return [load_profile(path.stem) for path in sorted(folder().glob("*.json"))]
+
+
+def delete_profile(name: str) -> None:
+    """Delete the file of a profile.
+
+    Raises:
+        UsageError: There is none of this name.
+    """
+    load_profile(name)
+    _path(name).unlink(missing_ok=True)
+
+
+def _path(name: str) -> Path:
+    return folder() / f"{profile_name(name)}.json"
