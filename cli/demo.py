@@ -15,11 +15,15 @@ from rich.rule import Rule
 
 from hyperexport.base.units import MIB
 from hyperexport.cli.interrupts import interrupt_only_once
+from hyperexport.cli.jobs import keep_prefect_quiet
 from hyperexport.cli.main import run
+from hyperexport.deployments.local_server import start
 from hyperexport.simulator import DiskSpec, Simulator, VmSpec
 
 FOLDER: Final = Path("demo")
 VM: Final = "shop-db01"
+SERVER_FROM: Final = 3
+"""The step at which a Prefect server is started for the rest of the demo; the steps before it run without."""
 
 INVENTORY: Final = (
     VmSpec(VM, folder="production", cpus=4, memory_mb=8192, disks=(DiskSpec(1024 * MIB), DiskSpec(512 * MIB))),
@@ -65,6 +69,13 @@ def walk(console: Console, vcenter: Simulator) -> int:
         ("Old exports are cleaned up by count.", f"--cleanup --output {FOLDER}/exports --cleanup-max-count 1"),
     )
     for number, (title, line) in enumerate(steps, start=1):
+        if number == SERVER_FROM:
+            console.print(
+                "A command needs no Prefect. A Prefect server is started here, once, so that its UI has the next runs.",
+                style="dim",
+            )
+            keep_prefect_quiet()
+            start(0)
         if number == 4:
             vcenter.vm(VM).guest_write(1, 64 * MIB, b"a new order in the shop")
         console.print()
@@ -86,7 +97,7 @@ What to try next:
   [bold]Your own vCenter[/]     export GOVC_URL=vcenter.example.com GOVC_USERNAME=... GOVC_PASSWORD=...
                        .venv/bin/hyperexport --vm NAME --snapshot --dry-run
   [bold]The Prefect UI[/]       PREFECT_HOME=$PWD/{FOLDER}/prefect .venv/bin/hyperexport serve
-                       and open http://127.0.0.1:4200: the runs of this demo are there
+                       and open http://127.0.0.1:4200: the exports of this demo are there
   [bold]A simulated vCenter[/]  .venv/bin/hyperexport simulate --port 8989 --vms 20
   [bold]All options[/]          .venv/bin/hyperexport --help
 """

@@ -14,7 +14,7 @@ from hyperexport.cli.main import run
 from hyperexport.errors import ExportNotFound, HyperExportError
 from hyperexport.options.groups import Cleanup
 from hyperexport.steps.cleanup import clean_store, plan_store_cleanup
-from hyperexport.steps.leftovers import abandoned_stagings
+from hyperexport.steps.orphans import abandoned_stagings
 from hyperexport.steps.preservation import preserve
 from hyperexport.steps.verification import select_exports
 from hyperexport.store.base import Store

@@ -17,7 +17,7 @@ from hyperexport.formats import ova
 from hyperexport.model.manifest import FileRole
 from hyperexport.options.groups import Cleanup
 from hyperexport.steps.cleanup import clean_store, plan_store_cleanup
-from hyperexport.steps.leftovers import remove_abandoned_stagings
+from hyperexport.steps.orphans import remove_abandoned_stagings
 from hyperexport.steps.preservation import preserve
 from hyperexport.store.base import StoredExport
 from hyperexport.store.local import LocalStore
