@@ -10,14 +10,14 @@ from hyperexport.cli.output import Output
 from hyperexport.cli.request import Request
 from hyperexport.errors import VerificationFailed
 from hyperexport.results import VerifiedExport
-from hyperexport.store.base import Listing
+from hyperexport.store.listing import StoreListing
 
 
 def list_exports(request: Request, output: Output) -> None:
     """Show what the stores hold, also what cannot be read."""
     output.nothing("stores")
     for found in jobs.list_exports(request):
-        listing = Listing(exports=found.exports, damaged=found.damaged)
+        listing = StoreListing(exports=found.exports, damaged=found.damaged)
         added, shared = found.added_bytes, found.shared_with
         output.answer(
             "stores",
