@@ -1,10 +1,12 @@
 """Which export a restore, a conversion, NBD or file access reads: by VM, by VM and time, or by id."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
 from hyperexport.errors import ExportNotFound, UsageError
+from hyperexport.model.history import by_vm, made, newest_first
+from hyperexport.model.manifest import ExportManifest
 from hyperexport.steps.verification import select_exports
 from hyperexport.store.base import Store, StoredExport
 
@@ -59,19 +61,22 @@ def _by_id(stores: Sequence[Store], wanted: str) -> ChosenExport:
 
 def _by_vm(stores: Sequence[Store], vm: str, at: datetime | None) -> ChosenExport:
     everything = [ChosenExport(store, export) for store in stores for export in store.exports()]
-    folders = _folders_of(everything, vm)
+    groups = [_newest_first(group) for group in by_vm(everything, _manifest_of).values()]
+    # By its name of today, or else by one that it once had.
+    named = [group for group in groups if _bears(group[0].export, vm)]
+    named = named or [group for group in groups if any(_bears(chosen.export, vm) for chosen in group)]
     places = " and in ".join(store.url for store in stores)
-    if not folders:
-        names = sorted({chosen.export.manifest.vm.name for chosen in everything})
+    if not named:
+        names = sorted({group[0].export.manifest.vm.name for group in groups})
         known = f"Its VMs are {', '.join(names[:20])}" if names else "There is no export at all"
         raise ExportNotFound(f"no export of a VM named {vm!r} is in {places}", fix=known)
-    if len(folders) > 1:
+    if len(named) > 1:
         raise UsageError(
-            f"several VMs in {places} are named {vm!r}: {', '.join(sorted(folders))}",
-            fix="Give the folder with --vm, or the export's id",
+            f"several VMs in {places} are named {vm!r}: {', '.join(sorted(str(group[0].export) for group in named))}",
+            fix="Give the instance uuid with --vm, or one of these exports by its id",
         )
-    of_vm = [chosen for chosen in everything if chosen.export.folder in folders]
-    in_time = [chosen for chosen in of_vm if at is None or chosen.export.manifest.started <= at]
+    (of_vm,) = named
+    in_time = [chosen for chosen in of_vm if at is None or made(chosen.export.manifest) <= at]
     good = [chosen for chosen in in_time if is_good(chosen.export)]
     if not good:
         before = f" at or before {at:%Y-%m-%d %H:%M:%S %Z}" if at else ""
@@ -80,21 +85,19 @@ def _by_vm(stores: Sequence[Store], vm: str, at: datetime | None) -> ChosenExpor
             f"there is no good export of {vm!r}{before} in {places}{damaged}",
             fix="hyperexport list shows what is there; a damaged export can be named by its id",
         )
-    # max() keeps the first of equals, which is the earlier store's.
-    return max(good, key=lambda chosen: (chosen.export.manifest.started, chosen.export.export_id))
+    # Copies of one export are equally new: the one in the earlier store is read.
+    newest = good[0].export.export_id
+    return min(
+        (chosen for chosen in good if chosen.export.export_id == newest), key=lambda one: stores.index(one.store)
+    )
 
 
-def _folders_of(everything: Iterable[ChosenExport], vm: str) -> set[str]:
-    """The VM folders that the name means: those whose newest export bears it, or else those of which any does."""
-    newest: dict[str, StoredExport] = {}
-    named: set[str] = set()
-    for _, export in everything:
-        if _bears(export, vm):
-            named.add(export.folder)
-        known = newest.get(export.folder)
-        if known is None or export.manifest.started > known.manifest.started:
-            newest[export.folder] = export
-    return {folder for folder, export in newest.items() if _bears(export, vm)} or named
+def _newest_first(group: Sequence[ChosenExport]) -> list[ChosenExport]:
+    return newest_first(group, _manifest_of)
+
+
+def _manifest_of(chosen: ChosenExport) -> ExportManifest:
+    return chosen.export.manifest
 
 
 def _bears(export: StoredExport, vm: str) -> bool:

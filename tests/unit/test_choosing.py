@@ -13,7 +13,9 @@ from hyperexport.store.base import Store, StoredExport
 from hyperexport.store.listing import StoreListing
 from tests.examples import NOW, VM, an_export
 
-OTHER = VM.model_copy(update={"name": "db02", "path": "/DC0/vm/db02", "instance_uuid": "99990000-1111"})
+OTHER = VM.model_copy(
+    update={"name": "db02", "path": "/DC0/vm/db02", "instance_uuid": "99990000-1111-2222-3333-444455556666"}
+)
 
 
 class Listed:
@@ -81,12 +83,32 @@ def test_an_export_is_found_as_it_is_listed(name: str) -> None:
     assert chosen(STORE, export=name) == ("local", str(NEW))
 
 
-def test_a_name_that_several_vms_bear_lists_them() -> None:
-    twin = stored(3, vm=VM.model_copy(update={"instance_uuid": "77770000-1111"}))
+def test_a_name_that_several_vms_bear_lists_an_export_of_each() -> None:
+    twin = stored(3, vm=VM.model_copy(update={"instance_uuid": "77770000-1111-2222-3333-444455556666"}))
     store = Listed("local", NEW, twin)
-    with pytest.raises(UsageError, match=f"{NEW.folder}, {twin.folder}"):
+    with pytest.raises(UsageError, match=f"{NEW}, {twin}"):
         chosen(store, vm="db01")
-    assert chosen(store, vm=twin.folder)[1] == str(twin)
+    assert chosen(store, vm=twin.manifest.vm.instance_uuid)[1] == str(twin)
+
+
+def test_vms_whose_uuids_begin_alike_are_not_one_vm() -> None:
+    clone = stored(0, vm=VM.model_copy(update={"name": "db01", "instance_uuid": VM.instance_uuid[:-1] + "7"}))
+    assert clone.folder == NEW.folder
+    store = Listed("local", NEW, clone)
+    with pytest.raises(UsageError, match="several VMs"):
+        chosen(store, vm="db01")
+    assert chosen(store, vm=VM.instance_uuid)[1] == str(NEW)
+
+
+def test_a_renamed_vm_is_found_by_its_new_name_and_by_its_old_one() -> None:
+    renamed = stored(0, vm=VM.model_copy(update={"name": "db-new", "path": "/DC0/vm/db-new"}))
+    store = Listed("local", OLD, NEW, renamed)
+    assert chosen(store, vm="db-new") == ("local", str(renamed))
+    assert chosen(store, vm="db01") == ("local", str(renamed))
+    successor = stored(
+        0, tail="0002", vm=VM.model_copy(update={"instance_uuid": f"12345678-{TAIL}"})
+    )
+    assert chosen(Listed("local", OLD, renamed, successor), vm="db01") == ("local", str(successor))
 
 
 def test_what_is_not_there_says_what_is() -> None:
