@@ -14,13 +14,17 @@ from prefect.deployments.runner import RunnerDeployment
 
 from hyperexport.deployments.catalogue import POOLS, Pool, deployments
 
-FOLDER: Final = Path(__file__).parent
-FILES: Final = {"process": "prefect.yaml", "docker": "docker.yaml", "kubernetes": "kubernetes.yaml"}
-"""By the type of the pool."""
+ROOT: Final = Path(__file__).resolve().parents[1]
+FILES: Final = {
+    "process": "prefect.yaml",  # where a plain `prefect deploy` looks for it
+    "docker": "deployments/docker.yaml",
+    "kubernetes": "deployments/kubernetes.yaml",
+}
+"""By the type of the pool, from the root of the checkout."""
 
 _HEAD: Final = """\
-# From the root of a clone: prefect deploy --all --prefect-file deployments/{file}
-# First, once: prefect work-pool create {pool} --type {type} && prefect block register -m blocks
+# From the root of a clone: prefect deploy --all{file}
+# First, once: prefect work-pool create {pool} --type {type} && prefect block register -m hyperexport.blocks
 # Written by `make prefect-files` from deployments/catalogue.py; docs/deployments.md says what to change for your site.
 # Schedules are paused. Passwords have no place here: name saved blocks, or set the worker's environment.
 """
@@ -38,13 +42,18 @@ def text_of(pool: Pool) -> str:
         "deployments": [_entry(deployment, shared) for deployment in deployments(pool)],
     }
     body = yaml.dump(document, Dumper=_Dumper, sort_keys=False, width=120)
-    return _HEAD.format(file=FILES[pool.type], pool=pool.name, type=pool.type) + body
+    return _HEAD.format(file=_named(FILES[pool.type]), pool=pool.name, type=pool.type) + body
+
+
+def _named(file: str) -> str:
+    """How `prefect deploy` is told of a file; nothing for the one that it finds."""
+    return "" if file == "prefect.yaml" else f" --prefect-file {file}"
 
 
 def write_all() -> None:
     """Write every file anew."""
     for pool in POOLS:
-        (FOLDER / FILES[pool.type]).write_text(text_of(pool), encoding="utf-8")
+        (ROOT / FILES[pool.type]).write_text(text_of(pool), encoding="utf-8")
 
 
 class _Dumper(yaml.SafeDumper):

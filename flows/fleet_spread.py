@@ -176,7 +176,7 @@ def require_deployment(client: SyncPrefectClient) -> None:
     except ObjectNotFound:
         raise UsageError(
             f"there is no deployment {DEPLOYMENT}, so no worker could take up a VM",
-            fix="Start hyperexport serve on each worker, or deploy with deployments/prefect.yaml",
+            fix="Start hyperexport serve on each worker, or run prefect deploy --all",
         ) from None
 
 

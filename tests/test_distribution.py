@@ -1,6 +1,5 @@
 """What is built for others: a wheel and a source distribution that hold what is needed and nothing else."""
 
-import shutil
 import subprocess
 import sys
 import sysconfig
@@ -13,8 +12,8 @@ import pytest
 import yaml
 
 import hyperexport
+from tests.checkout import ROOT, copy_checkout
 
-ROOT = Path(__file__).parents[1]
 ROOMS = {"blocks", "cli", "deployments", "flows", "simulator", "tasks"}
 """Folders at the top of the checkout; in the package they lie in ``hyperexport``, so that they shadow nobody's."""
 UV = Path(sys.executable).parent / "uv"
@@ -29,12 +28,7 @@ def run(*words: object, **keywords: object) -> str:
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with both, built from a copy of what is (or is about to be) under version control."""
-    copy, dist = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
-    listed = run("git", "-C", ROOT, "ls-files", "--cached", "--others", "--exclude-standard", "-z")
-    for name in filter(None, listed.split("\0")):
-        if (ROOT / name).is_file() or (ROOT / name).is_symlink():
-            (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, copy / name, follow_symlinks=False)
+    copy, dist = copy_checkout(tmp_path_factory.mktemp("source")), tmp_path_factory.mktemp("dist")
     run(UV, "build", "--offline", "--no-build-isolation", "--python", sys.executable, "--out-dir", dist, copy)
     return dist
 
@@ -86,3 +80,8 @@ def test_the_hooks_before_a_commit_are_valid_and_run_make_targets() -> None:
         make, target = hook["entry"].split()
         assert make == "make"
         assert f"\n{target}:" in targets
+
+
+def test_prefect_finds_our_kinds_of_blocks_by_the_entry_point(tmp_path: Path) -> None:
+    look = "from prefect.plugins import load_prefect_collections as load; print(*load()['hyperexport'].__all__)"
+    assert {"VSphereCredentials", "ExportProfile"} <= set(run(sys.executable, "-c", look, cwd=tmp_path).split())

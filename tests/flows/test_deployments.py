@@ -28,14 +28,12 @@ from hyperexport.deployments.catalogue import (
     ensure_pool,
     on_demand_deployments,
 )
-from hyperexport.deployments.prefect_file import FILES, FOLDER, text_of
+from hyperexport.deployments.prefect_file import FILES, ROOT, text_of
 from hyperexport.simulator import Simulator
 from hyperexport.tasks.check_prefect import SCHEDULE_TAG
 from tests.flows.support import exports_in, leftovers
 
 pytestmark = pytest.mark.timeout(600)
-
-ROOT = Path(flows.__file__).parents[1]
 
 
 def prefect(*words: str, folder: Path = ROOT, **environment: str) -> None:
@@ -82,7 +80,7 @@ def on_the_server(pool: Pool) -> dict[str, dict[str, Any]]:
 
 @pytest.mark.parametrize("pool", POOLS, ids=lambda pool: pool.type)
 def test_the_files_are_up_to_date(pool: Pool):
-    written = (FOLDER / FILES[pool.type]).read_text(encoding="utf-8")
+    written = (ROOT / FILES[pool.type]).read_text(encoding="utf-8")
     assert written == text_of(pool), "run `make prefect-files`"
     assert "{{" not in written
 
@@ -102,7 +100,7 @@ def deployed() -> dict[str, dict[str, Any]]:
     """What ``prefect deploy --all`` makes of the file for processes."""
     prefect("work-pool", "create", POOL, "--type", "process", "--overwrite")
     prefect("block", "register", "-m", "hyperexport.blocks")
-    prefect("deploy", "--all", "--prefect-file", f"deployments/{FILES['process']}")
+    prefect("deploy", "--all")
     return on_the_server(PROCESS)
 
 

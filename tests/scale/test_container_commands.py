@@ -29,12 +29,12 @@ from prefect_kubernetes.worker import KubernetesWorker, KubernetesWorkerJobConfi
 from hyperexport.deployments.catalogue import DOCKER, KUBERNETES, Pool, deployment_of, ensure_pool
 from hyperexport.flows import vm_info
 from hyperexport.simulator import Simulator
+from tests.checkout import ROOT, copy_checkout
 from tests.peers import missing
 from tests.scale.servers import free_port, postgres, redis, redis_settings, require_postgres, until
 
 pytestmark = [pytest.mark.scale, pytest.mark.timeout(900)]
 
-ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "deployments" / "compose" / "compose.yaml").read_text())
 UID = "10001"
 HOME = "/home/hyperexport"
@@ -50,7 +50,16 @@ def image() -> Generator[Path]:
     try:
         uv = Path(sys.executable).with_name("uv")
         offline = ["--offline", "--python", sys.executable]
-        build = [uv, "build", "--wheel", "--no-build-isolation", *offline, "-o", folder / "dist", ROOT]
+        build = [
+            uv,
+            "build",
+            "--wheel",
+            "--no-build-isolation",
+            *offline,
+            "-o",
+            folder / "dist",
+            copy_checkout(folder / "source"),
+        ]
         subprocess.run(build, check=True, capture_output=True)
         (wheel,) = (folder / "dist").glob("*.whl")
         install = [uv, "pip", "install", "--no-deps", *offline, "--target", folder / "site", wheel]
