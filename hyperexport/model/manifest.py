@@ -71,7 +71,7 @@ class FileRole(StrEnum):
 
 
 class ExportKind(StrEnum):
-    """Whether every disk was transferred, or only those that changed."""
+    """Whether an export is a copy of its own, or builds on an earlier one, whose bytes may stand for equal ones."""
 
     FULL = "full"
     INCREMENTAL = "incremental"

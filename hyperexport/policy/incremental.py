@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from typing import Final
 
 from pydantic import Field
 
@@ -16,6 +17,9 @@ from hyperexport.base.units import format_age, format_bytes, format_duration
 from hyperexport.errors import NothingToExport
 from hyperexport.model.manifest import ExportKind, ExportManifest, FileEntry, SkippedDisk, slug
 from hyperexport.model.vm import DiskInfo, Value, VmRef
+
+
+_FIRST: Final = "this is the first export of the VM in this store"
 
 
 class Decision(StrEnum):
@@ -132,7 +136,7 @@ def full_reason(
     if base_problem:
         return f"the base export is damaged: {base_problem}"
     if base is None:
-        return "this is the first export of the VM in this store"
+        return _FIRST
     if base.damage:
         return f"the base export is damaged: {base.damage[0]}"
     return _layout_change(disks, base) or _too_old(base.last_full, full_after, now)
@@ -246,7 +250,9 @@ def plan_export(
 ) -> ExportPlan:
     """Decide what becomes of every disk.
 
-    An incremental export in which nothing can be reused is a full one, so that ``--full-after`` counts from it.
+    Only a reason of :func:`full_reason` makes an export full. An incremental one may transfer every disk, as of a VM
+    without change tracking: it keeps bytes that are equal to earlier ones once, so ``--full-after`` does not count
+    from it.
 
     Args:
         vm: The VM.
@@ -273,17 +279,16 @@ def plan_export(
             continue
         verdict = (Decision.TRANSFER, full) if full else _decide(disk, entry, answer, undecided=undecided)
         plans.append(_export(disk, entry, answer, name=names[disk.key], verdict=verdict))
-    if not full and base and any(plan.decision in (Decision.REUSE, Decision.UNDECIDED) for plan in plans):
-        return ExportPlan(
-            vm=vm,
-            kind=ExportKind.INCREMENTAL,
-            reason=_building_on(base, plans),
-            base=base.export_id,
-            last_full=base.last_full,
-            disks=tuple(plans),
-        )
-    reason = full or "every disk changed since the last export, or cannot be proved unchanged"
-    return ExportPlan(vm=vm, kind=ExportKind.FULL, reason=reason, disks=tuple(plans))
+    if full or base is None:
+        return ExportPlan(vm=vm, kind=ExportKind.FULL, reason=full or _FIRST, disks=tuple(plans))
+    return ExportPlan(
+        vm=vm,
+        kind=ExportKind.INCREMENTAL,
+        reason=_building_on(base, plans),
+        base=base.export_id,
+        last_full=base.last_full,
+        disks=tuple(plans),
+    )
 
 
 def _decide(
@@ -351,4 +356,7 @@ def _building_on(base: ExportManifest, plans: Sequence[DiskPlan]) -> str:
     total = len(plans) - counts[Decision.SKIP]
     if counts[Decision.UNDECIDED]:
         return f"builds on {base.export_id}, {counts[Decision.UNDECIDED]} of {total} disks to be decided by a snapshot"
+    if not counts[Decision.REUSE]:
+        which = "the disk" if total == 1 else "every disk"
+        return f"builds on {base.export_id}, {which} changed since then or cannot be proved unchanged"
     return f"builds on {base.export_id}, {counts[Decision.REUSE]} of {total} disks unchanged"

@@ -19,6 +19,7 @@ from hyperexport.formats.vmdk_stream import StreamCheck
 from hyperexport.model.manifest import FileEntry, FileRole, StageName
 from hyperexport.model.progress import Progress, Stage, report
 from hyperexport.model.vm import DiskInfo
+from hyperexport.options.groups import VerifyMode
 from hyperexport.policy.incremental import Decision, DiskPlan
 from hyperexport.steps.job import Job
 from hyperexport.steps.proof import is_proven
@@ -202,9 +203,10 @@ def compare_with_server(lease: Lease, file: LeaseFile, received: Received, item:
 def store_once(job: Job, copy: StagedCopy, entry: FileEntry) -> FileEntry:
     """Let an earlier file with the same content stand for this one: an incremental export keeps equal bytes once.
 
-    With ``--verify`` the earlier file is proved first: bytes that just came must not give way to rotten ones.
+    The earlier file is proved first: bytes that just came must not give way to rotten ones. A local file is read
+    for that whatever the options; in S3, where a server guards its objects, only with ``--verify``.
     """
-    found = trusted(job, copy, entry)
+    found = trusted(job, copy, entry, at_least=VerifyMode.OFF if copy.store.refers else VerifyMode.ON)
     if found is None:
         return entry
     earlier, same = found
@@ -215,10 +217,13 @@ def store_once(job: Job, copy: StagedCopy, entry: FileEntry) -> FileEntry:
     return as_kept(entry, reused)
 
 
-def trusted(job: Job, copy: StagedCopy, entry: FileEntry) -> tuple[StoredExport, FileEntry] | None:
-    """Find an earlier file of the store with the same content, proved as far as the options ask for proof."""
+def trusted(
+    job: Job, copy: StagedCopy, entry: FileEntry, *, at_least: VerifyMode = VerifyMode.OFF
+) -> tuple[StoredExport, FileEntry] | None:
+    """Find an earlier file of the store with the same content, proved as far as the options and the caller ask."""
     found = copy.holding(entry)
-    mode = job.options.execution.verify
+    asked = job.options.execution.verify
+    mode = at_least if asked is VerifyMode.OFF else asked
     if found is None or is_proven(copy.store, *found, mode=mode, stop=job.stop):
         return found
     logger.warning("%s of %s is not what its manifest says, so it is not relied on", found[1].name, found[0])

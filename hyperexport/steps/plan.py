@@ -8,6 +8,7 @@ from hyperexport.errors import (
     ExportNotFound,
     NothingToExport,
     PermissionMissing,
+    StoreUnusable,
     VmPoweredOn,
 )
 from hyperexport.model.manifest import ExportManifest, StageName
@@ -188,6 +189,8 @@ def newest_usable(store: Store, listing: StoreListing) -> tuple[StoredExport | N
                 size = reader.size
         except ExportNotFound:
             return None, f"{newest} lacks {entry.name}"
+        except StoreUnusable as error:
+            return None, f"{entry.name} of {newest} cannot be read ({error.what})"
         if size != entry.size:
             return None, f"{entry.name} of {newest} has {size} bytes in place of {entry.size}"
     return newest, None

@@ -1,12 +1,15 @@
 """Whether a stored file is what its manifest says, asked before it is let stand for bytes that are not kept again."""
 
 import hashlib
+import logging
 
 from hyperexport.base.stop import StopSignal
-from hyperexport.errors import ExportNotFound
+from hyperexport.errors import ExportNotFound, StoreUnusable
 from hyperexport.model.manifest import FileEntry
 from hyperexport.options.groups import VerifyMode
 from hyperexport.store.base import Store, StoredExport
+
+logger = logging.getLogger(__name__)
 
 
 def is_proven(store: Store, export: StoredExport, entry: FileEntry, *, mode: VerifyMode, stop: StopSignal) -> bool:
@@ -33,6 +36,7 @@ def is_proven(store: Store, export: StoredExport, entry: FileEntry, *, mode: Ver
             for chunk in reader.chunks():
                 stop.check()
                 digest.update(chunk)
-    except ExportNotFound:
+    except (ExportNotFound, StoreUnusable) as error:
+        logger.warning("%s of %s cannot be read: %s", entry.name, export, error)
         return False
     return digest.hexdigest() == entry.sha256

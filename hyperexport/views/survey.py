@@ -175,7 +175,7 @@ def rate_of(export: ExportManifest) -> float | None:
 
 
 def is_full(export: ExportManifest) -> bool:
-    """Whether every disk was transferred."""
+    """Whether it shares no bytes with earlier exports."""
     return export.kind is ExportKind.FULL
 
 

@@ -153,6 +153,78 @@ def test_what_follows_a_full_export_shares_its_bytes_and_not_those_of_older_ones
     assert place.newest().manifest.shares_with == (full.export_id,)
 
 
+@pytest.fixture
+def untracked(monkeypatch: pytest.MonkeyPatch) -> Generator[Simulator]:
+    """A running VM whose changes nobody tracks: no disk can be proved unchanged, and each is read every time."""
+    disks = (DiskSpec(8 * MIB, used=1.0), DiskSpec(4 * MIB))
+    with Simulator([VmSpec("db01", change_tracking=False, disks=disks)]) as simulator:
+        for name, value in simulator.environment().items():
+            monkeypatch.setenv(name, value)
+        yield simulator
+
+
+def test_disks_that_cannot_be_proved_unchanged_are_read_every_night_and_equal_bytes_are_stored_once(
+    untracked: Simulator, place: Place
+) -> None:
+    first = place.export(incremental=True, snapshot=True).manifest
+    assert first is not None
+    disks = sum(entry.size for entry in first.disks)
+    size = place.du()
+    for night in range(3):
+        if night == 2:
+            untracked.vm("db01").guest_write(1, 0, b"changed")
+        before = untracked.requests.get("ExportSnapshot", 0)
+        result = place.export(incremental=True, snapshot=True)
+        made = result.manifest
+        assert made is not None
+        assert untracked.requests["ExportSnapshot"] > before
+        assert (made.kind, made.last_full) == (ExportKind.INCREMENTAL, first.export_id)
+        assert made.base == place.store.exports()[1].export_id
+        assert [entry.transferred for entry in made.disks] == [True, True]
+        assert first.export_id in made.shares_with
+        assert is_sound(place, place.newest())
+    added = place.du() - size
+    assert added < disks, "three nights add one small disk and three descriptors"
+
+    result = place.export(incremental=True, snapshot=True, full_after=timedelta(microseconds=1))
+    assert result.manifest is not None
+    assert (result.manifest.kind, result.manifest.shares_with) == (ExportKind.FULL, ())
+    assert place.du() - size - added > disks - MIB
+
+
+@pytest.mark.usefixtures("untracked")
+def test_bytes_that_just_came_never_give_way_to_an_equal_file_that_has_rotted(tmp_path: Path) -> None:
+    place = Place(LocalStore(tmp_path), tmp_path, {"output": tmp_path})
+    place.export(incremental=True, snapshot=True)
+    first = place.newest()
+    rot(place.disks(first)[0])
+
+    made = place.export(incremental=True, snapshot=True, verify=False).manifest
+
+    assert made is not None
+    assert made.kind is ExportKind.INCREMENTAL
+    assert not is_sound(place, first)
+    assert is_sound(place, place.newest())
+    one, other = place.disks(place.newest())
+    assert (one.stat().st_nlink, other.stat().st_nlink) == (1, 2)
+
+
+@pytest.mark.usefixtures("untracked")
+def test_a_base_of_which_a_file_cannot_be_read_makes_the_next_export_full_and_fails_none(tmp_path: Path) -> None:
+    place = Place(LocalStore(tmp_path), tmp_path, {"output": tmp_path})
+    place.export(incremental=True, snapshot=True)
+    one = place.disks(place.newest())[0]
+    one.rename(tmp_path / "elsewhere")
+    one.symlink_to(tmp_path / "elsewhere")
+
+    result = place.export(incremental=True, snapshot=True)
+
+    assert result.manifest is not None
+    assert result.manifest.kind is ExportKind.FULL
+    assert "cannot be read" in result.plan.reason
+    assert is_sound(place, place.newest())
+
+
 def figures(place: Place) -> dict[str, int]:
     """What each face says that the store takes."""
     exports = place.store.exports()

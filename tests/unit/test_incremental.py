@@ -178,12 +178,32 @@ def test_anything_but_a_proof_is_a_transfer(answer: ChangeEvidence | None, reaso
     assert reason in disk.reason
 
 
-def test_an_incremental_export_that_can_reuse_nothing_is_a_full_one() -> None:
-    made = plan({2000: CHANGED, 2001: CHANGED})
-    assert made.kind is ExportKind.FULL
-    assert made.base is None
-    assert "every disk changed" in made.reason
-    assert made.disks[0].reason == "3.0 MB changed in 12 areas"
+EVERYTHING_IS_TRANSFERRED = [
+    pytest.param(DISKS, {2000: CHANGED, 2001: CHANGED}, id="every disk changed"),
+    pytest.param((a_disk(0, change_id=None), a_disk(1, change_id=None)), {}, id="change tracking is off"),
+    pytest.param(DISKS, {2000: ChangeEvidence(problem="FileFault"), 2001: CHANGED}, id="change tracking fails"),
+    pytest.param((a_disk(0, change_id="99 99/9"), a_disk(1, change_id=None)), {}, id="another series"),
+]
+
+
+@pytest.mark.parametrize(("disks", "evidence"), EVERYTHING_IS_TRANSFERRED)
+def test_an_incremental_export_that_transfers_every_disk_names_its_base_and_is_not_full(
+    disks: tuple[DiskInfo, ...], evidence: dict[int, ChangeEvidence]
+) -> None:
+    full = an_export(age=timedelta(days=20))
+    base = an_export(kind=ExportKind.INCREMENTAL, base=full.export_id, last_full=full.export_id)
+    made = plan(evidence, disks=disks, base=base)
+    assert made.kind is ExportKind.INCREMENTAL
+    assert (made.base, made.last_full) == (base.export_id, full.export_id)
+    assert {disk.decision for disk in made.disks} == {Decision.TRANSFER}
+    assert "every disk changed since then or cannot be proved unchanged" in made.reason
+    assert made.saved_percent == 0
+
+
+def test_exports_that_transfer_everything_do_not_put_off_the_next_full_one() -> None:
+    full = an_export(age=timedelta(days=31))
+    base = an_export(kind=ExportKind.INCREMENTAL, base=full.export_id, last_full=full.export_id)
+    assert "31d old" in (why_full(base=base) or "")
 
 
 def test_a_dry_run_of_a_running_vm_leaves_open_what_only_a_snapshot_can_tell() -> None:
