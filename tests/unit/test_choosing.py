@@ -13,6 +13,7 @@ from hyperexport.store.base import Store, StoredExport
 from hyperexport.store.listing import StoreListing
 from tests.examples import NOW, VM, an_export
 
+TAIL = "1111-2222-3333-444455556666"
 OTHER = VM.model_copy(
     update={"name": "db02", "path": "/DC0/vm/db02", "instance_uuid": "99990000-1111-2222-3333-444455556666"}
 )
@@ -105,9 +106,7 @@ def test_a_renamed_vm_is_found_by_its_new_name_and_by_its_old_one() -> None:
     store = Listed("local", OLD, NEW, renamed)
     assert chosen(store, vm="db-new") == ("local", str(renamed))
     assert chosen(store, vm="db01") == ("local", str(renamed))
-    successor = stored(
-        0, tail="0002", vm=VM.model_copy(update={"instance_uuid": f"12345678-{TAIL}"})
-    )
+    successor = stored(0, tail="0002", vm=VM.model_copy(update={"instance_uuid": f"12345678-{TAIL}"}))
     assert chosen(Listed("local", OLD, renamed, successor), vm="db01") == ("local", str(successor))
 
 
