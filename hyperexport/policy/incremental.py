@@ -18,7 +18,6 @@ from hyperexport.errors import NothingToExport
 from hyperexport.model.manifest import ExportKind, ExportManifest, FileEntry, SkippedDisk, slug
 from hyperexport.model.vm import DiskInfo, Value, VmRef
 
-
 _FIRST: Final = "this is the first export of the VM in this store"
 
 
