@@ -16,7 +16,6 @@ from cyclopts import Group, Parameter
 from hyperexport.base.units import format_duration
 from hyperexport.cli.request import Face, Mode, Request, face_of
 from hyperexport.options.precedence import ExportOptions, Leaf, resolve
-from hyperexport.options.selection import selection_leaves
 
 WHAT = Group("What to do", sort_key=0)
 _PROFILES = Group("Profiles", sort_key=5)
@@ -211,8 +210,7 @@ def taking(flags: Sequence[Leaf], function: Callable[..., Request], *, json: boo
     common = {name: kind for name, kind in _COMMON.items() if json or name != "json"}
 
     def command(*args: Any, **kwargs: Any) -> Request:
-        chosen = {leaf.key for leaf in selection_leaves()}  # a VM's name may hold a comma
-        given = {key: value if key in chosen else _plain(value) for key, value in kwargs.items() if key in keys}
+        given = {key: value for key, value in kwargs.items() if key in keys}
         face = face_of(quiet=kwargs.get("quiet", False), json=kwargs.get("json", False))
         asked = Asked(given, kwargs.get("profile"), face, kwargs.get("debug", False), kwargs.get("no_prefect", False))
         rest = {key: value for key, value in kwargs.items() if key not in keys and key not in common}
@@ -227,11 +225,6 @@ def taking(flags: Sequence[Leaf], function: Callable[..., Request], *, json: boo
     command.__signature__ = signature  # pyright: ignore[reportFunctionMemberAccess]
     command.__doc__ = function.__doc__
     return command
-
-
-def _plain(value: object) -> object:
-    """The value as the model reads it: several words are one text with commas, as in the environment."""
-    return ",".join(map(str, value)) if isinstance(value, tuple) else value  # pyright: ignore[reportUnknownArgumentType,reportUnknownVariableType]
 
 
 def _parameter(leaf: Leaf) -> inspect.Parameter:

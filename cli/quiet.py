@@ -3,12 +3,13 @@
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from hyperexport.base.text import visible
 from hyperexport.model.damaged import DamagedExport
 from hyperexport.model.history import is_of_the_future
 from hyperexport.model.vm import VmBrief, VmInfo, VmRef
+from hyperexport.options.groups import write_names
 from hyperexport.policy.incremental import ExportPlan
 from hyperexport.policy.snapshots import Fate
 from hyperexport.results import (
@@ -119,12 +120,14 @@ def cleanup_lines(result: CleanupResult) -> list[str]:
         *(_line("failed", failure) for failure in result.failed),
         *(_line("deferred", words) for words in result.deferred),
         *(_line("doubt", words) for words in result.plan.doubts),
+        *(_line("warning", words) for words in result.plan.unmatched),
         *(_line("unreachable", words) for words in result.plan.unreachable),
         *(_line("damaged", one.words) for one in result.plan.damaged),
         _line("count", len(gone)),
         _line("failures", len(result.failed)),
         _line("kept", len(result.plan.items) - len(gone)),
         _line("freed_bytes", result.plan.freed_bytes if result.dry_run else result.freed_bytes),
+        _line("warnings", len(result.plan.warnings)),
     ]
 
 
@@ -234,7 +237,7 @@ def config_lines(values: Sequence[tuple[str, str, str]], secrets: Mapping[str, s
 def as_flag(value: object) -> str:
     """A JSON value as a flag takes it; empty where there is none."""
     if isinstance(value, list):
-        return ",".join(map(str, value))  # pyright: ignore[reportUnknownArgumentType,reportUnknownVariableType]
+        return write_names(cast("list[object]", value))
     return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -285,4 +288,4 @@ def _numbered(key: str, values: Iterable[object]) -> list[str]:
 def _line(key: str, value: object) -> str:
     """One line, whatever the value holds: no line break in a VM's name makes a key of its own."""
     text = str(value).lower() if isinstance(value, bool) else str(value)
-    return f"{key}={visible(' '.join(text.splitlines()))}"
+    return f"{key}={visible(text)}"

@@ -187,6 +187,12 @@ class TagNotFound(HyperExportError):
     code = "tag-not-found"
 
 
+class TagAmbiguous(HyperExportError):
+    """The colons in ``CATEGORY:NAME`` can be read as more than one tag that is there."""
+
+    code = "tag-ambiguous"
+
+
 class TaggingUnavailable(HyperExportError):
     """The server has no API for tags: only vCenter has one."""
 

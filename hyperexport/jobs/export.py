@@ -288,8 +288,8 @@ def clean_stores(run: StepRunner, job: Job, planned: ExportPlan | None = None) -
             incoming = (planned_job(job, store, planned),) if planned else ()
             occasion = cleanup.Occasion(incoming=incoming, own=frozenset({job.export_id}), server=job.server_time)
             result = run(cleanup.clean_up, store, options, dry, occasion, run.is_over, run=run.id)
-            for doubt in result.plan.doubts:
-                job.warn(f"cleanup of {store.url}: {doubt}")
+            for warning in result.plan.warnings:
+                job.warn(f"cleanup of {store.url}: {warning}")
             results.append(result)
         except HyperExportError as error:
             logger.error("%s: cleanup failed: %s", store.url, error)

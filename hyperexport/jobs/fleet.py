@@ -265,7 +265,7 @@ def clean_stores(
         occasion = Occasion(incoming=coming(index, results), own=own, server=server)
         try:
             done = run(clean_up, store, options.cleanup, dry_run, occasion, run.is_over, run=run.id)
-            warnings += [f"cleanup of {store.url}: {doubt}" for doubt in done.plan.doubts]
+            warnings += [f"cleanup of {store.url}: {warning}" for warning in done.plan.warnings]
             cleanups.append(done)
         except HyperExportError as error:
             warnings.append(f"cleanup of {store.url} failed: {error}")

@@ -3,10 +3,12 @@
 Each is declared here, once. How they reach the user through their faces, and which value wins, is ``options.py``'s.
 """
 
+import json
 import re
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, cast
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, field_validator
 
@@ -16,10 +18,52 @@ from hyperexport.model.vm import Value
 from hyperexport.options.form import leave_open
 
 
-def _split(value: object) -> object:
+def _listed(value: object) -> object:
+    """One text is one value: only the environment has to write a list as text (:func:`read_names`)."""
     if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
+        return (value,) if value.strip() else ()
     return value
+
+
+def _split_each(value: object) -> object:
+    """Split at commas, for values that cannot have one in them."""
+    if not isinstance(value, str | list | tuple):
+        return value
+    texts: Iterable[object] = [value] if isinstance(value, str) else cast("list[object]", value)
+    return tuple(part for text in texts for part in (_at_commas(text) if isinstance(text, str) else (text,)))
+
+
+def _split_windows(value: object) -> object:
+    texts = cast("list[object]", value) if isinstance(value, list | tuple) else [value]
+    if not all(isinstance(text, str) for text in texts):
+        return cast("object", value)
+    return tuple(part for text in texts for part in split_windows(str(text)))
+
+
+def _at_commas(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def read_names(text: str) -> tuple[str, ...]:
+    r"""Read several names out of one text, as the environment gives them.
+
+    A JSON list (``["db01, old", "web*"]``); or else one name a line; or else names with commas between them, where
+    ``\,`` is a comma within a name.
+    """
+    if text.lstrip().startswith("["):
+        try:
+            found: object = json.loads(text)
+        except (ValueError, RecursionError):
+            found = None  # a name such as [Template] Ubuntu
+        if isinstance(found, list) and all(isinstance(name, str) for name in cast("list[object]", found)):
+            return tuple(cast("list[str]", found))
+    parts = text.splitlines() if "\n" in text.strip() else re.split(r"(?<!\\),", text)
+    return tuple(part.strip().replace("\\,", ",") for part in parts if part.strip())
+
+
+def write_names(names: Iterable[object]) -> str:
+    """Write several names as one text that :func:`read_names` reads."""
+    return ",".join(str(name).replace(",", "\\,") for name in names)
 
 
 def _no_empty_name(value: tuple[str, ...]) -> tuple[str, ...]:
@@ -28,13 +72,18 @@ def _no_empty_name(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
-Names = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_no_empty_name)]
-"""Several words: a list, or one string with commas, as the environment gives it."""
+NAMES: Final = BeforeValidator(_listed)
+Names = Annotated[tuple[str, ...], NAMES, AfterValidator(_no_empty_name)]
+"""Several names, which may hold any character: a list, or one string, which is one name. Never split."""
+
+Words = Annotated[tuple[str, ...], BeforeValidator(_split_each), AfterValidator(_no_empty_name)]
+"""Several words that cannot hold a comma: a list, a string with commas, or both."""
+
+NamesAsText = Annotated[tuple[str, ...], BeforeValidator(lambda text: read_names(str(text)))]
+"""What the environment gives for :data:`Names`."""
 
 
-Windows = Annotated[
-    tuple[str, ...], BeforeValidator(lambda value: split_windows(value) if isinstance(value, str) else value)
-]
+Windows = Annotated[tuple[str, ...], BeforeValidator(_split_windows)]
 """Several windows: a list, or one string with commas, which may also stand between the days of one window."""
 
 
@@ -292,7 +341,9 @@ class Cleanup(Group):
         unit="bytes",
         ge=0,
     )
-    preserve: Names = option((), "Never delete exports whose VM or id matches this pattern", flag="--cleanup-preserve")
+    preserve: Names = option(
+        (), "Never delete exports whose VM or id matches this pattern, with * and ?", flag="--cleanup-preserve"
+    )
     trust_clock: bool = option(
         False,
         "Delete by this machine's clock, although another clock or an export contradicts it, or none confirms it",
@@ -364,11 +415,11 @@ class Email(Group):
         pattern=f"^{_ADDRESS.pattern}$",
         examples=["backup@example.com"],
     )
-    to: Names = option((), "The recipients", flag="--email-to", examples=["admin@example.com,ops@example.com"])
+    to: Words = option((), "The recipients", flag="--email-to", examples=["admin@example.com,ops@example.com"])
     on_start: bool = option(False, "Tell that an export began", flag="--email-on-start")
     on_complete: bool = option(True, "Tell that an export is complete", flag="--email-on-complete")
     on_failure: bool = option(True, "Tell that an export failed", flag="--email-on-failure")
-    webhooks: Names = option(
+    webhooks: Words = option(
         (),
         "Saved notification blocks that are told the same, mails or not, such as slack-webhook/NAME",
         flag="--notify-webhook",

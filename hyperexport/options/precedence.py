@@ -19,6 +19,7 @@ from hyperexport.errors import UsageError
 from hyperexport.model.vm import Value
 from hyperexport.options.form import leave_open
 from hyperexport.options.groups import (
+    NAMES,
     Bandwidth,
     Cleanup,
     Destination,
@@ -27,6 +28,7 @@ from hyperexport.options.groups import (
     Fleet,
     Group,
     Incremental,
+    NamesAsText,
     Snapshot,
 )
 
@@ -208,7 +210,7 @@ def read_environment(
     if not found:
         return {}
     wanted: dict[str, Any] = {
-        key: (field.rebuild_annotation(), Field(default=field.default, validation_alias=AliasChoices(*names)))
+        key: (_as_text(field), Field(default=field.default, validation_alias=AliasChoices(*names)))
         for key, (names, field) in found.items()
     }
     model = create_model("Environment", **wanted)
@@ -217,6 +219,11 @@ def read_environment(
     except ValidationError as error:
         raise UsageError(explain(error)) from error
     return {key: getattr(read, key) for key in read.model_fields_set}
+
+
+def _as_text(field: FieldInfo) -> Any:
+    """What a variable holds for the field: several names are written as one text."""
+    return NamesAsText if NAMES in field.metadata else field.rebuild_annotation()
 
 
 def explain(error: ValidationError) -> str:

@@ -44,7 +44,7 @@ class Selection(Value):
     @field_validator("tag")
     @classmethod
     def _category_and_name(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if not all(all(tag.partition(":")[::2]) for tag in value):
+        if not all(":" in tag[1:-1] for tag in value):
             raise ValueError("a tag is written with its category, as CATEGORY:NAME")
         return value
 

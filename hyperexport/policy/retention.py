@@ -9,15 +9,17 @@ delete anything itself.
 """
 
 import heapq
+import shlex
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from fnmatch import fnmatchcase
 from typing import Final, NamedTuple
 
 from pydantic import Field
 
+from hyperexport.base.patterns import matches
 from hyperexport.base.units import format_age, format_bytes, format_duration
+from hyperexport.errors import UsageError
 from hyperexport.model.content import Place, kept, total
 from hyperexport.model.damaged import DamagedExport
 from hyperexport.model.history import by_vm, is_of_the_future, made, place
@@ -82,8 +84,14 @@ class CleanupPlan(Value):
         default=(), description="What the store holds besides and cannot be relied on: neither counted nor deleted."
     )
     doubts: tuple[str, ...] = Field(default=(), description="What a clock in doubt keeps from being deleted, and why.")
+    unmatched: tuple[str, ...] = Field(default=(), description="Patterns that preserve nothing, each in words.")
     freed_bytes: int = Field(description="What deleting frees: content that no remaining export shares.")
     kept_bytes: int = Field(description="What then remains in the store, shared content counted once.")
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the person who asked for it has to know, whatever it deletes."""
+        return (*self.doubts, *self.unmatched)
 
     @property
     def to_delete(self) -> tuple[CleanupItem, ...]:
@@ -101,6 +109,7 @@ class Incoming(Value):
 
     folder: str
     identity: VmIdentity | None = Field(default=None, description="Its VM; that of the folder's exports if None.")
+    names: tuple[str, ...] = Field(default=(), description="The VM's name and path.")
     new_bytes: int = Field(description="Bytes that it will add to the store.")
     shares: tuple[FileEntry, ...] = Field(default=(), description="The disks of earlier exports that it will reuse.")
     refers_to: tuple[str, ...] = Field(default=(), description="The exports that will hold their bytes. S3.")
@@ -132,6 +141,9 @@ def plan_cleanup(
         refers: Whether the store lets an export use another's files.
         own: The ids of the exports that this run made; they stay.
         clock: What this machine's clock may decide.
+
+    Raises:
+        UsageError: A pattern with commas preserves nothing as one pattern, but would as several.
     """
     listed = list(exports)
     everything = _placed(listed, incoming, now)
@@ -139,6 +151,7 @@ def plan_cleanup(
     everything.sort(key=_age_order, reverse=True)
     age_by = now if clock.confirmed else _newest_time(listed, now)
 
+    unmatched = _matching_nothing(everything, limits.preserve)
     doubts = {**_in_doubt(everything, damaged, refers=refers), **_doubted(everything, clock)}
     guards = {**doubts, **_guards(everything, limits.preserve, own)}
     due = {name: beyond.words for name, beyond in _overdue(everything, limits, age_by).items()}
@@ -154,6 +167,7 @@ def plan_cleanup(
     return CleanupPlan(
         items=(*gone, *kept),
         unreachable=tuple(_unreachable(stay, store, limits, overdue)),
+        unmatched=unmatched,
         damaged=tuple(damaged),
         doubts=tuple(_doubts(stay, limits, clock, now=now, age_by=age_by)),
         freed_bytes=store.freed,
@@ -176,6 +190,8 @@ class _Export(NamedTuple):
     future: bool
     content: dict[Place, int]
     refers_to: frozenset[str]
+    names: tuple[str, ...]
+    """What a pattern is compared with."""
     manifest: ExportManifest | None
 
 
@@ -201,6 +217,7 @@ def _placed(
                     future=placed.future,
                     content=kept(folder, manifest.export_id, manifest.files),
                     refers_to=frozenset(f"{folder}/{entry.stored_in}" for entry in manifest.files if entry.stored_in),
+                    names=(manifest.vm.name, manifest.vm.path, folder, manifest.export_id),
                     manifest=manifest,
                 )
             )
@@ -225,6 +242,7 @@ def _coming(incoming: Incoming, vm: int, now: datetime, *, rank: int) -> _Export
             **kept(incoming.folder, "", incoming.shares),
         },
         refers_to=frozenset(f"{incoming.folder}/{export_id}" for export_id in incoming.refers_to),
+        names=(incoming.folder, *incoming.names),
         manifest=None,
     )
 
@@ -397,15 +415,39 @@ def _doubts(
         )
 
 
+def _matching_nothing(exports: Sequence[_Export], patterns: Sequence[str]) -> tuple[str, ...]:
+    """Say which patterns preserve nothing: a mistyped one would let a cleanup delete what it was meant for.
+
+    Raises:
+        UsageError: One with commas matches nothing, but would if it were several.
+    """
+    names = {name for export in exports for name in export.names}
+
+    def fits(pattern: str) -> bool:
+        return any(matches(name, pattern) for name in names)
+
+    idle = [pattern for pattern in dict.fromkeys(patterns) if not fits(pattern)]
+    for pattern in idle:
+        parts = [part.strip() for part in pattern.split(",") if part.strip()] if "," in pattern else []
+        if any(map(fits, parts)):
+            raise UsageError(
+                f"--cleanup-preserve {pattern!r} is one pattern and matches nothing, but {len(parts)} patterns "
+                "would match; nothing is deleted",
+                fix="Give the flag once per pattern: "
+                + " ".join(f"--cleanup-preserve {shlex.quote(part)}" for part in parts),
+            )
+    return tuple(
+        f"--cleanup-preserve {pattern!r} matches no VM and no export: it preserves nothing" for pattern in idle
+    )
+
+
 def _preserved(export: _Export, patterns: Sequence[str]) -> str | None:
     """Whether a user's word keeps the export."""
     if export.manifest is None:
         return None
     if export.manifest.preserve:
         return "marked as preserved"
-    vm = export.manifest.vm
-    names = (vm.name, vm.path, export.folder, export.manifest.export_id)
-    matching = (pattern for pattern in patterns if any(fnmatchcase(name, pattern) for name in names))
+    matching = (pattern for pattern in patterns if any(matches(name, pattern) for name in export.names))
     return next((f"preserved by --cleanup-preserve {pattern}" for pattern in matching), None)
 
 

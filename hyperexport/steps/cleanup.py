@@ -49,8 +49,8 @@ def clean_up(
     """Delete the exports that the policy gives up, or only say which they are."""
     clock = judge(store, occasion.server, trusted=options.trust_clock)
     plan = plan_store_cleanup(store, options, occasion, clock)
-    for doubt in plan.doubts:
-        logger.warning("%s: %s", store.url, doubt)
+    for warning in plan.warnings:
+        logger.warning("%s: %s", store.url, warning)
     if dry_run or options.dry_run:
         abandoned = abandoned_stagings(store, None, is_over)
         return CleanupResult(store=store.url, dry_run=True, plan=plan, abandoned=tuple(map(str, abandoned)))
@@ -71,6 +71,7 @@ def plan_store_cleanup(
 
     Raises:
         StoreUnusable, StoreUnreachable: The listing failed; nothing is deleted on the strength of a failed listing.
+        UsageError: A pattern with commas preserves nothing as one pattern, but would as several.
     """
     listing = store.listing()
     return plan_cleanup(
@@ -111,7 +112,12 @@ def planned_export(store: Store, folder: str, vm: VmIdentity, plan: ExportPlan, 
                 entry = entry.model_copy(update={"written_as": place})
         shared.append(entry.model_copy(update={"member_of": None}))
     return Incoming(
-        folder=folder, identity=vm, new_bytes=added, shares=tuple(shared), refers_to=tuple(sorted(refers_to))
+        folder=folder,
+        identity=vm,
+        names=(plan.vm.name, plan.vm.path),
+        new_bytes=added,
+        shares=tuple(shared),
+        refers_to=tuple(sorted(refers_to)),
     )
 
 

@@ -88,6 +88,7 @@ def _(result: CleanupResult) -> tuple[Page, ...]:
         *lines("Left for now", result.deferred),
         *lines("Half-written exports of dead runs", result.abandoned),
         *lines("Not deleted because a clock is in doubt", result.plan.doubts),
+        *lines("Warnings", result.plan.unmatched),
         *lines("Limits that cannot be kept", result.plan.unreachable),
         *lines("Damaged: neither counted nor deleted", [one.words for one in result.plan.damaged]),
     )

@@ -213,6 +213,7 @@ def cleanup_markdown(result: CleanupResult) -> str:
         *section("Left for now", result.deferred),
         *section("Abandoned exports that would be removed" if result.dry_run else "Removed", result.abandoned),
         *section("Not deleted because a clock is in doubt", result.plan.doubts),
+        *section("Warnings", result.plan.unmatched),
         *section("Limits that cannot be kept", result.plan.unreachable),
         *section("Damaged: neither counted nor deleted", [one.words for one in result.plan.damaged]),
     ]

@@ -5,7 +5,6 @@ objects are large (and some servers cannot send them). Nothing is changed.
 """
 
 import difflib
-import fnmatch
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, Final, NamedTuple, TypeVar
@@ -13,6 +12,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 from pydantic import Field
 from pyVmomi import vim
 
+from hyperexport.base.patterns import matches
 from hyperexport.errors import ServerFault, VmAmbiguous, VmNotFound
 from hyperexport.model.vm import DiskInfo, PowerState, Value, VmBrief, VmInfo, VmRef
 from hyperexport.vsphere import devices
@@ -354,7 +354,7 @@ def _path(moref: str, tree: dict[str, tuple[str, str]]) -> str:
 
 
 def _matches(ref: VmRef, glob: str) -> bool:
-    return fnmatch.fnmatchcase(ref.name, glob) or fnmatch.fnmatchcase(ref.path, glob)
+    return matches(ref.name, glob) or matches(ref.path, glob)
 
 
 def _near(name: str, names: AbstractSet[str]) -> str | None:

@@ -14,7 +14,7 @@ import urllib3
 from urllib3.exceptions import HTTPError
 from urllib3.util import make_headers
 
-from hyperexport.errors import LoginRefused, ServerBusy, ServerFault, TaggingUnavailable, TagNotFound
+from hyperexport.errors import LoginRefused, ServerBusy, ServerFault, TagAmbiguous, TaggingUnavailable, TagNotFound
 from hyperexport.vsphere.endpoint import VSphereEndpoint
 from hyperexport.vsphere.faults import translate
 from hyperexport.vsphere.session import Session
@@ -38,17 +38,18 @@ def tagged_vms(session: Session, tags: Iterable[str]) -> frozenset[str]:
 
     Args:
         session: The SOAP login, whose server, user and trust are used.
-        tags: Each as ``CATEGORY:NAME``; a category may hold no colon, a name may.
+        tags: Each as ``CATEGORY:NAME``; either may hold colons, as long as only one reading is there.
 
     Raises:
         TaggingUnavailable: The server has no tagging API.
         TagNotFound: There is no such category or tag.
+        TagAmbiguous: Its colons can be read as two tags that are there.
         LoginRefused, ServerUnreachable, ServerBusy, ServerFault: As they say.
     """
     if not session.is_vcenter:
         raise _unavailable(session.address)
     with _login(session.endpoint) as api, _sense_from(session.address):
-        ids = [_find(api, *tag.partition(":")[::2]) for tag in tags]
+        ids = [_find(api, tag) for tag in tags]
         return frozenset(
             found["id"]
             for begin in range(0, len(ids), _AT_ONCE)
@@ -183,19 +184,31 @@ def _login(endpoint: VSphereEndpoint) -> Generator[_Api]:
     raise _unavailable(endpoint.address)
 
 
-def _find(api: _Api, category: str, name: str) -> str:
+def _find(api: _Api, tag: str) -> str:
     """The id of a tag.
 
     Raises:
         TagNotFound: There is none of that name in that category; those that are there are listed.
+        TagAmbiguous: Its colons can be read as two tags that are there.
     """
     categories = _by_name(api, "category", api.ids("category"))
-    if category not in categories:
-        raise _not_there(f"no category {category!r} of tags", categories, api)
-    tags = _by_name(api, "tag", api.tags_of(categories[category]))
-    if name not in tags:
-        raise _not_there(f"no tag {name!r} in category {category!r}", tags, api)
-    return tags[name]
+    readings = [(tag[:at], tag[at + 1 :]) for at, sign in enumerate(tag) if sign == ":"]
+    known = {category: (name, categories[category]) for category, name in readings if category in categories}
+    if not known:
+        raise _not_there(f"no category {readings[0][0]!r} of tags", categories, api)
+    tags = {category: _by_name(api, "tag", api.tags_of(identity)) for category, (_, identity) in known.items()}
+    found = {category: name for category, (name, _) in known.items() if name in tags[category]}
+    if not found:
+        category, (name, _) = next(iter(known.items()))
+        raise _not_there(f"no tag {name!r} in category {category!r}", tags[category], api)
+    if len(found) > 1:
+        raise TagAmbiguous(
+            f"{tag!r} may be any of: "
+            + "; ".join(f"tag {name!r} in category {category!r}" for category, name in found.items()),
+            fix="Rename one of them, or choose the VMs with --folder, --match or --vm",
+        )
+    ((category, name),) = found.items()
+    return tags[category][name]
 
 
 def _by_name(api: _Api, kind: str, ids: Iterable[str]) -> dict[str, str]:

@@ -25,6 +25,10 @@ def tagged(go_peers: Path, tmp_path_factory: pytest.TempPathFactory) -> Generato
         for vm, tag in (("DC0_H0_VM0", "daily"), ("DC0_H0_VM1", "daily"), ("DC0_H0_VM1", "rack: a/b")):
             server.govc("tags.attach", "-c", "backup", tag, f"/DC0/vm/{vm}")
         server.govc("tags.attach", "-c", "backup", "daily", "/DC0/host/DC0_H0/DC0_H0")
+        for category, tag in (("site:west", "gold"), ("team", "a:b"), ("team:a", "b")):
+            server.govc("tags.category.create", "-m", category)
+            server.govc("tags.create", "-c", category, tag)
+        server.govc("tags.attach", "-c", "site:west", "gold", "/DC0/vm/DC0_H0_VM2")
         yield server
 
 
@@ -64,6 +68,13 @@ def chosen(session: Session, **words: object) -> list[str]:
 def test_the_vms_that_bear_a_tag_are_chosen(session):
     assert chosen(session, tag="backup:daily") == ["DC0_H0_VM0", "DC0_H0_VM1"]
     assert chosen(session, tag="backup:rack: a/b") == ["DC0_H0_VM1"]
+
+
+def test_a_colon_may_be_in_the_category_and_two_readings_are_no_guess(tagged):
+    with connect(VSphereEndpoint.from_environment(tagged.environment)) as session:
+        assert chosen(session, tag="site:west:gold") == ["DC0_H0_VM2"]
+        with pytest.raises(errors.TagAmbiguous, match="'a:b' in category 'team'; tag 'b' in category 'team:a'"):
+            tagged_vms(session, ["team:a:b"])
 
 
 def test_one_of_several_tags_is_enough_and_a_pattern_narrows(session):

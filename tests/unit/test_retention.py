@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyperexport.base.units import MIB
+from hyperexport.errors import UsageError
 from hyperexport.model.manifest import ExportManifest, FileEntry, FileRole
 from hyperexport.options.groups import Cleanup
 from hyperexport.policy.retention import CleanupLimits, CleanupPlan, Incoming, plan_cleanup
@@ -163,7 +164,7 @@ def test_what_a_pattern_names_is_preserved(pattern: str) -> None:
     plan = cleanup(exports, max_count=1, preserve=("nothing", pattern))
     assert plan.to_delete == ()
     assert reason(plan, 2).startswith(f"preserved by --cleanup-preserve {pattern}, although ")
-    assert plan.unreachable == ()
+    assert plan.unmatched == ("--cleanup-preserve 'nothing' matches no VM and no export: it preserves nothing",)
 
 
 def test_a_pattern_preserves_whole_names_in_their_own_case_only() -> None:
@@ -439,3 +440,42 @@ def test_the_count_of_one_vm_is_no_business_of_another(exports: Listing, count: 
         assert [str(item) for item in together.to_delete if item.folder == folder] == [
             str(item) for item in alone.to_delete
         ]
+
+
+def test_a_preserve_pattern_that_matches_nothing_is_said() -> None:
+    assert cleanup(FIVE, preserve=(VM.name,)).warnings == ()
+    (said,) = cleanup(FIVE, preserve=("typo*",)).warnings
+    assert "'typo*' matches no VM" in said
+
+
+@pytest.mark.parametrize("pattern", ["db*,web*", "web*, db01", f"typo,{DB}", "db01,"])
+def test_patterns_joined_by_commas_that_match_only_apart_delete_nothing(pattern: str) -> None:
+    with pytest.raises(UsageError, match="nothing is deleted") as refused:
+        cleanup(FIVE, max_count=1, preserve=(pattern,))
+    assert "--cleanup-preserve" in str(refused.value.fix)
+    assert "once per pattern" in str(refused.value.fix)
+
+
+def test_a_pattern_with_a_comma_that_matches_a_name_with_one_is_no_mistake() -> None:
+    named = VM.model_copy(update={"name": "db01, old"})
+    exports = [("x.1", an_export_of(day, vm=named)) for day in (1, 2, 3)]
+    plan = cleanup(exports, max_count=1, preserve=("db01, old",))
+    assert plan.to_delete == ()
+    assert plan.warnings == ()
+
+
+def test_a_pattern_with_a_comma_that_matches_in_no_reading_is_a_warning() -> None:
+    (said,) = cleanup(FIVE, max_count=1, preserve=("mail,fs*",)).warnings
+    assert "'mail,fs*' matches no VM" in said
+
+
+def test_a_dry_run_knows_the_vm_whose_first_export_is_coming() -> None:
+    coming = Incoming(folder="new.1", names=("new, vm", "/dc/vm/new, vm"), new_bytes=1)
+    limits = CleanupLimits(preserve=("new, vm",))
+    assert plan_cleanup([], limits, now=NOW, free_bytes=None, incoming=(coming,)).warnings == ()
+
+
+def test_a_bracket_in_a_preserved_name_is_a_bracket() -> None:
+    named = VM.model_copy(update={"name": "db01 [prod]"})
+    exports = [("x.1", an_export_of(day, vm=named)) for day in (1, 2, 3)]
+    assert cleanup(exports, max_count=1, preserve=("db01 [prod]",)).to_delete == ()

@@ -20,7 +20,8 @@ def test_one_vm_alone_is_told_from_several() -> None:
 
 
 def test_names_alone_are_a_selection() -> None:
-    assert Selection.model_validate(["a", "b"]) == Selection.model_validate({"vm": "a,b"}) == Selection(vm=("a", "b"))
+    assert Selection.model_validate(["a", "b"]) == Selection(vm=("a", "b"))
+    assert Selection.model_validate({"vm": "a, b"}) == Selection.model_validate("a, b") == Selection(vm=("a, b",))
 
 
 @pytest.mark.parametrize("leaf", list(selection_leaves()), ids=lambda leaf: leaf.key)
