@@ -170,7 +170,7 @@ class BoundedHeaders(H11Protocol):
     def data_received(self, data: bytes) -> None:
         """Take bytes; once a request head is whole, time is up no more."""
         super().data_received(data)
-        if self.cycle is not None:
+        if self.cycle:
             self._end_waiting()
 
     def connection_lost(self, exc: Exception | None) -> None:

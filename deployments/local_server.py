@@ -171,7 +171,7 @@ def main() -> None:
     database = get_current_settings().server.database.connection_url
     assert database  # where none is set, Prefect's settings give its file
     port = listener.getsockname()[1]
-    own = {
+    own: dict[Any, str] = {
         PREFECT_SERVER_DATABASE_CONNECTION_URL: over_one_connection(database.get_secret_value()),
         # Prefect 3.8 allows every origin; its answers contain the secrets of blocks.
         PREFECT_SERVER_CORS_ALLOWED_ORIGINS: f"http://127.0.0.1:{port},http://localhost:{port}",

@@ -15,9 +15,11 @@ from hyperexport.cli.failures import Failure
 from hyperexport.cli.output import LogLines
 from hyperexport.cli.progress_view import Lines, describe, showing_progress
 from hyperexport.errors import VmNotFound
+from hyperexport.model.damaged import DamagedExport, Problem
 from hyperexport.model.progress import Progress, Stage, report
 from hyperexport.model.vm import NicInfo, PowerState, SnapshotInfo, VmInfo
 from hyperexport.results import Run
+from hyperexport.store.listing import StoreListing
 from hyperexport.tasks.logs import _harmless
 from hyperexport.views.mail import start_mail, to_message
 from hyperexport.views.markdown import table
@@ -91,7 +93,8 @@ def test_no_escape_sequence_reaches_a_terminal() -> None:
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, color_system=None, width=200)
     tables.show_vm(console, hostile_vm())
-    tables.show_stored(console, HOSTILE, [], [HOSTILE])
+    bad = DamagedExport(folder=HOSTILE, problem=Problem.INVALID, reason=HOSTILE)
+    tables.show_stored(console, HOSTILE, StoreListing(damaged=(bad,)))
     assert "db01" in screen.getvalue()
     assert not acts(screen.getvalue())
 

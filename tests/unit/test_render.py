@@ -17,6 +17,7 @@ from hyperexport.policy.incremental import Decision, DiskPlan, ExportPlan
 from hyperexport.policy.retention import CleanupLimits, plan_cleanup
 from hyperexport.results import CleanupResult, ExportResult
 from hyperexport.store.base import StoredExport
+from hyperexport.store.listing import StoreListing
 from tests.examples import NOW, VM, a_disk, an_export
 
 FOLDER = "db01.4f0e7a52"
@@ -266,10 +267,11 @@ def test_a_dry_cleanup_says_would_delete_for_the_same_plan():
 
 
 def test_stored_exports_are_listed_and_an_empty_store_says_so():
-    text = drawn(tables.show_stored, "/exports", [StoredExport(folder=FOLDER, manifest=an_export(verified=NOW))])
+    stored = StoredExport(folder=FOLDER, manifest=an_export(verified=NOW))
+    text = drawn(tables.show_stored, "/exports", StoreListing(exports=(stored,)))
     assert f"{FOLDER}/20261122T060000Z-0000" in text
     assert "2026-11-23" in text
-    assert drawn(tables.show_stored, "/exports", []) == "/exports: no exports\n"
+    assert drawn(tables.show_stored, "/exports", StoreListing()) == "/exports: no exports\n"
 
 
 # -- standard output ---------------------------------------------------------------------------------------------------
