@@ -9,7 +9,6 @@ import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from urllib.parse import urlsplit
 
 from hyperexport.base.secrets import keep_email_password
 from hyperexport.cli import checking, configuration, fleet, jobs, profiles, quiet, stored, tables
@@ -289,9 +288,14 @@ def _ask_for_password(request: Request) -> None:
     known = variables.get("HYPEREXPORT_VSPHERE_PASSWORD") or variables.get("GOVC_PASSWORD")
     if request.vsphere or known or not url or not sys.stdin.isatty():
         return
-    parts = urlsplit(url if "://" in url else f"https://{url}")
+    from hyperexport.vsphere.endpoint import read_address
+
+    try:
+        parts = read_address(url)
+    except ValueError:
+        return  # whoever reads it next says what is wrong with it
     import getpass
 
     user = variables.get("HYPEREXPORT_VSPHERE_USERNAME") or variables.get("GOVC_USERNAME") or parts.username
     if user and not parts.password:
-        variables["GOVC_PASSWORD"] = getpass.getpass(f"Password of {user} at {parts.hostname}: ")
+        variables["GOVC_PASSWORD"] = getpass.getpass(f"Password of {user} at {parts.host}: ")

@@ -24,3 +24,17 @@ def email_password() -> SecretStr | None:
     """The password for ``--email-username``; None where neither the caller nor the environment has one."""
     found = os.environ.get(EMAIL_PASSWORD_VARIABLE)
     return _kept.get(EMAIL_PASSWORD_VARIABLE) or (SecretStr(found) if found else None)
+
+
+LOGIN_IN_ADDRESS: Final = "the address must hold no user name or password"
+
+
+def refuse_login(url: str | None) -> str | None:
+    """Return an address that holds no login. A secret in it would be shown wherever the address is.
+
+    Raises:
+        ValueError: It does, or may: it is not repeated.
+    """
+    if url is not None and "@" in url:
+        raise ValueError(LOGIN_IN_ADDRESS)
+    return url

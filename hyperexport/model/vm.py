@@ -14,7 +14,7 @@ from hyperexport.base.display import Displayed
 class Value(Displayed, BaseModel):
     """An immutable record that refuses fields it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 class PowerState(StrEnum):

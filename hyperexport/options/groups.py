@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, cast
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, field_validator
 
+from hyperexport.base.secrets import refuse_login
 from hyperexport.base.units import MIB, Duration, parse_duration
 from hyperexport.model.bandwidth_windows import Window, parse_window, split_windows
 from hyperexport.model.vm import Value
@@ -175,6 +176,17 @@ class Destination(Group):
                 "Use --format ovf, or keep the local copy"
             )
         return None
+
+    @field_validator("s3_endpoint")
+    @classmethod
+    def _no_login(cls, value: str | None) -> str | None:
+        return refuse_login(value)
+
+    @field_validator("upload")
+    @classmethod
+    def _no_login_before_the_bucket(cls, value: str | None) -> str | None:
+        bucket = value.removeprefix("s3://").partition("/")[0] if value else ""
+        return refuse_login(value) if {":", "@"} & set(bucket) else value
 
 
 class Snapshot(Group):

@@ -213,7 +213,7 @@ def read_environment(
         key: (_as_text(field), Field(default=field.default, validation_alias=AliasChoices(*names)))
         for key, (names, field) in found.items()
     }
-    model = create_model("Environment", **wanted)
+    model = create_model("Environment", __config__=ConfigDict(hide_input_in_errors=True), **wanted)
     try:
         read = model.model_validate(ours)
     except ValidationError as error:

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, cast
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
+from hyperexport.base.secrets import LOGIN_IN_ADDRESS, refuse_login
 from hyperexport.errors import UsageError
 from hyperexport.model.vm import Value
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 CONTROL_ATTEMPTS: int = 4
 """How often boto3 tries a request that carries no part's bytes, with a pause of a few seconds at most between."""
 
+_LOG_IN: Final = "Give the keys with --s3-credentials, or as boto3 reads them"
 _BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
 _UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f\\]")
 
@@ -45,6 +47,8 @@ class S3Location(Value):
         prefix = prefix.strip("/")
         fix = "Write it as s3://bucket or s3://bucket/prefix"
         if scheme != "s3" or not _BUCKET.fullmatch(bucket):
+            if "@" in url:  # what stands before it may be a key and its secret
+                raise UsageError("the address of an S3 bucket must hold no user name or password", fix=fix)
             raise UsageError(f"{url!r} is not the address of an S3 bucket", fix=fix)
         if _UNSAFE.search(prefix) or (prefix and any(part in {"", ".", ".."} for part in prefix.split("/"))):
             raise UsageError(f"the prefix in {url!r} has an empty, relative or unprintable part", fix=fix)
@@ -79,6 +83,11 @@ class S3Settings(Value):
         repr=False,
         description="Makes the boto3.Session to use, such as a prefect-aws credentials block's get_boto3_session.",
     )
+
+    @field_validator("endpoint_url")
+    @classmethod
+    def _no_login(cls, value: str | None) -> str | None:
+        return refuse_login(value)
 
     @model_validator(mode="after")
     def _one_way_to_log_in(self) -> Self:
@@ -158,6 +167,8 @@ def connect(settings: S3Settings) -> "tuple[S3Client, TlsTrust]":
         )
     except (BotoCoreError, ValueError) as error:
         raise translate(error, "setting up the S3 client") from error
+    if "@" in client.meta.endpoint_url:  # from AWS_ENDPOINT_URL, or a profile
+        raise UsageError(f"the S3 endpoint of boto3's configuration: {LOGIN_IN_ADDRESS}", fix=_LOG_IN)
     return client, TlsTrust(ca_file=str(get_cert_path(cast("Any", trust))) if settings.verify else None)
 
 

@@ -8,8 +8,8 @@ import re
 from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Final
-from urllib.parse import SplitResult, unquote, urlsplit
+from typing import Any, Final, NamedTuple
+from urllib.parse import unquote_to_bytes, urlsplit
 
 from pydantic import ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
@@ -26,7 +26,11 @@ _VARIABLES: Final = {
     "thumbprint": ("HYPEREXPORT_VSPHERE_THUMBPRINT",),
     "timeout": ("HYPEREXPORT_VSPHERE_TIMEOUT",),
 }
+_FILES: Final = frozenset({"GOVC_USERNAME", "GOVC_PASSWORD"})
+"""Variables that may hold the path of a file with the value."""
 _HOST: Final = re.compile(r"[\w-][\w.-]*")
+_SCHEME: Final = re.compile(r"(\w+)://", re.ASCII)
+_SDK: Final = re.compile(r"([^/?#]*@)?(\[[^]/]*\]|[\w.-]+)(:\d+)?/sdk(?=[/?#@]|$)")
 _KNOWN_HOSTS: Final = "GOVC_TLS_KNOWN_HOSTS"
 
 
@@ -54,12 +58,12 @@ class VSphereEndpoint(Value):
         if not isinstance(data, dict) or not isinstance(data.get("url"), str):  # pyright: ignore[reportUnknownMemberType]
             return data  # pyright: ignore[reportUnknownVariableType]
         fields: dict[str, Any] = dict(data)  # pyright: ignore[reportUnknownArgumentType]
-        parts = _parse(fields["url"])
+        parts = read_address(fields["url"])
         if parts.username is not None and not fields.get("username"):
-            fields["username"] = unquote(parts.username)
+            fields["username"] = parts.username
         if parts.password is not None and not fields.get("password"):
-            fields["password"] = unquote(parts.password)
-        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+            fields["password"] = parts.password
+        host = f"[{parts.host}]" if ":" in parts.host else parts.host
         port = f":{parts.port}" if parts.port not in (None, 443) else ""
         path = parts.path if parts.path.strip("/") else "/sdk"
         fields["url"] = f"https://{host}{port}{path.rstrip('/')}"
@@ -140,6 +144,8 @@ class VSphereEndpoint(Value):
             name = next((name for name in names if variables.get(name)), None)
             if name:
                 fields[field], named[field] = variables[name], name
+                if name in _FILES:
+                    fields[field] = _read_as_govc(name, variables[name])
         if "url" not in fields:
             raise UsageError(
                 "no vSphere server is named",
@@ -147,7 +153,7 @@ class VSphereEndpoint(Value):
             )
         try:
             if variables.get(_KNOWN_HOSTS) and "thumbprint" not in fields:
-                fields["known_host"] = _known_host(variables[_KNOWN_HOSTS], _parse(fields["url"]))
+                fields["known_host"] = _known_host(variables[_KNOWN_HOSTS], read_address(fields["url"]))
             return cls(**fields)
         except ValidationError as error:
             raise _usage_error(error, named) from None
@@ -155,29 +161,80 @@ class VSphereEndpoint(Value):
             raise UsageError(f"{named['url']}: {error}") from None
 
 
-def _parse(url: str) -> SplitResult:
+class Address(NamedTuple):
+    """An address taken apart. Its text shows no password."""
+
+    host: str
+    port: int | None
+    path: str
+    """As it was written, often empty."""
+    username: str | None
+    password: SecretStr | None
+
+
+def read_address(url: str) -> Address:
     """Read an address as govc does: https and nothing else unless a scheme is there.
+
+    What stands before the last ``@`` is the user and, after its first colon, the password, whatever signs they hold:
+    govc refuses an unescaped ``#``, ``?`` or ``/`` there. An ``@`` belongs to the path only where there could be no
+    user: after ``/sdk``, or where the user's name would hold a slash. Nothing of the address is in an error.
 
     Raises:
         ValueError: It names no host, another scheme, or a port that is none.
     """
     text = url.strip()
-    parts = urlsplit(text if "://" in text else f"https://{text}")
-    if parts.scheme != "https":
+    scheme = _SCHEME.match(text)
+    if scheme and scheme[1].lower() != "https":
         raise ValueError("the address must begin with https:// (a password would travel in the clear)")
-    if not parts.hostname or not _is_host(parts.hostname):
+    text = text[scheme.end() :] if scheme else text
+    end = len(text)
+    if _SDK.match(text) or "/" in text.rpartition("@")[0].partition(":")[0]:
+        end = text.index("/")
+    at = text.rfind("@", 0, end)
+    user, colon, password = text[: max(at, 0)].partition(":")
+    place, slash, path = re.split("[?#]", text[at + 1 :], maxsplit=1)[0].partition("/")
+    host, port = _host_and_port(place)
+    return Address(
+        host=host,
+        port=port,
+        path=slash + path,
+        username=_unescaped(user) if at >= 0 else None,
+        password=SecretStr(_unescaped(password)) if colon else None,
+    )
+
+
+def _host_and_port(text: str) -> tuple[str, int | None]:
+    host, colon, port = text, "", ""
+    if text.startswith("["):
+        host, closed, rest = text[1:].partition("]")
+        colon, port = (rest[:1], rest[1:]) if closed else ("[", "")
+    elif not _is_address(text):  # an IPv6 address without brackets has no port
+        host, colon, port = text.rpartition(":") if ":" in text else (text, "", "")
+    if not host or not _is_host(host) or colon not in {"", ":"}:
         raise ValueError("the address names no host")
+    if not port:
+        return host.lower(), None
+    if not (port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65536):
+        raise ValueError("the port is not a number from 1 to 65535")
+    return host.lower(), int(port)
+
+
+def _unescaped(text: str) -> str:
+    """The text with its escapes read, where each ``%`` begins one; else the ``%`` are meant as they stand."""
+    if re.search(r"%(?![0-9A-Fa-f]{2})", text):
+        return text
     try:
-        _ = parts.port
-    except ValueError:
-        raise ValueError("the port is not a number from 1 to 65535") from None
-    return parts
+        return unquote_to_bytes(text).decode()
+    except UnicodeDecodeError:
+        return text
 
 
 def _is_host(name: str) -> bool:
     """Whether it could be a host's name, in any script, or an address."""
-    if ":" not in name:
-        return _HOST.fullmatch(name) is not None
+    return _is_address(name) if ":" in name else _HOST.fullmatch(name) is not None
+
+
+def _is_address(name: str) -> bool:
     try:
         ip_address(name)
     except ValueError:
@@ -185,9 +242,27 @@ def _is_host(name: str) -> bool:
     return True
 
 
-def _known_host(files: str, url: SplitResult) -> str | None:
+def _read_as_govc(name: str, value: str) -> str:
+    """What a variable of govc's for a user or a password holds: a file's text where it is the path of a file.
+
+    Raises:
+        UsageError: There is such a file, and it must not or cannot be read.
+    """
+    try:
+        if not Path(value).is_file():
+            return value
+        return Path(value).read_text(encoding="utf-8").strip()
+    except PermissionError:
+        raise UsageError(f"{name} is the path of a file that must not be read", fix="Check its permissions") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{name} is the path of a file that is no text", fix="Save it as UTF-8 text") from None
+    except (OSError, ValueError):
+        return value  # too long for a path, or a NUL in it
+
+
+def _known_host(files: str, url: Address) -> str | None:
     """Find the thumbprint that govc wrote for this host and port; each line is ``host:port thumbprint``."""
-    wanted = f"{(url.hostname or '').lower()}:{url.port or 443}"
+    wanted = f"{url.host}:{url.port or 443}"
     for name in files.split(os.pathsep):
         if not Path(name).expanduser().exists():
             continue  # as govc: the file comes into being with the first host that is noted

@@ -1,6 +1,7 @@
 """Where the server is and who we are to it, read from arguments and from govc's variables."""
 
 import os
+import traceback
 
 import pytest
 from pydantic import ValidationError
@@ -37,6 +38,71 @@ def test_user_and_password_are_split_out_of_the_address_and_unquoted():
     assert read.username == "backup@vsphere.local"
     assert read.password.get_secret_value() == "p:ss/word"
     assert read.address == "vc:8443"
+
+
+# The expected values were worked out by hand, from left to right.
+WITH_A_LOGIN = [
+    ("administrator:Passw0rd#@vc.example.com", "administrator", "Passw0rd#", "https://vc.example.com/sdk"),
+    (
+        "backup@vsphere.local:2024#Sommer@vc.example.com",
+        "backup@vsphere.local",
+        "2024#Sommer",
+        "https://vc.example.com/sdk",
+    ),
+    ("admin:pa?ss@vc.example.com", "admin", "pa?ss", "https://vc.example.com/sdk"),
+    ("admin:pa/ss@vc.example.com:8443/sdk", "admin", "pa/ss", "https://vc.example.com:8443/sdk"),
+    ("admin:2024/12@vc", "admin", "2024/12", "https://vc/sdk"),
+    ("admin:pa/sdk@vc", "admin", "pa/sdk", "https://vc/sdk"),
+    ("admin:p@ss/w:rd#?@vc", "admin", "p@ss/w:rd#?", "https://vc/sdk"),
+    (
+        "https://Administrator@vsphere.local:mypass@signin@vc",
+        "Administrator@vsphere.local",
+        "mypass@signin",
+        "https://vc/sdk",
+    ),
+    ("admin:50%Ah@vc/sdk", "admin", "50%Ah", "https://vc/sdk"),
+    ("admin:100%@vc", "admin", "100%", "https://vc/sdk"),
+    ("admin:%FF%FE@vc", "admin", "%FF%FE", "https://vc/sdk"),
+    ("admin:p%C3%A4ss%40@vc", "admin", "päss@", "https://vc/sdk"),
+    ("a%40b:50%Ah@vc", "a@b", "50%Ah", "https://vc/sdk"),
+    ("DOMAIN\\admin:p w@vc", "DOMAIN\\admin", "p w", "https://vc/sdk"),
+    ("admin:://@vc", "admin", "://", "https://vc/sdk"),
+    ("admin:a:b:c@[2001:db8::10]:8443", "admin", "a:b:c", "https://[2001:db8::10]:8443/sdk"),
+    ("admin:[x]@vc", "admin", "[x]", "https://vc/sdk"),
+    ("admin:pw@vc/sdk@v2", "admin", "pw", "https://vc/sdk@v2"),
+    ("admin:pw@vc/sdk?x=a@b", "admin", "pw", "https://vc/sdk"),
+]
+
+
+@pytest.mark.parametrize(("given", "user", "password", "url"), WITH_A_LOGIN)
+def test_a_login_in_the_address_may_hold_any_sign(given, user, password, url):
+    read = VSphereEndpoint.from_environment({"GOVC_URL": given})
+    assert (read.username, read.password.get_secret_value(), read.url) == (user, password, url)
+    assert password not in f"{read!r} {read}" or password in url
+
+
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ("vc/some@path", "https://vc/some@path"),
+        ("https://vc:8443/sdk@v2", "https://vc:8443/sdk@v2"),
+        ("2001:db8::10", "https://[2001:db8::10]/sdk"),
+        ("vc/sdk?a=b#c", "https://vc/sdk"),
+    ],
+)
+def test_an_at_sign_in_a_path_makes_no_user(given, url):
+    read = endpoint(given)
+    assert (read.url, read.username) == (url, "backup")
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["u:SeCrEt#@", "u:SeCrEt/@vc:99999", "u:SeCrEt?@v c", "ftp://u:SeCrEt@vc", "u:SeCrEt@[::1", "u:SeCrEt@vc:port"],
+)
+def test_no_part_of_a_password_is_in_an_error(given):
+    with pytest.raises(UsageError) as refused:
+        VSphereEndpoint.from_environment({"GOVC_URL": given})
+    assert "SeCrEt" not in "".join(traceback.format_exception(refused.value))
 
 
 def test_a_user_given_by_itself_wins_over_the_one_in_the_address():
@@ -99,6 +165,26 @@ class TestEnvironment:
         )
         assert (read.address, read.username, read.insecure) == ("vc:8443", "u", True)
         assert read.password.get_secret_value() == "p"
+
+    def test_govc_variables_may_be_paths_of_files(self, tmp_path):
+        for name, text in (("user", "backup@vsphere.local\n"), ("word", " 2024#Sommer\r\n")):
+            (tmp_path / name).write_text(text)
+        paths = {"GOVC_USERNAME": str(tmp_path / "user"), "GOVC_PASSWORD": str(tmp_path / "word")}
+        read = VSphereEndpoint.from_environment({"GOVC_URL": "vc", **paths})
+        assert (read.username, read.password.get_secret_value()) == ("backup@vsphere.local", "2024#Sommer")
+
+    @pytest.mark.parametrize("value", ["/", "no/such/file", "x" * 5000, "nul\0"])
+    def test_what_is_no_file_is_the_value_itself(self, value):
+        read = VSphereEndpoint.from_environment({"GOVC_URL": "vc", "GOVC_USERNAME": "u", "GOVC_PASSWORD": value})
+        assert read.password.get_secret_value() == value
+
+    def test_a_file_that_is_no_text_is_refused_without_its_bytes(self, tmp_path):
+        (tmp_path / "word").write_bytes(b"SeCrEt\xff")
+        with pytest.raises(UsageError, match="GOVC_PASSWORD") as refused:
+            VSphereEndpoint.from_environment(
+                {"GOVC_URL": "vc", "GOVC_USERNAME": "u", "GOVC_PASSWORD": str(tmp_path / "word")}
+            )
+        assert "SeCrEt" not in str(refused.value)
 
     def test_our_own_variables_come_first(self):
         read = VSphereEndpoint.from_environment(
