@@ -5,10 +5,13 @@ The service often runs as a user who may write almost anywhere, and holds creden
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
+from hyperexport.base.secrets import email_password
 from hyperexport.errors import UsageError
 from hyperexport.options.precedence import ExportOptions, resolve
+
+_MAIL_SERVER: Final = ("email_smtp_host", "email_smtp_port", "email_tls", "email_username")
 
 
 @dataclass(frozen=True)
@@ -18,10 +21,14 @@ class AllowedRoots:
     Args:
         roots: Folders, and prefixes as ``s3://bucket/prefix``.
         s3_endpoint: The one S3 server that a job may name: the service's own. Its credentials go nowhere else.
+        holds_mail_password: Whether the service's environment has a mail password.
+        names_mail_server: Whether it says for which mail server; then the password goes to no other.
     """
 
     roots: tuple[str, ...]
     s3_endpoint: str | None = None
+    holds_mail_password: bool = False
+    names_mail_server: bool = False
 
     @classmethod
     def of_service(cls, roots: tuple[str, ...] = ()) -> Self:
@@ -30,9 +37,15 @@ class AllowedRoots:
         Raises:
             UsageError: The environment's options are wrong.
         """
-        destination = resolve().options.destination
+        options = resolve().options
+        destination = options.destination
         own = (str(destination.output), *([destination.upload] if destination.upload else []))
-        return cls(roots or own, destination.s3_endpoint)
+        return cls(
+            roots or own,
+            destination.s3_endpoint,
+            holds_mail_password=email_password() is not None,
+            names_mail_server=options.email.smtp_host is not None,
+        )
 
     def check(self, options: ExportOptions) -> None:
         """Check the destination that a job gives itself. One from the service's environment or a profile needs none.
@@ -46,6 +59,12 @@ class AllowedRoots:
             raise self._refused(f"output_path {output}")
         if upload is not None and not self._allows_prefix(str(upload)):
             raise self._refused(f"upload {upload}")
+        named = [key for key in _MAIL_SERVER if key in given]
+        if named and self.holds_mail_password and not self.names_mail_server:
+            raise UsageError(
+                f"{', '.join(named)}: this service holds a mail password and does not say for which server",
+                fix="Set HYPEREXPORT_SMTP_HOST where hyperexport serve runs, or name a block with email_credentials",
+            )
         if endpoint is not None and endpoint != self.s3_endpoint:
             raise UsageError(
                 f"s3_endpoint {endpoint} is not the S3 server of this service, whose credentials go nowhere else",

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from pydantic import SecretStr
 
-from hyperexport.base.secrets import EMAIL_PASSWORD_VARIABLE, email_password
+from hyperexport.base.secrets import EMAIL_PASSWORD_VARIABLE, email_password, is_email_password_given
 from hyperexport.errors import HyperExportError, NotificationFailed, UsageError
 from hyperexport.options.groups import Email, EmailTls
+from hyperexport.options.precedence import ExportOptions, from_environment
 from hyperexport.results import Level, SetupFinding
 from hyperexport.steps.step import step
 
@@ -165,7 +166,31 @@ def _server_of(email: Email) -> SmtpServer:
             "--email-username needs a password",
             fix=f"Set {EMAIL_PASSWORD_VARIABLE}, or save a block and name it with --email-credentials",
         )
+    if email.username and not is_email_password_given():
+        _check_password_is_for(email)
     return SmtpServer(email.smtp_host, email.port, email.tls, email.username, password or SecretStr(""))
+
+
+def _check_password_is_for(email: Email) -> None:
+    """Check that the environment's password goes to the environment's own mail server, and not less protected.
+
+    A job, a schedule or a profile may name another server; its author must not get the password by that.
+
+    Raises:
+        UsageError: It would go elsewhere.
+    """
+    environment = from_environment()
+    if "email_smtp_host" not in environment:
+        return
+    keys = ("email_smtp_host", "email_smtp_port", "email_tls")
+    own = ExportOptions.from_keys({key: environment[key] for key in keys if key in environment}).email
+    same_server = (email.smtp_host, email.port) == (own.smtp_host, own.port)
+    if not same_server or (email.tls is EmailTls.NONE and own.tls is not EmailTls.NONE):
+        raise UsageError(
+            f"{EMAIL_PASSWORD_VARIABLE} is for {own.smtp_host} port {own.port} ({own.tls}), not for "
+            f"{email.smtp_host} port {email.port} ({email.tls})",
+            fix="Leave --email-smtp-host, -port and -tls out, or name a saved block with --email-credentials",
+        )
 
 
 def _reason(error: OSError | smtplib.SMTPException) -> str:

@@ -20,6 +20,11 @@ def keep_email_password(password: SecretStr) -> None:
     _kept[EMAIL_PASSWORD_VARIABLE] = password
 
 
+def is_email_password_given() -> bool:
+    """Whether the caller of this process gave the password, rather than its environment."""
+    return EMAIL_PASSWORD_VARIABLE in _kept
+
+
 def email_password() -> SecretStr | None:
     """The password for ``--email-username``; None where neither the caller nor the environment has one."""
     found = os.environ.get(EMAIL_PASSWORD_VARIABLE)

@@ -17,7 +17,8 @@ from hyperexport.deployments.job_model import read_jobs
 from hyperexport.deployments.jobs_api import create_api
 from hyperexport.deployments.serve import listen
 from hyperexport.errors import UsageError
-from hyperexport.options.precedence import ExportOptions, leaves
+from hyperexport.notify import open_mailbox
+from hyperexport.options.precedence import ExportOptions, leaves, resolve
 from tests.flows.service import Service, eventually
 from tests.flows.support import exports_in, leftovers
 
@@ -218,3 +219,24 @@ def test_a_page_of_another_site_reads_no_block_and_cancels_no_job(service: Servi
     with urlopen(Request(f"{service.prefect_api}/block_documents/filter", b"{}", own), timeout=60) as answer:
         assert answer.status == 200
         assert answer.headers["access-control-allow-origin"] == own["Origin"]
+
+
+def test_a_job_cannot_have_the_services_mail_password_sent_to_a_server_of_its_own(monkeypatch):
+    monkeypatch.setenv("HYPEREXPORT_EMAIL_PASSWORD", "not-for-you")
+    elsewhere = {"email_smtp_host": "127.0.0.1", "email_smtp_port": 2525, "email_tls": "none", "email_username": "x"}
+    mail = {"email_notify": True, "email_to": "a@example.com", "email_from": "b@example.com", **elsewhere}
+    jobs, errors = read_jobs({"vm_path": "db01", **mail}, AllowedRoots.of_service())
+    assert jobs == []
+    assert "HYPEREXPORT_SMTP_HOST" in errors[0]
+
+    monkeypatch.setenv("HYPEREXPORT_SMTP_HOST", "mail.example.com")
+    monkeypatch.setenv("HYPEREXPORT_EMAIL_USERNAME", "backup")
+    (taken,), _ = read_jobs({"vm_path": "db01", **mail}, AllowedRoots.of_service())
+    weaker = {"smtp_host": "mail.example.com", "smtp_port": 587, "tls": "none"}
+    for change in ({}, weaker, {"smtp_host": "other.example.com"}):
+        email = {**taken["options"]["email"], **change}
+        with pytest.raises(UsageError, match=r"is for mail\.example\.com port 587") as refused:
+            open_mailbox(resolve(ExportOptions.model_validate({"email": email})).options.email)
+        assert "not-for-you" not in str(refused.value)
+    own = {**taken["options"]["email"], "smtp_host": "mail.example.com", "smtp_port": 587, "tls": "starttls"}
+    assert open_mailbox(resolve(ExportOptions.model_validate({"email": own})).options.email)
