@@ -4,11 +4,11 @@ One function for each command, whose parameters are its flags (:mod:`hyperexport
 nothing and prints nothing but the help.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.exceptions import UnknownCommandError, UnusedCliTokensError
@@ -39,7 +39,7 @@ from hyperexport.cli.flags import (
 from hyperexport.cli.request import Mode, Request, Scheduling
 from hyperexport.errors import UsageError
 from hyperexport.options.groups import VerifyMode
-from hyperexport.options.precedence import ExportOptions, leaves, resolve
+from hyperexport.options.precedence import ExportOptions, Leaf, leaves, resolve
 from hyperexport.options.selection import make_selection, selection_from_environment, selection_leaves
 
 _DESCRIPTION: Final = """\
@@ -64,17 +64,28 @@ def parse(words: Sequence[str]) -> Request | None:
     Raises:
         UsageError: The words make no sense; the message names the one that does not.
     """
-    app = build_app()
+    asks = ("--help", "-h")
+    command = next((word for word in words if word not in asks), "")
+    if words and not command:  # cyclopts does the same, and makes the flags of the command three times for it
+        build_app(only="").help_print([])
+        return None
+    app = build_app(only=None if command == "completion" else command)
     try:
         return app(_complete(words), exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         raise UsageError(*_explain(error, words)) from error
 
 
-def build_app() -> App:
-    """Make the parser: one function for each command, whose parameters are the flags."""
+def build_app(*, only: str | None = None) -> App:
+    """Make the parser: one function for each command, whose parameters are the flags.
+
+    Args:
+        only: The command that is given, "" or another word for none. The flags of the other commands, which take time
+            to make, are left out; their names and first lines are there. None makes all of them.
+    """
     app = App(
         name="hyperexport",
+        usage="Usage: hyperexport COMMAND [OPTIONS]",
         help=_DESCRIPTION,
         help_format="plaintext",
         version=hyperexport.__version__,
@@ -84,27 +95,45 @@ def build_app() -> App:
     )
     app["--help"].group = app["--version"].group = TERMINAL
     every = tuple(leaves())
+    selecting = (*selection_leaves(), *every)
     places = tuple(leaf for leaf in every if leaf.group == "destination" and leaf.key != "format")
-    app.default(taking((*selection_leaves(), *every), _run))
-    reading = (*places, *(leaf for leaf in every if leaf.group == "bandwidth"))
-    app.command(taking(reading, _verify), name="verify")
-    app.command(taking(places, _list), name="list")
-    reaping = (*places, *(leaf for leaf in every if leaf.key == "dry_run"))
-    app.command(taking(reaping, _reap_snapshots), name="reap-snapshots")
-    app.command(taking(places, _preserve), name="preserve")
-    app.command(taking(every, _config), name="config")
     mail = tuple(leaf for leaf in every if leaf.group == "email" and not leaf.name.startswith("on_"))
-    app.command(taking(mail, _send_test_email), name="send-test-email")
-    app.command(taking(places, observing_arguments.report), name="report")
-    app.command(taking(places, observing_arguments.metrics, json=False), name="metrics")
-    told = tuple(leaf for leaf in mail if leaf.name != "notify")
-    app.command(taking(told, observing_arguments.automations), name="automations")
-    app.command(taking((*selection_leaves(), *every), checking_arguments.check), name="check")
-    app.command(service_arguments.schedules, name="schedules")
-    app.command(service_arguments.serve, name="serve")
-    app.command(_simulate, name="simulate")
-    app.command(partial(_completion, app), name="completion")
+    commands: dict[str, tuple[Callable[..., Any], tuple[Leaf, ...] | None]] = {
+        "verify": (_verify, (*places, *(leaf for leaf in every if leaf.group == "bandwidth"))),
+        "list": (_list, places),
+        "reap-snapshots": (_reap_snapshots, (*places, *(leaf for leaf in every if leaf.key == "dry_run"))),
+        "preserve": (_preserve, places),
+        "config": (_config, every),
+        "send-test-email": (_send_test_email, mail),
+        "report": (observing_arguments.report, places),
+        "metrics": (observing_arguments.metrics, places),
+        "automations": (observing_arguments.automations, tuple(leaf for leaf in mail if leaf.name != "notify")),
+        "check": (checking_arguments.check, selecting),
+        "schedules": (service_arguments.schedules, None),
+        "serve": (service_arguments.serve, None),
+        "simulate": (_simulate, None),
+        "completion": (partial(_completion, app), None),
+    }
+    if only not in commands:
+        app.default(taking(selecting, _run))
+    for name, (function, flags) in commands.items():
+        if only is not None and name != only:
+            app.command(_described(function), name=name)
+        elif flags is None:
+            app.command(function, name=name)
+        else:
+            app.command(taking(flags, function, json=name != "metrics"), name=name)
     return app
+
+
+def _described(function: Callable[..., object]) -> Callable[..., None]:
+    """Stand for a command in the list of commands: its words without its flags."""
+
+    def command() -> None:
+        raise AssertionError("a command of which the flags were not made")
+
+    command.__doc__ = function.func.__doc__ if isinstance(function, partial) else function.__doc__
+    return command
 
 
 def _run(

@@ -20,10 +20,9 @@ from hyperexport.policy.incremental import ExportPlan
 from hyperexport.policy.retention import CleanupItem, CleanupLimits, CleanupPlan, Incoming, may_use, plan_cleanup
 from hyperexport.results import CleanupResult
 from hyperexport.steps.claims import others, owner_words
-from hyperexport.steps.folders import exports_of
+from hyperexport.steps.folders import exports_of, holding
 from hyperexport.steps.liveness import IsOver
 from hyperexport.steps.orphans import abandoned_stagings, remove_abandoned_stagings
-from hyperexport.steps.staging import holding
 from hyperexport.steps.step import step
 from hyperexport.steps.wall_clock import ServerTime, judge, remember
 from hyperexport.store.base import Store, StoredExport

@@ -1,10 +1,14 @@
-"""Which folder of a store a VM's exports lie in. The manifests there decide; a name only says where to look."""
+"""Which folder of a store a VM's exports lie in, and what they hold.
 
+The manifests there decide; a name only says where to look.
+"""
+
+from collections.abc import Iterable
 from typing import Final
 
 from hyperexport.model.history import identity_of, newest_first, of_vm
 from hyperexport.model.identity import VmIdentity
-from hyperexport.model.manifest import slug, vm_folder
+from hyperexport.model.manifest import FileEntry, slug, vm_folder
 from hyperexport.model.ownership import Owner
 from hyperexport.model.vm import VmRef
 from hyperexport.store.base import Store, StoredExport
@@ -55,6 +59,17 @@ def is_shared(store: Store, folder: str, vm: VmIdentity) -> bool:
 def exports_of(store: Store, folder: str, vm: VmIdentity) -> list[StoredExport]:
     """The exports of a VM in a folder, the newest first; those of another VM there are left out."""
     return of_vm(store.exports(folder), lambda export: export.manifest, vm)
+
+
+def holding(earlier: Iterable[StoredExport], entry: FileEntry) -> tuple[StoredExport, FileEntry] | None:
+    """Find the first of several exports that has a disk with the same content and is not known as damaged."""
+    for export in earlier:
+        if export.manifest.damage:
+            continue
+        for candidate in export.manifest.disks:
+            if candidate.sha256 == entry.sha256 and candidate.size == entry.size:
+                return export, candidate
+    return None
 
 
 def listing_for(store: Store, folder: str, vm: VmIdentity) -> StoreListing:

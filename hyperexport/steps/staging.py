@@ -1,6 +1,6 @@
 """An export while it is being written, to every store at once."""
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
@@ -9,21 +9,10 @@ from hyperexport.model.history import newest_first, of_vm
 from hyperexport.model.manifest import MOST_PREDECESSORS, FileEntry, vm_folder
 from hyperexport.options.groups import Format
 from hyperexport.steps.claims import Claim, claimed, owner_words
-from hyperexport.steps.folders import exports_of, folders_of, is_shared
+from hyperexport.steps.folders import exports_of, folders_of, holding, is_shared
 from hyperexport.steps.job import Job
 from hyperexport.steps.liveness import at_work_here
 from hyperexport.store.base import Staging, Store, Stored, StoredExport
-
-
-def holding(earlier: Iterable[StoredExport], entry: FileEntry) -> tuple[StoredExport, FileEntry] | None:
-    """Find the first of several exports that has a disk with the same content and is not known as damaged."""
-    for export in earlier:
-        if export.manifest.damage:
-            continue
-        for candidate in export.manifest.disks:
-            if candidate.sha256 == entry.sha256 and candidate.size == entry.size:
-                return export, candidate
-    return None
 
 
 class StagedCopy(NamedTuple):

@@ -13,7 +13,7 @@ import time
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pydantic import Field, ValidationError
 
@@ -21,7 +21,9 @@ from hyperexport.errors import HyperExportError
 from hyperexport.model.vm import Value
 from hyperexport.policy.clock import ClockVerdict, OtherClock, Witness, judge_clock
 from hyperexport.store.base import Store
-from hyperexport.vsphere.session import Session
+
+if TYPE_CHECKING:
+    from hyperexport.vsphere.session import Session
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +49,7 @@ class _Memory(Value):
     stores: dict[str, Witness]
 
 
-def ask_server(session: Session) -> ServerTime | None:
+def ask_server(session: "Session") -> ServerTime | None:
     """Ask the server for its time; None where it does not tell: no export depends on it."""
     try:
         return ServerTime(server=session.address, time=session.time(), asked=time.monotonic())

@@ -62,7 +62,7 @@ def command(vcenter: Simulator, folder: Path, forbidden: tuple[str, ...], *words
         ("list --output store", ("pyVmomi", "cryptography"), 0),
         ("report --output store", ("pyVmomi", "cryptography"), 0),
         ("verify --output store", ("pyVmomi", "cryptography"), 0),
-        ("--cleanup --output store --cleanup-max-count 5", ("cryptography",), 0),
+        ("--cleanup --output store --cleanup-max-count 5", ("pyVmomi", "cryptography"), 0),
         ("--vm-info --vm db01", (), 0),
         ("--vm-info --vm db01 --quiet", (), 0),
         ("--vm nosuch --snapshot --dry-run", (), 1),

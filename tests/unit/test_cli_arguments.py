@@ -42,6 +42,23 @@ def help_text(*words: str) -> str:
     return stream.getvalue()
 
 
+def test_the_help_that_is_made_without_the_commands_flags_is_the_whole_one(capsys: pytest.CaptureFixture[str]) -> None:
+    commands = [name for name in build_app() if not name.startswith("-")]
+    assert "verify" in commands
+    for words in (["--help"], ["-h"], *([name, "--help"] for name in commands), ["--help", "verify"]):
+        build_app()(words, exit_on_error=False, print_error=False, result_action="return_value")
+        whole = capsys.readouterr().out
+        assert parse(words) is None
+        assert capsys.readouterr().out == whole, words
+
+
+def test_every_command_is_understood_when_only_its_own_flags_are_made() -> None:
+    for name in ("list", "config", "report", "metrics", "check", "verify", "reap-snapshots", "schedules", "serve"):
+        request = parse([name])
+        assert request is not None
+        assert request.mode.value == name
+
+
 def sample(leaf: Leaf) -> str:
     """A value that is valid, and not the default."""
     default, annotation = leaf.field.default, str(leaf.field.annotation)
