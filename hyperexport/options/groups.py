@@ -1,6 +1,6 @@
 """The options themselves, in groups: type, default, bounds, one line of help, unit.
 
-Each is declared here, once. How they reach the user through their faces, and which value wins, is ``options.py``'s.
+Each is declared here, once. ``precedence.py`` decides how they reach the user, and which value wins.
 """
 
 import json
@@ -139,35 +139,35 @@ def _read_verify(value: object) -> object:
 
 
 class Destination(Group):
-    """Where the export goes."""
+    """Where the export is stored."""
 
-    output: Path = option(Path("exports"), "The local store's folder", flag="--output")
-    format: Format = option(Format.OVF, "An OVF folder, or one OVA file", flag="--format")
+    output: Path = option(Path("exports"), "Local store folder", flag="--output")
+    format: Format = option(Format.OVF, "Package format: an OVF folder or a single OVA file", flag="--format")
     upload: str | None = option(
         None,
-        "Also keep the export in S3, at s3://bucket/prefix",
+        "Also upload the export to S3 (s3://bucket/prefix)",
         flag="--upload",
         pattern=r"^s3://[^/\s]+(/\S*)?$",
         examples=["s3://bucket/prefix"],
     )
-    keep_local: bool = option(True, "Keep the local copy of what is uploaded", flag="--keep-local")
+    keep_local: bool = option(True, "Keep the local copy of an uploaded export", flag="--keep-local")
     s3_endpoint: str | None = option(
         None,
-        "The S3 server's address, where it is not Amazon's",
+        "S3 endpoint URL, for servers other than AWS",
         flag="--s3-endpoint",
         pattern=r"^https?://\S+$",
         examples=["https://minio.example.com:9000"],
     )
     s3_credentials: str | None = option(
         None,
-        "A saved block with S3 credentials, as aws-credentials/NAME or minio-credentials/NAME; else boto3's own chain",
+        "Saved S3 credentials block: aws-credentials/NAME or minio-credentials/NAME (default: boto3's own chain)",
         flag="--s3-credentials",
         pattern=r"^(aws|minio)-credentials/[a-z0-9-]+$",
         examples=["aws-credentials/backups"],
     )
 
     def contradiction(self) -> str | None:
-        """There has to be a place to keep it."""
+        """Require a place to keep the export."""
         if not self.keep_local and self.upload is None:
             return "--no-keep-local needs --upload: without either, nothing would be kept"
         if not self.keep_local and self.format is Format.OVA:
@@ -192,38 +192,38 @@ class Destination(Group):
 class Snapshot(Group):
     """The snapshot that a running VM is exported from."""
 
-    take: bool = option(
-        False, "Export from a snapshot made for it: the only way to export a running VM", flag="--snapshot"
-    )
+    take: bool = option(False, "Export from a temporary snapshot; required for a running VM", flag="--snapshot")
     delete: bool | None = option(
         None,
-        "Remove that snapshot afterwards, whatever happened; the default is yes, and no with --keep-snapshots",
+        "Remove the snapshot after the export, even if it fails (default: yes; no with --keep-snapshots)",
         flag="--delete-snapshot",
     )
     name: str | None = option(
         None,
-        "The snapshot's name; hyperexport- and the time (UTC) if not given",
+        "Snapshot name (default: hyperexport-<UTC time>)",
         flag="--snapshot-name",
         min_length=1,
         max_length=80,
     )
-    memory: bool = option(False, "Include the VM's memory, which excludes quiescing", flag="--snapshot-memory")
+    memory: bool = option(False, "Include the VM's memory; cannot be combined with quiescing", flag="--snapshot-memory")
     quiesce: bool | None = option(
-        None, "Quiesce the guest's filesystems; the default is yes, and no with memory", flag="--snapshot-quiesce"
+        None, "Quiesce the guest's file systems (default: yes; no with --snapshot-memory)", flag="--snapshot-quiesce"
     )
     quiesce_required: bool = option(
-        False, "Fail rather than fall back to a crash-consistent snapshot", flag="--quiesce-required"
+        False,
+        "Fail if the guest cannot be quiesced, instead of taking a crash-consistent snapshot",
+        flag="--quiesce-required",
     )
     keep: int = option(
         0,
-        "Keep the N newest snapshots that this tool made; 0 keeps all that are not deleted",
+        "Keep the N newest snapshots created by this tool (0: no limit)",
         flag="--keep-snapshots",
         ge=0,
         le=30,
     )
     consolidate: bool = option(
         False,
-        "Afterwards merge all snapshots into the base disks: removes every snapshot, also those of others",
+        "Merge all snapshots into the base disks after the export; removes every snapshot of the VM",
         flag="--consolidate-snapshots",
     )
 
@@ -247,11 +247,11 @@ class Snapshot(Group):
 
 
 class Bandwidth(Group):
-    """How much of the link the run may take."""
+    """Bandwidth limits of the run."""
 
     limit: float = option(
         0,
-        "For this run, all its disks and uploads together; 0 is no limit",
+        "Limit this run, all disks and uploads together (default: no limit)",
         flag="--bandwidth-limit",
         unit="MB/s",
         ge=0,
@@ -259,7 +259,7 @@ class Bandwidth(Group):
     )
     burst: float | None = option(
         None,
-        "How much may pass at once at the start and after a pause; 2 s of the limit if not given",
+        "Burst allowed at the start and after a pause (default: 2 s of the limit)",
         flag="--bandwidth-burst",
         unit="MB",
         gt=0,
@@ -267,20 +267,20 @@ class Bandwidth(Group):
     )
     adaptive: bool = option(
         False,
-        "Slow down when transfers fail or latency rises, and speed up again afterwards, up to the limit",
+        "Slow down when transfers fail or latency rises, then recover up to the limit",
         flag="--adaptive-bandwidth",
     )
     window: Windows = option(
         (),
-        "Another limit at times of the week, by this machine's clock; =0 is no limit, and the first that fits wins",
+        "Limit for times of the week, in local time; =0 means no limit, the first match wins",
         flag="--bandwidth-window",
         unit="MB/s",
         examples=["mon-fri 08:00-18:00=5"],
     )
     shared: str | None = option(
         None,
-        "Share one budget with all runs that name it: a Prefect global concurrency limit, of which one slot is 1 MB. "
-        "Where there is none, it is made with --bandwidth-limit MB/s",
+        "Share a bandwidth budget with all runs of this name: a Prefect global concurrency limit, one slot per MB. "
+        "Created with --bandwidth-limit MB/s if it does not exist",
         flag="--bandwidth-shared",
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,99}$",
         examples=["wan-link"],
@@ -315,54 +315,56 @@ class Bandwidth(Group):
 
 
 class Incremental(Group):
-    """Whether disks that did not change are transferred again."""
+    """Incremental exports."""
 
-    enabled: bool = option(False, "Transfer only the disks that changed since the last export", flag="--incremental")
-    force_full: bool = option(False, "Transfer every disk all the same", flag="--force-full")
+    enabled: bool = option(False, "Transfer only disks that changed since the last export", flag="--incremental")
+    force_full: bool = option(False, "Transfer every disk, even with --incremental", flag="--force-full")
     full_after: Duration = option(
-        parse_duration("30d"), "Age of the last full export after which the next one is full", flag="--full-after"
+        parse_duration("30d"), "Make a full export when the last one is older than this", flag="--full-after"
     )
     enable_tracking: bool = option(
         False,
-        "Switch change tracking on where it is off, which changes the VM's configuration",
+        "Enable change tracking (CBT) where it is off; changes the VM's configuration",
         flag="--enable-change-tracking",
     )
 
 
 class Cleanup(Group):
-    """Which old exports are deleted afterwards."""
+    """Which old exports are deleted."""
 
-    enabled: bool = option(False, "Delete old exports; with a VM, after its export", flag="--cleanup")
+    enabled: bool = option(False, "Delete old exports; with --vm, after its export", flag="--cleanup")
     max_age: Duration | None = option(
         None,
-        "Delete exports older than this; 720h where no other limit is given, and 0 is no limit",
+        "Delete exports older than this (default: 720h if no other limit is given; 0: no limit)",
         flag="--cleanup-max-age",
     )
-    max_count: int = option(0, "Keep this many exports of each VM; 0 is no limit", flag="--cleanup-max-count", ge=0)
+    max_count: int = option(0, "Keep at most N exports per VM (0: no limit)", flag="--cleanup-max-count", ge=0)
     max_size: int = option(
         0,
-        "Delete the oldest exports while the store is larger; 0 is no limit",
+        "Delete the oldest exports while the store is larger than this (0: no limit)",
         flag="--cleanup-max-size",
         unit="bytes",
         ge=0,
     )
     min_free: int = option(
         0,
-        "Delete the oldest exports until this much is free; 0 is no limit",
+        "Delete the oldest exports until this much space is free (0: no limit)",
         flag="--cleanup-min-free",
         unit="bytes",
         ge=0,
     )
     preserve: Names = option(
-        (), "Never delete exports whose VM or id matches this pattern, with * and ?", flag="--cleanup-preserve"
+        (),
+        "Never delete exports whose VM name, path or id matches this pattern (* and ?); repeatable",
+        flag="--cleanup-preserve",
     )
     trust_clock: bool = option(
         False,
-        "Delete by this machine's clock, although another clock or an export contradicts it, or none confirms it",
+        "Trust this machine's clock, even if another clock or an export contradicts it or none confirms it",
         flag="--cleanup-trust-clock",
     )
     dry_run: bool = option(
-        False, "Only say what would be deleted; it is enough by itself, without --cleanup", flag="--cleanup-dry-run"
+        False, "Print what would be deleted and delete nothing; implies --cleanup", flag="--cleanup-dry-run"
     )
 
     @property
@@ -385,55 +387,60 @@ _BLOCK: Final = re.compile(r"[a-z0-9-]+/[a-z0-9-]+")
 
 
 class Email(Group):
-    """Who is told how a run went. Passwords are no options: name a saved block."""
+    """Email and chat notifications. Passwords are not options: name a saved block."""
 
-    notify: bool = option(False, "Tell how the export went by mail", flag="--email-notify")
+    notify: bool = option(False, "Email the result of each export", flag="--email-notify")
     smtp_host: str | None = option(
         None,
-        "The SMTP server",
+        "SMTP server host name",
         flag="--email-smtp-host",
         pattern=r"^[^\s/@:]+$|^[0-9a-fA-F:]+$",
         examples=["smtp.example.com"],
     )
     smtp_port: int | None = option(
         None,
-        "Its port; 587 if not given, 465 with --email-tls ssl, 25 with --email-tls none",
+        "SMTP port (default: 587; 465 with --email-tls ssl, 25 with --email-tls none)",
         flag="--email-smtp-port",
         ge=1,
         le=65_535,
     )
     tls: EmailTls = option(
         EmailTls.STARTTLS,
-        "How the connection is protected; certificates are always verified",
+        "Connection security; certificates are always verified",
         flag="--email-tls",
     )
     username: str | None = option(
         None,
-        "The user to log in as; no login if not given. The password: a block, or HYPEREXPORT_EMAIL_PASSWORD",
+        "SMTP user name (default: no login); the password comes from HYPEREXPORT_EMAIL_PASSWORD",
         flag="--email-username",
         min_length=1,
     )
     credentials: str | None = option(
         None,
-        "A saved Email Server Credentials block, by its name, in place of server and login: the way for scheduled runs",
+        "Saved Email Server Credentials block with server and login; recommended for scheduled runs",
         flag="--email-credentials",
         pattern=r"^[a-z0-9-]+$",
         examples=["backup-mail"],
     )
     sender: str | None = option(
         None,
-        "The sender's address; the user if that is one",
+        "Sender address (default: --email-username if it is an address)",
         flag="--email-from",
         pattern=f"^{_ADDRESS.pattern}$",
         examples=["backup@example.com"],
     )
-    to: Words = option((), "The recipients", flag="--email-to", examples=["admin@example.com,ops@example.com"])
-    on_start: bool = option(False, "Tell that an export began", flag="--email-on-start")
-    on_complete: bool = option(True, "Tell that an export is complete", flag="--email-on-complete")
-    on_failure: bool = option(True, "Tell that an export failed", flag="--email-on-failure")
+    to: Words = option(
+        (),
+        "Recipient addresses, separated by commas",
+        flag="--email-to",
+        examples=["admin@example.com,ops@example.com"],
+    )
+    on_start: bool = option(False, "Email when an export starts", flag="--email-on-start")
+    on_complete: bool = option(True, "Email when an export completes", flag="--email-on-complete")
+    on_failure: bool = option(True, "Email when an export fails", flag="--email-on-failure")
     webhooks: Words = option(
         (),
-        "Saved notification blocks that are told the same, mails or not, such as slack-webhook/NAME",
+        "Saved notification block to send the same messages to, such as slack-webhook/NAME; repeatable",
         flag="--notify-webhook",
         examples=["slack-webhook/backups"],
     )
@@ -453,7 +460,7 @@ class Email(Group):
         return value
 
     def contradiction(self) -> str | None:
-        """Nobody may have a saved password sent to a server of his own choice."""
+        """A saved password is sent only to the server that it was saved for."""
         server = self.smtp_host or self.smtp_port or self.username or self.tls is not EmailTls.STARTTLS
         if self.credentials and server:
             return (
@@ -469,40 +476,46 @@ class Email(Group):
 
 
 class Execution(Group):
-    """How the run goes about it."""
+    """How the run is carried out."""
 
     verify: Annotated[VerifyMode, BeforeValidator(_read_verify)] = option(
         VerifyMode.OFF,
-        "Afterwards read back what is stored and prove it; 'deep' also downloads it from S3",
+        "Read the stored export back and verify it; 'deep' also downloads it from S3",
         flag="--verify",
     )
-    dry_run: bool = option(False, "Resolve, check and print everything; change nothing anywhere", flag="--dry-run")
-    parallel: int = option(4, "Disks in flight at once within the VM", flag="--parallel", ge=1, le=16)
+    dry_run: bool = option(False, "Print what would be done and change nothing", flag="--dry-run")
+    parallel: int = option(4, "Disks to transfer in parallel", flag="--parallel", ge=1, le=16)
     leases_per_host: int = option(
         0,
-        "Export leases at once on one ESXi host, over all runs on all workers: a Prefect global concurrency limit for "
-        "each host, made where there is none; 0 is no limit",
+        "Limit NFC leases per ESXi host across all runs and workers with a Prefect global concurrency limit for "
+        "each host (0: no limit)",
         flag="--leases-per-host",
         ge=0,
         le=50,
     )
     leases_per_vcenter: int = option(
-        0, "The same, on all hosts of one vCenter together", flag="--leases-per-vcenter", ge=0, le=500
+        0,
+        "Limit NFC leases per vCenter across all runs and workers (0: no limit)",
+        flag="--leases-per-vcenter",
+        ge=0,
+        le=500,
     )
 
 
 class Fleet(Group):
-    """How several VMs are exported side by side."""
+    """Exports of several VMs."""
 
-    max_vms: int = option(4, "VMs in flight at once", flag="--max-vms", ge=1, le=200)
-    max_per_host: int = option(4, "Of these, on one ESXi host", flag="--max-per-host", ge=1, le=32)
-    max_per_datastore: int = option(4, "Of these, on one datastore", flag="--max-per-datastore", ge=1, le=32)
+    max_vms: int = option(4, "VMs to export in parallel", flag="--max-vms", ge=1, le=200)
+    max_per_host: int = option(4, "VMs to export in parallel on one ESXi host", flag="--max-per-host", ge=1, le=32)
+    max_per_datastore: int = option(
+        4, "VMs to export in parallel on one datastore", flag="--max-per-datastore", ge=1, le=32
+    )
     skip_newer_than: Duration | None = option(
-        None, "Leave out VMs whose newest complete export is younger than this", flag="--skip-newer-than"
+        None, "Skip VMs whose newest complete export is newer than this", flag="--skip-newer-than"
     )
     spread: bool = option(
         False,
-        "Have each VM exported by whichever worker is free, instead of all by this process; needs workers "
-        "(hyperexport serve) that reach the store",
+        "Distribute the VMs over all workers instead of exporting them in this process; needs workers "
+        "(hyperexport serve) that can reach the store",
         flag="--spread",
     )

@@ -49,7 +49,7 @@ def test_the_form_has_its_groups_in_order_with_words_lists_and_bounds(page: Page
     places = [text.index(f"\n{name}" + ("\n" if name == "vm" else " (Optional)")) for name in names]
     assert places == sorted(places)
     assert "Several VMs" not in text
-    assert "Disks in flight at once within the VM. Default: 4." in text
+    assert "Disks to transfer in parallel. Default: 4." in text
     limit = page.get_by_label("Limit (Optional)")
     for value, fits in (("20", True), ("200000", False), ("-1", False)):
         limit.fill(value)
