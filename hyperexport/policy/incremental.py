@@ -15,6 +15,7 @@ from pydantic import Field
 
 from hyperexport.base.units import format_age, format_bytes, format_duration
 from hyperexport.errors import NothingToExport
+from hyperexport.model.history import TOLERANCE
 from hyperexport.model.manifest import ExportKind, ExportManifest, FileEntry, SkippedDisk, slug
 from hyperexport.model.vm import DiskInfo, Value, VmRef
 
@@ -161,13 +162,14 @@ def _layout_change(disks: Sequence[DiskInfo], base: ExportManifest) -> str | Non
 
 
 def _too_old(last_full: str, full_after: timedelta, now: datetime) -> str | None:
-    """The last full export's age; a date as far in the future is as doubtful as one in the past."""
+    """The last full export's age. Of one that is dated in the future the age is not known, so it counts as too old."""
     made = datetime.strptime(last_full.partition("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
-    age = abs(now - made)
+    age = now - made
+    if age < -TOLERANCE:
+        return f"the last full export is dated {format_age(-age)} in the future, so its age is not known"
     if age < full_after:
         return None
-    place = "old" if now >= made else "in the future"
-    return f"the last full export is {format_age(age)} {place}, and --full-after is {format_duration(full_after)}"
+    return f"the last full export is {format_age(age)} old, and --full-after is {format_duration(full_after)}"
 
 
 def questions(disks: Sequence[DiskInfo], base: ExportManifest) -> dict[int, str]:

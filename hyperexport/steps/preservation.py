@@ -3,8 +3,9 @@
 import logging
 from collections.abc import Sequence
 
-from hyperexport.errors import ManifestInvalid
-from hyperexport.steps.verification import select_exports
+from hyperexport.errors import ManifestInvalid, UsageError
+from hyperexport.model.history import by_vm
+from hyperexport.steps.verification import Selection, is_named, select_exports
 from hyperexport.store.base import Store, StoredExport
 
 logger = logging.getLogger(__name__)
@@ -22,11 +23,13 @@ def preserve(stores: Sequence[Store], wanted: Sequence[str], *, on: bool) -> lis
         The exports with what their manifests now say.
 
     Raises:
+        UsageError: A name fits exports of several VMs; nothing was marked.
         ExportNotFound: A name fits nothing in any of the stores; nothing was marked.
         ManifestInvalid: One has no readable manifest that could bear a mark; nothing was marked.
         StoreUnusable, StoreUnreachable: A manifest could not be written.
     """
     selections = select_exports(stores, wanted)
+    _refuse_ambiguous(selections, wanted)
     for selection in selections:
         for one in selection.damaged:
             raise ManifestInvalid(
@@ -40,3 +43,17 @@ def preserve(stores: Sequence[Store], wanted: Sequence[str], *, on: bool) -> lis
             marked.append((selection.store, selection.store.replace_manifest(export, manifest)))
             logger.info("%s: %s is %s", selection.store.url, export, "preserved" if on else "no longer preserved")
     return marked
+
+
+def _refuse_ambiguous(selections: Sequence[Selection], wanted: Sequence[str]) -> None:
+    for name in wanted:
+        exports = [one for selection in selections for one in selection.exports if is_named(str(one), [name])]
+        damaged = [one for selection in selections for one in selection.damaged if is_named(str(one), [name])]
+        vms = len(by_vm(exports, lambda export: export.manifest))
+        # Which VM a damaged export is of is not known.
+        unknown = {str(one) for one in damaged} - {str(export) for export in exports}
+        if vms + len(unknown) > 1:
+            each = ", ".join(sorted({str(one) for one in (*exports, *damaged)}))
+            raise UsageError(
+                f"{name} is an export of several VMs: {each}", fix="Give the VM's folder with the id, as in this list"
+            )

@@ -100,10 +100,10 @@ def select_exports(stores: Sequence[Store], wanted: Sequence[str]) -> list[Selec
         listing = store.listing()
         exports, damaged = list(listing.exports), list(listing.damaged)
         if wanted:
-            exports = [export for export in exports if _is_named(str(export), wanted)]
-            damaged = [one for one in damaged if _is_named(str(one), wanted)]
+            exports = [export for export in exports if is_named(str(export), wanted)]
+            damaged = [one for one in damaged if is_named(str(one), wanted)]
         found = [*map(str, exports), *map(str, damaged)]
-        missing = [name for name in missing if not any(_is_named(export, [name]) for export in found)]
+        missing = [name for name in missing if not any(is_named(export, [name]) for export in found)]
         selections.append(Selection(store, exports, damaged))
     places = " and in ".join(store.url for store in stores)
     if not any(found.exports or found.damaged for found in selections) and not missing:
@@ -197,8 +197,8 @@ def fail_on_damage(verified: Sequence[VerifiedExport]) -> None:
     raise failed
 
 
-def _is_named(export: str, names: Sequence[str]) -> bool:
-    """Whether one of the names means the export ``<vm folder>/<export id>``."""
+def is_named(export: str, names: Sequence[str]) -> bool:
+    """Tell whether one of the names means the export ``<vm folder>/<export id>``."""
     folder, _, export_id = export.partition("/")
     ends = (name.rstrip("/").removesuffix(f"/{FILE_NAME}").split("/")[-2:] for name in names)
     if not export_id:  # a VM's whole folder that cannot be relied on

@@ -14,7 +14,7 @@ from hyperexport.base.units import format_age
 from hyperexport.errors import HyperExportError
 from hyperexport.model.content import shared_with, stored_bytes
 from hyperexport.model.damaged import DamagedExport
-from hyperexport.model.history import by_vm, is_of_the_future, newest_first
+from hyperexport.model.history import by_vm, identity_of, is_of_the_future, newest_first
 from hyperexport.model.manifest import ExportKind, ExportManifest, Quiescing
 from hyperexport.model.vm import Value
 from hyperexport.store.base import StoredExport
@@ -63,15 +63,16 @@ class VmSurvey(Value):
     @property
     def stored_bytes(self) -> int:
         """Bytes that its exports take in the store, what they share counted once."""
-        return stored_bytes(self._placed)
+        return stored_bytes(self.placed)
 
     @cached_property
     def shared(self) -> dict[str, tuple[str, ...]]:
         """For each export by ``<vm folder>/<export id>`` the others that share bytes with it."""
-        return shared_with(self._placed)
+        return shared_with(self.placed)
 
     @property
-    def _placed(self) -> list[tuple[str, ExportManifest]]:
+    def placed(self) -> list[tuple[str, ExportManifest]]:
+        """Its exports, each with the folder that it lies in."""
         return list(zip(self.folders or (self.folder,) * len(self.exports), self.exports, strict=True))
 
     def age(self, now: datetime) -> timedelta | None:
@@ -150,7 +151,7 @@ class StoreSurvey(Value):
     @property
     def stored_bytes(self) -> int:
         """Bytes that all its exports take, what they share counted once."""
-        return stored_bytes((vm.folder, export) for vm in self.vms for export in vm.exports)
+        return stored_bytes(placed for vm in self.vms for placed in vm.placed)
 
     def late(self, rpo: timedelta) -> tuple[VmSurvey, ...]:
         """The VMs whose last good export is too old, or that have none."""
@@ -193,26 +194,55 @@ def survey(catalogue: Catalogue, now: datetime | None = None) -> StoreSurvey:
 
 def _by_name(folders: Mapping[str, StoreListing], now: datetime) -> tuple[VmSurvey, ...]:
     every = [export for found in folders.values() for export in found.exports]
-    unproved = {folder: found.damaged for folder, found in folders.items() if found.damaged}
+    groups = [newest_first(found, _manifest, now) for found in _groups(every)]
+    unproved = _unproved(folders, groups)
     vms: list[VmSurvey] = []
     labels: set[tuple[str, str]] = set()
-    for vm, found in sorted(by_vm(every, _manifest).items(), key=lambda pair: str(pair[0])):
-        ordered = newest_first(found, _manifest, now)
+    for number, ordered in enumerate(groups):
         folder, name = ordered[0].folder, ordered[0].manifest.vm.name
-        label = f"{folder}#{vm.digest}" if (folder, name) in labels else folder
+        label = f"{folder}#{identity_of(ordered[0].manifest).digest}" if (folder, name) in labels else folder
         labels.add((folder, name))
         vms.append(
             VmSurvey.model_construct(
                 folder=folder,
                 label=label,
                 exports=tuple(export.manifest for export in ordered),
-                unproved=unproved.pop(folder, ()),
+                unproved=unproved.get(number, ()),
                 folders=tuple(export.folder for export in ordered),
                 future=tuple(one.export_id for one in ordered if is_of_the_future(one.manifest, now)),
             )
         )
-    vms += [VmSurvey.model_construct(folder=folder, unproved=damaged) for folder, damaged in unproved.items()]
+    known = {export.folder for export in every}
+    vms += [
+        VmSurvey.model_construct(folder=folder, unproved=found.damaged)
+        for folder, found in folders.items()
+        if found.damaged and folder not in known
+    ]
     return tuple(sorted(vms, key=lambda vm: (vm.name.lower(), vm.label, vm.folder)))
+
+
+def _groups(exports: Sequence[StoredExport]) -> list[list[StoredExport]]:
+    return [found for _, found in sorted(by_vm(exports, _manifest).items(), key=lambda pair: str(pair[0]))]
+
+
+def _unproved(
+    folders: Mapping[str, StoreListing], groups: Sequence[Sequence[StoredExport]]
+) -> dict[int, tuple[DamagedExport, ...]]:
+    """Attribute what cannot be relied on to one VM, by its number: that whose newest export is in the folder, if any.
+
+    An unproved manifest does not say of which VM it is. A renamed VM has exports in two folders.
+    """
+    owners: dict[str, int] = {}
+    for number, ordered in enumerate(groups):
+        owners.setdefault(ordered[0].folder, number)
+    for number, ordered in enumerate(groups):
+        for export in ordered:
+            owners.setdefault(export.folder, number)
+    found: dict[int, tuple[DamagedExport, ...]] = {}
+    for folder, listing in folders.items():
+        if listing.damaged and folder in owners:
+            found[owners[folder]] = (*found.get(owners[folder], ()), *listing.damaged)
+    return found
 
 
 def _manifest(export: StoredExport) -> ExportManifest:

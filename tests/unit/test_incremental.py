@@ -70,12 +70,18 @@ def test_a_young_base_with_the_same_disks_can_be_built_on() -> None:
         ({"disks": (DISKS[0], a_disk(1, unexportable="it is independent"))}, "disk removed: Hard disk 2"),
         ({"base": an_export(age=timedelta(days=31))}, "the last full export is 31d old, and --full-after is 30d"),
         ({"base": an_export(age=timedelta(days=30))}, "30d old"),
-        ({"base": an_export(age=-timedelta(days=40))}, "40d in the future"),
+        ({"base": an_export(age=-timedelta(days=40))}, "dated 40d in the future"),
+        ({"base": an_export(age=-timedelta(days=2))}, "dated 2d in the future, so its age is not known"),
+        ({"base": an_export(age=-timedelta(minutes=11))}, "in the future, so its age is not known"),
         ({"full_after": timedelta(0)}, "--full-after is 0s"),
     ],
 )
 def test_an_export_is_full_and_says_why(changes: dict[str, Any], reason: str) -> None:
     assert reason in (why_full(**changes) or "None at all")
+
+
+def test_a_last_full_export_within_the_tolerance_of_two_clocks_is_current() -> None:
+    assert why_full(base=an_export(age=-timedelta(minutes=9))) is None
 
 
 def test_the_age_that_counts_is_that_of_the_last_full_export_not_of_the_base() -> None:
