@@ -14,9 +14,10 @@ class TrackingPlan(Value):
     enable: bool = Field(default=False, description="Whether it is switched on.")
     refused: bool = Field(default=False, description="Whether it was asked for and cannot be.")
     words: str = Field(default="", description="What is done, or why not; empty where nobody asked.")
+    missed: str = Field(default="", description="What an incremental export loses without it, and the remedy.")
 
 
-def plan_tracking(vm: VmInfo, *, wanted: bool, snapshots: int, takes_snapshot: bool) -> TrackingPlan:
+def plan_tracking(vm: VmInfo, *, wanted: bool, incremental: bool, snapshots: int, takes_snapshot: bool) -> TrackingPlan:
     """Decide whether change tracking is switched on.
 
     vSphere API: ConfigSpec.changeTrackingEnabled takes effect when the VM is stopped for a moment the next time, as by
@@ -26,11 +27,12 @@ def plan_tracking(vm: VmInfo, *, wanted: bool, snapshots: int, takes_snapshot: b
     Args:
         vm: The VM.
         wanted: Whether ``--enable-change-tracking`` was given.
+        incremental: Whether ``--incremental`` was.
         snapshots: How many snapshots the VM has when it would be switched on.
         takes_snapshot: Whether the export makes one.
     """
     if not wanted:
-        return TrackingPlan()
+        return TrackingPlan(missed=_missed(vm, snapshots) if incremental else "")
     if vm.change_tracking:
         return TrackingPlan(words="change tracking is on already")
     refusal = _refusal(vm, snapshots)
@@ -41,6 +43,15 @@ def plan_tracking(vm: VmInfo, *, wanted: bool, snapshots: int, takes_snapshot: b
         begins = "with this export's snapshot" if takes_snapshot else "with the next snapshot"
         when = f"it begins {begins}; the first export that it can save anything is the one after the next"
     return TrackingPlan(enable=True, words=f"change tracking is switched on in the VM's configuration; {when}")
+
+
+def _missed(vm: VmInfo, snapshots: int) -> str:
+    """What a VM that runs without change tracking costs each night; empty for any other."""
+    if vm.change_tracking or vm.power_state is not PowerState.ON:
+        return ""
+    refusal = _refusal(vm, snapshots)
+    remedy = f"it cannot be switched on: {refusal}" if refusal else "add --enable-change-tracking once"
+    return f"change tracking of the VM is off, so every disk is transferred whole each time; {remedy}"
 
 
 def _refusal(vm: VmInfo, snapshots: int) -> str | None:

@@ -17,6 +17,7 @@ def make_tracking_plan(job: Job, snapshots: SnapshotPlan) -> TrackingPlan:
     plan = plan_tracking(
         job.vm,
         wanted=job.options.incremental.enable_tracking,
+        incremental=job.options.incremental.enabled,
         snapshots=len(snapshots.kept) + len(snapshots.removed),
         takes_snapshot=snapshots.make is not None,
     )
@@ -24,6 +25,9 @@ def make_tracking_plan(job: Job, snapshots: SnapshotPlan) -> TrackingPlan:
         logger.info("%s: %s", job.vm.name, plan.words)
     if plan.refused:
         job.warn(plan.words)
+    if plan.missed and job.options.execution.dry_run:
+        job.warn(plan.missed)
+    job.missed_tracking = plan.missed  # said once, with figures, when the export is there
     return plan
 
 

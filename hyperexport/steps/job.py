@@ -69,6 +69,8 @@ class Job:
         self._folders: Final[dict[str, str]] = {}
         self._warnings: list[str] = []
         self.leaked_snapshots: list[str] = []
+        self.missed_tracking = ""
+        """What the export loses without change tracking, in words; empty where it loses nothing."""
         self.backing_files: dict[int, tuple[BackingFile, ...]] | None = None
         """The files of each disk of a VM that is off, as they were before the first byte was read; None: not asked."""
         self.failed_attempts: list[str] = []

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from hyperexport import __version__
-from hyperexport.base.units import MIB
+from hyperexport.base.units import MIB, format_bytes
 from hyperexport.errors import DescriptorFailed, StreamCorrupt, VmChanged
 from hyperexport.model.manifest import ExportKind, ExportManifest, FileEntry, FileRole, SnapshotRecord, StageName, slug
 from hyperexport.options.groups import Format
@@ -194,6 +194,8 @@ def publish(
     if job.options.destination.format is Format.OVA:
         files = pack_ova(job, copies, files)
     contents = [entries[0] for entries in files]
+    if job.missed_tracking:
+        job.warn(f"{job.missed_tracking}; {_new_words(copies.all[0], contents)}")
     manifest = ExportManifest(
         tool_version=__version__,
         export_id=job.export_id,
@@ -224,6 +226,15 @@ def publish(
         published.append(copy.staging.publish(manifest.model_copy(update=known)))
         logger.info("%s: export %s is complete in %s", job.vm.name, job.export_id, copy.store.url)
     return tuple(published)
+
+
+def _new_words(copy: StagedCopy, files: Sequence[FileEntry]) -> str:
+    """How much of what was transferred the store did not have, in words: disks whose content no earlier export has."""
+    moved = [entry for entry in files if entry.role is FileRole.DISK and entry.transferred]
+    new = sum(entry.size for entry in moved if copy.holding(entry) is None)
+    return (
+        f"{format_bytes(new)} of {format_bytes(sum(entry.size for entry in moved))} transferred were new in the store"
+    )
 
 
 def fate_of(job: Job, snapshot: SnapshotRecord | None) -> SnapshotRecord | None:

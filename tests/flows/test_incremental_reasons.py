@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from hyperexport.base.stop import StopSignal
+from hyperexport.base.units import format_bytes
 from hyperexport.flows import export_vm, incremental_info
 from hyperexport.model.manifest import ExportKind
 from hyperexport.options.precedence import ExportOptions
@@ -128,6 +129,35 @@ def test_a_vm_that_stayed_off_is_transferred_again_only_once_something_wrote_to_
     ran = export_vm("db01", off(store))
     assert all(changed(ran.manifest).values())
     assert "change tracking is off" in ran.plan.disks[0].reason
+
+
+def test_a_running_vm_without_it_is_warned_of_once_with_the_remedy_and_what_was_new(
+    untracked: Simulator, store: Path
+) -> None:
+    def said(words: str) -> str:
+        return (
+            "change tracking of the VM is off, so every disk is transferred whole each time; "
+            f"add --enable-change-tracking once; {words} transferred were new in the store"
+        )
+
+    def warned(result) -> list[str]:
+        return [line for line in result.warnings if "tracking" in line]
+
+    def on_disk() -> list[int]:
+        return [file_of(store, disk).stat().st_size for disk in (0, 1)]
+
+    untracked.vm("db01").power_on()
+    first = warned(export_vm("db01", options(store)))
+    both = format_bytes(sum(on_disk()))
+    assert first == [said(f"{both} of {both}")]
+    assert warned(export_vm("db01", options(store))) == [said(f"0 B of {both}")]
+
+    untracked.vm("db01").guest_write(1, MIB, bytes(range(256)) * 4096)
+    written = warned(export_vm("db01", options(store)))
+    assert written == [said(f"{format_bytes(on_disk()[1])} of {format_bytes(sum(on_disk()))}")]
+
+    (planned,) = (line for line in export_vm("db01", options(store, dry_run=True)).warnings if "tracking" in line)
+    assert planned in said("")
 
 
 def test_without_a_browser_every_disk_is_transferred(untracked: Simulator, store: Path) -> None:

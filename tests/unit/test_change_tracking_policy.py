@@ -34,11 +34,13 @@ def a_vm(**changes: object) -> VmInfo:
 
 
 def plan(vm: VmInfo, **changes: object):
-    return plan_tracking(vm, **{"wanted": True, "snapshots": 0, "takes_snapshot": True, **changes})
+    return plan_tracking(
+        vm, **{"wanted": True, "incremental": False, "snapshots": 0, "takes_snapshot": True, **changes}
+    )
 
 
 def test_nobody_asked_so_nothing_is_done_or_said() -> None:
-    assert plan(a_vm(), wanted=False).model_dump() == {"enable": False, "refused": False, "words": ""}
+    assert plan(a_vm(), wanted=False).model_dump() == {"enable": False, "refused": False, "words": "", "missed": ""}
 
 
 def test_on_already_is_not_switched_on_again() -> None:
@@ -73,3 +75,20 @@ def test_it_is_refused_with_the_reason(changes: dict[str, object], snapshots: in
     assert decided.refused
     assert not decided.enable
     assert words in decided.words
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "add --enable-change-tracking once"),
+        ({"change_tracking_supported": False}, "hardware version vmx-19"),
+        ({"change_tracking": True}, ""),
+        ({"power_state": PowerState.OFF}, ""),
+        ({"power_state": PowerState.SUSPENDED}, ""),
+    ],
+)
+def test_an_incremental_export_of_a_running_vm_says_what_it_misses_and_the_remedy(changes, said) -> None:
+    missed = plan(a_vm(**changes), wanted=False, incremental=True).missed
+    assert said in missed
+    assert bool(said) is bool(missed)
+    assert plan(a_vm(**changes), wanted=False, incremental=False).missed == ""
