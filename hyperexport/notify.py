@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from email.errors import MessageError
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from pydantic import SecretStr
@@ -37,6 +38,9 @@ SECONDS_WHEN_STOPPED: Final = 5.0
 
 SECONDS_FOR_MAIL: Final = 30.0
 """How long a check waits for a mail server."""
+
+_FAILURES: Final = (OSError, smtplib.SMTPException, MessageError, ValueError)
+"""What smtplib and the email package can raise; a UnicodeError is a ValueError."""
 
 _HOW: Final = {EmailTls.SSL: "over TLS", EmailTls.STARTTLS: "with STARTTLS", EmailTls.NONE: "without TLS"}
 
@@ -84,8 +88,14 @@ class SmtpServer(NamedTuple):
         """Connect, negotiate TLS and log in; hang up when the block ends.
 
         Raises:
-            OSError, smtplib.SMTPException: It cannot be connected, or refuses the login.
+            OSError, smtplib.SMTPException, ValueError: It cannot be connected, or refuses the login.
+            NotificationFailed: The login cannot be sent.
         """
+        if self.username is not None and not (self.username + self.password.get_secret_value()).isascii():
+            raise NotificationFailed(
+                f"{self.host} was not asked: the user name or the password holds other signs than ASCII",
+                fix="Give that account a password of ASCII signs",
+            )
         context = None if self.tls is EmailTls.NONE else ssl.create_default_context()
         if context and not self.verify:
             context.check_hostname = False
@@ -116,7 +126,7 @@ class Mailbox:
         try:
             with self._server.connected() as server:
                 server.noop()
-        except (OSError, smtplib.SMTPException) as error:
+        except _FAILURES as error:
             raise NotificationFailed(f"{self._server.host} takes no mail: {_reason(error)}") from None
         login = "and the login is taken" if self._server.username else "and no login is used"
         return f"it is connected {_HOW[self._server.tls]}, {login}; nothing was sent"
@@ -125,11 +135,18 @@ class Mailbox:
         """Send it to all recipients at once."""
         from hyperexport.views.mail import to_message  # noqa: PLC0415 - templates are loaded only to be sent
 
-        message = to_message(mail, sender=self._sender, recipients=self._recipients)
         try:
+            sender, *recipients = map(_with_ascii_domain, (self._sender, *self._recipients))
+            foreign = [address for address in (sender, *recipients) if not address.isascii()]
+            message = to_message(mail, sender=sender, recipients=recipients)
             with self._server.connected() as server:
-                refused = server.send_message(message)
-        except (OSError, smtplib.SMTPException) as error:
+                server.ehlo_or_helo_if_needed()
+                if foreign and not server.has_extn("smtputf8"):
+                    raise NotificationFailed(
+                        f"{self.name} was not sent: the server offers no SMTPUTF8, which {', '.join(foreign)} needs"
+                    )
+                refused = server.send_message(message, sender, recipients)
+        except _FAILURES as error:
             raise NotificationFailed(f"{self.name} was not sent: {_reason(error)}") from None
         if refused:
             raise NotificationFailed(f"{self.name} was refused for {', '.join(refused)}; the others have it")
@@ -193,8 +210,10 @@ def _check_password_is_for(email: Email) -> None:
         )
 
 
-def _reason(error: OSError | smtplib.SMTPException) -> str:
+def _reason(error: Exception) -> str:
     """Why a mail was not sent. What the server answered to a login is not repeated: it may repeat the password."""
+    if isinstance(error, ValueError | MessageError) and not isinstance(error, OSError):  # its text may hold a password
+        return f"the server's name, an address or the text cannot be sent ({type(error).__name__})"
     match error:
         case smtplib.SMTPAuthenticationError():
             why = f"the server refused the user name or the password ({error.smtp_code})"
@@ -204,17 +223,23 @@ def _reason(error: OSError | smtplib.SMTPException) -> str:
             why = "the server answered " + _answer((error.smtp_code, error.smtp_error))
         case smtplib.SMTPNotSupportedError():
             why = "the server does not offer what was asked for: TLS, a login or such an address"
-        case smtplib.SMTPException():
-            why = f"the server broke off ({type(error).__name__})"
         case ssl.SSLCertVerificationError():
             why = f"the server's certificate is not trusted: {error.verify_message}"
         case ssl.SSLError():
             why = "the server does not speak TLS as asked for; look at --email-tls and the port"
+        case smtplib.SMTPException():
+            why = f"the server broke off ({type(error).__name__})"
         case socket.gaierror():
             why = "the server's name does not resolve"
         case _:
-            why = error.strerror or str(error) or type(error).__name__
+            why = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return why
+
+
+def _with_ascii_domain(address: str) -> str:
+    """The address as every server takes it, but for its local part: RFC 5890 has ASCII for any domain."""
+    user, _, domain = address.rpartition("@")
+    return f"{user}@{domain if domain.isascii() else domain.encode('idna').decode()}"
 
 
 def _answer(reply: tuple[int, bytes | str]) -> str:

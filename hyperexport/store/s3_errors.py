@@ -7,9 +7,11 @@ import logging
 import re
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from http.client import HTTPException
 from typing import Final
 
 import tenacity
+from boto3.exceptions import Boto3Error
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
@@ -24,6 +26,7 @@ from botocore.exceptions import (
 from botocore.exceptions import (
     ConnectionError as BotoConnectionError,
 )
+from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 from urllib3.exceptions import SSLError as Urllib3SSLError
 
@@ -75,6 +78,12 @@ _CREDENTIALS: Final = (
 )
 
 
+FAILURES: Final = (
+    ClientError, BotoCoreError, Boto3Error, ResponseParserError, HTTPError, HTTPException, OSError, UnicodeError
+)  # fmt: skip
+"""What a call through boto3 or urllib3 can raise when the store, the way to it or its settings are at fault."""
+
+
 def code_of(error: ClientError) -> str:
     """The S3 error code, such as ``NoSuchKey``; the status as text where an answer has no body (HEAD)."""
     return str(error.response.get("Error", {}).get("Code", ""))
@@ -122,13 +131,19 @@ def translate(error: Exception, what: str) -> HyperExportError:
             f"{what}: the server's certificate is not vouched for by a trusted CA",
             fix="Name the CA's file, or correct the endpoint's host name",
         )
-    if isinstance(error, BotoConnectionError | HTTPClientError | HTTPError | OSError):
+    if isinstance(error, ResponseParserError):
+        return StoreUnreachable(
+            f"{what}: what was answered is not S3", fix="Check the endpoint's address, and what proxy is on the way"
+        )
+    if isinstance(error, BotoConnectionError | HTTPClientError | HTTPError | HTTPException | OSError):
         return StoreUnreachable(
             f"{what}: no answer from the store ({type(error).__name__})",
             fix="Check the endpoint's address and the network",
         )
-    if isinstance(error, BotoCoreError | ValueError):
-        return StoreUnusable(f"{what}: {error}", fix="Correct the S3 settings")
+    if isinstance(error, BotoCoreError | Boto3Error | ValueError):
+        unsent = "a name or an address cannot be sent"
+        reason = unsent if isinstance(error, UnicodeError) else re.sub(r"//\S*@", "//...@", str(error))
+        return StoreUnusable(f"{what}: {reason}", fix="Correct the S3 settings")
     raise error
 
 
@@ -143,7 +158,7 @@ def translated(what: str) -> Generator[None]:
     """
     try:
         yield
-    except (ClientError, BotoCoreError, HTTPError, OSError) as error:
+    except FAILURES as error:
         raise translate(error, what) from error
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from email.headerregistry import Address
 from email.message import EmailMessage
-from email.policy import SMTP
+from email.policy import SMTP, SMTPUTF8
 from email.utils import format_datetime, localtime, make_msgid
 from enum import StrEnum
 from typing import Final, NamedTuple
@@ -222,9 +222,9 @@ def to_message(mail: Mail, *, sender: str, recipients: Sequence[str]) -> EmailMe
     Raises:
         ValueError: An address is none; its line breaks, too, end here.
     """
-    message = EmailMessage(policy=SMTP)
-    message["From"] = Address("HyperExport", addr_spec=sender)
-    message["To"] = [Address(addr_spec=recipient) for recipient in recipients]
+    message = EmailMessage(policy=SMTP if "".join((sender, *recipients)).isascii() else SMTPUTF8)
+    message["From"] = _address(sender, "HyperExport")
+    message["To"] = [_address(recipient) for recipient in recipients]
     message["Subject"] = mail.subject
     message["Date"] = format_datetime(localtime())
     message["Message-ID"] = make_msgid(domain=sender.rpartition("@")[2])  # not this machine's name, nor a DNS lookup
@@ -232,6 +232,14 @@ def to_message(mail: Mail, *, sender: str, recipients: Sequence[str]) -> EmailMe
     message.set_content(mail.text)
     message.add_alternative(mail.html, subtype="html")
     return message
+
+
+def _address(text: str, name: str = "") -> Address:
+    """An address of RFC 6532, too: its local part may hold any letter, which ``addr_spec`` would refuse."""
+    if text.isascii():
+        return Address(name, addr_spec=text)
+    user, _, domain = text.rpartition("@")
+    return Address(name, username=user, domain=domain)
 
 
 def _mail(

@@ -5,6 +5,8 @@ stays the error's ``__cause__``, so that a neighbour in this room can ask for it
 """
 
 import ssl
+import struct
+import zlib
 from enum import StrEnum
 from http.client import HTTPException
 from typing import Any, Final
@@ -26,9 +28,11 @@ from hyperexport.errors import (
 from hyperexport.model.tls import presented_thumbprint, show_thumbprint
 from hyperexport.vsphere.endpoint import VSphereEndpoint
 
-_NONSENSE: Final[tuple[type[Exception], ...]] = (TypeError, ValueError, LookupError, AttributeError, RecursionError)
+_NONSENSE: Final[tuple[type[Exception], ...]] = (
+    TypeError, ValueError, LookupError, AttributeError, RecursionError, EOFError, struct.error, zlib.error
+)  # fmt: skip
 """What pyVmomi's reader makes of an answer that is SOAP and makes no sense: a type that is none, a number without
-digits, a field that is missing."""
+digits, a field that is missing, compressed bytes that end early."""
 
 FAILURES: Final[tuple[type[Exception], ...]] = (vmodl.MethodFault, OSError, HTTPException, ExpatError, *_NONSENSE)
 """What a call through pyVmomi can raise when the server or the way to it is at fault."""
@@ -147,6 +151,10 @@ def translate(error: Exception, *, doing: str, endpoint: VSphereEndpoint) -> Hyp
     """
     if isinstance(error, vmodl.MethodFault):
         return _translate_fault(error, doing=doing, endpoint=endpoint)
+    if isinstance(error, UnicodeError) and not isinstance(error, UnicodeDecodeError):
+        return ServerUnreachable(  # IDNA, RFC 5891: a label is too long, or holds what no name may
+            f"{doing} failed: {endpoint.address} cannot be the name of a host", fix="Check the address"
+        )
     if isinstance(error, _NONSENSE) and not isinstance(error, OSError):
         return ServerFault(
             f"{doing} failed: what {endpoint.address} answered makes no sense ({type(error).__name__})",
