@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 import hyperexport
 from hyperexport.base.units import MIB
-from hyperexport.cli import checking_arguments, observing_arguments, service_arguments
+from hyperexport.cli import checking_arguments, convert, files, nbd, observing_arguments, service_arguments
 from hyperexport.cli.flags import (
     TERMINAL,
     WHAT,
@@ -97,11 +97,16 @@ def build_app(*, only: str | None = None) -> App:
     every = tuple(leaves())
     selecting = (*selection_leaves(), *every)
     places = tuple(leaf for leaf in every if leaf.group == "destination" and leaf.key != "format")
+    reading = (*places, *(leaf for leaf in every if leaf.group == "bandwidth"))
+    dry_run = tuple(leaf for leaf in every if leaf.key == "dry_run")
     mail = tuple(leaf for leaf in every if leaf.group == "email" and not leaf.name.startswith("on_"))
     commands: dict[str, tuple[Callable[..., Any], tuple[Leaf, ...] | None]] = {
-        "verify": (_verify, (*places, *(leaf for leaf in every if leaf.group == "bandwidth"))),
+        "verify": (_verify, reading),
         "list": (_list, places),
-        "reap-snapshots": (_reap_snapshots, (*places, *(leaf for leaf in every if leaf.key == "dry_run"))),
+        "convert": (convert.arguments, (*reading, *dry_run)),
+        "nbd": (nbd.arguments, reading),
+        "files": (files.arguments, reading),
+        "reap-snapshots": (_reap_snapshots, (*places, *dry_run)),
         "preserve": (_preserve, places),
         "config": (_config, every),
         "send-test-email": (_send_test_email, mail),
@@ -122,7 +127,7 @@ def build_app(*, only: str | None = None) -> App:
         elif flags is None:
             app.command(function, name=name)
         else:
-            app.command(taking(flags, function, json=name != "metrics"), name=name)
+            app.command(taking(flags, function, json=name not in {"metrics", "nbd"}), name=name)
     return app
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from hyperexport.base.secrets import keep_email_password
-from hyperexport.cli import checking, configuration, fleet, jobs, profiles, quiet, stored, tables
+from hyperexport.cli import checking, configuration, convert, files, fleet, jobs, nbd, profiles, quiet, stored, tables
 from hyperexport.cli.failures import Failure, exit_code
 from hyperexport.cli.output import Output
 from hyperexport.cli.request import Mode, Request
@@ -146,6 +146,21 @@ def _preserve(request: Request, output: Output) -> list[Failure]:
     return []
 
 
+def _convert(request: Request, output: Output) -> list[Failure]:
+    convert.perform(request, output)
+    return []
+
+
+def _nbd(request: Request, output: Output) -> list[Failure]:
+    nbd.perform(request, output)
+    return []
+
+
+def _files(request: Request, output: Output) -> list[Failure]:
+    files.perform(request, output)
+    return []
+
+
 def _report(request: Request, output: Output) -> list[Failure]:
     from hyperexport.cli import observing
 
@@ -251,6 +266,9 @@ _COMMANDS: dict[Mode, Callable[[Request, Output], list[Failure]]] = {
     Mode.REPORT: _report,
     Mode.METRICS: _metrics,
     Mode.AUTOMATIONS: _automations,
+    Mode.CONVERT: _convert,
+    Mode.NBD: _nbd,
+    Mode.FILES: _files,
 }
 
 

@@ -6,18 +6,23 @@ way needs is imported when it is taken.
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from hyperexport.base.json_logs import json_logs_wanted
 from hyperexport.cli.profiles import options_of_profile
-from hyperexport.cli.request import Request
+from hyperexport.cli.request import Reading, Request
 from hyperexport.deployments.orchestrator import Place, find_place, use
+from hyperexport.model.restore_point import RestorePoint
 from hyperexport.options.environment import warn_of_unknown_variables
 from hyperexport.options.precedence import ExportOptions, resolve
 from hyperexport.options.selection import selection_from_environment
 
 if TYPE_CHECKING:
+    from hyperexport.convert import Conversion
+    from hyperexport.files import Extracted, GuestEntry, VolumeInfo
     from hyperexport.jobs.direct import DirectRunner
+    from hyperexport.jobs.read import ServedExport
     from hyperexport.jobs.runner import StepRunner
     from hyperexport.model.vm import VmInfo
     from hyperexport.policy.incremental import ExportPlan
@@ -188,6 +193,35 @@ def verify_exports(request: Request) -> "Sequence[VerifiedExport]":
     return verify_exports(_runner(request), request.exports, options_in_force(request))
 
 
+def convert_export(request: Request, reading: Reading) -> "Conversion":
+    """Convert an export."""
+    from hyperexport.convert.values import Target
+
+    assert reading.to is not None
+    assert reading.into is not None
+    to, into = Target(reading.to), reading.into.absolute()
+    if uses_prefect(request):
+        from hyperexport.flows import convert_export
+
+        return convert_export(
+            reading.wanted.export or "",
+            reading.wanted.vm or "",
+            reading.wanted.at,
+            to=to,
+            into=into,
+            disks=list(reading.disks),
+            libvirt=reading.libvirt,
+            options=request.options,
+            profile=request.profile,
+        )
+    from hyperexport.jobs.convert import convert_export
+
+    options = options_in_force(request)
+    return convert_export(
+        _runner(request), reading.wanted, options, to=to, into=into, disks=reading.disks, libvirt=reading.libvirt
+    )
+
+
 def reap_snapshots(request: Request) -> "ReapResult":
     """Remove what dead runs left."""
     if uses_prefect(request):
@@ -249,6 +283,40 @@ def preserve(request: Request) -> "list[tuple[Store, StoredExport]]":
 
     run, options = _looking(request)
     return preserve(run, request.exports, options, on=request.preserving)
+
+
+def serve_disks(request: Request, reading: Reading) -> "AbstractContextManager[ServedExport]":
+    """Serve disks of an export over NBD while the block runs."""
+    from hyperexport.jobs.read import served
+
+    return served(*_reading(request, reading), disks=reading.disks, socket=reading.socket, port=reading.port)
+
+
+def list_volumes(request: Request, reading: Reading) -> "Sequence[VolumeInfo]":
+    """List the guest's volumes."""
+    from hyperexport.jobs.read import list_volumes
+
+    return list_volumes(*_reading(request, reading))
+
+
+def list_files(request: Request, reading: Reading) -> "Sequence[GuestEntry]":
+    """List a folder of the guest."""
+    from hyperexport.jobs.read import list_files
+
+    return list_files(*_reading(request, reading), reading.path or "/")
+
+
+def extract_files(request: Request, reading: Reading) -> "Sequence[Extracted]":
+    """Extract files of the guest."""
+    from hyperexport.jobs.read import extract_files
+
+    assert reading.into is not None
+    return extract_files(*_reading(request, reading), reading.get, reading.into)
+
+
+def _reading(request: Request, reading: Reading) -> "tuple[StepRunner, RestorePoint, ExportOptions]":
+    run, options = _looking(request)
+    return run, reading.wanted, options
 
 
 def _looking(request: Request) -> "tuple[StepRunner, ExportOptions]":

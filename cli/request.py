@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from hyperexport.errors import UsageError
+from hyperexport.model.restore_point import RestorePoint
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.options.selection import Selection
 
@@ -39,6 +40,9 @@ class Mode(StrEnum):
     REPORT = "report"
     METRICS = "metrics"
     AUTOMATIONS = "automations"
+    CONVERT = "convert"
+    NBD = "nbd"
+    FILES = "files"
 
 
 class Face(StrEnum):
@@ -109,6 +113,33 @@ class Observing:
 
 
 @dataclass(frozen=True)
+class Reading:
+    """What is done with one export that is read back.
+
+    Args:
+        wanted: Which export.
+        disks: Only the disks with these numbers; all if empty.
+        to: The format that it is converted to.
+        into: The folder for what is written.
+        libvirt: Also write a libvirt domain definition.
+        socket: The Unix socket to serve NBD on.
+        port: The TCP port to serve NBD on, without a socket; 0 for any that is free.
+        path: The folder or file of the guest to list; its volumes if None.
+        get: Files and folders of the guest to extract.
+    """
+
+    wanted: RestorePoint
+    disks: tuple[int, ...] = ()
+    to: str | None = None
+    into: Path | None = None
+    libvirt: bool = False
+    socket: Path | None = None
+    port: int = 0
+    path: str | None = None
+    get: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Request:
     """A command line, understood.
 
@@ -129,6 +160,7 @@ class Request:
         scheduling: What is to be scheduled, or done to a schedule.
         serving: How to serve.
         observing: How the exports are watched over.
+        reading: What is done with one export that is read back.
     """
 
     mode: Mode
@@ -147,6 +179,7 @@ class Request:
     scheduling: Scheduling | None = None
     serving: Serving | None = None
     observing: Observing | None = None
+    reading: Reading | None = None
 
     @property
     def vms(self) -> tuple[str, ...]:

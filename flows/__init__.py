@@ -3,6 +3,7 @@
 import hyperexport.views.pages  # noqa: F401 # pyright: ignore[reportUnusedImport] - what is returned shows itself
 from hyperexport.flows.check_setup import check_setup
 from hyperexport.flows.cleanup_exports import cleanup_exports
+from hyperexport.flows.convert_export import convert_export
 from hyperexport.flows.export_fleet import export_fleet
 from hyperexport.flows.export_vm import export_vm
 from hyperexport.flows.incremental_info import incremental_info
@@ -15,6 +16,7 @@ from hyperexport.flows.vm_info import vm_info
 __all__ = [
     "check_setup",
     "cleanup_exports",
+    "convert_export",
     "export_fleet",
     "export_vm",
     "incremental_info",

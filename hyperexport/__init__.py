@@ -10,10 +10,16 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from hyperexport.api import (
         cleanup_exports,
+        convert_export,
         export,
+        extract_files,
         incremental_info,
         list_exports,
+        list_files,
+        list_volumes,
+        open_export,
         open_store,
+        serve_disks,
         verify_exports,
         vm_info,
     )
@@ -33,10 +39,16 @@ __all__ = [
     "VSphereEndpoint",
     "__version__",
     "cleanup_exports",
+    "convert_export",
     "export",
+    "extract_files",
     "incremental_info",
     "list_exports",
+    "list_files",
+    "list_volumes",
+    "open_export",
     "open_store",
+    "serve_disks",
     "verify_exports",
     "vm_info",
 ]

@@ -6,20 +6,26 @@ gives, then the environment, then the defaults. What only a Prefect server can d
 share) is refused, never ignored.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
 import hyperexport.views.pages  # noqa: F401 # pyright: ignore[reportUnusedImport] - what is returned shows itself
 from hyperexport.base.display import Listing
 from hyperexport.base.signals import sigterm_raises
 from hyperexport.base.stop import StopSignal
-from hyperexport.jobs import cleanup, verify
+from hyperexport.convert import Conversion, Target
+from hyperexport.errors import UsageError
+from hyperexport.files import Extracted, GuestEntry, VolumeInfo
+from hyperexport.jobs import cleanup, convert, read, verify
 from hyperexport.jobs import incremental_info as incremental
 from hyperexport.jobs import vm_info as info
 from hyperexport.jobs.direct import DirectRunner
 from hyperexport.jobs.export import export_vm
 from hyperexport.jobs.list import read_store
+from hyperexport.jobs.read import OpenedExport, ServedExport
+from hyperexport.model.restore_point import RestorePoint
 from hyperexport.model.vm import VmInfo
 from hyperexport.options.environment import warn_of_unknown_variables
 from hyperexport.options.precedence import ExportOptions, resolve
@@ -169,6 +175,176 @@ def cleanup_exports(
     wanted = _in_force(options, given)
     with _runner(s3=s3) as run:
         return cleanup.cleanup_exports(run, wanted)
+
+
+def convert_export(
+    export: str | None = None,
+    options: ExportOptions | None = None,
+    *,
+    to: Target | str,
+    into: str | Path,
+    vm: str | None = None,
+    at: datetime | None = None,
+    disks: Sequence[int] = (),
+    libvirt: bool = False,
+    s3: S3Settings | None = None,
+    **given: object,
+) -> Conversion:
+    """Convert an export to disk images, or to a self-contained OVF package or OVA. The export is not changed.
+
+    Args:
+        export: The export's id, as ``list_exports`` shows it, or None where ``vm`` names it.
+        options: Where the exports are.
+        to: ``raw``, ``qcow2``, ``vhdx``, ``vmdk``, ``ovf`` or ``ova``.
+        into: The folder for the files; created if it does not exist.
+        vm: In place of the id: the newest good export of this VM.
+        at: With ``vm``: the newest good export begun at this time or before.
+        disks: Only the disks with these numbers, from 0 in the VM's order; all if empty.
+        libvirt: Also write a libvirt domain definition.
+        s3: How to log in to S3; boto3's own way if None.
+        given: Options by the names of their flags (``output="/backup"``, ``dry_run=True``); they beat ``options``.
+
+    Raises:
+        ExportNotFound: There is no such export.
+        UsageError, TargetExists, DiskFull, ToolMissing: It cannot be done; nothing was written.
+        VerificationFailed, ConversionFailed: The export is damaged, or could not be written; nothing stays.
+    """
+    try:
+        target = Target(to)
+    except ValueError:
+        raise UsageError(f"to: {to!r} is not a format", fix=f"Choose one of {', '.join(Target)}") from None
+    wanted, force = RestorePoint(export=export, vm=vm, at=at), _in_force(options, given)
+    with _runner(s3=s3) as run:
+        return convert.convert_export(run, wanted, force, to=target, into=Path(into), disks=disks, libvirt=libvirt)
+
+
+@contextmanager
+def open_export(
+    export: str | None = None,
+    options: ExportOptions | None = None,
+    *,
+    vm: str | None = None,
+    at: datetime | None = None,
+    disks: Sequence[int] = (),
+    s3: S3Settings | None = None,
+    **given: object,
+) -> Generator[OpenedExport]:
+    """Open the disks of an export to be read at any place, for the block of a ``with``; every byte is proved first.
+
+    ``opened.disks`` are the disks in the VM's order, each with ``capacity`` and ``read(offset, length)``. Arguments are
+    those of :func:`convert_export`.
+
+    Raises:
+        ExportNotFound: There is no such export.
+        UsageError: It has no such disk.
+        VerificationFailed: A file is damaged.
+    """
+    wanted, force = RestorePoint(export=export, vm=vm, at=at), _in_force(options, given)
+    with _runner(s3=s3) as run, read.opened(run, wanted, force, disks=disks) as opened:
+        yield opened
+
+
+@contextmanager
+def serve_disks(
+    export: str | None = None,
+    options: ExportOptions | None = None,
+    *,
+    vm: str | None = None,
+    at: datetime | None = None,
+    disks: Sequence[int] = (),
+    socket: str | Path | None = None,
+    port: int = 0,
+    s3: S3Settings | None = None,
+    **given: object,
+) -> Generator[ServedExport]:
+    """Serve disks of an export read-only over NBD, for the block of a ``with``; ``served.disks[0].uri`` names one.
+
+    Args:
+        export: As for :func:`convert_export`, and so are the arguments that are not named here.
+        options: Where the exports are.
+        vm: In place of the id: the newest good export of this VM.
+        at: With ``vm``: the newest good export begun at this time or before.
+        disks: Only the disks with these numbers; all if empty.
+        socket: The Unix socket to make, for this user only; a TCP port of the loopback address if None.
+        port: That port; 0 for any that is free.
+        s3: How to log in to S3; boto3's own way if None.
+        given: Options by the names of their flags; they beat ``options``.
+
+    Raises:
+        UsageError: The socket or port cannot be listened on.
+        ExportNotFound, VerificationFailed: As for :func:`open_export`.
+    """
+    wanted, force = RestorePoint(export=export, vm=vm, at=at), _in_force(options, given)
+    place = Path(socket) if socket is not None else None
+    with _runner(s3=s3) as run, read.served(run, wanted, force, disks=disks, socket=place, port=port) as served:
+        yield served
+
+
+def list_volumes(
+    export: str | None = None,
+    options: ExportOptions | None = None,
+    *,
+    vm: str | None = None,
+    at: datetime | None = None,
+    s3: S3Settings | None = None,
+    **given: object,
+) -> Listing[VolumeInfo]:
+    """List the guest's volumes in an export. Needs the extra ``files``; arguments are those of :func:`convert_export`.
+
+    Raises:
+        ToolMissing: The extra is not installed.
+        ExportNotFound, VerificationFailed: As for :func:`open_export`.
+    """
+    wanted, force = RestorePoint(export=export, vm=vm, at=at), _in_force(options, given)
+    with _runner(s3=s3) as run:
+        return read.list_volumes(run, wanted, force)
+
+
+def list_files(
+    path: str,
+    export: str | None = None,
+    options: ExportOptions | None = None,
+    *,
+    vm: str | None = None,
+    at: datetime | None = None,
+    s3: S3Settings | None = None,
+    **given: object,
+) -> Listing[GuestEntry]:
+    """List a folder of the guest in an export, such as ``/disk0p1/etc``; of a file, itself.
+
+    The other arguments are those of :func:`convert_export`.
+
+    Raises:
+        GuestFileNotFound: The guest has nothing of that path.
+        ToolMissing, ExportNotFound, VerificationFailed: As for :func:`list_volumes`.
+    """
+    wanted, force = RestorePoint(export=export, vm=vm, at=at), _in_force(options, given)
+    with _runner(s3=s3) as run:
+        return read.list_files(run, wanted, force, path)
+
+
+def extract_files(
+    *paths: str,
+    into: str | Path,
+    export: str | None = None,
+    options: ExportOptions | None = None,
+    vm: str | None = None,
+    at: datetime | None = None,
+    s3: S3Settings | None = None,
+    **given: object,
+) -> Listing[Extracted]:
+    """Copy files or whole folders of the guest out of an export into a folder of this machine.
+
+    The other arguments are those of :func:`convert_export`.
+
+    Raises:
+        GuestFileNotFound: The guest has nothing of that path.
+        TargetExists, ExtractionFailed, DiskFull: It could not be written; nothing of it stays.
+        ToolMissing, ExportNotFound, VerificationFailed: As for :func:`list_volumes`.
+    """
+    wanted, force = RestorePoint(export=export, vm=vm, at=at), _in_force(options, given)
+    with _runner(s3=s3) as run:
+        return read.extract_files(run, wanted, force, paths, Path(into))
 
 
 @contextmanager

@@ -41,6 +41,7 @@ def convert_export(
     libvirt: bool = False,
     stop: StopSignal,
     progress: Listener | None = None,
+    dry_run: bool = False,
 ) -> Conversion:
     """Make disk images, or a self-contained package, out of an export. The export is not changed.
 
@@ -53,9 +54,10 @@ def convert_export(
         libvirt: Also write a libvirt domain definition (``<vm>.xml``); needs raw, qcow2 or vmdk, and all disks.
         stop: Ends it.
         progress: Told how far it is.
+        dry_run: Check everything that can be known beforehand, and write nothing.
 
     Returns:
-        The files that were written.
+        The files that were written, or in a dry run would be.
 
     Raises:
         UsageError: The arguments do not fit together.
@@ -70,12 +72,12 @@ def convert_export(
     chosen = _chosen(export, disks, to, libvirt=libvirt)
     if to in {Target.QCOW2, Target.VHDX, Target.VMDK}:
         find_qemu_img()
-    if to.is_package:
-        files = job.package(into)
-        return Conversion(
-            export_id=export.export_id, vm=export.manifest.vm, to=to, files=files, seconds=time.monotonic() - began
-        )
-    files, warnings = job.images(into, chosen, libvirt=libvirt)
+    if dry_run:
+        files, warnings = job.plan(into, chosen, libvirt=libvirt)
+    elif to.is_package:
+        files, warnings = job.package(into), []
+    else:
+        files, warnings = job.images(into, chosen, libvirt=libvirt)
     return Conversion(
         export_id=export.export_id,
         vm=export.manifest.vm,
@@ -83,6 +85,7 @@ def convert_export(
         files=files,
         seconds=time.monotonic() - began,
         warnings=tuple(warnings),
+        dry_run=dry_run,
     )
 
 
@@ -96,28 +99,70 @@ class _Conversion:
         self._stop = stop
         self._progress = progress
 
+    def plan(
+        self, into: Path, disks: Sequence[FileEntry], *, libvirt: bool
+    ) -> tuple[tuple[ConvertedFile, ...], list[str]]:
+        """Tell which files would be written, and how large each can become at most; nothing is written."""
+        warnings: list[str] = []
+        planned: list[ConvertedFile] = []
+        folder = into.absolute()
+        if self._to.is_package:
+            sizes = self._package_sizes()
+            planned = [ConvertedFile(path=folder / name, size=size, allocated=size) for name, size in sizes.items()]
+        for entry in () if self._to.is_package else disks:
+            needed = self._needed(entry)
+            size = entry.capacity or needed if self._to is Target.RAW else needed
+            path = folder / _image_name(entry, self._to)
+            planned.append(ConvertedFile(path=path, size=size, allocated=needed, source=entry.name))
+        if libvirt:
+            text, warnings = self._domain(folder, disks)
+            size = len(text.encode())
+            planned.append(ConvertedFile(path=folder / self._domain_name, size=size, allocated=size))
+        to_merge = self._to_merge() if self._to.is_package else 0
+        needed = sum(file.allocated for file in planned) + to_merge
+        Output(into, [file.path.name for file in planned]).check(needed)
+        return tuple(planned), warnings
+
+    def _package_sizes(self) -> dict[str, int]:
+        """The files of the package, or the OVA, with their bytes."""
+        manifest = self._export.manifest
+        sizes = {name: entry.size for name in package_files(self._export) if (entry := manifest.file(name))}
+        return {self._ova_name: ova_size(sizes.items())} if self._to is Target.OVA else sizes
+
+    @property
+    def _ova_name(self) -> str:
+        return f"{slug(self._export.manifest.vm.name)}.ova"
+
+    @property
+    def _domain_name(self) -> str:
+        return f"{slug(self._export.manifest.vm.name)}.xml"
+
+    def _domain(self, folder: Path, disks: Sequence[FileEntry]) -> tuple[str, list[str]]:
+        """The libvirt domain that has the images in this folder as its disks, and what differs in it."""
+        images = [DiskImageFile(entry, folder / _image_name(entry, self._to), self._to.value) for entry in disks]
+        return domain_xml(self._export.manifest, self._configuration(), images)
+
     def package(self, into: Path) -> tuple[ConvertedFile, ...]:
         """Write the OVF package or the OVA."""
-        manifest = self._export.manifest
-        names = package_files(self._export)
-        sizes = [(name, entry.size) for name in names if (entry := manifest.file(name))]
-        total = ova_size(sizes) if self._to is Target.OVA else sum(size for _, size in sizes)
+        sizes = self._package_sizes()
+        names, total = list(sizes), sum(sizes.values())
         done = 0
-        ova = f"{slug(manifest.vm.name)}.ova"
 
         def moved(count: int) -> None:
             nonlocal done
             self._stop.check()
             done += count
-            self._progress(ova if self._to is Target.OVA else names[0], min(done, total), total)
+            self._progress(names[0], min(done, total), total)
 
-        with Output(into, [ova] if self._to is Target.OVA else names) as output:
+        with Output(into, names) as output:
             output.require(total + self._to_merge())
             if self._to is Target.OVA:
-                write_ova(self._store, self._export, output, ova, stop=self._stop, moved=moved)
+                write_ova(self._store, self._export, output, self._ova_name, stop=self._stop, moved=moved)
             else:
                 write_ovf(self._store, self._export, output, stop=self._stop, moved=moved)
-            return tuple(map(_written, output.publish()))
+            paths = output.publish()
+        self._progress(names[0], total, total)
+        return tuple(map(_written, paths))
 
     def _to_merge(self) -> int:
         """Bytes of the disks that are written anew beside the package before they go into it."""
@@ -129,18 +174,14 @@ class _Conversion:
         self, into: Path, disks: Sequence[FileEntry], *, libvirt: bool
     ) -> tuple[tuple[ConvertedFile, ...], list[str]]:
         """Write disk images, and the domain that has them."""
-        manifest = self._export.manifest
         names = {_image_name(entry, self._to): entry for entry in disks}
-        domain = f"{slug(manifest.vm.name)}.xml"
-        warnings: list[str] = []
+        domain = self._domain_name
         with Output(into, [*names, *([domain] if libvirt else [])]) as output:
-            configuration: Mapping[str, Any] = self._configuration() if libvirt else {}
+            text, warnings = self._domain(into.absolute(), disks) if libvirt else ("", [])
             output.require(sum(self._needed(entry) for entry in disks))
             for name, entry in names.items():
                 self._image(entry, name, output)
             if libvirt:
-                images = [DiskImageFile(entry, into.absolute() / name, self._to.value) for name, entry in names.items()]
-                text, warnings = domain_xml(manifest, configuration, images)
                 fd = output.create(domain)
                 with writing(output.partial(domain)):
                     os.write(fd, text.encode())
@@ -156,7 +197,7 @@ class _Conversion:
                     write_raw(source, fd, lambda done: self._progress(name, done, source.size))
                 self._progress(name, source.size, source.size)
             return
-        with open_disk(self._store, self._export, entry, stop=self._stop) as disk:
+        with open_disk(self._store, self._export, entry, stop=self._stop, progress=self._progress) as disk:
             write_with_qemu_img(
                 disk,
                 output.partial(name),

@@ -38,6 +38,23 @@ class Output:
         self._files: dict[str, int] = {}
         self._made_folder = False
 
+    def check(self, needed: int) -> None:
+        """Refuse what :meth:`__enter__` and :meth:`require` would refuse, and change nothing.
+
+        Raises:
+            TargetExists, DiskFull, ConversionFailed: As for those.
+        """
+        for name in self._names:
+            if os.path.lexists(self._folder / name):
+                raise _exists(self._folder / name)
+        there = next(folder for folder in (self._folder, *self._folder.parents) if os.path.lexists(folder))
+        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+            raise ConversionFailed(
+                f"cannot write {self._folder}: {there} is not a folder that this user can write",
+                fix="Choose another --into, or let this user write there",
+            )
+        self._require(needed, there)
+
     def __enter__(self) -> Self:
         for name in self._names:
             if os.path.lexists(self._folder / name):
@@ -65,8 +82,11 @@ class Output:
         Raises:
             DiskFull: Fewer bytes are free.
         """
+        self._require(needed, self._folder)
+
+    def _require(self, needed: int, there: Path) -> None:
         with writing(self._folder):
-            free = shutil.disk_usage(self._folder).free
+            free = shutil.disk_usage(there).free
         if needed > free:
             raise DiskFull(
                 f"{self._folder} has {format_bytes(free)} free, the conversion needs up to {format_bytes(needed)}",

@@ -37,11 +37,12 @@ class ConvertedFile(Value):
 
 
 class Conversion(Value):
-    """What was made of an export."""
+    """What was made of an export, or in a dry run would be."""
 
     export_id: str
     vm: VmRef
     to: Target
-    files: tuple[ConvertedFile, ...]
+    files: tuple[ConvertedFile, ...] = Field(description="In a dry run their sizes are the most that they can have.")
     seconds: float
     warnings: tuple[str, ...] = ()
+    dry_run: bool = False

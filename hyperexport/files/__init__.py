@@ -9,5 +9,6 @@ This room must never know of stores and exports.
 
 from hyperexport.files.extraction import Extracted, extract
 from hyperexport.files.guest import Guest, GuestEntry, VolumeInfo, open_guest
+from hyperexport.files.libraries import require_libraries
 
-__all__ = ["Extracted", "Guest", "GuestEntry", "VolumeInfo", "extract", "open_guest"]
+__all__ = ["Extracted", "Guest", "GuestEntry", "VolumeInfo", "extract", "open_guest", "require_libraries"]

@@ -6,6 +6,16 @@ from typing import Any
 from hyperexport.errors import ToolMissing
 
 
+def require_libraries() -> None:
+    """Find out before a disk is read whether the libraries are installed.
+
+    Raises:
+        ToolMissing: One is not.
+    """
+    for name in ("pytsk3", "pyfsxfs", "pyvslvm"):
+        library(name)
+
+
 def library(name: str) -> Any:
     """One of ``pytsk3``, ``pyfsxfs`` and ``pyvslvm``.
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Final
 
@@ -11,7 +11,7 @@ from hyperexport.errors import ExportNotFound, StreamCorrupt, VerificationFailed
 from hyperexport.formats.block_tags import BlockTags, packed_size
 from hyperexport.images.disk import Disk
 from hyperexport.images.layer import Layer
-from hyperexport.images.proven import ProvenFile, prove_whole, wrong_sha256, wrong_size
+from hyperexport.images.proven import Listener, ProvenFile, prove_whole, wrong_sha256, wrong_size
 from hyperexport.images.stream import StreamedDisk, StreamedPart
 from hyperexport.model.manifest import ExportManifest, FileEntry, FileRole
 from hyperexport.store.base import Store, StoredExport
@@ -23,7 +23,9 @@ TAGS_SUFFIX: Final = ".tags"
 
 
 @contextmanager
-def open_disk(store: Store, export: StoredExport, entry: FileEntry, *, stop: StopSignal) -> Generator[Disk]:
+def open_disk(
+    store: Store, export: StoredExport, entry: FileEntry, *, stop: StopSignal, progress: Listener | None = None
+) -> Generator[Disk]:
     """Open one disk of an export to be read in ranges, each block proved before it is handed out.
 
     Where the export left no tags of the blocks, the disk's files are read and proved as a whole first.
@@ -33,6 +35,7 @@ def open_disk(store: Store, export: StoredExport, entry: FileEntry, *, stop: Sto
         export: Which one.
         entry: The disk in its manifest.
         stop: Ends the reading.
+        progress: Told how far the reading of a whole file is.
 
     Raises:
         ExportNotFound: A file of the disk is not there.
@@ -45,7 +48,8 @@ def open_disk(store: Store, export: StoredExport, entry: FileEntry, *, stop: Sto
         for part in chain_of(export.manifest, entry):
             where = _where(store, export, part)
             reader = stack.enter_context(store.open(export, part.name))
-            tags = _tags(store, export, part, stop) or prove_whole(reader, part, where=where, stop=stop)
+            tags = _tags(store, export, part, stop)
+            tags = tags or prove_whole(reader, part, where=where, stop=stop, progress=progress)
             files.append(ProvenFile(reader, part, tags, where=where, distant=store.refers, stop=stop))
             layers.append(Layer(files[-1], where))
         disk = stack.enter_context(Disk(layers, files))
@@ -73,10 +77,21 @@ def open_streamed(store: Store, export: StoredExport, entry: FileEntry, *, stop:
 
 
 @contextmanager
-def open_disks(store: Store, export: StoredExport, *, stop: StopSignal) -> Generator[list[Disk]]:
-    """Open all disks of an export to be read in ranges, in the VM's order; see :func:`open_disk`."""
+def open_disks(
+    store: Store,
+    export: StoredExport,
+    entries: Sequence[FileEntry] | None = None,
+    *,
+    stop: StopSignal,
+    progress: Listener | None = None,
+) -> Generator[list[Disk]]:
+    """Open disks of an export to be read in ranges, all of them in the VM's order if none is named.
+
+    See :func:`open_disk`.
+    """
+    wanted = export.manifest.disks if entries is None else entries
     with ExitStack() as stack:
-        yield [stack.enter_context(open_disk(store, export, entry, stop=stop)) for entry in export.manifest.disks]
+        yield [stack.enter_context(open_disk(store, export, each, stop=stop, progress=progress)) for each in wanted]
 
 
 def _where(store: Store, export: StoredExport, part: FileEntry) -> str:

@@ -1,7 +1,7 @@
 """A stored file that is read in ranges, of which no byte is handed out before its block was proved."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from hyperexport.base.stop import StopSignal
@@ -115,19 +115,35 @@ class ProvenFile:
         return blocks
 
 
-def prove_whole(reader: RangeReader, entry: FileEntry, *, where: str, stop: StopSignal) -> BlockTags:
+Listener = Callable[[str, int, int], None]
+"""Called with a file's name, how many of its bytes have been read, and how many there are."""
+
+
+def prove_whole(
+    reader: RangeReader, entry: FileEntry, *, where: str, stop: StopSignal, progress: Listener | None = None
+) -> BlockTags:
     """Read a whole file, prove it by the manifest's SHA-256, and tag its blocks for the ranges read after that.
+
+    Args:
+        reader: The stored file.
+        entry: What the manifest says of it.
+        where: What an error calls the file.
+        stop: Ends the reading.
+        progress: Told how far it is.
 
     Raises:
         VerificationFailed: It is not the file that was exported.
     """
     if reader.size != entry.size:
         raise wrong_size(where, entry, reader.size)
-    digest, tagger = hashlib.sha256(), BlockTagger()
+    digest, tagger, done = hashlib.sha256(), BlockTagger(), 0
     for chunk in reader.chunks():
         stop.check()
         digest.update(chunk)
         tagger.write(chunk)
+        done += len(chunk)
+        if progress is not None:
+            progress(entry.name, done, entry.size)
     if digest.hexdigest() != entry.sha256:
         raise wrong_sha256(where)
     return tagger.finish()

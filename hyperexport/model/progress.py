@@ -19,6 +19,7 @@ class Stage(StrEnum):
 
     TRANSFER = "transfer"
     VERIFY = "verify"
+    CONVERT = "convert"
     REMOVE_SNAPSHOT = "remove snapshot"
 
 

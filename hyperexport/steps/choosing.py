@@ -7,6 +7,7 @@ from typing import NamedTuple
 from hyperexport.errors import ExportNotFound, UsageError
 from hyperexport.model.history import by_vm, made, newest_first
 from hyperexport.model.manifest import ExportManifest
+from hyperexport.model.restore_point import RestorePoint
 from hyperexport.steps.verification import select_exports
 from hyperexport.store.base import Store, StoredExport
 
@@ -35,13 +36,8 @@ def choose_export(
         ExportNotFound: There is no such export, or no good one.
         StoreUnusable, StoreUnreachable: A store could not be listed.
     """
-    if (export is None) == (vm is None):
-        raise UsageError("one export is read: name it by its id, or by --vm", fix="hyperexport list shows both")
-    if export is not None:
-        if at is not None:
-            raise UsageError("an export id already says the time", fix="Leave out --at, or name the VM with --vm")
-        return _by_id(stores, export)
-    return _by_vm(stores, vm or "", at)
+    wanted = RestorePoint(export=export, vm=vm, at=at)
+    return _by_id(stores, wanted.export) if wanted.export else _by_vm(stores, wanted.vm or "", wanted.at)
 
 
 def _by_id(stores: Sequence[Store], wanted: str) -> ChosenExport:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from hyperexport.base.display import Page
 from hyperexport.base.text import one_line
 
 _SPECIAL: Final = re.compile(r"([\\`*_{}\[\]<>#|~&])")
@@ -31,6 +32,20 @@ def section(title: str, items: Iterable[object]) -> list[str]:
     """The lines of a heading with a list below it; none where the list is empty."""
     lines = [f"- {text(item)}" for item in items]
     return [f"## {title}", "", *lines, ""] if lines else []
+
+
+def pages_markdown(pages: Iterable[Page]) -> str:
+    """Neutral pages as Markdown."""
+    lines: list[str] = []
+    for page in pages:
+        lines += [f"# {text(page.title)}", ""]
+        for each in page.tables:
+            if not each.columns:
+                lines += section(each.title, (cell for row in each.rows for cell in row))
+                continue
+            lines += [f"## {each.title}", ""] if each.title else []
+            lines += table(each.columns, each.rows)
+    return "\n".join(lines)
 
 
 def _row(cells: Iterable[str]) -> str:

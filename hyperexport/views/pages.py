@@ -8,6 +8,9 @@ from collections.abc import Sequence
 
 from hyperexport.base.display import Page, Table, lines, pages_of, row_of, table
 from hyperexport.base.units import format_bytes, format_elapsed
+from hyperexport.convert import Conversion
+from hyperexport.files import Extracted, GuestEntry, VolumeInfo
+from hyperexport.files.filesystems import Kind
 from hyperexport.model.vm import VmInfo
 from hyperexport.policy.incremental import ExportPlan
 from hyperexport.results import (
@@ -20,6 +23,7 @@ from hyperexport.results import (
     VerifiedExport,
 )
 from hyperexport.store.base import StoredExport
+from hyperexport.views.markdown import pages_markdown
 from hyperexport.views.summary import (
     cleanup_rows,
     damage_of,
@@ -30,6 +34,12 @@ from hyperexport.views.summary import (
     vm_rows,
     what_to_look_at,
 )
+
+
+def markdown_of(value: object) -> str:
+    """What is to be said of a value, as Markdown for the Prefect UI."""
+    return pages_markdown(pages_of(value))
+
 
 _DISKS = ("Disk", "Decision", "Why", "Capacity")
 
@@ -154,3 +164,46 @@ def _(result: ReapResult) -> tuple[Page, ...]:
 @pages_of.register
 def _(report: SetupReport) -> tuple[Page, ...]:
     return (Page(report.summary, table("", [finding.row() for finding in report.findings])),)
+
+
+@pages_of.register
+def _(result: Conversion) -> tuple[Page, ...]:
+    done = "Would convert" if result.dry_run else "Converted"
+    took = "" if result.dry_run else f" in {format_elapsed(result.seconds)}"
+    size, needed = ("Size at most", "Space needed at most") if result.dry_run else ("Size", "Space on disk")
+    rows: list[dict[str, object]] = [
+        {
+            "File": str(file.path),
+            "Made of": file.source or "-",
+            size: format_bytes(file.size),
+            needed: format_bytes(file.allocated),
+        }
+        for file in result.files
+    ]
+    tables = (*table("", rows), *lines("Warnings", result.warnings))
+    return (Page(f"{done} {result.vm.path}, export {result.export_id}, to {result.to}{took}", tables),)
+
+
+@row_of.register
+def _(volume: VolumeInfo) -> dict[str, object]:
+    return {"Volume": volume.name, "Filesystem": volume.filesystem or "not readable", "Size": format_bytes(volume.size)}
+
+
+@row_of.register
+def _(entry: GuestEntry) -> dict[str, object]:
+    return {
+        "Path": f"{entry.path} -> {entry.target}" if entry.target else entry.path,
+        "Kind": str(entry.kind),
+        "Size": format_bytes(entry.size) if entry.kind is Kind.FILE else "-",
+        "Modified": f"{entry.modified:%Y-%m-%d %H:%M}" if entry.modified else "-",
+    }
+
+
+@row_of.register
+def _(result: Extracted) -> dict[str, object]:
+    return {
+        "Extracted": str(result.path),
+        "Files": result.files,
+        "Bytes": format_bytes(result.bytes),
+        "Left out": "; ".join(result.skipped) or "-",
+    }

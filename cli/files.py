@@ -1,0 +1,127 @@
+"""``hyperexport files``: files of the guest, listed and extracted from an export."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+
+from hyperexport.base.units import format_bytes
+from hyperexport.cli.flags import WHAT, Asked
+from hyperexport.cli.output import Output
+from hyperexport.cli.reading import At, Vm, key_value, reading_of, restore_point, say
+from hyperexport.cli.request import Mode, Reading, Request
+from hyperexport.errors import UsageError
+
+if TYPE_CHECKING:
+    from hyperexport.files import Extracted, GuestEntry, VolumeInfo
+
+
+def arguments(
+    asked: Asked,
+    *words: Annotated[
+        str,
+        Parameter(
+            name="EXPORT PATH",
+            help="An export's id or path, as hyperexport list shows it, unless --vm names it; then the folder of the "
+            "guest to list, such as /disk0p1/etc. Without one the volumes are listed.",
+        ),
+    ],
+    vm: Vm = None,
+    at: At = None,
+    get: Annotated[
+        tuple[str, ...],
+        Parameter(group=WHAT, metavar="PATH", help="Extract this file or folder of the guest; repeatable."),
+    ] = (),
+    into: Annotated[Path | None, Parameter(group=WHAT, metavar="DIR", help="Folder for what is extracted.")] = None,
+) -> Request:
+    """List or extract files of the guest from an export, without a restore and without root.
+
+    Needs pip install 'hyperexport[files]'. Each disk is first read once and proved by its SHA-256.
+    """
+    export, paths = (None, words) if vm is not None else (words[0] if words else None, words[1:])
+    if len(paths) > 1:
+        raise UsageError(f"files lists one path at a time, and {len(paths)} were given", fix="Leave the others out")
+    if get and paths:
+        raise UsageError("--get extracts, so there is no path to list", fix=f"Leave out {paths[0]}")
+    if bool(get) != (into is not None):
+        raise UsageError("--get and --into belong together", fix="Give both: --get /disk0p1/etc --into DIR")
+    path = paths[0] if paths else None
+    reading = Reading(restore_point(export, vm, at), path=path, get=get, into=into)
+    return asked.request(Mode.FILES, reading=reading)
+
+
+def perform(request: Request, output: Output) -> None:
+    """List volumes or a folder, or extract."""
+    from hyperexport.cli import jobs
+
+    reading = reading_of(request)
+    if reading.get:
+        output.nothing("extracted")
+        with output.progress():
+            extracted = jobs.extract_files(request, reading)
+        for each in extracted:
+            document = {**asdict(each), "path": str(each.path)}
+            output.answer(
+                "extracted", pretty=_showing(*_extracted(each)), quiet=_extracted_lines(each), document=document
+            )
+        return
+    if reading.path is None:
+        output.nothing("volumes")
+        with output.progress():
+            volumes = jobs.list_volumes(request, reading)
+        for each in volumes:
+            document = each.model_dump(mode="json")
+            output.answer("volumes", pretty=_showing(_volume(each)), quiet=_volume_lines(each), document=document)
+        return
+    output.nothing("files")
+    with output.progress():
+        found = jobs.list_files(request, reading)
+    for each in found:
+        document = each.model_dump(mode="json")
+        output.answer("files", pretty=_showing(_entry(each)), quiet=_entry_lines(each), document=document)
+
+
+def _showing(*lines: str) -> Callable[[Console], None]:
+    def show(console: Console) -> None:
+        for line in lines:
+            say(console, line)
+
+    return show
+
+
+def _volume(volume: "VolumeInfo") -> str:
+    return f"{volume.name:<16} {volume.filesystem or 'not readable':<12} {format_bytes(volume.size):>10}"
+
+
+def _entry(entry: "GuestEntry") -> str:
+    size = format_bytes(entry.size) if entry.kind == "file" else ""
+    modified = f"{entry.modified:%Y-%m-%d %H:%M}" if entry.modified else ""
+    target = f" -> {entry.target}" if entry.target else ""
+    return f"{entry.kind:<6} {size:>10}  {modified:<16}  {entry.path}{target}"
+
+
+def _extracted(result: "Extracted") -> list[str]:
+    files = "1 file" if result.files == 1 else f"{result.files} files"
+    return [f"{result.path}: {files}, {format_bytes(result.bytes)}", *(f"  left out: {one}" for one in result.skipped)]
+
+
+def _volume_lines(volume: "VolumeInfo") -> list[str]:
+    return [
+        key_value("volume", volume.name),
+        key_value("filesystem", volume.filesystem or ""),
+        key_value("size", volume.size),
+    ]
+
+
+def _entry_lines(entry: "GuestEntry") -> list[str]:
+    modified = entry.modified.isoformat() if entry.modified else ""
+    lines = [key_value("path", entry.path), key_value("kind", entry.kind), key_value("size", entry.size)]
+    return [*lines, key_value("modified", modified), *([key_value("target", entry.target)] if entry.target else [])]
+
+
+def _extracted_lines(result: "Extracted") -> list[str]:
+    lines = [key_value("path", result.path), key_value("files", result.files), key_value("bytes", result.bytes)]
+    return [*lines, key_value("skipped", len(result.skipped))]
