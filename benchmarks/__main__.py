@@ -19,6 +19,7 @@ DEFAULTS: dict[str, list[str]] = {
     "download": ["--size=4", "--rounds=5"],
     "upload": ["--size=2", "--rounds=5", "--memory", "1", "16"],
     "govc": ["--size=4", "--rounds=5"],
+    "reading": ["512"],
     "orchestration": ["--rounds=7"],
     "shared_bandwidth": ["--seconds=30", "--rates=50"],
     "scaling": ["--vms=10,100"],

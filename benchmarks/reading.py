@@ -6,16 +6,18 @@ Each measure is taken three times, the peers by turns, and the best of each coun
 things slower.
 """
 
+import argparse
 import hashlib
 import random
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
+from benchmarks.harness import Reached, save
 from hyperexport.base.stop import StopSignal
 from hyperexport.base.units import MIB
 from hyperexport.convert.raw import write_raw
@@ -33,7 +35,12 @@ ROUNDS = 3
 
 
 def main() -> None:
-    size = int(sys.argv[1]) if len(sys.argv) > 1 else 512
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("size", type=int, nargs="?", default=512, help="of the disk, in MiB")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    size: int = options.size
+    reached: list[Reached] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         vmdk = folder / "disk.vmdk"
@@ -44,11 +51,13 @@ def main() -> None:
             name="disk.vmdk", role=FileRole.DISK, size=vmdk.stat().st_size, sha256=_sha256(vmdk), capacity=size * MIB
         )
         times = _best(lambda _: _ours_raw(vmdk, entry, folder), lambda _: _qemu_raw(vmdk, folder))
-        _show("convert to raw, MB/s", times, size)
+        reached.append(_compared("convert to raw, MB/s", times, size, aim=1.5))
         with _our_nbd(vmdk, entry, folder) as ours, _qemu_nbd(vmdk, folder) as peer:
-            _show("NBD, sequential (nbdcopy), MB/s", _best(lambda _: _copy(ours), lambda _: _copy(peer)), size)
+            times = _best(lambda _: _copy(ours), lambda _: _copy(peer))
+            reached.append(_compared("NBD, sequential (nbdcopy), MB/s", times, size, aim=1.0))
             times = _best(lambda seed: _random(ours, size, seed), lambda seed: _random(peer, size, seed))
-            _show("NBD, 4 KiB at random (qemu-io), reads/s", times, READS)
+            reached.append(_compared("NBD, 4 KiB at random (qemu-io), reads/s", times, READS, aim=0.5))
+    save(options.json, "reading", [asdict(one) for one in reached], reached)
 
 
 def _best(*runs: Callable[[int], None]) -> list[float]:
@@ -61,9 +70,11 @@ def _best(*runs: Callable[[int], None]) -> list[float]:
     return best
 
 
-def _show(what: str, seconds: list[float], work: int) -> None:
+def _compared(what: str, seconds: list[float], work: int, *, aim: float) -> Reached:
     ours, peer = (work / each for each in seconds)
-    print(f"{what}: {ours:.0f} against {peer:.0f}, {ours / peer:.2f}x")
+    words = f"{ours / peer:.2f}x ({ours:.0f} against {peer:.0f})"
+    print(f"{what}: {words}")
+    return Reached(what, f"{aim:.1f}x", words, ours / peer >= aim)
 
 
 def _sha256(path: Path) -> str:

@@ -62,6 +62,8 @@ def command(vcenter: Simulator, folder: Path, forbidden: tuple[str, ...], *words
         ("list --output store", ("pyVmomi", "cryptography"), 0),
         ("report --output store", ("pyVmomi", "cryptography"), 0),
         ("verify --output store", ("pyVmomi", "cryptography"), 0),
+        ("convert --vm db01 --to raw --into raw --output store", ("pyVmomi", "cryptography"), 0),
+        ("files --vm db01 --output store", ("pyVmomi", "cryptography"), 0),
         ("--cleanup --output store --cleanup-max-count 5", ("pyVmomi", "cryptography"), 0),
         ("--vm-info --vm db01", (), 0),
         ("--vm-info --vm db01 --quiet", (), 0),

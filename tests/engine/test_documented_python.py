@@ -9,6 +9,7 @@ import pytest
 
 from hyperexport.simulator import DiskSpec, Simulator, VmSpec
 from hyperexport.store.local import LocalStore
+from tests.engine import stored_images
 from tests.flows.support import exported_bytes, guest_bytes
 
 ROOT = Path(__file__).parents[2]
@@ -26,6 +27,20 @@ def test_an_example_of_the_engine_exports_the_vm(example: str, tmp_path: Path) -
         (export,) = LocalStore(tmp_path / "exports").exports()
         assert exported_bytes(LocalStore(tmp_path / "exports"), export) == guest_bytes(vcenter, "db01")
     assert "db01" in done.stdout
+
+
+def test_the_example_of_disk_images_reads_an_export_back(tmp_path: Path) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "disk-images.md").read_text(), flags=re.DOTALL)
+    stored_images.publish("ovf", LocalStore(tmp_path / "exports"), tmp_path)
+
+    environment = {"PYTHONPATH": str(ROOT), "PATH": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", example], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+
+    assert (tmp_path / "kvm" / "db01-disk-0.raw").read_bytes() == stored_images.GUEST[0]
+    assert "nbd://127.0.0.1:" in done.stdout
+    assert "disk1 None" in done.stdout
 
 
 def test_the_first_example_is_as_short_as_it_says() -> None:

@@ -11,6 +11,7 @@ from hyperexport.cli.main import run
 from hyperexport.convert import Target
 from hyperexport.errors import TargetExists
 from hyperexport.simulator import Simulator
+from hyperexport.store.local import LocalStore
 from tests.engine import stored_images, verifiable
 from tests.flows.support import guest_bytes
 from tests.flows.test_artifacts import artifacts_of
@@ -22,7 +23,9 @@ def test_what_was_exported_is_converted_to_the_guests_bytes_with_a_page(
     assert run(["--vm", "db01", "--snapshot", "--output", str(store), "--quiet"]) == 0
     capsys.readouterr()
 
-    code = run(["convert", "--vm", "db01", "--to", "raw", "--into", str(tmp_path / "out"), f"--output={store}", "--json"])
+    code = run(
+        ["convert", "--vm", "db01", "--to", "raw", "--into", str(tmp_path / "out"), f"--output={store}", "--json"]
+    )
 
     (conversion,) = json.loads(capsys.readouterr().out)["conversions"]
     assert code == 0
@@ -32,14 +35,12 @@ def test_what_was_exported_is_converted_to_the_guests_bytes_with_a_page(
     assert newest.name == "convert db01 to raw"
     shown = {key: (data, words) for key, data, words in artifacts_of(newest.id)}
     page = str(shown["conversion-db01"][0])
-    assert "db01-disk-0.raw".replace("-", "-") in page
+    assert "db01-disk-0.raw" in page.replace("\\", "")
     assert conversion["export_id"] in page
     assert shown["progress-db01-db01-disk-0-raw"][0] == 100.0
 
 
 def test_the_flow_takes_plain_values_and_fails_with_words(store: Path, tmp_path: Path) -> None:
-    from hyperexport.store.local import LocalStore
-
     export = verifiable.publish(LocalStore(store))
     options = ExportOptions.from_keys({"output": str(store)})
 

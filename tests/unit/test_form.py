@@ -58,6 +58,7 @@ def test_a_field_that_is_left_alone_sends_nothing_and_its_default_is_told(leaf: 
         (flows.incremental_info, "destination snapshot incremental"),
         (flows.cleanup_exports, "destination cleanup"),
         (flows.verify_exports, "destination bandwidth execution"),
+        (flows.convert_export, "destination bandwidth execution"),
         (flows.reap_snapshots, "destination"),
         (flows.send_test_email, "email"),
     ],
