@@ -44,11 +44,11 @@ def arguments(
     ] = (),
     socket: Annotated[
         Path | None,
-        Parameter(group=WHAT, metavar="PATH", help="Listen on a Unix socket that only this user can open."),
+        Parameter(group=WHAT, metavar="PATH", help="Unix socket for this user only. [default: in a new folder]"),
     ] = None,
     port: Annotated[
         int | None,
-        Parameter(group=WHAT, metavar="N", help="Listen on this TCP port of 127.0.0.1. [default: any free port]"),
+        Parameter(group=WHAT, metavar="N", help="Instead, a TCP port of 127.0.0.1, open to every local user; 0: any."),
     ] = None,
 ) -> Request:
     """Serve the disks of an export read-only over NBD until Ctrl-C, for qemu, qemu-img, guestfish and nbdcopy.
@@ -59,7 +59,7 @@ def arguments(
         raise UsageError("--socket and --port exclude each other", fix="Choose one")
     if port is not None and not 0 <= port <= _LAST_PORT:
         raise UsageError(f"--port: {port} is not a TCP port", fix=f"Give one from 0 to {_LAST_PORT}")
-    reading = Reading(restore_point(export, vm, at), disks=disk, socket=socket, port=port or 0)
+    reading = Reading(restore_point(export, vm, at), disks=disk, socket=socket, port=port)
     return asked.request(Mode.NBD, reading=reading)
 
 

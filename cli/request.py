@@ -123,7 +123,7 @@ class Reading:
         into: The folder for what is written.
         libvirt: Also write a libvirt domain definition.
         socket: The Unix socket to serve NBD on.
-        port: The TCP port to serve NBD on, without a socket; 0 for any that is free.
+        port: The TCP port to serve NBD on, in place of a socket; 0 for any that is free.
         path: The folder or file of the guest to list; its volumes if None.
         get: Files and folders of the guest to extract.
     """
@@ -134,7 +134,7 @@ class Reading:
     into: Path | None = None
     libvirt: bool = False
     socket: Path | None = None
-    port: int = 0
+    port: int | None = None
     path: str | None = None
     get: tuple[str, ...] = ()
 

@@ -253,7 +253,7 @@ def serve_disks(
     at: datetime | None = None,
     disks: Sequence[int] = (),
     socket: str | Path | None = None,
-    port: int = 0,
+    port: int | None = None,
     s3: S3Settings | None = None,
     **given: object,
 ) -> Generator[ServedExport]:
@@ -265,8 +265,8 @@ def serve_disks(
         vm: In place of the id: the newest good export of this VM.
         at: With ``vm``: the newest good export begun at this time or before.
         disks: Only the disks with these numbers; all if empty.
-        socket: The Unix socket to make, for this user only; a TCP port of the loopback address if None.
-        port: That port; 0 for any that is free.
+        socket: The Unix socket to make, for this user only. With neither this nor a port, one in a new private folder.
+        port: A TCP port of the loopback address, open to every local user; 0 for any that is free.
         s3: How to log in to S3; boto3's own way if None.
         given: Options by the names of their flags; they beat ``options``.
 

@@ -4,8 +4,9 @@ What is opened stays open for the block of a ``with``, so these are no flows: th
 """
 
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from hyperexport.base.display import Listing
@@ -97,7 +98,7 @@ def served(
     *,
     disks: Sequence[int] = (),
     socket: Path | None = None,
-    port: int = 0,
+    port: int | None = None,
 ) -> Generator[ServedExport]:
     """Serve disks of an export read-only over NBD while the block runs; see :func:`opened`.
 
@@ -106,20 +107,25 @@ def served(
         wanted: Which export.
         options: Where the exports are.
         disks: Only the disks with these numbers; all if empty.
-        socket: The Unix socket to make, for this user only; a TCP port of the loopback address if None.
-        port: That port; 0 for any that is free.
+        socket: The Unix socket to make, for this user only. With neither this nor a port, one in a new private folder.
+        port: A TCP port of the loopback address, open to every local user; 0 for any that is free.
 
     Raises:
         UsageError: The socket or port cannot be listened on.
     """
-    with opened(run, wanted, options, disks=disks) as found:
+    with ExitStack() as stack:
+        found = stack.enter_context(opened(run, wanted, options, disks=disks))
+        if socket is None and port is None:
+            folder = stack.enter_context(TemporaryDirectory(prefix="hyperexport-nbd-"))  # mode 0700
+            socket = Path(folder) / "nbd.sock"
+        path = socket.absolute() if socket else None
         images = {f"disk-{number}": disk for number, disk in zip(found.numbers, found.disks, strict=True)}
-        with NbdServer(images, socket_path=socket.absolute() if socket else None, port=port) as server:
-            served_disks = (
-                ServedDisk(entry.name, number, disk.capacity, server.uri(f"disk-{number}"), entry.disk_controller)
-                for entry, number, disk in zip(found.entries, found.numbers, found.disks, strict=True)
-            )
-            yield ServedExport(found.export, tuple(served_disks))
+        server = stack.enter_context(NbdServer(images, socket_path=path, port=port or 0))
+        served_disks = (
+            ServedDisk(entry.name, number, disk.capacity, server.uri(f"disk-{number}"), entry.disk_controller)
+            for entry, number, disk in zip(found.entries, found.numbers, found.disks, strict=True)
+        )
+        yield ServedExport(found.export, tuple(served_disks))
 
 
 def list_volumes(run: StepRunner, wanted: RestorePoint, options: ExportOptions) -> Listing[VolumeInfo]:

@@ -39,7 +39,7 @@ def test_the_example_of_disk_images_reads_an_export_back(tmp_path: Path) -> None
     )
 
     assert (tmp_path / "kvm" / "db01-disk-0.raw").read_bytes() == stored_images.GUEST[0]
-    assert "nbd://127.0.0.1:" in done.stdout
+    assert "nbd+unix:///disk-0?socket=" in done.stdout
     assert "disk1 None" in done.stdout
 
 

@@ -256,6 +256,15 @@ def test_nbd_serves_the_guests_disks_to_qemu_until_it_is_told_to_end(
     assert not path.exists()
 
 
+def test_nbd_listens_where_only_its_user_can_connect_unless_a_port_is_asked_for(export: StoredExport) -> None:
+    with serving(export.export_id) as (_, told):
+        path = Path(told["uri"].partition("?socket=")[2])
+        assert path.is_socket()
+        assert path.stat().st_mode & 0o077 == 0
+        assert path.parent.stat().st_mode & 0o077 == 0
+    assert not path.parent.exists()
+
+
 def test_nbd_listens_on_the_loopback_address_only_and_serves_what_is_asked_for(export: StoredExport) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
