@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 _MOST_BY_THEMSELVES = 10
 _LEVELS = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red"}
-_DOTS = {PowerState.ON: "green", PowerState.OFF: "red", PowerState.SUSPENDED: "yellow"}
+_DOTS = {PowerState.ON: "green", PowerState.OFF: "red", PowerState.SUSPENDED: "yellow", PowerState.UNKNOWN: "dim"}
 
 
 def show_vm(console: Console, vm: VmInfo) -> None:
@@ -133,7 +133,7 @@ def _properties(vm: VmInfo) -> Table:
 
 def _disk_row(disk: DiskInfo) -> tuple[str, ...]:
     return (
-        disk.label + (f" (cannot be exported: {disk.unexportable})" if disk.unexportable else ""),
+        disk.label + _export_limits(disk),
         format_bytes(disk.capacity),
         "-" if disk.used is None else format_bytes(disk.used),
         "-" if disk.thin is None else _yes(disk.thin),
@@ -416,3 +416,10 @@ def _time(moment: datetime | None) -> str:
 
 def _yes(value: bool) -> str:
     return "yes" if value else "no"
+
+
+def _export_limits(disk: DiskInfo) -> str:
+    """Why a disk cannot be exported, or not from a snapshot."""
+    if disk.unexportable:
+        return f" (cannot be exported: {disk.unexportable})"
+    return f" (not from a snapshot: {disk.unsnapshottable})" if disk.unsnapshottable else ""

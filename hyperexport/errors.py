@@ -205,6 +205,12 @@ class VmPoweredOn(HyperExportError):
     code = "vm-powered-on"
 
 
+class VmUnavailable(HyperExportError):
+    """vSphere has lost the VM's host or files, or does not give its configuration."""
+
+    code = "vm-unavailable"
+
+
 class VmChanged(HyperExportError):
     """The VM was powered on or changed while its disks were read, so they do not belong together."""
 

@@ -41,6 +41,7 @@ class Settings:
     hardware_version: str
     template: bool
     encrypted: bool
+    vtpm: bool
     change_tracking: bool
     mac: str
     annotation: str = ""
@@ -167,7 +168,9 @@ def describe(
         bootOptions=vim.vm.BootOptions(bootDelay=0, efiSecureBootEnabled=False),
         changeTrackingEnabled=settings.change_tracking,
         firmware=settings.firmware,
-        keyId=vim.encryption.CryptoKeyId(keyId=f"key-{settings.instance_uuid}") if settings.encrypted else None,
+        keyId=vim.encryption.CryptoKeyId(keyId=f"key-{settings.instance_uuid}")
+        if settings.encrypted or settings.vtpm
+        else None,
     )
 
 
@@ -227,6 +230,8 @@ def _devices(
         )
     )
     devices += [disk_device(state, datastore, datastore_name, encrypted=settings.encrypted) for state in disks]
+    if settings.vtpm:
+        devices.append(Device.VirtualTPM(key=11000, deviceInfo=_info("Virtual TPM", "Trusted Platform Module")))
     devices.append(
         Device.VirtualVmxnet3(
             key=4000,

@@ -83,6 +83,7 @@ class Machine(MachineView):
         self.net = network
         self.power: Any = PowerState.poweredOn if spec.powered_on else PowerState.poweredOff
         self.tools = spec.tools
+        self.connection = spec.connection
         self.target_prefix = spec.target_prefix
         self.booted = now() if spec.powered_on else None
         self.created = now()
@@ -102,6 +103,7 @@ class Machine(MachineView):
             hardware_version=spec.hardware_version,
             template=spec.template,
             encrypted=spec.encrypted,
+            vtpm=spec.vtpm,
             change_tracking=spec.change_tracking,
             mac="00:50:56:" + identity.randbytes(3).hex(":"),
         )
@@ -229,7 +231,7 @@ class Machine(MachineView):
         """Open an export lease of a snapshot, or of the VM itself."""
         method = "ExportVm" if snapshot is None else "ExportSnapshot"
         self.refuse_when_busy(method, besides_snapshot_leases=snapshot is not None)
-        if self.settings.encrypted:
+        if self.settings.encrypted or self.settings.vtpm:
             # vSphere Security, virtual machine encryption caveats: no export of an encrypted VM as OVF.
             raise vmodl.fault.NotSupported(msg="OVF export is not supported for an encrypted virtual machine.")
         lease = Lease(self, snapshot, self._lease_timeout, manifests=self._manifests)

@@ -29,6 +29,7 @@ class MachineView(Entity):
     snapshot_roots: Any
     current_snapshot: Any
     tools: str
+    connection: str
     booted: Any
     consolidation_needed: bool
     nvram_size: int
@@ -81,7 +82,7 @@ class MachineView(Entity):
     def runtime(self) -> Any:
         return vim.vm.RuntimeInfo(
             host=self.host_system.ref,
-            connectionState=vim.VirtualMachine.ConnectionState.connected,
+            connectionState=self.connection,
             powerState=self.power,
             faultToleranceState=vim.VirtualMachine.FaultToleranceState.notConfigured,
             toolsInstallerMounted=False,

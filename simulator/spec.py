@@ -59,6 +59,8 @@ class VmSpec:
         template: Whether it is a template (always powered off).
         hardware_version: Such as ``vmx-19``.
         encrypted: Whether its home and disks are encrypted.
+        vtpm: Whether it has a virtual TPM: then its home is encrypted, and its disks are not.
+        connection: vSphere's runtime.connectionState.
         snapshots: Names of snapshots that a user took before, oldest first.
         tags: The tags that it bears, each as ``category:name``.
         target_prefix: What stands before the names that its export leases give to files (``targetId``), such as
@@ -79,6 +81,8 @@ class VmSpec:
     template: bool = False
     hardware_version: str = "vmx-19"
     encrypted: bool = False
+    vtpm: bool = False
+    connection: str = "connected"
     snapshots: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     target_prefix: str = ""

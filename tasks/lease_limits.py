@@ -49,7 +49,7 @@ def lease_slots(job: Job) -> Generator["Slots"]:
         UsageError: A limit was set to 0, so nobody may begin.
         Interrupted: The run was asked to stop while it waited.
     """
-    disks = sum(disk.unexportable is None for disk in job.vm.disks)
+    disks = sum(disk.unexportable is None for disk in job.disks) if job.source.from_snapshot else 1
     wanted = max(1, min(job.options.execution.parallel, disks))
     limits = limits_of(job)
     if not limits:

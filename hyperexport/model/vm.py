@@ -18,11 +18,12 @@ class Value(Displayed, BaseModel):
 
 
 class PowerState(StrEnum):
-    """As vSphere spells them (vim.VirtualMachine.PowerState)."""
+    """As vSphere spells them (vim.VirtualMachine.PowerState), and one for a server that does not tell."""
 
     ON = "poweredOn"
     OFF = "poweredOff"
     SUSPENDED = "suspended"
+    UNKNOWN = "unknown"
 
 
 class VmRef(Value):
@@ -63,6 +64,8 @@ class DiskInfo(Value):
         description="Size and time of its files and of the VM's configuration; known only of a VM that is off.",
     )
     unexportable: str | None = Field(default=None, description="Why the disk cannot be exported; None when it can.")
+    unsnapshottable: str | None = Field(default=None, description="Why a snapshot leaves the disk out; None if not.")
+    shared: bool = Field(default=False, description="Whether other VMs may write to it.")
 
 
 class NicInfo(Value):
@@ -117,10 +120,15 @@ class VmInfo(Value):
     provisioned: int = Field(description="Bytes that the VM may come to take on its datastores.")
     used: int = Field(description="Bytes that it takes now.")
     change_tracking: bool
-    change_tracking_supported: bool
+    change_tracking_supported: bool | None = Field(description="None where the server does not tell.")
     consolidation_needed: bool
     template: bool
-    encrypted: bool
+    encrypted: bool = Field(description="Whether its configuration is encrypted, and perhaps its disks.")
+    vtpm: bool = Field(default=False, description="Whether it has a virtual TPM, for which vSphere encrypts it.")
+    connection: str | None = Field(
+        default=None, description="vSphere's runtime.connectionState, such as connected; None where it does not tell."
+    )
+    readable: bool = Field(default=True, description="Whether the server gives its devices.")
     host: str | None
     datastores: tuple[str, ...]
     disks: tuple[DiskInfo, ...]
@@ -139,8 +147,12 @@ class VmInfo(Value):
 
     @property
     def tools_running(self) -> bool:
-        """Whether the guest can be asked to quiesce its filesystems."""
-        return self.tools_status == "guestToolsRunning"
+        """Whether the guest can be asked to quiesce its filesystems.
+
+        vSphere API, VirtualMachineToolsRunningStatus: guestToolsExecutingScripts means that they are starting, so they
+        cannot be relied on yet. Those of which the server tells nothing are asked: what came of it is in the snapshot.
+        """
+        return self.tools_status not in {"guestToolsNotRunning", "guestToolsExecutingScripts"}
 
     @property
     def snapshot_depth(self) -> int:

@@ -55,7 +55,7 @@ def _missed(vm: VmInfo, snapshots: int) -> str:
 
 
 def _refusal(vm: VmInfo, snapshots: int) -> str | None:
-    if not vm.change_tracking_supported:
+    if vm.change_tracking_supported is False:
         return f"vSphere does not support it for this VM (hardware version {vm.hardware_version}; 7 is the least)"
     if vm.template:
         return "it is a template"

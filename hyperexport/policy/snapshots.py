@@ -29,6 +29,7 @@ class SnapshotPlan(Value):
     """What an export does with the VM's snapshots; a dry run shows it, a real run does it."""
 
     make: str | None = Field(default=None, description="The name of the snapshot to export from; None without one.")
+    why_none: str = Field(default="", description="Why none is made though --snapshot was given; else empty.")
     keeps_made: bool = Field(default=False, description="Whether that one stays on the VM on purpose.")
     abandoned: tuple[SnapshotInfo, ...] = Field(default=(), description="Left by runs that are over; removed first.")
     removed: tuple[SnapshotInfo, ...] = Field(default=(), description="Removed after the export.")

@@ -7,6 +7,7 @@ from hyperexport.policy.snapshots import SnapshotPlan
 from hyperexport.steps.job import Job
 from hyperexport.steps.step import step
 from hyperexport.vsphere import change_tracking as vsphere
+from hyperexport.vsphere.inventory import describe
 
 logger = logging.getLogger(__name__)
 
@@ -39,4 +40,7 @@ def enable_change_tracking(job: Job) -> None:
         PermissionMissing, ServerBusy, ServerFault: vSphere did not take the change.
     """
     vsphere.enable_change_tracking(job.session, job.ref, stop=job.stop)
+    if not job.source.from_snapshot:
+        # A VM that is off has its change ids at once (vSphere facts 49), and the manifest has to have them.
+        job.own_disks = describe(job.session, job.ref).disks
     logger.warning("%s: change tracking was switched on in the VM's configuration", job.vm.name)

@@ -8,11 +8,14 @@ from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 from hyperexport.base.stop import StopSignal
+from hyperexport.errors import VmUnavailable
 from hyperexport.model.vm import PowerState, VmInfo
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.policy.snapshots import chain_refusal, space_warnings
+from hyperexport.policy.source import as_read
 from hyperexport.results import Level, SetupFinding
-from hyperexport.steps.plan import lacking
+from hyperexport.steps.job import source_of
+from hyperexport.steps.plan import check_available, encryption_words, lacking
 from hyperexport.vsphere.inventory import datastore_free
 from hyperexport.vsphere.session import Session
 
@@ -70,22 +73,33 @@ def _of_roles(session: Session, vm: VmInfo, options: ExportOptions) -> Iterator[
 
 def _of_the_vm(vm: VmInfo, options: ExportOptions) -> Iterator[_Problem]:
     snapshot = options.snapshot
+    source = source_of(vm, options)
     running = vm.power_state is not PowerState.OFF
-    if running and not snapshot.take:
+    try:
+        check_available(vm)
+    except VmUnavailable as error:
+        yield _Problem("VMs", Level.FAIL, error.what, error.fix)
+        return
+    if words := encryption_words(vm):
+        yield _Problem("VMs", Level.FAIL, *words)
+        return
+    if source.needs_snapshot:
         yield _Problem("VMs", Level.FAIL, "running, and no snapshot was asked for", "Add --snapshot")
-    refused = sorted({f"{disk.label} ({disk.unexportable})" for disk in vm.disks if disk.unexportable})
-    if len(refused) == len(vm.disks):
+    disks = as_read(vm.disks, from_snapshot=source.from_snapshot)
+    refused = sorted({f"{disk.label} ({disk.unexportable})" for disk in disks if disk.unexportable})
+    if all(disk.unexportable for disk in disks):
         yield _Problem("VMs", Level.FAIL, f"no disk can be exported: {', '.join(refused) or 'there are none'}")
     elif refused:
         yield _Problem("VMs", Level.WARN, f"not all disks would be exported: {', '.join(refused)} are left out")
-    refusal = chain_refusal(vm.snapshot_depth) if snapshot.take else None
+    refusal = chain_refusal(vm.snapshot_depth) if source.from_snapshot else None
     if refusal:
         yield _Problem("VMs", Level.FAIL, refusal, "Remove or consolidate old snapshots first")
-    if snapshot.take and running and snapshot.quiesces and not vm.tools_running:
+    if source.not_quiesced:
         yield _Problem(
             "VMs",
             Level.FAIL if snapshot.quiesce_required else Level.WARN,
-            "VMware Tools do not run, so the guest cannot be quiesced"
+            ("it is suspended" if vm.power_state is PowerState.SUSPENDED else "VMware Tools do not run")
+            + ", so the guest cannot be quiesced"
             + ("" if snapshot.quiesce_required else ": the export would be crash-consistent"),
             "Start VMware Tools in the guest",
         )
@@ -103,8 +117,9 @@ def _of_the_vm(vm: VmInfo, options: ExportOptions) -> Iterator[_Problem]:
 
 
 def _of_space(session: Session, vm: VmInfo, options: ExportOptions) -> Iterator[_Problem]:
-    if options.snapshot.take:
-        for words in space_warnings(vm.disks, datastore_free(session, vm.ref)):
+    source = source_of(vm, options)
+    if source.from_snapshot:
+        for words in space_warnings(as_read(vm.disks, from_snapshot=True), datastore_free(session, vm.ref)):
             yield _Problem("datastores", Level.WARN, words, "Free some space, or move the VM")
 
 

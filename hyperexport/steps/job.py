@@ -10,8 +10,9 @@ from hyperexport.model.damaged import DamagedExport
 from hyperexport.model.identity import VmIdentity, vm_token
 from hyperexport.model.manifest import FileEntry, FileRole, TransferStatistics, new_export_id
 from hyperexport.model.ownership import Owner
-from hyperexport.model.vm import BackingFile, VmInfo, VmRef
+from hyperexport.model.vm import BackingFile, DiskInfo, VmInfo, VmRef
 from hyperexport.options.precedence import ExportOptions
+from hyperexport.policy.source import SourcePlan, as_read, plan_source
 from hyperexport.steps.clock import Clock
 from hyperexport.steps.folders import distinct_folder, folder_for
 from hyperexport.steps.liveness import AtWork, process_at_work
@@ -22,6 +23,14 @@ from hyperexport.vsphere.lease import VmLease
 from hyperexport.vsphere.session import Session
 
 _MOVED: Final = frozenset({FileRole.DISK, FileRole.NVRAM})
+
+
+def source_of(vm: VmInfo, options: ExportOptions) -> SourcePlan:
+    """Decide what an export with these options reads."""
+    snapshot = options.snapshot
+    return plan_source(
+        vm, wanted=snapshot.take, kept=not snapshot.deletes, quiesces=snapshot.quiesces or snapshot.quiesce_required
+    )
 
 
 class Job:
@@ -53,6 +62,9 @@ class Job:
         self.at_work: Final = at_work
         self.started: Final = datetime.now(UTC)
         self.clock: Final = Clock()
+        self.source: Final = source_of(vm, options)
+        self.own_disks: tuple[DiskInfo, ...] = vm.disks
+        """The VM's disks as it has them; read again where the run changes what is told of them."""
         self.lease: Final = VmLease(session, vm.ref, stop)
         self.export_id: Final = new_export_id(self.started)
         self.identity: Final = VmIdentity.of(vm.ref, vcenter=session.address, vcenter_uuid=session.instance_uuid)
@@ -76,6 +88,11 @@ class Job:
         self.failed_attempts: list[str] = []
         self.aftermath: list[str] = []
         """What became of the snapshot and of the half-written export, in words for whoever hears of a failure."""
+
+    @property
+    def disks(self) -> tuple[DiskInfo, ...]:
+        """The VM's disks, with the reason on each that this export cannot have."""
+        return as_read(self.own_disks, from_snapshot=self.source.from_snapshot)
 
     @property
     def ref(self) -> VmRef:

@@ -8,15 +8,18 @@ from hyperexport.errors import (
     ExportNotFound,
     NothingToExport,
     PermissionMissing,
+    QuiesceFailed,
     StoreUnusable,
     VmPoweredOn,
+    VmUnavailable,
 )
 from hyperexport.model.manifest import ExportManifest, StageName
 from hyperexport.model.vm import DiskInfo, PowerState, VmInfo
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.policy.incremental import ChangeEvidence, ExportPlan, full_reason, plan_export, questions
+from hyperexport.steps.claims import others, words_for
 from hyperexport.steps.folders import listing_for
-from hyperexport.steps.job import Job
+from hyperexport.steps.job import Job, source_of
 from hyperexport.steps.proof import is_proven
 from hyperexport.steps.stages import stage
 from hyperexport.steps.step import step
@@ -40,44 +43,118 @@ def check_export(job: Job) -> None:
     The stores are proved by writing to them, but not by a dry run, which writes nothing.
     """
     check_exportable(job)
-    if not job.options.execution.dry_run:
+    if job.options.execution.dry_run:
+        warn_of_others(job)
+    else:
         check_stores(job.stores)
+
+
+def warn_of_others(job: Job) -> None:
+    """Say in a dry run who holds the VM's folder in a store: the real run would wait for that, or fail."""
+    for store in job.stores:
+        folder = job.folder_in(store)
+        for other in others(store, folder, job.owner):
+            if other.owner and job.at_work(other.owner):
+                job.warn(
+                    f"{store.url}/{folder} is held by {words_for(other.owner)}; the real export would wait for "
+                    "that or fail"
+                )
 
 
 def check_exportable(job: Job) -> None:
     """Refuse at once what can't work, before anything is changed.
 
     Raises:
+        VmUnavailable: vSphere cannot reach the VM, or does not give its configuration.
         VmPoweredOn: The VM runs and no snapshot was asked for.
-        NothingToExport: No disk can be exported.
+        QuiesceFailed: Quiescing is required, and the guest cannot be asked.
+        NothingToExport: The VM is encrypted, or no disk can be exported.
     """
     vm = job.vm
-    if vm.power_state is not PowerState.OFF and not job.options.snapshot.take:
+    check_available(vm)
+    if job.source.needs_snapshot:
         raise VmPoweredOn(
-            f"{vm.ref.path} is {vm.power_state} and no snapshot was asked for",
+            f"{job.source.needs_snapshot} and no snapshot was asked for",
             fix="Add --snapshot to export it while it runs, or power it off first",
         )
-    refused = [f"{disk.label}: {disk.unexportable}" for disk in vm.disks if disk.unexportable]
-    if not any(disk.unexportable is None for disk in vm.disks):
+    if job.source.not_quiesced:
+        if job.options.snapshot.quiesce_required:
+            raise QuiesceFailed(
+                job.source.not_quiesced,
+                fix="Start VMware Tools in a running guest, or export without --quiesce-required",
+            )
+        job.warn(f"the snapshot of {vm.name} is only crash-consistent: {job.source.not_quiesced}")
+    if words := encryption_words(vm):
+        raise NothingToExport(words[0], fix=words[1])
+    refused = [f"{disk.label}: {disk.unexportable}" for disk in job.disks if disk.unexportable]
+    if not any(disk.unexportable is None for disk in job.disks):
         reasons = "; ".join(refused) or "it has no disks"
         raise NothingToExport(f"{vm.ref.path} has no disk that can be exported ({reasons})")
     for refusal in refused:
         job.warn(f"not exported: {refusal}")
+    for disk in job.disks:
+        if disk.shared and disk.unexportable is None:
+            job.warn(
+                f"{disk.label} is shared with other VMs: if one of them writes to it during the export, its content "
+                "is inconsistent"
+            )
     check_privileges(job)
 
 
-def requirements(options: ExportOptions) -> tuple[Requirement, ...]:
-    """What an export with these options asks of the user's roles, beyond being able to see the VM."""
+def check_available(vm: VmInfo) -> None:
+    """Refuse a VM that vSphere itself cannot read.
+
+    Raises:
+        VmUnavailable: It is disconnected, orphaned, inaccessible or invalid, or its devices are not told.
+    """
+    if vm.connection not in (None, "connected"):
+        raise VmUnavailable(
+            f"vSphere calls {vm.ref.path} {vm.connection}, so it cannot be exported",
+            fix="Reconnect its host or its datastore in vSphere",
+        )
+    if not vm.readable:
+        raise VmUnavailable(
+            f"vSphere does not tell which devices {vm.ref.path} has",
+            fix="Check in vSphere that the VM is accessible and that the user has the role Read-only on it",
+        )
+
+
+def encryption_words(vm: VmInfo) -> tuple[str, str] | None:
+    """Why an encrypted VM cannot be exported, and what to do; None for another one.
+
+    vSphere Security, "Virtual Machine Encryption Caveats": OVF export is not supported for an encrypted VM.
+    """
+    if not vm.encrypted:
+        return None
+    if vm.vtpm and not any(disk.unexportable for disk in vm.disks):
+        return (
+            f"{vm.ref.path} has a virtual TPM, so its configuration (not its disks) is encrypted, and is not exported",
+            "Remove the virtual TPM (save BitLocker recovery keys first), or back the VM up from inside the guest",
+        )
+    return (
+        f"{vm.ref.path} is encrypted, and vSphere exports no encrypted VM",
+        "Decrypt it, or back it up from inside the guest",
+    )
+
+
+def requirements(options: ExportOptions, *, from_snapshot: bool | None = None) -> tuple[Requirement, ...]:
+    """What an export with these options asks of the user's roles, beyond being able to see the VM.
+
+    Args:
+        options: The options.
+        from_snapshot: Whether a snapshot is made; by the options alone if None.
+    """
     snapshot, incremental = options.snapshot, options.incremental
-    removes = snapshot.consolidate or snapshot.keep or (snapshot.take and snapshot.deletes)
+    takes = snapshot.take if from_snapshot is None else from_snapshot
+    removes = snapshot.consolidate or snapshot.keep or (takes and snapshot.deletes)
     wanted = (
         (privileges.EXPORT, True),
-        (privileges.CREATE_SNAPSHOT, snapshot.take),
+        (privileges.CREATE_SNAPSHOT, takes),
         (privileges.REMOVE_SNAPSHOT, removes),
         (privileges.CHANGED_AREAS, incremental.enabled),
         (privileges.CHANGE_TRACKING, incremental.enable_tracking),
         (privileges.BROWSE, incremental.enabled),
-        (privileges.FREE_SPACE, snapshot.take),
+        (privileges.FREE_SPACE, takes),
     )
     return tuple(requirement for requirement, needed in wanted if needed)
 
@@ -90,7 +167,7 @@ def lacking(session: Session, vm: VmInfo, options: ExportOptions) -> list[tuple[
     """
     needs = {
         need.privilege: need
-        for need in requirements(options)
+        for need in requirements(options, from_snapshot=source_of(vm, options).from_snapshot)
         if need is not privileges.BROWSE or vm.power_state is PowerState.OFF
     }
     by_place = {place: [need.privilege for need in needs.values() if need.place is place] for place in Place}
@@ -158,13 +235,13 @@ def disks_of(job: Job, snapshot: str | None) -> tuple[DiskInfo, ...]:
     """The disks that the export reads: as the snapshot froze them, or as a VM that is off has them."""
     if snapshot:
         return disks_of_snapshot(job.session, snapshot)
-    if job.vm.power_state is not PowerState.OFF:
-        return job.vm.disks
+    if job.source.from_snapshot or job.vm.power_state is not PowerState.OFF:
+        return job.disks
     if job.backing_files is None:
         # Once, and before anything is read: what is written later shows as later in the next comparison.
         job.backing_files = backing_files(job.session, job.ref, stop=job.stop)
     known = job.backing_files
-    return tuple(disk.model_copy(update={"backing_files": known.get(disk.key, ())}) for disk in job.vm.disks)
+    return tuple(disk.model_copy(update={"backing_files": known.get(disk.key, ())}) for disk in job.disks)
 
 
 def newest_usable(store: Store, listing: StoreListing) -> tuple[StoredExport | None, str | None]:

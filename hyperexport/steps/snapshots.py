@@ -35,16 +35,19 @@ def make_snapshot_plan(job: Job, is_over: Callable[[Owner], bool]) -> SnapshotPl
         SnapshotChainTooLong: One more snapshot would come too near to vSphere's limit.
     """
     wanted = job.options.snapshot
+    makes = job.source.from_snapshot
     plan = policy.plan_snapshots(
         job.vm.snapshots,
         vm_uuid=job.ref.instance_uuid,
-        make=(wanted.name or f"hyperexport-{job.started:%Y%m%dT%H%M%SZ}") if wanted.take else None,
+        make=(wanted.name or f"hyperexport-{job.started:%Y%m%dT%H%M%SZ}") if makes else None,
         keeps_made=not wanted.deletes,
         keep=wanted.keep,
         merge_all=wanted.consolidate,
         is_over=is_over,
         at_work=job.at_work,
-    )
+    ).model_copy(update={"why_none": job.source.why})
+    if plan.why_none:
+        logger.info("%s: no snapshot is made: %s", job.vm.name, plan.why_none)
     if plan.holder is not None:
         held = f"{job.ref.path} is being exported by {words_for(plan.holder)}"
         if not job.options.execution.dry_run:
@@ -54,7 +57,7 @@ def make_snapshot_plan(job: Job, is_over: Callable[[Owner], bool]) -> SnapshotPl
     if refusal:
         raise SnapshotChainTooLong(f"{job.ref.path}: {refusal}", fix="Remove or consolidate old snapshots first")
     if plan.make:
-        for warning in policy.space_warnings(job.vm.disks, datastore_free(job.session, job.ref)):
+        for warning in policy.space_warnings(job.disks, datastore_free(job.session, job.ref)):
             job.warn(warning)
     if job.vm.consolidation_needed and not plan.merges_all:
         warn_of_consolidation(job)
@@ -84,7 +87,8 @@ def take_snapshot(job: Job, name: str) -> CreatedSnapshot:
         memory=wanted.memory,
         quiesce_required=wanted.quiesce_required,
         tools_running=job.vm.tools_running,
-        powered_on=job.vm.power_state is PowerState.ON,
+        powered_on=job.vm.power_state is not PowerState.OFF,
+        suspended=job.vm.power_state is PowerState.SUSPENDED,
         stop=job.stop,
     )
     job.clock.snapshot_made(created.record.moref)

@@ -145,6 +145,8 @@ def snapshot_lines(result: ExportResult) -> list[str]:
     plan, dry = result.snapshots, result.dry_run
     would = "would be " if dry else ""
     lines = [f"snapshot {one.name}: {would}removed first: its run is over" for one in plan.abandoned]
+    if plan.why_none:
+        lines.append(f"no snapshot {'would be' if dry else 'was'} made: {plan.why_none}")
     if plan.make and dry:
         lines.append(f"snapshot {plan.make}: would be made, and {'kept' if plan.keeps_made else 'removed afterwards'}")
     lines += [f"snapshot {one.name}: {would}removed afterwards: {plan.why_removed}" for one in plan.removed]
@@ -296,6 +298,8 @@ def _disk_words(disk: DiskInfo) -> str:
     parts.append("changes tracked" if disk.change_id else "changes not tracked")
     if disk.unexportable:
         parts.append(f"cannot be exported: {disk.unexportable}")
+    elif disk.unsnapshottable:
+        parts.append(f"not exported from a snapshot: {disk.unsnapshottable}")
     return ", ".join(parts)
 
 

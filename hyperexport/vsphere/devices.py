@@ -22,18 +22,17 @@ _SNAPSHOT_PROOF: Final = {
 }
 
 
-def disks(devices: Iterable[Any], *, used: Mapping[int, int] | None = None, encrypted: bool) -> tuple[DiskInfo, ...]:
+def disks(devices: Iterable[Any], *, used: Mapping[int, int] | None = None) -> tuple[DiskInfo, ...]:
     """Read the disks among a VM's devices, in the VM's order.
 
     Args:
         devices: ``config.hardware.device`` of a VM or of a snapshot.
         used: Bytes taken on the datastore by device key, where they are known.
-        encrypted: Whether the VM itself is encrypted.
     """
     every = tuple(devices)
     by_key = {device.key: device for device in every}
     return tuple(
-        _disk(device, by_key.get(device.controllerKey), used=(used or {}).get(device.key), encrypted=encrypted)
+        _disk(device, by_key.get(device.controllerKey), used=(used or {}).get(device.key))
         for device in every
         if isinstance(device, _device.VirtualDisk)
     )
@@ -81,7 +80,7 @@ def device_label(device: Any) -> str:
     return device.deviceInfo.label if device.deviceInfo else f"{short_name(device)} {device.key}"
 
 
-def _disk(device: Any, controller: Any, *, used: int | None, encrypted: bool) -> DiskInfo:
+def _disk(device: Any, controller: Any, *, used: int | None) -> DiskInfo:
     backing = device.backing
     capacity = device.capacityInBytes or (device.capacityInKB or 0) * KIB
     return DiskInfo(
@@ -98,26 +97,38 @@ def _disk(device: Any, controller: Any, *, used: int | None, encrypted: bool) ->
         backing_uuid=_of(backing, "uuid"),
         content_id=_of(backing, "contentId"),
         change_id=_of(backing, "changeId"),
-        unexportable=_why_unexportable(backing, controller, capacity=capacity, encrypted=encrypted),
+        unexportable=_why_unexportable(backing, capacity=capacity),
+        unsnapshottable=_why_unsnapshottable(backing, controller),
+        shared=_shared(backing, controller) is not None,
     )
 
 
-def _why_unexportable(backing: Any, controller: Any, *, capacity: int, encrypted: bool) -> str | None:
-    """Give the reason, in words that stand after "skipped: "; None where vSphere can snapshot and export the disk."""
-    reasons = (
-        None if 0 < capacity <= _LARGEST_DISK else f"the server says that it has {capacity} bytes, which cannot be",
-        _SNAPSHOT_PROOF.get(_of(backing, "diskMode") or ""),
+def has_vtpm(devices: Iterable[Any]) -> bool:
+    """Tell whether a virtual TPM is among a VM's devices."""
+    return any(isinstance(device, _device.VirtualTPM) for device in devices)
+
+
+def _why_unexportable(backing: Any, *, capacity: int) -> str | None:
+    """Give the reason, in words that stand after "skipped: "; None where vSphere can export the disk of a VM off."""
+    if not 0 < capacity <= _LARGEST_DISK:
+        return f"the server says that it has {capacity} bytes, which cannot be"
+    if _of(backing, "keyId"):
         # vSphere security guide: an OVF cannot be exported from an encrypted VM.
-        "it is encrypted, and vSphere exports no encrypted disk" if encrypted or _of(backing, "keyId") else None,
-        _raw(backing),
-        "it is shared for writing with other VMs (multi-writer), which vSphere cannot snapshot"
-        if _of(backing, "sharing") == "sharingMultiWriter"
-        else None,
-        "its controller shares the SCSI bus with other VMs, which vSphere cannot snapshot"
-        if _of(controller, "sharedBus") not in (None, "noSharing")
-        else None,
-    )
-    return next((reason for reason in reasons if reason), None)
+        return "it is encrypted, and vSphere exports no encrypted disk"
+    return _raw(backing)
+
+
+def _why_unsnapshottable(backing: Any, controller: Any) -> str | None:
+    """Give the reason why no snapshot has the disk; the export of a VM that is off has it."""
+    return _SNAPSHOT_PROOF.get(_of(backing, "diskMode") or "") or _shared(backing, controller)
+
+
+def _shared(backing: Any, controller: Any) -> str | None:
+    if _of(backing, "sharing") == "sharingMultiWriter":
+        return "it is shared for writing with other VMs (multi-writer), which vSphere cannot snapshot"
+    if _of(controller, "sharedBus") not in (None, "noSharing"):
+        return "its controller shares the SCSI bus with other VMs, which vSphere cannot snapshot"
+    return None
 
 
 def _raw(backing: Any) -> str | None:

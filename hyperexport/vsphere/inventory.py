@@ -65,6 +65,7 @@ _VM_PATHS: Final = (
     "layoutEx.disk",
     "layoutEx.file",
     "network",
+    "runtime.connectionState",
     "runtime.consolidationNeeded",
     "runtime.host",
     "runtime.powerState",
@@ -255,7 +256,6 @@ def _without_gone(wanted: dict[str, Any], read: Callable[[Sequence[Any]], dict[s
 
 def _info(ref: VmRef, values: Properties, names: Mapping[str, str]) -> VmInfo:
     listed = values.get("config.hardware.device", [])
-    encrypted = values.get("config.keyId") is not None
     committed = values.get("summary.storage.committed", 0)
     snapshot = values.get("snapshot")
     return VmInfo(
@@ -266,19 +266,22 @@ def _info(ref: VmRef, values: Properties, names: Mapping[str, str]) -> VmInfo:
         memory_mb=values.get("config.hardware.memoryMB", 0),
         hardware_version=values.get("config.version", ""),
         firmware=values.get("config.firmware", "bios"),
-        tools_status=values.get("guest.toolsRunningStatus", "guestToolsNotRunning"),
+        tools_status=values.get("guest.toolsRunningStatus", "unknown"),
         provisioned=committed + values.get("summary.storage.uncommitted", 0),
         used=committed,
         change_tracking=values.get("config.changeTrackingEnabled", False),
-        change_tracking_supported=values.get("capability.changeTrackingSupported", False),
+        change_tracking_supported=values.get("capability.changeTrackingSupported"),
         consolidation_needed=values.get("runtime.consolidationNeeded", False),
         template=values.get("config.template", False),
-        encrypted=encrypted,
+        encrypted=values.get("config.keyId") is not None,
+        vtpm=devices.has_vtpm(listed),
+        connection=values.get("runtime.connectionState"),
+        readable="config.hardware.device" in values,
         host=names.get(_moref(values.get("runtime.host"))),
         datastores=tuple(
             sorted(names[_moref(store)] for store in values.get("datastore", ()) if _moref(store) in names)
         ),
-        disks=devices.disks(listed, used=_used_by_disk(values), encrypted=encrypted),
+        disks=devices.disks(listed, used=_used_by_disk(values)),
         nics=devices.nics(listed, networks=names),
         snapshots=flatten(snapshot),
     )
@@ -297,10 +300,11 @@ def disks_of_snapshot(session: Session, moref: str) -> tuple[DiskInfo, ...]:
     values = properties(
         session,
         session.reference(vim.vm.Snapshot, moref),
-        ("config.hardware.device", "config.keyId"),
+        ("config.hardware.device",),
         doing=f"reading the disks of snapshot {moref}",
     )
-    return devices.disks(values.get("config.hardware.device", ()), encrypted=values.get("config.keyId") is not None)
+    frozen = devices.disks(values.get("config.hardware.device", ()))
+    return tuple(disk.model_copy(update={"unexportable": disk.unexportable or disk.unsnapshottable}) for disk in frozen)
 
 
 def datastore_free(session: Session, ref: VmRef) -> dict[str, int]:
@@ -327,7 +331,7 @@ def _row(moref: str, path: str, values: Properties) -> VmRow:
     )
     return VmRow(
         ref=ref,
-        power_state=PowerState(values.get("runtime.powerState", "poweredOff")),
+        power_state=PowerState(values.get("runtime.powerState", "unknown")),
         guest_os=values.get("config.guestFullName", ""),
         cpus=values.get("config.hardware.numCPU", 0),
         memory_mb=values.get("config.hardware.memoryMB", 0),
@@ -376,10 +380,9 @@ def _names(session: Session, read: Iterable[Properties], *, doing: str) -> dict[
 
 def _used_by_disk(values: Properties) -> dict[int, int]:
     sizes = {file.key: file.size for file in values.get("layoutEx.file", ())}
-    return {
-        disk.key: sum(sizes.get(key, 0) for link in disk.chain for key in link.fileKey)
-        for disk in values.get("layoutEx.disk", ())
-    }
+    files = {disk.key: [key for link in disk.chain for key in link.fileKey] for disk in values.get("layoutEx.disk", ())}
+    # A file whose size is missing leaves the disk's unknown, and not smaller.
+    return {disk: sum(sizes[key] for key in keys) for disk, keys in files.items() if keys and sizes.keys() >= set(keys)}
 
 
 def _moref(obj: Any) -> str:

@@ -91,6 +91,7 @@ def create_snapshot(
     quiesce_required: bool,
     tools_running: bool,
     powered_on: bool,
+    suspended: bool = False,
     on_progress: OnProgress | None = None,
     stop: StopSignal | None = None,
 ) -> CreatedSnapshot:
@@ -106,6 +107,7 @@ def create_snapshot(
         quiesce_required: Rather fail than make a crash-consistent one.
         tools_running: Whether the guest can be asked.
         powered_on: Whether there is anything running that could be quiesced.
+        suspended: Whether the guest's memory, with data that no disk has, lies in a suspend file.
         on_progress: Told the per cent.
         stop: Ends the waiting, and undoes the snapshot.
 
@@ -120,6 +122,13 @@ def create_snapshot(
     tree = snapshot_tree(session, ref)
     _refuse_long_chain(ref, tree)
     making = _Making(session, ref, name=name, owner=owner, before=tree, on_progress=on_progress, stop=stop)
+    if suspended:
+        why = f"{ref.name} is suspended, so its guest cannot be quiesced, and what it had in memory is not exported"
+        if quiesce_required:
+            raise QuiesceFailed(why, fix="Resume the VM or shut it down, or export without --quiesce-required")
+        warning = f"the snapshot of {ref.name} is only crash-consistent: {why}"
+        found = making.attempt(quiesce=False, memory=False)
+        return making.result(found, Quiescing.CRASH_CONSISTENT, warnings=(warning,))
     if not powered_on:
         return making.result(making.attempt(quiesce=False, memory=False), Quiescing.POWERED_OFF)
     if memory:

@@ -246,7 +246,7 @@ def test_a_disk_of_a_size_that_cannot_be_is_not_exported_and_named(capacity: int
         capacityInKB=0,
         backing=vim.vm.device.VirtualDisk.FlatVer2BackingInfo(fileName="[ds] a.vmdk", diskMode="persistent"),
     )
-    (found,) = devices.disks([disk], encrypted=False)
+    (found,) = devices.disks([disk])
     assert "cannot be" in (found.unexportable or "")
 
 

@@ -210,7 +210,8 @@ def test_snapshots_are_read_with_their_depth_and_which_is_current(estate):
 
 
 def test_disks_that_cannot_be_exported_say_why(estate):
-    reasons = [disk.unexportable for disk in describe(estate, find_vm(estate, "mixed")).disks]
+    disks = describe(estate, find_vm(estate, "mixed")).disks
+    reasons = [disk.unexportable or disk.unsnapshottable for disk in disks]
     assert reasons[0] is None
     assert "independent" in reasons[1]
     assert "physical mode" in reasons[2]

@@ -28,7 +28,7 @@ def flat(**fields):
 
 
 def test_a_plain_disk_is_read_whole():
-    (disk,) = disks(machine(flat(uuid="u", contentId="c", changeId="x/1")), used={2000: 512}, encrypted=False)
+    (disk,) = disks(machine(flat(uuid="u", contentId="c", changeId="x/1")), used={2000: 512})
     assert disk.model_dump() == {
         "key": 2000,
         "label": "Hard disk 1",
@@ -44,6 +44,8 @@ def test_a_plain_disk_is_read_whole():
         "content_id": "c",
         "change_id": "x/1",
         "unexportable": None,
+        "unsnapshottable": None,
+        "shared": False,
         "backing_files": (),
     }
 
@@ -62,12 +64,17 @@ def test_a_plain_disk_is_read_whole():
     ],
 )
 def test_a_disk_that_vsphere_cannot_export_says_why(devices, reason):
-    (disk,) = disks(devices, encrypted=False)
-    assert reason in (disk.unexportable or "")
+    (disk,) = disks(devices)
+    assert reason in (disk.unexportable or disk.unsnapshottable or "")
 
 
-def test_no_disk_of_an_encrypted_vm_can_be_exported():
-    assert "encrypted" in (disks(machine(flat()), encrypted=True)[0].unexportable or "")
+def test_what_only_a_snapshot_leaves_out_is_no_obstacle_to_an_export_without_one():
+    modes = ("independent_persistent", "independent_nonpersistent")
+    several = [disks(machine(flat(diskMode=mode)))[0] for mode in modes]
+    several += disks(machine(flat(sharing="sharingMultiWriter")))
+    several += disks(machine(flat(), shared_bus="physicalSharing"))
+    assert all(disk.unexportable is None and disk.unsnapshottable for disk in several)
+    assert [disk.shared for disk in several] == [False, False, True, True]
 
 
 @pytest.mark.parametrize(
@@ -79,7 +86,7 @@ def test_no_disk_of_an_encrypted_vm_can_be_exported():
     ],
 )
 def test_other_backings_can_be_exported(backing):
-    assert disks(machine(backing), encrypted=False)[0].unexportable is None
+    assert disks(machine(backing))[0].unexportable is None
 
 
 @pytest.mark.parametrize("name", ["plain", "a/b", "50%", "back\\slash", "%2f as written", "%252f"])
