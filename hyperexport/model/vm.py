@@ -134,6 +134,9 @@ class VmInfo(Value):
     disks: tuple[DiskInfo, ...]
     nics: tuple[NicInfo, ...]
     snapshots: tuple[SnapshotInfo, ...]
+    unread: tuple[str, ...] = Field(
+        default=(), description="What an export depends on and the server could not read, each with its fault."
+    )
 
     @property
     def name(self) -> str:

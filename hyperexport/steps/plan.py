@@ -112,6 +112,11 @@ def check_available(vm: VmInfo) -> None:
             f"vSphere calls {vm.ref.path} {vm.connection}, so it cannot be exported",
             fix="Reconnect its host or its datastore in vSphere",
         )
+    if vm.unread:
+        raise VmUnavailable(
+            f"vSphere could not read of {vm.ref.path}: {', '.join(vm.unread)}",
+            fix="Check in vSphere that the VM is accessible and that the user has the role Read-only on it",
+        )
     if not vm.readable:
         raise VmUnavailable(
             f"vSphere does not tell which devices {vm.ref.path} has",

@@ -66,7 +66,7 @@ def _read(session: Session, ref: VmRef, *, stop: StopSignal | None) -> dict[int,
     browsers = {
         unescape(found["name"]): found["browser"]
         for _, found in properties_of(session, list(values.get("datastore", ())), ("name", "browser"), doing=doing)
-        if found.get("browser")
+        if found.shown("browser") and found.shown("name")
     }
     found = _search(session, wanted, browsers, doing=doing, stop=stop)
     if any(path not in found for path in home):

@@ -6,7 +6,7 @@ request each and is done nowhere.
 """
 
 import logging
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -19,8 +19,66 @@ from hyperexport.vsphere.session import Session
 
 logger = logging.getLogger(__name__)
 
-Properties = dict[str, Any]
-"""What was read, by path. A property that is unset, or that the user may not see, is not in it."""
+
+class Properties(dict[str, Any]):
+    """What was read, by path. A property that is unset is not in it.
+
+    One that could not be read (a missing privilege, a fault of the server) is not in it either, but it is not unset:
+    whoever asks for it by ``[]`` or ``get`` gets the reason as an error; ``shown`` is for what decides nothing.
+    """
+
+    def __init__(self, session: Session, doing: str, values: Mapping[str, Any] | None = None) -> None:
+        super().__init__(values or {})
+        self._session = session
+        self._doing = doing
+        self._unread: dict[str, Exception] = {}
+
+    @property
+    def unread(self) -> dict[str, Exception]:
+        """The API's fault for each property that could not be read, by path."""
+        return dict(self._unread)
+
+    def note_missing(self, missing: Iterable[Any]) -> None:
+        """Note what the server says that it could not read (vSphere API: ObjectContent.missingSet)."""
+        for entry in missing or ():
+            # A server of a version that does not know the property has it unset.
+            if not isinstance(entry.fault, vmodl.query.InvalidProperty):
+                self._unread[entry.path] = entry.fault
+
+    def update_with(self, change: Any) -> None:
+        """Take an object's update: what changed, and what can no longer be read."""
+        for entry in change.changeSet:
+            self._unread.pop(entry.name, None)
+            self[entry.name] = entry.val
+        self.note_missing(change.missingSet)
+
+    def copy(self) -> "Properties":
+        """The same at this moment."""
+        twin = Properties(self._session, self._doing, self)
+        twin._unread = dict(self._unread)
+        return twin
+
+    def __missing__(self, path: str) -> Any:
+        self._refuse(path)
+        raise KeyError(path)
+
+    def get(self, path: str, default: Any = None, /) -> Any:
+        """The property, or the default where it is unset.
+
+        Raises:
+            HyperExportError: It could not be read.
+        """
+        self._refuse(path)
+        return super().get(path, default)
+
+    def shown(self, path: str, default: Any = None) -> Any:
+        """The property, or the default where it is unset or could not be read: for what decides nothing."""
+        return super().get(path, default)
+
+    def _refuse(self, path: str) -> None:
+        if fault := self._unread.get(path):
+            raise self._session.error(fault, doing=f"{self._doing}: reading {path}") from fault
+
 
 _PAGE: Final = 1000
 _TICK: Final = 1  # seconds that one WaitForUpdatesEx lasts at most: how soon a stop is obeyed
@@ -60,7 +118,7 @@ def properties(session: Session, obj: Any, paths: Sequence[str], *, doing: str) 
     """
     for _, values in properties_of(session, [obj], paths, doing=doing):
         return values
-    return {}
+    return Properties(session, doing)
 
 
 def properties_of(
@@ -106,7 +164,7 @@ def _mendable(obj: Any, error: HyperExportError) -> bool:
 
 
 def _updates(session: Session, collector: Any, *, doing: str, stop: StopSignal) -> Iterator[Properties]:
-    values: Properties = {}
+    values = Properties(session, doing)
     version = ""
     truncated = 0
     options = _query.WaitOptions(maxWaitSeconds=_TICK)
@@ -118,12 +176,12 @@ def _updates(session: Session, collector: Any, *, doing: str, stop: StopSignal) 
             for change in _object_updates(update):
                 if change.kind == "leave":
                     raise session.error(vmodl.fault.ManagedObjectNotFound(obj=change.obj), doing=doing)
-                values |= {entry.name: entry.val for entry in change.changeSet}
+                values.update_with(change)
         truncated = truncated + 1 if update is not None and update.truncated else 0
         if truncated > _MOST_PAGES:
             raise ServerFault(f"{doing} failed: an update of {session.address} does not end")
         if not truncated:
-            yield dict(values)
+            yield values.copy()
 
 
 def _object_updates(update: Any) -> Iterator[Any]:
@@ -164,7 +222,10 @@ def _collect(session: Session, spec: Any, *, doing: str) -> Iterator[tuple[Any, 
             return
         for found in page.objects:
             # vcsim sends some unset properties as empty ones.
-            yield found.obj, {entry.name: entry.val for entry in found.propSet if entry.val is not None}
+            read = {entry.name: entry.val for entry in found.propSet if entry.val is not None}
+            values = Properties(session, doing, read)
+            values.note_missing(found.missingSet)
+            yield found.obj, values
         if not page.token:
             return
         page = session.call(collector.ContinueRetrievePropertiesEx, page.token, doing=doing)

@@ -1,14 +1,13 @@
 """The ESXi hosts behind a vCenter: where a lease would point, and what vCenter knows of each. Nothing is changed."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from pydantic import Field
 from pyVmomi import vim
 
 from hyperexport.model.tls import Trust, normalise_thumbprint
 from hyperexport.model.vm import Value, VmRef
-from hyperexport.vsphere.collector import properties_of
+from hyperexport.vsphere.collector import Properties, properties_of
 from hyperexport.vsphere.endpoint import VSphereEndpoint
 from hyperexport.vsphere.inventory import vm_object
 from hyperexport.vsphere.names import unescape
@@ -56,14 +55,14 @@ def hosts_of(session: Session, refs: Sequence[VmRef]) -> tuple[list[HostAddress]
     return sorted(known, key=lambda host: host.name), len(objects) - len(known)
 
 
-def _address(values: dict[str, Any]) -> HostAddress:
-    port = values.get("summary.config.port", _HTTPS)
-    shown = values.get("summary.config.sslThumbprint")
+def _address(values: Properties) -> HostAddress:
+    port = values.shown("summary.config.port", _HTTPS)
+    shown = values.shown("summary.config.sslThumbprint")
     return HostAddress(
-        name=unescape(values.get("name", values["summary.config.name"])),
+        name=unescape(values.shown("name", values["summary.config.name"])),
         address=values["summary.config.name"],
         # Some hosts tell the port of their other NFC service; a lease's URLs are HTTPS.
         port=_HTTPS if port == _NFC else port,
         thumbprint=normalise_thumbprint(shown) if shown else None,
-        connected=values.get("runtime.connectionState", "connected") == "connected",
+        connected=values.shown("runtime.connectionState", "connected") == "connected",
     )

@@ -57,6 +57,7 @@ _VM_PATHS: Final = (
     "config.hardware.device",
     "config.hardware.memoryMB",
     "config.hardware.numCPU",
+    "config.instanceUuid",
     "config.keyId",
     "config.template",
     "config.version",
@@ -73,6 +74,17 @@ _VM_PATHS: Final = (
     "summary.storage.committed",
     "summary.storage.uncommitted",
 )
+_DECIDING: Final = (
+    "config.changeTrackingEnabled",
+    "config.hardware.device",
+    "config.instanceUuid",
+    "config.keyId",
+    "config.template",
+    "runtime.connectionState",
+    "snapshot",
+)
+"""What an export is decided by: where one of these could not be read, nothing may be taken for unset."""
+
 _NEAR: Final = 3
 _BY_PATH: Final = "List the VMs, or name it by its whole inventory path"
 
@@ -141,7 +153,7 @@ class Inventory(NamedTuple):
 def read_inventory(session: Session) -> Inventory:
     """Read all VMs, and the paths of all places that VMs can lie in, with one paged collection."""
     found = {_moref(obj): (obj, values) for obj, values in retrieve(session, _ENTITIES, doing="listing the VMs")}
-    tree = {moref: (values.get("name", moref), _moref(_parent(values))) for moref, (_, values) in found.items()}
+    tree = {moref: (values.shown("name", moref), _moref(_parent(values))) for moref, (_, values) in found.items()}
     rows: list[VmRow] = []
     places: set[str] = set()
     for moref, (obj, values) in found.items():
@@ -181,8 +193,8 @@ def _vm_at(session: Session, path: str) -> VmRef | None:
     uuid, place = "", found
     while type(place) in _ENTITIES and place != session.content.rootFolder and len(names) <= path.count("/"):
         values = properties(session, place, _PLACE[type(place)], doing=doing)
-        names.append(values.get("name", ""))
-        uuid = values.get("config.instanceUuid") or uuid
+        names.append(values.shown("name", ""))
+        uuid = values.shown("config.instanceUuid") or uuid
         place = _parent(values)
     if [*reversed(names)] != path.strip("/").split("/"):
         return None
@@ -255,35 +267,40 @@ def _without_gone(wanted: dict[str, Any], read: Callable[[Sequence[Any]], dict[s
 
 
 def _info(ref: VmRef, values: Properties, names: Mapping[str, str]) -> VmInfo:
-    listed = values.get("config.hardware.device", [])
-    committed = values.get("summary.storage.committed", 0)
-    snapshot = values.get("snapshot")
+    listed = values.shown("config.hardware.device", [])
+    committed = values.shown("summary.storage.committed", 0)
+    snapshot = values.shown("snapshot")
     return VmInfo(
         ref=ref,
         power_state=PowerState(values["runtime.powerState"]),
-        guest_os=values.get("config.guestFullName", ""),
-        cpus=values.get("config.hardware.numCPU", 0),
-        memory_mb=values.get("config.hardware.memoryMB", 0),
-        hardware_version=values.get("config.version", ""),
-        firmware=values.get("config.firmware", "bios"),
-        tools_status=values.get("guest.toolsRunningStatus", "unknown"),
-        provisioned=committed + values.get("summary.storage.uncommitted", 0),
+        guest_os=values.shown("config.guestFullName", ""),
+        cpus=values.shown("config.hardware.numCPU", 0),
+        memory_mb=values.shown("config.hardware.memoryMB", 0),
+        hardware_version=values.shown("config.version", ""),
+        firmware=values.shown("config.firmware", "bios"),
+        tools_status=values.shown("guest.toolsRunningStatus", "unknown"),
+        provisioned=committed + values.shown("summary.storage.uncommitted", 0),
         used=committed,
-        change_tracking=values.get("config.changeTrackingEnabled", False),
-        change_tracking_supported=values.get("capability.changeTrackingSupported"),
-        consolidation_needed=values.get("runtime.consolidationNeeded", False),
-        template=values.get("config.template", False),
-        encrypted=values.get("config.keyId") is not None,
+        change_tracking=values.shown("config.changeTrackingEnabled", False),
+        change_tracking_supported=values.shown("capability.changeTrackingSupported"),
+        consolidation_needed=values.shown("runtime.consolidationNeeded", False),
+        template=values.shown("config.template", False),
+        encrypted=values.shown("config.keyId") is not None,
         vtpm=devices.has_vtpm(listed),
-        connection=values.get("runtime.connectionState"),
+        connection=values.shown("runtime.connectionState"),
         readable="config.hardware.device" in values,
-        host=names.get(_moref(values.get("runtime.host"))),
+        host=names.get(_moref(values.shown("runtime.host"))),
         datastores=tuple(
-            sorted(names[_moref(store)] for store in values.get("datastore", ()) if _moref(store) in names)
+            sorted(names[_moref(store)] for store in values.shown("datastore", ()) if _moref(store) in names)
         ),
         disks=devices.disks(listed, used=_used_by_disk(values)),
         nics=devices.nics(listed, networks=names),
         snapshots=flatten(snapshot),
+        unread=tuple(
+            f"{path} ({type(values.unread[path]).__name__.rpartition('.')[2]})"
+            for path in _DECIDING
+            if path in values.unread
+        ),
     )
 
 
@@ -310,7 +327,7 @@ def disks_of_snapshot(session: Session, moref: str) -> tuple[DiskInfo, ...]:
 def datastore_free(session: Session, ref: VmRef) -> dict[str, int]:
     """Free bytes of each datastore that the VM lies on, by its name."""
     doing = f"reading the datastores of {ref.name}"
-    stores = properties(session, vm_object(session, ref), ("datastore",), doing=doing).get("datastore", ())
+    stores = properties(session, vm_object(session, ref), ("datastore",), doing=doing).shown("datastore", ())
     read = properties_of(session, list(stores), ("name", "summary.freeSpace"), doing=doing)
     return {
         unescape(values["name"]): values["summary.freeSpace"] for _, values in read if "summary.freeSpace" in values
@@ -325,25 +342,25 @@ def vm_object(session: Session, ref: VmRef) -> Any:
 def _row(moref: str, path: str, values: Properties) -> VmRow:
     ref = VmRef(
         moref=moref,
-        name=unescape(values.get("name", moref)),
+        name=unescape(values.shown("name", moref)),
         path=path,
-        instance_uuid=values.get("config.instanceUuid") or "",
+        instance_uuid=values.shown("config.instanceUuid") or "",
     )
     return VmRow(
         ref=ref,
-        power_state=PowerState(values.get("runtime.powerState", "unknown")),
-        guest_os=values.get("config.guestFullName", ""),
-        cpus=values.get("config.hardware.numCPU", 0),
-        memory_mb=values.get("config.hardware.memoryMB", 0),
-        template=values.get("config.template", False),
-        host=_moref(values.get("runtime.host")) or None,
-        datastores=tuple(_moref(store) for store in values.get("datastore", ())),
+        power_state=PowerState(values.shown("runtime.powerState", "unknown")),
+        guest_os=values.shown("config.guestFullName", ""),
+        cpus=values.shown("config.hardware.numCPU", 0),
+        memory_mb=values.shown("config.hardware.memoryMB", 0),
+        template=values.shown("config.template", False),
+        host=_moref(values.shown("runtime.host")) or None,
+        datastores=tuple(_moref(store) for store in values.shown("datastore", ())),
     )
 
 
 def _parent(values: Properties) -> Any:
     # A VM in a vApp has no parent folder; the path leads through the vApp, as in vSphere's VMs and Templates view.
-    return values.get("parentVApp") or values.get("parentFolder") or values.get("parent")
+    return values.shown("parentVApp") or values.shown("parentFolder") or values.shown("parent")
 
 
 def _path(moref: str, tree: dict[str, tuple[str, str]]) -> str:
@@ -371,7 +388,7 @@ def _names(session: Session, read: Iterable[Properties], *, doing: str) -> dict[
     objects = {
         _moref(obj): obj
         for values in read
-        for obj in (*values.get("datastore", ()), *values.get("network", ()), values.get("runtime.host"))
+        for obj in (*values.shown("datastore", ()), *values.shown("network", ()), values.shown("runtime.host"))
         if obj is not None
     }
     named = _read_all(session, list(objects.values()), ("name",), doing=doing)
@@ -379,8 +396,10 @@ def _names(session: Session, read: Iterable[Properties], *, doing: str) -> dict[
 
 
 def _used_by_disk(values: Properties) -> dict[int, int]:
-    sizes = {file.key: file.size for file in values.get("layoutEx.file", ())}
-    files = {disk.key: [key for link in disk.chain for key in link.fileKey] for disk in values.get("layoutEx.disk", ())}
+    sizes = {file.key: file.size for file in values.shown("layoutEx.file", ())}
+    files = {
+        disk.key: [key for link in disk.chain for key in link.fileKey] for disk in values.shown("layoutEx.disk", ())
+    }
     # A file whose size is missing leaves the disk's unknown, and not smaller.
     return {disk: sum(sizes[key] for key in keys) for disk, keys in files.items() if keys and sizes.keys() >= set(keys)}
 

@@ -87,7 +87,7 @@ def _built_here(
         raise DescriptorFailed(f"{session.address} tells no configuration of {ref.name} to build a descriptor from")
     warning = f"{session.address} cannot make an OVF descriptor; that of {ref.name} was built from its configuration"
     logger.warning("%s", warning)
-    attached = properties(session, vm_object(session, ref), ("network",), doing=doing).get("network", [])
+    attached = properties(session, vm_object(session, ref), ("network",), doing=doing).shown("network", [])
     named = properties_of(session, attached, ("name",), doing=doing)
     networks = {network._GetMoId(): unescape(found["name"]) for network, found in named if "name" in found}
     return Descriptor(text=build_descriptor(ref.name, config, files, networks=networks), warnings=(warning,))

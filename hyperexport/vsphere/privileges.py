@@ -145,9 +145,9 @@ def missing_on_datastores(session: Session, ref: VmRef, needed: Iterable[str]) -
     if not (wanted := set(needed)):
         return {}
     doing = f"reading the datastores of {ref.name}"
-    listed = properties(session, vm_object(session, ref), ("datastore",), doing=doing).get("datastore", ())
+    listed = properties(session, vm_object(session, ref), ("datastore",), doing=doing).shown("datastore", ())
     read = properties_of(session, list(listed), ("name",), doing=doing)
-    named = {store: unescape(values.get("name", store._GetMoId())) for store, values in read}
+    named = {store: unescape(values.shown("name", store._GetMoId())) for store, values in read}
     missing = {name: _missing_on(session, store, wanted, name=name) for store, name in named.items()}
     return {name: privileges for name, privileges in missing.items() if privileges}
 

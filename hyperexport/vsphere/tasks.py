@@ -89,7 +89,9 @@ def unfinished_tasks(session: Session, ref: VmRef, *, doing: str, kind: str | No
     return [
         task
         for task, info in infos
-        if info.get("info.state") in ("queued", "running") and kind in (None, info.get("info.descriptionId"))
+        # A task of which the state or the kind could not be read may be one of them.
+        if info.shown("info.state", "running" if "info.state" in info.unread else None) in ("queued", "running")
+        and (kind in (None, info.shown("info.descriptionId")) or "info.descriptionId" in info.unread)
     ]
 
 

@@ -264,3 +264,45 @@ def test_a_snapshot_that_was_being_made_when_the_run_was_stopped_is_removed(simu
     thread.join()
     assert simulated.server.requests["CreateSnapshot_Task"] == before["CreateSnapshot_Task"] + 1
     assert simulated.server.vm(vm.name).snapshots() == []
+
+
+UNREADABLE = [("NoPermission", errors.PermissionMissing), ("SystemError", errors.ServerFault)]
+
+
+@simulator_only
+@pytest.mark.parametrize(("fault", "expected"), UNREADABLE)
+def test_snapshots_that_cannot_be_read_are_not_taken_for_none(session, vm, owner, faults, fault, expected):
+    moref = make(session, vm, owner).record.moref
+    faults.add(Fault(FaultKind.METHOD_FAULT, vm=vm.name, method="snapshot", fault=fault, times=0))
+    with pytest.raises(expected, match="reading snapshot"):
+        snapshot_tree(session, vm)
+    with pytest.raises(errors.SnapshotLeaked, match=moref):
+        remove_snapshot(session, vm, moref, patience=0)
+    with pytest.raises(expected):
+        make(session, vm, owner)
+    faults.clear()
+    assert [info.moref for info in snapshot_tree(session, vm)] == [moref]
+
+
+@simulator_only
+def test_a_snapshot_that_cannot_be_read_for_a_moment_is_removed_all_the_same(session, vm, owner, faults):
+    moref = make(session, vm, owner).record.moref
+    faults.add(Fault(FaultKind.METHOD_FAULT, vm=vm.name, method="snapshot", fault="SystemError", times=1))
+    remove_snapshot(session, vm, moref)
+    assert snapshot_tree(session, vm) == ()
+
+
+@simulator_only
+def test_disks_of_which_nobody_knows_whether_they_need_consolidation_are_an_error(session, vm, faults):
+    faults.add(
+        Fault(FaultKind.METHOD_FAULT, vm=vm.name, method="runtime.consolidationNeeded", fault="NoPermission", times=0)
+    )
+    with pytest.raises(errors.PermissionMissing):
+        consolidate_disks(session, vm)
+
+
+@simulator_only
+def test_a_vm_of_which_something_could_not_be_read_is_described_and_says_so(session, vm, faults):
+    faults.add(Fault(FaultKind.METHOD_FAULT, vm=vm.name, method="snapshot", fault="NoPermission", times=1))
+    assert describe(session, vm).unread == ("snapshot (NoPermission)",)
+    assert describe(session, vm).unread == ()
