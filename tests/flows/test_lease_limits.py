@@ -26,7 +26,7 @@ MIB = 1 << 20
 @pytest.fixture
 def one_host(monkeypatch: pytest.MonkeyPatch) -> Generator[Simulator]:
     """A vCenter with one host and a VM of three disks."""
-    with Simulator([VmSpec("db01", disks=(DiskSpec(2 * MIB),) * 3)], hosts=1) as simulator:
+    with Simulator([VmSpec("db01", disks=(DiskSpec(2 * MIB),) * 3, nvram=False)], hosts=1) as simulator:
         for name, value in simulator.environment().items():
             monkeypatch.setenv(name, value)
         yield simulator
