@@ -253,7 +253,7 @@ def test_an_interrupted_export_cleans_up_and_a_second_signal_does_not_break_that
 # -- without any Prefect server ----------------------------------------------------------------------------------------
 
 
-def test_an_export_brings_its_own_prefect_server_and_takes_it_away_again(vcenter, store, tmp_path):
+def test_an_export_without_a_prefect_api_starts_no_server_and_leaves_no_process(vcenter, store, tmp_path):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_API")}
     home = str(tmp_path / "prefect")
     done = subprocess.run(

@@ -108,7 +108,13 @@ class World:
         for age in ages:
             then = datetime.now(UTC) - age
             copy = made.manifest.model_copy(
-                update={"export_id": new_export_id(then), "started": then, "finished": then, "run": str(uuid4())}
+                update={
+                    "export_id": new_export_id(then),
+                    "started": then,
+                    "finished": then,
+                    "server_time": then if made.manifest.server_time else None,
+                    "run": str(uuid4()),
+                }
             )
             owner = Owner.of_this_process(run=copy.run, vcenter=copy.vcenter, vm=copy.vm.instance_uuid)
             with local.stage(made.folder, copy.export_id, owner) as staging:

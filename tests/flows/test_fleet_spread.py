@@ -26,7 +26,7 @@ from hyperexport.deployments.catalogue import ON_DEMAND, deployment_of, ensure_p
 from hyperexport.flows import export_fleet, export_vm, fleet_spread
 from hyperexport.options.precedence import ExportOptions, resolve
 from hyperexport.options.selection import Selection
-from hyperexport.results import FleetOutcome
+from hyperexport.results import FailureReport, FleetOutcome
 from hyperexport.simulator import DiskSpec, Simulator, VmSpec
 from tests.flows.support import exports_in
 
@@ -111,7 +111,9 @@ def test_each_vm_is_a_run_of_its_own_and_one_whose_worker_dies_is_given_to_anoth
         vm = run.parameters["vm"].rpartition("/")[2]
         first, _ = vm not in seen, seen.add(vm)
         if vm == "c":
-            end(client, run, Failed(message="the disk is full. Make room. [store-full]"))
+            failure = FailureReport(code="store-full", what="the disk is full", fix="Make room")
+            client.update_flow_run_labels(run.id, {"hyperexport.failure": failure.model_dump_json()})
+            end(client, run, Failed(message="the words of a state are for people"))
         elif vm == "b" and first:
             end(client, run, Crashed(message="no heartbeat"))
         else:

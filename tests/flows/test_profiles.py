@@ -2,10 +2,8 @@
 
 import json
 import os
-import sqlite3
 import subprocess
 import sys
-from contextlib import closing
 
 import pytest
 from prefect.testing.standard_test_suites import BlockStandardTestSuite
@@ -18,7 +16,6 @@ from hyperexport.errors import NotificationFailed, UsageError
 from hyperexport.flows import export_vm, reap_snapshots, send_test_email
 from hyperexport.options.precedence import ExportOptions
 from tests.flows.support import exports_in
-from tests.flows.test_secrets import database
 
 
 class TestTheBlock(BlockStandardTestSuite):
@@ -160,19 +157,19 @@ def test_a_name_that_no_block_can_bear_is_refused(name):
 
 
 def test_a_profile_lasts_where_no_prefect_server_is_configured(tmp_path):
-    lasting = tmp_path / "prefect" / "prefect.db"
-    lasting.parent.mkdir()
-    with closing(sqlite3.connect(database())) as ours, closing(sqlite3.connect(lasting)) as theirs:
-        ours.backup(theirs)  # a database without tables takes the server ten seconds more
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_API")}
-    done = subprocess.run(
-        [sys.executable, "-m", "hyperexport.cli.main", "--save-profile", "kept", "--snapshot"],
-        env={**environment, "PREFECT_HOME": str(lasting.parent)},
-        capture_output=True,
-        text=True,
-        timeout=150,
-    )
-    assert done.returncode == 0, done.stderr
+    environment |= {"PREFECT_HOME": str(tmp_path / "prefect"), "XDG_CONFIG_HOME": str(tmp_path / "config")}
+
+    def answer(*words):
+        program = [sys.executable, "-m", "hyperexport.cli.main", *words]
+        done = subprocess.run(program, env=environment, capture_output=True, text=True, timeout=150)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    answer("--save-profile", "kept", "--snapshot")
+    assert "kept" in answer("--list-profiles", "--quiet")
+    assert "snapshot=true" in answer("--show-profile", "kept", "--quiet")
     assert "kept" not in [profile.name for profile in saved_profiles()], "not on our own server"
-    with closing(sqlite3.connect(lasting)) as theirs:
-        assert theirs.execute("SELECT count(*) FROM block_document WHERE name = 'kept'").fetchone() == (1,)
+    assert not (tmp_path / "prefect").exists(), "no database is made for it"
+    answer("--delete-profile", "kept")
+    assert "kept" not in answer("--list-profiles", "--quiet")
