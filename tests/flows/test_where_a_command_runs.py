@@ -39,7 +39,8 @@ def command(home: Path, *words: str, **environment: str) -> subprocess.Completed
 def processes_of(home: Path) -> list[psutil.Process]:
     found: list[psutil.Process] = []
     for process in psutil.process_iter(["environ"]):
-        if (process.info["environ"] or {}).get("PREFECT_HOME") == str(home):
+        environment: dict[str, str] = process.info["environ"] or {}
+        if environment.get("PREFECT_HOME") == str(home):
             found.append(process)
     return found
 
