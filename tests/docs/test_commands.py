@@ -144,8 +144,8 @@ def test_a_command_within_a_sentence_is_understood(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("HYPEREXPORT_UPLOAD", "s3://bucket")
     refused: list[str] = []
     for command in mentioned():
-        if command.line == "hyperexport preserve":
-            continue  # the name of the command, which wants an export
+        if command.line in {"hyperexport preserve", "hyperexport nbd", "hyperexport files"}:
+            continue  # the name of a command, which wants an export
         try:
             parse(shlex.split(command.line)[1:])
         except UsageError as error:
