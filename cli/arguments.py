@@ -242,9 +242,17 @@ def _config(asked: Asked) -> Request:
     return asked.request(Mode.CONFIG)
 
 
-def _reap_snapshots(asked: Asked, *, vsphere_block: VSphere = None) -> Request:
+def _reap_snapshots(
+    asked: Asked,
+    *,
+    reap_run: Annotated[
+        tuple[str, ...],
+        Parameter(group=WHAT, negative=(), help="A run that is over though it cannot be proved: remove what it left."),
+    ] = (),
+    vsphere_block: VSphere = None,
+) -> Request:
     """Remove the snapshots and half-written exports that dead runs left; a user's snapshots are never touched."""
-    return asked.request(Mode.REAP_SNAPSHOTS, vsphere=vsphere_block)
+    return asked.request(Mode.REAP_SNAPSHOTS, vsphere=vsphere_block, runs=reap_run)
 
 
 def _send_test_email(asked: Asked, *, email_password: EmailPassword = None) -> Request:

@@ -227,10 +227,10 @@ def reap_snapshots(request: Request) -> "ReapResult":
     if uses_prefect(request):
         from hyperexport.flows import reap_snapshots
 
-        return reap_snapshots(request.vsphere, options=request.options, profile=request.profile)
+        return reap_snapshots(request.vsphere, options=request.options, profile=request.profile, runs=request.runs)
     from hyperexport.jobs.reap import reap_snapshots
 
-    return reap_snapshots(_runner(request), options_in_force(request))
+    return reap_snapshots(_runner(request), options_in_force(request), request.runs)
 
 
 def check_setup(request: Request) -> "SetupReport":

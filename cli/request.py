@@ -147,6 +147,7 @@ class Request:
         mode: What is asked for.
         selection: The VMs that are meant, from the command line or else the environment.
         exports: Exports to verify, or to preserve.
+        runs: Runs that the user says are over.
         options: What was given on the command line; the rest is not set.
         face: How it is answered.
         debug: Show tracebacks and every decision.
@@ -166,6 +167,7 @@ class Request:
     mode: Mode
     selection: Selection = field(default_factory=Selection)
     exports: tuple[str, ...] = ()
+    runs: tuple[str, ...] = ()
     options: ExportOptions = field(default_factory=ExportOptions)
     face: Face = Face.PRETTY
     debug: bool = False

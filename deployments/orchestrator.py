@@ -16,7 +16,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from hyperexport.model.ownership import ProcessIdentity, identity_of
+from hyperexport.base.machine import ProcessIdentity, identity_of
 
 NO_PREFECT_VARIABLE: Final = "HYPEREXPORT_NO_PREFECT"
 _SECONDS_FOR_AN_ANSWER: Final = 2.0

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from prefect import flow
 from prefect.runtime import flow_run
+from pydantic import Field
 
 from hyperexport.flows.connections import OPTIONS, Profile, VSphere, options_in_force, runner_for
 from hyperexport.flows.outcome import told_in_words
@@ -11,6 +12,8 @@ from hyperexport.jobs import reap
 from hyperexport.options.form import Shown
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.results import ReapResult
+
+Runs = Annotated[tuple[str, ...], Field(title="Runs that are over")]
 
 
 def _run_name() -> str:
@@ -24,6 +27,7 @@ def reap_snapshots(
     dry_run: bool = False,
     options: Annotated[ExportOptions, Shown("destination")] = OPTIONS,
     profile: Profile = None,
+    runs: Runs = (),
 ) -> ReapResult:
     """Remove the snapshots and half-written exports that runs left which are provably over.
 
@@ -35,6 +39,7 @@ def reap_snapshots(
         dry_run: Only say what would be removed.
         options: Where the exports are. What is not set comes from the environment, the profile, the defaults.
         profile: A saved export profile, or its name.
+        runs: Runs that are over, though nothing here can prove it: what they left goes, too, and what they kept.
 
     Raises:
         SnapshotLeaked: Something could not be removed; everything else was.
@@ -42,4 +47,4 @@ def reap_snapshots(
     options = options_in_force(options, profile)
     if dry_run:
         options = ExportOptions.from_keys({**options.given_keys(), "dry_run": True})
-    return reap.reap_snapshots(runner_for(vsphere), options)
+    return reap.reap_snapshots(runner_for(vsphere), options, runs)

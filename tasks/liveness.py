@@ -1,4 +1,14 @@
-"""Whether a run is over: what Prefect says of it, and what this machine's process table says. Never a clock."""
+"""Whether a run is over: what this machine proves, then what Prefect says of it. Never a clock.
+
+| this machine (``hyperexport/steps/liveness.py``) | Prefect                   | the run is           |
+|--------------------------------------------------|---------------------------|----------------------|
+| dead                                             | not asked; told of it     | over: removed        |
+| alive                                            | not asked                 | at work: waited for  |
+| unknown                                          | not ended, or no answer   | at work: waited for  |
+| unknown                                          | does not know the run     | unknown: kept        |
+| unknown, and it may be a process of this machine | ended                     | unknown: kept        |
+| unknown, on another machine, boot or container   | ended, this run's attempt | over: removed        |
+"""
 
 import logging
 import os
@@ -11,7 +21,7 @@ from prefect.runtime import flow_run
 from prefect.states import Crashed
 
 from hyperexport.model.ownership import Owner
-from hyperexport.steps.liveness import on_this_machine, process_is_over
+from hyperexport.steps.liveness import Life, is_elsewhere, life_of
 from hyperexport.tasks.reporting import without_patience
 
 logger = logging.getLogger(__name__)
@@ -57,16 +67,19 @@ def _tell_of_crash(owner: Owner) -> None:
 
 
 def _life(owner: Owner) -> _Life:
-    if not on_this_machine(owner):
-        return _life_elsewhere(owner)
-    if not process_is_over(owner):
+    here = life_of(owner)
+    if here is Life.DEAD:
+        if owner.pid != os.getpid():
+            _tell_of_crash(owner)
+        return _Life.OVER
+    if here is Life.ALIVE:
         return _Life.AT_WORK
-    if owner.pid != os.getpid():
-        _tell_of_crash(owner)
-    return _Life.OVER
+    told = _life_in_prefect(owner)
+    # A state that was set by hand ends no process: one that may be here has to be gone.
+    return _Life.UNKNOWN if told is _Life.OVER and not is_elsewhere(owner) else told
 
 
-def _life_elsewhere(owner: Owner) -> _Life:
+def _life_in_prefect(owner: Owner) -> _Life:
     if owner.run == str(flow_run.id):
         return _Life.OVER  # an earlier attempt of this very run, which Prefect has run nowhere else now
     try:

@@ -114,19 +114,20 @@ def run_export(run: StepRunner, job: Job, notices: Notices, recorder: RateRecord
     run(leftovers.remove_leftovers, job, snapshot_plan, run.is_over)
     if tracking.enable:
         run(change_tracking.enable_change_tracking, job)
-    with staged(job) as copies:
-        with (
-            run.lease_slots(job) as slots,
-            snapshot_for(run, job, snapshot_plan.make) as snapshot,
-            job.lease.held(),
-        ):
-            export_plan = run(plan.make_plan, job, snapshot.moref if snapshot else None)
-            files = move_files(run, job, copies, export_plan, snapshot, max_concurrency=slots.at_once)
-            slots.release()
-        exports = run(package.publish, job, copies, files, export_plan, snapshot)
-    remember_clock(job)
-    exports, verifications = verify_all(run, job, exports)
-    tidy(run, job, snapshot_plan, snapshot)
+    with tidied_on_failure(run, job, snapshot_plan) as made:
+        with staged(job) as copies:
+            with (
+                run.lease_slots(job) as slots,
+                snapshot_for(run, job, snapshot_plan.make, made) as snapshot,
+                job.lease.held(),
+            ):
+                export_plan = run(plan.make_plan, job, snapshot.moref if snapshot else None)
+                files = move_files(run, job, copies, export_plan, snapshot, max_concurrency=slots.at_once)
+                slots.release()
+            exports = run(package.publish, job, copies, files, export_plan, snapshot)
+        remember_clock(job)
+        exports, verifications = verify_all(run, job, exports)
+    tidy(run, job, snapshot_plan, snapshot.moref if snapshot else None)
     cleanups = clean_stores(run, job)
     result = ExportResult(
         dry_run=False,
@@ -193,12 +194,22 @@ def dry_run(
 
 
 @contextmanager
-def snapshot_for(run: StepRunner, job: Job, name: str | None) -> Generator[SnapshotRecord | None]:
-    """Hold the snapshot for as long as the block reads from it, and not longer: while it is there, it grows."""
+def snapshot_for(
+    run: StepRunner, job: Job, name: str | None, made: list[SnapshotRecord]
+) -> Generator[SnapshotRecord | None]:
+    """Hold the snapshot for as long as the block reads from it, and not longer: while it is there, it grows.
+
+    Args:
+        run: Carries out the steps.
+        job: The export.
+        name: The snapshot's name; None for none.
+        made: Told of the snapshot as soon as it is there.
+    """
     if name is None:
         yield None
         return
     snapshot = run(snapshots.take_snapshot, job, name).record
+    made.append(snapshot)
     try:
         yield snapshot
     except BaseException:
@@ -270,10 +281,26 @@ def verify_all(
     return tuple(export for export, _ in verified), tuple(found for _, found in verified)
 
 
-def tidy(run: StepRunner, job: Job, snapshot_plan: SnapshotPlan, made: SnapshotRecord | None) -> None:
-    """Remove the snapshots that the plan gives up. The export is safe by now: what fails here is a warning."""
+@contextmanager
+def tidied_on_failure(run: StepRunner, job: Job, snapshot_plan: SnapshotPlan) -> Generator[list[SnapshotRecord]]:
+    """Have ``--keep-snapshots`` hold also where the block fails or is interrupted.
+
+    Yields:
+        Where the block puts the snapshot that it makes.
+    """
+    made: list[SnapshotRecord] = []
     try:
-        run(snapshots.tidy_snapshots, job, snapshot_plan, made.moref if made else None)
+        yield made
+    except BaseException:
+        if made and not job.options.snapshot.deletes:
+            tidy(run, job, snapshot_plan, made[0].moref, failed=True)
+        raise
+
+
+def tidy(run: StepRunner, job: Job, snapshot_plan: SnapshotPlan, made: str | None, *, failed: bool = False) -> None:
+    """Remove the snapshots that the plan gives up. What fails here is a warning: the export is safe, or has failed."""
+    try:
+        run(snapshots.tidy_snapshots, job, snapshot_plan, made, failed)
     except HyperExportError as error:
         logger.error("%s: %s", job.vm.name, error)
         job.warn(str(error))

@@ -25,7 +25,7 @@ def incremental_info(run: StepRunner, vm: str, options: ExportOptions) -> Export
         job = prepare_job(run, session, vm, options, stop=stop, throttle=Throttle(None))
         with run.progress(job.ref):
             snapshot_plan = run(snapshots.make_snapshot_plan, job, run.is_over)
-            with snapshot_for(run, job, snapshot_plan.make) as snapshot:
+            with snapshot_for(run, job, snapshot_plan.make, []) as snapshot:
                 found = run(plan.make_plan, job, snapshot.moref if snapshot else None)
 
     def page() -> str:

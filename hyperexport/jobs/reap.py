@@ -1,5 +1,7 @@
 """The job that finds what dead runs left on a vCenter and in the stores, and removes it."""
 
+from collections.abc import Collection
+
 from hyperexport.base.stop import StopSignal
 from hyperexport.errors import HyperExportError, SnapshotLeaked
 from hyperexport.jobs.runner import StepRunner
@@ -7,19 +9,26 @@ from hyperexport.options.precedence import ExportOptions
 from hyperexport.policy.snapshots import Fate, MarkedSnapshot
 from hyperexport.results import ReapedSnapshot, ReapResult
 from hyperexport.steps import reaping
+from hyperexport.steps.liveness import over_or_acknowledged
 from hyperexport.steps.stores import open_stores
 from hyperexport.transfer.bandwidth.throttle import Throttle
 from hyperexport.vsphere.session import Session, connect
 
 
-def reap_snapshots(run: StepRunner, options: ExportOptions) -> ReapResult:
+def reap_snapshots(run: StepRunner, options: ExportOptions, runs: Collection[str] = ()) -> ReapResult:
     """Remove the snapshots and half-written exports that runs left which are provably over.
+
+    Args:
+        run: Carries out the steps.
+        options: Where the exports are.
+        runs: Runs that the user says are over: what they left goes, too, and what they kept.
 
     Raises:
         SnapshotLeaked: Something could not be removed; everything else was.
     """
     run.check_options(options)
     place, dry_run = options.destination, options.execution.dry_run
+    is_over = over_or_acknowledged(runs, run.is_over, run.at_work)
     failed: list[str] = []
     stagings: list[str] = []
     with (
@@ -27,11 +36,11 @@ def reap_snapshots(run: StepRunner, options: ExportOptions) -> ReapResult:
         connect(run.endpoint(), stop=stop, run=run.id) as session,
         run.progress(),
     ):
-        marked = run(reaping.find_marked, session, run.is_over)
+        marked = run(reaping.find_marked, session, is_over, runs)
         found = [_reap(run, session, one, stop, dry_run=dry_run) for one in marked]
         for store in open_stores(place, throttle=Throttle(None), stop=stop, s3=run.s3_settings(place)):
             try:
-                reaped = run(reaping.reap_stagings, store, run.is_over, dry_run=dry_run)
+                reaped = run(reaping.reap_stagings, store, is_over, dry_run=dry_run)
             except HyperExportError as error:
                 stop.check()
                 failed.append(f"{store.url}: {error}")

@@ -1,65 +1,32 @@
-"""The mark that a run leaves in everything that it may leave behind.
+"""The owner tag that a run leaves in everything that it may leave behind.
 
 A snapshot, a staged export and an unfinished upload each say, *in themselves*, which tool, run, server and VM they
-belong to, so that no second record can disagree. Only what bears this mark is ever removed.
+belong to, so that no second record can disagree. Only what bears this tag is ever removed.
+
+Others can write such tags, too: everybody who may take snapshots writes their descriptions. So a tag is signed, with a
+key that only its machine knows and only in this boot (``base/machine.py``), and what it says of a process is believed
+only where the signature fits. A snapshot's tag also names the snapshot, so that a copy on another is none.
 """
 
+import hashlib
+import hmac
 import json
 import os
 import re
 import socket
 from datetime import UTC, datetime
 from itertools import islice
-from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
 from pydantic import AwareDatetime, Field
 
+from hyperexport.base.machine import Machine, identity_of, this_machine
 from hyperexport.model.vm import Value
 
 _TAG: Final = "[hyperexport "
-_DIGITS: Final = 30
 _LONGEST_MARK: Final = 8192
 _MOST_ENDS: Final = 50
 """Anybody who may take snapshots writes their descriptions; more than these no mark of ours has."""
-
-
-class ProcessIdentity(NamedTuple):
-    """What tells a process from any other that ever had its number. No clock has a part in it."""
-
-    boot: str
-    """The machine's boot, which a restart changes (Linux: random(4), boot_id)."""
-    namespace: str
-    """Where the number means anything: each container counts its processes by itself."""
-    ticks: int
-    """When the process began, in the kernel's own ticks since the boot (proc(5), stat, field 22)."""
-
-    def __str__(self) -> str:
-        return f"{self.boot}/{self.namespace}/{self.ticks}"
-
-    @classmethod
-    def parse(cls, text: str) -> "ProcessIdentity | None":
-        """Read what ``str`` made; None for anything else."""
-        boot, _, rest = text.partition("/")
-        namespace, _, ticks = rest.partition("/")
-        return (
-            cls(boot, namespace, int(ticks))
-            if boot and namespace and ticks.isdecimal() and len(ticks) < _DIGITS
-            else None
-        )
-
-
-def identity_of(pid: int) -> ProcessIdentity | None:
-    """Look a process up; None where it is gone (a zombie is), or where the system does not tell."""
-    proc = Path("/proc")
-    try:
-        boot = (proc / "sys/kernel/random/boot_id").read_text().strip()
-        namespace = (proc / "self/ns/pid").readlink().name.strip("pid:[]")
-        # The second field, the program's name, may hold anything but ends with the last parenthesis.
-        fields = (proc / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] in "ZX" else ProcessIdentity(boot, namespace, int(fields[19]))
 
 
 class Owner(Value):
@@ -71,20 +38,26 @@ class Owner(Value):
     vcenter_uuid: str | None = Field(default=None, description="The server's own uuid, where it has one.")
     vm: str = Field(description="The VM's instance uuid, or its moref where it has none; empty for a whole store.")
     host: str = Field(description="The machine that the run is on.")
-    pid: int = Field(description="Its process there.")
+    pid: int = Field(ge=1, lt=1 << 31, description="Its process there.")
     process: str | None = Field(
         default=None,
-        description="Which of all processes of that number: boot, namespace, ticks. None where the system tells none.",
+        description="Which of all processes of that number: boot, namespaces, ticks. None where the system tells none.",
     )
     started: AwareDatetime
     keep: bool = Field(default=False, description="Made to be kept after its run: retention may remove it, no reaper.")
+    machine: str | None = Field(default=None, description="A digest of the machine's id. A host name is no identity.")
+    network: str | None = Field(
+        default=None, description="The network namespace where the run announces itself while it is at work."
+    )
+    thing: str | None = Field(default=None, description="The snapshot that the tag was made for, by its name.")
+    proof: str | None = Field(default=None, description="The signature: that this machine made the tag in this boot.")
 
     @classmethod
     def of_this_process(
         cls, *, run: str, vcenter: str, vm: str, vcenter_uuid: str | None = None, keep: bool = False
     ) -> "Owner":
-        """The mark of the run that this process is."""
-        identity = identity_of(os.getpid())
+        """The signed tag of a run of this process."""
+        identity, machine = identity_of(os.getpid()), this_machine()
         return cls(
             run=run,
             vcenter=vcenter,
@@ -95,7 +68,29 @@ class Owner(Value):
             process=str(identity) if identity else None,
             started=datetime.now(UTC),
             keep=keep,
-        )
+            machine=machine.id if machine else None,
+        ).signed()
+
+    def made_for(self, thing: str) -> "Owner":
+        """The same run's tag for a snapshot of this name."""
+        return self.model_copy(update={"thing": thing}).signed()
+
+    def announced_in(self, network: str | None) -> "Owner":
+        """The same run's tag, saying where the run announces itself while it is at work."""
+        return self.model_copy(update={"network": network}).signed()
+
+    def signed(self) -> "Owner":
+        """The tag as this machine signs it; without a signature where the machine is not known."""
+        machine = this_machine()
+        return self.model_copy(update={"proof": self._signature(machine) if machine else None})
+
+    def is_signed_by(self, machine: Machine) -> bool:
+        """Tell whether this machine made the tag in this boot, and nobody changed it since."""
+        return self.proof is not None and hmac.compare_digest(self.proof.encode(), self._signature(machine).encode())
+
+    def _signature(self, machine: Machine) -> str:
+        said = json.dumps(self.model_dump(mode="json", exclude={"proof"}), sort_keys=True)
+        return hmac.new(machine.key, said.encode(), hashlib.sha256).hexdigest()[:32]
 
     def may_share_vm(self, other: "Owner") -> bool:
         """Whether both may be at work on one VM; False only on proof: another VM, or a server with another uuid."""

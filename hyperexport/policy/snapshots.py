@@ -1,12 +1,13 @@
 """Which snapshots are ours, which of them have to go, and what an export will do with a VM's snapshots.
 
-Only the mark in a snapshot's own description makes it ours: a name proves nothing, and a user's snapshot is chosen
-only by ``--consolidate-snapshots``. This module looks at a tree that somebody else read, and never at the server.
+Only the owner tag in a snapshot's own description makes it ours: a name proves nothing, and a user's snapshot is chosen
+only by ``--consolidate-snapshots``. A tag that was made for a snapshot of another name is a copy, and decides nothing.
+This module looks at a tree that somebody else read, and never at the server.
 """
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from enum import StrEnum
 from typing import Final
 
@@ -32,17 +33,19 @@ class SnapshotPlan(Value):
     why_none: str = Field(default="", description="Why none is made though --snapshot was given; else empty.")
     keeps_made: bool = Field(default=False, description="Whether that one stays on the VM on purpose.")
     abandoned: tuple[SnapshotInfo, ...] = Field(default=(), description="Left by runs that are over; removed first.")
-    removed: tuple[SnapshotInfo, ...] = Field(default=(), description="Removed after the export.")
-    why_removed: str = Field(default="", description="In words, for those removed after the export.")
+    removed: tuple[SnapshotInfo, ...] = Field(default=(), description="Given up, oldest first; after the export.")
+    removed_first: tuple[SnapshotInfo, ...] = Field(
+        default=(), description="Those of the given up that go before a new one is made: there are too many already."
+    )
+    why_removed: str = Field(default="", description="In words, for those that are given up.")
+    keep: int = Field(default=0, description="How many of our kept snapshots stay; 0 for all.")
     merges_all: bool = Field(default=False, description="Whether all snapshots are merged into the base disks.")
     kept: tuple[SnapshotInfo, ...] = Field(default=(), description="Stay as they are.")
+    in_doubt: tuple[tuple[SnapshotInfo, Owner], ...] = Field(
+        default=(), description="Those of the kept that would go if their runs were known to be over."
+    )
     holder: Owner | None = Field(default=None, description="Another run that is at work on a snapshot of its own now.")
-
-    @property
-    def chain_before(self) -> int:
-        """How long the chain is at the most when the snapshot is made, with what was abandoned gone."""
-        deepest = max((snapshot.depth for snapshot in (*self.removed, *self.kept)), default=0)
-        return max(0, deepest - len(self.abandoned))
+    chain_before: int = Field(default=0, description="How long the chain is at the most when the snapshot is made.")
 
 
 def plan_snapshots(
@@ -55,11 +58,12 @@ def plan_snapshots(
     merge_all: bool,
     is_over: Callable[[Owner], bool],
     at_work: Callable[[Owner], bool] = lambda _owner: False,
+    was_read: Callable[[SnapshotInfo], bool] = lambda _snapshot: False,
 ) -> SnapshotPlan:
     """Decide what becomes of a VM's snapshots.
 
     Args:
-        tree: The VM's snapshots, parents first.
+        tree: The VM's snapshots, parents first, each branch to its end.
         vm_uuid: The VM's instance uuid.
         make: The name of the snapshot to make; None for none.
         keeps_made: Whether it is made to be kept.
@@ -67,26 +71,89 @@ def plan_snapshots(
         merge_all: Merge every snapshot into the base disks, whoever made it.
         is_over: Whether an owner's run is provably over; doubt is False.
         at_work: Whether an owner's run may be at work.
+        was_read: Whether a store holds the export that was read from a snapshot, so that nobody reads from it any more.
     """
     every = tuple(tree)
     left = abandoned(every, vm_uuid=vm_uuid, is_over=is_over)
     rest = [snapshot for snapshot in every if snapshot not in left]
-    if merge_all:
-        removed, why = rest, "all snapshots are merged into the base disks"
-    else:
-        new = 1 if make and keeps_made else 0
-        removed = beyond_retention(rest, vm_uuid=vm_uuid, keep=keep, new=new)
-        why = f"--keep-snapshots {keep} keeps newer ones" if removed else ""
+    tags = {snapshot.moref: owner for snapshot, owner in ours(every, vm_uuid)}
+
+    def may_go(snapshot: SnapshotInfo) -> bool:
+        owner = tags[snapshot.moref]
+        return was_read(snapshot) or (is_own(snapshot, owner) and is_over(owner))
+
+    def beyond(new: int) -> list[SnapshotInfo]:
+        return beyond_retention(rest, vm_uuid=vm_uuid, keep=keep, new=new)
+
+    new = 1 if make and keeps_made else 0
+    doomed = [] if merge_all else beyond(new)
+    expendable = {snapshot.moref for snapshot in doomed if may_go(snapshot)}
+    given_up = rest if merge_all else [snapshot for snapshot in doomed if snapshot.moref in expendable]
+    first = [snapshot for snapshot in ([] if merge_all else beyond(0)) if snapshot.moref in expendable]
+    if make and not merge_all and _longest_chain(every, without=(*left, *first)) >= LONGEST_CHAIN:
+        first = given_up
+    why = "all snapshots are merged into the base disks" if merge_all else f"--keep-snapshots {keep} keeps newer ones"
+    kept = tuple(snapshot for snapshot in rest if snapshot not in given_up)
+    unknown = {
+        snapshot.moref
+        for snapshot in kept
+        if (owner := tags.get(snapshot.moref))
+        and (snapshot in doomed if owner.keep else True)
+        and not (is_own(snapshot, owner) and at_work(owner))
+    }
     return SnapshotPlan(
         make=make,
         keeps_made=keeps_made and make is not None and not merge_all,
         abandoned=tuple(left),
-        removed=tuple(removed),
-        why_removed=why if removed else "",
+        removed=tuple(given_up),
+        removed_first=tuple(first),
+        why_removed=why if given_up else "",
+        keep=keep,
         merges_all=merge_all,
-        kept=tuple(snapshot for snapshot in rest if snapshot not in removed),
-        holder=next((owner for _, owner in ours(every, vm_uuid) if at_work(owner)), None),
+        kept=kept,
+        in_doubt=tuple((snapshot, tags[snapshot.moref]) for snapshot in kept if snapshot.moref in unknown),
+        holder=next((owner for one, owner in ours(every, vm_uuid) if is_own(one, owner) and at_work(owner)), None),
+        chain_before=_longest_chain(every, without=(*left, *first)),
     )
+
+
+def given_up_after_a_failure(
+    plan: SnapshotPlan, tree: Iterable[SnapshotInfo], *, vm_uuid: str, made: str | None
+) -> list[SnapshotInfo]:
+    """Choose what goes when an export failed, so that runs that fail keep no more snapshots than runs that succeed.
+
+    That is what the plan gives up anyway. Where there is nothing of it, because it is unknown whether the other runs
+    are over, the failed run's own snapshot goes.
+
+    Args:
+        plan: What the run planned.
+        tree: The VM's snapshots now.
+        vm_uuid: The VM's instance uuid.
+        made: The moref of the snapshot that the run made to be kept; None where it made none.
+    """
+    there = {snapshot.moref: snapshot for snapshot in tree}
+    own = [there[made]] if made in there else []
+    if plan.merges_all:
+        return own
+    planned = [there[snapshot.moref] for snapshot in plan.removed if snapshot.moref in there]
+    beyond = len(beyond_retention(there.values(), vm_uuid=vm_uuid, keep=plan.keep))
+    return planned[:beyond] or own[:beyond]
+
+
+def is_own(snapshot: SnapshotInfo, owner: Owner) -> bool:
+    """Tell whether a tag was made for this snapshot; earlier versions' tags, which have no signature, do not say."""
+    return owner.proof is None or owner.thing == snapshot.name
+
+
+def _longest_chain(tree: Iterable[SnapshotInfo], *, without: Iterable[SnapshotInfo]) -> int:
+    """Count the snapshots of the longest branch, without some of them."""
+    gone = {snapshot.moref for snapshot in without}
+    lengths, longest = [0], 0
+    for snapshot in tree:
+        del lengths[max(1, snapshot.depth) :]
+        lengths.append(lengths[-1] + (snapshot.moref not in gone))
+        longest = max(longest, lengths[-1])
+    return longest
 
 
 def space_warnings(disks: Iterable[DiskInfo], free: Mapping[str, int]) -> list[str]:
@@ -159,22 +226,27 @@ class MarkedSnapshot(Value):
     fate: Fate
 
 
-def judge(vm: VmRef, tree: Iterable[SnapshotInfo], *, is_over: Callable[[Owner], bool]) -> list[MarkedSnapshot]:
-    """Say of each snapshot that bears our mark what becomes of it, oldest first; a user's are left out.
+def judge(
+    vm: VmRef, tree: Iterable[SnapshotInfo], *, is_over: Callable[[Owner], bool], runs: Collection[str] = ()
+) -> list[MarkedSnapshot]:
+    """Say of each snapshot that bears our tag what becomes of it, oldest first; a user's are left out.
 
     Args:
         vm: The VM.
         tree: Its snapshots, in any order.
         is_over: Whether an owner's run is provably over; doubt is False.
+        runs: Runs that the user named, whose kept snapshots go, too.
     """
 
-    def fate(owner: Owner) -> Fate:
-        if owner.keep:
+    def fate(snapshot: SnapshotInfo, owner: Owner) -> Fate:
+        if not is_own(snapshot, owner):
+            return Fate.IN_DOUBT
+        if owner.keep and owner.run not in runs:
             return Fate.KEPT
         return Fate.ABANDONED if is_over(owner) else Fate.IN_DOUBT
 
     return [
-        MarkedSnapshot(vm=vm, snapshot=snapshot, owner=owner, fate=fate(owner))
+        MarkedSnapshot(vm=vm, snapshot=snapshot, owner=owner, fate=fate(snapshot, owner))
         for snapshot, owner in ours(tree, vm.instance_uuid)
     ]
 
@@ -187,7 +259,11 @@ def abandoned(tree: Iterable[SnapshotInfo], *, vm_uuid: str, is_over: Callable[[
         vm_uuid: The VM's instance uuid.
         is_over: Whether an owner's run is provably over; doubt is False.
     """
-    return [snapshot for snapshot, owner in ours(tree, vm_uuid) if not owner.keep and is_over(owner)]
+    return [
+        snapshot
+        for snapshot, owner in ours(tree, vm_uuid)
+        if not owner.keep and is_own(snapshot, owner) and is_over(owner)
+    ]
 
 
 def chain_refusal(depth: int) -> str | None:

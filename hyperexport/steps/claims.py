@@ -7,6 +7,7 @@ known as dead by its run, never by its age.
 
 import logging
 import random
+import shlex
 import time
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
@@ -42,6 +43,16 @@ def owner_words(staging: AbandonedStaging) -> str:
 def words_for(owner: Owner) -> str:
     """Who holds something, so that a person finds the run again."""
     return f"run {owner.run} on {owner.host} (process {owner.pid}), since {owner.started:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def how_to_remove(owner: Owner | None) -> str:
+    """The command that removes what a run left which cannot be proved to be over; None is an unknown run."""
+    if owner is None:
+        return "Once no run is at work there, remove it by hand"
+    return (
+        "Where you know that this run is over, remove what it left with: hyperexport reap-snapshots "
+        f"--reap-run {shlex.quote(owner.run)}"
+    )
 
 
 def others(store: Store, folder: str, own: Owner) -> list[AbandonedStaging]:

@@ -19,7 +19,7 @@ from hyperexport.policy.clock import ClockVerdict
 from hyperexport.policy.incremental import ExportPlan
 from hyperexport.policy.retention import CleanupItem, CleanupLimits, CleanupPlan, Incoming, may_use, plan_cleanup
 from hyperexport.results import CleanupResult
-from hyperexport.steps.claims import others, owner_words
+from hyperexport.steps.claims import how_to_remove, others, owner_words
 from hyperexport.steps.folders import exports_of, holding
 from hyperexport.steps.liveness import IsOver
 from hyperexport.steps.orphans import abandoned_stagings, remove_abandoned_stagings
@@ -240,4 +240,4 @@ def _held_for_deletion(store: Store, folder: str, owner: Owner) -> Generator[str
             # Full to its quota, or write-protected: nobody else can begin or end an export then, either.
             logger.warning("%s/%s is cleaned up without a mark: %s", store.url, folder, error)
         found = others(store, folder, owner)
-        yield f"{owner_words(found[0])} may be using them" if found else None
+        yield f"{owner_words(found[0])} may be using them. {how_to_remove(found[0].owner)}" if found else None

@@ -70,7 +70,7 @@ class Job:
         self.identity: Final = VmIdentity.of(vm.ref, vcenter=session.address, vcenter_uuid=session.instance_uuid)
         self.server_time: ServerTime | None = None
         """What the server's clock said when the export began; None where it was not asked or does not tell."""
-        self.owner: Final = Owner.of_this_process(
+        self.owner = Owner.of_this_process(
             run=run,
             vcenter=session.address,
             vcenter_uuid=self.identity.server,

@@ -19,11 +19,16 @@ logger = logging.getLogger(__name__)
 def remove_leftovers(job: Job, plan: SnapshotPlan, is_over: IsOver) -> list[str]:
     """Remove what dead runs of this VM left: their snapshots, half-written exports and uploads.
 
+    Kept snapshots go, too, where there are more of them than ``--keep-snapshots`` keeps, or the chain is full.
+
     Returns:
         The names of what is gone; each is a warning of the run, too.
     """
     end_abandoned_sessions(job.session, is_over)
     removed = remove_abandoned_snapshots(job, plan)
+    for snapshot in plan.removed_first:
+        logger.info("%s: removing snapshot %s: %s", job.vm.name, snapshot.name, plan.why_removed)
+        remove_snapshot(job, snapshot.moref, snapshot.name)
     for store in job.stores:
         for folder in sorted({*folders_of(store, job.ref, job.identity), job.folder_in(store)}):
             stagings = remove_abandoned_stagings(store, folder, is_over, of=job.owner)

@@ -1,6 +1,7 @@
 """What dead runs left anywhere on a vCenter and in the stores: found by its mark, and removed. Safe to repeat."""
 
 import logging
+from collections.abc import Collection
 
 from hyperexport.base.stop import StopSignal
 from hyperexport.errors import HyperExportError
@@ -19,17 +20,22 @@ logger = logging.getLogger(__name__)
 
 
 @step("find-snapshots", retried=True)
-def find_marked(session: Session, is_over: IsOver) -> list[MarkedSnapshot]:
-    """Find every snapshot of the vCenter that bears our mark, and say what becomes of it.
+def find_marked(session: Session, is_over: IsOver, runs: Collection[str] = ()) -> list[MarkedSnapshot]:
+    """Find every snapshot of the vCenter that bears our tag, and say what becomes of it.
 
     The logins of dead runs are ended first: a lease that they hold keeps its VM's snapshots from being removed.
+
+    Args:
+        session: The login.
+        is_over: Proves that an owner's run is over.
+        runs: Runs that the user named, whose kept snapshots go, too.
     """
     end_abandoned_sessions(session, is_over)
     return [
         marked
         for vm, tree in snapshots_of_all_vms(session)
         if vm.instance_uuid
-        for marked in judge(vm, tree, is_over=is_over)
+        for marked in judge(vm, tree, is_over=is_over, runs=runs)
     ]
 
 

@@ -1,19 +1,21 @@
 """The snapshots of an export: planned, taken, removed as planned. The policy itself is ``policy/snapshots.py``."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from datetime import datetime
 from threading import Timer
 from typing import Final
 
 from hyperexport.base.stop import StopSignal
-from hyperexport.errors import Interrupted, SnapshotChainTooLong, VmHeld
+from hyperexport.errors import HyperExportError, Interrupted, SnapshotChainTooLong, VmHeld
 from hyperexport.model.manifest import StageName
 from hyperexport.model.ownership import Owner
 from hyperexport.model.progress import Progress, Stage, report
-from hyperexport.model.vm import PowerState
+from hyperexport.model.vm import PowerState, SnapshotInfo
 from hyperexport.policy import snapshots as policy
 from hyperexport.policy.snapshots import SnapshotPlan
-from hyperexport.steps.claims import WAIT_OR_CANCEL, words_for
+from hyperexport.steps.claims import WAIT_OR_CANCEL, how_to_remove, words_for
+from hyperexport.steps.folders import exports_of
 from hyperexport.steps.job import Job
 from hyperexport.steps.stages import stage
 from hyperexport.steps.step import step
@@ -24,6 +26,8 @@ from hyperexport.vsphere.snapshots import CreatedSnapshot
 logger = logging.getLogger(__name__)
 
 SECONDS_AFTER_A_STOP: Final = 15.0
+
+FREE_THE_CHAIN: Final = "Remove old snapshots in vSphere, or those that exports kept with --keep-snapshots N"
 
 
 @step("plan-snapshots", retried=True)
@@ -45,9 +49,15 @@ def make_snapshot_plan(job: Job, is_over: Callable[[Owner], bool]) -> SnapshotPl
         merge_all=wanted.consolidate,
         is_over=is_over,
         at_work=job.at_work,
+        was_read=_ReadAlready(job),
     ).model_copy(update={"why_none": job.source.why})
     if plan.why_none:
         logger.info("%s: no snapshot is made: %s", job.vm.name, plan.why_none)
+    for snapshot, owner in plan.in_doubt:
+        job.warn(
+            f"snapshot {snapshot.name} of {job.ref.path} stays: it is unknown whether {words_for(owner)}, is over. "
+            f"{how_to_remove(owner)}"
+        )
     if plan.holder is not None:
         held = f"{job.ref.path} is being exported by {words_for(plan.holder)}"
         if not job.options.execution.dry_run:
@@ -55,13 +65,41 @@ def make_snapshot_plan(job: Job, is_over: Callable[[Owner], bool]) -> SnapshotPl
         job.warn(f"{held}; the real export would wait for that or fail")
     refusal = policy.chain_refusal(plan.chain_before) if plan.make else None
     if refusal:
-        raise SnapshotChainTooLong(f"{job.ref.path}: {refusal}", fix="Remove or consolidate old snapshots first")
+        raise SnapshotChainTooLong(f"{job.ref.path}: {refusal}", fix=FREE_THE_CHAIN)
     if plan.make:
         for warning in policy.space_warnings(job.disks, datastore_free(job.session, job.ref)):
             job.warn(warning)
     if job.vm.consolidation_needed and not plan.merges_all:
         warn_of_consolidation(job)
     return plan
+
+
+class _ReadAlready:
+    """Tells whether one of the run's stores holds the export that was read from a snapshot.
+
+    The manifest is written when the last byte has been read, so nobody reads from that snapshot any more, wherever its
+    run was. The stores are read at the first question.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._found: set[tuple[str, datetime]] | None = None
+
+    def __call__(self, snapshot: SnapshotInfo) -> bool:
+        if self._found is None:
+            self._found = set(self._records())
+        return (snapshot.moref, snapshot.created) in self._found
+
+    def _records(self) -> Iterator[tuple[str, datetime]]:
+        for store in self._job.stores:
+            try:
+                exports = exports_of(store, self._job.folder_in(store), self._job.identity)
+            except HyperExportError as error:
+                logger.info("%s does not tell which snapshots are done with: %s", store.url, error)
+                continue
+            for export in exports:
+                if export.manifest.snapshot:
+                    yield export.manifest.snapshot.moref, export.manifest.snapshot.created
 
 
 def warn_of_consolidation(job: Job) -> None:
@@ -82,7 +120,7 @@ def take_snapshot(job: Job, name: str) -> CreatedSnapshot:
         job.session,
         job.ref,
         name=name,
-        owner=job.owner,
+        owner=job.owner.made_for(name),
         quiesce=wanted.quiesces,
         memory=wanted.memory,
         quiesce_required=wanted.quiesce_required,
@@ -125,17 +163,26 @@ def remove_snapshot(job: Job, moref: str, name: str) -> None:
 
 
 @step("tidy-snapshots")
-def tidy_snapshots(job: Job, plan: SnapshotPlan, made: str | None) -> None:
-    """Remove what the plan gives up, now that the export is safe.
+def tidy_snapshots(job: Job, plan: SnapshotPlan, made: str | None, failed: bool = False) -> None:
+    """Remove what the plan gives up, now that the export is safe or has failed.
 
     Args:
         job: The export.
         plan: What becomes of the VM's snapshots.
         made: The moref of the snapshot that this run made; None without one.
+        failed: Whether the export failed; then no more goes than retention asks for.
 
     Raises:
         HyperExportError: Something could not be removed.
     """
+    if failed:
+        there = vsphere.snapshot_tree(job.session, job.ref)
+        for snapshot in policy.given_up_after_a_failure(plan, there, vm_uuid=job.ref.instance_uuid, made=made):
+            why = "its export failed" if snapshot.moref == made else plan.why_removed
+            logger.info("%s: removing snapshot %s: %s", job.vm.name, snapshot.name, why)
+            remove_snapshot(job, snapshot.moref, snapshot.name)
+            job.aftermath.append(f"snapshot {snapshot.name} was removed: {why}")
+        return
     if plan.merges_all:
         _merge_all(job, plan, made)
         return

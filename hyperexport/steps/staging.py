@@ -8,7 +8,7 @@ from hyperexport.errors import HyperExportError
 from hyperexport.model.history import newest_first, of_vm
 from hyperexport.model.manifest import MOST_PREDECESSORS, FileEntry, vm_folder
 from hyperexport.options.groups import Format
-from hyperexport.steps.claims import Claim, claimed, owner_words
+from hyperexport.steps.claims import Claim, claimed, how_to_remove, owner_words
 from hyperexport.steps.folders import exports_of, folders_of, holding, is_shared
 from hyperexport.steps.job import Job
 from hyperexport.steps.liveness import at_work_here
@@ -68,7 +68,7 @@ def staged(job: Job) -> Generator[Copies]:
     copies: list[StagedCopy] = []
     try:
         with ExitStack() as stack:
-            stack.enter_context(at_work_here(job.run))
+            job.owner = job.owner.announced_in(stack.enter_context(at_work_here(job.run)))
             for store in job.stores:
                 claim = _claim(job, store, stack)
                 exports = _exports_of_vm(job, store)
@@ -109,8 +109,8 @@ def _earlier(job: Job, store: Store, claim: Claim, exports: list[StoredExport]) 
     """
     for other in claim.doubtful:
         job.warn(
-            f"{store.url}/{other} was left half-written by {owner_words(other)}, and nobody knows whether that "
-            "run is over: it stays; remove it by hand if that machine is gone"
+            f"the half-written export {store.url}/{other} stays: nobody knows whether {owner_words(other)} is over. "
+            f"{how_to_remove(other.owner)}"
         )
     folder = job.folder_in(store)
     job.warn_of_damaged(store, store.listing(folder).damaged)

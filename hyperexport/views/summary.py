@@ -149,7 +149,9 @@ def snapshot_lines(result: ExportResult) -> list[str]:
         lines.append(f"no snapshot {'would be' if dry else 'was'} made: {plan.why_none}")
     if plan.make and dry:
         lines.append(f"snapshot {plan.make}: would be made, and {'kept' if plan.keeps_made else 'removed afterwards'}")
-    lines += [f"snapshot {one.name}: {would}removed afterwards: {plan.why_removed}" for one in plan.removed]
+    for one in plan.removed:
+        when = "before the export" if one in plan.removed_first else "afterwards"
+        lines.append(f"snapshot {one.name}: {would}removed {when}: {plan.why_removed}")
     lines += [f"snapshot {one.name}: stays" for one in plan.kept if dry]
     if result.tracking.words:
         lines.append(result.tracking.words)

@@ -28,7 +28,7 @@ KEEP_ONE = Cleanup(enabled=True, max_count=1)
 
 
 def owner_of(run: str, **changes: object) -> Owner:
-    return OWNER.model_copy(update={"run": run, **changes})
+    return OWNER.model_copy(update={"run": run, **changes}).signed()
 
 
 ELSEWHERE = owner_of("far-away", host="backup2", pid=4242, process=None, started=datetime(2026, 11, 24, tzinfo=UTC))

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from hyperexport.base.machine import identity_of
 from hyperexport.deployments import orchestrator
-from hyperexport.model.ownership import identity_of
 
 URL = "http://127.0.0.1:9/api"
 

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from pyVmomi import vim
 from pyVmomi.SoapAdapter import SoapResponseDeserializer, SoapStubAdapter
 
+from hyperexport.base.machine import ProcessIdentity
 from hyperexport.base.text import one_line, visible
 from hyperexport.base.units import MIB, format_bytes, format_duration, format_elapsed, parse_duration
 from hyperexport.cli import quiet
@@ -26,7 +27,7 @@ from hyperexport.formats.vmdk_image import open_image
 from hyperexport.formats.vmdk_stream import StreamCheck
 from hyperexport.model.bandwidth_windows import parse_window, split_windows
 from hyperexport.model.manifest import ExportManifest, sealed
-from hyperexport.model.ownership import Owner, ProcessIdentity
+from hyperexport.model.ownership import Owner
 from hyperexport.model.tls import normalise_thumbprint
 from hyperexport.options.selection import Selection
 from hyperexport.simulator.disks import Disk

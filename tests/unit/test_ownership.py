@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hyperexport.base.machine import this_machine
 from hyperexport.model.ownership import Owner
 
 OWNER = Owner(
@@ -27,6 +28,19 @@ def test_the_mark_of_this_process_names_its_machine_and_process():
 def test_any_mark_is_found_in_its_description(run: str, vcenter: str, host: str, keep: bool):
     owner = OWNER.model_copy(update={"run": run, "vcenter": vcenter, "host": host, "keep": keep})
     assert Owner.from_description(owner.to_description()) == owner
+
+
+def test_any_change_of_a_tag_breaks_its_signature():
+    machine = this_machine()
+    if machine is None:
+        pytest.skip("This system has no machine id or no /proc.")
+    owner = Owner.of_this_process(run="3f1b", vcenter="vc", vm="4f0e").made_for("snap").announced_in("1")
+    assert owner.is_signed_by(machine)
+    assert not owner.is_signed_by(machine._replace(key=b"another boot's"))
+    for field, value in owner.model_dump().items():
+        other = {"pid": 1, "keep": True, "started": datetime(2020, 1, 1, tzinfo=UTC)}.get(field, f"{value}x")
+        assert not owner.model_copy(update={field: other}).is_signed_by(machine), field
+    assert not owner.model_copy(update={"proof": "é"}).is_signed_by(machine)
 
 
 @given(before=WORDS, after=WORDS)

@@ -12,6 +12,7 @@ from hyperexport.policy.snapshots import (
     abandoned,
     beyond_retention,
     chain_refusal,
+    given_up_after_a_failure,
     judge,
     ours,
     plan_snapshots,
@@ -126,6 +127,10 @@ def test_a_mark_says_to_a_person_whether_the_snapshot_stays() -> None:
 # -- the plan ----------------------------------------------------------------------------------------------------------
 
 
+def everybody(_owner: Owner) -> bool:
+    return True
+
+
 def a_plan(tree: list[SnapshotInfo], **changes: object) -> SnapshotPlan:
     values = {"make": "new", "keeps_made": False, "keep": 0, "merge_all": False, "is_over": lambda _owner: False}
     return plan_snapshots(tree, vm_uuid=UUID, **{**values, **changes})
@@ -133,8 +138,73 @@ def a_plan(tree: list[SnapshotInfo], **changes: object) -> SnapshotPlan:
 
 def test_the_new_snapshot_counts_among_those_that_are_kept() -> None:
     tree = [a_snapshot(number, run="r", keep=True) for number in range(3)]
-    assert numbers(list(a_plan(tree, keep=3, keeps_made=True).removed)) == [0]
-    assert a_plan(tree, keep=3, make=None).removed == ()
+    assert numbers(list(a_plan(tree, keep=3, keeps_made=True, is_over=everybody).removed)) == [0]
+    assert a_plan(tree, keep=3, make=None, is_over=everybody).removed == ()
+
+
+def test_a_kept_snapshot_goes_only_where_its_run_is_over_or_its_export_is_stored() -> None:
+    tree = [a_snapshot(number, run=f"r{number}", keep=True) for number in range(5)]
+    plan = a_plan(tree, keep=2, is_over=lambda owner: owner.run == "r0", was_read=lambda one: one.moref == "snapshot-1")
+    assert numbers(list(plan.removed)) == [0, 1]
+    assert [(one.moref, owner.run) for one, owner in plan.in_doubt] == [("snapshot-2", "r2")]
+
+
+def test_a_kept_snapshot_of_a_run_at_work_neither_goes_nor_is_in_doubt_and_holds_the_vm() -> None:
+    tree = [a_snapshot(number, run=f"r{number}", keep=True) for number in range(2)]
+    plan = a_plan(tree, keep=1, keeps_made=True, at_work=lambda owner: owner.run == "r0")
+    assert (plan.removed, [owner.run for _, owner in plan.in_doubt]) == ((), ["r1"])
+    assert plan.holder
+    assert plan.holder.run == "r0"
+
+
+def test_what_piled_up_goes_before_the_snapshot_is_made_and_the_rest_after_it() -> None:
+    tree = [a_snapshot(number, run="r", keep=True) for number in range(30)]
+    plan = a_plan(tree, keep=3, keeps_made=True, is_over=everybody)
+    assert numbers(list(plan.removed_first)) == list(range(27))
+    assert numbers(list(plan.removed)) == list(range(28))
+    assert plan.chain_before == 3
+
+
+def test_a_full_chain_of_as_many_as_are_kept_loses_its_oldest_before_the_new_one_is_made() -> None:
+    tree = [a_snapshot(number, run="r", keep=True) for number in range(30)]
+    plan = a_plan(tree, keep=30, keeps_made=True, is_over=everybody)
+    assert (numbers(list(plan.removed_first)), plan.chain_before) == ([0], 29)
+
+
+def test_the_longest_branch_counts_and_not_what_goes_from_another() -> None:
+    tree = [a_snapshot(0), *(a_snapshot(number, run="dead") for number in (1, 2))]
+    branch = a_snapshot(9).model_copy(update={"depth": 2})
+    plan = a_plan([*tree, branch], is_over=everybody)
+    assert (len(plan.abandoned), plan.chain_before) == (2, 2)
+
+
+def test_after_a_failure_as_many_stay_as_after_a_success() -> None:
+    tree = [a_snapshot(number, run="r", keep=True) for number in range(4)]
+    plan = a_plan(tree[:3], keep=3, keeps_made=True, is_over=everybody)
+    doubtful = a_plan(tree[:3], keep=3, keeps_made=True)
+
+    def given_up(plan: SnapshotPlan, tree: list[SnapshotInfo], made: str | None) -> list[int]:
+        return numbers(given_up_after_a_failure(plan, tree, vm_uuid=UUID, made=made))
+
+    assert given_up(plan, tree, "snapshot-3") == [0]
+    assert given_up(plan, tree[:3], None) == []
+    assert given_up(doubtful, tree, "snapshot-3") == [3], "its own, where nothing else is proved"
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_tag_that_was_copied_to_another_snapshot_decides_nothing(keep: bool) -> None:
+    ours_ = Owner.of_this_process(run="r", vcenter="vc", vm=UUID, keep=keep).made_for("ours")
+    copied = a_snapshot(0, description=ours_.to_description()).model_copy(update={"name": "a user's"})
+    plan = a_plan([copied], keep=1, keeps_made=True, is_over=everybody, at_work=everybody)
+    assert (plan.abandoned, plan.removed, plan.holder) == ((), (), None)
+    assert [one.moref for one, _ in plan.in_doubt] == ["snapshot-0"]
+    assert [found.fate for found in judge(VM, [copied], is_over=everybody, runs=("r",))] == [Fate.IN_DOUBT]
+
+
+def test_a_run_that_the_user_names_gives_up_what_it_kept() -> None:
+    tree = [a_snapshot(0, run="named", keep=True), a_snapshot(1, run="other", keep=True)]
+    found = judge(VM, tree, is_over=everybody, runs=("named",))
+    assert [marked.fate for marked in found] == [Fate.ABANDONED, Fate.KEPT]
 
 
 def test_what_was_abandoned_goes_first_and_is_in_no_other_list() -> None:
