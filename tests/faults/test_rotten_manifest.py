@@ -11,6 +11,7 @@ import pytest
 
 from hyperexport.base.stop import StopSignal
 from hyperexport.cli import quiet
+from hyperexport.model.history import identity_of
 from hyperexport.model.manifest import FILE_NAME
 from hyperexport.options.groups import Cleanup, VerifyMode
 from hyperexport.steps.cleanup import clean_store, plan_store_cleanup
@@ -22,7 +23,6 @@ from hyperexport.store.catalogue import Catalogue
 from hyperexport.store.local import LocalStore
 from hyperexport.views.survey import survey
 from tests.engine.local_exports import FIRST, FOLDER, SECOND, THIRD, write_export
-from tests.examples import VM
 
 LIMITS = {
     "count": Cleanup(enabled=True, max_count=1),
@@ -46,7 +46,8 @@ def wrong_answers(store: LocalStore, rotten: StoredExport, others: list[StoredEx
         "list": list(listing.exports) == others and [str(one) for one in listing.damaged] == [str(rotten)],
         "list --quiet": f"export={rotten}" in quiet.stored_lines(store.url, listing),
         "next incremental": newest_usable(store, listing) == (newest, None),
-        "skip-newer-than": list(recent_exports([store], [VM], young).values()) == fresh,
+        "skip-newer-than": list(recent_exports([store], [identity_of(newest.manifest)], young, server=None).values())
+        == fresh,
         "report": vm.last_good == newest.manifest and vm.damaged == (rotten.export_id,),
         "verify": [item.verification.ok for item in verified] == [False],
     }
