@@ -48,3 +48,20 @@ class DamagedExport(Value):
     def words(self) -> str:
         """Which export, and what is wrong with it."""
         return f"{self}: {self.reason}"
+
+    @property
+    def remedy(self) -> str:
+        """What a person can do, because nothing that runs by itself touches it; without a full stop."""
+        if self.problem is Problem.LINK:
+            return f"Put the folder itself in the place of {self}"
+        if self.problem is Problem.UNREADABLE:
+            return f"See why {self}/export.json cannot be read: permissions, the disk, the network"
+        if self.problem is Problem.BYTES:
+            return f"Restore from a copy the export that it refers to; if there is none, delete {self}/ by hand"
+        restore = f"Restore {self}/export.json from a copy"
+        return f"{restore}; if there is none and no export is reported as stored in it, delete {self}/ by hand"
+
+    @property
+    def words_and_remedy(self) -> str:
+        """Which export, what is wrong with it and what to do."""
+        return f"{self.words}. {self.remedy}"

@@ -135,7 +135,7 @@ class Job:
     def warn_of_damaged(self, store: Store, damaged: Sequence[DamagedExport]) -> None:
         """Warn of what a store holds of the VM and cannot be relied on."""
         for one in damaged:
-            self.warn(f"{store.url}/{one.words}; nothing builds on it, and no cleanup deletes it")
+            self.warn(f"{store.url}/{one.words}; nothing builds on it, and no cleanup deletes it. {one.remedy}")
 
     def statistics(self, files: Sequence[FileEntry]) -> TransferStatistics:
         """What moved so far, and how fast."""

@@ -163,7 +163,7 @@ def _verified(
         if isinstance(export, StoredExport):
             return VerifiedExport(location=location, verification=prove(store, export, mode, stop)[1])
         where = FILE_NAME if export.problem is not Problem.LINK else export.export_id or export.folder
-        finding = Finding(file=where, problem=export.reason)
+        finding = Finding(file=where, problem=f"{export.reason}. {export.remedy}")
     except Interrupted:
         raise
     except HyperExportError as error:

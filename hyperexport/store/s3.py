@@ -259,9 +259,7 @@ class S3Store:
         """
         there = self.read(export.folder, export.export_id)
         if isinstance(there, DamagedExport) and there.problem is not Problem.MISSING:
-            raise StoreUnusable(
-                f"{there.words}; it is not deleted", fix="Restore its export.json, or remove it by hand"
-            )
+            raise StoreUnusable(f"{there.words}; it is not deleted", fix=there.remedy)
         if isinstance(there, StoredExport) and there.manifest != export.manifest:
             raise StoreUnusable(f"{export} was changed since it was looked at", fix="Plan the cleanup again")
         self._bucket.replace(self._key(export, DELETED_FILE), b"")  # should we not come to its end

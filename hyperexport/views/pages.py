@@ -100,7 +100,7 @@ def _(result: CleanupResult) -> tuple[Page, ...]:
         *lines("Not deleted because a clock is in doubt", result.plan.doubts),
         *lines("Warnings", result.plan.unmatched),
         *lines("Limits that cannot be kept", result.plan.unreachable),
-        *lines("Damaged: neither counted nor deleted", [one.words for one in result.plan.damaged]),
+        *lines("Damaged: neither counted nor deleted", [one.words_and_remedy for one in result.plan.damaged]),
     )
     return (Page(title, tables),)
 
@@ -110,7 +110,7 @@ def _(contents: StoreContents) -> tuple[Page, ...]:
     title = f"{contents.store}: {len(contents.exports)} exports, {format_bytes(contents.stored_bytes)}"
     added, shared = contents.added_bytes, contents.shared_with
     rows = [_stored_row(export, added[str(export)], shared[str(export)]) for export in contents.exports]
-    return (Page(title, (*table("", rows), *lines("Damaged", [one.words for one in contents.damaged]))),)
+    return (Page(title, (*table("", rows), *lines("Damaged", [one.words_and_remedy for one in contents.damaged]))),)
 
 
 @row_of.register

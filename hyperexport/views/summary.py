@@ -219,7 +219,7 @@ def cleanup_markdown(result: CleanupResult) -> str:
         *section("Not deleted because a clock is in doubt", result.plan.doubts),
         *section("Warnings", result.plan.unmatched),
         *section("Limits that cannot be kept", result.plan.unreachable),
-        *section("Damaged: neither counted nor deleted", [one.words for one in result.plan.damaged]),
+        *section("Damaged: neither counted nor deleted", [one.words_and_remedy for one in result.plan.damaged]),
     ]
     return "\n".join(lines)
 

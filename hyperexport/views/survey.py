@@ -100,7 +100,7 @@ class VmSurvey(Value):
         verified_damaged = [export.export_id for export in self.exports if not is_good(export)]
         if verified_damaged:
             words.append(f"damaged: {', '.join(verified_damaged)}")
-        words += [f"damaged: {one.export_id or one.folder}: {one.reason}" for one in self.unproved]
+        words += [f"damaged: {one.export_id or one.folder}: {one.reason}. {one.remedy}" for one in self.unproved]
         if newest and newest.skipped_disks:
             words.append(f"not in the export: {', '.join(disk.label for disk in newest.skipped_disks)}")
         if self.last_good and self.last_good.verified is None:
