@@ -5,7 +5,7 @@ each run. Which VMs are exported is no part of it, and neither is a secret: opti
 """
 
 from collections.abc import Mapping
-from typing import ClassVar, Final, cast
+from typing import ClassVar, Final
 
 from prefect.blocks.core import Block
 from prefect.client.orchestration import get_client
@@ -13,6 +13,7 @@ from prefect.exceptions import ObjectNotFound
 from pydantic import Field, HttpUrl, JsonValue
 
 import hyperexport
+from hyperexport.blocks.loading import load_block, refuse_unknown_fields
 from hyperexport.errors import UsageError
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.profiles import has_file, profile_name, set_explicitly, valid_options
@@ -63,28 +64,28 @@ class ExportProfile(Block):
         """What it sets, by key, held against the options that there are now.
 
         Raises:
-            UsageError: An option of it is not known any more, or its value is out of today's bounds; each is named.
+            UsageError: A field or an option of it is not known, or a value is out of today's bounds; each is named.
         """
+        refuse_unknown_fields(self, f"profile {self.name}")
         return valid_options(self.name, self.options, self.saved_with)
 
 
 def load_profile(name: str) -> ExportProfile:
-    """Load a saved profile.
+    """Load a saved profile. Whether its options are valid is asked by :meth:`ExportProfile.get_options`.
 
     Raises:
-        UsageError: There is none of this name.
+        UsageError: There is none of this name, or its document in Prefect is none of a profile.
     """
-    try:
-        return cast("ExportProfile", ExportProfile.load(profile_name(name)))
-    except ValueError as error:
-        if has_file(name):
-            raise UsageError(
-                f"there is no profile {name} in Prefect, but a file of this machine keeps one of this name",
-                fix="Use it with --no-prefect, or save it in Prefect with --save-profile",
-            ) from error
-        raise UsageError(
-            f"there is no profile {name}", fix="See hyperexport --list-profiles for those that there are"
-        ) from error
+    return load_block(ExportProfile, profile_name(name), what=f"profile {name}", missing=_missing(name))
+
+
+def _missing(name: str) -> UsageError:
+    if has_file(name):
+        return UsageError(
+            f"there is no profile {name} in Prefect, but a file of this machine keeps one of this name",
+            fix="Use it with --no-prefect, or save it in Prefect with --save-profile",
+        )
+    return UsageError(f"there is no profile {name}", fix="See hyperexport --list-profiles for those that there are")
 
 
 def save_profile(name: str, options: ExportOptions, *, base: Mapping[str, object] | None = None) -> ExportProfile:
@@ -100,21 +101,23 @@ def save_profile(name: str, options: ExportOptions, *, base: Mapping[str, object
     return profile
 
 
-def saved_profiles() -> list[ExportProfile]:
-    """Every saved profile, by name; whether its options are still valid is not asked."""
+def saved_names() -> list[str]:
+    """The names of all saved profiles, in order, damaged ones too."""
     with get_client(sync_client=True) as client:
         try:
             documents = client.read_block_documents_by_type(_SLUG, include_secrets=False)
         except ObjectNotFound:  # nobody ever saved one
             documents = []
-    return [load_profile(name) for name in sorted(document.name for document in documents if document.name)]
+    return sorted(document.name for document in documents if document.name)
 
 
 def delete_profile(name: str) -> None:
-    """Delete a saved profile.
+    """Delete a saved profile, a damaged one too.
 
     Raises:
         UsageError: There is none of this name.
     """
-    load_profile(name)
-    ExportProfile.delete(profile_name(name))  # pyright: ignore[reportUnusedCoroutine] - not without a loop
+    try:
+        ExportProfile.delete(profile_name(name))  # pyright: ignore[reportUnusedCoroutine] - not without a loop
+    except ValueError as error:
+        raise _missing(name) from error

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from prefect_aws import AwsCredentials, MinIOCredentials
 
+from hyperexport.blocks.loading import load_block
 from hyperexport.errors import UsageError
 from hyperexport.store.s3_settings import S3Settings
 
@@ -19,17 +20,13 @@ def load_s3_settings(name: str, *, endpoint: str | None) -> S3Settings:
         endpoint: The server's address; the block's own if None.
 
     Raises:
-        UsageError: There is no such block.
+        UsageError: There is no such block, or a field of it is missing or of a wrong value.
     """
     kind, _, block_name = name.partition("/")
     block_class = MinIOCredentials if kind == "minio-credentials" else AwsCredentials
-    try:
-        block = block_class.load(block_name)
-    except ValueError as error:
-        raise UsageError(
-            f"there is no credentials block {name} in Prefect", fix="Save one in the Prefect UI under Blocks"
-        ) from error
-    assert isinstance(block, AwsCredentials | MinIOCredentials)
+    what = f"credentials block {name}"
+    missing = UsageError(f"there is no {what} in Prefect", fix="Save one in the Prefect UI under Blocks")
+    block = load_block(block_class, block_name, what=what, missing=missing)
     client = block.aws_client_parameters
     bundle = client.verify_cert_path or (client.verify if isinstance(client.verify, Path) else None)
     return S3Settings(

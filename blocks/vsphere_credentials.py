@@ -5,6 +5,7 @@ from typing import ClassVar
 from prefect.blocks.core import Block
 from pydantic import Field, HttpUrl, SecretStr, ValidationError
 
+from hyperexport.blocks.loading import load_block, refuse_unknown_fields, wrong_fields
 from hyperexport.errors import UsageError
 from hyperexport.vsphere.endpoint import VSphereEndpoint
 
@@ -60,6 +61,7 @@ class VSphereCredentials(Block):
         Raises:
             UsageError: A field makes no sense; the message names it.
         """
+        refuse_unknown_fields(self, "the vSphere credentials block")
         try:
             return VSphereEndpoint(
                 url=self.url,
@@ -70,6 +72,17 @@ class VSphereCredentials(Block):
                 insecure=self.insecure,
             )
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            field = ".".join(str(part) for part in first["loc"])
-            raise UsageError(f"the vSphere credentials block: {field}: {first['msg']}") from None
+            raise UsageError(f"the vSphere credentials block: {wrong_fields(error)}") from None
+
+
+def load_vsphere(name: str) -> VSphereCredentials:
+    """Load a saved block.
+
+    Raises:
+        UsageError: There is none of this name, or a field of it is missing, unknown or of a wrong value.
+    """
+    what = f"vSphere credentials block {name!r}"
+    missing = UsageError(f"there is no {what} in Prefect", fix="Save one in the Prefect UI under Blocks")
+    block = load_block(VSphereCredentials, name, what=what, missing=missing)
+    refuse_unknown_fields(block, what)
+    return block

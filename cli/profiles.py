@@ -64,19 +64,43 @@ def mind(request: Request, output: Output) -> None:
     """List the profiles, or show or delete one."""
     output.nothing("profiles")
     if request.mode is Mode.LIST_PROFILES:
-        profiles = _kept_in(request).saved_profiles()
-        if not profiles and output.face is Face.PRETTY:
-            output.say("no profiles")
-        for profile in profiles:
-            _answer(output, profile)
-        return
-    profile = _load(request)
-    if request.mode is Mode.DELETE_PROFILE:
+        _list(_kept_in(request), output)
+    elif request.mode is Mode.DELETE_PROFILE:
+        profile = _before_it_goes(request)
         _kept_in(request).delete_profile(request.profile or "")
         _answer(output, profile, done="deleted")
     else:
+        profile = _load(request)
         _answer(output, profile)
         profile.get_options()  # what is not valid any more is shown all the same, and then said
+
+
+def _list(kept: ModuleType, output: Output) -> None:
+    """Show every profile; those that cannot be read are said after the others."""
+    names = kept.saved_names()
+    if not names and output.face is Face.PRETTY:
+        output.say("no profiles")
+    damaged: list[UsageError] = []
+    for name in names:
+        try:
+            _answer(output, kept.load_profile(name))
+        except UsageError as error:
+            damaged.append(error)
+    if damaged:
+        raise UsageError("; ".join(error.what for error in damaged), fix=damaged[0].fix)
+
+
+def _before_it_goes(request: Request) -> "Profile | ExportProfile":
+    """The profile that is about to be deleted; of a damaged one only the name."""
+    from hyperexport import profiles
+
+    try:
+        return _load(request)
+    except UsageError:
+        name = profiles.profile_name(request.profile or "")
+        if name not in _kept_in(request).saved_names():
+            raise
+        return profiles.Profile(name=name, options={})
 
 
 def _answer(output: Output, profile: "Profile | ExportProfile", done: str = "") -> None:

@@ -32,7 +32,8 @@ from prefect.types._datetime import now
 from pydantic import ValidationError
 
 from hyperexport.base.units import format_duration, parse_duration
-from hyperexport.blocks import ExportProfile, VSphereCredentials
+from hyperexport.blocks import ExportProfile
+from hyperexport.blocks.vsphere_credentials import load_vsphere
 from hyperexport.deployments.catalogue import ALONE, ON_DEMAND, TAG, deployment_of, ensure_pool
 from hyperexport.deployments.parameters import kept_parameters
 from hyperexport.errors import UsageError
@@ -210,12 +211,7 @@ def _cron(cron: str, timezone: str | None) -> CronSchedule:
 
 
 def _known_block(name: str) -> str:
-    try:
-        VSphereCredentials.load(name)
-    except ValueError as error:
-        raise UsageError(
-            f"there is no vSphere credentials block {name!r}", fix="Save it first, in the Prefect UI or from Python"
-        ) from error
+    load_vsphere(name)
     return name
 
 

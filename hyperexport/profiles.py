@@ -93,9 +93,7 @@ def load_profile(name: str) -> Profile:
     try:
         return Profile.model_validate_json(path.read_bytes())
     except FileNotFoundError as error:
-        raise UsageError(
-            f"there is no profile {name}", fix="See hyperexport --list-profiles for those that there are"
-        ) from error
+        raise _missing(name) from error
     except (OSError, ValidationError) as error:
         raise UsageError(f"profile {name}: {path} cannot be read as a profile", fix="Save it again") from error
 
@@ -128,19 +126,28 @@ def save_profile(name: str, options: ExportOptions, *, base: Mapping[str, object
     return profile
 
 
-def saved_profiles() -> list[Profile]:
-    """Every profile that a file keeps, by name; whether its options are still valid is not asked."""
-    return [load_profile(path.stem) for path in sorted(folder().glob("*.json"))]
+def saved_names() -> list[str]:
+    """The names of all profiles that a file keeps, in order, damaged ones too."""
+    return sorted(path.stem for path in folder().glob("*.json"))
 
 
 def delete_profile(name: str) -> None:
-    """Delete the file of a profile.
+    """Delete the file of a profile, a damaged one too.
 
     Raises:
-        UsageError: There is none of this name.
+        UsageError: There is none of this name, or the file cannot be deleted.
     """
-    load_profile(name)
-    _path(name).unlink(missing_ok=True)
+    path = _path(name)
+    try:
+        path.unlink()
+    except FileNotFoundError as error:
+        raise _missing(name) from error
+    except OSError as error:
+        raise UsageError(f"profile {name}: {path} cannot be deleted: {error.strerror or error}") from error
+
+
+def _missing(name: str) -> UsageError:
+    return UsageError(f"there is no profile {name}", fix="See hyperexport --list-profiles for those that there are")
 
 
 def _path(name: str) -> Path:

@@ -7,16 +7,18 @@ import logging
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Final, cast
+from typing import Final
 
 from prefect.blocks.abstract import NotificationBlock, NotificationError
 from prefect.blocks.core import Block
 
+from hyperexport.blocks.loading import load_block
 from hyperexport.errors import NotificationFailed, UsageError
 from hyperexport.notify import Notifier, SmtpServer, open_mailbox
 from hyperexport.options.groups import Email, EmailTls
 from hyperexport.views.mail import Mail
 
+_SAVE_ONE: Final = "Save one in the Prefect UI under Blocks"
 _TELL_THEIR_ADDRESS: Final = ("apprise", "httpx")
 
 
@@ -40,13 +42,9 @@ def _saved_server(name: str) -> SmtpServer:
     from prefect_email import EmailServerCredentials  # noqa: PLC0415 - only where such a block is named
     from prefect_email.credentials import SMTPServer, SMTPType  # noqa: PLC0415
 
-    try:
-        block = cast("EmailServerCredentials", EmailServerCredentials.load(name))
-    except ValueError as error:
-        raise UsageError(
-            f"--email-credentials: there is no Email Server Credentials block {name} in Prefect",
-            fix="Save one in the Prefect UI under Blocks",
-        ) from error
+    what = f"Email Server Credentials block {name}"
+    missing = UsageError(f"--email-credentials: there is no {what} in Prefect", fix=_SAVE_ONE)
+    block = load_block(EmailServerCredentials, name, what=f"--email-credentials: {what}", missing=missing)
     host, kind = block.smtp_server, block.smtp_type
     kind = SMTPType[kind.upper()] if isinstance(kind, str) else kind
     ways = {SMTPType.SSL: EmailTls.SSL, SMTPType.STARTTLS: EmailTls.STARTTLS, SMTPType.INSECURE: EmailTls.NONE}
@@ -87,12 +85,8 @@ class Webhook:
 def _load_webhook(name: str) -> NotificationBlock:
     import prefect.blocks.notifications  # noqa: F401, PLC0415  # pyright: ignore[reportUnusedImport] - registers them
 
-    try:
-        block = Block.load(name)
-    except ValueError as error:
-        raise UsageError(
-            f"--notify-webhook: there is no block {name} in Prefect", fix="Save one in the Prefect UI under Blocks"
-        ) from error
+    missing = UsageError(f"--notify-webhook: there is no block {name} in Prefect", fix=_SAVE_ONE)
+    block = load_block(Block, name, what=f"--notify-webhook: block {name}", missing=missing)
     if not isinstance(block, NotificationBlock):
         raise UsageError(
             f"--notify-webhook: {name} is no notification block", fix="Name one such as slack-webhook/NAME"

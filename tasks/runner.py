@@ -14,7 +14,8 @@ from prefect.utilities.urls import url_for
 
 from hyperexport.base.stop import StopSignal
 from hyperexport.blocks import VSphereCredentials
-from hyperexport.errors import UsageError, note_step
+from hyperexport.blocks.vsphere_credentials import load_vsphere
+from hyperexport.errors import note_step
 from hyperexport.jobs.runner import Shared, Slots, StepRunner
 from hyperexport.model.damaged import DamagedExport
 from hyperexport.model.vm import VmInfo, VmRef
@@ -174,15 +175,8 @@ def block_of(vsphere: VSphereCredentials | str) -> VSphereCredentials:
     """Load a vSphere credentials block, unless it is one.
 
     Raises:
-        UsageError: There is no block of this name.
+        UsageError: There is no block of this name, or a field of it makes no sense.
     """
     if isinstance(vsphere, VSphereCredentials):
         return vsphere
-    try:
-        block = VSphereCredentials.load(vsphere)
-    except ValueError:
-        raise UsageError(
-            f"there is no vSphere credentials block {vsphere!r} in Prefect", fix="Save one under Blocks"
-        ) from None
-    assert isinstance(block, VSphereCredentials)
-    return block
+    return load_vsphere(vsphere)

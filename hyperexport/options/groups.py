@@ -8,9 +8,9 @@ import re
 from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Final, cast
+from typing import Annotated, Any, Final, cast, get_args
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from hyperexport.base.secrets import refuse_login
 from hyperexport.base.units import MIB, Duration, parse_duration
@@ -106,6 +106,15 @@ class Group(Value):
     """Options that belong together."""
 
     model_config = ConfigDict(json_schema_extra=leave_open)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _yes_is_no_number(cls, value: object, info: ValidationInfo) -> object:
+        """Refuse true where a number or a time is meant: pydantic reads it as 1, and a limit of 1 deletes."""
+        kind = cls.model_fields[info.field_name or ""].annotation
+        if isinstance(value, bool) and not {bool, VerifyMode} & {kind, *get_args(kind)}:
+            raise ValueError(f"{str(value).lower()} is no value of this option")
+        return value
 
     def contradiction(self) -> str | None:
         """Say what makes no sense together; None where all of it does.

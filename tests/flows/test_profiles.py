@@ -10,7 +10,7 @@ from prefect.testing.standard_test_suites import BlockStandardTestSuite
 
 import hyperexport
 from hyperexport.blocks import ExportProfile
-from hyperexport.blocks.export_profile import delete_profile, load_profile, profile_name, saved_profiles
+from hyperexport.blocks.export_profile import delete_profile, load_profile, profile_name, saved_names
 from hyperexport.cli.main import run
 from hyperexport.errors import NotificationFailed, UsageError
 from hyperexport.flows import export_vm, reap_snapshots, send_test_email
@@ -41,8 +41,8 @@ def hyperexport_answers(capsys, no_profile_stays):
 @pytest.fixture
 def no_profile_stays():
     yield
-    for profile in saved_profiles():
-        delete_profile(profile.name)
+    for name in saved_names():
+        delete_profile(name)
 
 
 def test_a_profile_is_saved_listed_shown_and_deleted(hyperexport_answers):
@@ -169,7 +169,7 @@ def test_a_profile_lasts_where_no_prefect_server_is_configured(tmp_path):
     answer("--save-profile", "kept", "--snapshot")
     assert "kept" in answer("--list-profiles", "--quiet")
     assert "snapshot=true" in answer("--show-profile", "kept", "--quiet")
-    assert "kept" not in [profile.name for profile in saved_profiles()], "not on our own server"
+    assert "kept" not in saved_names(), "not on our own server"
     assert not (tmp_path / "prefect").exists(), "no database is made for it"
     answer("--delete-profile", "kept")
     assert "kept" not in answer("--list-profiles", "--quiet")

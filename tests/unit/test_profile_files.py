@@ -29,12 +29,11 @@ def test_profiles_are_listed_replaced_and_deleted() -> None:
     profiles.save_profile("b", ExportOptions.from_keys({"parallel": 2}))
     profiles.save_profile("a", ExportOptions.from_keys({"parallel": 3}))
     profiles.save_profile("b", ExportOptions.from_keys({"dry_run": True}), base={"parallel": 5})
-    assert [(one.name, one.options) for one in profiles.saved_profiles()] == [
-        ("a", {"parallel": 3}),
-        ("b", {"dry_run": True, "parallel": 5}),
-    ]
+    assert profiles.saved_names() == ["a", "b"]
+    assert profiles.load_profile("a").options == {"parallel": 3}
+    assert profiles.load_profile("b").options == {"dry_run": True, "parallel": 5}
     profiles.delete_profile("a")
-    assert [one.name for one in profiles.saved_profiles()] == ["b"]
+    assert profiles.saved_names() == ["b"]
     with pytest.raises(UsageError, match="there is no profile a"):
         profiles.delete_profile("a")
 

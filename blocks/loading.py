@@ -1,0 +1,62 @@
+"""Loading a saved block: proved against its fields before anything uses it, with errors that people understand.
+
+A block's document in Prefect may have been edited, or written by another version. Prefect keeps fields that the block
+does not have without a word, and raises a bare RuntimeError for a value that does not fit.
+"""
+
+from typing import TypeVar, cast
+
+from prefect.blocks.core import Block
+from pydantic import ValidationError
+
+from hyperexport.errors import UsageError
+
+AnyBlock = TypeVar("AnyBlock", bound=Block)
+
+_FIX = "Correct it in the Prefect UI under Blocks, or save it again"
+_PREFECTS_OWN = {"block_type_slug"}
+
+
+def load_block(block_class: type[AnyBlock], name: str, *, what: str, missing: UsageError) -> AnyBlock:
+    """Load a saved block.
+
+    Args:
+        block_class: Its class; Block itself for a name with its type, as ``slack-webhook/NAME``.
+        name: Its name.
+        what: What it is called in an error: ``profile nightly``.
+        missing: What to raise where there is none of this name.
+
+    Raises:
+        UsageError: There is none, or a field of it is missing, unknown or of a wrong value; the message names each.
+    """
+    try:
+        block = cast("AnyBlock", block_class.load(name))
+    except ValueError as error:
+        raise missing from error
+    except RuntimeError as error:
+        if not isinstance(error.__cause__, ValidationError):
+            raise
+        raise UsageError(f"{what}: {wrong_fields(error.__cause__)}", fix=_FIX) from None
+    return block
+
+
+def wrong_fields(error: ValidationError) -> str:
+    """Say which fields of a block are wrong and how. Their values stay unsaid: they may be secrets."""
+    found = error.errors(include_url=False, include_input=False, include_context=False)
+    return "; ".join(f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in found)
+
+
+def refuse_unknown_fields(block: Block, what: str) -> None:
+    """Refuse a block with fields that its class does not have: what somebody set there would be ignored.
+
+    Args:
+        block: A block of ours; those of other packages may keep what they like.
+        what: What it is called in an error: ``profile nightly``.
+
+    Raises:
+        UsageError: It has some; the message names each.
+    """
+    unknown = sorted((block.model_extra or {}).keys() - _PREFECTS_OWN)
+    if unknown:
+        fields = ", ".join(type(block).model_fields)
+        raise UsageError(f"{what}: there is no field {', '.join(unknown)}; its fields are {fields}", fix=_FIX)
