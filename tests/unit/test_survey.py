@@ -101,8 +101,11 @@ def test_a_vm_of_which_every_manifest_is_damaged_is_late_and_named_by_its_folder
     assert vm.name == vm_folder(VM)
     assert vm.missing(NOW, RPO) == (
         "no good export: every one is damaged",
-        f"damaged: 20261120T000000Z-dead: its seal is broken. Restore {found.unproved[0]}/export.json from a copy; if "
-        f"there is none and no export is reported as stored in it, delete {found.unproved[0]}/ by hand",
+        "damaged: 20261120T000000Z-dead: its seal is broken. " + found.unproved[0].remedy,
+    )
+    assert found.unproved[0].remedy == (
+        f"Restore {vm_folder(VM)}/20261120T000000Z-dead/export.json from a copy; if there is none and no export is "
+        f"reported as stored in it, delete {vm_folder(VM)}/20261120T000000Z-dead/ by hand"
     )
     assert [str(one) for one in found.unproved] == [f"{vm_folder(VM)}/20261120T000000Z-dead"]
     assert "20261120T000000Z-dead: its seal is broken" in store_page([found], RPO, version="1.0")
