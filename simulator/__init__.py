@@ -6,10 +6,11 @@ nothing of the product that is tested against it, but for the VMDK format.
 
 from hyperexport.simulator.core import Simulator, VmHandle
 from hyperexport.simulator.faults import Fault, FaultKind
-from hyperexport.simulator.spec import DEFAULT_VMS, DiskSpec, Permission, UserSpec, VmSpec
+from hyperexport.simulator.spec import DEFAULT_VMS, DatastoreSpec, DiskSpec, Permission, UserSpec, VmSpec
 
 __all__ = [
     "DEFAULT_VMS",
+    "DatastoreSpec",
     "DiskSpec",
     "Fault",
     "FaultKind",

@@ -87,4 +87,5 @@ def _files(machine: Machine) -> list[tuple[str, int, datetime]]:
         written = disk.image.written if disk else machine.created if name.endswith(".vmdk") else machine.settled
         result.append((name, file.size, written))
     # Virtual machine configuration guide: the log is begun anew whenever the VM is powered on.
+    result += [(name, len(content), machine.settled) for name, content in machine.screenshots.items()]
     return [*result, ("vmware.log", 250_000, machine.settled)]

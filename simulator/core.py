@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from pyVmomi import vmodl
 
-from hyperexport.simulator import certificates, reconfigure, snapshots
+from hyperexport.simulator import certificates, neighbours, reconfigure, snapshots
 from hyperexport.simulator.control import ControlFace
 from hyperexport.simulator.dispatch import Dispatcher
 from hyperexport.simulator.faults import Faults
@@ -25,7 +25,7 @@ from hyperexport.simulator.nfc import NfcHandler
 from hyperexport.simulator.server import VCenterHandler
 from hyperexport.simulator.sessions import Session
 from hyperexport.simulator.snapshots import Snapshot
-from hyperexport.simulator.spec import DEFAULT_VMS, DiskSpec, UserSpec, VmSpec
+from hyperexport.simulator.spec import DEFAULT_VMS, DatastoreSpec, DiskSpec, UserSpec, VmSpec
 from hyperexport.simulator.vcenter import VCenter
 from hyperexport.simulator.world import World
 
@@ -51,6 +51,12 @@ class Simulator:
         directory: Where the CA's certificate is written; None makes a temporary directory.
         manifests: Whether hosts hash what they send; where they don't, GetManifest is empty, and serving costs half.
         tags: Tags that no VM bears, each as ``category:name``, beside those that the VMs bear.
+        datastores: The datastores; the first is that of VMs for which none is named.
+        networks: The networks; the first is that of adapters for which none is named.
+        pools: Resource pools below the cluster's own.
+        folders: Folders for VMs, such as ``restored/linux``, beside those that the VMs are in.
+        boot_seconds: How long a guest takes to start after ``PowerOnVM_Task``.
+        drs: Whether the cluster chooses hosts by itself; where not, an import has to name one.
     """
 
     def __init__(
@@ -69,6 +75,12 @@ class Simulator:
         directory: Path | None = None,
         manifests: bool = True,
         tags: tuple[str, ...] = (),
+        datastores: tuple[DatastoreSpec, ...] = (DatastoreSpec("datastore1"),),
+        networks: tuple[str, ...] = ("VM Network",),
+        pools: tuple[str, ...] = (),
+        folders: tuple[str, ...] = (),
+        boot_seconds: float = 0.5,
+        drs: bool = False,
     ) -> None:
         if hosts < 1:
             raise ValueError("a vCenter without a host has no place for VMs")
@@ -87,6 +99,12 @@ class Simulator:
             session_timeout=session_timeout,
             manifests=manifests,
             tags=tags,
+            datastores=datastores,
+            networks=networks,
+            pools=pools,
+            folders=folders,
+            boot_seconds=boot_seconds,
+            drs=drs,
         )
         self._dispatcher = Dispatcher(self._vcenter)
         self._temporary = tempfile.TemporaryDirectory(prefix="simulator-") if directory is None else None
@@ -205,6 +223,14 @@ class Simulator:
         loads = ((host.name, host.load) for host in self._vcenter.hosts)
         return {name: {"leases": load.leases.most, "downloads": load.downloads.most} for name, load in loads}
 
+    def detached_disks(self) -> list[str]:
+        """The disks that lie in a datastore and that no VM has, each as ``[datastore] path``."""
+        with self._world.lock:
+            stores = self._vcenter.datastores.values()
+            return [
+                f"[{store.name}] {path}" for store in stores for path, disk in store.disks.items() if not disk.attached
+            ]
+
     def vms(self) -> list["VmHandle"]:
         """All VMs."""
         return [VmHandle(machine) for machine in self._vcenter.machines()]
@@ -287,6 +313,22 @@ class VmHandle:
         with self._world.lock:
             self._machine.tools = status
             self._world.touch()
+
+    @property
+    def heartbeat(self) -> str:
+        """Its guestHeartbeatStatus."""
+        return str(self._machine.guestHeartbeatStatus)
+
+    def conflicts(self) -> dict[str, list[str]]:
+        """What it has in common with other VMs and should not: their names, by MAC address or ``uuid``."""
+        with self._world.lock:
+            return neighbours.conflicts(self._machine)
+
+    def custom_attributes(self) -> dict[str, str]:
+        """Its custom attributes."""
+        with self._world.lock:
+            names = {each.key: each.name for each in self._machine.availableField}
+            return {names[key]: value for key, value in self._machine.custom_values.items()}
 
     def snapshots(self) -> list[tuple[str, str, str, datetime]]:
         """Its snapshots, parents first, as (id, name, description, time)."""

@@ -84,7 +84,8 @@ class Content:
     def _run(self, region: int) -> Run:
         chance = _mix(self._seed * 0x1_0000_0001 + region)
         length = self._mean - self._spread + chance % (2 * self._spread + 1)
-        first = region * self._region + (chance >> 32) % (self._region - length + 1)
+        # The first run begins where the disk does: there is no guest without a boot sector.
+        first = region * self._region + ((chance >> 32) % (self._region - length + 1) if region else 0)
         return first, min(first + length, self._grains)
 
     def plain(self, grain: int) -> tuple[bytes, bytes]:

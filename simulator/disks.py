@@ -160,6 +160,7 @@ class Disk(_View):
         super().__init__(capacity, Content(capacity, seed, used), {})
         self._lock = threading.Lock()
         self._tracker = _Tracker() if track else None
+        self._added = 0
         self.written = datetime.now(UTC)
         """When its file was last written."""
 
@@ -187,10 +188,24 @@ class Disk(_View):
     def _write_grain(self, grain: int, start: int, part: memoryview) -> None:
         old = b"" if len(part) == GRAIN else self._grain(grain)
         new = b"".join((old[:start], part, old[start + len(part) :]))
-        self._written[grain] = ZERO_GRAIN if new == ZERO_GRAIN else new
+        before, after = self._written.get(grain, ZERO_GRAIN), ZERO_GRAIN if new == ZERO_GRAIN else new
+        self._written[grain] = after
+        if (before is ZERO_GRAIN) != (after is ZERO_GRAIN) and not self._content.holds(grain):
+            self._added += 1 if before is ZERO_GRAIN else -1
         self.written = datetime.now(UTC)
         if self._tracker:
             self._tracker.changed(grain)
+
+    @property
+    def added(self) -> int:
+        """Bytes of the grains that hold something and did not at first."""
+        return GRAIN * self._added
+
+    def clear(self) -> None:
+        """Forget all that was written."""
+        with self._lock:
+            self._written.clear()
+            self._added = 0
 
     def freeze(self) -> Frozen:
         """The disk as it is now, for good, while the guest goes on writing."""
@@ -224,6 +239,8 @@ class Disk(_View):
         with self._lock:
             self.capacity = frozen.capacity
             self._written = dict(frozen._written)
+            holds = self._content.holds
+            self._added = sum(data is not ZERO_GRAIN and not holds(grain) for grain, data in self._written.items())
             self.written = datetime.now(UTC)
             if self._tracker:
                 self._tracker = _Tracker()

@@ -131,9 +131,13 @@ class Dispatcher:
         return obj
 
     def _require_privileges(self, call: Call, obj: Any) -> None:
-        # pyVmomi's definitions name the privilege that the API asks for on the object itself.
+        # pyVmomi's definitions name the privileges that the API asks for: on the object itself, and on arguments.
         if call.method.privId and call.method.privId != "System.Anonymous":
             require(call.method.privId, obj)
+        for parameter, value in zip(call.method.params, call.arguments, strict=True):
+            # Not what every role holds: a user may ask about its privileges on what it can't see.
+            if parameter.privId and not parameter.privId.startswith("System.") and hasattr(value, "_moId"):
+                require(parameter.privId, self._world.get(value))
         if call.method.wsdlName == "ReconfigVM_Task":
             for privilege in privileges_for(call.arguments[0]):
                 require(privilege, obj)

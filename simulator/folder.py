@@ -53,15 +53,20 @@ def find(vcenter: VCenter, url: str, session: Session) -> StoredFile:
     query = parse_qs(parts.query)
     path = unquote(parts.path.removeprefix("/folder/"))
     datacenter = vcenter.datacenter.path.lstrip("/")
-    known = {store.name: store for store in vcenter.datacenter.datastore_folder.members}
-    store = known.get(query.get("dsName", [""])[0])
+    store = vcenter.datastores.get(query.get("dsName", [""])[0])
     if query.get("dcPath", [""])[0] != datacenter or store is None:
         raise Refused(404)
     if not all(session.holds(one, store) for one in ("Datastore.Browse", "Datastore.FileManagement")):
         raise Refused(401)
     with vcenter.world.lock:
         for machine in vcenter.machines():
-            if path.startswith(f"{machine.settings.home}/") and (file := _file_of(machine, path)):
+            if machine.store is store and (file := _file_of(machine, path)):
+                return file
+            for disk in machine.disks:
+                if disk.store is store and (file := _file_of_disk(machine, disk, path)):
+                    return file
+        for disk in store.disks.values():
+            if not disk.attached and (file := _file_of_disk(None, disk, path)):
                 return file
     raise Refused(404)
 
@@ -72,15 +77,23 @@ def _file_of(machine: Machine, path: str) -> StoredFile | None:
         return StoredFile.of(machine.nvram)
     if path == f"{home}.vmx":
         return StoredFile.of(_vmx(machine))
-    for disk in machine.disks:
-        if path == disk.base:
-            return StoredFile.of(_descriptor(disk))
-        if path == disk.base.replace(".vmdk", "-flat.vmdk") and not disk.raw:
-            return _extent(machine, disk)
+    folder, _, name = path.rpartition("/")
+    if folder == machine.settings.home and name in machine.screenshots:
+        return StoredFile.of(machine.screenshots[name])
     return None
 
 
-def _extent(machine: Machine, disk: AttachedDisk) -> StoredFile:
+def _file_of_disk(machine: Machine | None, disk: AttachedDisk, path: str) -> StoredFile | None:
+    if path == disk.base:
+        return StoredFile.of(_descriptor(disk))
+    if path == disk.base.replace(".vmdk", "-flat.vmdk") and not disk.raw:
+        return _extent(machine, disk)
+    return None
+
+
+def _extent(machine: Machine | None, disk: AttachedDisk) -> StoredFile:
+    if machine is None:
+        return StoredFile(disk.image.capacity, disk.image.read)
     # The base holds what the oldest snapshot froze; what came after is in deltas, which are not flat.
     oldest = next((each for each in machine.all_snapshots() if disk.key in each.frozen), None)
     if oldest:
@@ -100,7 +113,7 @@ def _vmx(machine: Machine) -> bytes:
         f'firmware = "{settings.firmware}"',
         f'virtualHW.version = "{settings.hardware_version.removeprefix("vmx-")}"',
         f'uuid.bios = "{settings.uuid}"',
-        *(f'scsi{disk.bus}:{disk.unit}.fileName = "{disk.base.rpartition("/")[2]}"' for disk in machine.disks),
+        *(f'{disk.slot}.fileName = "{disk.base.rpartition("/")[2]}"' for disk in machine.disks),
     ]
     return "\n".join(lines).encode() + b"\n"
 

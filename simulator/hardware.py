@@ -1,7 +1,7 @@
 """What a VM is made of, as the API describes it: devices, files and the whole ``config``, now or at a snapshot.
 
-Pure building of data objects from a VM's settings and disks; it changes nothing. Device keys follow vSphere's own
-numbering: SCSI controllers from 1000, disks from 2000 by controller and unit, CD-ROM 3000, network adapter 4000.
+Pure building of data objects from a VM's settings and disks; it changes nothing. The devices besides disks are in
+``devices.py``.
 """
 
 import random
@@ -13,13 +13,11 @@ from typing import Any
 
 from pyVmomi import vim
 
+from hyperexport.simulator.devices import bus_of, clone, disk_key, info
 from hyperexport.simulator.disks import Disk
+from hyperexport.simulator.inventory import Datastore
 from hyperexport.simulator.spec import DiskSpec
 from hyperexport.simulator.world import now
-
-_PER_CONTROLLER = 15
-_RESERVED_UNIT = 7  # the SCSI controller's own
-_MOST_DISKS = 4 * _PER_CONTROLLER
 
 Device = vim.vm.device
 VirtualDisk = Device.VirtualDisk
@@ -27,7 +25,7 @@ VirtualDisk = Device.VirtualDisk
 
 @dataclass
 class Settings:
-    """What a VM is configured to be, apart from its disks. A snapshot keeps a copy."""
+    """What a VM is configured to be, apart from its disks. A snapshot keeps a copy; the values are never changed."""
 
     name: str
     home: str
@@ -35,47 +33,61 @@ class Settings:
     uuid: str
     instance_uuid: str
     guest_os: str
+    guest_id: str
     cpus: int
     memory_mb: int
     firmware: str
     hardware_version: str
-    template: bool
-    encrypted: bool
-    vtpm: bool
-    change_tracking: bool
-    mac: str
+    template: bool = False
+    encrypted: bool = False
+    vtpm: bool = False
+    change_tracking: bool = False
+    cores_per_socket: int = 1
     annotation: str = ""
+    devices: tuple[Any, ...] = ()
+    """All devices but the disks."""
+    boot: Any = field(default_factory=lambda: vim.vm.BootOptions(bootDelay=0, efiSecureBootEnabled=False))
+    extra: dict[str, str] = field(default_factory=dict[str, str])
+    """extraConfig, besides what the VM's files and change tracking bring along."""
+    more: dict[str, Any] = field(default_factory=dict[str, Any])
+    """Fields of ConfigInfo that are kept as they were given."""
     change_version: int = 1
     modified: datetime = field(default_factory=now)
 
 
 @dataclass
 class AttachedDisk:
-    """One disk of a VM: where it hangs, and what is on it."""
+    """One disk of a VM, or one that lies in a datastore: where it hangs or hung, and what is on it."""
 
     position: int
+    """Where it stands among the VM's disks; faults are aimed by it."""
     spec: DiskSpec
     image: Disk
     base: str
     """The path of its base file in the datastore, such as ``web01/web01_1.vmdk``."""
+    store: Datastore
     uuid: str
     content_id: str
+    controller: Any
+    """The device that it hangs on."""
+    unit: int
+    """Its unit number on the controller."""
+    storage: dict[str, Any] = field(default_factory=dict[str, Any])
+    """Fields of the API's VirtualDisk that are kept as they were given, such as ``shares``."""
+    attached: bool = True
+    """Whether a VM has it."""
+    awaits_content: bool = False
+    """Whether an import that makes it brings its content."""
 
     @property
     def bus(self) -> int:
-        """The number of its SCSI controller."""
-        return self.position // _PER_CONTROLLER
-
-    @property
-    def unit(self) -> int:
-        """Its unit number on the controller."""
-        unit = self.position % _PER_CONTROLLER
-        return unit + 1 if unit >= _RESERVED_UNIT else unit
+        """The number of its controller."""
+        return self.controller.busNumber
 
     @property
     def key(self) -> int:
         """Its device key."""
-        return 2000 + 16 * self.bus + self.unit
+        return disk_key(self.controller, self.unit)
 
     @property
     def label(self) -> str:
@@ -94,34 +106,55 @@ class AttachedDisk:
 
     @property
     def lease_key(self) -> str:
-        """How an export lease names it below its VM, such as ``ParaVirtualSCSIController0:0``."""
-        return f"ParaVirtualSCSIController{self.bus}:{self.unit}"
+        """How a lease names it below its VM, such as ``ParaVirtualSCSIController0:0``."""
+        return f"{self.controller._wsdlName}{self.bus}:{self.unit}"
+
+    @property
+    def slot(self) -> str:
+        """How the VM's configuration file names its place, such as ``scsi0:0``."""
+        kinds = (
+            (Device.VirtualSATAController, "sata"),
+            (Device.VirtualNVMEController, "nvme"),
+            (Device.VirtualIDEController, "ide"),
+        )
+        name = next((name for kind, name in kinds if isinstance(self.controller, kind)), "scsi")
+        return f"{name}{self.bus}:{self.unit}"
+
+    @property
+    def taken(self) -> int:
+        """Bytes that it takes on its datastore."""
+        if not self.spec.thin:
+            return self.image.capacity
+        return min(int(self.image.capacity * self.spec.used) + self.image.added, self.image.capacity)
 
     def file(self, delta: int | None) -> str:
         """Its path in the datastore; a delta bears the number of the snapshot that it was made by."""
         return self.base if delta is None else f"{self.base.removesuffix('.vmdk')}-{delta:06d}.vmdk"
 
 
-def attach(spec: DiskSpec, *, home: str, position: int, tracking: bool) -> AttachedDisk:
-    """Make a disk and give it its place.
-
-    Raises:
-        vim.fault.TooManyDevices: There is no free place on four controllers.
-    """
-    if position >= _MOST_DISKS:
-        raise vim.fault.InvalidVmConfig(msg=f"A VM has at most {_MOST_DISKS} disks here.", property="device")
+def make_disk(
+    spec: DiskSpec, *, home: str, position: int, store: Datastore, controller: Any, unit: int, tracking: bool
+) -> AttachedDisk:
+    """Make a disk in the VM's folder of a datastore."""
     seed = spec.seed if spec.seed is not None else random.Random(f"{home}/{position}").getrandbits(32)
-    return AttachedDisk(
+    names = (f"{home}/{home}{f'_{number}' if number else ''}.vmdk" for number in range(position, 1 << 20))
+    disk = AttachedDisk(
         position=position,
         spec=spec,
-        image=Disk(spec.capacity, seed, used=spec.used, track=tracking and not _untracked(spec)),
-        base=f"{home}/{home}{f'_{position}' if position else ''}.vmdk",
+        image=Disk(spec.capacity, seed, used=spec.used, track=tracking and not untracked(spec)),
+        base=next(name for name in names if name not in store.disks),
+        store=store,
         uuid=str(uuid.uuid4()),
         content_id=uuid.uuid4().hex,
+        controller=controller,
+        unit=unit,
     )
+    store.disks[disk.base] = disk
+    return disk
 
 
-def _untracked(spec: DiskSpec) -> bool:
+def untracked(spec: DiskSpec) -> bool:
+    """Whether changes on such a disk can't be tracked."""
     # vSphere Virtual Disk Programming Guide: no change tracking for independent disks and RDMs in physical mode.
     return spec.mode.startswith("independent") or spec.backing == "RawDiskMappingVer1"
 
@@ -137,35 +170,38 @@ class DiskState:
     """The snapshots, oldest first, whose deltas lie on the base."""
 
 
-def describe(
-    settings: Settings, disks: Sequence[DiskState], *, datastore: Any, datastore_name: str, network: Any
-) -> Any:
-    """Build ``VirtualMachineConfigInfo``."""
-    home = f"[{datastore_name}] {settings.home}/"
+def describe(settings: Settings, states: Sequence[DiskState], home: Datastore) -> Any:
+    """Build ``VirtualMachineConfigInfo`` of a VM whose folder lies in the datastore ``home``."""
+    folder = f"[{home.name}] {settings.home}/"
     return vim.vm.ConfigInfo(
+        **{
+            "flags": vim.vm.FlagInfo(
+                enableLogging=True, snapshotDisabled=False, snapshotLocked=False, diskUuidEnabled=True
+            ),
+            "tools": vim.vm.ToolsConfigInfo(toolsVersion=12352, syncTimeWithHost=False),
+            "defaultPowerOps": vim.vm.DefaultPowerOpInfo(powerOffType="soft", standbyAction="checkpoint"),
+            **settings.more,
+        },
         changeVersion=str(settings.change_version),
         modified=settings.modified,
         name=settings.name,
         guestFullName=settings.guest_os,
-        guestId=guest_id(settings.guest_os),
+        guestId=settings.guest_id,
         alternateGuestName="",
         version=settings.hardware_version,
         uuid=settings.uuid,
         instanceUuid=settings.instance_uuid,
         template=settings.template,
         annotation=settings.annotation,
-        files=vim.vm.FileInfo(vmPathName=f"{home}{settings.home}.vmx", snapshotDirectory=home, logDirectory=home),
-        tools=vim.vm.ToolsConfigInfo(toolsVersion=12352, syncTimeWithHost=False),
-        flags=vim.vm.FlagInfo(enableLogging=True, snapshotDisabled=False, snapshotLocked=False, diskUuidEnabled=True),
-        defaultPowerOps=vim.vm.DefaultPowerOpInfo(powerOffType="soft", standbyAction="checkpoint"),
+        files=vim.vm.FileInfo(vmPathName=f"{folder}{settings.home}.vmx", snapshotDirectory=folder, logDirectory=folder),
         hardware=vim.vm.VirtualHardware(
             numCPU=settings.cpus,
-            numCoresPerSocket=1,
+            numCoresPerSocket=settings.cores_per_socket,
             memoryMB=settings.memory_mb,
-            device=_devices(settings, disks, datastore, datastore_name, network),
+            device=_devices(settings, states),
         ),
-        extraConfig=_extra_config(settings, disks),
-        bootOptions=vim.vm.BootOptions(bootDelay=0, efiSecureBootEnabled=False),
+        extraConfig=_extra_config(settings, states),
+        bootOptions=settings.boot,
         changeTrackingEnabled=settings.change_tracking,
         firmware=settings.firmware,
         keyId=vim.encryption.CryptoKeyId(keyId=f"key-{settings.instance_uuid}")
@@ -174,108 +210,71 @@ def describe(
     )
 
 
+_GUESTS = (
+    ("ubuntu", "ubuntu64Guest", "Ubuntu Linux (64-bit)"),
+    ("windows", "windows2019srv_64Guest", "Microsoft Windows Server 2019 (64-bit)"),
+    ("red hat", "rhel8_64Guest", "Red Hat Enterprise Linux 8 (64-bit)"),
+    ("debian", "debian12_64Guest", "Debian GNU/Linux 12 (64-bit)"),
+    ("", "otherGuest64", "Other (64-bit)"),
+)
+
+
 def guest_id(full_name: str) -> str:
     """The guest's identifier for its full name, as far as it is known here."""
-    name = full_name.lower()
-    for word, identifier in (
-        ("ubuntu", "ubuntu64Guest"),
-        ("windows", "windows2019srv_64Guest"),
-        ("red hat", "rhel8_64Guest"),
-    ):
-        if word in name:
-            return identifier
-    return "otherGuest64"
+    return next(identifier for word, identifier, _ in _GUESTS if word in full_name.lower())
 
 
-def _extra_config(settings: Settings, disks: Sequence[DiskState]) -> list[Any]:
-    options = [vim.option.OptionValue(key="nvram", value=f"{settings.home}.nvram")]
+def guest_name(identifier: str) -> str:
+    """The guest's full name for its identifier; the identifier itself where it is not known here."""
+    return next((name for _, known, name in _GUESTS if known == identifier), identifier)
+
+
+def _extra_config(settings: Settings, states: Sequence[DiskState]) -> list[Any]:
     # Virtual Disk Programming Guide: besides the VM's flag each tracked disk has a key of its own.
-    options += [
-        vim.option.OptionValue(key=f"scsi{state.disk.bus}:{state.disk.unit}.ctkEnabled", value="TRUE")
-        for state in disks
-        if state.change_id
+    tracked = {f"{state.disk.slot}.ctkEnabled": "TRUE" for state in states if state.change_id}
+    options = {"nvram": f"{settings.home}.nvram", **tracked, **settings.extra}
+    return [vim.option.OptionValue(key=key, value=value) for key, value in options.items()]
+
+
+def _devices(settings: Settings, states: Sequence[DiskState]) -> list[Any]:
+    disks = [disk_device(state, encrypted=settings.encrypted) for state in states]
+    hanging = [*settings.devices, *disks]
+    others = [
+        clone(each, device=[device.key for device in hanging if device.controllerKey == each.key])
+        if bus_of(each)
+        else each
+        for each in settings.devices
     ]
-    return options
+    at = next((n for n, each in enumerate(others) if isinstance(each, Device.VirtualEthernetCard)), len(others))
+    return [*others[:at], *disks, *others[at:]]
 
 
-def _devices(
-    settings: Settings, disks: Sequence[DiskState], datastore: Any, datastore_name: str, network: Any
-) -> list[Any]:
-    devices: list[Any] = [
-        Device.VirtualIDEController(key=200, busNumber=0, deviceInfo=_info("IDE 0", "IDE 0"), device=[3000]),
-        Device.VirtualPCIController(key=100, busNumber=0, deviceInfo=_info("PCI controller 0", "PCI controller 0")),
-    ]
-    for bus in sorted({state.disk.bus for state in disks} or {0}):
-        devices.append(
-            Device.ParaVirtualSCSIController(
-                key=1000 + bus,
-                busNumber=bus,
-                controllerKey=100,
-                unitNumber=3 + bus,
-                deviceInfo=_info(f"SCSI controller {bus}", "VMware paravirtual SCSI"),
-                device=[state.disk.key for state in disks if state.disk.bus == bus],
-                hotAddRemove=True,
-                sharedBus=Device.VirtualSCSIController.Sharing.noSharing,
-                scsiCtlrUnitNumber=_RESERVED_UNIT,
-            )
-        )
-    devices.append(
-        Device.VirtualCdrom(
-            key=3000,
-            controllerKey=200,
-            unitNumber=0,
-            deviceInfo=_info("CD/DVD drive 1", "Remote ATAPI"),
-            backing=Device.VirtualCdrom.RemoteAtapiBackingInfo(deviceName="", useAutoDetect=False),
-            connectable=_connectable(False),
-        )
-    )
-    devices += [disk_device(state, datastore, datastore_name, encrypted=settings.encrypted) for state in disks]
-    if settings.vtpm:
-        devices.append(Device.VirtualTPM(key=11000, deviceInfo=_info("Virtual TPM", "Trusted Platform Module")))
-    devices.append(
-        Device.VirtualVmxnet3(
-            key=4000,
-            controllerKey=100,
-            unitNumber=7,
-            deviceInfo=_info("Network adapter 1", network.name),
-            backing=Device.VirtualEthernetCard.NetworkBackingInfo(
-                deviceName=network.name, network=network.ref, useAutoDetect=False
-            ),
-            connectable=_connectable(True),
-            addressType="assigned",
-            macAddress=settings.mac,
-            wakeOnLanEnabled=True,
-        )
-    )
-    return devices
-
-
-def disk_device(state: DiskState, datastore: Any, datastore_name: str, *, encrypted: bool = False) -> Any:
+def disk_device(state: DiskState, *, encrypted: bool = False) -> Any:
     """Build the ``VirtualDisk`` device of a disk, with its chain of backings."""
     disk = state.disk
     backing: Any = None
     for delta in (None, *state.deltas):
-        backing = _backing(disk, f"[{datastore_name}] {disk.file(delta)}", datastore, parent=backing)
+        backing = _backing(disk, f"[{disk.store.name}] {disk.file(delta)}", parent=backing)
     backing.changeId = state.change_id
     if encrypted and hasattr(backing, "keyId"):
         backing.keyId = vim.encryption.CryptoKeyId(keyId=f"key-{disk.uuid}")
     return VirtualDisk(
+        **{"shares": vim.SharesInfo(shares=1000, level=vim.SharesInfo.Level.normal), **disk.storage},
         key=disk.key,
-        controllerKey=1000 + disk.bus,
+        controllerKey=disk.controller.key,
         unitNumber=disk.unit,
-        deviceInfo=_info(disk.label, f"{state.capacity // 1024:,} KB"),
+        deviceInfo=info(disk.label, f"{state.capacity // 1024:,} KB"),
         backing=backing,
         capacityInKB=state.capacity // 1024,
         capacityInBytes=state.capacity,
-        shares=vim.SharesInfo(shares=1000, level=vim.SharesInfo.Level.normal),
         diskObjectId=f"{disk.uuid}-{disk.key}",
     )
 
 
-def _backing(disk: AttachedDisk, file: str, datastore: Any, *, parent: Any) -> Any:
+def _backing(disk: AttachedDisk, file: str, *, parent: Any) -> Any:
     common = {
         "fileName": file,
-        "datastore": datastore,
+        "datastore": disk.store.ref,
         "diskMode": disk.spec.mode,
         "uuid": disk.uuid,
         "contentId": disk.content_id,
@@ -289,15 +288,11 @@ def _backing(disk: AttachedDisk, file: str, datastore: Any, *, parent: Any) -> A
         return VirtualDisk.SeSparseBackingInfo(**common, grainSize=4096)
     delta = {} if parent is None else {"deltaDiskFormat": "redoLogFormat"}
     return VirtualDisk.FlatVer2BackingInfo(
-        **common, **delta, thinProvisioned=disk.spec.thin, writeThrough=False, split=False
-    )
-
-
-def _info(label: str, summary: str) -> Any:
-    return vim.Description(label=label, summary=summary)
-
-
-def _connectable(connected: bool) -> Any:
-    return Device.VirtualDevice.ConnectInfo(
-        startConnected=connected, allowGuestControl=True, connected=connected, status="untried"
+        **common,
+        **delta,
+        thinProvisioned=disk.spec.thin,
+        eagerlyScrub=True if disk.spec.eager else None,
+        writeThrough=False,
+        split=False,
+        sharing=disk.spec.sharing,
     )

@@ -30,6 +30,8 @@ class Entity(Managed):
         self._name = name
         self._parent = parent
         self.recent_tasks: list[Any] = []
+        self.custom_values: dict[int, str] = {}
+        """Its values of custom attributes, by their keys."""
         self.overallStatus = GREEN
         self.configStatus = GREEN
         self.alarmActionsEnabled = True
@@ -42,12 +44,32 @@ class Entity(Managed):
         return self._name.replace("%", "%25").replace("/", "%2f").replace("\\", "%5c")
 
     @property
+    def plain_name(self) -> str:
+        """Its name as people write it."""
+        return self._name
+
+    @property
     def parent(self) -> Any | None:
         return self._parent.ref if self._parent else None
 
     @property
     def recentTask(self) -> list[Any]:
         return refs(self.recent_tasks)
+
+    @property
+    def availableField(self) -> list[Any]:
+        return [each for each in self.world.fields.field if each.managedObjectType in {None, self.kind}]
+
+    @property
+    def customValue(self) -> list[Any]:
+        return [vim.CustomFieldsManager.StringValue(key=key, value=value) for key, value in self.custom_values.items()]
+
+    @property
+    def value(self) -> list[Any]:
+        return self.customValue
+
+    def setCustomValue(self, key: str, value: str) -> None:
+        self.world.fields.SetField(self.ref, key, value)
 
     @property
     def path(self) -> str:
@@ -79,6 +101,8 @@ class Folder(Entity):
         super().__init__(world, name, parent, moid)
         self.childType = types
         self.members: list[Entity] = []
+        self.importer: Any = None
+        """What makes VMs in it; it comes with the vCenter."""
 
     @property
     def childEntity(self) -> list[Any]:
@@ -87,12 +111,16 @@ class Folder(Entity):
     def children(self) -> Iterable[Entity]:
         return tuple(self.members)
 
+    def CreateVM_Task(self, config: Any, pool: Any, host: Any) -> Any:
+        return self.importer.create_vm(self, config, pool, host)
+
     def subfolder(self, name: str) -> "Folder":
         """The folder of this name below it, made if there is none."""
         for member in self.members:
             if isinstance(member, Folder) and member._name == name:
                 return member
         created = Folder(self.world, name, self, self.childType)
+        created.importer = self.importer
         self.members.append(created)
         return created
 
@@ -157,13 +185,15 @@ class Datastore(_HoldsVms):
 
     kind = vim.Datastore
     prefix = "datastore"
-    capacity = 4096 * GIB
 
-    def __init__(self, world: World, name: str, datacenter: Datacenter) -> None:
+    def __init__(self, world: World, name: str, datacenter: Datacenter, capacity: int) -> None:
         super().__init__(world, name, datacenter.datastore_folder)
+        self.capacity = capacity
         datacenter.datastore_folder.members.append(self)
         self.homes: set[str] = set()
         """The folders in it that belong to VMs."""
+        self.disks: dict[str, Any] = {}
+        """The disks whose files lie in it, by path, whether a VM has them or not."""
         self.browser: Any = None
         """vSphere API: Datastore.browser; made with the vCenter, because its searches are tasks."""
         self.url = f"ds:///vmfs/volumes/{uuid.uuid5(uuid.NAMESPACE_URL, name)}/"
@@ -179,7 +209,8 @@ class Datastore(_HoldsVms):
     @property
     def free_space(self) -> int:
         """Bytes that are not taken by VMs."""
-        return max(0, self.capacity - sum(vm.committed for vm in self.vms))
+        homeless = sum(disk.taken for disk in self.disks.values() if not disk.attached)
+        return max(0, self.capacity - homeless - sum(vm.committed for vm in self.vms))
 
     @property
     def summary(self) -> Any:
@@ -224,14 +255,17 @@ class Network(_HoldsVms):
 
 
 class ResourcePool(_HoldsVms):
-    """vim.ResourcePool: the cluster's root pool."""
+    """vim.ResourcePool: the cluster's root pool, or one below it."""
 
     kind = vim.ResourcePool
     prefix = "resgroup"
 
-    def __init__(self, world: World, cluster: "Cluster") -> None:
-        super().__init__(world, "Resources", cluster)
-        self._cluster = cluster
+    def __init__(self, world: World, cluster: "Cluster", name: str = "Resources", above: Entity | None = None) -> None:
+        super().__init__(world, name, above or cluster)
+        self.cluster = cluster
+        self.pools: list[ResourcePool] = []
+        self.importer: Any = None
+        """What makes VMs of import specs; it comes with the vCenter."""
         allocation = vim.ResourceAllocationInfo(reservation=0, limit=-1, expandableReservation=True)
         self.config = vim.ResourceConfigSpec(cpuAllocation=allocation, memoryAllocation=allocation)
         usage = vim.ResourcePool.ResourceUsage(
@@ -246,7 +280,23 @@ class ResourcePool(_HoldsVms):
 
     @property
     def owner(self) -> Any:
-        return self._cluster.ref
+        return self.cluster.ref
+
+    @property
+    def resourcePool(self) -> list[Any]:
+        return refs(self.pools)
+
+    def children(self) -> Iterable[Entity]:
+        return tuple(self.pools)
+
+    def subpool(self, name: str) -> "ResourcePool":
+        """Make a pool below it."""
+        pool = ResourcePool(self.world, self.cluster, name, self)
+        self.pools.append(pool)
+        return pool
+
+    def ImportVApp(self, spec: Any, folder: Any, host: Any) -> Any:
+        return self.importer.import_vapp(self, spec, folder, host)
 
     @property
     def summary(self) -> Any:
@@ -259,8 +309,10 @@ class Cluster(Entity):
     kind = vim.ClusterComputeResource
     prefix = "domain-c"
 
-    def __init__(self, world: World, name: str, datacenter: Datacenter) -> None:
+    def __init__(self, world: World, name: str, datacenter: Datacenter, *, drs: bool) -> None:
         super().__init__(world, name, datacenter.host_folder)
+        self.drs = drs
+        """Whether it chooses the hosts of its VMs by itself."""
         datacenter.host_folder.members.append(self)
         self.datacenter = datacenter
         self.hosts: list[Host] = []
@@ -268,7 +320,7 @@ class Cluster(Entity):
         self.configurationEx = vim.cluster.ConfigInfoEx(
             vmSwapPlacement="vmDirectory",
             dasConfig=vim.cluster.DasConfigInfo(enabled=False),
-            drsConfig=vim.cluster.DrsConfigInfo(enabled=False),
+            drsConfig=vim.cluster.DrsConfigInfo(enabled=drs),
         )
 
     @property

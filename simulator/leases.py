@@ -1,7 +1,8 @@
-"""Export leases: HttpNfcLease, what it offers for download, and the hold that it has on its VM.
+"""Leases: HttpNfcLease, what an export offers for download, and the hold that it has on its VM.
 
 vSphere API: HttpNfcLease. A lease is initialising, then ready until it is completed, aborted, or nobody has reported
-progress for ``leaseTimeout`` seconds. All that time its export task runs, and what would disturb it is refused.
+progress for ``leaseTimeout`` seconds. All that time its task runs, and what would disturb it is refused. Leases of
+imports are in ``import_lease.py``.
 """
 
 # ruff: noqa: D102 - what bears a name of the vSphere API is documented there
@@ -30,7 +31,7 @@ _CHECKSUMS = frozenset({"sha1", "sha256", "sha384", "sha512"})
 
 @dataclass
 class OfferedFile:
-    """One file of a lease: where it is offered, and what has been served of it."""
+    """One file of a lease: where it is offered or awaited, and what has passed of it."""
 
     lease: "Lease"
     key: str
@@ -39,11 +40,23 @@ class OfferedFile:
     disk: AttachedDisk | None = None
     frozen: Frozen | None = None
     content: bytes = b""
+    import_key: str = ""
+    """What the import spec calls it, if it is to arrive."""
     checksum: str | None = None
     """The algorithm asked for besides SHA-1."""
     size: int | None = None
-    """Bytes served, once it was served as a whole."""
+    """Bytes that passed, once it passed as a whole."""
     digests: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def incoming(self) -> bool:
+        """Whether it is to arrive, not to be fetched."""
+        return bool(self.import_key)
+
+    @property
+    def verb(self) -> str:
+        """The HTTP method by which it arrives."""
+        return "PUT" if self.disk is None else "POST"
 
     def hashers(self) -> dict[str, Any]:
         """Fresh hash objects for one download: what its manifest entry needs."""
@@ -52,13 +65,22 @@ class OfferedFile:
         return {algorithm: hashlib.new(algorithm) for algorithm in {"sha1", self.checksum or "sha1"}}
 
     def served(self, size: int, hashers: dict[str, Any]) -> None:
-        """It was served as a whole."""
+        """It passed as a whole."""
         self.digests = {algorithm: hasher.hexdigest() for algorithm, hasher in hashers.items()}
         self.size = size
 
+    def forget(self) -> None:
+        """It begins to pass anew."""
+        self.digests, self.size = {}, None
+
+
+def fault_target(file: OfferedFile) -> dict[str, Any]:
+    """What faults are aimed at when a file passes: its VM, and the position of its disk."""
+    return {"vm": file.lease.vm_name, "disk": file.disk.position if file.disk else -1}
+
 
 class Lease(Managed):
-    """vim.HttpNfcLease for exports."""
+    """vim.HttpNfcLease, for exports."""
 
     kind = vim.HttpNfcLease
 
@@ -117,7 +139,11 @@ class Lease(Managed):
             raise self.error or vmodl.fault.RequestCanceled(msg="The task was canceled by a user.")
 
     def _become_ready(self) -> None:
-        self._offer()
+        try:
+            self._offer()
+        except vmodl.MethodFault as fault:
+            self._end(vim.HttpNfcLease.State.error, fault)
+            raise
         self._deadline = time.monotonic() + self._timeout
         host = self.machine.host_system
         wrong = self.world.faults.take(FaultKind.NVRAM_SIZE, vm=self.vm_name)
@@ -129,7 +155,7 @@ class Lease(Managed):
             lease=self.ref,
             entity=self.machine.ref,
             deviceUrl=urls,
-            totalDiskCapacityInKB=sum(file.frozen.capacity for file in self.files if file.frozen) // 1024,
+            totalDiskCapacityInKB=sum(_capacity(file) or 0 for file in self.files) // 1024,
             leaseTimeout=max(1, round(self._timeout)),
         )
         self.initializeProgress = 100
@@ -195,7 +221,13 @@ class Lease(Managed):
         self._require_ready()
         if self.world.faults.take(FaultKind.MANIFEST_MISSING, vm=self.vm_name):
             return []
-        return [_manifest_entry(file) for file in self.files if file.digests]
+        return [self._manifest_entry(file) for file in self.files if file.digests]
+
+    def _manifest_entry(self, file: OfferedFile) -> Any:
+        digests = file.digests
+        if self.world.faults.take(FaultKind.MANIFEST_WRONG, **fault_target(file)):
+            digests = {name: hashlib.new(name, b"other bytes").hexdigest() for name in digests}
+        return _manifest_entry(file, digests)
 
     def HttpNfcLeaseSetManifestChecksumType(self, deviceUrlsToChecksumTypes: list[Any]) -> None:
         self._require_ready()
@@ -219,25 +251,37 @@ def _device_url(file: OfferedFile, host: Any) -> Any:
     # vSphere API: fileSize is known beforehand for files that are no disks only.
     return vim.HttpNfcLease.DeviceUrl(
         key=file.key,
-        importKey="",
+        importKey=file.import_key,
         url=f"https://{host.netloc}{file.path}",
         sslThumbprint=host.thumbprint,
         disk=file.disk is not None,
-        targetId=file.lease.machine.target_prefix + file.name,
+        targetId=None if file.incoming else file.lease.machine.target_prefix + file.name,
         datastoreKey=None,
-        fileSize=None if file.disk else len(file.content),
+        fileSize=None if file.disk or file.incoming else len(file.content),
     )
 
 
-def _manifest_entry(file: OfferedFile) -> Any:
+def _capacity(file: OfferedFile) -> int | None:
+    if file.frozen:
+        return file.frozen.capacity
+    return file.disk.image.capacity if file.disk else None
+
+
+def _populated(file: OfferedFile) -> int | None:
+    if file.frozen:
+        return file.frozen.populated
+    return file.disk.image.added if file.disk else None
+
+
+def _manifest_entry(file: OfferedFile, digests: dict[str, str]) -> Any:
     assert file.size is not None
     return vim.HttpNfcLease.ManifestEntry(
         key=file.key,
-        sha1=file.digests["sha1"],
-        checksum=file.digests.get(file.checksum) if file.checksum else None,
-        checksumType=file.checksum if file.checksum in file.digests else None,
+        sha1=digests["sha1"],
+        checksum=digests.get(file.checksum) if file.checksum else None,
+        checksumType=file.checksum if file.checksum in digests else None,
         size=file.size,
         disk=file.disk is not None,
-        capacity=file.frozen.capacity if file.frozen else None,
-        populatedSize=file.frozen.populated if file.frozen else None,
+        capacity=_capacity(file),
+        populatedSize=_populated(file),
     )

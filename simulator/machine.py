@@ -9,34 +9,32 @@ vSphere API: VirtualMachine. How it is described is in ``hardware.py`` and ``mac
 import itertools
 import logging
 import random
-import uuid
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 from pyVmomi import vim, vmodl
 
-from hyperexport.simulator import snapshots
+from hyperexport.base.units import MIB
+from hyperexport.simulator import boot, neighbours, snapshots
 from hyperexport.simulator.changes import changed_areas
 from hyperexport.simulator.disks import Frozen
 from hyperexport.simulator.faults import FaultKind
-from hyperexport.simulator.hardware import AttachedDisk, DiskState, Settings, attach
-from hyperexport.simulator.inventory import Datastore, Folder, Host, Network, ResourcePool
+from hyperexport.simulator.hardware import AttachedDisk, DiskState, Settings
+from hyperexport.simulator.inventory import Datacenter, Datastore, Folder, Host, Network, ResourcePool
 from hyperexport.simulator.leases import Lease
 from hyperexport.simulator.machine_view import MachineView
-from hyperexport.simulator.reconfigure import reconfigure
+from hyperexport.simulator.reconfigure import networks_of, reconfigure
+from hyperexport.simulator.sessions import require
 from hyperexport.simulator.snapshots import Snapshot
-from hyperexport.simulator.spec import VmSpec
 from hyperexport.simulator.tasks import Task, TaskRunner
 from hyperexport.simulator.world import Managed, World, now
 
 logger = logging.getLogger(__name__)
 
 PowerState = vim.VirtualMachine.PowerState
-
-_NVRAM_SIZE = {"efi": 270_840, "bios": 8_684}
 
 
 @lru_cache(maxsize=16)
@@ -45,7 +43,36 @@ def _nvram(seed: str, size: int) -> bytes:
     return random.Random(seed).randbytes(size)
 
 
-def _make_home(name: str, datastore: Datastore) -> str:
+@dataclass(frozen=True)
+class Site:
+    """Where a VM is: in the inventory, and what it runs and lies on."""
+
+    folder: Folder
+    host: Host
+    pool: ResourcePool
+    datastore: Datastore
+
+
+@dataclass(frozen=True)
+class Services:
+    """What VMs need of their vCenter.
+
+    Args:
+        tasks: Runs their tasks.
+        datacenter: Has the datastores and networks that there are.
+        lease_timeout: Seconds without progress after which a lease ends.
+        manifests: Whether hosts hash what they send.
+        boot_seconds: From a power on until VMware Tools run.
+    """
+
+    tasks: TaskRunner
+    datacenter: Datacenter
+    lease_timeout: float
+    manifests: bool
+    boot_seconds: float
+
+
+def make_home(name: str, datastore: Datastore) -> str:
     """Make the VM's folder in the datastore and return its name: a second VM of the same name gets another."""
     name = name.replace("/", "_").replace("\\", "_")
     candidates = itertools.chain((name,), (f"{name}_{number}" for number in itertools.count(1)))
@@ -60,66 +87,43 @@ class Machine(MachineView):
     kind = vim.VirtualMachine
     prefix = "vm"
 
-    def __init__(
-        self,
-        world: World,
-        spec: VmSpec,
-        *,
-        folder: Folder,
-        host: Host,
-        pool: ResourcePool,
-        datastore: Datastore,
-        network: Network,
-        tasks: TaskRunner,
-        lease_timeout: float,
-        manifests: bool,
-    ) -> None:
-        super().__init__(world, spec.name, folder)
-        identity = random.Random(f"{folder.path}/{spec.name}")
-        self.tasks = tasks
-        self.host_system = host
-        self.pool = pool
-        self.store = datastore
-        self.net = network
-        self.power: Any = PowerState.poweredOn if spec.powered_on else PowerState.poweredOff
-        self.tools = spec.tools
-        self.connection = spec.connection
-        self.target_prefix = spec.target_prefix
-        self.booted = now() if spec.powered_on else None
+    def __init__(self, world: World, settings: Settings, site: Site, services: Services) -> None:
+        super().__init__(world, settings.name, site.folder)
+        self.services = services
+        self.tasks = services.tasks
+        self.site = site
+        self.host_system = site.host
+        self.pool = site.pool
+        self.store = site.datastore
+        self.power: Any = PowerState.poweredOff
+        self.tools = "guestToolsRunning"
+        self.connection = "connected"
+        self.target_prefix = ""
+        self.guest_runs = False
+        """Whether the guest has started, so that what it has of VMware Tools runs."""
+        self.booted: Any = None
         self.created = now()
         self.settled = now()
         """When its configuration, nvram and log were last written: by being powered on or off, or reconfigured."""
-        self.nvram_size = _NVRAM_SIZE[spec.firmware] if spec.nvram else 0
+        self.nvram_size = 0
+        self._nvram_seed = settings.instance_uuid
+        self._nvram: bytes | None = None
+        self.screenshots: dict[str, bytes] = {}
+        """Pictures of its screen, by the names of their files in its folder."""
         self.consolidation_needed = False
-        self.settings = Settings(
-            name=spec.name,
-            home=_make_home(spec.name, datastore),
-            uuid=str(uuid.UUID(int=identity.getrandbits(128), version=4)),
-            instance_uuid=str(uuid.UUID(int=identity.getrandbits(128), version=4)),
-            guest_os=spec.guest_os,
-            cpus=spec.cpus,
-            memory_mb=spec.memory_mb,
-            firmware=spec.firmware,
-            hardware_version=spec.hardware_version,
-            template=spec.template,
-            encrypted=spec.encrypted,
-            vtpm=spec.vtpm,
-            change_tracking=spec.change_tracking,
-            mac="00:50:56:" + identity.randbytes(3).hex(":"),
-        )
+        self.settings = settings
         self.disks: list[AttachedDisk] = []
-        for position, disk in enumerate(spec.disks):
-            self.disks.append(attach(disk, home=self.settings.home, position=position, tracking=spec.change_tracking))
         self.snapshot_roots: list[Snapshot] = []
         self.current_snapshot: Snapshot | None = None
         self.leases: list[Lease] = []
-        self._lease_timeout = lease_timeout
-        self._manifests = manifests
+        self._lease_timeout = services.lease_timeout
+        self._manifests = services.manifests
         self._busy: Task | None = None
         self._snapshot_numbers = itertools.count(1)
         self._disks_at_snapshot: dict[int, set[str]] = {}
-        for group in (folder.members, host.vms, pool.vms, datastore.vms, network.vms):
+        for group in (site.folder.members, site.host.vms, site.pool.vms, site.datastore.vms):
             group.append(self)
+        self.rewire()
 
     @property
     def vm_name(self) -> str:
@@ -133,7 +137,36 @@ class Machine(MachineView):
     @property
     def nvram(self) -> bytes:
         """The content of its NVRAM file; empty where it has none."""
-        return _nvram(self.settings.instance_uuid, self.nvram_size)
+        return _nvram(self._nvram_seed, self.nvram_size) if self._nvram is None else self._nvram
+
+    def set_nvram_size(self, size: int) -> None:
+        """Have an NVRAM file of so many bytes that nobody gave."""
+        self._nvram, self.nvram_size = None, size
+
+    def set_nvram(self, content: bytes) -> None:
+        """Have this NVRAM file."""
+        self._nvram, self.nvram_size = content, len(content)
+
+    def datastores(self) -> list[Datastore]:
+        """The datastores that its host reaches."""
+        return self.services.datacenter.datastore_folder.members  # pyright: ignore[reportReturnType]
+
+    def networks(self) -> list[Network]:
+        """The networks that its host is on."""
+        return self.services.datacenter.network_folder.members  # pyright: ignore[reportReturnType]
+
+    def rewire(self) -> None:
+        """Be on the networks of its adapters, and on no other."""
+        mine = neighbours.networks_of(self)
+        for network in self.networks():
+            if self in network.vms and network not in mine:
+                network.vms.remove(self)
+            elif self not in network.vms and network in mine:
+                network.vms.append(self)
+
+    def rename(self, name: str) -> None:
+        """Have another name; its folder in the datastore keeps its own."""
+        self._name = self.settings.name = name
 
     # -- its disks and snapshots ---------------------------------------------------------------------------------------
 
@@ -244,6 +277,7 @@ class Machine(MachineView):
         self.power = state
         self.settled = now()
         self.booted = now() if state == "poweredOn" else None
+        self.guest_runs = state == "poweredOn"
         if state == "poweredOn":
             self.stunned()
         self.world.touch()
@@ -267,9 +301,37 @@ class Machine(MachineView):
                 if self.settings.template:
                     raise vmodl.fault.NotSupported(msg="A template cannot be powered on.")
                 self._require_power(PowerState.poweredOff)
+                self._require_memory()
                 self.set_power(PowerState.poweredOn)
+                self.guest_runs = False
+                self.tasks.background(self._start_guest)
 
         return self.tasks.start(self, "PowerOnVM_Task", work)
+
+    def _require_memory(self) -> None:
+        """Refuse to be powered on where its host can't keep what it is promised."""
+        running = [vm for vm in self.host_system.vms if vm.power == "poweredOn"]
+        free = self.host_system.memory - sum(vm.reserved for vm in running)
+        if self.reserved > free:
+            raise vim.fault.InsufficientMemoryResourcesFault(
+                msg="The host does not have sufficient memory resources to satisfy the reservation.",
+                unreserved=free,
+                requested=self.reserved,
+            )
+
+    @property
+    def reserved(self) -> int:
+        """Bytes of memory that it is promised."""
+        allocation = self.settings.more.get("memoryAllocation")
+        return (allocation.reservation or 0) * MIB if allocation else 0
+
+    def _start_guest(self) -> None:
+        """Have the guest start a moment after the power on, if it can."""
+        booted, can = self.booted, boot.starts(self)
+        self.world.sleep(self.services.boot_seconds, lambda: self.booted is not booted)
+        if can and self.booted is booted:
+            self.guest_runs = True
+            self.world.touch()
 
     def PowerOffVM_Task(self) -> Any:
         def work(task: Task) -> None:
@@ -279,7 +341,20 @@ class Machine(MachineView):
 
         return self.tasks.start(self, "PowerOffVM_Task", work)
 
+    def CreateScreenshot_Task(self) -> Any:
+        def work(task: Task) -> str:
+            del task
+            self._require_power(PowerState.poweredOn)
+            name = f"{self.settings.home}-{len(self.screenshots) + 1}.png"
+            self.screenshots[name] = boot.screenshot(self)
+            return f"[{self.store.name}] {self.settings.home}/{name}"
+
+        return self.tasks.start(self, "CreateScreenshot_Task", work)
+
     def ReconfigVM_Task(self, spec: Any) -> Any:
+        for network in networks_of(self, spec.deviceChange):
+            require("Network.Assign", network)
+
         def work(task: Task) -> None:
             with self.exclusively(task, "ReconfigVM_Task"):
                 reconfigure(self, spec)
@@ -338,11 +413,26 @@ class Machine(MachineView):
 
         return self.tasks.start(self, "Destroy_Task", work)
 
+    def UnregisterVM(self) -> None:
+        self.refuse_when_busy("UnregisterVM")
+        self._require_power(PowerState.poweredOff)
+        self._leave()
+
     def destroy(self) -> None:
-        """Be gone, with all snapshots."""
+        """Be gone, with all snapshots and files."""
+        for disk in self.disks:
+            disk.store.disks.pop(disk.base, None)
+        self.store.homes.discard(self.settings.home)
+        self._leave()
+
+    def _leave(self) -> None:
+        """Be gone from the inventory; the files stay."""
         for snapshot in self.all_snapshots():
             self.world.remove(snapshot)
-        self.store.homes.discard(self.settings.home)
-        for group in (self._parent.members, self.host_system.vms, self.pool.vms, self.store.vms, self.net.vms):
+        for disk in self.disks:
+            disk.attached = False
+        self.settings.devices = ()
+        self.rewire()
+        for group in (self.site.folder.members, self.host_system.vms, self.pool.vms, self.store.vms):
             group.remove(self)
         self.world.remove(self)

@@ -8,8 +8,10 @@ from typing import Any
 from pyVmomi import vim
 
 from hyperexport.base.units import GIB
-from hyperexport.simulator.hardware import describe, guest_id
+from hyperexport.simulator.devices import adapters
+from hyperexport.simulator.hardware import describe
 from hyperexport.simulator.inventory import GREEN, Entity
+from hyperexport.simulator.neighbours import networks_of
 from hyperexport.simulator.world import now, refs
 
 _DELTA = GIB // 64
@@ -23,13 +25,14 @@ class MachineView(Entity):
     settings: Any
     disks: Any
     store: Any
-    net: Any
     pool: Any
     host_system: Any
     snapshot_roots: Any
     current_snapshot: Any
     tools: str
     connection: str
+    guest_runs: bool
+    networks: Callable[[], Any]
     booted: Any
     consolidation_needed: bool
     nvram_size: int
@@ -40,28 +43,23 @@ class MachineView(Entity):
 
     @property
     def tools_status(self) -> str:
-        """guest.toolsRunningStatus: tools run only while the VM does."""
-        return self.tools if self.power == "poweredOn" else "guestToolsNotRunning"
+        """guest.toolsRunningStatus: tools run only while the guest does."""
+        return self.tools if self.power == "poweredOn" and self.guest_runs else "guestToolsNotRunning"
 
     @property
     def committed(self) -> int:
         """Bytes that it takes on its datastore: its disks' bases and deltas, and the nvram."""
         deltas = sum(len(state.deltas) for state in self.states()) * _DELTA
-        return sum(self._taken(disk) for disk in self.disks) + deltas + self.nvram_size
+        return sum(disk.taken for disk in self.disks) + deltas + self.nvram_size
 
     @property
     def uncommitted(self) -> int:
         """Bytes that its thin disks may come to take besides."""
-        return sum(disk.image.capacity - self._taken(disk) for disk in self.disks)
-
-    def _taken(self, disk: Any) -> int:
-        return int(disk.image.capacity * disk.spec.used) if disk.spec.thin else disk.image.capacity
+        return sum(disk.image.capacity - disk.taken for disk in self.disks)
 
     @property
     def config(self) -> Any:
-        return describe(
-            self.settings, self.states(), datastore=self.store.ref, datastore_name=self.store.name, network=self.net
-        )
+        return describe(self.settings, self.states(), self.store)
 
     @property
     def capability(self) -> Any:
@@ -103,7 +101,7 @@ class MachineView(Entity):
             toolsVersionStatus2="guestToolsCurrent" if running else "guestToolsNotInstalled",
             toolsRunningStatus=self.tools_status,
             toolsVersion="12352" if running else "0",
-            guestId=guest_id(self.settings.guest_os) if running else None,
+            guestId=self.settings.guest_id if running else None,
             guestFullName=self.settings.guest_os if running else None,
             hostName=self.settings.name if running else None,
             guestState="running" if running else "notRunning",
@@ -128,11 +126,11 @@ class MachineView(Entity):
                 vmPathName=f"[{self.store.name}] {settings.home}/{settings.home}.vmx",
                 memorySizeMB=settings.memory_mb,
                 numCpu=settings.cpus,
-                numEthernetCards=1,
+                numEthernetCards=len(adapters(settings.devices)),
                 numVirtualDisks=len(self.disks),
                 uuid=settings.uuid,
                 instanceUuid=settings.instance_uuid,
-                guestId=guest_id(settings.guest_os),
+                guestId=settings.guest_id,
                 guestFullName=settings.guest_os,
                 annotation=settings.annotation,
                 hwVersion=settings.hardware_version,
@@ -140,7 +138,7 @@ class MachineView(Entity):
             storage=vim.vm.Summary.StorageSummary(
                 committed=self.committed, uncommitted=self.uncommitted, unshared=self.committed, timestamp=now()
             ),
-            quickStats=vim.vm.Summary.QuickStats(guestHeartbeatStatus=GREEN, uptimeSeconds=3600),
+            quickStats=vim.vm.Summary.QuickStats(guestHeartbeatStatus=self.guestHeartbeatStatus, uptimeSeconds=3600),
             overallStatus=GREEN,
         )
 
@@ -172,13 +170,13 @@ class MachineView(Entity):
         if self.nvram_size:
             layout.file(f"{name}/{name}.nvram", "nvram", self.nvram_size)
         layout.file(f"{name}/{name}.vmsd", "snapshotList", 512)
-        chains = [layout.chain(state, self._taken(state.disk)) for state in self.states()]
+        chains = [layout.chain(state, state.disk.taken) for state in self.states()]
         frozen = [
             vim.vm.FileLayoutEx.SnapshotLayout(
                 key=each.ref,
                 dataKey=layout.file(f"{name}/{name}-Snapshot{each.number}.vmsn", "snapshotData", 29_000),
                 memoryKey=-1,
-                disk=[layout.chain(state, self._taken(state.disk)) for state in each.states()],
+                disk=[layout.chain(state, state.disk.taken) for state in each.states()],
             )
             for each in self.all_snapshots()
         ]
@@ -186,11 +184,11 @@ class MachineView(Entity):
 
     @property
     def datastore(self) -> list[Any]:
-        return [self.store.ref]
+        return refs(dict.fromkeys((self.store, *(disk.store for disk in self.disks))))
 
     @property
     def network(self) -> list[Any]:
-        return [self.net.ref]
+        return refs(networks_of(self))
 
     @property
     def resourcePool(self) -> Any:
@@ -198,7 +196,8 @@ class MachineView(Entity):
 
     @property
     def guestHeartbeatStatus(self) -> Any:
-        return GREEN
+        # vSphere API: gray is "VMware Tools are not installed or not running".
+        return GREEN if self.tools_status == "guestToolsRunning" else vim.ManagedEntity.Status.gray
 
 
 class _Layout:

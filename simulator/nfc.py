@@ -1,8 +1,8 @@
-"""The NFC service of a simulated host: what a lease offers is downloaded here, in one stream without a length.
+"""The NFC service of a simulated host: what an export lease offers is downloaded here, in one stream without a length.
 
 As real hosts do: the ticket is in the path, so no session is asked for; answers are chunked, since a stream is made
 while it is sent; a Range is ignored, since there is no resume (govmomi #1025). A connection that breaks, or a stream
-that ends early, is what the faults on demand are for.
+that ends early, is what the faults on demand are for. What an import lease awaits is taken in by ``receive.py``.
 """
 
 import logging
@@ -11,8 +11,9 @@ from typing import Any
 
 from hyperexport.simulator.faults import Fault, FaultKind, Faults
 from hyperexport.simulator.inventory import Host
-from hyperexport.simulator.leases import OfferedFile
+from hyperexport.simulator.leases import OfferedFile, fault_target
 from hyperexport.simulator.net import Handler
+from hyperexport.simulator.receive import Receiver
 from hyperexport.simulator.world import World
 
 logger = logging.getLogger(__name__)
@@ -46,7 +47,10 @@ class NfcHandler(Handler):
         if file is None:
             self.refuse(404)
             return
-        target = _target(file)
+        if file.incoming:
+            self._receive()
+            return
+        target = fault_target(file)
         faults = self._world.faults
         if fault := faults.take(FaultKind.LATENCY, **target):
             _wait(file, fault.delay or 0.1)
@@ -55,6 +59,22 @@ class NfcHandler(Handler):
             return
         with self._host.load.downloads.one_more():
             self._send(file, faults.take(FaultKind.EMPTY, **target) is not None)
+
+    def do_POST(self) -> None:
+        """Take in a disk for an import lease."""
+        self._receive()
+
+    def do_PUT(self) -> None:
+        """Take in any other file for an import lease."""
+        self._receive()
+
+    def _receive(self) -> None:
+        file = self._host.offered.get(self.path)
+        if file is None:
+            self.close_connection = True
+            self.refuse(404)
+            return
+        Receiver(self, file, self._expire_sessions).receive()
 
     def do_HEAD(self) -> None:
         """Tell whether a file is offered."""
@@ -93,10 +113,6 @@ class NfcHandler(Handler):
         return result
 
 
-def _target(file: OfferedFile) -> dict[str, Any]:
-    return {"vm": file.lease.vm_name, "disk": file.disk.position if file.disk else -1}
-
-
 def _wait(file: OfferedFile, seconds: float) -> None:
     lease = file.lease
     with lease.world.lock:
@@ -114,7 +130,7 @@ def _with_faults(
     file: OfferedFile, faults: Faults, expire_sessions: Callable[[], None]
 ) -> Generator[Any, None, tuple[int, dict[str, Any]] | None]:
     """The file's stream, with the faults that are armed for it; returns its size and digests if it is whole."""
-    target = _target(file)
+    target = fault_target(file)
     kinds = (
         FaultKind.CUT,
         FaultKind.TRUNCATE,

@@ -12,8 +12,10 @@ from typing import Any
 
 from pyVmomi import vim
 
+from hyperexport.simulator.devices import Device, adapters
 from hyperexport.simulator.faults import FaultKind
-from hyperexport.simulator.hardware import AttachedDisk, DiskState, Settings, guest_id
+from hyperexport.simulator.hardware import AttachedDisk, DiskState, Settings
+from hyperexport.simulator.import_spec import create_import_spec
 from hyperexport.simulator.sessions import require
 from hyperexport.simulator.world import Managed
 
@@ -29,6 +31,18 @@ for _prefix, _uri in (("ovf", _OVF), ("rasd", _RASD), ("vssd", _VSSD), ("vmw", _
 # CIM operating system types (DSP0004 and VMware's extension).
 _OS_TYPES = {"ubuntu64Guest": "94", "windows2019srv_64Guest": "112", "rhel8_64Guest": "80"}
 
+_SCSI_TYPES = {
+    Device.ParaVirtualSCSIController: "VirtualSCSI",
+    Device.VirtualLsiLogicController: "lsilogic",
+    Device.VirtualLsiLogicSASController: "lsilogicsas",
+    Device.VirtualBusLogicController: "buslogic",
+}
+_OTHER_TYPES = {
+    Device.VirtualAHCIController: "vmware.sata.ahci",
+    Device.VirtualNVMEController: "vmware.nvme.controller",
+}
+_NIC_TYPES = {Device.VirtualVmxnet3: "VmXnet3", Device.VirtualE1000: "E1000", Device.VirtualE1000e: "E1000e"}
+
 
 @dataclass(frozen=True)
 class _Subject:
@@ -36,7 +50,7 @@ class _Subject:
 
     settings: Settings
     states: list[DiskState]
-    network: str
+    networks: list[str]
     files: dict[str, Any]
     prefix: str
 
@@ -45,9 +59,15 @@ class _Subject:
 
 
 class OvfManager(Managed):
-    """vim.OvfManager, as far as exports need it."""
+    """vim.OvfManager, as far as exports and imports of single VMs need it."""
 
     kind = vim.OvfManager
+
+    def CreateImportSpec(self, ovfDescriptor: str, resourcePool: Any, datastore: Any, cisp: Any) -> Any:
+        pool, store = self.world.get(resourcePool), self.world.get(datastore)
+        for each in cisp.networkMapping:
+            require("Network.Assign", self.world.get(each.network))
+        return create_import_spec(ovfDescriptor, pool, store, cisp)
 
     def CreateDescriptor(self, obj: Any, cdp: Any) -> Any:
         machine = self.world.get(obj)
@@ -61,7 +81,7 @@ class OvfManager(Managed):
         subject = _Subject(
             settings=source.settings,
             states=[state for state in source.states() if not state.disk.raw],
-            network=machine.net.name,
+            networks=list(dict.fromkeys(each.backing.deviceName for each in adapters(source.settings.devices))),
             files={file.deviceId: file for file in cdp.ovfFiles},
             prefix=f"/{machine.moid}/",
         )
@@ -89,8 +109,9 @@ def _describe(subject: _Subject, name: str, annotation: str | None) -> str:
     _references(envelope, subject)
     _disks(envelope, subject)
     section = _section(envelope, "NetworkSection", "The list of logical networks")
-    network = ET.SubElement(section, _tag("Network"), {_tag("name"): subject.network})
-    ET.SubElement(network, _tag("Description")).text = f"The {subject.network} network"
+    for name_of_network in subject.networks:
+        network = ET.SubElement(section, _tag("Network"), {_tag("name"): name_of_network})
+        ET.SubElement(network, _tag("Description")).text = f"The {name_of_network} network"
     _system(envelope, subject, name, annotation)
     ET.indent(envelope)
     return ET.tostring(envelope, encoding="unicode", xml_declaration=False).join(
@@ -131,7 +152,7 @@ def _system(envelope: ET.Element, subject: _Subject, name: str, annotation: str 
     system = ET.SubElement(envelope, _tag("VirtualSystem"), {_tag("id"): name})
     ET.SubElement(system, _tag("Info")).text = "A virtual machine"
     ET.SubElement(system, _tag("Name")).text = name
-    guest = guest_id(settings.guest_os)
+    guest = settings.guest_id
     os_type = {_tag("id"): _OS_TYPES.get(guest, "102"), f"{{{_VMW}}}osType": guest}
     os_section = _section(system, "OperatingSystemSection", "The kind of installed guest operating system", os_type)
     ET.SubElement(os_section, _tag("Description")).text = settings.guest_os
@@ -171,17 +192,7 @@ def _hardware(system: ET.Element, subject: _Subject, name: str) -> None:
         AllocationUnits="byte * 2^20",
         Description="Memory Size",
     )
-    buses = sorted({state.disk.bus for state in subject.states} or {0})
-    for bus in buses:
-        _item(
-            hardware,
-            ResourceType=6,
-            ElementName=f"SCSI controller {bus}",
-            InstanceID=3 + bus,
-            Address=bus,
-            ResourceSubType="VirtualSCSI",
-            Description="SCSI Controller",
-        )
+    instances = _controllers(hardware, subject)
     _item(hardware, ResourceType=5, ElementName="IDE 0", InstanceID=8, Address=0, Description="IDE Controller")
     _item(
         hardware,
@@ -199,20 +210,21 @@ def _hardware(system: ET.Element, subject: _Subject, name: str) -> None:
             ResourceType=17,
             ElementName=state.disk.label,
             InstanceID=20 + number,
-            Parent=3 + state.disk.bus,
+            Parent=instances[state.disk.controller.key],
             AddressOnParent=state.disk.unit,
             HostResource=f"ovf:/disk/vmdisk{number}",
         )
-    _item(
-        hardware,
-        ResourceType=10,
-        ElementName="Network adapter 1",
-        InstanceID=10,
-        AddressOnParent=7,
-        AutomaticAllocation="true",
-        Connection=subject.network,
-        ResourceSubType="VmXnet3",
-    )
+    for number, adapter in enumerate(adapters(settings.devices)):
+        _item(
+            hardware,
+            ResourceType=10,
+            ElementName=adapter.deviceInfo.label,
+            InstanceID=10 + number,
+            AddressOnParent=adapter.unitNumber,
+            AutomaticAllocation="true",
+            Connection=adapter.backing.deviceName,
+            ResourceSubType=_NIC_TYPES[type(adapter)],
+        )
     nvram = next((file for file in subject.files.values() if file.deviceId.endswith("/nvram")), None)
     configuration = {"firmware": settings.firmware}
     for key, value in configuration.items():
@@ -226,6 +238,41 @@ def _hardware(system: ET.Element, subject: _Subject, name: str) -> None:
             f"{{{_VMW}}}ExtraConfig",
             {_tag("required"): "false", f"{{{_VMW}}}key": "nvram", f"{{{_VMW}}}value": f"ovf:/file/file{number}"},
         )
+
+
+def _controllers(hardware: ET.Element, subject: _Subject) -> dict[int, int]:
+    """Describe the controllers; answer the number of each one's item by its device key."""
+    hanging = {state.disk.controller.key for state in subject.states}
+    instances: dict[int, int] = {}
+    scsi = [each for each in subject.settings.devices if isinstance(each, Device.VirtualSCSIController)]
+    for device in scsi:
+        if device.key in hanging or device is scsi[0]:
+            instances[device.key] = 3 + device.busNumber
+            _item(
+                hardware,
+                ResourceType=6,
+                ElementName=f"SCSI controller {device.busNumber}",
+                InstanceID=3 + device.busNumber,
+                Address=device.busNumber,
+                ResourceSubType=_SCSI_TYPES[type(device)],
+                Description="SCSI Controller",
+            )
+    instances[200] = 8
+    for device in subject.settings.devices:
+        # VMware's own packages: other storage controllers are of type 20, told apart by their subtype.
+        sub_type = _OTHER_TYPES.get(type(device))
+        if sub_type:
+            instances[device.key] = 100 + len(instances)
+            _item(
+                hardware,
+                ResourceType=20,
+                ElementName=device.deviceInfo.label,
+                InstanceID=instances[device.key],
+                Address=device.busNumber,
+                ResourceSubType=sub_type,
+                Description=device.deviceInfo.summary,
+            )
+    return instances
 
 
 def _item(hardware: ET.Element, **fields: Any) -> None:

@@ -1,87 +1,102 @@
 """ReconfigVM_Task: what a VM's configuration can be changed to here, and the privilege that each part needs.
 
-vSphere API: VirtualMachineConfigSpec. What is asked for and not known here is refused, never ignored.
+vSphere API: VirtualMachineConfigSpec. What is asked for and not known here is refused, never ignored. The fields are in
+``settings.py``, the devices in ``device_changes.py``.
 """
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pyVmomi import vim, vmodl
+from pyVmomi import vim
 
-from hyperexport.simulator.hardware import attach
+from hyperexport.simulator import device_changes, settings
+from hyperexport.simulator.device_changes import Draft, grow, place_for
+from hyperexport.simulator.hardware import make_disk
+from hyperexport.simulator.neighbours import free_instance_uuid, require_free
 from hyperexport.simulator.spec import DiskSpec
 from hyperexport.simulator.world import now
 
 if TYPE_CHECKING:
     from hyperexport.simulator.machine import Machine
 
-_KNOWN = frozenset({"changeTrackingEnabled", "annotation", "deviceChange", "numCPUs", "memoryMB"})
-
-_PRIVILEGES = {
-    "changeTrackingEnabled": "VirtualMachine.Config.ChangeTracking",
-    "annotation": "VirtualMachine.Config.Annotation",
-    "numCPUs": "VirtualMachine.Config.CPUCount",
-    "memoryMB": "VirtualMachine.Config.Memory",
-}
-
 
 def privileges_for(spec: Any) -> list[str]:
     """The privileges that a change needs, one for each part of it."""
-    needed = [privilege for name, privilege in _PRIVILEGES.items() if getattr(spec, name) is not None]
-    for change in spec.deviceChange:
-        adds = change.operation == "add"
-        needed.append("VirtualMachine.Config.AddNewDisk" if adds else "VirtualMachine.Config.DiskExtend")
-    return needed
+    return settings.privileges_for(spec) + device_changes.privileges_for(spec.deviceChange)
+
+
+def networks_of(vm: "Machine", changes: Any) -> list[Any]:
+    """The networks that changed adapters are to be on: Network.Assign is needed on each."""
+    backings = (getattr(change.device, "backing", None) for change in changes if change.operation != "remove")
+    named = {getattr(each, "network", None) and each.network._moId for each in backings}
+    return [network for network in vm.networks() if network.moid in named]
 
 
 def reconfigure(vm: "Machine", spec: Any) -> None:
-    """Apply a change.
+    """Apply a change, wholly or not at all.
 
     Raises:
         vmodl.fault.NotSupported: It asks for something that is not known here.
         vmodl.MethodFault: The change is not valid.
     """
-    for prop in spec._GetPropertyList():
-        if prop.name not in _KNOWN and getattr(spec, prop.name):
-            raise vmodl.fault.NotSupported(msg=f"The simulator does not change {prop.name}.")
-    if spec.annotation is not None:
-        vm.settings.annotation = spec.annotation
-    if spec.numCPUs is not None:
-        vm.settings.cpus = spec.numCPUs
-    if spec.memoryMB is not None:
-        vm.settings.memory_mb = spec.memoryMB
-    for change in spec.deviceChange:
-        _change_disk(vm, change)
+    settings.refuse_unknown(spec)
+    if spec.version is not None:
+        raise settings.invalid("configSpec.version", "The hardware version is changed by UpgradeVM_Task.")
+    if spec.changeVersion and spec.changeVersion != str(vm.settings.change_version):
+        raise vim.fault.ConcurrentAccess(msg="The virtual machine was reconfigured by another client.")
+    if spec.name is not None and spec.name != vm.settings.name:
+        require_free(vm.site.folder, spec.name)
+    apply(vm, spec)
+    if spec.name is not None:
+        vm.rename(spec.name)
+    if spec.instanceUuid is not None:
+        vm.settings.instance_uuid = free_instance_uuid(vm, spec.instanceUuid)
     if spec.changeTrackingEnabled is not None:
-        _set_change_tracking(vm, enabled=spec.changeTrackingEnabled)
+        vm.settings.change_tracking = spec.changeTrackingEnabled
+    # A VM that is off gets its maps at once (XO PR #10384); a running one when it is stunned the next time.
+    if vm.power == "poweredOff" and (spec.changeTrackingEnabled is not None or spec.deviceChange):
+        vm.stunned()
     vm.settings.change_version += 1
     vm.settings.modified = vm.settled = now()
     vm.world.touch()
 
 
-def _set_change_tracking(vm: "Machine", *, enabled: bool) -> None:
-    vm.settings.change_tracking = enabled
-    # A VM that is off gets its maps at once (XO PR #10384); a running one when it is stunned the next time.
-    if vm.power == "poweredOff":
-        vm.stunned()
+def apply(vm: "Machine", spec: Any) -> Draft:
+    """Give a VM the devices and the plain settings of a spec; answer what came of it.
 
-
-def _change_disk(vm: "Machine", change: Any) -> None:
-    device = change.device
-    if not isinstance(device, vim.vm.device.VirtualDisk):
-        raise vmodl.fault.NotSupported(msg="The simulator changes no devices but disks.")
-    capacity = device.capacityInBytes or device.capacityInKB * 1024
-    if change.operation == "add":
-        add_disk(vm, DiskSpec(capacity, used=0.0, mode=device.backing.diskMode or "persistent"))
-    elif change.operation == "edit":
-        resize_disk(vm, device.key, capacity)
-    else:
-        raise vmodl.fault.NotSupported(msg="The simulator removes no disks.")
+    Raises:
+        vmodl.MethodFault: The spec is not valid; the VM is as it was.
+    """
+    before, disks = vm.settings, list(vm.disks)
+    draft = Draft.of(vm)
+    try:
+        draft.change(spec.deviceChange)
+        vm.settings = settings.changed(replace(before, devices=tuple(draft.devices)), spec, draft.keys)
+        vm.disks = draft.disks
+        settings.check_boot_order(vm)
+    except Exception:
+        vm.settings, vm.disks = before, disks
+        draft.discard()
+        raise
+    draft.commit()
+    return draft
 
 
 def add_disk(vm: "Machine", spec: DiskSpec) -> None:
     """Hang one more disk on the VM."""
-    disk = attach(spec, home=vm.settings.home, position=len(vm.disks), tracking=vm.settings.change_tracking)
-    vm.disks.append(disk)
+    draft = Draft.of(vm)
+    controller, unit = place_for(draft, spec.controller)
+    disk = make_disk(
+        spec,
+        home=vm.settings.home,
+        position=len(vm.disks),
+        store=vm.store,
+        controller=controller,
+        unit=unit,
+        tracking=vm.settings.change_tracking,
+    )
+    draft.disks.append(disk)
+    draft.commit()
     vm.world.touch()
 
 
@@ -95,12 +110,4 @@ def resize_disk(vm: "Machine", key: int, capacity: int) -> None:
     disk = next((each for each in vm.disks if each.key == key), None)
     if disk is None:
         raise vim.fault.InvalidDeviceSpec(msg=f"There is no disk with the key {key}.", deviceIndex=0)
-    if capacity == disk.image.capacity:
-        return
-    if vm.snapshot_roots:
-        raise vim.fault.InvalidDeviceOperation(msg="A disk of a VM with snapshots cannot be extended.", deviceIndex=0)
-    try:
-        disk.image.resize(capacity)
-    except ValueError as error:
-        raise vim.fault.InvalidDeviceSpec(msg=str(error), deviceIndex=0) from error
-    vm.world.touch()
+    grow(vm, disk, capacity)

@@ -101,10 +101,7 @@ class Snapshot(Managed):
 
     @property
     def config(self) -> Any:
-        vm = self.machine
-        return describe(
-            self.settings, self.states(), datastore=vm.store.ref, datastore_name=vm.store.name, network=vm.net
-        )
+        return describe(self.settings, self.states(), self.machine.store)
 
     @property
     def childSnapshot(self) -> list[Any]:

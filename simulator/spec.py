@@ -6,9 +6,11 @@ This module knows nothing of SOAP or of serving; ``inventory.py`` turns these va
 from dataclasses import dataclass, field
 from typing import Literal
 
-from hyperexport.base.units import MIB
+from hyperexport.base.units import GIB, MIB
 
 Backing = Literal["FlatVer2", "SeSparse", "RawDiskMappingVer1"]
+Controller = Literal["pvscsi", "lsilogic", "lsisas", "buslogic", "sata", "nvme", "ide"]
+Adapter = Literal["vmxnet3", "e1000", "e1000e"]
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,9 @@ class DiskSpec:
         mode: vSphere's disk mode, such as ``persistent`` or ``independent_persistent``.
         backing: The kind of backing. ``RawDiskMappingVer1`` is a raw device in physical compatibility mode.
         label: As vSphere's client shows it; None is "Hard disk N".
+        controller: What it hangs on.
+        eager: Whether a thick disk was filled with zeros when it was made.
+        sharing: vSphere's ``sharing`` of the backing, such as ``sharingMultiWriter``; None is not told.
     """
 
     capacity: int
@@ -32,6 +37,9 @@ class DiskSpec:
     mode: str = "persistent"
     backing: Backing = "FlatVer2"
     label: str | None = None
+    controller: Controller = "pvscsi"
+    eager: bool = False
+    sharing: str | None = None
 
     def __post_init__(self) -> None:
         if self.capacity <= 0 or self.capacity % 512:
@@ -65,6 +73,20 @@ class VmSpec:
         tags: The tags that it bears, each as ``category:name``.
         target_prefix: What stands before the names that its export leases give to files (``targetId``), such as
             ``../../``. No vCenter says so; one in somebody else's hands may.
+        datastore: The datastore that it lies in; "" is the first.
+        pool: The resource pool below the cluster's own; "" is that one.
+        networks: The network of each adapter; "" is the first.
+        adapter: What its network adapters are.
+        macs: The adapters' addresses, set by hand; one that is not given is assigned.
+        secure_boot: Whether the firmware starts signed code only (with ``efi``).
+        boot_order: From what it starts, in order: positions of disks (``0``), ``cdrom``, ``nic0``.
+        boot_delay: Milliseconds that the firmware waits.
+        annotation: Its notes.
+        custom_attributes: Name and value of each custom attribute.
+        extra_config: Key and value of each further line of its configuration file.
+        cpu_reservation: MHz that it is promised.
+        memory_reservation: MB that it is promised.
+        cores_per_socket: Cores in one socket.
     """
 
     name: str
@@ -86,12 +108,34 @@ class VmSpec:
     snapshots: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     target_prefix: str = ""
+    datastore: str = ""
+    pool: str = ""
+    networks: tuple[str, ...] = ("",)
+    adapter: Adapter = "vmxnet3"
+    macs: tuple[str, ...] = ()
+    secure_boot: bool = False
+    boot_order: tuple[int | str, ...] = ()
+    boot_delay: int = 0
+    annotation: str = ""
+    custom_attributes: tuple[tuple[str, str], ...] = ()
+    extra_config: tuple[tuple[str, str], ...] = ()
+    cpu_reservation: int = 0
+    memory_reservation: int = 0
+    cores_per_socket: int = 1
 
     def __post_init__(self) -> None:
         if self.template and self.powered_on:
             raise ValueError(f"{self.name} is a template, so it cannot be powered on")
         if not all(all(tag.partition(":")[::2]) for tag in self.tags):
             raise ValueError(f"a tag is written as category:name, which {self.tags} are not")
+
+
+@dataclass(frozen=True)
+class DatastoreSpec:
+    """One datastore: its name, and how many bytes fit into it."""
+
+    name: str
+    capacity: int = 4096 * GIB
 
 
 @dataclass(frozen=True)

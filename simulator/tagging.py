@@ -1,8 +1,8 @@
 """Tags, as vCenter's REST API has them since 7.0 U2: ``/api/session`` and ``/api/cis/tagging``.
 
-The part of the vSphere Automation API that reads tags (VMware's "vSphere Automation API" reference, cis, tagging). The
-older form, ``/rest``, is left to vcsim, which has nothing else. The categories, the tags and who bears them come from
-the specs, and nothing here changes them.
+The part of the vSphere Automation API that reads, attaches and detaches tags (VMware's "vSphere Automation API"
+reference, cis, tagging). The older form, ``/rest``, is left to vcsim, which has nothing else. The categories, the tags
+and who has them at first come from the specs; categories and tags never change.
 """
 
 import base64
@@ -63,6 +63,8 @@ class Tagging:
             return _refusal(404, "NOT_FOUND")
         action = parse_qs(parts.query).get("action", [""])[0]
         found = self._read(place[2:]) if method == "GET" else self._act(place[2:], action, json.loads(body or b"{}"))
+        if isinstance(found, Answer):
+            return found
         return _refusal(404, "NOT_FOUND") if found is None else Answer(200, found)
 
     def _read(self, place: Sequence[str]) -> Any:
@@ -85,6 +87,10 @@ class Tagging:
                 return [urn for tag, urn in self._tags.items() if self._category_of(tag) == within]
             case ["tag-association"], "list-attached-objects-on-tags":
                 return [self._attached(urn) for urn in asked["tag_ids"] if urn in self._bearers]
+            case ["tag-association"], "list-attached-tags":
+                return [urn for urn, bearers in self._bearers.items() if asked["object_id"]["id"] in bearers]
+            case ["tag-association", urn], "attach" | "detach" if urn in self._bearers:
+                return self._attach(urn, asked["object_id"]["id"], attached=action == "attach")
             case _:
                 return None
 
@@ -105,6 +111,12 @@ class Tagging:
             token = secrets.token_hex(16)
             self._tokens.add(token)
             return Answer(201, token)
+
+    def _attach(self, urn: str, bearer: str, *, attached: bool) -> Answer:
+        with self._lock:
+            others = [each for each in self._bearers[urn] if each != bearer]
+            self._bearers[urn] = [*others, bearer] if attached else others
+        return Answer(204)
 
     def _tag(self, urn: str, tag: str) -> dict[str, Any]:
         return {**_named(urn, tag.partition(":")[2]), "category_id": self._category_of(tag)}

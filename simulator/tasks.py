@@ -110,6 +110,20 @@ class TaskRunner:
         thread.start()
         return task.ref
 
+    def background(self, work: Callable[[], Any]) -> None:
+        """Do something under the world's lock that no client sees as a task."""
+
+        def run() -> None:
+            try:
+                with self._world.lock:
+                    work()
+            finally:
+                self._threads.discard(threading.current_thread())
+
+        thread = threading.Thread(target=run, name="background", daemon=True)
+        self._threads.add(thread)
+        thread.start()
+
     def _run(self, task: Task, work: Callable[[Task], Any]) -> None:
         try:
             with self._world.lock:

@@ -10,12 +10,15 @@ from pyVmomi import vim
 
 from hyperexport.simulator import inventory
 from hyperexport.simulator.browser import DatastoreBrowser
+from hyperexport.simulator.custom_fields import CustomFieldsManager
+from hyperexport.simulator.furnish import furnish
+from hyperexport.simulator.imports import Importer
 from hyperexport.simulator.inventory import Cluster, Datacenter, Datastore, Entity, Folder, Host, Network
-from hyperexport.simulator.machine import Machine
+from hyperexport.simulator.machine import Machine, Services, Site
 from hyperexport.simulator.ovf import OvfManager
 from hyperexport.simulator.properties import PropertyCollector
 from hyperexport.simulator.sessions import AuthorizationManager, SessionManager
-from hyperexport.simulator.spec import UserSpec, VmSpec
+from hyperexport.simulator.spec import DatastoreSpec, UserSpec, VmSpec
 from hyperexport.simulator.tagging import Tagging
 from hyperexport.simulator.tasks import TaskRunner
 from hyperexport.simulator.views import ViewManager, below
@@ -46,6 +49,7 @@ class ServiceInstance(Managed):
             authorizationManager=vcenter.authorization.ref,
             searchIndex=vcenter.search.ref,
             ovfManager=vcenter.ovf.ref,
+            customFieldsManager=vcenter.fields.ref,
         )
 
     @property
@@ -118,6 +122,12 @@ class VCenter:
         lease_timeout: float,
         session_timeout: float,
         manifests: bool,
+        datastores: tuple[DatastoreSpec, ...],
+        networks: tuple[str, ...],
+        pools: tuple[str, ...],
+        folders: tuple[str, ...],
+        boot_seconds: float,
+        drs: bool,
         tags: tuple[str, ...] = (),
     ) -> None:
         self.world = world
@@ -129,6 +139,7 @@ class VCenter:
         self.ovf = OvfManager(world, "OvfManager")
         self.root = Folder(world, "Datacenters", None, [vim.Folder, vim.Datacenter], "group-d1")
         self.search = SearchIndex(world, self.root)
+        self.fields = CustomFieldsManager(world)
         self.service = ServiceInstance(world, self)
         for each in (
             self.sessions,
@@ -138,33 +149,38 @@ class VCenter:
             self.ovf,
             self.search,
             self.service,
+            self.fields,
         ):
             world.add(each)
         self.datacenter = Datacenter(world, datacenter, self.root)
-        self.cluster = Cluster(world, f"{datacenter}_C0", self.datacenter)
+        self.cluster = Cluster(world, f"{datacenter}_C0", self.datacenter, drs=drs)
         self.hosts = [Host(world, f"esx-{number:02d}", self.cluster) for number in range(1, hosts + 1)]
-        datastore = Datastore(world, "datastore1", self.datacenter)
-        self.browser = DatastoreBrowser(world, datastore, self.tasks)
-        network = Network(world, "VM Network", self.datacenter)
-        self._make = lambda spec, position: Machine(
-            world,
-            spec,
-            folder=self._folder(spec.folder),
-            host=self.hosts[position % len(self.hosts)],
-            pool=self.cluster.pool,
-            datastore=datastore,
-            network=network,
-            tasks=self.tasks,
-            lease_timeout=lease_timeout,
-            manifests=manifests,
-        )
+        self.datastores = {
+            each.name: Datastore(world, each.name, self.datacenter, each.capacity) for each in datastores
+        }
+        self.browsers = [DatastoreBrowser(world, each, self.tasks) for each in self.datastores.values()]
+        self.networks = {name: Network(world, name, self.datacenter) for name in networks}
+        self.pools = {"": self.cluster.pool, **{name: self.cluster.pool.subpool(name) for name in pools}}
+        self.services = Services(self.tasks, self.datacenter, lease_timeout, manifests, boot_seconds)
+        importer = Importer(world, self.services)
+        self.datacenter.vm_folder.importer = importer
+        for pool in self.pools.values():
+            pool.importer = importer
+        for path in folders:
+            self._folder(path)
         borne: dict[str, tuple[str, ...]] = {}
         for position, spec in enumerate(vms):
-            machine = self._make(spec, position)
+            machine = furnish(world, spec, self._site(spec, position), self.services, self.networks)
+            self.fields.set_by_name(machine, spec.custom_attributes)
             borne[machine.moid] = spec.tags
             for name in spec.snapshots:
                 machine.freeze(name, "")
         self.tagging = Tagging(self.sessions, borne, others=tags)
+
+    def _site(self, spec: VmSpec, position: int) -> Site:
+        store = self.datastores[spec.datastore] if spec.datastore else next(iter(self.datastores.values()))
+        host = self.hosts[position % len(self.hosts)]
+        return Site(self._folder(spec.folder), host, self.pools[spec.pool], store)
 
     def _folder(self, path: str) -> Folder:
         folder = self.datacenter.vm_folder

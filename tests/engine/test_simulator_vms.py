@@ -252,7 +252,7 @@ def test_a_disk_is_added_and_made_larger(sim, service):
 
 def test_what_the_simulator_cannot_reconfigure_is_refused(service):
     with pytest.raises(vmodl.fault.NotSupported):
-        finish(find(service, "off").ReconfigVM_Task(vim.vm.ConfigSpec(name="renamed")))
+        finish(find(service, "off").ReconfigVM_Task(vim.vm.ConfigSpec(motherboardLayout="i440bxHostBridge")))
 
 
 def test_the_unit_number_of_the_controller_itself_is_left_free():
