@@ -39,7 +39,7 @@ ELSEWHERE = {
     r"docker compose|prefect server": "tests/scale/servers.py starts the same server without containers",
     r"export ": "the reader's own values; the pages' worlds have theirs",
     r"prefect (deploy|work-pool|block|worker) ": "tests/flows/test_deployments.py, from the root of a clone",
-    r"python -m deployments": "tests/flows/test_deployments.py",
+    r"python -m hyperexport.deployments": "tests/flows/test_deployments.py",
     r"hyperexport schedules resume (backup|reap)": "tests/flows/test_deployments.py has them in place",
     r"([A-Z_]+=\S+ )*make": "CI runs the targets themselves",
     r"python -m (pytest|benchmarks)|pre-commit": "what it runs is run by CI, or takes long",
