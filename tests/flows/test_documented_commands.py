@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from secrets import token_hex
 from uuid import uuid4
 
 import pytest
@@ -151,7 +152,7 @@ def three_exports_of_sixty_gigabytes(world: World) -> None:
     local = LocalStore(world.store)
     for export in local.exports():  # only the manifests say so: nobody has a test disk of that size
         first, *others = export.manifest.files
-        large = first.model_copy(update={"size": 60 << 30})
+        large = first.model_copy(update={"size": 60 << 30, "written_as": None, "sha256": token_hex(32)})
         local.replace_manifest(export, export.manifest.model_copy(update={"files": (large, *others)}))
 
 

@@ -70,6 +70,7 @@ def test_a_run_from_the_form_to_its_closing_page(page: Page, lab: Lab, picture):
     choose(page, "profile", "nightly")
     choose(page, "Verify", "on")
     field(page, "Limit").locator("input").fill("1")
+    field(page, "Burst").locator("input").fill("0.1")
     page.locator("textarea").first.scroll_into_view_if_needed()
     picture("ui-form")
     content = page.content()
@@ -77,7 +78,7 @@ def test_a_run_from_the_form_to_its_closing_page(page: Page, lab: Lab, picture):
         page.get_by_role("button", name="Submit").click()
     assert answered.value.ok, answered.value.text()
     sent = answered.value.request.post_data_json["parameters"]
-    assert sent["options"] == {"bandwidth": {"limit": 1}, "execution": {"verify": "on"}}
+    assert sent["options"] == {"bandwidth": {"limit": 1, "burst": 0.1}, "execution": {"verify": "on"}}
     assert [list(sent[name]) for name in ("vsphere", "profile")] == [["$ref"], ["$ref"]]
 
     run = answered.value.json()["id"]

@@ -117,7 +117,7 @@ def test_a_vm_is_exactly_these_lines_in_this_order():
 
 def test_a_line_stays_one_line_whatever_a_name_holds():
     vm = a_vm(guest_os="Other\nname=forged")
-    assert quiet.vm_lines(vm)[3] == "guest_os=Other name=forged"
+    assert quiet.vm_lines(vm)[3] == r"guest_os=Other\nname=forged"
 
 
 def test_an_export_is_exactly_these_lines_in_this_order():
@@ -190,6 +190,7 @@ def test_a_cleanup_counts_only_what_is_really_gone():
         "failures=1",
         "kept=2",
         "freed_bytes=0",
+        "warnings=0",
     ]
 
 
