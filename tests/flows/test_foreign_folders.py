@@ -1,0 +1,28 @@
+"""A project that has modules of our folders' names can use ours beside them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+NAMES = ("blocks", "cli", "deployments", "flows", "simulator", "tasks")
+
+
+def test_folders_and_modules_of_the_working_directory_shadow_nothing(tmp_path: Path):
+    for name in NAMES[:3]:
+        (tmp_path / f"{name}.py").write_text("OURS = 'the user'\n")
+    for name in NAMES[3:]:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("OURS = 'the user'\n")
+    program = f"""
+import {", ".join(NAMES)}
+theirs = {{module.OURS for module in ({", ".join(NAMES)})}}
+from hyperexport.blocks import ExportProfile, VSphereCredentials
+from hyperexport.deployments.catalogue import deployments
+from hyperexport.flows import export_fleet, export_vm
+assert theirs == {{"the user"}}
+print(export_vm.name, export_fleet.name, len(deployments()) > 5)
+"""
+    words = [sys.executable, "-c", program]  # the working directory comes first on sys.path
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["export-vm", "export-fleet", "True"]
