@@ -83,9 +83,11 @@ class Killing:
             self._victim.pause()
             # What it had sent already is answered meanwhile; what it reads now, it will still be reading.
             if not self._over.wait(0.5) and self._reads():
-                gone = self._victim.die()
-                self.in_hand = {vm for vm, pid in snapshots_of_ours(self._fleet) if pid in gone}
+                # Looked at before it dies: the other workers reap what it leaves within a moment.
+                running = self._victim.flow_processes()
+                self.in_hand = {vm for vm, pid in snapshots_of_ours(self._fleet) if pid in running}
                 self.leases = {lease.vm_name for lease in self._fleet.leases()} & self.in_hand
+                self._victim.die()
                 return
             self._victim.resume()
 
