@@ -47,7 +47,7 @@ def wrong_fields(error: ValidationError) -> str:
 
 
 def refuse_unknown_fields(block: Block, what: str) -> None:
-    """Refuse a block with fields that its class does not have: what somebody set there would be ignored.
+    """Refuse a block with fields that its class does not have: a value set there would be ignored.
 
     Args:
         block: A block of ours; those of other packages may keep what they like.

@@ -311,7 +311,7 @@ def _ask_for_password(request: Request) -> None:
     try:
         parts = read_address(url)
     except ValueError:
-        return  # whoever reads it next says what is wrong with it
+        return  # the next reader reports what is wrong with it
     import getpass
 
     user = variables.get("HYPEREXPORT_VSPHERE_USERNAME") or variables.get("GOVC_USERNAME") or parts.username

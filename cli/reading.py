@@ -33,7 +33,7 @@ def restore_point(export: str | None, vm: str | None, at: str | None) -> Restore
     """The export that the words name.
 
     Raises:
-        UsageError: They name none, or two, or the time makes no sense.
+        UsageError: They name no export, or two, or the time is invalid.
     """
     return RestorePoint(export=export, vm=vm, at=None if at is None else parse_time(at))
 

@@ -177,7 +177,7 @@ def _active_profile() -> dict[str, Any]:
 
 
 def prefect_has_profile(name: str) -> bool:
-    """Whether Prefect keeps a profile of this name, asked without importing it; False where nobody can tell.
+    """Whether Prefect keeps a profile of this name, asked without importing it; False if unknown.
 
     Args:
         name: The block's name.

@@ -46,7 +46,7 @@ def text_of(pool: Pool) -> str:
 
 
 def _named(file: str) -> str:
-    """How `prefect deploy` is told of a file; nothing for the one that it finds."""
+    """The argument that names a file to `prefect deploy`; empty for the default one."""
     return "" if file == "prefect.yaml" else f" --prefect-file {file}"
 
 
