@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 from hyperexport.base.text import visible
 from hyperexport.model.damaged import DamagedExport
 from hyperexport.model.history import is_of_the_future
+from hyperexport.model.manifest import short_id
 from hyperexport.model.vm import VmBrief, VmInfo, VmRef
 from hyperexport.options.groups import write_names
 from hyperexport.policy.incremental import ExportPlan
@@ -196,6 +197,7 @@ def _stored(store: str, export: StoredExport, added: int, shared: Sequence[str])
         _line("vm", manifest.vm.name),
         _line("path", manifest.vm.path),
         _line("export", export),
+        _line("id", short_id(str(export))),
         _line("started", manifest.started.isoformat()),
         _line("kind", manifest.kind),
         _line("stored_bytes", added),

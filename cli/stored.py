@@ -9,6 +9,7 @@ from hyperexport.cli import jobs, quiet, tables
 from hyperexport.cli.output import Output
 from hyperexport.cli.request import Request
 from hyperexport.errors import VerificationFailed
+from hyperexport.model.manifest import short_id
 from hyperexport.results import VerifiedExport
 from hyperexport.store.listing import StoreListing
 
@@ -29,6 +30,7 @@ def list_exports(request: Request, output: Output) -> None:
                 "exports": [
                     {
                         **export.manifest.model_dump(mode="json"),
+                        "id": short_id(str(export)),
                         "stored_bytes": added[str(export)],
                         "shares_with": list(shared[str(export)]),
                     }

@@ -13,7 +13,7 @@ from hyperexport.base.text import visible
 from hyperexport.base.units import format_age, format_bytes, format_elapsed, format_rate
 from hyperexport.cli.quiet import as_flag
 from hyperexport.model.history import is_of_the_future
-from hyperexport.model.manifest import ExportManifest
+from hyperexport.model.manifest import ExportManifest, short_id
 from hyperexport.model.vm import DiskInfo, PowerState, VmInfo
 from hyperexport.policy.incremental import Decision, DiskPlan, ExportPlan
 from hyperexport.policy.snapshots import Fate
@@ -277,8 +277,8 @@ def show_stored(console: Console, store: str, listing: StoreListing) -> None:
     now = datetime.now(UTC)
     rows = [
         (
+            short_id(str(export)),
             export.manifest.vm.name,
-            str(export),
             f"{export.manifest.started:%Y-%m-%d %H:%M} UTC"
             + (" (in the future)" if is_of_the_future(export.manifest, now) else ""),
             str(export.manifest.kind),
@@ -290,14 +290,17 @@ def show_stored(console: Console, store: str, listing: StoreListing) -> None:
         )
         for export in listing.exports
     ]
-    rows += [("?", str(one), "-", "-", "-", "-", f"DAMAGED: {one.reason}", "", "") for one in listing.damaged]
-    columns = ("VM", "Export", "Time", "Kind", "Adds", "Transferred", "Verified", "Preserved", "Shares bytes with")
+    rows += [
+        (short_id(str(one)) if one.export_id else "-", str(one), "-", "-", "-", "-", f"DAMAGED: {one.reason}", "", "")
+        for one in listing.damaged
+    ]
+    columns = ("Id", "VM", "Time", "Kind", "Adds", "Transferred", "Verified", "Preserved", "Shares bytes with")
     console.print(_table(store, columns, rows))
 
 
 def _sharers(names: Sequence[str]) -> str:
     """The other exports that one rotten file would damage as well; the first few of them."""
-    ids = [name.rpartition("/")[2] for name in names]
+    ids = [short_id(name) for name in names]
     return ", ".join(ids) if len(ids) < 3 else f"{ids[0]}, {ids[1]} and {len(ids) - 2} more"
 
 

@@ -34,7 +34,9 @@ class HyperExportError(Exception):
         super().__init__(self.what, self.fix)
 
     def __str__(self) -> str:
-        return f"{self.what}. {self.fix}." if self.fix else self.what
+        if not self.fix:
+            return self.what
+        return " ".join(words if words[-1:] in (".", "?", "!") else f"{words}." for words in (self.what, self.fix))
 
     def __reduce__(self) -> tuple[object, ...]:
         # Prefect pickles exceptions between processes; the keyword argument must survive.

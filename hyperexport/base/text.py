@@ -6,6 +6,7 @@ direction mark must not turn a name round. Such characters are shown as Python w
 ``\u202e``. This module knows nothing but characters.
 """
 
+import re
 import unicodedata
 from typing import Final
 
@@ -13,6 +14,12 @@ _JOINERS: Final = frozenset("\u200c\u200d")
 """Format characters that words of some scripts, and emoji, are written with, and that move nothing."""
 _ACTING: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode's categories of controls, format characters, surrogates, and separators of lines and paragraphs."""
+
+
+def natural_order(name: str) -> list[tuple[int, str]]:
+    """Give the key that sorts names as people count: vm-2 before vm-10."""
+    parts = re.findall(r"[0-9]+|[^0-9]+", name.casefold())
+    return [(int(part), "") if part.isdecimal() and part.isascii() else (-1, part) for part in parts]
 
 
 def visible(text: str, *, keep: str = "") -> str:

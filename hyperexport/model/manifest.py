@@ -343,6 +343,11 @@ def is_export_id(text: str) -> bool:
     return _EXPORT_ID.fullmatch(text) is not None
 
 
+def short_id(export: str) -> str:
+    """Make the short id of an export ``<vm folder>/<export id>``: 8 hex digits of its SHA-256, the same everywhere."""
+    return hashlib.sha256(export.encode()).hexdigest()[:8]
+
+
 def slug(name: str) -> str:
     """Make a file name that every filesystem and object store takes out of any VM name.
 

@@ -11,7 +11,7 @@ from hyperexport.model.vm import Value
 class RestorePoint(Value):
     """The name of one export. Exactly one of ``export`` and ``vm`` is given."""
 
-    export: str | None = Field(default=None, description="Its id or path, as hyperexport list prints it.")
+    export: str | None = Field(default=None, description="Its short id, id or path, as hyperexport list prints them.")
     vm: str | None = Field(default=None, description="The VM's name, path or instance uuid: its newest good export.")
     at: datetime | None = Field(default=None, description="With vm: the newest good one begun by then.")
 

@@ -26,8 +26,8 @@ def choose_export(
 
     Args:
         stores: Where to look; of equal copies that in the earlier store is read.
-        export: Its id as ``list`` prints it, ``<vm folder>/<id>``, or a path or URL that ends so. Any export can be
-            named like this, damaged ones too.
+        export: Its short id as ``list`` prints it, its id, ``<vm folder>/<id>``, or a path or URL that ends so. Any
+            export can be named like this, damaged ones too.
         vm: Instead, the VM's name, inventory path, instance uuid or folder in the store: its newest good export.
         at: With ``vm``: the newest good export that was begun at this time or before.
 

@@ -7,9 +7,16 @@ from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 from hyperexport.base.stop import StopSignal
-from hyperexport.errors import ExportNotFound, HyperExportError, Interrupted, ManifestInvalid, VerificationFailed
+from hyperexport.errors import (
+    ExportNotFound,
+    HyperExportError,
+    Interrupted,
+    ManifestInvalid,
+    UsageError,
+    VerificationFailed,
+)
 from hyperexport.model.damaged import DamagedExport, Problem
-from hyperexport.model.manifest import FILE_NAME, SCHEMA_VERSION, FileRole, StageName
+from hyperexport.model.manifest import FILE_NAME, SCHEMA_VERSION, FileRole, StageName, short_id
 from hyperexport.model.progress import Progress, Stage, report
 from hyperexport.options.groups import VerifyMode
 from hyperexport.results import VerifiedExport
@@ -89,9 +96,10 @@ def select_exports(stores: Sequence[Store], wanted: Sequence[str]) -> list[Selec
 
     Args:
         stores: Where to look.
-        wanted: Export ids, ``<vm folder>/<export id>``, or paths and URLs that end so.
+        wanted: Export ids, short ids, ``<vm folder>/<export id>``, or paths and URLs that end so.
 
     Raises:
+        UsageError: A short id is that of several exports.
         ExportNotFound: A name fits nothing in any of the stores, or they are empty: a misspelt place proves nothing.
     """
     selections: list[Selection] = []
@@ -105,6 +113,7 @@ def select_exports(stores: Sequence[Store], wanted: Sequence[str]) -> list[Selec
         found = [*map(str, exports), *map(str, damaged)]
         missing = [name for name in missing if not any(is_named(export, [name]) for export in found)]
         selections.append(Selection(store, exports, damaged))
+    _refuse_ambiguous(selections, wanted)
     places = " and in ".join(store.url for store in stores)
     if not any(found.exports or found.damaged for found in selections) and not missing:
         raise ExportNotFound(
@@ -116,6 +125,14 @@ def select_exports(stores: Sequence[Store], wanted: Sequence[str]) -> list[Selec
             f"there is no export {missing[0]} in {places}", fix="See hyperexport list for what is there"
         )
     return selections
+
+
+def _refuse_ambiguous(selections: Sequence[Selection], wanted: Sequence[str]) -> None:
+    names = {str(one) for found in selections for one in (*found.exports, *found.damaged)}
+    for short in wanted:
+        same = sorted(name for name in names if short_id(name) == short)
+        if len(same) > 1:
+            raise UsageError(f"several exports have the short id {short}: {', '.join(same)}", fix="Give one of these")
 
 
 Prove = Callable[[Store, StoredExport, VerifyMode, StopSignal], tuple[StoredExport, Verification]]
@@ -203,4 +220,4 @@ def is_named(export: str, names: Sequence[str]) -> bool:
     ends = (name.rstrip("/").removesuffix(f"/{FILE_NAME}").split("/")[-2:] for name in names)
     if not export_id:  # a VM's whole folder that cannot be relied on
         return any(folder in end for end in ends)
-    return any(end in ([folder, export_id], [export_id]) for end in ends)
+    return any(end in ([folder, export_id], [export_id]) for end in ends) or short_id(export) in names

@@ -13,6 +13,7 @@ from pydantic import Field
 from pyVmomi import vim
 
 from hyperexport.base.patterns import matches
+from hyperexport.base.text import natural_order
 from hyperexport.errors import ServerFault, VmAmbiguous, VmNotFound
 from hyperexport.model.vm import DiskInfo, PowerState, Value, VmBrief, VmInfo, VmRef
 from hyperexport.vsphere import devices
@@ -379,7 +380,13 @@ def _matches(ref: VmRef, glob: str) -> bool:
 
 
 def _near(name: str, names: AbstractSet[str]) -> str | None:
-    near = difflib.get_close_matches(name, sorted(names), n=_NEAR, cutoff=0.6)
+    """Suggest names: those that differ only in case, or else the most alike; of equally alike ones in natural order."""
+    folded = name.casefold()
+    near = sorted(other for other in names if other.casefold() == folded)
+    if not near:
+        ratios = {other: difflib.SequenceMatcher(None, other.casefold(), folded).ratio() for other in names}
+        alike = [other for other, ratio in ratios.items() if ratio >= 0.6]
+        near = sorted(alike, key=lambda other: (-ratios[other], natural_order(other)))[:_NEAR]
     return f"Did you mean {' or '.join(near)}?" if near else None
 
 

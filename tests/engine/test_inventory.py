@@ -6,7 +6,7 @@ import pytest
 from pyVmomi import vim
 
 from hyperexport import errors
-from hyperexport.model.vm import PowerState
+from hyperexport.model.vm import PowerState, VmRef
 from hyperexport.simulator import DiskSpec, Fault, FaultKind, Simulator, VmSpec
 from hyperexport.vsphere import inventory
 from hyperexport.vsphere.configuration import LEFT_OUT, vm_config_json
@@ -73,6 +73,26 @@ def test_a_name_that_is_nearly_right_is_not_guessed_but_suggested(session, vm):
     with pytest.raises(errors.VmNotFound, match=vm.name) as caught:
         find_vm(session, f"{vm.name}x")
     assert "Did you mean" in str(caught.value)
+
+
+def test_of_near_names_one_that_differs_only_in_case_is_suggested_alone(session, vm):
+    with pytest.raises(errors.VmNotFound) as caught:
+        find_vm(session, vm.name.swapcase())
+    assert str(caught.value).endswith(f". Did you mean {vm.name}?")
+
+
+def test_equally_near_names_are_suggested_as_people_count_them():
+    rows = tuple(
+        inventory.VmRow(
+            ref=VmRef(moref=f"vm-{n}", name=f"vm-{n}", path=f"/vm/vm-{n}", instance_uuid=""),
+            power_state=PowerState.OFF,
+            guest_os="",
+            template=False,
+        )
+        for n in (19, 2, 10, 30, 11)
+    )
+    with pytest.raises(errors.VmNotFound, match=r"\. Did you mean vm-10 or vm-11 or vm-19\?$"):
+        inventory.Inventory(rows, frozenset(), "vc").named("vm-1")
 
 
 def test_a_name_like_nothing_is_not_found(session):

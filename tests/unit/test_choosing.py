@@ -1,5 +1,6 @@
 """Which export is read: the newest good one of a VM, that of a time, or the one that is named."""
 
+import hashlib
 from datetime import timedelta
 from typing import Any, cast
 
@@ -82,6 +83,18 @@ def test_of_equal_copies_that_in_the_earlier_store_is_read_and_a_newer_one_wins_
 @pytest.mark.parametrize("name", [NEW.export_id, str(NEW), f"s3://bucket/prefix/{NEW}/"])
 def test_an_export_is_found_as_it_is_listed(name: str) -> None:
     assert chosen(STORE, export=name) == ("local", str(NEW))
+
+
+def test_an_export_is_found_by_the_short_id_that_is_listed() -> None:
+    short = hashlib.sha256(str(NEW).encode()).hexdigest()[:8]
+    assert chosen(STORE, export=short) == ("local", str(NEW))
+
+
+def test_a_short_id_of_two_exports_names_neither() -> None:
+    """The two ids were searched for: their digests begin alike."""
+    same = stored(22, tail="1358"), stored(20, tail="3d56")
+    with pytest.raises(UsageError, match=f"short id 9c62fd75: {same[0]}, {same[1]}"):
+        chosen(Listed("local", *same), export="9c62fd75")
 
 
 def test_a_name_that_several_vms_bear_lists_an_export_of_each() -> None:

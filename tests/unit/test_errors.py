@@ -37,6 +37,11 @@ def test_an_error_is_the_same_after_pickling_and_copying(kind: type[HyperExportE
         assert (same.what, same.fix, str(same)) == (error.what, fix, str(error))
 
 
+@pytest.mark.parametrize("fix", ["Did you mean db01?", "See the log."])
+def test_a_sentence_that_has_its_end_gets_no_full_stop(fix: str):
+    assert str(errors.VmNotFound("no VM named db02", fix=fix)) == f"no VM named db02. {fix}"
+
+
 def test_a_message_says_what_failed_and_then_what_to_do():
     error = errors.VmNotFound("no VM is named db1", fix="Look at the names with --vm-info")
     assert str(error) == "no VM is named db1. Look at the names with --vm-info."
