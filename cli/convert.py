@@ -1,5 +1,6 @@
 """``hyperexport convert``: an export as disk images, or as a self-contained OVF package or OVA."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -7,10 +8,12 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from hyperexport.base.units import format_bytes, format_elapsed
-from hyperexport.cli.flags import WHAT, Asked
-from hyperexport.cli.output import Output
-from hyperexport.cli.reading import At, Export, Vm, key_value, reading_of, restore_point, say
-from hyperexport.cli.request import Mode, Reading, Request
+from hyperexport.cli.command import Command
+from hyperexport.cli.execution import direct_runner, options_in_force, uses_prefect
+from hyperexport.cli.failures import Failure
+from hyperexport.cli.flags import WHAT, CommandLine, Disks, Given, dry_run_option, reading_options
+from hyperexport.cli.output import Output, key_value, say
+from hyperexport.model.restore_point import RestorePoint
 
 if TYPE_CHECKING:
     from hyperexport.convert import Conversion
@@ -18,10 +21,66 @@ if TYPE_CHECKING:
 Format = Literal["raw", "qcow2", "vhdx", "vmdk", "ovf", "ova"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Convert(Command):
+    """Convert an export.
+
+    Args:
+        wanted: Which export.
+        to: The format.
+        into: The folder for the files.
+        disks: Only the disks with these numbers; all if empty.
+        libvirt: Also write a libvirt domain definition.
+    """
+
+    wanted: RestorePoint
+    to: str
+    into: Path
+    disks: tuple[int, ...] = ()
+    libvirt: bool = False
+
+    def run(self, output: Output) -> list[Failure]:
+        """Convert the export, and show the files."""
+        output.nothing("conversions")
+        with output.progress():
+            result = self._convert()
+        output.answer(
+            "conversions",
+            pretty=lambda console: _show(console, result),
+            quiet=_lines(result),
+            document=result.model_dump(mode="json"),
+        )
+        return []
+
+    def _convert(self) -> "Conversion":
+        from hyperexport.convert.values import Target
+
+        to, into = Target(self.to), self.into.absolute()
+        if uses_prefect(self):
+            from hyperexport.flows import convert_export
+
+            return convert_export(
+                self.wanted.export or "",
+                self.wanted.vm or "",
+                self.wanted.at,
+                to=to,
+                into=into,
+                disks=list(self.disks),
+                libvirt=self.libvirt,
+                options=self.options,
+                profile=self.profile,
+            )
+        from hyperexport.jobs.convert import convert_export
+
+        options = options_in_force(self)
+        return convert_export(
+            direct_runner(self), self.wanted, options, to=to, into=into, disks=self.disks, libvirt=self.libvirt
+        )
+
+
 def arguments(
-    asked: Asked,
-    export: Export = None,
-    /,
+    given: Given,
+    wanted: RestorePoint,
     *,
     to: Annotated[
         Format,
@@ -33,37 +92,19 @@ def arguments(
         ),
     ],
     into: Annotated[Path, Parameter(group=WHAT, metavar="DIR", help="Folder for the files; created if missing.")],
-    vm: Vm = None,
-    at: At = None,
-    disk: Annotated[
-        tuple[int, ...],
-        Parameter(name="--disk", group=WHAT, metavar="N", help="Only this disk, from 0; repeatable. [default: all]"),
-    ] = (),
+    disk: Disks = (),
     libvirt: Annotated[
         bool, Parameter(group=WHAT, negative=(), help="Also write a libvirt domain definition for virsh define.")
     ] = False,
-) -> Request:
+) -> Convert:
     """Convert an export to disk images for KVM, Proxmox, Hyper-V or a cloud, or to a self-contained OVF or OVA.
 
     Every byte is proved before a file gets its name; a file that exists is never overwritten.
     """
-    reading = Reading(restore_point(export, vm, at), disks=disk, to=to, into=into, libvirt=libvirt)
-    return asked.request(Mode.CONVERT, reading=reading)
+    return given.command(Convert, wanted=wanted, to=to, into=into, disks=disk, libvirt=libvirt)
 
 
-def perform(request: Request, output: Output) -> None:
-    """Convert the export, and show the files."""
-    from hyperexport.cli import jobs
-
-    output.nothing("conversions")
-    with output.progress():
-        result = jobs.convert_export(request, reading_of(request))
-    output.answer(
-        "conversions",
-        pretty=lambda console: _show(console, result),
-        quiet=_lines(result),
-        document=result.model_dump(mode="json"),
-    )
+LINE = CommandLine(arguments, lambda: (*reading_options(), *dry_run_option()), one_export=True)
 
 
 def _show(console: Console, result: "Conversion") -> None:

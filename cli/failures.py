@@ -84,7 +84,7 @@ class FailedMember(Failure):
         return one_line(self.member_message)
 
 
-def exit_code(failures: list[Failure], asked: int) -> int:
+def exit_code(failures: Sequence[Failure], asked: int) -> int:
     """Work out what to exit with: the error's own code, 1 if several all failed, 3 if only some did."""
     if not failures:
         return 0

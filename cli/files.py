@@ -1,7 +1,7 @@
 """``hyperexport files``: files of the guest, listed and extracted from an export."""
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,18 +9,82 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from hyperexport.base.units import format_bytes
-from hyperexport.cli.flags import WHAT, Asked
-from hyperexport.cli.output import Output
-from hyperexport.cli.reading import At, Vm, key_value, reading_of, restore_point, say
-from hyperexport.cli.request import Mode, Reading, Request
+from hyperexport.cli.command import Command
+from hyperexport.cli.execution import store_runner
+from hyperexport.cli.failures import Failure
+from hyperexport.cli.flags import WHAT, At, CommandLine, Given, Vm, reading_options, restore_point
+from hyperexport.cli.output import Output, key_value, say
 from hyperexport.errors import UsageError
+from hyperexport.model.restore_point import RestorePoint
 
 if TYPE_CHECKING:
     from hyperexport.files import Extracted, GuestEntry, VolumeInfo
 
 
+@dataclass(frozen=True, kw_only=True)
+class GuestFiles(Command):
+    """List or extract files of the guest.
+
+    Args:
+        wanted: Which export.
+        path: The folder or file to list; the volumes if None.
+        get: Files and folders to extract.
+        into: The folder for what is extracted.
+    """
+
+    wanted: RestorePoint
+    path: str | None = None
+    get: tuple[str, ...] = ()
+    into: Path | None = None
+
+    def run(self, output: Output) -> list[Failure]:
+        """List volumes or a folder, or extract."""
+        if self.into is not None:
+            self._extract(output, self.into)
+        elif self.path is None:
+            self._list_volumes(output)
+        else:
+            self._list_files(output, self.path)
+        return []
+
+    def _extract(self, output: Output, into: Path) -> None:
+        from hyperexport.jobs.read import extract_files
+
+        output.nothing("extracted")
+        run, options = store_runner(self)
+        with output.progress():
+            extracted = extract_files(run, self.wanted, options, self.get, into)
+        for each in extracted:
+            document = {**asdict(each), "path": str(each.path)}
+            output.answer(
+                "extracted", pretty=_showing(*_extracted(each)), quiet=_extracted_lines(each), document=document
+            )
+
+    def _list_volumes(self, output: Output) -> None:
+        from hyperexport.jobs.read import list_volumes
+
+        output.nothing("volumes")
+        run, options = store_runner(self)
+        with output.progress():
+            volumes = list_volumes(run, self.wanted, options)
+        for each in volumes:
+            document = each.model_dump(mode="json")
+            output.answer("volumes", pretty=_showing(_volume(each)), quiet=_volume_lines(each), document=document)
+
+    def _list_files(self, output: Output, path: str) -> None:
+        from hyperexport.jobs.read import list_files
+
+        output.nothing("files")
+        run, options = store_runner(self)
+        with output.progress():
+            found = list_files(run, self.wanted, options, path)
+        for each in found:
+            document = each.model_dump(mode="json")
+            output.answer("files", pretty=_showing(_entry(each)), quiet=_entry_lines(each), document=document)
+
+
 def arguments(
-    asked: Asked,
+    given: Given,
     *words: Annotated[
         str,
         Parameter(
@@ -36,7 +100,7 @@ def arguments(
         Parameter(group=WHAT, metavar="PATH", help="Extract this file or folder of the guest; repeatable."),
     ] = (),
     into: Annotated[Path | None, Parameter(group=WHAT, metavar="DIR", help="Folder for what is extracted.")] = None,
-) -> Request:
+) -> GuestFiles:
     """List or extract files of the guest from an export, without a restore and without root.
 
     Needs pip install 'hyperexport[files]'. Each disk is first read once and proved by its SHA-256.
@@ -49,39 +113,10 @@ def arguments(
     if bool(get) != (into is not None):
         raise UsageError("--get and --into belong together", fix="Give both: --get /disk0p1/etc --into DIR")
     path = paths[0] if paths else None
-    reading = Reading(restore_point(export, vm, at), path=path, get=get, into=into)
-    return asked.request(Mode.FILES, reading=reading)
+    return given.command(GuestFiles, wanted=restore_point(export, vm, at), path=path, get=get, into=into)
 
 
-def perform(request: Request, output: Output) -> None:
-    """List volumes or a folder, or extract."""
-    from hyperexport.cli import jobs
-
-    reading = reading_of(request)
-    if reading.get:
-        output.nothing("extracted")
-        with output.progress():
-            extracted = jobs.extract_files(request, reading)
-        for each in extracted:
-            document = {**asdict(each), "path": str(each.path)}
-            output.answer(
-                "extracted", pretty=_showing(*_extracted(each)), quiet=_extracted_lines(each), document=document
-            )
-        return
-    if reading.path is None:
-        output.nothing("volumes")
-        with output.progress():
-            volumes = jobs.list_volumes(request, reading)
-        for each in volumes:
-            document = each.model_dump(mode="json")
-            output.answer("volumes", pretty=_showing(_volume(each)), quiet=_volume_lines(each), document=document)
-        return
-    output.nothing("files")
-    with output.progress():
-        found = jobs.list_files(request, reading)
-    for each in found:
-        document = each.model_dump(mode="json")
-        output.answer("files", pretty=_showing(_entry(each)), quiet=_entry_lines(each), document=document)
+LINE = CommandLine(arguments, reading_options)
 
 
 def _showing(*lines: str) -> Callable[[Console], None]:

@@ -9,16 +9,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Final, get_args
+from typing import Annotated, Any, Final, TypeVar, get_args
 
 from cyclopts import Group, Parameter
 
-from hyperexport.base.units import format_duration
-from hyperexport.cli.request import Face, Mode, Request, face_of
-from hyperexport.options.precedence import ExportOptions, Leaf, resolve
+from hyperexport.base.units import format_duration, parse_duration
+from hyperexport.cli.command import Command
+from hyperexport.cli.output import Face, face_of
+from hyperexport.errors import UsageError
+from hyperexport.model.restore_point import RestorePoint, parse_time
+from hyperexport.options.precedence import ExportOptions, Leaf, leaves, resolve
+from hyperexport.options.selection import Selection, make_selection, selection_leaves
 
 WHAT = Group("What to do", sort_key=0)
-_PROFILES = Group("Profiles", sort_key=5)
+PROFILES = Group("Profiles", sort_key=5)
 TERMINAL = Group("Terminal", sort_key=90)
 
 
@@ -37,16 +41,6 @@ def _check_name(_kind: Any, name: str | None) -> None:
         raise ValueError("The name is missing")
 
 
-VmInfo = Annotated[bool, Parameter(name="--vm-info", group=WHAT, negative=(), help="Show the VM; export nothing.")]
-IncrementalInfo = Annotated[
-    bool,
-    Parameter(
-        name="--incremental-info",
-        group=WHAT,
-        negative=(),
-        help="Show what an incremental export would transfer, and why; export nothing.",
-    ),
-]
 VSphere = Annotated[
     str | None,
     Parameter(
@@ -54,33 +48,6 @@ VSphere = Annotated[
         metavar="NAME",
         group=WHAT,
         help="The saved block with the server and the login, in place of the environment.",
-    ),
-]
-DaemonSchedule = Annotated[
-    str | None,
-    Parameter(
-        name="--daemon-schedule",
-        metavar="NAME:CRON",
-        group=WHAT,
-        help="Export at these times with the options given, such as 'daily-backup:0 2 * * *'; see hyperexport serve.",
-    ),
-]
-CleanupSchedule = Annotated[
-    str | None,
-    Parameter(
-        name="--cleanup-schedule",
-        metavar="DURATION",
-        group=WHAT,
-        help="Clean up in this interval, such as 24h, with the places and limits given; see hyperexport serve.",
-    ),
-]
-ScheduleTimezone = Annotated[
-    str | None,
-    Parameter(
-        name="--schedule-timezone",
-        metavar="ZONE",
-        group=WHAT,
-        help="The time zone of --daemon-schedule, such as Europe/Berlin; this machine's if not given.",
     ),
 ]
 EmailPassword = Annotated[
@@ -98,29 +65,10 @@ Profile = Annotated[
     Parameter(
         name="--profile",
         metavar="NAME",
-        group=_PROFILES,
+        group=PROFILES,
         help="Use the options saved under this name; flags and the environment win over them.",
         validator=_check_name,
     ),
-]
-SaveProfile = Annotated[
-    str | None,
-    Parameter(
-        name="--save-profile",
-        metavar="NAME",
-        group=_PROFILES,
-        help="Save the options given here under this name; without --vm do nothing else.",
-    ),
-]
-ListProfiles = Annotated[
-    bool, Parameter(name="--list-profiles", group=_PROFILES, negative=(), help="Show the names of all profiles.")
-]
-ShowProfile = Annotated[
-    str | None,
-    Parameter(name="--show-profile", metavar="NAME", group=_PROFILES, help="Show the options that a profile sets."),
-]
-DeleteProfile = Annotated[
-    str | None, Parameter(name="--delete-profile", metavar="NAME", group=_PROFILES, help="Delete a profile.")
 ]
 Exports = Annotated[
     str, Parameter(name="EXPORT", help="An export's id or path, as hyperexport list shows it; every export if none.")
@@ -137,6 +85,26 @@ Debug = Annotated[
 ]
 
 
+Export = Annotated[
+    str | None, Parameter(name="EXPORT", help="An export's id or path, as hyperexport list shows it; or use --vm.")
+]
+Vm = Annotated[
+    str | None,
+    Parameter(name="--vm", group=WHAT, metavar="NAME", help="The newest good export of this VM, in place of EXPORT."),
+]
+At = Annotated[
+    str | None,
+    Parameter(
+        name="--at",
+        group=WHAT,
+        metavar="TIME",
+        help="With --vm: the newest good export begun by then, such as 2026-11-23T18:00 (local time) or ...T18:00Z.",
+    ),
+]
+Disks = Annotated[
+    tuple[int, ...],
+    Parameter(name="--disk", group=WHAT, metavar="N", help="Only this disk, from 0; repeatable. [default: all]"),
+]
 NoPrefect = Annotated[
     bool,
     Parameter(
@@ -157,10 +125,16 @@ _COMMON: Final = {
 }
 """What every command takes: its words at the terminal, and their defaults."""
 
+_ONE_EXPORT: Final = {"vm": (Vm, None), "at": (At, None)}
+"""What a command takes that reads one export, beside EXPORT itself."""
+
+
+C = TypeVar("C", bound=Command)
+
 
 @dataclass(frozen=True)
-class Asked:
-    """What every command is given.
+class Given:
+    """The flags that every command takes, as they were given, and its options.
 
     Args:
         given: The options, by key.
@@ -190,40 +164,124 @@ class Asked:
             resolve(options)
         return options
 
-    def request(self, mode: Mode, **fields: Any) -> Request:
-        """The request, with the options as :meth:`options` has them unless others are among its fields."""
+    def take_selection(self) -> Selection:
+        """Take out what says which VMs are meant; what remains are options."""
+        keys = [leaf.key for leaf in selection_leaves() if leaf.key in self.given]
+        return make_selection({key: self.given.pop(key) for key in keys})
+
+    def command(self, kind: type[C], **fields: Any) -> C:
+        """Make a command, with the options as :meth:`options` has them unless others are among its fields."""
         if "options" not in fields:
             fields["options"] = self.options()
         common = {"profile": self.profile, "face": self.face, "debug": self.debug, "no_prefect": self.no_prefect}
-        return Request(mode=mode, **common, **fields)
+        values: dict[str, Any] = {**common, **fields}
+        return kind(**values)
 
 
-def taking(flags: Sequence[Leaf], function: Callable[..., Request], *, json: bool = True) -> Callable[..., Request]:
-    """Give a function a signature in which every option is a flag, besides those that every command takes.
+def all_options() -> tuple[Leaf, ...]:
+    """Every option of an export."""
+    return tuple(leaves())
+
+
+def vm_options() -> tuple[Leaf, ...]:
+    """Which VMs, and every option of an export."""
+    return (*selection_leaves(), *leaves())
+
+
+def store_options() -> tuple[Leaf, ...]:
+    """Where exports are stored."""
+    return tuple(leaf for leaf in leaves() if leaf.group == "destination" and leaf.key != "format")
+
+
+def reading_options() -> tuple[Leaf, ...]:
+    """Where exports are stored, and how fast they may be read."""
+    return (*store_options(), *(leaf for leaf in leaves() if leaf.group == "bandwidth"))
+
+
+def dry_run_option() -> tuple[Leaf, ...]:
+    """``--dry-run``."""
+    return tuple(leaf for leaf in leaves() if leaf.key == "dry_run")
+
+
+def mail_options() -> tuple[Leaf, ...]:
+    """How mails are sent; not when."""
+    return tuple(leaf for leaf in leaves() if leaf.group == "email" and not leaf.name.startswith("on_"))
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """How a command is written: the function whose parameters are its own flags, and what it takes beside them.
 
     Args:
-        flags: The options.
-        function: Gets what was given as :class:`Asked`, and then its own words.
+        arguments: Makes the command. Its docstring is the help. It gets :class:`Given` first unless ``options`` is
+            None, then with ``one_export`` the :class:`RestorePoint`, then its own flags.
+        options: The options that are flags of it; None for a command that takes not even ``--profile``.
+        one_export: Whether it reads one export, named as ``EXPORT`` or with ``--vm`` and ``--at``.
         json: Whether it can answer in JSON.
     """
-    keys = {leaf.key for leaf in flags}
-    common = {name: kind for name, kind in _COMMON.items() if json or name != "json"}
 
-    def command(*args: Any, **kwargs: Any) -> Request:
+    arguments: Callable[..., Command | None]
+    options: Callable[[], Sequence[Leaf]] | None = None
+    one_export: bool = False
+    json: bool = True
+
+    def function(self) -> Callable[..., Command | None]:
+        """The function for the parser: every flag is one of its parameters."""
+        return self.arguments if self.options is None else _with_flags(self, self.options())
+
+
+def read_duration(flag: str, text: str) -> timedelta:
+    """The value of a flag that takes a duration.
+
+    Raises:
+        UsageError: It is none, or zero.
+    """
+    try:
+        duration = parse_duration(text)
+    except ValueError as error:
+        raise UsageError(f"{flag}: {error}") from error
+    if not duration:
+        raise UsageError(f"{flag}: {text} is no time at all", fix="Give one such as 26h")
+    return duration
+
+
+def restore_point(export: str | None, vm: str | None, at: str | None) -> RestorePoint:
+    """The export that the words name.
+
+    Raises:
+        UsageError: They name no export, or two, or the time is invalid.
+    """
+    return RestorePoint(export=export, vm=vm, at=None if at is None else parse_time(at))
+
+
+def _with_flags(line: CommandLine, flags: Sequence[Leaf]) -> Callable[..., Command | None]:
+    """Give a function a signature in which every option is a flag, besides those that every command takes."""
+    keys = {leaf.key for leaf in flags}
+    common = {name: kind for name, kind in _COMMON.items() if line.json or name != "json"}
+    choosing = _ONE_EXPORT if line.one_export else {}
+
+    def command(*words: Any, **kwargs: Any) -> Command | None:
+        args = list(words)
         given = {key: value for key, value in kwargs.items() if key in keys}
         face = face_of(quiet=kwargs.get("quiet", False), json=kwargs.get("json", False))
-        asked = Asked(given, kwargs.get("profile"), face, kwargs.get("debug", False), kwargs.get("no_prefect", False))
-        rest = {key: value for key, value in kwargs.items() if key not in keys and key not in common}
-        return function(asked, *args, **rest)
+        first: list[object] = [
+            Given(given, kwargs.get("profile"), face, kwargs.get("debug", False), kwargs.get("no_prefect", False))
+        ]
+        if line.one_export:
+            export = args.pop(0) if args else None
+            first.append(restore_point(export, kwargs.get("vm"), kwargs.get("at")))
+        taken = {*keys, *common, *choosing}
+        return line.arguments(*first, *args, **{key: value for key, value in kwargs.items() if key not in taken})
 
-    own = list(inspect.signature(function).parameters.values())[1:]
+    own = list(inspect.signature(line.arguments).parameters.values())[2 if line.one_export else 1 :]
+    export = [inspect.Parameter("export", inspect.Parameter.POSITIONAL_ONLY, default=None, annotation=Export)]
     shared = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
-        for name, (kind, default) in common.items()
+        for name, (kind, default) in {**choosing, **common}.items()
     ]
-    signature = inspect.Signature([*own, *shared, *(_parameter(leaf) for leaf in flags)])
-    command.__signature__ = signature  # pyright: ignore[reportFunctionMemberAccess]
-    command.__doc__ = function.__doc__
+    parameters = [*(export if line.one_export else ()), *own, *shared, *(_parameter(leaf) for leaf in flags)]
+    command.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportFunctionMemberAccess]
+    command.__doc__ = line.arguments.__doc__
     return command
 
 

@@ -49,20 +49,18 @@ def run(words: Sequence[str]) -> int:
         return 0
     from hyperexport.base.json_logs import json_logs_wanted
     from hyperexport.cli.arguments import parse
+    from hyperexport.cli.command import perform
     from hyperexport.cli.failures import Failure
-    from hyperexport.cli.output import Output, showing_logs
-    from hyperexport.cli.request import Face
+    from hyperexport.cli.output import Face, Output, showing_logs
 
     output = Output(Face.JSON if "--json" in words else Face.PRETTY)
     try:
-        request = parse(words)
-        if request is None:
+        command = parse(words)
+        if command is None:
             return 0
-        output = Output(request.face, json_logs=json_logs_wanted())
-        from hyperexport.cli.commands import perform  # not for --help
-
-        with showing_logs(output, debug=request.debug):
-            return perform(request, output)
+        output = Output(command.face, json_logs=json_logs_wanted())
+        with showing_logs(output, debug=command.debug):
+            return perform(command, output)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last place: a person gets a line, not a trace
         failure = Failure(error)
         failure.tell(debug="--debug" in words)

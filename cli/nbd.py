@@ -3,6 +3,7 @@
 import shlex
 import threading
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -10,11 +11,13 @@ from cyclopts import Parameter
 
 from hyperexport.base.text import visible
 from hyperexport.base.units import format_bytes
-from hyperexport.cli.flags import WHAT, Asked
-from hyperexport.cli.output import Output
-from hyperexport.cli.reading import At, Export, Vm, key_value, reading_of, restore_point
-from hyperexport.cli.request import Mode, Reading, Request
+from hyperexport.cli.command import Command
+from hyperexport.cli.execution import store_runner
+from hyperexport.cli.failures import Failure
+from hyperexport.cli.flags import WHAT, CommandLine, Disks, Given, reading_options
+from hyperexport.cli.output import Output, key_value
 from hyperexport.errors import UsageError
+from hyperexport.model.restore_point import RestorePoint
 
 if TYPE_CHECKING:
     from hyperexport.jobs.read import ServedExport
@@ -31,17 +34,43 @@ _DEVICES: Final = {
 """QEMU's controller and disk device, by the type of the VM's controller."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class ServeNbd(Command):
+    """Serve the disks of an export.
+
+    Args:
+        wanted: Which export.
+        disks: Only the disks with these numbers; all if empty.
+        socket: The Unix socket to serve on.
+        port: The TCP port to serve on, in place of a socket; 0 for any that is free.
+    """
+
+    wanted: RestorePoint
+    disks: tuple[int, ...] = ()
+    socket: Path | None = None
+    port: int | None = None
+
+    def run(self, output: Output) -> list[Failure]:
+        """Serve until the user, or SIGTERM, ends it."""
+        from hyperexport.jobs.read import served
+
+        run, options = store_runner(self)
+        with ExitStack() as stack:
+            with output.progress():
+                disks = stack.enter_context(
+                    served(run, self.wanted, options, disks=self.disks, socket=self.socket, port=self.port)
+                )
+            with suppress(KeyboardInterrupt):  # Ctrl-C, or SIGTERM: this is how serving ends
+                output.say(*(_lines(disks) if output.is_quiet else _words(disks)))
+                threading.Event().wait()
+        return []
+
+
 def arguments(
-    asked: Asked,
-    export: Export = None,
-    /,
+    given: Given,
+    wanted: RestorePoint,
     *,
-    vm: Vm = None,
-    at: At = None,
-    disk: Annotated[
-        tuple[int, ...],
-        Parameter(name="--disk", group=WHAT, metavar="N", help="Only this disk, from 0; repeatable. [default: all]"),
-    ] = (),
+    disk: Disks = (),
     socket: Annotated[
         Path | None,
         Parameter(group=WHAT, metavar="PATH", help="Unix socket for this user only. [default: in a new folder]"),
@@ -50,7 +79,7 @@ def arguments(
         int | None,
         Parameter(group=WHAT, metavar="N", help="Instead, a TCP port of 127.0.0.1, open to every local user; 0: any."),
     ] = None,
-) -> Request:
+) -> ServeNbd:
     """Serve the disks of an export read-only over NBD until Ctrl-C, for qemu, qemu-img, guestfish and nbdcopy.
 
     Each disk is first read once and proved by its SHA-256; from then on every block is checked before it is sent.
@@ -59,20 +88,10 @@ def arguments(
         raise UsageError("--socket and --port exclude each other", fix="Choose one")
     if port is not None and not 0 <= port <= _LAST_PORT:
         raise UsageError(f"--port: {port} is not a TCP port", fix=f"Give one from 0 to {_LAST_PORT}")
-    reading = Reading(restore_point(export, vm, at), disks=disk, socket=socket, port=port)
-    return asked.request(Mode.NBD, reading=reading)
+    return given.command(ServeNbd, wanted=wanted, disks=disk, socket=socket, port=port)
 
 
-def perform(request: Request, output: Output) -> None:
-    """Serve until the user, or SIGTERM, ends it."""
-    from hyperexport.cli import jobs
-
-    with ExitStack() as stack:
-        with output.progress():
-            served = stack.enter_context(jobs.serve_disks(request, reading_of(request)))
-        with suppress(KeyboardInterrupt):  # Ctrl-C, or SIGTERM: this is how serving ends
-            output.say(*(_lines(served) if output.is_quiet else _words(served)))
-            threading.Event().wait()
+LINE = CommandLine(arguments, reading_options, one_export=True, json=False)
 
 
 def _words(served: "ServedExport") -> list[str]:

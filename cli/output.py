@@ -8,18 +8,42 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from typing import Any
+from enum import StrEnum
+from itertools import count
+from typing import Any, cast
 
+from rich import box
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from hyperexport.base.json_logs import JsonLines
 from hyperexport.base.text import one_line, visible
-from hyperexport.cli.request import Face
+from hyperexport.errors import UsageError
+from hyperexport.options.groups import write_names
 
 _PIPED_WIDTH = 200  # columns of a table that nobody's terminal bounds
+
+
+class Face(StrEnum):
+    """How a command answers."""
+
+    PRETTY = "pretty"
+    QUIET = "quiet"
+    JSON = "json"
+
+
+def face_of(*, quiet: bool, json: bool) -> Face:
+    """Choose the form of the answer from the flags.
+
+    Raises:
+        UsageError: Both are given.
+    """
+    if quiet and json:
+        raise UsageError("--quiet and --json exclude each other", fix="Choose one form of output")
+    return Face.QUIET if quiet else Face.JSON if json else Face.PRETTY
 
 
 class Output:
@@ -85,6 +109,50 @@ class Output:
     def waiting(self, for_what: str) -> AbstractContextManager[object]:
         """While the block runs, show whoever watches a terminal what the program waits for."""
         return self.errors.status(for_what) if self.errors.is_terminal else nullcontext()
+
+
+def key_value(key: str, value: object) -> str:
+    """One line of ``--quiet``: no line break in a VM's name makes a key of its own."""
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return f"{key}={visible(text)}"
+
+
+def as_flag(value: object) -> str:
+    """A JSON value as a flag takes it; empty where there is none."""
+    if isinstance(value, list):
+        return write_names(cast("list[object]", value))
+    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def numbered(key: str, values: Iterable[object]) -> list[str]:
+    """One line for each value: ``location=``, ``location_2=``, ..."""
+    return [key_value(key if number == 1 else f"{key}_{number}", value) for number, value in zip(count(1), values)]
+
+
+def make_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
+    """Draw a table; no cell is markup."""
+    shown = Text(visible(title))
+    table = Table(title=shown, title_justify="left", title_style="bold", box=box.SQUARE, show_header=any(columns))
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(cell if isinstance(cell, Text) else Text(visible(cell)) for cell in row))
+    return table
+
+
+def say(console: Console, words: str) -> None:
+    """Print a sentence as it is: no markup, no wrapping, so that it can be searched for."""
+    console.print(Text(visible(words)), soft_wrap=True)
+
+
+def noted(mark: str, style: str, words: str) -> Text:
+    """A coloured word, and after it what it is about."""
+    return Text(mark, style=style).append(visible(words), style="default")
+
+
+def yes_no(value: bool) -> str:
+    """A boolean in a table."""
+    return "yes" if value else "no"
 
 
 class _PatientConsole(Console):

@@ -1,15 +1,20 @@
-"""Saved profiles at the terminal: saved from flags, listed, shown, deleted.
+"""Saved profiles: saved from flags, listed, shown, deleted.
 
 They are Prefect blocks where a Prefect API is in use, and files of this user where none is.
 """
 
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from hyperexport.cli import quiet, tables
-from hyperexport.cli.output import Output
-from hyperexport.cli.request import Face, Mode, Request
-from hyperexport.deployments.orchestrator import find_place, prefect_has_profile, use
+from rich.console import Console
+
+from hyperexport.cli.command import Command
+from hyperexport.cli.execution import load_profile, options_of_profile, profile_store
+from hyperexport.cli.failures import Failure
+from hyperexport.cli.output import Face, Output, as_flag, key_value, say
 from hyperexport.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,66 +22,84 @@ if TYPE_CHECKING:
     from hyperexport.profiles import Profile
 
 
-def _kept_in(request: Request) -> ModuleType:
-    """The module that keeps profiles: both have the same functions."""
-    place = find_place(no_prefect=request.no_prefect)
-    if place.url is None:
+@dataclass(frozen=True, kw_only=True)
+class SaveProfile(Command):
+    """Save the options under a name, and do nothing else."""
+
+    name: str
+
+    def run(self, output: Output) -> list[Failure]:
+        """Save the options that were given; with ``--profile``, over what that one sets."""
+        _answer(output, _save(self, self.name), done="saved")
+        return []
+
+
+class ListProfiles(Command):
+    """List the profiles."""
+
+    def run(self, output: Output) -> list[Failure]:
+        """Show every profile; those that cannot be read are said after the others."""
+        output.nothing("profiles")
+        _list(profile_store(self), output)
+        return []
+
+
+@dataclass(frozen=True, kw_only=True)
+class _OneProfile(Command):
+    name: str
+
+    @abstractmethod
+    def run(self, output: Output) -> list[Failure]: ...
+
+
+class ShowProfile(_OneProfile):
+    """Show what a profile sets."""
+
+    def run(self, output: Output) -> list[Failure]:
+        """Show it; what is not valid any more is shown as well, and then said."""
+        output.nothing("profiles")
+        profile = load_profile(self, self.name)
+        _answer(output, profile)
+        profile.get_options()
+        return []
+
+
+class DeleteProfile(_OneProfile):
+    """Delete a profile."""
+
+    def run(self, output: Output) -> list[Failure]:
+        """Delete it, also a damaged one."""
+        output.nothing("profiles")
+        profile = self._before_it_goes()
+        profile_store(self).delete_profile(self.name)
+        _answer(output, profile, done="deleted")
+        return []
+
+    def _before_it_goes(self) -> "Profile | ExportProfile":
+        """The profile that is about to be deleted; of a damaged one only the name."""
         from hyperexport import profiles
 
-        return profiles
-    use(place)
-    from hyperexport.blocks import export_profile
-
-    return export_profile
-
-
-def options_of_profile(request: Request) -> dict[str, object]:
-    """What the profile that the request names sets, by key.
-
-    Raises:
-        UsageError: There is none of this name, or it makes no sense any more.
-    """
-    return _load(request).get_options()
+        try:
+            return load_profile(self, self.name)
+        except UsageError:
+            name = profiles.profile_name(self.name)
+            if name not in profile_store(self).saved_names():
+                raise
+            return profiles.Profile(name=name, options={})
 
 
-def _load(request: Request) -> "Profile | ExportProfile":
-    from hyperexport import profiles
-
-    name = request.profile or ""
-    kept = _kept_in(request)
-    if kept is profiles and not profiles.has_file(name) and prefect_has_profile(profiles.profile_name(name)):
-        raise UsageError(
-            f"there is no profile {name} in {profiles.folder()}, but Prefect has one of this name",
-            fix="Leave --no-prefect out or start hyperexport serve to use it, or save it here with --save-profile",
-        )
-    return kept.load_profile(name)
+def save_given(command: Command, name: str | None) -> None:
+    """Save the options of another command under a name, if one is given."""
+    if name is not None:
+        _save(command, name)
 
 
-def save(request: Request, output: Output) -> None:
-    """Save the options that were given; with ``--profile``, over what that one sets."""
-    base = options_of_profile(request) if request.profile else None
-    profile = _kept_in(request).save_profile(request.save_profile or "", request.options, base=base)
-    if request.mode is Mode.SAVE_PROFILE:
-        _answer(output, profile, done="saved")
-
-
-def mind(request: Request, output: Output) -> None:
-    """List the profiles, or show or delete one."""
-    output.nothing("profiles")
-    if request.mode is Mode.LIST_PROFILES:
-        _list(_kept_in(request), output)
-    elif request.mode is Mode.DELETE_PROFILE:
-        profile = _before_it_goes(request)
-        _kept_in(request).delete_profile(request.profile or "")
-        _answer(output, profile, done="deleted")
-    else:
-        profile = _load(request)
-        _answer(output, profile)
-        profile.get_options()  # what is not valid any more is shown all the same, and then said
+def _save(command: Command, name: str) -> "Profile | ExportProfile":
+    base = options_of_profile(command) if command.profile else None
+    return profile_store(command).save_profile(name, command.options, base=base)
 
 
 def _list(kept: ModuleType, output: Output) -> None:
-    """Show every profile; those that cannot be read are said after the others."""
     names = kept.saved_names()
     if not names and output.face is Face.PRETTY:
         output.say("no profiles")
@@ -90,23 +113,21 @@ def _list(kept: ModuleType, output: Output) -> None:
         raise UsageError("; ".join(error.what for error in damaged), fix=damaged[0].fix)
 
 
-def _before_it_goes(request: Request) -> "Profile | ExportProfile":
-    """The profile that is about to be deleted; of a damaged one only the name."""
-    from hyperexport import profiles
-
-    try:
-        return _load(request)
-    except UsageError:
-        name = profiles.profile_name(request.profile or "")
-        if name not in _kept_in(request).saved_names():
-            raise
-        return profiles.Profile(name=name, options={})
-
-
 def _answer(output: Output, profile: "Profile | ExportProfile", done: str = "") -> None:
     output.answer(
         "profiles",
-        pretty=lambda console: tables.show_profile(console, profile.name, profile.options, done),
-        quiet=quiet.profile_lines(profile.name, profile.options),
+        pretty=lambda console: show_profile(console, profile.name, profile.options, done),
+        quiet=profile_lines(profile.name, profile.options),
         document={"name": profile.name, "saved_with": profile.saved_with, "options": profile.options},
     )
+
+
+def show_profile(console: Console, name: str, options: Mapping[str, object], done: str = "") -> None:
+    """Show what a profile sets, as it would be typed."""
+    flags = " ".join(f"--{key.replace('_', '-')}={as_flag(value)}" for key, value in options.items())
+    say(console, f"{done} {name}: {flags}".strip())
+
+
+def profile_lines(name: str, options: Mapping[str, object]) -> list[str]:
+    """A saved profile, and what it sets."""
+    return [key_value("profile", name), *(key_value(key, as_flag(value)) for key, value in options.items())]

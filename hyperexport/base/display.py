@@ -1,7 +1,7 @@
 """How a value shows itself to who looks at it in a notebook, or prints it with rich.
 
 A value only knows that it can be asked (:class:`Displayed`); what is said of it is registered from above, in
-``report/pages.py``, so that values need no words. Everything that comes from outside is made harmless here.
+``views/pages.py``, so that values need no words. Everything that comes from outside is made harmless here.
 """
 
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,7 @@
 """The options of an export, through all their faces, and which value wins.
 
 The flow's parameters (and the form in the Prefect UI), the command line, the environment and saved profiles all derive
-from :class:`ExportOptions`. To add an option, add one line in ``option_groups.py`` and one use in the engine. A leaf's
+from :class:`ExportOptions`. To add an option, add one line in ``groups.py`` and one use in the engine. A leaf's
 *key* is its flag without the dashes (``--bandwidth-limit`` is ``bandwidth_limit``); the environment, profiles and the
 jobs API use keys, so where a leaf lies in a group is only a matter of the form.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hyperexport.base.stop import StopSignal
-from hyperexport.cli import quiet
+from hyperexport.cli.list import stored_lines
 from hyperexport.model.history import identity_of
 from hyperexport.model.manifest import FILE_NAME
 from hyperexport.options.groups import Cleanup, VerifyMode
@@ -44,7 +44,7 @@ def wrong_answers(store: LocalStore, rotten: StoredExport, others: list[StoredEx
     verified = verify_selected(select_exports([store], [rotten.export_id]), VerifyMode.ON, StopSignal(), prove=verify)
     answers = {
         "list": list(listing.exports) == others and [str(one) for one in listing.damaged] == [str(rotten)],
-        "list --quiet": f"export={rotten}" in quiet.stored_lines(store.url, listing),
+        "list --quiet": f"export={rotten}" in stored_lines(store.url, listing),
         "next incremental": newest_usable(store, listing) == (newest, None),
         "skip-newer-than": list(recent_exports([store], [identity_of(newest.manifest)], young, server=None).values())
         == fresh,

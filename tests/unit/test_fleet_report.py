@@ -3,6 +3,7 @@
 import shlex
 
 from hyperexport.cli.arguments import parse
+from hyperexport.cli.export import Export
 from hyperexport.model.vm import VmRef
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.results import FleetMember, FleetOutcome, FleetResult
@@ -30,7 +31,7 @@ def test_the_command_to_do_it_again_is_understood_as_the_same_options() -> None:
     )
     command = redo_command([member("db 01"), member("it's")], options, vsphere="prod", profile="nightly")
     request = parse(shlex.split(command)[1:])
-    assert request is not None
+    assert isinstance(request, Export)
     assert request.vms == ("/DC0/vm/db 01", "/DC0/vm/it's")
     assert (request.vsphere, request.profile) == ("prod", "nightly")
     assert request.options.given_keys() == options.given_keys()

@@ -10,8 +10,7 @@ from hyperexport.base.json_logs import VARIABLE, json_logs_wanted
 from hyperexport.base.log_context import about
 from hyperexport.base.text import one_line
 from hyperexport.cli.failures import Failure
-from hyperexport.cli.output import Output, showing_logs
-from hyperexport.cli.request import Face
+from hyperexport.cli.output import Face, Output, showing_logs
 from hyperexport.errors import UsageError, VmNotFound
 
 EVIL = 'db01\n{"level": "INFO"}\x1b[31m\u202e'

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from hyperexport.base.text import one_line, visible
-from hyperexport.cli import quiet, tables
+from hyperexport.cli import list as list_exports
+from hyperexport.cli import vm_info
 from hyperexport.cli.failures import Failure
 from hyperexport.cli.output import LogLines
 from hyperexport.cli.progress_view import Lines, describe, showing_progress
@@ -81,7 +82,7 @@ def test_what_people_write_stays_as_it_is() -> None:
 
 def test_no_name_forges_a_line_for_scripts() -> None:
     info = hostile_vm()
-    lines = quiet.vm_lines(info)
+    lines = vm_info.vm_lines(info)
     assert [line.partition("=")[0] for line in lines] == [
         "name", "path", "power_state", "guest_os", "cpu", "memory_mb", "storage_bytes",
     ]  # fmt: skip
@@ -92,9 +93,9 @@ def test_no_name_forges_a_line_for_scripts() -> None:
 def test_no_escape_sequence_reaches_a_terminal() -> None:
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, color_system=None, width=200)
-    tables.show_vm(console, hostile_vm())
+    vm_info.show_vm(console, hostile_vm())
     bad = DamagedExport(folder=HOSTILE, problem=Problem.INVALID, reason=HOSTILE)
-    tables.show_stored(console, HOSTILE, StoreListing(damaged=(bad,)))
+    list_exports.show_stored(console, HOSTILE, StoreListing(damaged=(bad,)))
     assert "db01" in screen.getvalue()
     assert not acts(screen.getvalue())
 

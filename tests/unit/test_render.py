@@ -9,9 +9,9 @@ import pytest
 from rich.console import Console
 
 from hyperexport.base.units import MIB
-from hyperexport.cli import quiet, tables
-from hyperexport.cli.output import Output
-from hyperexport.cli.request import Face
+from hyperexport.cli import cleanup, export, incremental_info, vm_info
+from hyperexport.cli import list as list_exports
+from hyperexport.cli.output import Face, Output
 from hyperexport.model.manifest import ExportKind, Quiescing, SnapshotRecord, TransferStatistics
 from hyperexport.model.vm import NicInfo, PowerState, SnapshotInfo, VmInfo
 from hyperexport.policy.incremental import Decision, DiskPlan, ExportPlan
@@ -105,7 +105,7 @@ def drawn(show, *values: object) -> str:
 
 
 def test_a_vm_is_exactly_these_lines_in_this_order():
-    assert quiet.vm_lines(a_vm()) == [
+    assert vm_info.vm_lines(a_vm()) == [
         "name=db01",
         "path=/DC0/vm/production/db01",
         "power_state=poweredOff",
@@ -118,11 +118,11 @@ def test_a_vm_is_exactly_these_lines_in_this_order():
 
 def test_a_line_stays_one_line_whatever_a_name_holds():
     vm = a_vm(guest_os="Other\nname=forged")
-    assert quiet.vm_lines(vm)[3] == r"guest_os=Other\nname=forged"
+    assert vm_info.vm_lines(vm)[3] == r"guest_os=Other\nname=forged"
 
 
 def test_an_export_is_exactly_these_lines_in_this_order():
-    assert quiet.export_lines(an_export_result()) == [
+    assert export.export_lines(an_export_result()) == [
         "vm=db01",
         "path=/DC0/vm/production/db01",
         "dry_run=false",
@@ -146,16 +146,16 @@ def test_an_export_is_exactly_these_lines_in_this_order():
     [({}, "true"), ({"snapshot_kept": True}, "false"), ({"manifest": an_export()}, "false")],
 )
 def test_a_snapshot_counts_as_removed_only_if_there_was_one_and_it_is_gone(changes, removed):
-    assert f"snapshot_removed={removed}" in quiet.export_lines(an_export_result(**changes))
+    assert f"snapshot_removed={removed}" in export.export_lines(an_export_result(**changes))
 
 
 def test_a_dry_run_gives_what_is_expected_in_place_of_what_was_done():
-    lines = quiet.export_lines(an_export_result(dry_run=True, manifest=None))
+    lines = export.export_lines(an_export_result(dry_run=True, manifest=None))
     assert {"dry_run=true", "export_id=", "bytes_transferred=3145728", "bytes_saved=1048576"} <= set(lines)
 
 
 def test_a_plan_says_for_each_disk_what_and_why():
-    assert quiet.plan_lines(a_plan()) == [
+    assert incremental_info.plan_lines(a_plan()) == [
         "vm=db01",
         "path=/DC0/vm/production/db01",
         "kind=incremental",
@@ -181,7 +181,7 @@ def test_a_plan_says_for_each_disk_what_and_why():
 
 def test_a_cleanup_counts_only_what_is_really_gone():
     gone = f"{FOLDER}/20261120T060000Z-0003"
-    lines = quiet.cleanup_lines(a_cleanup(dry_run=False, deleted=(gone,), failed=("other: no permission",)))
+    lines = cleanup.cleanup_lines(a_cleanup(dry_run=False, deleted=(gone,), failed=("other: no permission",)))
     assert lines == [
         "store=/exports",
         "dry_run=false",
@@ -199,7 +199,7 @@ def test_a_cleanup_counts_only_what_is_really_gone():
 
 
 def test_the_vm_table_has_a_border_and_every_property():
-    text = drawn(tables.show_vm, a_vm())
+    text = drawn(vm_info.show_vm, a_vm())
     assert "┌" in text
     for words in (
         "│ Power State     │ ● poweredOff ",
@@ -217,44 +217,44 @@ def test_the_vm_table_has_a_border_and_every_property():
 
 
 def test_what_cannot_be_exported_is_said_at_the_disk():
-    text = drawn(tables.show_vm, a_vm(disks=(a_disk(0, unexportable="a raw device"),)))
+    text = drawn(vm_info.show_vm, a_vm(disks=(a_disk(0, unexportable="a raw device"),)))
     assert "cannot be exported: a raw device" in text
 
 
 def test_names_are_shown_as_they_are_and_never_read_as_markup():
     vm = a_vm(ref=VM.model_copy(update={"name": "[red]db[/]", "path": "/DC0/vm/[bold]x"}))
-    assert "[red]db[/]" in drawn(tables.show_vm, vm)
-    assert "/DC0/vm/[bold]x" in drawn(tables.show_plan, a_plan(vm=vm.ref))
+    assert "[red]db[/]" in drawn(vm_info.show_vm, vm)
+    assert "/DC0/vm/[bold]x" in drawn(incremental_info.show_plan, a_plan(vm=vm.ref))
 
 
 def test_the_plan_is_told_in_words():
-    text = drawn(tables.show_plan, a_plan())
+    text = drawn(incremental_info.show_plan, a_plan())
     assert "/DC0/vm/production/db01: incremental export: builds on x" in text
     assert "3.0 MB to transfer, 1.0 MB saved (25 %)" in text
 
 
 def test_a_dry_run_says_that_nothing_was_changed_and_what_would_be():
-    text = drawn(tables.show_export, an_export_result(dry_run=True, manifest=None, cleanups=(a_cleanup(dry_run=True),)))
+    text = drawn(export.show_export, an_export_result(dry_run=True, manifest=None, cleanups=(a_cleanup(dry_run=True),)))
     assert "nothing was changed" in text
     assert "would be kept at /exports/db01" in text
     assert f"would delete {FOLDER}/20261120T060000Z-0003" in text
 
 
 def test_the_summary_says_where_how_fast_what_was_saved_and_what_to_look_at():
-    text = drawn(tables.show_export, an_export_result())
+    text = drawn(export.show_export, an_export_result())
     for words in ("s3://bucket/db01", "4.0 MB at 2.0 MB/s", "1.0 MB (25 %)", "hx, removed", "filesystem quiesced"):
         assert words in text
     assert "warning: the guest could not be quiesced" in text
 
 
 def test_a_kept_snapshot_and_an_export_that_needed_none_are_told_apart():
-    assert "hx, kept" in drawn(tables.show_export, an_export_result(snapshot_kept=True))
-    assert "none was needed" in drawn(tables.show_export, an_export_result(manifest=an_export()))
+    assert "hx, kept" in drawn(export.show_export, an_export_result(snapshot_kept=True))
+    assert "none was needed" in drawn(export.show_export, an_export_result(manifest=an_export()))
 
 
 def test_a_cleanup_says_deleted_only_of_what_is_gone():
     gone = f"{FOLDER}/20261120T060000Z-0003"
-    text = drawn(tables.show_cleanup, a_cleanup(dry_run=False, deleted=(gone,), failed=("other: no permission",)))
+    text = drawn(cleanup.show_cleanup, a_cleanup(dry_run=False, deleted=(gone,), failed=("other: no permission",)))
     assert text.count("deleted db01") == 1
     assert f"deleted {gone}" in text
     assert "could not delete other: no permission" in text
@@ -263,17 +263,17 @@ def test_a_cleanup_says_deleted_only_of_what_is_gone():
 
 
 def test_a_dry_cleanup_says_would_delete_for_the_same_plan():
-    text = drawn(tables.show_cleanup, a_cleanup(dry_run=True))
+    text = drawn(cleanup.show_cleanup, a_cleanup(dry_run=True))
     assert text.count("would delete db01") == 2
     assert "/exports: 2 would be deleted" in text
 
 
 def test_stored_exports_are_listed_and_an_empty_store_says_so():
     stored = StoredExport(folder=FOLDER, manifest=an_export(verified=NOW))
-    text = drawn(tables.show_stored, "/exports", StoreListing(exports=(stored,)))
+    text = drawn(list_exports.show_stored, "/exports", StoreListing(exports=(stored,)))
     assert hashlib.sha256(f"{FOLDER}/20261122T060000Z-0000".encode()).hexdigest()[:8] in text
     assert "2026-11-23" in text
-    assert drawn(tables.show_stored, "/exports", StoreListing()) == "/exports: no exports\n"
+    assert drawn(list_exports.show_stored, "/exports", StoreListing()) == "/exports: no exports\n"
 
 
 # -- standard output ---------------------------------------------------------------------------------------------------

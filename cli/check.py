@@ -1,0 +1,104 @@
+"""``hyperexport check``: try what an export needs; nothing is changed."""
+
+from typing import TYPE_CHECKING
+
+from pydantic import SecretStr
+from rich.console import Console
+from rich.text import Text
+
+from hyperexport.cli.command import VmCommand
+from hyperexport.cli.execution import ask_for_password, direct_runner, options_in_force, uses_prefect
+from hyperexport.cli.failures import Failure
+from hyperexport.cli.flags import CommandLine, EmailPassword, Given, VSphere, vm_options
+from hyperexport.cli.output import Output, key_value, make_table, say
+from hyperexport.errors import SetupUnfit
+from hyperexport.options.selection import selection_from_environment
+
+if TYPE_CHECKING:
+    from hyperexport.results import SetupReport
+
+_STYLES = {"ok": "green", "warn": "yellow", "fail": "red"}
+
+
+class Check(VmCommand):
+    """Check the setup."""
+
+    def run(self, output: Output) -> list[Failure]:
+        """Show everything that was tried; the exit code says whether an export would work."""
+        from hyperexport.results import SetupReport
+
+        ask_for_password(self)
+        output.nothing("checks")
+        try:
+            report = self._check()
+        except SetupUnfit as error:
+            if not isinstance(error.report, SetupReport):
+                raise
+            _show(error.report, output)
+            failure = Failure(error)
+            failure.tell(debug=self.debug)
+            return [failure]
+        _show(report, output)
+        return []
+
+    def _check(self) -> "SetupReport":
+        if uses_prefect(self):
+            from hyperexport.flows import check_setup
+
+            return check_setup(self.selection, self.options, vsphere=self.vsphere, profile=self.profile)
+        from hyperexport.jobs.check import check_setup
+
+        selection = self.selection or selection_from_environment()
+        return check_setup(direct_runner(self), selection, options_in_force(self))
+
+
+def arguments(given: Given, *, vsphere_block: VSphere = None, email_password: EmailPassword = None) -> Check:
+    """Try what an export with these options needs, and say what would fail tonight; nothing is changed."""
+    return given.command(
+        Check,
+        selection=given.take_selection(),
+        vsphere=vsphere_block,
+        email_password=SecretStr(email_password) if email_password else None,
+    )
+
+
+LINE = CommandLine(arguments, vm_options)
+
+
+def _show(report: "SetupReport", output: Output) -> None:
+    output.answer(
+        "checks",
+        pretty=lambda console: show_check(console, report),
+        quiet=check_lines(report),
+        document={"summary": report.summary, **report.model_dump(mode="json")},
+    )
+
+
+def show_check(console: Console, report: "SetupReport") -> None:
+    """Show everything that was tried; then, one by one, what to do about it."""
+    rows = (
+        (finding.what, Text(finding.level, style=_STYLES[finding.level]), finding.words) for finding in report.findings
+    )
+    console.print(make_table("Checks", ("Check", "Result", "Finding"), rows))
+    for finding in report.findings:
+        if finding.fix and finding.level != "ok":
+            say(console, f"{finding.what}: {finding.fix}")
+    say(console, report.summary)
+
+
+def check_lines(report: "SetupReport") -> list[str]:
+    """What was tried, and what came of it."""
+    from hyperexport.results import Level
+
+    lines = [
+        line
+        for position, finding in enumerate(report.findings)
+        for line in (
+            key_value(f"check_{position}", finding.what),
+            key_value(f"check_{position}_result", finding.level),
+            key_value(f"check_{position}_finding", finding.words),
+            key_value(f"check_{position}_fix", finding.fix or ""),
+        )
+    ]
+    counts = ((level, len(report.having(level))) for level in Level)
+    return [*lines, *(key_value(str(level), count) for level, count in counts)]

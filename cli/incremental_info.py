@@ -1,0 +1,117 @@
+"""``hyperexport --incremental-info``: what an incremental export would transfer, and why."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from hyperexport.base.units import format_bytes
+from hyperexport.cli.command import VmCommand, each_vm
+from hyperexport.cli.execution import ask_for_password, direct_runner, options_in_force, uses_prefect
+from hyperexport.cli.failures import Failure
+from hyperexport.cli.output import Output, key_value, make_table, say
+from hyperexport.cli.profiles import save_given
+
+if TYPE_CHECKING:
+    from hyperexport.policy.incremental import DiskPlan, ExportPlan
+    from hyperexport.steps.selection import Chosen
+
+
+@dataclass(frozen=True, kw_only=True)
+class IncrementalInfo(VmCommand):
+    """Plan incremental exports.
+
+    Args:
+        save_profile: Save the options under this name first.
+    """
+
+    save_profile: str | None = None
+
+    def run(self, output: Output) -> list[Failure]:
+        """Show the plan of each VM; one's failure does not stop the next."""
+        save_given(self, self.save_profile)
+        ask_for_password(self)
+
+        def analyse(vm: str) -> None:
+            plan = self._plan(vm)
+            sums = {name: getattr(plan, name) for name in ("transfer_bytes", "saved_bytes", "saved_percent")}
+            output.answer(
+                "plans",
+                pretty=lambda console: show_plan(console, plan),
+                quiet=plan_lines(plan),
+                document={**plan.model_dump(mode="json"), **sums},
+            )
+
+        output.nothing("plans")
+        return each_vm(self._names(), analyse, debug=self.debug)
+
+    def _names(self) -> tuple[str, ...]:
+        """Every VM that is named, or chosen by a folder, tag or pattern."""
+        if not self.selection.filters:
+            return self.vms
+        rows, missing = self._choose()
+        return (*missing, *(row.ref.path for row in rows))
+
+    def _choose(self) -> "Chosen":
+        from hyperexport.jobs.direct import DirectRunner
+        from hyperexport.jobs.vm_info import choose
+
+        if self.vsphere and uses_prefect(self):
+            from hyperexport.tasks.runner import block_of
+
+            return choose(DirectRunner(vsphere=block_of(self.vsphere).get_endpoint()), self.selection)
+        return choose(direct_runner(self), self.selection)
+
+    def _plan(self, vm: str) -> "ExportPlan":
+        if uses_prefect(self):
+            from hyperexport.flows import incremental_info
+
+            return incremental_info(vm, self.options, vsphere=self.vsphere, profile=self.profile)
+        from hyperexport.jobs.incremental_info import incremental_info, only_looking
+
+        return incremental_info(direct_runner(self), vm, options_in_force(self, only_looking(self.options)))
+
+
+def show_plan(console: Console, plan: "ExportPlan") -> None:
+    """Show what an export will transfer, and why."""
+    say(console, f"{plan.vm.path}: {plan.kind} export: {plan.reason}")
+    rows = ((disk.label, _decision(disk), format_bytes(disk.expected_bytes), disk.reason) for disk in plan.disks)
+    console.print(make_table("Disks", ("Disk", "Decision", "Bytes", "Reason"), rows))
+    most = "at the most " if plan.undecided else ""
+    say(
+        console,
+        f"{most}{format_bytes(plan.transfer_bytes)} to transfer, "
+        f"{format_bytes(plan.saved_bytes)} saved ({plan.saved_percent:.0f} %)",
+    )
+
+
+def _decision(disk: "DiskPlan") -> str:
+    from hyperexport.policy.incremental import Decision
+
+    return "reuse" if disk.decision is Decision.REUSE else str(disk.decision)
+
+
+def plan_lines(plan: "ExportPlan") -> list[str]:
+    """What an export would transfer, and why."""
+    lines = [
+        key_value("vm", plan.vm.name),
+        key_value("path", plan.vm.path),
+        key_value("kind", plan.kind),
+        key_value("reason", plan.reason),
+        key_value("base", plan.base or ""),
+    ]
+    for position, disk in enumerate(plan.disks):
+        lines += [
+            key_value(f"disk_{position}", disk.label),
+            key_value(f"disk_{position}_decision", disk.decision),
+            key_value(f"disk_{position}_reason", disk.reason),
+            key_value(f"disk_{position}_bytes", disk.expected_bytes),
+            key_value(f"disk_{position}_capacity", disk.capacity),
+            key_value(f"disk_{position}_changed_bytes", "" if disk.changed_bytes is None else disk.changed_bytes),
+        ]
+    return [
+        *lines,
+        key_value("transfer_bytes", plan.transfer_bytes),
+        key_value("saved_bytes", plan.saved_bytes),
+        key_value("saved_percent", f"{plan.saved_percent:.1f}"),
+    ]

@@ -1,0 +1,149 @@
+"""``hyperexport list``: the exports that the stores hold."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from hyperexport.base.units import format_bytes
+from hyperexport.cli.command import Command
+from hyperexport.cli.execution import store_runner
+from hyperexport.cli.failures import Failure
+from hyperexport.cli.flags import CommandLine, Given, store_options
+from hyperexport.cli.output import Output, key_value, make_table, numbered, say
+from hyperexport.model.history import is_of_the_future
+from hyperexport.model.manifest import short_id
+from hyperexport.results import StoreContents
+
+if TYPE_CHECKING:
+    from hyperexport.model.damaged import DamagedExport
+    from hyperexport.model.manifest import ExportManifest
+    from hyperexport.store.base import StoredExport
+    from hyperexport.store.listing import StoreListing
+
+
+class ListExports(Command):
+    """Show what the stores hold."""
+
+    def run(self, output: Output) -> list[Failure]:
+        """Show what the stores hold, also what cannot be read."""
+        from hyperexport.jobs.list import list_exports
+        from hyperexport.store.listing import StoreListing
+
+        output.nothing("stores")
+        for found in list_exports(*store_runner(self)):
+            listing = StoreListing(exports=found.exports, damaged=found.damaged)
+            added, shared = found.added_bytes, found.shared_with
+            output.answer(
+                "stores",
+                pretty=lambda console, url=found.store, listing=listing: show_stored(console, url, listing),
+                quiet=stored_lines(found.store, listing),
+                document={
+                    "store": found.store,
+                    "stored_bytes": found.stored_bytes,
+                    "exports": [
+                        {
+                            **export.manifest.model_dump(mode="json"),
+                            "id": short_id(str(export)),
+                            "stored_bytes": added[str(export)],
+                            "shares_with": list(shared[str(export)]),
+                        }
+                        for export in listing.exports
+                    ],
+                    "unreadable": [str(one) for one in listing.damaged],
+                    "damaged": [one.model_dump(mode="json") for one in listing.damaged],
+                },
+            )
+        return []
+
+
+def arguments(given: Given) -> ListExports:
+    """Show the exports that the local store and, with --upload, the bucket hold."""
+    return given.command(ListExports)
+
+
+LINE = CommandLine(arguments, store_options)
+
+
+def show_stored(console: Console, store: str, listing: "StoreListing") -> None:
+    """Show the exports that a store holds, and what cannot be relied on last."""
+    if not listing.exports and not listing.damaged:
+        say(console, f"{store}: no exports")
+        return
+    contents = StoreContents(store=store, exports=listing.exports)
+    added, shared = contents.added_bytes, contents.shared_with
+    now = datetime.now(UTC)
+    rows = [
+        (
+            short_id(str(export)),
+            export.manifest.vm.name,
+            f"{export.manifest.started:%Y-%m-%d %H:%M} UTC"
+            + (" (in the future)" if is_of_the_future(export.manifest, now) else ""),
+            str(export.manifest.kind),
+            format_bytes(added[str(export)]),
+            format_bytes(export.manifest.transfer.bytes_transferred),
+            _proof(export.manifest),
+            "yes" if export.manifest.preserve else "",
+            _sharers(shared[str(export)]),
+        )
+        for export in listing.exports
+    ]
+    rows += [
+        (short_id(str(one)) if one.export_id else "-", str(one), "-", "-", "-", "-", f"DAMAGED: {one.reason}", "", "")
+        for one in listing.damaged
+    ]
+    columns = ("Id", "VM", "Time", "Kind", "Adds", "Transferred", "Verified", "Preserved", "Shares bytes with")
+    console.print(make_table(store, columns, rows))
+
+
+def _sharers(names: Sequence[str]) -> str:
+    """The other exports that one rotten file would damage as well; the first few of them."""
+    ids = [short_id(name) for name in names]
+    return ", ".join(ids) if len(ids) < 3 else f"{ids[0]}, {ids[1]} and {len(ids) - 2} more"
+
+
+def _proof(manifest: "ExportManifest") -> str:
+    """What the newest verification found."""
+    if manifest.damage:
+        return "DAMAGED"
+    return f"{manifest.verified:%Y-%m-%d}" if manifest.verified else "never"
+
+
+def stored_lines(store: str, listing: "StoreListing") -> list[str]:
+    """What a store holds: a block for each export, with an empty line between them."""
+    contents = StoreContents(store=store, exports=listing.exports)
+    added, shared = contents.added_bytes, contents.shared_with
+    blocks = [_stored(store, export, added[str(export)], shared[str(export)]) for export in listing.exports]
+    blocks += [damaged_lines(store, one) for one in listing.damaged]
+    return [line for block in blocks for line in ("", *block)][1:]
+
+
+def _stored(store: str, export: "StoredExport", added: int, shared: Sequence[str]) -> list[str]:
+    manifest = export.manifest
+    return [
+        key_value("store", store),
+        key_value("vm", manifest.vm.name),
+        key_value("path", manifest.vm.path),
+        key_value("export", export),
+        key_value("id", short_id(str(export))),
+        key_value("started", manifest.started.isoformat()),
+        key_value("kind", manifest.kind),
+        key_value("stored_bytes", added),
+        key_value("bytes_transferred", manifest.transfer.bytes_transferred),
+        key_value("verified", manifest.verified.isoformat() if manifest.verified else ""),
+        key_value("preserved", manifest.preserve),
+        *numbered("shares_with", shared),
+        *([key_value("in_future", True)] if is_of_the_future(manifest, datetime.now(UTC)) else []),
+        *numbered("damage", manifest.damage),
+    ]
+
+
+def damaged_lines(store: str, damaged: "DamagedExport") -> list[str]:
+    """An export, or a VM's folder, that cannot be relied on."""
+    return [
+        key_value("store", store),
+        key_value("export", damaged),
+        key_value("damage", damaged.reason),
+        key_value("problem", damaged.problem),
+    ]

@@ -1,0 +1,103 @@
+"""``hyperexport reap-snapshots``: remove what dead runs left."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+
+from hyperexport.cli.command import Command
+from hyperexport.cli.execution import ask_for_password, direct_runner, options_in_force, uses_prefect
+from hyperexport.cli.failures import Failure
+from hyperexport.cli.flags import WHAT, CommandLine, Given, VSphere, dry_run_option, store_options
+from hyperexport.cli.output import Output, key_value, make_table, numbered, say
+
+if TYPE_CHECKING:
+    from hyperexport.results import ReapResult
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReapSnapshots(Command):
+    """Reap orphans.
+
+    Args:
+        runs: Runs that the user says are over.
+    """
+
+    runs: tuple[str, ...] = ()
+
+    def run(self, output: Output) -> list[Failure]:
+        """Reap, and show what was found and removed."""
+        ask_for_password(self)
+        with output.progress():
+            result = self._reap()
+        output.answer(
+            "reaped",
+            pretty=lambda console: show_reaped(console, result),
+            quiet=reaped_lines(result),
+            document=result.model_dump(mode="json"),
+        )
+        return []
+
+    def _reap(self) -> "ReapResult":
+        if uses_prefect(self):
+            from hyperexport.flows import reap_snapshots
+
+            return reap_snapshots(self.vsphere, options=self.options, profile=self.profile, runs=self.runs)
+        from hyperexport.jobs.reap import reap_snapshots
+
+        return reap_snapshots(direct_runner(self), options_in_force(self), self.runs)
+
+
+def arguments(
+    given: Given,
+    *,
+    reap_run: Annotated[
+        tuple[str, ...],
+        Parameter(group=WHAT, negative=(), help="A run that is over though it cannot be proved: remove what it left."),
+    ] = (),
+    vsphere_block: VSphere = None,
+) -> ReapSnapshots:
+    """Remove the snapshots and half-written exports that dead runs left; a user's snapshots are never touched."""
+    return given.command(ReapSnapshots, vsphere=vsphere_block, runs=reap_run)
+
+
+LINE = CommandLine(arguments, lambda: (*store_options(), *dry_run_option()))
+
+
+def show_reaped(console: Console, result: "ReapResult") -> None:
+    """Show what dead runs left, and what was done about it."""
+    from hyperexport.policy.snapshots import Fate
+
+    if result.snapshots:
+        rows = ((str(value) for value in item.row().values()) for item in result.snapshots)
+        columns = ("VM", "Snapshot", "Age", "Run", "Machine", "State", "Action")
+        console.print(make_table(f"Snapshots of this tool on {result.vcenter}", columns, (tuple(row) for row in rows)))
+    verb = "would be removed" if result.dry_run else "removed"
+    for staging in result.stagings:
+        say(console, f"half-written export {staging}: {verb}")
+    count = len(result.having(Fate.ABANDONED))
+    say(console, f"{result.vcenter}: {count} snapshots and {len(result.stagings)} half-written exports {verb}")
+
+
+def reaped_lines(result: "ReapResult") -> list[str]:
+    """What dead runs left, and what was done about it."""
+    from hyperexport.policy.snapshots import Fate
+
+    lines = [key_value("vcenter", result.vcenter), key_value("dry_run", result.dry_run)]
+    for position, item in enumerate(result.snapshots):
+        found = item.found
+        lines += [
+            key_value(f"snapshot_{position}", found.snapshot.name),
+            key_value(f"snapshot_{position}_vm", found.vm.path),
+            key_value(f"snapshot_{position}_age_seconds", int(item.age.total_seconds())),
+            key_value(f"snapshot_{position}_state", found.fate),
+            key_value(f"snapshot_{position}_action", item.action),
+        ]
+    return [
+        *lines,
+        *numbered("staging", result.stagings),
+        key_value("abandoned", len(result.having(Fate.ABANDONED))),
+        key_value("in_doubt", len(result.having(Fate.IN_DOUBT))),
+        key_value("stagings", len(result.stagings)),
+    ]

@@ -1,0 +1,167 @@
+"""``hyperexport report``: how well the VMs of the stores are protected."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+from cyclopts import Parameter
+from rich.console import Console
+
+from hyperexport import __version__
+from hyperexport.base.units import format_age, format_bytes
+from hyperexport.cli.command import Command
+from hyperexport.cli.execution import store_runner
+from hyperexport.cli.failures import Failure
+from hyperexport.cli.flags import WHAT, CommandLine, Given, read_duration, store_options
+from hyperexport.cli.output import Face, Output, key_value, make_table, noted, numbered, say
+from hyperexport.errors import StoreUnusable, UsageError
+
+if TYPE_CHECKING:
+    from hyperexport.views.survey import StoreSurvey
+
+_SURVEYED: Final = ("path", "late", "last_success", "age_seconds", "last_verified", "exports", "stored_bytes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report(Command):
+    """Report on the stores.
+
+    Args:
+        rpo: How old the last good export of a VM may be.
+        html: Where to write the page.
+    """
+
+    rpo: timedelta
+    html: Path | None = None
+
+    def run(self, output: Output) -> list[Failure]:
+        """Show how well the VMs are protected, and write the page if one was asked for.
+
+        Raises:
+            StoreUnusable: A store could not be read; what the others hold is shown first.
+        """
+        from hyperexport.jobs.report import survey_stores
+
+        surveys = survey_stores(*store_runner(self))
+        output.nothing("stores")
+        for found in surveys:
+            output.answer(
+                "stores",
+                pretty=lambda console, found=found: show_survey(console, found, self.rpo),
+                quiet=survey_lines(found, self.rpo),
+                document=_document(found, self.rpo),
+            )
+        if self.html:
+            _write_page(surveys, self.rpo, self.html)
+            if output.face is Face.PRETTY:
+                output.say(f"The page is {self.html}")
+        fail_on_unread(surveys)
+        return []
+
+
+def arguments(
+    given: Given,
+    *,
+    html: Annotated[
+        Path | None, Parameter(metavar="FILE", group=WHAT, help="Also write one self-contained page with plots.")
+    ] = None,
+    rpo: Annotated[
+        str,
+        Parameter(metavar="DURATION", group=WHAT, help="How old the last good export may be. [default: 26h]"),
+    ] = "26h",
+) -> Report:
+    """Show how well each VM in the stores is protected: its last good export, its age, its proof, what is missing."""
+    return given.command(Report, html=html, rpo=read_duration("--rpo", rpo))
+
+
+LINE = CommandLine(arguments, store_options)
+
+
+def _write_page(surveys: "Sequence[StoreSurvey]", rpo: timedelta, path: Path) -> None:
+    from hyperexport.views.store_page import store_page
+
+    fresh = path.with_name(f".{path.name}.partial")  # whoever reads sees the old page or the new one
+    try:
+        fresh.write_text(store_page(surveys, rpo, version=__version__), encoding="utf-8")
+        fresh.replace(path)
+    except OSError as error:
+        raise UsageError(f"--html: {path} cannot be written: {error.strerror or error}") from error
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def _document(found: "StoreSurvey", rpo: timedelta) -> dict[str, object]:
+    """The store for ``--json``: facts of each VM, not its manifests."""
+    return {
+        "store": found.store,
+        "problem": found.problem,
+        "taken": found.taken.isoformat(),
+        "rpo_seconds": rpo.total_seconds(),
+        "stored_bytes": found.stored_bytes,
+        "free_bytes": found.free_bytes,
+        "unreadable": [str(one) for one in found.unproved],
+        "damaged": [one.model_dump(mode="json") for one in found.unproved],
+        "vms": [vm.facts(found.taken, rpo) for vm in found.vms],
+    }
+
+
+def fail_on_unread(surveys: "Sequence[StoreSurvey]") -> None:
+    """Fail where a store could not be read: of what is in it nothing is known.
+
+    Raises:
+        StoreUnusable: One could not.
+    """
+    problems = [f"{found.store}: {found.problem}" for found in surveys if found.problem]
+    if problems:
+        raise StoreUnusable(f"not every store could be read: {problems[0]}")
+
+
+def show_survey(console: Console, found: "StoreSurvey", rpo: timedelta) -> None:
+    """Show how well each VM of a store is protected, those that lack something first."""
+    if found.problem or not found.vms:
+        say(console, f"{found.store}: {found.problem or 'no exports'}")
+        return
+    ordered = sorted(found.vms, key=lambda vm: (not vm.is_late(found.taken, rpo), not vm.missing(found.taken, rpo)))
+    rows: list[tuple[str, ...]] = []
+    for vm in ordered:
+        last, age = vm.last_good, vm.age(found.taken)
+        rows.append(
+            (
+                vm.name,
+                f"{last.started:%Y-%m-%d %H:%M} UTC" if last else "-",
+                format_age(age) if age is not None else "-",
+                format_bytes(vm.stored_bytes),
+                str(len(vm.exports)),
+                f"{last.verified:%Y-%m-%d}" if last and last.verified else "never",
+                "; ".join(vm.missing(found.taken, rpo)) or "nothing",
+            )
+        )
+    console.print(
+        make_table(found.store, ("VM", "Last good export", "Age", "Stored", "Exports", "Verified", "Missing"), rows)
+    )
+    late = len(found.late(rpo))
+    say(console, f"{len(found.vms) - late} of {len(found.vms)} VMs have a good export of the last {format_age(rpo)}.")
+    for one in found.unproved:
+        console.print(noted("DAMAGED ", "red", one.words), soft_wrap=True)
+
+
+def survey_lines(found: "StoreSurvey", rpo: timedelta) -> list[str]:
+    """How well each VM of a store is protected: the store's lines, then a block for each VM."""
+    lines = [
+        key_value("store", found.store),
+        key_value("problem", found.problem or ""),
+        key_value("vms", len(found.vms)),
+    ]
+    lines += [key_value("late", len(found.late(rpo))), key_value("unreadable", len(found.unproved))]
+    lines += [key_value("damaged", one.words) for one in found.unproved]
+    for vm in found.vms:
+        facts = vm.facts(found.taken, rpo)
+        lines += ["", key_value("vm", vm.name), *(key_value(key, _plain(facts[key])) for key in _SURVEYED)]
+        lines += numbered("missing", vm.missing(found.taken, rpo))
+    return lines
+
+
+def _plain(value: object) -> object:
+    return "" if value is None else value

@@ -1,0 +1,130 @@
+"""``hyperexport serve``: run what is scheduled or submitted."""
+
+import os
+import socket
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+from cyclopts import Group, Parameter
+
+from hyperexport.cli.command import Command
+from hyperexport.cli.execution import keep_prefect_quiet
+from hyperexport.cli.failures import Failure
+from hyperexport.cli.flags import CommandLine, Debug, Quiet
+from hyperexport.cli.output import Face, Output, face_of
+from hyperexport.errors import UsageError
+
+TOKEN_VARIABLE: Final = "HYPEREXPORT_API_TOKEN"  # noqa: S105 - the variable's name
+_SERVE: Final = Group("Serving", sort_key=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serve(Command):
+    """Serve the deployments.
+
+    Args:
+        limit: How many runs there may be at a time.
+        api_port: The jobs API's port; None for no jobs API.
+        api_host: The address that it listens on.
+        prefect_port: The port of the Prefect server, where none is configured.
+        api_output_roots: The folders and S3 prefixes below which jobs may write; the service's own stores if empty.
+    """
+
+    limit: int
+    api_port: int | None
+    api_host: str
+    prefect_port: int
+    api_output_roots: tuple[str, ...] = ()
+
+    def run(self, output: Output) -> list[Failure]:
+        """Serve until it is stopped."""
+        from hyperexport.deployments.local_server import provide_lasting_api
+        from hyperexport.deployments.orchestrator import announced, configured_api
+
+        keep_prefect_quiet()
+        token = os.environ.pop(TOKEN_VARIABLE, None)  # no flow process needs it
+        own = configured_api() is None
+        with output.waiting("waiting for Prefect"):
+            url = provide_lasting_api(self.prefect_port)
+        from hyperexport.deployments import serve as service
+
+        listener = None if self.api_port is None else service.listen(self.api_host, self.api_port, token)
+        jobs_api = _address(listener) if listener else ""
+
+        def tell() -> None:
+            ui = url.removesuffix("/api")
+            if output.face is Face.QUIET:
+                output.say(f"prefect_api={url}", f"jobs_api={jobs_api}")
+                return
+            if own:
+                output.say(f"Prefect runs along at {ui}, and keeps everything in its usual database.")
+                output.say("Other commands of this user on this machine find it and run there;")
+                output.say(f"elsewhere: export PREFECT_API_URL={url}")
+            else:
+                output.say(f"Serving the deployments of Prefect at {ui}.")
+            if jobs_api:
+                output.say(f"The jobs API is at {jobs_api}, described at {jobs_api}/docs.")
+            output.say("Ready. Ctrl-C cancels what is running, and ends.")
+
+        with announced(url):
+            service.serve(
+                limit=self.limit, api=listener, token=token, output_roots=self.api_output_roots, on_ready=tell
+            )
+        return []
+
+
+def arguments(
+    *,
+    limit: Annotated[int, Parameter(group=_SERVE, help="How many runs there may be at a time.")] = 4,
+    api_port: Annotated[
+        int | None, Parameter(group=_SERVE, help="Also answer the jobs API at this port; 0 chooses a free one.")
+    ] = None,
+    api_host: Annotated[
+        str,
+        Parameter(
+            group=_SERVE,
+            help="The address of the jobs API. Beyond this machine it needs a token, HYPEREXPORT_API_TOKEN.",
+        ),
+    ] = "127.0.0.1",
+    api_output_root: Annotated[
+        list[str] | None,
+        Parameter(
+            group=_SERVE,
+            negative=(),
+            help="A folder or s3://bucket/prefix below which jobs may write; repeatable. "
+            "The stores of this service's own environment if not given.",
+        ),
+    ] = None,
+    prefect_port: Annotated[
+        int, Parameter(group=_SERVE, help="The port of the Prefect server that is started where none is configured.")
+    ] = 4200,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> Serve:
+    """Run what is scheduled, or submitted in the Prefect UI or by the jobs API, until it is stopped.
+
+    Ctrl-C or SIGTERM cancels what is running, waits for its cleanup, and ends. Where no Prefect API is configured, a
+    Prefect server is started along, with its UI; it keeps everything in Prefect's usual database.
+    """
+    if limit < 1:
+        raise UsageError(f"--limit: {limit} runs at a time is none", fix="Give at least 1")
+    for flag, port in (("--api-port", api_port), ("--prefect-port", prefect_port)):
+        if port is not None and not 0 <= port <= 65_535:
+            raise UsageError(f"{flag}: there is no port {port}", fix="Give one up to 65535")
+    return Serve(
+        face=face_of(quiet=quiet, json=False),
+        debug=debug,
+        limit=limit,
+        api_port=api_port,
+        api_host=api_host,
+        prefect_port=prefect_port,
+        api_output_roots=tuple(api_output_root or ()),
+    )
+
+
+LINE = CommandLine(arguments)
+
+
+def _address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"

@@ -1,0 +1,96 @@
+"""``hyperexport verify``: prove that stored exports are what was exported."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+
+from hyperexport.cli.command import Command
+from hyperexport.cli.execution import direct_runner, options_in_force, uses_prefect
+from hyperexport.cli.failures import Failure
+from hyperexport.cli.flags import WHAT, CommandLine, Exports, Given, reading_options
+from hyperexport.cli.output import Output, key_value, numbered, say
+from hyperexport.errors import VerificationFailed
+from hyperexport.options.groups import VerifyMode
+
+if TYPE_CHECKING:
+    from hyperexport.results import VerifiedExport
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verify(Command):
+    """Verify these exports, or all of them."""
+
+    exports: tuple[str, ...] = ()
+
+    def run(self, output: Output) -> list[Failure]:
+        """Verify, and show every export, also where some are damaged.
+
+        Raises:
+            VerificationFailed: Some are damaged.
+        """
+        output.nothing("verified")
+        try:
+            with output.progress():
+                verified = self._verify()
+        except VerificationFailed as error:
+            _show(error.exports, output)
+            raise
+        _show(verified, output)
+        return []
+
+    def _verify(self) -> "Sequence[VerifiedExport]":
+        if uses_prefect(self):
+            from hyperexport.flows import verify_exports
+
+            return verify_exports(list(self.exports), self.options, profile=self.profile)
+        from hyperexport.jobs.verify import verify_exports
+
+        return verify_exports(direct_runner(self), self.exports, options_in_force(self))
+
+
+def arguments(
+    given: Given,
+    *exports: Exports,
+    deep: Annotated[bool, Parameter(group=WHAT, negative=(), help="Download from S3 what S3 keeps.")] = False,
+) -> Verify:
+    """Read stored exports back and prove that they are what was exported."""
+    mode = VerifyMode.DEEP if deep else VerifyMode.ON
+    return given.command(Verify, exports=exports, options=given.options(verify=mode))
+
+
+LINE = CommandLine(arguments, reading_options)
+
+
+def _show(exports: "Sequence[VerifiedExport]", output: Output) -> None:
+    for export in exports:
+        output.answer(
+            "verified",
+            pretty=lambda console, export=export: show_verified(console, export),
+            quiet=verified_lines(export),
+            document=export.model_dump(mode="json"),
+        )
+
+
+def show_verified(console: Console, export: "VerifiedExport") -> None:
+    """Show that an export is what it was."""
+    found = export.verification
+    say(console, f"{export.location}: {export.words}")
+    for finding in found.findings:
+        say(console, f"  {finding}")
+    if found.unrecorded:
+        say(console, f"  not recorded in its manifest: {found.unrecorded}")
+
+
+def verified_lines(export: "VerifiedExport") -> list[str]:
+    """Whether an export is what it was."""
+    found = export.verification
+    return [
+        key_value("location", export.location),
+        key_value("verified", "" if export.deleted else found.ok),
+        *numbered("finding", found.findings),
+        *numbered("deleted", [True] if export.deleted else []),
+        *numbered("unrecorded", filter(None, [found.unrecorded])),
+    ]
