@@ -10,7 +10,7 @@ from hyperexport.base.json_logs import VARIABLE as JSON_LOGS
 from hyperexport.base.json_logs import json_line
 from hyperexport.base.text import one_line, visible
 from hyperexport.cli.interrupts import was_interrupted
-from hyperexport.errors import HyperExportError, Interrupted, PartialFleetFailure, ServerUnreachable
+from hyperexport.errors import HyperExportError, Interrupted, PartialFleetFailure, PrefectFailed, ServerUnreachable
 
 
 @dataclass(frozen=True)
@@ -98,27 +98,42 @@ def find_cause(error: BaseException) -> HyperExportError | None:
     """Look for our own error inside what Prefect, a thread pool or a group of exceptions made of it."""
     seen: set[int] = set()
     waiting: list[BaseException] = [error]
+    prefects: HyperExportError | None = None
     while waiting:
         found = waiting.pop(0)
         if isinstance(found, HyperExportError):
             return found
         if isinstance(found, KeyboardInterrupt):
             return Interrupted("interrupted")
-        if _is_prefects(found):
-            return ServerUnreachable(
-                f"the Prefect API cannot be reached: {error}",
-                fix="Check PREFECT_API_URL and the server there, or unset it to run without one",
-            )
+        prefects = prefects or _of_prefect(found)
         if id(found) in seen:
             continue
         seen.add(id(found))
         inner: Sequence[BaseException] = getattr(found, "exceptions", ())  # of an ExceptionGroup
         waiting += [nearby for nearby in (*inner, found.__cause__, found.__context__) if nearby is not None]
     # pydantic and others make an error of their own of a KeyboardInterrupt that meets them, and lose it on the way.
-    return Interrupted("interrupted") if was_interrupted() else None
+    return Interrupted("interrupted") if was_interrupted() else prefects
 
 
-def _is_prefects(error: BaseException) -> bool:
-    """Whether Prefect's client lost its server: nobody else here uses httpx, which takes long to import."""
-    httpx = sys.modules.get("httpx")
-    return httpx is not None and isinstance(error, httpx.TransportError)
+def _of_prefect(error: BaseException) -> HyperExportError | None:
+    """The error for what Prefect and its HTTP client raise; nobody else here uses httpx. Both take long to import."""
+    httpx, prefect = sys.modules.get("httpx"), sys.modules.get("prefect.exceptions")
+    words = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if httpx is None:
+        return None
+    if isinstance(error, httpx.HTTPStatusError):
+        return PrefectFailed(
+            f"the Prefect API refused: {words}",
+            fix="Check PREFECT_API_URL, PREFECT_API_KEY and that the server there is as new as this Prefect",
+        )
+    if isinstance(error, httpx.HTTPError | httpx.InvalidURL | httpx.StreamError | httpx.CookieConflict):
+        return ServerUnreachable(
+            f"the Prefect API cannot be reached: {words}",
+            fix="Check PREFECT_API_URL and the server there, or unset it to run without one",
+        )
+    if prefect is not None and isinstance(error, prefect.PrefectException):
+        return PrefectFailed(
+            f"Prefect failed: {type(error).__name__}: {words}",
+            fix="Run it with --no-prefect, or look at the Prefect server's log",
+        )
+    return None

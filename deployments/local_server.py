@@ -65,7 +65,13 @@ def start(port: int) -> str:
     """
     if os.environ.get("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "true").lower() in ("false", "0"):
         raise UsageError("no Prefect API is configured and one of our own is forbidden", fix="Set PREFECT_API_URL")
-    log = tempfile.TemporaryFile()  # noqa: SIM115 - the server writes to it until the process ends
+    try:
+        log = tempfile.TemporaryFile()  # noqa: SIM115 - the server writes to it until the process ends
+    except OSError as error:
+        raise ServerUnreachable(
+            f"no temporary file for the Prefect server's output: {error.strerror or error}",
+            fix="Set TMPDIR to a folder that this user can write",
+        ) from error
     settings = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
     server, url = launch(port, settings, log, whole=True)
     atexit.register(end, server)
@@ -92,27 +98,35 @@ def launch(
 
     Raises:
         UsageError: The port is taken.
+        ServerUnreachable: The process could not be started.
     """
     # The server inherits a listening socket, so there is no port to guess.
     with _listener(port) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
         if whole:
             settings = {**_WHOLE, **settings, "PREFECT_UI_API_URL": url}
-        server = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "hyperexport.deployments.local_server",
-                str(listener.fileno()),
-                *(["whole"] if whole else []),
-            ],
-            env=settings,
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            pass_fds=[listener.fileno()],
-            start_new_session=True,
-        )
+        command = [
+            sys.executable,
+            "-m",
+            "hyperexport.deployments.local_server",
+            str(listener.fileno()),
+            *(["whole"] if whole else []),
+        ]
+        try:
+            server = subprocess.Popen(
+                command,
+                env=settings,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                pass_fds=[listener.fileno()],
+                start_new_session=True,
+            )
+        except (OSError, ValueError, subprocess.SubprocessError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise ServerUnreachable(
+                f"the Prefect server could not be started: {reason}", fix="Check this machine's memory and limits"
+            ) from error
     return server, url
 
 

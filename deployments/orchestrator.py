@@ -133,7 +133,7 @@ def _read_service() -> dict[str, Any]:
             if facts.st_uid != os.getuid() or facts.st_mode & 0o077:
                 return {}
             found = json.load(file)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}  # pyright: ignore[reportUnknownVariableType]
 
@@ -150,7 +150,7 @@ def _prefect_home() -> Path:
 def _toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}  # Prefect itself says what is wrong with it, if it is used
 
 

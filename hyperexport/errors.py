@@ -168,6 +168,12 @@ class ServerBusy(TransientError):
     code = "server-busy"
 
 
+class PrefectFailed(HyperExportError):
+    """Prefect refused a request, or could not carry out a run; the message has its words."""
+
+    code = "prefect-failed"
+
+
 # -- the VM -----------------------------------------------------------------------------------------------------------
 
 

@@ -238,7 +238,7 @@ class _Conversion:
         data = read_whole(self._store, self._export, entry, most=_LARGEST_CONFIGURATION)
         try:
             configuration: object = json.loads(data)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ConversionFailed(f"{entry.name} of {self._export} is not JSON: {error}") from error
         if not isinstance(configuration, dict):
             raise ConversionFailed(f"{entry.name} of {self._export} is not a VM's configuration")

@@ -2,7 +2,6 @@
 
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -11,7 +10,7 @@ from hyperexport.base.stop import StopSignal
 from hyperexport.convert.values import Target
 from hyperexport.errors import ConversionFailed, DiskFull, ToolMissing
 from hyperexport.images import Disk
-from hyperexport.nbd import NbdServer
+from hyperexport.nbd import NbdServer, private_folder
 
 _OPTIONS: Final = {
     Target.QCOW2: "compat=1.1",
@@ -51,6 +50,7 @@ def write_with_qemu_img(
         VerificationFailed: A file of the disk is damaged.
         ConversionFailed: qemu-img failed; the message has its words.
         ToolMissing: It is not installed.
+        UsageError: No temporary folder can be made.
     """
     program = find_qemu_img()
     read = 0
@@ -61,10 +61,7 @@ def write_with_qemu_img(
         if progress is not None:
             progress(read)
 
-    with (
-        tempfile.TemporaryDirectory(prefix="hyperexport-nbd-") as folder,
-        NbdServer({"disk": disk}, socket_path=Path(folder) / "disk", on_read=count) as server,
-    ):
+    with private_folder() as folder, NbdServer({"disk": disk}, socket_path=folder / "disk", on_read=count) as server:
         command = [program, "convert", "-f", "raw", "-O", to.value, "-o", _OPTIONS[to], server.uri(), str(path)]
         code, said = _run(command, stop)
     if server.error is not None:
@@ -76,9 +73,18 @@ def write_with_qemu_img(
 
 
 def _run(command: list[str], stop: StopSignal) -> tuple[int, str]:
-    """Run a program to its end; returns its exit code and what it said."""
+    """Run a program to its end; returns its exit code and what it said.
+
+    Raises:
+        ConversionFailed: It could not be started.
+    """
     pipe, null = subprocess.PIPE, subprocess.DEVNULL
-    with subprocess.Popen(command, stdin=null, stdout=null, stderr=pipe, text=True, errors="replace") as process:
+    try:
+        process = subprocess.Popen(command, stdin=null, stdout=null, stderr=pipe, text=True, errors="replace")
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConversionFailed(f"qemu-img could not be started: {reason}", fix=f"Check {command[0]}") from error
+    with process:
         try:
             with stop.waking(process.terminate):
                 _, said = process.communicate()

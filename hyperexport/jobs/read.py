@@ -6,7 +6,6 @@ What is opened stays open for the block of a ``with``, so these are no flows: th
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from hyperexport.base.display import Listing
@@ -18,7 +17,7 @@ from hyperexport.jobs.runner import StepRunner
 from hyperexport.model.manifest import FileEntry
 from hyperexport.model.progress import Stage
 from hyperexport.model.restore_point import RestorePoint
-from hyperexport.nbd import NbdServer
+from hyperexport.nbd import NbdServer, private_folder
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.steps.choosing import choose_export
 from hyperexport.steps.conversion import reporting
@@ -116,8 +115,7 @@ def served(
     with ExitStack() as stack:
         found = stack.enter_context(opened(run, wanted, options, disks=disks))
         if socket is None and port is None:
-            folder = stack.enter_context(TemporaryDirectory(prefix="hyperexport-nbd-"))  # mode 0700
-            socket = Path(folder) / "nbd.sock"
+            socket = stack.enter_context(private_folder()) / "nbd.sock"
         path = socket.absolute() if socket else None
         images = {f"disk-{number}": disk for number, disk in zip(found.numbers, found.disks, strict=True)}
         server = stack.enter_context(NbdServer(images, socket_path=path, port=port or 0))

@@ -46,7 +46,7 @@ def reap_snapshots(run: StepRunner, options: ExportOptions, runs: Collection[str
                 failed.append(f"{store.url}: {error}")
             else:
                 stagings += [f"{store.url}/{name}" for name in reaped.removed]
-                failed += [f"{store.url}: {words}" for words in reaped.failed]
+                failed += [f"{store.url}: {words}" for words in (*reaped.failed, *reaped.kept)]
     failed += [item.action for item in found if item.problem is not None]
     result = ReapResult(
         dry_run=dry_run,

@@ -4,6 +4,6 @@ Only this room knows the protocol. It serves whatever can be read at a place and
 know of stores and exports.
 """
 
-from hyperexport.nbd.server import NbdServer
+from hyperexport.nbd.server import NbdServer, private_folder
 
-__all__ = ["NbdServer"]
+__all__ = ["NbdServer", "private_folder"]

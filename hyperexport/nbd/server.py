@@ -2,9 +2,12 @@
 
 import logging
 import os
+import shutil
 import socket
+import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Self
 from urllib.parse import quote
@@ -19,6 +22,8 @@ MOST_CLIENTS: Final = 16
 """Connections at once; nbdcopy opens 4, qemu 1 for a disk."""
 REPLY_BYTES: Final = 128 * MIB
 """What the replies of all clients together may hold in memory."""
+_PAUSE: Final = 0.1
+"""Seconds between two attempts to accept a client."""
 _NEGOTIATION: Final = 10.0
 """Seconds that a client may take to say what it wants."""
 
@@ -55,7 +60,7 @@ class NbdServer:
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
         self._threads: set[threading.Thread] = set()
-        self._closing = False
+        self._ended = threading.Event()
         self.error: HyperExportError | None = None
         """The first error of a disk; its client was told of an I/O error."""
         self._listener = _listen(socket_path, host, port)
@@ -83,7 +88,7 @@ class NbdServer:
     def close(self) -> None:
         """Take no more clients and end every connection. Safe to call twice."""
         with self._lock:
-            self._closing = True
+            self._ended.set()
             connections, threads = list(self._open), list(self._threads)
         for sock in (self._listener, *connections):
             _shut(sock)
@@ -98,10 +103,14 @@ class NbdServer:
         while True:
             try:
                 sock, _ = self._listener.accept()
-            except OSError:
-                return
+            except OSError as error:
+                if self._ended.wait(_PAUSE):
+                    return
+                # accept(2): the client hung up already, or descriptors or memory ran out for now.
+                logger.warning("an NBD client could not be accepted: %s", error.strerror or error)
+                continue
             with self._lock:
-                if self._closing or len(self._open) >= MOST_CLIENTS:
+                if self._ended.is_set() or len(self._open) >= MOST_CLIENTS:
                     logger.warning("an NBD client was turned away: %d are connected", len(self._open))
                     sock.close()
                     continue
@@ -115,7 +124,8 @@ class NbdServer:
             with sock:
                 sock.settimeout(_NEGOTIATION)
                 if sock.family != socket.AF_UNIX:
-                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    with suppress(OSError):  # the client is gone: serving it ends at once
+                        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 Connection(sock, self._images, budget=self._budget, on_error=self._note, on_read=self._on_read).serve()
         finally:
             with self._lock:
@@ -126,6 +136,26 @@ class NbdServer:
         logger.error("an NBD client was answered with an I/O error: %s", error)
         with self._lock:
             self.error = self.error or error
+
+
+@contextmanager
+def private_folder() -> Generator[Path]:
+    """Make a folder for a socket, which only this user can enter, and remove it after the block.
+
+    Raises:
+        UsageError: It cannot be made.
+    """
+    try:
+        folder = tempfile.mkdtemp(prefix="hyperexport-nbd-")  # mode 0700
+    except OSError as error:
+        raise UsageError(
+            f"cannot make a temporary folder for the NBD socket: {error.strerror or error}",
+            fix="Set TMPDIR to a folder that this user can write",
+        ) from error
+    try:
+        yield Path(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _listen(path: Path | None, host: str, port: int) -> socket.socket:
@@ -139,14 +169,13 @@ def _listen(path: Path | None, host: str, port: int) -> socket.socket:
             os.fchmod(listener.fileno(), 0o600)  # Linux makes the file with the mode that its socket has
             listener.bind(str(path))
             listener.listen(MOST_CLIENTS)
-        except OSError:
+        except (OSError, ValueError):
             listener.close()
             raise
         return listener
-    except OSError as error:
-        raise UsageError(
-            f"cannot listen on {where}: {error.strerror or error}", fix="Choose another --socket or --port"
-        ) from error
+    except (OSError, ValueError, OverflowError) as error:  # of a name that is none, or a port beyond 65,535
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"cannot listen on {where}: {reason}", fix="Choose another --socket or --port") from error
 
 
 def _shut(sock: socket.socket) -> None:

@@ -136,8 +136,9 @@ def clean_store(store: Store, plan: CleanupPlan, is_over: IsOver, *, run: str = 
     abandoned: list[str] = []
     try:
         # First: no dead run's claim shall be in the way.
-        abandoned, failed = remove_abandoned_stagings(store, None, is_over)
+        abandoned, failed, kept = remove_abandoned_stagings(store, None, is_over)
         work.failed += failed
+        work.deferred += kept
         work.deferred += [f"{staging}: {staging.doubt}" for staging in store.abandoned() if staging.doubt]
     except HyperExportError as error:
         work.failed.append(f"half-written exports: {error}")

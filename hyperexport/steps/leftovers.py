@@ -1,7 +1,10 @@
 """What a killed run left behind, found by the mark in the thing itself, and removed once the run is provably over."""
 
 import logging
+from collections.abc import Iterable
 
+from hyperexport.errors import HyperExportError, Interrupted
+from hyperexport.model.vm import SnapshotInfo
 from hyperexport.policy.snapshots import SnapshotPlan
 from hyperexport.steps.folders import folders_of
 from hyperexport.steps.job import Job
@@ -25,16 +28,16 @@ def remove_leftovers(job: Job, plan: SnapshotPlan, is_over: IsOver) -> list[str]
         The names of what is gone; each is a warning of the run, too.
     """
     end_abandoned_sessions(job.session, is_over)
-    removed = remove_abandoned_snapshots(job, plan)
-    for snapshot in plan.removed_first:
-        logger.info("%s: removing snapshot %s: %s", job.vm.name, snapshot.name, plan.why_removed)
-        remove_snapshot(job, snapshot.moref, snapshot.name)
+    removed = remove_each(job, plan.abandoned, "left by a run that is over")
+    remove_each(job, plan.removed_first, plan.why_removed)
     for store in job.stores:
         for folder in sorted({*folders_of(store, job.ref, job.identity), job.folder_in(store)}):
             stagings = remove_abandoned_stagings(store, folder, is_over, of=job.owner)
             removed += stagings.removed
             for words in stagings.failed:
                 job.warn(f"left by an earlier run, and could not be removed: {words}")
+        for words in store.setbacks():
+            job.warn(f"{store.url}: {words}")
     for name in removed:
         job.warn(f"removed {name}, left by an earlier run that did not end")
     return removed
@@ -57,13 +60,22 @@ def end_abandoned_sessions(session: Session, is_over: IsOver) -> int:
     return ended
 
 
-def remove_abandoned_snapshots(job: Job, plan: SnapshotPlan) -> list[str]:
-    """Remove the snapshots of this VM that dead runs of ours left, as planned; a user's are never among them.
+def remove_each(job: Job, snapshots: Iterable[SnapshotInfo], why: str) -> list[str]:
+    """Remove snapshots of this VM, as planned. One that cannot be removed is a warning, and keeps no other.
 
     Returns:
-        Their names.
+        The names of those that are gone.
     """
-    for snapshot in plan.abandoned:
-        logger.warning("%s: removing snapshot %s, left by a run that is over", job.vm.name, snapshot.name)
-        remove_snapshot(job, snapshot.moref, snapshot.name)
-    return [snapshot.name for snapshot in plan.abandoned]
+    gone: list[str] = []
+    for snapshot in snapshots:
+        logger.warning("%s: removing snapshot %s: %s", job.vm.name, snapshot.name, why)
+        try:
+            remove_snapshot(job, snapshot.moref, snapshot.name)
+        except Interrupted:
+            raise
+        except HyperExportError as error:
+            job.stop.check()
+            job.warn(f"snapshot {snapshot.name} stays ({why}): {error}")
+        else:
+            gone.append(snapshot.name)
+    return gone

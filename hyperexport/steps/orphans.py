@@ -1,6 +1,7 @@
 """Half-written exports that dead runs left in a store, found by their owner tag and removed once the run is over."""
 
 import logging
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from hyperexport.errors import HyperExportError, Interrupted
@@ -36,6 +37,8 @@ class Removed(NamedTuple):
     """``<vm folder>/<export id>`` of each that is gone."""
     failed: list[str]
     """The others that should be, each with its reason."""
+    kept: Sequence[str] = ()
+    """What could not be looked at, or stays and will be tried again: no failure of the run, in words."""
 
 
 def remove_abandoned_stagings(store: Store, folder: str | None, is_over: IsOver, *, of: Owner | None = None) -> Removed:
@@ -73,4 +76,4 @@ def remove_abandoned_stagings(store: Store, folder: str | None, is_over: IsOver,
         raise
     except HyperExportError as error:
         failed.append(f"what a crash left in {store.url}: {error}")
-    return Removed(removed, failed)
+    return Removed(removed, failed, store.setbacks())

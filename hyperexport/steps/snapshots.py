@@ -1,13 +1,13 @@
 """The snapshots of an export: planned, taken, removed as planned. The policy itself is ``policy/snapshots.py``."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from threading import Timer
 from typing import Final
 
 from hyperexport.base.stop import StopSignal
-from hyperexport.errors import HyperExportError, Interrupted, SnapshotChainTooLong, VmHeld
+from hyperexport.errors import HyperExportError, Interrupted, SnapshotChainTooLong, SnapshotLeaked, VmHeld
 from hyperexport.model.manifest import StageName
 from hyperexport.model.ownership import Owner
 from hyperexport.model.progress import Progress, Stage, report
@@ -177,20 +177,48 @@ def tidy_snapshots(job: Job, plan: SnapshotPlan, made: str | None, failed: bool 
     """
     if failed:
         there = vsphere.snapshot_tree(job.session, job.ref)
-        for snapshot in policy.given_up_after_a_failure(plan, there, vm_uuid=job.ref.instance_uuid, made=made):
-            why = "its export failed" if snapshot.moref == made else plan.why_removed
-            logger.info("%s: removing snapshot %s: %s", job.vm.name, snapshot.name, why)
-            remove_snapshot(job, snapshot.moref, snapshot.name)
-            job.aftermath.append(f"snapshot {snapshot.name} was removed: {why}")
+        doomed = policy.given_up_after_a_failure(plan, there, vm_uuid=job.ref.instance_uuid, made=made)
+        reasons = {one.moref: "its export failed" if one.moref == made else plan.why_removed for one in doomed}
+        _remove_all(job, doomed, reasons, told=True)
         return
     if plan.merges_all:
         _merge_all(job, plan, made)
         return
-    for snapshot in plan.removed:
-        logger.info("%s: removing snapshot %s: %s", job.vm.name, snapshot.name, plan.why_removed)
-        remove_snapshot(job, snapshot.moref, snapshot.name)
+    _remove_all(job, plan.removed, {one.moref: plan.why_removed for one in plan.removed})
     if vsphere.consolidation_needed(job.session, job.ref):
         warn_of_consolidation(job)
+
+
+def _remove_all(job: Job, doomed: Sequence[SnapshotInfo], reasons: Mapping[str, str], *, told: bool = False) -> None:
+    """Remove several snapshots; one that cannot be removed keeps no other.
+
+    Args:
+        job: The export.
+        doomed: The snapshots, in the order in which they go.
+        reasons: Why, by moref.
+        told: Whether the job's failure is to say of each that is gone.
+
+    Raises:
+        SnapshotLeaked: Some could not be removed; the message names each.
+    """
+    failures: list[str] = []
+    for snapshot in doomed:
+        why = reasons[snapshot.moref]
+        logger.info("%s: removing snapshot %s: %s", job.vm.name, snapshot.name, why)
+        try:
+            remove_snapshot(job, snapshot.moref, snapshot.name)
+        except Interrupted:
+            raise
+        except HyperExportError as error:
+            failures.append(f"{snapshot.name}: {error.what}")
+        else:
+            if told:
+                job.aftermath.append(f"snapshot {snapshot.name} was removed: {why}")
+    if failures:
+        raise SnapshotLeaked(
+            f"{len(failures)} of {len(doomed)} snapshots of {job.ref.path} could not be removed: {'; '.join(failures)}",
+            fix="Remove them in vSphere, or run the export again",
+        )
 
 
 def _merge_all(job: Job, plan: SnapshotPlan, made: str | None) -> None:
@@ -204,9 +232,8 @@ def _merge_all(job: Job, plan: SnapshotPlan, made: str | None) -> None:
     for snapshot in new:
         job.warn(f"snapshot {snapshot.name} was made during the export, and stays: it was not listed for removal")
     if new:
-        for snapshot in there:
-            if snapshot.moref in listed:
-                remove_snapshot(job, snapshot.moref, snapshot.name)
+        doomed = [snapshot for snapshot in there if snapshot.moref in listed]
+        _remove_all(job, doomed, {one.moref: "all snapshots go" for one in doomed})
     elif there:
         for snapshot in there:
             logger.warning("%s: removing snapshot %s of %s", job.vm.name, snapshot.name, snapshot.created)

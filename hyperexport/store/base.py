@@ -218,6 +218,13 @@ class Store(Protocol):
         """
         ...
 
+    def setbacks(self) -> list[str]:
+        """What could not be looked at or removed since this store was opened, and failed no call: each once, in words.
+
+        What a dead run left may be there, and stays.
+        """
+        ...
+
     def open(self, export: StoredExport, name: str) -> AbstractContextManager[RangeReader]:
         """Open a stored file for reading (following ``stored_in``, and into an OVA for its members).
 

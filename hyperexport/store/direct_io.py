@@ -40,10 +40,10 @@ class FileSink:
     def __init__(self, path: Path) -> None:
         self._path = path
         with translated("write", path):
+            # Anonymous memory begins on a page. One block is filled while the other is written.
+            self._block, self._other = (memoryview(mmap.mmap(-1, BLOCK)) for _ in range(2))
             self._fd, self._direct = _create(path)
             self._identity = os.fstat(self._fd)
-        # Anonymous memory begins on a page. One block is filled while the other is written.
-        self._block, self._other = (memoryview(mmap.mmap(-1, BLOCK)) for _ in range(2))
         self._filled = 0
         self._size = 0
         self._writer = ThreadPoolExecutor(1, thread_name_prefix=f"write {path.name}")

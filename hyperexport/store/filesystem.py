@@ -181,7 +181,7 @@ def locked(path: Path) -> Generator[None]:
 
 
 def remove_tree(path: Path) -> int:
-    """Remove a folder and all in it, not following links.
+    """Remove a folder and all in it, not following links; what cannot be removed does not keep the rest.
 
     Returns:
         The bytes freed: a file that has another name outside of the folder frees none.
@@ -196,7 +196,10 @@ def remove_tree(path: Path) -> int:
             status = os.lstat(os.path.join(folder, name))  # noqa: PTH118 - a Path for each would be dear
             found[status.st_dev, status.st_ino] = status
             names_of[status.st_dev, status.st_ino] += 1
-    shutil.rmtree(path)
+    failures: list[BaseException] = []
+    shutil.rmtree(path, onerror=lambda _function, _path, raised: failures.append(raised[1]))
+    if failures:
+        raise failures[0]
     return sum(status.st_size for inode, status in found.items() if names_of[inode] == status.st_nlink)
 
 

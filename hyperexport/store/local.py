@@ -55,6 +55,7 @@ class LocalStore:
         self._root = root.absolute()
         self.url = str(self._root)
         self.refers = False
+        self._setbacks: dict[str, None] = {}
 
     def check(self) -> None:
         """Prove that an export can be written here, or could be once the folder is made."""
@@ -139,7 +140,7 @@ class LocalStore:
 
         done, failed = self._in_each_vm(folder, staged)
         for one in failed:
-            logger.warning("%s: half-written exports stay for now: %s", self.url, one.words)
+            self._note_setback(f"half-written exports stay for now: {one.words}")
         return [staging for stagings in done for staging in stagings]
 
     def remove_abandoned(self, staging: AbandonedStaging) -> None:
@@ -152,16 +153,29 @@ class LocalStore:
     def sweep(self, folder: str | None = None) -> list[str]:
         """Remove what a crash left that bears no mark of an owner."""
         with translated("sweep", self._root):
-            sweep_root(self._root)
+            kept = sweep_root(self._root)
 
         def sweep_one(parent: Path) -> list[str]:
             with translated("sweep", parent):
-                return [f"{parent.name}/{name}" for name in sweep_vm(parent)]
+                swept, kept_there = sweep_vm(parent)
+            kept.extend(kept_there)
+            return [f"{parent.name}/{name}" for name in swept]
 
         done, failed = self._in_each_vm(folder, sweep_one)
         for one in failed:
-            logger.warning("%s: not swept: %s", self.url, one.words)
+            self._note_setback(f"not swept: {one.words}")
+        for path, error in kept:
+            self._note_setback(f"what a crash left could not be removed: {path}: {error.strerror or error}")
         return [name for names in done for name in names]
+
+    def setbacks(self) -> list[str]:
+        """What could not be looked at or removed since this store was opened, and failed no call."""
+        return list(self._setbacks)
+
+    def _note_setback(self, words: str) -> None:
+        if words not in self._setbacks:
+            logger.warning("%s: %s", self.url, words)
+        self._setbacks[words] = None
 
     def open(self, export: StoredExport, name: str) -> AbstractContextManager[LocalReader]:
         """Open a stored file for reading, wherever its bytes lie."""
@@ -213,7 +227,9 @@ class LocalStore:
             raise StoreUnusable(f"{folder}/{export_id} is not a name that an export may have")
         path = self._root / folder / export_id
         for link in (path, path.parent):
-            if link.is_symlink():
+            with translated("look at", link):
+                linked = link.is_symlink()
+            if linked:
                 raise StoreUnusable(f"{link} is a symbolic link, and none is followed")
         return path
 
@@ -229,8 +245,11 @@ class LocalStore:
     def _vm_folders(self, folder: str | None) -> Iterator[Path]:
         if folder is None:
             yield from (path for path in _folders_in(self._root) if is_vm_folder(path.name))
-        elif is_vm_folder(folder) and not (self._root / folder).is_symlink():
-            yield self._root / folder
+        elif is_vm_folder(folder):
+            with translated("look at", self._root / folder):
+                linked = (self._root / folder).is_symlink()
+            if not linked:
+                yield self._root / folder
 
     def _places(self, folder: str | None) -> tuple[list[Path], list[DamagedExport]]:
         """The folders of exports; and what has such a folder's name and is none, or cannot be listed."""

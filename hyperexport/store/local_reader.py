@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hyperexport.errors import ExportNotFound
@@ -48,7 +48,9 @@ def open_reader(path: Path, offset: int = 0, size: int | None = None) -> Generat
     with translated("read", path, missing=ExportNotFound):
         fd = open_regular(path)
     try:
-        there = max(0, os.fstat(fd).st_size - offset)
+        with translated("read", path):
+            there = max(0, os.fstat(fd).st_size - offset)
         yield LocalReader(path, fd, offset, there if size is None else min(size, there))
     finally:
-        os.close(fd)
+        with suppress(OSError):  # nothing was written
+            os.close(fd)

@@ -81,9 +81,15 @@ def remove_staging(path: Path) -> None:
     Raises:
         OSError: As the system has it; part of it may be gone.
     """
+    failures: list[OSError] = []
     for name in os.listdir(path):  # noqa: PTH208 - names alone
         if name != OWNER_FILE and not (path / name).is_dir():
-            (path / name).unlink(missing_ok=True)
+            try:
+                (path / name).unlink(missing_ok=True)
+            except OSError as error:
+                failures.append(error)
+    if failures:
+        raise failures[0]
     remove_tree(path)
 
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from hyperexport.model.manifest import FILE_NAME, is_export_id
 from hyperexport.store.filesystem import PROBE, held, remove_if_empty, remove_tree
@@ -23,39 +23,63 @@ _HALF_MANIFEST: Final = re.compile(rf"\.{re.escape(FILE_NAME)}\.[0-9a-f]{{8}}")
 _PROBE: Final = re.compile(rf"{re.escape(PROBE)}[0-9a-f]{{8}}")
 
 
-def sweep_root(root: Path) -> None:
+class Kept(NamedTuple):
+    """What a sweep could not remove, and why."""
+
+    path: Path
+    error: OSError
+
+
+def sweep_root(root: Path) -> list[Kept]:
     """Remove probes whose writer died; one that is alive does not mind.
 
+    Returns:
+        Those that could not be removed.
+
     Raises:
-        OSError: As the system has it.
+        OSError: The folder cannot be listed.
     """
+    kept: list[Kept] = []
     for path in _entries(root):
         if _PROBE.fullmatch(path.name) and not path.is_dir():
-            path.unlink(missing_ok=True)
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                kept.append(Kept(path, error))
+    return kept
 
 
-def sweep_vm(folder: Path) -> list[str]:
+def sweep_vm(folder: Path) -> tuple[list[str], list[Kept]]:
     """Remove what nobody owns from a VM's folder, and the folder if nothing is left in it.
 
     Returns:
-        The names of the exports of which something was removed.
+        The names of the exports of which something was removed; and what could not be removed.
 
     Raises:
-        OSError: As the system has it.
+        OSError: The folder cannot be listed.
     """
     swept: list[str] = []
+    kept: list[Kept] = []
     for path in _entries(folder):
         export_id, _, state = path.name.partition(".")
         if not is_export_id(export_id) or path.is_symlink() or not path.is_dir():
             continue
-        if f".{state}" == DELETED:
-            with suppress(FileNotFoundError):  # two sweeps at once
-                remove_tree(path)
-            swept.append(export_id)
-        elif (f".{state}" == PARTIAL and _remove_unsigned(path)) or (not state and _remove_marks(path)):
-            swept.append(export_id)
+        try:
+            if _sweep_one(path, state):
+                swept.append(export_id)
+        except OSError as error:
+            kept.append(Kept(path, error))
     remove_if_empty(folder)
-    return swept
+    return swept, kept
+
+
+def _sweep_one(path: Path, state: str) -> bool:
+    """Remove what nobody owns of one export; False where there is nothing of the kind."""
+    if f".{state}" == DELETED:
+        with suppress(FileNotFoundError):  # two sweeps at once
+            remove_tree(path)
+        return True
+    return _remove_unsigned(path) if f".{state}" == PARTIAL else not state and _remove_marks(path)
 
 
 def _remove_unsigned(path: Path) -> bool:

@@ -168,19 +168,12 @@ class S3Store:
         staged = [place for place, files in places.items() if not _is_export(files)]
         for name in self._folders(folder):
             prefix = self._location.key(name, "")
-            try:
-                uploads = self._bucket.unfinished_uploads(prefix)
-            except StoreUnusable as error:
-                if folder is not None:
-                    raise
-                failed.append(damaged_by(error, name))
-                continue
-            for upload in uploads:
+            for upload in self._bucket.unfinished_uploads(prefix):
                 export_id, _, _ = upload.key.removeprefix(prefix).partition("/")
                 if is_export_id(export_id) and FILE_NAME not in places.get((name, export_id), ()):
                     staged.append((name, export_id))
         for one in failed:
-            logger.warning("%s: half-written exports stay for now: %s", self.url, one.words)
+            self._bucket.note_setback(f"half-written exports stay for now: {one.words}")
         staged = list(dict.fromkeys(staged))
         return [
             AbandonedStaging(folder=name, export_id=export_id, owner=owner, doubt=doubt)
@@ -232,7 +225,7 @@ class S3Store:
         swept: list[str] = []
         places, failed = self._scan(folder)
         for one in failed:
-            logger.warning("%s: not swept: %s", self.url, one.words)
+            self._bucket.note_setback(f"not swept: {one.words}")
         for (name, export_id), files in places.items():
             prefix = self._location.key(name, export_id, "")
             marks = {file for file in files if is_mark(file)} if FILE_NAME in files else files & {DELETED_FILE}
@@ -242,7 +235,7 @@ class S3Store:
                 for mark in marks if FILE_NAME in files else ():
                     self._bucket.delete(prefix + mark)
             except StoreUnusable as error:  # locked, perhaps for years: no reason to fail a run for
-                logger.warning("%s: what a deletion left could not be removed: %s", self._bucket.url(prefix), error)
+                self._bucket.note_setback(f"what a deletion left of {name}/{export_id} could not be removed: {error}")
             else:
                 swept += [f"{name}/{export_id}"] if marks else []
         return swept
@@ -284,6 +277,10 @@ class S3Store:
             if self._bucket.exchange(key, changed.to_json(), etag=facts.etag):
                 return StoredExport(folder=export.folder, manifest=changed)
         raise StoreUnreachable(f"the manifest of {export} is being written by others", fix="Try again later")
+
+    def setbacks(self) -> list[str]:
+        """What could not be looked at or removed since this store was opened, and failed no call."""
+        return list(self._bucket.setbacks)
 
     # -- reading -----------------------------------------------------------------------------------------------------
 

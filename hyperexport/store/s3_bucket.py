@@ -13,12 +13,11 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from botocore.exceptions import BotoCoreError, ClientError
-from urllib3.exceptions import HTTPError
+from botocore.exceptions import ClientError
 
 from hyperexport.base.stop import StopSignal
 from hyperexport.errors import HyperExportError, StoreUnreachable, StoreUnusable
-from hyperexport.store.s3_errors import code_of, retrying, status_of, translate, translated
+from hyperexport.store.s3_errors import FAILURES, code_of, retrying, status_of, translate, translated
 from hyperexport.store.s3_settings import S3Location, S3Settings, connect
 
 if TYPE_CHECKING:
@@ -81,6 +80,14 @@ class S3Bucket:
         self.secure = self.client.meta.endpoint_url.startswith("https:")
         self._name = location.bucket
         self._guard = 0
+        self.setbacks: dict[str, None] = {}
+        """See :meth:`hyperexport.store.base.Store.setbacks`; in order."""
+
+    def note_setback(self, words: str) -> None:
+        """Note what could not be looked at or removed, and is no reason to fail for."""
+        if words not in self.setbacks:
+            logger.warning("%s", words)
+        self.setbacks[words] = None
 
     def url(self, key: str) -> str:
         """How a person names an object."""
@@ -126,8 +133,15 @@ class S3Bucket:
         """The multipart uploads under a prefix that nobody has completed or aborted, as far as the server lists them.
 
         MinIO lists them only where the prefix is a whole key, and other servers not at all: what is to be found again
-        needs a note (``s3_upload.py``).
+        needs a note (``s3_upload.py``). Where the server refuses to list them, that is a setback.
         """
+        try:
+            return self._list_uploads(prefix)
+        except StoreUnusable as error:
+            self.note_setback(f"unfinished uploads of dead runs may stay: {error}")
+            return []
+
+    def _list_uploads(self, prefix: str) -> list[UnfinishedUpload]:
         pages = self.client.get_paginator("list_multipart_uploads").paginate(Bucket=self._name, Prefix=prefix)
         try:
             return [
@@ -136,7 +150,7 @@ class S3Bucket:
                 for item in page.get("Uploads", [])
                 if item.get("Key", "").startswith(prefix)
             ]
-        except (ClientError, BotoCoreError) as error:
+        except FAILURES as error:
             if isinstance(error, ClientError) and code_of(error) == "NoSuchUpload":
                 return []  # `rclone serve s3` says so of a bucket that has seen no upload yet.
             if isinstance(error, ClientError) and (
@@ -156,7 +170,7 @@ class S3Bucket:
             if code_of(error) in _MISSING:
                 return None
             raise translate(error, f"looking at {self.url(key)}") from error
-        except BotoCoreError as error:
+        except FAILURES as error:
             raise translate(error, f"looking at {self.url(key)}") from error
         fields = cast("Mapping[str, object]", answer)
         kept = next((name for name in _ALGORITHMS if fields.get(f"Checksum{name}")), None)
@@ -175,7 +189,7 @@ class S3Bucket:
                 if code_of(error) in _MISSING:
                     return None
                 raise translate(error, what) from error
-            except (BotoCoreError, HTTPError, OSError) as error:
+            except FAILURES as error:
                 raise translate(error, what) from error
 
         return retrying(self.stop, what)(attempt)
@@ -201,7 +215,7 @@ class S3Bucket:
                 raise translate(error, what) from error
             logger.info("%s: the server has no conditional writes; looked at it instead", what)
             self.replace(key, data)
-        except BotoCoreError as error:
+        except FAILURES as error:
             raise translate(error, what) from error
         return True
 
@@ -227,7 +241,7 @@ class S3Bucket:
                 raise translate(error, what) from error
             logger.info("%s: the server has no conditional writes; looked for it instead", what)
             self.replace(key, data)
-        except BotoCoreError as error:
+        except FAILURES as error:
             raise translate(error, what) from error
         return True
 
@@ -297,7 +311,7 @@ class S3Bucket:
             if code_of(error) != "NoSuchUpload" or self.head(key) is None:
                 raise translate(error, what) from error
             logger.warning("%s: repeated after a lost answer", what)
-        except BotoCoreError as error:
+        except FAILURES as error:
             raise translate(error, what) from error
 
     def abort_upload(self, upload: UnfinishedUpload) -> None:
@@ -329,7 +343,7 @@ class S3Bucket:
         except ClientError as error:
             if status_of(error) == 404:
                 return False
-        except BotoCoreError as error:
+        except FAILURES as error:
             raise translate(error, f"looking at the upload of {self.url(upload.key)}") from error
         else:
             listed = self._listed(upload.key)
@@ -339,7 +353,7 @@ class S3Bucket:
     def _listed(self, prefix: str) -> list[UnfinishedUpload] | None:
         """The unfinished uploads under a prefix; None where the server cannot tell."""
         try:
-            return self.unfinished_uploads(prefix)
+            return self._list_uploads(prefix)
         except StoreUnusable as error:
             logger.info("%s", error)
             return None

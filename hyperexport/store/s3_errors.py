@@ -21,6 +21,7 @@ from botocore.exceptions import (
     PartialCredentialsError,
     ProfileNotFound,
     SSLError,
+    SSOError,
     TokenRetrievalError,
 )
 from botocore.exceptions import (
@@ -75,13 +76,21 @@ _CREDENTIALS: Final = (
     CredentialRetrievalError,
     TokenRetrievalError,
     ProfileNotFound,
+    SSOError,
 )
 
 
+_NONSENSE: Final = (ValueError, LookupError, AttributeError, TypeError, RuntimeError, EOFError)
+"""What botocore's credential providers make of a program's or a file's answer that makes no sense: JSON that is none or
+has other types, a date that is none, renewed credentials that have expired, an MFA code that nobody types."""
+
 FAILURES: Final = (
-    ClientError, BotoCoreError, Boto3Error, ResponseParserError, HTTPError, HTTPException, OSError, UnicodeError
+    ClientError, BotoCoreError, Boto3Error, ResponseParserError, HTTPError, HTTPException, OSError, *_NONSENSE
 )  # fmt: skip
 """What a call through boto3 or urllib3 can raise when the store, the way to it or its settings are at fault."""
+
+_LOCAL: Final = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
+"""Of a file or a program that the configuration names; no answer of a network."""
 
 
 def code_of(error: ClientError) -> str:
@@ -121,11 +130,6 @@ def translate(error: Exception, what: str) -> HyperExportError:
     if isinstance(error, ClientError):
         message = error.response.get("Error", {}).get("Message") or ""  # radosgw gives none.
         return refused(code_of(error), status_of(error), message, what)
-    if isinstance(error, _CREDENTIALS):
-        return StoreUnusable(
-            f"{what}: there are no usable credentials: {error}",
-            fix="Give an access key and a secret key, a profile, or a saved credentials block",
-        )
     if isinstance(error, SSLError | Urllib3SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
         return StoreUnusable(
             f"{what}: the server's certificate is not vouched for by a trusted CA",
@@ -135,16 +139,31 @@ def translate(error: Exception, what: str) -> HyperExportError:
         return StoreUnreachable(
             f"{what}: what was answered is not S3", fix="Check the endpoint's address, and what proxy is on the way"
         )
-    if isinstance(error, BotoConnectionError | HTTPClientError | HTTPError | HTTPException | OSError):
+    network = isinstance(error, BotoConnectionError | HTTPClientError | HTTPError | HTTPException | OSError)
+    if network and not isinstance(error, _LOCAL):
         return StoreUnreachable(
             f"{what}: no answer from the store ({type(error).__name__})",
             fix="Check the endpoint's address and the network",
         )
-    if isinstance(error, BotoCoreError | Boto3Error | ValueError):
-        unsent = "a name or an address cannot be sent"
-        reason = unsent if isinstance(error, UnicodeError) else re.sub(r"//\S*@", "//...@", str(error))
-        return StoreUnusable(f"{what}: {reason}", fix="Correct the S3 settings")
-    raise error
+    return _misconfigured(error, what)
+
+
+def _misconfigured(error: Exception, what: str) -> StoreUnusable:
+    if isinstance(error, _CREDENTIALS):
+        return StoreUnusable(
+            f"{what}: there are no usable credentials: {error}",
+            fix="Log in again, or give an access key and a secret key, a profile, or a saved credentials block",
+        )
+    if isinstance(error, _LOCAL):
+        return StoreUnusable(
+            f"{what}: {error.filename or 'a file of the AWS configuration'}: {error.strerror or type(error).__name__}",
+            fix="Correct the AWS configuration: it names this file or program",
+        )
+    unsent = "a name or an address cannot be sent"
+    reason = unsent if isinstance(error, UnicodeError) else re.sub(r"//\S*@", "//...@", str(error))
+    if not isinstance(error, BotoCoreError | Boto3Error | ValueError):
+        reason = f"boto3 failed ({type(error).__name__}: {reason})"
+    return StoreUnusable(f"{what}: {reason}", fix="Correct the S3 settings or the AWS configuration")
 
 
 @contextmanager

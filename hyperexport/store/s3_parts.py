@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from http.client import HTTPException
 from typing import Any, Final, Protocol, cast
 from urllib.request import getproxies, proxy_bypass
 from weakref import WeakSet
@@ -135,7 +136,7 @@ class PartSender:
                 with response:
                     answer = response.read(_LARGEST_ANSWER)
                     response.drain_conn()
-        except (HTTPError, OSError) as error:
+        except (HTTPError, HTTPException, OSError, UnicodeError) as error:
             self._check()
             # Not "from error": urllib3's own text may quote the signed URL.
             raise translate(error, what) from None

@@ -8,8 +8,9 @@ import base64
 import hashlib
 import logging
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
+from functools import partial
 from typing import Any, Final, cast
 
 from botocore.exceptions import ClientError
@@ -97,10 +98,14 @@ def _demanded(bucket: S3Bucket) -> Protection:
 
 def drop_probes(bucket: S3Bucket) -> None:
     """Remove the probes of runs that died; one that is alive makes another."""
-    for left in bucket.unfinished_uploads(bucket.location.key(PROBE_NAME)):
-        bucket.abort_upload(left)
-    for key, _ in bucket.objects(bucket.location.key(PROBE_NAME)):
-        bucket.delete(key)
+    drops: list[Callable[[], object]]
+    drops = [partial(bucket.abort_upload, left) for left in bucket.unfinished_uploads(bucket.location.key(PROBE_NAME))]
+    drops += [partial(bucket.delete, key) for key, _ in bucket.objects(bucket.location.key(PROBE_NAME))]
+    for drop in drops:
+        try:
+            drop()
+        except StoreUnusable as error:
+            bucket.note_setback(f"a probe of a dead run stays: {error}")
 
 
 def _is_checked(bucket: S3Bucket, protection: Protection) -> bool:

@@ -7,13 +7,10 @@ import time
 from collections.abc import Generator, Iterator
 from typing import Self
 
-from botocore.exceptions import BotoCoreError
-from urllib3.exceptions import HTTPError
-
 from hyperexport.base.stop import StopSignal
 from hyperexport.errors import StoreUnreachable
 from hyperexport.store.s3_bucket import S3Bucket
-from hyperexport.store.s3_errors import retrying, translate
+from hyperexport.store.s3_errors import FAILURES, retrying, translate
 from hyperexport.store.s3_parts import Throttle
 
 
@@ -111,7 +108,7 @@ class S3Reader:
                     self._throttle.take(len(chunk), self._stop)
                 position += len(chunk)
                 yield chunk
-        except (BotoCoreError, HTTPError, OSError) as error:
+        except FAILURES as error:
             if self._throttle is not None:
                 self._throttle.trouble()
             raise translate(error, self._what) from error

@@ -104,11 +104,10 @@ class S3Settings(Value):
             StoreUnusable: There is no such profile, or the configuration cannot be read.
         """
         import boto3  # noqa: PLC0415 - half a second, and only S3 needs it
-        from botocore.exceptions import BotoCoreError  # noqa: PLC0415
 
-        from hyperexport.store.s3_errors import translate  # noqa: PLC0415
+        from hyperexport.store.s3_errors import translated  # noqa: PLC0415
 
-        try:
+        with translated("reading the AWS configuration"):
             if self.session_factory is not None:
                 return cast("boto3.Session", self.session_factory())
             return boto3.Session(
@@ -117,8 +116,6 @@ class S3Settings(Value):
                 aws_session_token=_reveal(self.session_token),
                 profile_name=self.profile,
             )
-        except BotoCoreError as error:
-            raise translate(error, "reading the AWS configuration") from error
 
 
 class TlsTrust(Value):
@@ -134,10 +131,9 @@ def connect(settings: S3Settings) -> "tuple[S3Client, TlsTrust]":
         StoreUnusable: The configuration is incomplete or contradicts itself.
     """
     from botocore.config import Config  # noqa: PLC0415
-    from botocore.exceptions import BotoCoreError  # noqa: PLC0415
     from botocore.httpsession import get_cert_path  # noqa: PLC0415
 
-    from hyperexport.store.s3_errors import translate  # noqa: PLC0415
+    from hyperexport.store.s3_errors import translated  # noqa: PLC0415
 
     _keep_credentials_out_of_logs()
     session = settings.session()
@@ -145,7 +141,7 @@ def connect(settings: S3Settings) -> "tuple[S3Client, TlsTrust]":
     trust = str(settings.ca_bundle or configured or "") or True
     secure = not (settings.endpoint_url or "https:").startswith("http:")
     addressing = "path" if settings.addressing == "auto" and settings.endpoint_url else settings.addressing
-    try:
+    with translated("setting up the S3 client"):
         client = session.client(  # pyright: ignore[reportUnknownMemberType] - one overload for each AWS service
             "s3",
             endpoint_url=settings.endpoint_url,
@@ -165,8 +161,6 @@ def connect(settings: S3Settings) -> "tuple[S3Client, TlsTrust]":
                 tcp_keepalive=True,
             ),
         )
-    except (BotoCoreError, ValueError) as error:
-        raise translate(error, "setting up the S3 client") from error
     if "@" in client.meta.endpoint_url:  # from AWS_ENDPOINT_URL, or a profile
         raise UsageError(f"the S3 endpoint of boto3's configuration: {LOGIN_IN_ADDRESS}", fix=_LOG_IN)
     return client, TlsTrust(ca_file=str(get_cert_path(cast("Any", trust))) if settings.verify else None)

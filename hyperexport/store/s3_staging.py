@@ -17,6 +17,7 @@ from hyperexport.model import manifest as manifest_module
 from hyperexport.model.manifest import ExportManifest, FileEntry
 from hyperexport.model.ownership import Owner
 from hyperexport.store.base import RangeReader, Sink, Stored, StoredExport
+from hyperexport.store.listing import attempting
 from hyperexport.store.s3_bucket import S3Bucket, UnfinishedUpload
 from hyperexport.store.s3_parts import PartSender
 from hyperexport.store.s3_protection import Protection
@@ -225,31 +226,24 @@ def remove_tree(bucket: S3Bucket, prefix: str, *, first: str | None = None) -> i
     if first is not None:
         size = objects.pop(first, 0)
         freed += size if bucket.delete(first) else 0
-    for upload in unfinished(bucket, prefix, objects):
-        bucket.abort_upload(upload)
-
-    def delete(key: str) -> HyperExportError | bool:
-        try:
-            return bucket.delete(key)
-        except HyperExportError as error:
-            return error
+    uploads = [attempting(bucket.abort_upload)(upload) for upload in unfinished(bucket, prefix, objects)]
+    failures = [outcome for outcome in uploads if outcome is not None]
 
     # The marks go last, so that what a failure leaves can still be told whose it is.
     marks = [key for key in objects if is_mark(key.rpartition("/")[2])]
     files = [key for key in objects if key not in marks]
-    failures: dict[str, HyperExportError] = {}
     with ThreadPoolExecutor(THREADS) as threads:
         for keys in (files, marks):
-            outcomes = dict(zip(keys, threads.map(delete, keys), strict=True))
-            failures |= {key: error for key, error in outcomes.items() if not isinstance(error, bool)}
+            outcomes = dict(zip(keys, threads.map(attempting(bucket.delete), keys), strict=True))
+            failures += [outcome for outcome in outcomes.values() if not isinstance(outcome, bool)]
             freed += sum(objects[key] for key, outcome in outcomes.items() if outcome is True)
             versions += sum(objects[key] for key, outcome in outcomes.items() if outcome is False)
             if failures:
                 break
     if failures:
-        error = next(iter(failures.values()))
+        error = failures[0]
         raise type(error)(
-            f"{len(failures)} of {len(objects)} objects could not be removed: {error.what}", fix=error.fix
+            f"{len(failures)} of {len(objects)} objects and uploads could not be removed: {error.what}", fix=error.fix
         )
     if versions:
         logger.warning("%s: the bucket keeps %d bytes as older versions: not freed", bucket.url(prefix), versions)

@@ -62,7 +62,7 @@ def noted(data: bytes, prefix: str) -> UnfinishedUpload | None:
     try:
         found = json.loads(data)
         key, upload_id = str(found["key"]), str(found["upload_id"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
     return UnfinishedUpload(key, upload_id) if key.startswith(prefix) else None
 

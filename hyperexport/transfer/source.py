@@ -33,6 +33,10 @@ CONNECT_TIMEOUT: Final = 30.0
 READ_TIMEOUT: Final = 300.0
 """Seconds without a byte before a stream counts as dead: a host may deflate a slow region for more than a minute."""
 
+_FAILURES: Final = (HTTPError, http.client.HTTPException, OSError, ValueError, AttributeError)
+"""What urllib3, http.client and ssl raise when the server, the way to it or the address is at fault: ValueError for a
+chunk's length that is no number or a name that IDNA refuses, AttributeError for a connection closed meanwhile."""
+
 _LONGEST: Final = 150  # characters of a name that the server gave, in a message
 
 
@@ -76,7 +80,7 @@ class Source:
         self._stop.check()
         try:
             count = self._response.readinto(buffer)
-        except (http.client.HTTPException, OSError, ValueError) as error:
+        except _FAILURES as error:
             self._stop.check()
             raise self._interrupted(_reason(error)) from error
         self.received += count
@@ -167,7 +171,7 @@ def _connect(connection: HTTPSConnection, name: str, stop: StopSignal) -> ssl.SS
     try:
         with stop.waking(lambda: _cut(connection.sock)):
             connection.connect()
-    except (HTTPError, OSError) as error:
+    except _FAILURES as error:
         stop.check()
         raise _unconnected(error, name) from error
     sock = connection.sock
@@ -201,7 +205,7 @@ def _ask(
         connection.endheaders()
         # The plain response of http.client: urllib3's own has no quick way into a caller's buffer for chunked bodies.
         response = super(HTTPConnection, connection).getresponse()
-    except (http.client.HTTPException, OSError) as error:
+    except _FAILURES as error:
         stop.check()
         raise TransferInterrupted(f"no answer for {name}: {_reason(error)}") from error
     try:
@@ -246,5 +250,7 @@ def _reason(error: Exception) -> str:
             return "the stream was cut within a chunk"
         case ConnectionResetError():
             return "the server reset the connection"
+        case UnicodeError():
+            return "the address cannot be the name of a host"
         case _:
             return str(error)[: 2 * _LONGEST] or type(error).__name__

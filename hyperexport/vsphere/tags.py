@@ -4,15 +4,16 @@ vCenter 7.0 U2 and later answer at ``/api``, older ones (and vcsim) only at ``/r
 another dress. A login of its own, which ends with the question. Only vCenters have tags; a host of its own has none.
 """
 
+import base64
 import json
 import logging
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
+from http.client import HTTPException
 from typing import Any, Final
 
 import urllib3
 from urllib3.exceptions import HTTPError
-from urllib3.util import make_headers
 
 from hyperexport.errors import LoginRefused, ServerBusy, ServerFault, TagAmbiguous, TaggingUnavailable, TagNotFound
 from hyperexport.vsphere.endpoint import VSphereEndpoint
@@ -83,8 +84,8 @@ class _Api:
     def log_in(self) -> bool:
         """Log in; False where the server has no API of this kind."""
         user, password = self.endpoint.username, self.endpoint.password.get_secret_value()
-        basic = make_headers(basic_auth=f"{user}:{password}")
-        status, token = self._ask("POST", self._session_path, headers=basic)
+        basic = base64.b64encode(f"{user}:{password}".encode()).decode()  # RFC 7617; urllib3's own takes only Latin-1
+        status, token = self._ask("POST", self._session_path, headers={"Authorization": f"Basic {basic}"})
         if status in _NO_SUCH_API:
             return False
         if status in _DENIED:
@@ -152,7 +153,7 @@ class _Api:
                 raise ServerFault(f"reading the tags failed on {self.endpoint.address}: its answer does not end")
             good = answer.status in range(200, 300)  # a login to /api is answered with 201
             found = json.loads(data) if data and good else None
-        except (HTTPError, OSError) as error:
+        except (HTTPError, OSError, HTTPException, UnicodeEncodeError) as error:
             raise translate(_underlying(error), doing="reading the tags", endpoint=self.endpoint) from error
         except (ValueError, RecursionError):
             raise ServerFault(f"reading the tags failed on {self.endpoint.address}: its answer is not JSON") from None
@@ -219,7 +220,14 @@ def _by_name(api: _Api, kind: str, ids: Iterable[str]) -> dict[str, str]:
 def _underlying(error: Exception) -> OSError:
     """The operating system's or OpenSSL's own error inside urllib3's."""
     inside = (error, error.__cause__, error.__context__, *error.args)
-    return next((found for found in inside if isinstance(found, OSError)), OSError(str(error)))
+    return next((found for found in inside if isinstance(found, OSError)), OSError(_words(error)))
+
+
+def _words(error: Exception) -> str:
+    try:
+        return str(error) or type(error).__name__
+    except Exception:  # noqa: BLE001 - of a broken answer, such as urllib3's IncompleteRead without its length
+        return type(error).__name__
 
 
 def _not_there(what: str, names: Iterable[str], api: _Api) -> TagNotFound:

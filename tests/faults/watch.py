@@ -19,7 +19,7 @@ STEPS = {
     "check the stores": ("hyperexport.steps.plan", "check_stores"),
     "plan snapshots": ("hyperexport.steps.snapshots", "make_snapshot_plan"),
     "leftovers": ("hyperexport.steps.leftovers", "remove_abandoned_stagings"),
-    "old snapshots": ("hyperexport.steps.leftovers", "remove_abandoned_snapshots"),
+    "old snapshots": ("hyperexport.steps.leftovers", "remove_each"),
     "stage locally": ("hyperexport.store.local_staging", "LocalStaging.__enter__"),
     "stage in S3": ("hyperexport.store.s3_staging", "S3Staging.claim"),
     "snapshot": ("hyperexport.steps.snapshots", "take_snapshot"),

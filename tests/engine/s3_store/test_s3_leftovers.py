@@ -67,7 +67,7 @@ def test_a_broken_deletion_says_what_remains(store: S3Store, server: S3Server, b
 
     # A server that locks single objects is not to be had here; everything but the refusal is real.
     store._bucket.client.delete_object = refuse  # type: ignore[method-assign]
-    with pytest.raises(StoreUnusable, match=r"1 of \d objects could not be removed.*/a.*locked"):
+    with pytest.raises(StoreUnusable, match=r"1 of \d objects and uploads could not be removed.*/a.*locked"):
         store.delete(export)
     assert store.exports() == [], "its manifest went first"
     assert [key.rpartition("/")[2] for key in keys(server, bucket)] == [".deleted", "a"]

@@ -312,3 +312,37 @@ def test_a_note_that_names_another_exports_upload_aborts_nothing(store: S3Store,
     (left,) = store.abandoned(FOLDER)
     store.remove_abandoned(left)
     assert uploads(server, bucket) == [key]
+
+
+def test_unfinished_uploads_that_may_not_be_listed_are_said_and_fail_nothing(ruled: S3Store, proxy: Proxy) -> None:
+    proxy.before = lambda method, target, *_: (
+        refusal(403, "AccessDenied") if method == "GET" and "uploads" in query(target) else None
+    )
+    ruled.check()
+    for export_id in IDS[:2]:
+        export(ruled, export_id)
+    assert ruled.abandoned(FOLDER) == ruled.abandoned() == []
+    done = clean_store(ruled, plan_store_cleanup(ruled, KEEP_ONE), lambda _: True)
+    assert len(done.deleted) == 1
+    assert done.failed == ()
+    assert any(f"uploads of s3://{ruled._bucket.location.bucket}/backups/vms/{FOLDER}" in one for one in done.deferred)
+    assert all("s3:ListBucketMultipartUploads" in one for one in done.deferred)
+
+
+def test_an_upload_that_cannot_be_aborted_keeps_no_file_and_its_owner_is_still_known(
+    ruled: S3Store, proxy: Proxy, server: S3Server, bucket: str
+) -> None:
+    leave_behind(ruled)
+    server.client().put_object(Bucket=bucket, Key=f"backups/vms/{FOLDER}/{IDS[0]}/small", Body=b"small")
+    proxy.before = lambda method, target, *_: (
+        refusal(403, "AccessDenied") if method == "DELETE" and "uploadId" in query(target) else None
+    )
+    done = clean_store(ruled, plan_store_cleanup(ruled, KEEP_ONE), lambda _: True)
+    assert done.abandoned == ()
+    assert len(done.failed) == 1
+    assert "upload" in done.failed[0]
+    names = {key.rpartition("/")[2].partition("-")[0] for key in keys(server, bucket)}
+    assert names == {".owner.json", ".upload"}, "what says whose it is stays until the rest is gone"
+    proxy.before = lambda *_: None
+    assert len(clean_store(ruled, plan_store_cleanup(ruled, KEEP_ONE), lambda _: True).abandoned) == 1
+    assert keys(server, bucket) == uploads(server, bucket) == []
