@@ -100,7 +100,7 @@ def _vm_row(vm: VmInfo) -> tuple[str | Text, ...]:
         str(vm.cpus),
         f"{vm.memory_mb} MB",
         str(len(vm.disks)),
-        format_bytes(vm.storage_bytes),
+        _size(vm.storage_bytes),
         format_bytes(vm.used),
     )
 
@@ -124,7 +124,7 @@ def _properties(vm: VmInfo) -> Table:
         ("Guest OS", vm.guest_os),
         ("Memory", memory),
         ("vCPUs", str(vm.cpus)),
-        ("Storage", format_bytes(vm.storage_bytes)),
+        ("Storage", _size(vm.storage_bytes)),
         ("Used", f"{format_bytes(vm.used)} of {format_bytes(vm.provisioned)} provisioned"),
         ("Path", vm.ref.path),
         ("Firmware", vm.firmware),
@@ -151,6 +151,10 @@ def _disk_row(disk: DiskInfo) -> tuple[str, ...]:
     )
 
 
+def _size(count: int | None) -> str:
+    return "unknown" if count is None else format_bytes(count)
+
+
 def _export_limits(disk: DiskInfo) -> str:
     """Why a disk cannot be exported, or not from a snapshot."""
     if disk.unexportable:
@@ -167,5 +171,5 @@ def vm_lines(vm: VmInfo | VmBrief) -> list[str]:
         key_value("guest_os", vm.guest_os),
         key_value("cpu", vm.cpus),
         key_value("memory_mb", vm.memory_mb),
-        key_value("storage_bytes", vm.storage_bytes),
+        key_value("storage_bytes", "unknown" if vm.storage_bytes is None else vm.storage_bytes),
     ]

@@ -122,6 +122,7 @@ def run_export(run: StepRunner, job: Job, notices: Notices, recorder: RateRecord
                 job.lease.held(),
             ):
                 export_plan = run(plan.make_plan, job, snapshot.moref if snapshot else None)
+                plan.warn_of_room(job, export_plan)
                 files = move_files(run, job, copies, export_plan, snapshot, max_concurrency=slots.at_once)
                 slots.release()
             exports = run(package.publish, job, copies, files, export_plan, snapshot)
@@ -180,6 +181,7 @@ def dry_run(
 ) -> ExportResult:
     """Say what the real run would do; nothing is changed anywhere."""
     export_plan = run(plan.make_plan, job, None)
+    plan.warn_of_room(job, export_plan)
     return ExportResult(
         dry_run=True,
         plan=export_plan,

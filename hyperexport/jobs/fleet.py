@@ -106,6 +106,7 @@ def export_fleet(
             identities = {
                 row.ref.moref: VmIdentity.of(row.ref, vcenter=session.address, vcenter_uuid=session.instance_uuid)
                 for row in chosen
+                if not row.uuid_unread  # it may have one: its own export finds out, or is refused
             }
             warnings = notices.fleet_started(f"{len(chosen)} VMs", vcenter=session.address, export_format=place.format)
         logger.info("%s", choice)
@@ -176,7 +177,9 @@ def leave_out_recent(
     if younger_than is None:
         return {}
     recent = recent_exports(stores, list(identities.values()), younger_than, server=server)
-    found = {row.ref.moref: recent.get(identities[row.ref.moref]) for row in chosen}
+    found = {
+        row.ref.moref: recent.get(identities[row.ref.moref]) if row.ref.moref in identities else None for row in chosen
+    }
     return {
         row.ref.moref: FleetMember(vm=row.ref, outcome=FleetOutcome.SKIPPED, message=f"{export} is young enough")
         for row in chosen

@@ -98,7 +98,9 @@ class VmBrief(Value):
     guest_os: str
     cpus: int
     memory_mb: int
-    storage_bytes: int = Field(description="The sum of the disks' capacities, in bytes.")
+    storage_bytes: int | None = Field(
+        description="The sum of the disks' capacities, in bytes; None where the server does not give its devices."
+    )
 
     @property
     def name(self) -> str:
@@ -144,9 +146,9 @@ class VmInfo(Value):
         return self.ref.name
 
     @property
-    def storage_bytes(self) -> int:
-        """The sum of the disks' capacities, in bytes."""
-        return sum(disk.capacity for disk in self.disks)
+    def storage_bytes(self) -> int | None:
+        """The sum of the disks' capacities, in bytes; None where the server does not give its devices."""
+        return None if not self.readable else sum(disk.capacity for disk in self.disks)
 
     @property
     def tools_running(self) -> bool:

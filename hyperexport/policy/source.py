@@ -17,6 +17,7 @@ class SourcePlan(Value):
     why: str = Field(default="", description="Why no snapshot is made though one was asked for; else empty.")
     needs_snapshot: str = Field(default="", description="Why the export is refused without --snapshot; else empty.")
     not_quiesced: str = Field(default="", description="Why the guest cannot be quiesced though it should be.")
+    how_to_quiesce: str = Field(default="", description="What to do so that it can; empty where not_quiesced is.")
 
 
 def plan_source(vm: VmInfo, *, wanted: bool, kept: bool, quiesces: bool) -> SourcePlan:
@@ -38,15 +39,19 @@ def plan_source(vm: VmInfo, *, wanted: bool, kept: bool, quiesces: bool) -> Sour
         return SourcePlan(from_snapshot=False, why="the VM is off, so it is read as it is" if wanted else "")
     if not wanted:
         return SourcePlan(from_snapshot=False, needs_snapshot=f"{vm.ref.path} is {vm.power_state}")
-    return SourcePlan(from_snapshot=True, not_quiesced=_not_quiesced(vm) if quiesces else "")
+    why, remedy = _not_quiesced(vm) if quiesces else ("", "")
+    return SourcePlan(from_snapshot=True, not_quiesced=why, how_to_quiesce=remedy)
 
 
-def _not_quiesced(vm: VmInfo) -> str:
+def _not_quiesced(vm: VmInfo) -> tuple[str, str]:
+    """Why the guest cannot be quiesced, and what to do about it; two empty texts where it can."""
     if vm.power_state is PowerState.SUSPENDED:
-        return f"{vm.ref.name} is suspended, so its guest cannot be quiesced, and what it had in memory is not exported"
+        why = f"{vm.ref.name} is suspended, so its guest cannot be quiesced, and what it had in memory is not exported"
+        return why, "Resume the VM or shut it down"
     if not vm.tools_running:
-        return f"VMware Tools are not running in {vm.ref.name}, so its filesystems cannot be quiesced"
-    return ""
+        why = f"VMware Tools are not running in {vm.ref.name}, so its filesystems cannot be quiesced"
+        return why, "Start VMware Tools in the guest"
+    return "", ""
 
 
 def as_read(disks: Iterable[DiskInfo], *, from_snapshot: bool) -> tuple[DiskInfo, ...]:

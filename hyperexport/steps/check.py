@@ -111,6 +111,11 @@ def _choose(session: Session, selection: Selection) -> tuple[list[SetupFinding],
     except HyperExportError as error:
         return [failed(what, error)], []
     findings = [failed(what, error) for error in chosen.missing.values()]
+    read = {vm.ref.moref for vm in vms}
+    for row in chosen.rows:
+        if row.ref.moref not in read:
+            words = f"{row.ref.path} cannot be read, and may be gone or inaccessible"
+            findings.append(SetupFinding(what=what, level=Level.FAIL, words=words, fix="Look at it in vSphere"))
     if vms:
         count = f"{len(vms)} VM is" if len(vms) == 1 else f"{len(vms)} VMs are"
         findings.append(SetupFinding(what=what, level=Level.OK, words=f"{count} chosen by {selection}"))

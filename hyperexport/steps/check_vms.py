@@ -101,7 +101,7 @@ def _of_the_vm(vm: VmInfo, options: ExportOptions) -> Iterator[_Problem]:
             ("it is suspended" if vm.power_state is PowerState.SUSPENDED else "VMware Tools do not run")
             + ", so the guest cannot be quiesced"
             + ("" if snapshot.quiesce_required else ": the export would be crash-consistent"),
-            "Start VMware Tools in the guest",
+            source.how_to_quiesce,
         )
     if options.incremental.enabled and not (vm.change_tracking or options.incremental.enable_tracking) and running:
         yield _Problem(

@@ -3,6 +3,7 @@
 import logging
 from datetime import UTC, datetime
 
+from hyperexport.base.units import format_bytes
 from hyperexport.errors import (
     ChangeTrackingUnavailable,
     ExportNotFound,
@@ -40,13 +41,12 @@ logger = logging.getLogger(__name__)
 def check_export(job: Job) -> None:
     """Refuse at once what can't work: a running VM without a snapshot, no disk to export, a store that takes nothing.
 
-    The stores are proved by writing to them, but not by a dry run, which writes nothing.
+    The stores are proved by writing to them; of what a dry run writes, nothing is ever seen.
     """
     check_exportable(job)
+    check_stores(job.stores, unseen=job.options.execution.dry_run)
     if job.options.execution.dry_run:
         warn_of_others(job)
-    else:
-        check_stores(job.stores)
 
 
 def warn_of_others(job: Job) -> None:
@@ -81,7 +81,7 @@ def check_exportable(job: Job) -> None:
         if job.options.snapshot.quiesce_required:
             raise QuiesceFailed(
                 job.source.not_quiesced,
-                fix="Start VMware Tools in a running guest, or export without --quiesce-required",
+                fix=f"{job.source.how_to_quiesce}, or export without --quiesce-required",
             )
         job.warn(f"the snapshot of {vm.name} is only crash-consistent: {job.source.not_quiesced}")
     if words := encryption_words(vm):
@@ -234,6 +234,17 @@ def make_plan(job: Job, snapshot: str | None) -> ExportPlan:
     for disk in plan.disks:
         logger.info("%s: %s: %s (%s)", job.vm.name, disk.label, disk.decision, disk.reason)
     return plan
+
+
+def warn_of_room(job: Job, plan: ExportPlan) -> None:
+    """Say where a store may not have room for what the plan transfers."""
+    for store in job.stores:
+        free = store.free_bytes()
+        if free is not None and free < plan.transfer_bytes:
+            job.warn(
+                f"{store.url} has {format_bytes(free)} free, and up to {format_bytes(plan.transfer_bytes)} will be "
+                "written: the export may run out of space"
+            )
 
 
 def disks_of(job: Job, snapshot: str | None) -> tuple[DiskInfo, ...]:

@@ -30,12 +30,20 @@ def open_stores(
     return tuple(stores)
 
 
-def check_stores(stores: tuple[Store, ...]) -> None:
+def check_stores(stores: tuple[Store, ...], *, unseen: bool = False) -> None:
     """Prove that an export can be kept in each, by writing and removing a probe.
 
+    Args:
+        stores: Where the export goes.
+        unseen: Whether nothing may be left of the probe, nor be seen by anybody: for a dry run.
+
     Raises:
+        DiskFull: One has no space left.
         StoreUnusable: One can't be written.
         StoreUnreachable: One did not answer.
     """
     for store in stores:
-        store.check()
+        if unseen:
+            store.check_unseen()
+        else:
+            store.check()

@@ -150,6 +150,16 @@ class Store(Protocol):
         """
         ...
 
+    def check_unseen(self) -> None:
+        """Prove the same as :meth:`check` for a dry run: nothing that was written is left, nor seen by anybody.
+
+        Raises:
+            DiskFull: There is no space left.
+            StoreUnusable: It can't, and repeating won't help.
+            StoreUnreachable: It did not answer.
+        """
+        ...
+
     def free_bytes(self) -> int | None:
         """Bytes that are free; None where the notion has no meaning."""
         ...

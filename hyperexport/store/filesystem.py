@@ -90,6 +90,35 @@ def write_new(path: Path, data: bytes) -> None:
         os.fsync(fd)
 
 
+def write_nameless(folder: Path, data: bytes) -> None:
+    """Write a file that has no name and is gone when it is closed, so that nothing is left whatever happens.
+
+    Where a filesystem has no such files (NFS, for one), only what the system says of the user's rights is asked.
+
+    Raises:
+        OSError: As the system has it.
+    """
+    try:
+        fd = os.open(folder, os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno not in {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL}:
+            raise
+    except AttributeError:  # macOS has none
+        pass
+    else:
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(fd)
+        return
+    if not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    if os.statvfs(folder).f_bavail == 0:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def read_at_most(path: Path, limit: int) -> bytes:
     """Read a small regular file; a longer one is cut at ``limit`` bytes.
 

@@ -32,6 +32,7 @@ from hyperexport.store.filesystem import (
     remove_tree,
     sync_folder,
     translated,
+    write_nameless,
     write_new,
 )
 from hyperexport.store.listing import StoreListing, attempting, damaged_by, done_of, listing_of
@@ -70,6 +71,14 @@ class LocalStore:
             finally:
                 with suppress(FileNotFoundError, NotADirectoryError):
                     probe.unlink()
+
+    def check_unseen(self) -> None:
+        """Prove the same with a file that never has a name."""
+        folder = nearest_folder(self._root)
+        with translated(
+            f"write into {folder}, to keep exports in" if folder != self._root else "write into", self._root
+        ):
+            write_nameless(folder, bytes(4096))
 
     def free_bytes(self) -> int:
         """Bytes that this user may still write to the filesystem."""

@@ -90,6 +90,16 @@ class S3Store:
         self._bucket.folders(self._location.key(""))
         self._protected()
 
+    def check_unseen(self) -> None:
+        """Prove that uploads are taken, with some that are never completed: no object and no version comes of them.
+
+        Raises:
+            StoreUnusable: They aren't, and repeating won't help.
+            StoreUnreachable: It did not answer.
+        """
+        self._bucket.folders(self._location.key(""))
+        find_protection(self._bucket, drop=False)
+
     def _gives_back(self) -> bool:
         probe = self._location.key(f"{PROBE_NAME}-{secrets.token_hex(4)}")
         self._bucket.replace(probe, b"probe")

@@ -62,14 +62,19 @@ def headers(parameters: Mapping[str, str]) -> dict[str, str]:
     return {HEADERS[name]: value for name, value in parameters.items()}
 
 
-def find_protection(bucket: S3Bucket) -> Protection:
+def find_protection(bucket: S3Bucket, *, drop: bool = True) -> Protection:
     """Ask a server which checksums it looks at, with an upload that is never completed.
+
+    Args:
+        bucket: Where.
+        drop: Whether the probes of dead runs are removed first.
 
     Raises:
         StoreUnusable: Uploads are refused altogether, or nothing would guard the bytes on a connection without TLS.
         StoreUnreachable: No answer.
     """
-    drop_probes(bucket)
+    if drop:
+        drop_probes(bucket)
     for protection in (Protection.CRC32, Protection.MD5):
         if _is_checked(bucket, protection):
             logger.info("%s: %s", bucket.location, protection)

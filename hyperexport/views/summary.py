@@ -279,7 +279,7 @@ def vm_row(vm: VmInfo) -> dict[str, object]:
         "vCPUs": vm.cpus,
         "Memory": f"{vm.memory_mb} MB",
         "Disks": len(vm.disks),
-        "Storage": format_bytes(vm.storage_bytes),
+        "Storage": "unknown" if vm.storage_bytes is None else format_bytes(vm.storage_bytes),
         "Used": format_bytes(vm.used),
     }
 

@@ -29,7 +29,9 @@ _query = vmodl.query.PropertyCollector
 
 
 def disk_capacities(session: Session, vms: Sequence[Any]) -> dict[str, int]:
-    """Read the sum of each VM's disks' capacities, in bytes, by managed object id; a VM that says nothing is left out.
+    """Read the sum of each VM's disks' capacities, in bytes, by managed object id.
+
+    A VM whose devices the server does not give, or does not let this user read, is not in it.
 
     Args:
         session: The login.

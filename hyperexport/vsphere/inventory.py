@@ -5,6 +5,7 @@ objects are large (and some servers cannot send them). Nothing is changed.
 """
 
 import difflib
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, Final, NamedTuple, TypeVar
@@ -25,6 +26,8 @@ from hyperexport.vsphere.session import Session
 from hyperexport.vsphere.snapshot_tree import flatten
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 _ENTITIES: Final = {
     vim.VirtualMachine: (
@@ -99,6 +102,9 @@ class VmRow(Value):
     cpus: int = 0
     memory_mb: int = 0
     template: bool = Field(description="Whether it is a template, which cannot be snapshotted.")
+    uuid_unread: bool = Field(
+        default=False, description="Whether its instance UUID could not be read, which does not mean that it has none."
+    )
     host: str | None = Field(default=None, description="The host that it is on, by its managed object id.")
     datastores: tuple[str, ...] = Field(default=(), description="Those that it lies on, by managed object id.")
 
@@ -216,11 +222,14 @@ def describe(session: Session, ref: VmRef) -> VmInfo:
 def describe_many(session: Session, refs: Sequence[VmRef]) -> list[VmInfo]:
     """Read the same of many VMs, with one paged collection for them and one for the names of what they use.
 
-    A VM that is gone by now, or of which nothing can be read, is left out.
+    A VM that is gone by now, or of which nothing can be read, is left out, and that is said.
     """
     doing = f"reading the configuration of {refs[0].name if len(refs) == 1 else f'{len(refs)} VMs'}"
     read = _read_all(session, [vm_object(session, ref) for ref in refs], _VM_PATHS, doing=doing)
     readable = {moref: values for moref, values in read.items() if "runtime.powerState" in values}
+    absent = [ref.path for ref in refs if ref.moref not in readable]
+    if absent and len(refs) > 1:
+        logger.warning("%s cannot be read, and may be gone or inaccessible", ", ".join(absent))
     names = _names(session, readable.values(), doing=doing)
     return [_info(ref, readable[ref.moref], names) for ref in refs if ref.moref in readable]
 
@@ -228,10 +237,13 @@ def describe_many(session: Session, refs: Sequence[VmRef]) -> list[VmInfo]:
 def brief_many(session: Session, rows: Sequence[VmRow]) -> list[VmBrief]:
     """Say of many VMs what the list does not: how large their disks are.
 
-    A VM that is gone by now, or of which nothing can be read, is left out.
+    A VM that is gone by now is left out. Where its devices cannot be read, its size is unknown, and that is said.
     """
     wanted = {row.ref.moref: vm_object(session, row.ref) for row in rows}
-    capacities = _without_gone(wanted, lambda vms: disk_capacities(session, vms))
+    capacities, gone = _without_gone(wanted, lambda vms: disk_capacities(session, vms))
+    unknown = [row.ref.path for row in rows if row.ref.moref not in capacities.keys() | gone]
+    if unknown:
+        logger.warning("the devices of %s could not be read, so the size of the disks is unknown", ", ".join(unknown))
     return [
         VmBrief(
             ref=row.ref,
@@ -239,10 +251,10 @@ def brief_many(session: Session, rows: Sequence[VmRow]) -> list[VmBrief]:
             guest_os=row.guest_os,
             cpus=row.cpus,
             memory_mb=row.memory_mb,
-            storage_bytes=capacities[row.ref.moref],
+            storage_bytes=capacities.get(row.ref.moref),
         )
         for row in rows
-        if row.ref.moref in capacities
+        if row.ref.moref not in gone
     ]
 
 
@@ -251,15 +263,21 @@ def _read_all(session: Session, objects: Sequence[Any], paths: Sequence[str], *,
     return _without_gone(
         {_moref(obj): obj for obj in objects},
         lambda left: {_moref(obj): values for obj, values in properties_of(session, left, paths, doing=doing)},
-    )
+    )[0]
 
 
-def _without_gone(wanted: dict[str, Any], read: Callable[[Sequence[Any]], dict[str, T]]) -> dict[str, T]:
-    """Read of many objects. One that is gone would fail the whole request, so it is left out."""
+def _without_gone(
+    wanted: dict[str, Any], read: Callable[[Sequence[Any]], dict[str, T]]
+) -> tuple[dict[str, T], AbstractSet[str]]:
+    """Read of many objects. One that is gone would fail the whole request, so it is left out.
+
+    Returns:
+        What was read, and which are gone.
+    """
     left = dict(wanted)
     while True:
         try:
-            return read(list(left.values()))
+            return (read(list(left.values())) if left else {}), wanted.keys() - left.keys()
         except ServerFault as error:
             gone = _moref(getattr(error.__cause__, "obj", None))
             if not is_caused_by(error, GONE) or gone not in left:
@@ -271,8 +289,9 @@ def _info(ref: VmRef, values: Properties, names: Mapping[str, str]) -> VmInfo:
     listed = values.shown("config.hardware.device", [])
     committed = values.shown("summary.storage.committed", 0)
     snapshot = values.shown("snapshot")
+    uuid = ref.instance_uuid if "config.instanceUuid" in values.unread else values.shown("config.instanceUuid") or ""
     return VmInfo(
-        ref=ref,
+        ref=ref.model_copy(update={"instance_uuid": uuid}),  # a list may have been refused it
         power_state=PowerState(values["runtime.powerState"]),
         guest_os=values.shown("config.guestFullName", ""),
         cpus=values.shown("config.hardware.numCPU", 0),
@@ -354,6 +373,7 @@ def _row(moref: str, path: str, values: Properties) -> VmRow:
         cpus=values.shown("config.hardware.numCPU", 0),
         memory_mb=values.shown("config.hardware.memoryMB", 0),
         template=values.shown("config.template", False),
+        uuid_unread="config.instanceUuid" in values.unread,
         host=_moref(values.shown("runtime.host")) or None,
         datastores=tuple(_moref(store) for store in values.shown("datastore", ())),
     )

@@ -344,8 +344,8 @@ def _granted(ref: VmRef, asked: Future[Any]) -> Any:
     except ServerFault as error:
         if is_caused_by(error, (vim.fault.InvalidPowerState,)):
             raise VmPoweredOn(
-                f"{ref.path} is powered on, and vSphere exports a running VM only from a snapshot",
-                fix="Add --snapshot, or power the VM off",
+                f"{ref.path} was off when this export was planned and is powered on now",
+                fix="Run the export again with --snapshot, which reads a running VM from a snapshot",
             ) from error.__cause__
         raise _failure(error, error.what) from error.__cause__
 

@@ -1,5 +1,7 @@
 """A dry run plans what the real run does, for every kind of VM."""
 
+import os
+import subprocess
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from hyperexport.model.manifest import Quiescing
 from hyperexport.policy.incremental import Decision
 from hyperexport.results import ExportResult
 from hyperexport.store.local import LocalStore
-from simulator import DiskSpec, Simulator, VmSpec
+from simulator import DiskSpec, Fault, FaultKind, Simulator, VmSpec
 from tests.flows.support import exported_bytes, exports_in, guest_bytes, leftovers
 
 MIB = 1 << 20
@@ -148,3 +150,71 @@ def test_a_snapshot_that_is_to_be_kept_is_made_of_a_vm_that_is_off(vcenter: Simu
     result = hyperexport.export("off", output=tmp_path, snapshot=True, keep_snapshots=2)
     assert result.snapshot_kept
     assert [name for _, name, *_ in vcenter.vm("off").snapshots()] == [result.snapshots.make]
+
+
+# -- the store
+
+
+@pytest.fixture
+def mounted(tmp_path: Path) -> Generator[Path]:
+    """A filesystem of its own, of 1 MiB."""
+    if os.geteuid():
+        pytest.skip("only root can mount a filesystem")
+    place = tmp_path / "mounted"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], check=False).returncode:
+        pytest.skip("no filesystem can be mounted here")
+    yield place
+    subprocess.run(["umount", "--lazy", place], check=True)
+
+
+@pytest.mark.parametrize("vcenter", ["off"], indirect=True)
+@pytest.mark.parametrize("below", [".", "not/there/yet"])
+def test_a_store_that_refuses_the_real_run_refuses_the_dry_run(mounted: Path, below: str) -> None:
+    store = mounted / below
+    (mounted / "filler").write_bytes(bytes((1 << 20) - 4096))
+    (mounted / "rest").write_bytes(bytes(4096))
+    assert outcome("off", store, dry_run=True) is outcome("off", store) is errors.DiskFull
+    (mounted / "filler").unlink()
+    subprocess.run(["mount", "-o", "remount,ro", mounted], check=True)
+    assert outcome("off", store, dry_run=True) is outcome("off", store) is errors.StoreUnusable
+    assert outcome("off", mounted / "rest", dry_run=True) is errors.StoreUnusable
+
+
+@pytest.mark.parametrize("vcenter", ["off"], indirect=True)
+def test_a_dry_run_leaves_nothing_in_the_store_and_warns_where_room_is_short(mounted: Path) -> None:
+    (mounted / "filler").write_bytes(bytes(700 << 10))
+    before = {path: path.stat() for path in mounted.rglob("*")}
+    result = outcome("off", mounted / "exports", dry_run=True)
+    assert isinstance(result, ExportResult)
+    assert any("may run out of space" in warning for warning in result.warnings)
+    assert {path: path.stat() for path in mounted.rglob("*")} == before
+
+
+# -- the remedies
+
+
+@pytest.mark.parametrize("vcenter", ["suspended"], indirect=True)
+def test_a_suspended_vm_that_has_to_be_quiesced_is_to_be_resumed(tmp_path: Path) -> None:
+    with pytest.raises(errors.QuiesceFailed, match="suspended") as refused:
+        hyperexport.export("suspended", output=tmp_path, snapshot=True, quiesce_required=True, dry_run=True)
+    assert refused.value.fix == "Resume the VM or shut it down, or export without --quiesce-required"
+    assert "Tools" not in str(refused.value)
+
+
+# -- what a list could not read
+
+
+@pytest.mark.parametrize("vcenter", ["off"], indirect=True)
+def test_a_uuid_that_the_list_could_not_read_is_not_taken_for_none(vcenter: Simulator, tmp_path: Path) -> None:
+    known = exported_to(outcome("off", tmp_path))
+    vcenter.faults.add(Fault(FaultKind.METHOD_FAULT, method="config.instanceUuid", fault="NoPermission", times=1))
+    assert exported_to(outcome("off", tmp_path)) == known
+    vcenter.faults.add(Fault(FaultKind.METHOD_FAULT, method="config.instanceUuid", fault="NoPermission", times=0))
+    assert outcome("off", tmp_path) is errors.VmUnavailable
+    assert len(exports_in(tmp_path)) == 2
+
+
+def exported_to(result: ExportResult | type[errors.HyperExportError]) -> str:
+    assert isinstance(result, ExportResult)
+    return Path(result.locations[0]).parent.name

@@ -206,6 +206,21 @@ def test_a_gone_vm_is_left_out_of_the_brief_form(estate):
     assert [brief.ref for brief in brief_many(estate, [rows[0], gone, rows[1]])] == [row.ref for row in rows[:2]]
 
 
+def test_a_vm_whose_devices_cannot_be_read_is_listed_with_an_unknown_size_and_that_is_said(caplog):
+    with Simulator([VmSpec("db01"), VmSpec("db02")]) as server:
+        endpoint = VSphereEndpoint(
+            url=server.url, username=server.username, password=server.password, ca_file=server.ca_file
+        )
+        with connect(endpoint) as session:
+            rows = read_inventory(session).rows
+            fault = Fault(FaultKind.METHOD_FAULT, method="config.hardware.device", fault="NoPermission", times=1)
+            server.faults.add(fault)
+            sizes = {brief.name: brief.storage_bytes for brief in brief_many(session, rows)}
+    assert set(sizes) == {"db01", "db02"}
+    assert list(sizes.values()).count(None) == 1
+    assert "could not be read" in caplog.text
+
+
 def test_the_brief_form_survives_the_end_of_its_session_and_a_server_that_is_busy():
     with Simulator([VmSpec("db01", disks=(DiskSpec(MIB), DiskSpec(2 * MIB)))]) as server:
         endpoint = VSphereEndpoint(

@@ -346,3 +346,21 @@ def test_an_upload_that_cannot_be_aborted_keeps_no_file_and_its_owner_is_still_k
     proxy.before = lambda *_: None
     assert len(clean_store(ruled, plan_store_cleanup(ruled, KEEP_ONE), lambda _: True).abandoned) == 1
     assert keys(server, bucket) == uploads(server, bucket) == []
+
+
+def test_a_check_for_a_dry_run_refuses_as_the_real_one_does_and_leaves_no_object(
+    ruled: S3Store, proxy: Proxy, server: S3Server, bucket: str
+) -> None:
+    writes: list[str] = []
+
+    def watch(method: str, target: str, *_: Any) -> None:
+        if method == "PUT" and "uploadId" not in query(target):
+            writes.append(target)
+
+    proxy.before = watch
+    ruled.check_unseen()
+    assert writes == keys(server, bucket) == uploads(server, bucket) == []
+    proxy.before = lambda method, *_: refusal(403, "AccessDenied") if method in {"PUT", "POST"} else None
+    for check in (ruled.check_unseen, ruled.check):
+        with pytest.raises(StoreUnusable, match="AccessDenied"):
+            check()
