@@ -25,6 +25,7 @@ from hyperexport.store.base import Store
 from hyperexport.vsphere.endpoint import VSphereEndpoint
 from hyperexport.vsphere.hosts import HostAddress, hosts_of
 from hyperexport.vsphere.inventory import describe_many
+from hyperexport.vsphere.licence import licence_refusal
 from hyperexport.vsphere.session import Session, connect
 
 SKEW: Final = timedelta(seconds=60)
@@ -73,6 +74,7 @@ def check_vsphere(
             findings += chosen
             if vms:
                 findings += _guarded("hosts", lambda: check_hosts(session, vms))
+                findings += _guarded("licence", lambda: check_licence(session, vms))
                 findings += _guarded("VMs", lambda: check_vms(session, vms, options, stop=stop))
     except HyperExportError as error:
         stop.check()
@@ -120,6 +122,12 @@ def _choose(session: Session, selection: Selection) -> tuple[list[SetupFinding],
         count = f"{len(vms)} VM is" if len(vms) == 1 else f"{len(vms)} VMs are"
         findings.append(SetupFinding(what=what, level=Level.OK, words=f"{count} chosen by {selection}"))
     return findings, vms
+
+
+def check_licence(session: Session, vms: Sequence[VmInfo]) -> list[SetupFinding]:
+    """Find out whether the licence lets anything be exported; that of a free ESXi does not."""
+    refusal = licence_refusal(session, vms)
+    return [failed("licence", refusal)] if refusal else []
 
 
 def check_hosts(session: Session, vms: Sequence[VmInfo]) -> list[SetupFinding]:

@@ -65,16 +65,22 @@ _OUTLOOK: Final[dict[type[Any], Outlook]] = {
     vim.fault.ConcurrentAccess: Outlook.PASSES,
     vim.fault.FileLocked: Outlook.PASSES,
     vim.fault.Timedout: Outlook.PASSES,
+    vim.fault.ReplicationVmInProgressFault: Outlook.PASSES,
+    vim.fault.VAppOperationInProgress: Outlook.PASSES,
     vmodl.fault.HostCommunication: Outlook.PASSES,
-    # A locked disk is reported as any of the next four, depending on the version and on who holds the lock.
+    # A locked disk is reported as any of the next five, depending on the version and on who holds the lock.
     vim.fault.FileFault: Outlook.UNCERTAIN,
     vim.fault.CannotAccessFile: Outlook.UNCERTAIN,
     vim.fault.GenericVmConfigFault: Outlook.UNCERTAIN,
+    vim.fault.CannotAccessVmComponent: Outlook.UNCERTAIN,
     vim.fault.SnapshotLocked: Outlook.UNCERTAIN,
     vim.fault.NetworkCopyFault: Outlook.UNCERTAIN,
     vim.fault.InvalidState: Outlook.UNCERTAIN,
     vim.fault.HostConnectFault: Outlook.UNCERTAIN,
     vim.fault.InsufficientResourcesFault: Outlook.UNCERTAIN,
+    vim.fault.MethodDisabled: Outlook.UNCERTAIN,  # by another backup product, for the time of its own work
+    vim.fault.ResourceNotAvailable: Outlook.UNCERTAIN,
+    vim.fault.DatabaseError: Outlook.UNCERTAIN,
     vmodl.fault.SystemError: Outlook.UNCERTAIN,
     vmodl.fault.RequestCanceled: Outlook.UNCERTAIN,
     vim.fault.InvalidPowerState: Outlook.LASTS,
@@ -89,6 +95,14 @@ _OUTLOOK: Final[dict[type[Any], Outlook]] = {
     vim.fault.FileTooLarge: Outlook.LASTS,
     vim.fault.DirectoryNotEmpty: Outlook.LASTS,
     vim.fault.IncorrectFileType: Outlook.LASTS,
+    vim.fault.NotADirectory: Outlook.LASTS,
+    vim.fault.NotAFile: Outlook.LASTS,
+    vim.fault.EncryptionKeyRequired: Outlook.LASTS,
+    vim.fault.InsufficientStorageSpace: Outlook.LASTS,
+    vim.fault.NotSupportedHost: Outlook.LASTS,
+    vim.fault.NoPermissionOnHost: Outlook.LASTS,
+    vim.fault.SSLVerifyFault: Outlook.LASTS,
+    vim.fault.SSLDisabledFault: Outlook.LASTS,
 }
 """By the fault's own class or its nearest ancestor here. Every other fault names a definite cause, and lasts."""
 
@@ -109,6 +123,19 @@ _FIXES: Final[tuple[tuple[type[Any], str], ...]] = (
     (vim.fault.QuestionPending, "Answer the VM's question in the vSphere client"),
     (vmodl.fault.ManagedObjectNotFound, "Check in vSphere whether it was removed in the meantime"),
 )
+
+
+_IMAGES: Final = (".iso", ".flp", ".img")
+_IMAGE_FIX: Final = (
+    "In the VM's settings, set the CD-ROM or floppy drive to Client Device; or restore the image, or its datastore"
+)
+
+
+def _fix_for(fault: Any) -> str | None:
+    """What the reader can do about a fault; None where its own words have to do."""
+    if isinstance(fault, vim.fault.FileFault) and (fault.file or "").lower().endswith(_IMAGES):
+        return _IMAGE_FIX
+    return next((fix for kind, fix in _FIXES if isinstance(fault, kind)), None)
 
 
 def outlook(fault: object) -> Outlook:
@@ -176,7 +203,7 @@ def _translate_fault(fault: Any, *, doing: str, endpoint: VSphereEndpoint) -> Hy
         return _permission_missing(fault, doing=doing, endpoint=endpoint)
     if outlook(fault) is Outlook.PASSES:
         return ServerBusy(failed, fix="Wait for the other task to end, and run it again")
-    return ServerFault(failed, fix=next((fix for kind, fix in _FIXES if isinstance(fault, kind)), None))
+    return ServerFault(failed, fix=_fix_for(fault))
 
 
 def _permission_missing(fault: Any, *, doing: str, endpoint: VSphereEndpoint) -> PermissionMissing:

@@ -13,9 +13,10 @@ from hyperexport.model.vm import VmInfo
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.options.selection import Selection
 from hyperexport.results import Level, SetupFinding
-from hyperexport.simulator import DiskSpec, Permission, Simulator, UserSpec, VmSpec
+from hyperexport.simulator import DiskSpec, Fault, FaultKind, Permission, Simulator, UserSpec, VmSpec
 from hyperexport.steps.check import check_clock, check_store, check_vsphere
 from hyperexport.store.local import LocalStore
+from hyperexport.vsphere.session import Session
 from tests.engine.conftest import endpoint_of
 
 MIB = 1 << 20
@@ -30,13 +31,16 @@ VMS = (
     VmSpec("tall", snapshots=tuple(f"s{number}" for number in range(31)), disks=(DiskSpec(2 * MIB),)),
     *(VmSpec(f"web-{number}", disks=(DiskSpec(2 * MIB),)) for number in range(8)),
 )
-CHANGES = {"CreateSnapshot_Task", "RemoveSnapshot_Task", "ReconfigVM_Task", "ExportVm", "ExportSnapshot"}
+CHANGES = {"CreateSnapshot_Task", "RemoveSnapshot_Task", "ReconfigVM_Task", "ExportSnapshot"}
 
 
 @pytest.fixture(scope="module")
 def server():
     with Simulator(VMS, users=(NARROW,)) as running:
         yield running
+        assert not any(host["leases"] for host in running.most_at_once().values()), (
+            "ExportVm is asked only of a VM that runs, which refuses it"
+        )
     assert not CHANGES & set(running.requests), "a check changes nothing"
 
 
@@ -125,6 +129,26 @@ def test_a_tag_that_nobody_made_fails(server):
     (finding,) = wrong(findings)
     assert finding.startswith("tags and choice: ")
     assert vms == []
+
+
+@pytest.mark.parametrize("vm", ["on", "off"])
+def test_a_licence_that_makes_the_api_read_only_is_told(vm, monkeypatch):
+    """The free licence is of a host by itself, which the simulator is not."""
+    monkeypatch.setattr(Session, "is_vcenter", property(lambda _: vm == "on"))
+    restricted = [
+        Fault(FaultKind.METHOD_FAULT, method=method, fault="RestrictedVersion", times=0)
+        for method in ("CreateSnapshot_Task", "ExportVm", "ExportSnapshot")
+    ]
+    with Simulator(VMS[:2]) as host:
+        assert not any("licence" in words for words in wrong(tried(host, vm)))
+        assert host.leases() == []
+        for fault in restricted:
+            host.faults.add(fault)
+        (finding,) = [finding for finding in tried(host, vm) if finding.what == "licence"]
+        assert finding.level is Level.FAIL
+        assert "RestrictedVersion" in finding.words
+        assert "free ESXi" in (finding.fix or "")
+        assert host.leases() == []
 
 
 def test_without_a_vm_nothing_is_said_of_any(server):
