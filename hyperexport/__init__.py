@@ -1,7 +1,8 @@
-"""The engine: takes virtual machines out of vSphere, in plain Python, with no Prefect in it.
+"""HyperExport: exports virtual machines from vSphere, in plain Python and as Prefect flows.
 
-What is named here is the public face (``docs/python.md``). It is imported when it is first used, so that importing
-the package costs nothing.
+What is named here is the public API (``docs/python.md``). It is imported when it is first used, so that importing
+the package costs nothing; Prefect only with a flow. A flow that has the name of a function of the Python API is in
+:mod:`hyperexport.flows` only.
 """
 
 from importlib import import_module
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         vm_info,
     )
     from hyperexport.errors import HyperExportError
+    from hyperexport.flows import check_setup, export_fleet, export_vm, reap_snapshots, send_test_email
     from hyperexport.options.precedence import ExportOptions
     from hyperexport.store.base import Store
     from hyperexport.store.s3 import S3Settings
@@ -38,9 +40,12 @@ __all__ = [
     "Store",
     "VSphereEndpoint",
     "__version__",
+    "check_setup",
     "cleanup_exports",
     "convert_export",
     "export",
+    "export_fleet",
+    "export_vm",
     "extract_files",
     "incremental_info",
     "list_exports",
@@ -48,6 +53,8 @@ __all__ = [
     "list_volumes",
     "open_export",
     "open_store",
+    "reap_snapshots",
+    "send_test_email",
     "serve_disks",
     "verify_exports",
     "vm_info",
@@ -59,6 +66,7 @@ _HOMES: Final = {
     "S3Settings": "store.s3",
     "Store": "store.base",
     "VSphereEndpoint": "vsphere.endpoint",
+    **dict.fromkeys(("check_setup", "export_fleet", "export_vm", "reap_snapshots", "send_test_email"), "flows"),
 }
 """Where what is named here is at home; everything else in ``api``."""
 

@@ -308,12 +308,6 @@ class VmHandle:
         with self._world.lock:
             self._machine.set_power(PowerState.poweredOff)
 
-    def set_tools(self, status: str) -> None:
-        """Set guest.toolsRunningStatus."""
-        with self._world.lock:
-            self._machine.tools = status
-            self._world.touch()
-
     @property
     def heartbeat(self) -> str:
         """Its guestHeartbeatStatus."""

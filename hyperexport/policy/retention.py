@@ -98,11 +98,6 @@ class CleanupPlan(Value):
         """What goes, oldest first, and never before an export that refers to it: any prefix leaves a whole store."""
         return tuple(item for item in self.items if item.delete)
 
-    @property
-    def to_keep(self) -> tuple[CleanupItem, ...]:
-        """What stays, the newest first."""
-        return tuple(item for item in self.items if not item.delete)
-
 
 class Incoming(Value):
     """An export that is not there yet: lets a dry run say what the cleanup after it would delete."""

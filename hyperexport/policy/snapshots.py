@@ -159,7 +159,8 @@ def _longest_chain(tree: Iterable[SnapshotInfo], *, without: Iterable[SnapshotIn
 def space_warnings(disks: Iterable[DiskInfo], free: Mapping[str, int]) -> list[str]:
     """Say where a snapshot may fill a datastore.
 
-    A delta lies beside its disk and may grow to the disk's whole size while the snapshot is there (vSphere facts 73).
+    A delta lies beside its disk and may grow to the disk's whole size while the snapshot is there (Broadcom KB
+    318825).
 
     Args:
         disks: The VM's disks.

@@ -41,6 +41,6 @@ def enable_change_tracking(job: Job) -> None:
     """
     vsphere.enable_change_tracking(job.session, job.ref, stop=job.stop)
     if not job.source.from_snapshot:
-        # A VM that is off has its change ids at once (vSphere facts 49), and the manifest has to have them.
+        # A VM that is off has its change ids at once (vatesfr/xen-orchestra pull request 10384), for the manifest.
         job.own_disks = describe(job.session, job.ref).disks
     logger.warning("%s: change tracking was switched on in the VM's configuration", job.vm.name)

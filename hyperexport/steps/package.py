@@ -124,7 +124,8 @@ def describe_vm(
     descriptor = put(copies.parts, f"{name}.ovf", FileRole.DESCRIPTOR, text.encode())
     sums = "".join(f"SHA256({entry.name})= {entry.sha256}\n" for entry in (descriptor[0], *contents))
     checksums = put(copies.parts, f"{name}.mf", FileRole.CHECKSUMS, sums.encode())
-    # OVF loses settings (vSphere facts 78), so the whole configuration is kept beside the package.
+    # An OVF lacks MAC addresses, UUIDs and extra configuration (vSphere Virtual Machine Administration, "Export an
+    # OVF Template"), so the whole configuration is kept beside the package.
     config = put(copies.all, f"{name}.vm.json", FileRole.CONFIG, vm_config_json(job.session, job.ref, snapshot))
     return [descriptor, checksums, *moved, config]
 

@@ -110,12 +110,10 @@ class Lease:
 
     Attributes:
         files: What it offers, in the server's order.
-        total_capacity: The disks' capacity in bytes, as the server sums it; 0 where it does not.
     """
 
     def __init__(self, session: Session, ref: VmRef, obj: Any, info: Any, disks: tuple[DiskInfo, ...]) -> None:
         self.files = lease_files(info.deviceUrl or (), session.endpoint, disks)
-        self.total_capacity: int = (info.totalDiskCapacityInKB or 0) * 1024
         self._session = session
         self._ref = ref
         self._obj = obj

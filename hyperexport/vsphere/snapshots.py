@@ -74,12 +74,6 @@ def snapshot_tree(session: Session, ref: VmRef) -> tuple[SnapshotInfo, ...]:
     return flatten(properties(session, vm_object(session, ref), ("snapshot",), doing=doing).get("snapshot"))
 
 
-def owned_snapshots(session: Session, ref: VmRef) -> list[tuple[SnapshotInfo, Owner]]:
-    """The snapshots of a VM that bear this tool's mark, with whose they are."""
-    marked = ((info, Owner.from_description(info.description)) for info in snapshot_tree(session, ref))
-    return [(info, owner) for info, owner in marked if owner is not None]
-
-
 def create_snapshot(
     session: Session,
     ref: VmRef,

@@ -9,13 +9,13 @@ import pytest
 from hyperexport import errors
 from hyperexport.base.stop import StopSignal
 from hyperexport.model.manifest import Quiescing
+from hyperexport.model.ownership import Owner
 from hyperexport.simulator import Fault, FaultKind
 from hyperexport.vsphere import snapshots
 from hyperexport.vsphere.inventory import describe
 from hyperexport.vsphere.snapshots import (
     consolidate_disks,
     create_snapshot,
-    owned_snapshots,
     remove_all_snapshots,
     remove_snapshot,
     snapshot_tree,
@@ -41,8 +41,8 @@ def test_a_snapshot_is_made_found_by_its_mark_and_removed(session, vm, owner):
     assert made.record.name == "50% of a/b"
     assert made.record.quiescing is Quiescing.FILESYSTEM
     assert made.warnings == ()
-    ((found, mark),) = owned_snapshots(session, vm)
-    assert (found.moref, mark) == (made.record.moref, owner)
+    (found,) = snapshot_tree(session, vm)
+    assert (found.moref, Owner.from_description(found.description)) == (made.record.moref, owner)
     remove_snapshot(session, vm, made.record.moref)
     assert snapshot_tree(session, vm) == ()
 
@@ -68,7 +68,8 @@ def test_snapshots_without_our_mark_are_not_ours(simulated, session, vm, owner):
     simulated.server.vm(vm.name).take_snapshot("hyperexport-20261123T000000Z", "hyperexport, says a user")
     make(session, vm, owner)
     assert len(snapshot_tree(session, vm)) == 2
-    assert [mark for _, mark in owned_snapshots(session, vm)] == [owner]
+    tags = [Owner.from_description(one.description) for one in snapshot_tree(session, vm)]
+    assert [tag for tag in tags if tag] == [owner]
 
 
 def test_a_vm_that_is_off_needs_no_quiescing(session, vm, owner):

@@ -149,7 +149,7 @@ def test_whichever_change_is_refused_nothing_earlier_is_lost(
                 assert {name: seen[name] for name in before} == before
                 cleaned = clean_store(store, plan_store_cleanup(store, KEEP_ONE), everything_is_over)
                 if code != errno.EIO and not once:
-                    preserved = {str(item) for item in cleaned.plan.to_keep}
+                    preserved = {str(item) for item in cleaned.plan.items if not item.delete}
                     assert cleaned.failed == ()
                     assert set(look(store)) == preserved
         assert look(store).keys() <= seen.keys()

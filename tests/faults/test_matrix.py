@@ -38,7 +38,7 @@ class Cell:
     """One fault at one place.
 
     Args:
-        fault: Its name, as in issue 4's list.
+        fault: Its name.
         place: Where it happens.
         server: What the simulated vCenter is told to do.
         wire: What is done to requests to S3, by a part of the request; None in the second place for ever.

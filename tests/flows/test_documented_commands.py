@@ -173,7 +173,9 @@ def a_users_snapshots(world: World) -> None:
 
 
 def saved_profile(world: World) -> None:
-    world.run(LINES[28])
+    world.run(
+        'hyperexport --save-profile "production-backup" --snapshot --incremental --bandwidth-limit 20 --email-notify --cleanup'  # noqa: E501
+    )
     power_on(world)
 
 
@@ -350,36 +352,80 @@ class Promise:
 
 
 PROMISES = [
-    Promise(LINES[0], nothing, shows_the_vm),
-    Promise(LINES[1], nothing, shows_exactly_the_keys),
-    Promise(LINES[2], nothing, finds_the_power_state),
-    Promise(LINES[3], power_on, exported_from_a_snapshot_that_is_gone),
-    Promise(LINES[4], power_on, snapshot_bore_the_name),
-    Promise(LINES[5], power_on, snapshot_had_the_memory),
-    Promise(LINES[6], five_kept_snapshots, five_of_ours_are_kept),
-    Promise(LINES[7], a_users_snapshots, no_snapshot_is_left),
-    Promise(LINES[8], nothing, limited_to(10)),
-    Promise(LINES[9], nothing, limited_with_a_burst),
-    Promise(LINES[10], nothing, adapted),
-    Promise(LINES[11], nothing, limited_and_uploaded),
-    Promise(LINES[12], exported_before, one_disk_was_transferred),
-    Promise(LINES[13], exported_before, told_what_would_be_transferred),
-    Promise(LINES[14], exported_before, exported_in_full),
-    Promise(LINES[15], uploaded_before, one_disk_was_uploaded),
-    Promise(LINES[16], nothing, mailed_with_a_login),
-    Promise(LINES[17], nothing, mailed_nothing_of_a_success),
-    Promise(LINES[18], nothing, mailed_three_people),
-    Promise(LINES[19], old_exports, kept(2)),
-    Promise(LINES[20], eleven_exports, kept(10)),
-    Promise(LINES[21], three_exports_of_sixty_gigabytes, kept(1)),
-    Promise(LINES[22], old_exports, deletes_what_it_would_delete),
-    Promise(LINES[23], nothing, cleans_up_every_day),
-    Promise(LINES[24], old_exports, kept(2)),
-    Promise(LINES[25], nothing, backed_up_completely),
-    Promise(LINES[26], nothing, migrated_safely),
-    Promise(LINES[27], nothing, backs_up_every_night),
-    Promise(LINES[28], nothing, saved_and_exported_nothing),
-    Promise(LINES[29], saved_profile, exported_as_the_profile_says),
+    Promise('hyperexport --vm-info --vm "MyVM"', nothing, shows_the_vm),
+    Promise('hyperexport --vm-info --vm "MyVM" --quiet', nothing, shows_exactly_the_keys),
+    Promise('hyperexport --vm-info --vm "MyVM" | grep "poweredOff"', nothing, finds_the_power_state),
+    Promise('hyperexport --vm "MyVM" --snapshot --delete-snapshot', power_on, exported_from_a_snapshot_that_is_gone),
+    Promise(
+        'hyperexport --vm "MyVM" --snapshot --snapshot-name "pre-migration-backup"',
+        power_on,
+        snapshot_bore_the_name,
+    ),
+    Promise('hyperexport --vm "MyVM" --snapshot --snapshot-memory', power_on, snapshot_had_the_memory),
+    Promise('hyperexport --vm "MyVM" --snapshot --keep-snapshots 5', five_kept_snapshots, five_of_ours_are_kept),
+    Promise('hyperexport --vm "MyVM" --consolidate-snapshots', a_users_snapshots, no_snapshot_is_left),
+    Promise('hyperexport --vm "MyVM" --bandwidth-limit 10', nothing, limited_to(10)),
+    Promise('hyperexport --vm "MyVM" --bandwidth-limit 5 --bandwidth-burst 20', nothing, limited_with_a_burst),
+    Promise('hyperexport --vm "MyVM" --adaptive-bandwidth', nothing, adapted),
+    Promise(
+        'hyperexport --vm "MyVM" --bandwidth-limit 10 --upload s3://my-bucket/backups',
+        nothing,
+        limited_and_uploaded,
+    ),
+    Promise('hyperexport --vm "MyVM" --incremental', exported_before, one_disk_was_transferred),
+    Promise('hyperexport --vm "MyVM" --incremental-info', exported_before, told_what_would_be_transferred),
+    Promise('hyperexport --vm "MyVM" --force-full', exported_before, exported_in_full),
+    Promise(
+        'hyperexport --vm "MyVM" --incremental --upload s3://my-bucket/backups',
+        uploaded_before,
+        one_disk_was_uploaded,
+    ),
+    Promise(
+        'hyperexport --vm "MyVM" --email-notify --email-smtp-host smtp.gmail.com --email-smtp-port 587 --email-from export@example.com --email-to admin@example.com --email-username export@example.com --email-password "your-password"',  # noqa: E501
+        nothing,
+        mailed_with_a_login,
+    ),
+    Promise(
+        'hyperexport --vm "MyVM" --email-notify --email-on-start=false --email-on-complete=false --email-on-failure=true --email-smtp-host smtp.gmail.com --email-from export@example.com --email-to admin@example.com',  # noqa: E501
+        nothing,
+        mailed_nothing_of_a_success,
+    ),
+    Promise(
+        'hyperexport --vm "MyVM" --email-notify --email-to "admin@example.com,backup@example.com,ops@example.com"',
+        nothing,
+        mailed_three_people,
+    ),
+    Promise("hyperexport --cleanup --cleanup-max-age 720h  # 30 days", old_exports, kept(2)),
+    Promise("hyperexport --cleanup --cleanup-max-count 10", eleven_exports, kept(10)),
+    Promise("hyperexport --cleanup --cleanup-max-size 107374182400", three_exports_of_sixty_gigabytes, kept(1)),
+    Promise(
+        "hyperexport --cleanup --cleanup-dry-run --cleanup-max-age 720h",
+        old_exports,
+        deletes_what_it_would_delete,
+    ),
+    Promise("hyperexport --cleanup-schedule 24h", nothing, cleans_up_every_day),
+    Promise("hyperexport --cleanup --cleanup-max-age 720h --cleanup-max-count 20", old_exports, kept(2)),
+    Promise(
+        'hyperexport --vm "ProductionDB" --snapshot --delete-snapshot --incremental --bandwidth-limit 20 --email-notify --email-smtp-host smtp.gmail.com --email-from backups@company.com --email-to ops@company.com --upload s3://prod-backups/databases --cleanup --cleanup-max-age 720h --cleanup-max-count 30',  # noqa: E501
+        nothing,
+        backed_up_completely,
+    ),
+    Promise(
+        'hyperexport --vm "LegacyApp" --snapshot --snapshot-name "pre-migration-$(date +%Y%m%d)" --bandwidth-limit 10 --adaptive-bandwidth --email-notify --email-to migration-team@company.com --verify',  # noqa: E501
+        nothing,
+        migrated_safely,
+    ),
+    Promise(
+        'hyperexport --vm "FileServer" --daemon-schedule "daily-backup:0 2 * * *" --snapshot --incremental --upload s3://daily-backups --cleanup-schedule 24h --cleanup-max-count 7',  # noqa: E501
+        nothing,
+        backs_up_every_night,
+    ),
+    Promise(
+        'hyperexport --save-profile "production-backup" --snapshot --incremental --bandwidth-limit 20 --email-notify --cleanup',  # noqa: E501
+        nothing,
+        saved_and_exported_nothing,
+    ),
+    Promise('hyperexport --profile "production-backup" --vm "MyVM"', saved_profile, exported_as_the_profile_says),
 ]
 """The thirty lines of the command line; the thirty-first, for the jobs API, has a test of its own below."""
 

@@ -14,11 +14,19 @@ def test_folders_and_modules_of_the_working_directory_shadow_nothing(tmp_path: P
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("OURS = 'the user'\n")
     program = f"""
+import sys
+import hyperexport
+from hyperexport import ExportOptions, export
+assert "prefect" not in sys.modules
 import {", ".join(NAMES)}
 theirs = {{module.OURS for module in ({", ".join(NAMES)})}}
 from hyperexport.blocks import ExportProfile, VSphereCredentials
 from hyperexport.deployments.catalogue import deployments
-from hyperexport.flows import export_fleet, export_vm
+import hyperexport
+assert "prefect" in sys.modules
+from hyperexport import export_fleet, export_vm
+import hyperexport.flows
+assert export_vm is hyperexport.flows.export_vm
 assert theirs == {{"the user"}}
 print(export_vm.name, export_fleet.name, len(deployments()) > 5)
 """

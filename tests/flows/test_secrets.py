@@ -222,7 +222,7 @@ def test_a_failed_login_leaves_no_password_in_the_variables_of_a_traceback(guard
 def test_no_host_of_a_lease_is_sent_the_session(
     guarded: Simulator, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The address carries its own ticket (vSphere facts 14): a host needs no login, so it is never told ours."""
+    """The address carries its own ticket (govmomi, simulator/http_nfc_lease.go): a host is never told our login."""
     heard: list[str] = []
 
     def listen(handler: NfcHandler) -> None:

@@ -212,4 +212,4 @@ def test_the_folders_of_a_renamed_vm_are_one_history() -> None:
     new = [("db01-old.4f0e7a52", an_export(age=HOUR, vm=renamed))]
     plan = plan_cleanup([*old, *new], CleanupLimits(max_count=1), now=NOW, free_bytes=None)
     assert len(plan.to_delete) == 3
-    assert [item.folder for item in plan.to_keep] == ["db01-old.4f0e7a52"]
+    assert [item.folder for item in plan.items if not item.delete] == ["db01-old.4f0e7a52"]
