@@ -4,6 +4,7 @@ Where that is, ``deployments/orchestrator.py`` decides; both ways call the same 
 way needs is imported when it is taken.
 """
 
+import logging
 import os
 import sys
 from types import ModuleType
@@ -15,11 +16,14 @@ from hyperexport.deployments.orchestrator import Place, find_place, prefect_has_
 from hyperexport.errors import UsageError
 from hyperexport.options.environment import warn_of_unknown_variables
 from hyperexport.options.precedence import ExportOptions, resolve
+from hyperexport.views.options import options_line
 
 if TYPE_CHECKING:
     from hyperexport.blocks import ExportProfile
     from hyperexport.jobs.direct import DirectRunner
     from hyperexport.profiles import Profile
+
+logger = logging.getLogger("hyperexport.options")
 
 
 def place_of(command: Command) -> Place:
@@ -63,7 +67,9 @@ def options_in_force(command: Command, options: ExportOptions | None = None) -> 
     """Merge what was given with the environment, the profile and the defaults."""
     warn_of_unknown_variables()
     profile = options_of_profile(command) if command.profile else None
-    return resolve(options or command.options, profile=profile).options
+    resolved = resolve(options or command.options, profile=profile)
+    logger.info("%s", options_line(resolved, profile=command.profile))
+    return resolved.options
 
 
 def direct_runner(command: Command) -> "DirectRunner":

@@ -1,5 +1,6 @@
 """What every flow begins with: the options in force, and the runner that carries out its job's steps as tasks."""
 
+import logging
 from contextvars import ContextVar
 from typing import Any, Final
 
@@ -11,6 +12,9 @@ from hyperexport.jobs.runner import Shared
 from hyperexport.options.environment import warn_of_unknown_variables
 from hyperexport.options.precedence import ExportOptions, resolve
 from hyperexport.tasks.runner import PrefectRunner, VSphere
+from hyperexport.views.options import options_line
+
+logger = logging.getLogger("hyperexport.options")
 
 __all__ = ["OPTIONS", "Profile", "VSphere", "name_of", "options_in_force", "runner_for", "shared_by_fleet"]
 
@@ -38,7 +42,14 @@ def options_in_force(options: ExportOptions, profile: Profile) -> ExportOptions:
     """
     warn_of_unknown_variables()
     loaded = load_profile(profile) if isinstance(profile, str) else profile
-    return resolve(options, profile=loaded.get_options() if loaded else None).options
+    resolved = resolve(options, profile=loaded.get_options() if loaded else None)
+    name = profile if isinstance(profile, str) else _saved_as(profile)
+    logger.info("%s", options_line(resolved, profile=name))
+    return resolved.options
+
+
+def _saved_as(profile: ExportProfile | None) -> str | None:
+    return profile._block_document_name if profile else None  # pyright: ignore[reportPrivateUsage] - Prefect has no other way
 
 
 shared_by_fleet: Final[ContextVar[Shared | None]] = ContextVar("what a fleet shares with its exports", default=None)

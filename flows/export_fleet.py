@@ -15,6 +15,7 @@ from hyperexport.flows.connections import (
     shared_by_fleet,
 )
 from hyperexport.flows.export_vm import export_vm
+from hyperexport.flows.fleet_retry import exported_before, own_child_run
 from hyperexport.flows.fleet_spread import export_spread
 from hyperexport.flows.outcome import despite_prefect, told_in_words
 from hyperexport.jobs import fleet
@@ -51,12 +52,14 @@ def export_fleet(
         FleetFailure: All of them failed.
         HyperExportError: Nobody is chosen, or it could not be found out who is.
     """
+    in_force = options_in_force(options, profile)
     return fleet.export_fleet(
         runner_for(vsphere),
         selection_in_force(selection),
-        options_in_force(options, profile),
+        in_force,
         export_one=partial(_as_flow_run, vsphere),
         spread=partial(export_spread, vsphere),
+        exported_before=partial(exported_before, spread=in_force.fleet.spread),
         redo=partial(redo_command, options=options, vsphere=name_of(vsphere), profile=name_of(profile)),
     )
 
@@ -66,6 +69,7 @@ def _as_flow_run(vsphere: VSphere, vm: str, options: ExportOptions, shared: Shar
     wait_for_prefect()  # a run begins only where it can be entered
     token = shared_by_fleet.set(shared)
     try:
-        return despite_prefect(export_vm)(vm, options, vsphere=vsphere)
+        with own_child_run():
+            return despite_prefect(export_vm)(vm, options, vsphere=vsphere)
     finally:
         shared_by_fleet.reset(token)

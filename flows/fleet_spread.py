@@ -8,6 +8,7 @@ this does.
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,12 +29,14 @@ from hyperexport.base.stop import StopSignal
 from hyperexport.blocks import VSphereCredentials
 from hyperexport.errors import Interrupted, UsageError
 from hyperexport.flows.connections import VSphere
+from hyperexport.flows.fleet_retry import earlier_runs
 from hyperexport.jobs.fleet import failed_member
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.policy.placement import Queue
 from hyperexport.results import FailureReport, FleetMember, FleetOutcome
 from hyperexport.steps.outcome import result_of_run
 from hyperexport.store.base import Store
+from hyperexport.tasks.attempts import attempt as attempt_of_fleet
 from hyperexport.tasks.failures import failure_of
 from hyperexport.vsphere.inventory import VmRow
 
@@ -93,11 +96,12 @@ def export_spread(
     parameters = {"options": given_as_json(options), "vsphere": reference(vsphere)}
     queue = Queue(due, options.fleet)
     members: dict[str, FleetMember] = {}
+    ended = ended_before()
     with get_client(sync_client=True) as client, in_flight(client) as sent:
         require_deployment(client)
         while True:
             while (row := queue.begin()) is not None:
-                patiently(stop, submit, sent, row, parameters, attempt=1)
+                patiently(stop, submit, sent, row, parameters, attempt=1, ended=ended[row.ref.path])
             if not sent:
                 return members
             stop.wait(SECONDS_BETWEEN_LOOKS)
@@ -106,7 +110,8 @@ def export_spread(
                 one = sent.pop(run.id)
                 if is_crashed(run) and one.attempt < ATTEMPTS:
                     logger.warning("%s: its worker died (%s); another takes over", one.row.ref.path, _message(run))
-                    patiently(stop, submit, sent, one.row, parameters, attempt=one.attempt + 1)
+                    again = one.attempt + 1
+                    patiently(stop, submit, sent, one.row, parameters, attempt=again, ended=ended[one.row.ref.path])
                     continue
                 queue.done(one.row)
                 members[one.row.ref.moref] = member = member_of(one, run, stores)
@@ -180,8 +185,18 @@ def require_deployment(client: SyncPrefectClient) -> None:
         ) from None
 
 
-def submit(sent: dict[UUID, Sent], row: VmRow, parameters: dict[str, Any], *, attempt: int) -> None:
-    """Hand one VM to the workers."""
+def ended_before() -> Counter[str]:
+    """For each VM, by its path, how many of its runs ended in earlier attempts of this fleet run.
+
+    A retry starts new ones in their place, and goes on with those that are still at work.
+    """
+    if attempt_of_fleet() == 1:
+        return Counter()
+    return Counter(run.parameters.get("vm", "") for run in earlier_runs() if run.state and run.state.is_final())
+
+
+def submit(sent: dict[UUID, Sent], row: VmRow, parameters: dict[str, Any], *, attempt: int, ended: int = 0) -> None:
+    """Hand one VM to the workers; a run of the same number that is there already is found by its key."""
     run = cast(
         "FlowRun",
         run_deployment(
@@ -189,7 +204,7 @@ def submit(sent: dict[UUID, Sent], row: VmRow, parameters: dict[str, Any], *, at
             parameters={"vm": row.ref.path, **parameters},
             timeout=0,
             flow_run_name=f"export {row.ref.path}",
-            idempotency_key=f"{flow_run.id} {row.ref.moref} {attempt}",
+            idempotency_key=f"{flow_run.id} {row.ref.moref} {ended + attempt}",
         ),
     )
     sent[run.id] = Sent(row, attempt, time.monotonic())

@@ -9,6 +9,7 @@ Prefect refuses it for the moment, too: a moment later.
 """
 
 import logging
+import time
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
@@ -21,7 +22,10 @@ from prefect.states import Failed
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from hyperexport.errors import HyperExportError
+from hyperexport.flows.failure_page import show_failure
+from hyperexport.tasks.attempts import will_retry
 from hyperexport.tasks.failures import keep_failure
+from hyperexport.tasks.logs import quieten_prefect, send_engine_logs_to_prefect
 from hyperexport.tasks.reporting import wait_for_prefect, without_patience
 
 logger = logging.getLogger("hyperexport.flows")
@@ -54,6 +58,9 @@ def told_in_words(function: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(function)
     def told(*args: P.args, **kwargs: P.kwargs) -> R:
+        send_engine_logs_to_prefect()
+        quieten_prefect()
+        began = time.monotonic()
         with _for_caller() as call:
             call.began = True
             try:
@@ -62,9 +69,16 @@ def told_in_words(function: Callable[P, R]) -> Callable[P, R]:
             except HyperExportError as error:
                 logger.error("%s [%s]", error, error.code)
                 logger.debug("the traceback", exc_info=True)
+                if will_retry():
+                    raise  # of a flow that returns its failed state, Prefect 3.8 retries nothing
                 outcome = cast("R", Failed(message=f"{error} [{error.code}]", data=error))
                 call.outcomes.append(error)
                 keep_failure(error)
+                show_failure(error, function, args, kwargs, seconds=time.monotonic() - began)
+            except Exception as error:
+                if not will_retry():
+                    show_failure(error, function, args, kwargs, seconds=time.monotonic() - began)
+                raise
         if not wait_for_prefect() and call.ends:
             # Prefect tries to report the end, and then its own failure to, each for a minute.
             call.after.enter_context(without_patience())
@@ -115,9 +129,9 @@ def despite_prefect(flow: Callable[P, R]) -> Callable[P, R]:
                 raise
         finally:
             _call.reset(token)
-        if isinstance(call.outcomes[0], HyperExportError):
-            raise call.outcomes[0]
-        return call.outcomes[0]
+        if isinstance(call.outcomes[-1], HyperExportError):
+            raise call.outcomes[-1]
+        return call.outcomes[-1]
 
     return called
 

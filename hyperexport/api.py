@@ -6,6 +6,7 @@ gives, then the environment, then the defaults. What only a Prefect server can d
 share) is refused, never ignored.
 """
 
+import logging
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -36,7 +37,10 @@ from hyperexport.store.base import Store
 from hyperexport.store.local import LocalStore
 from hyperexport.store.s3_settings import S3Location, S3Settings
 from hyperexport.transfer.bandwidth.throttle import Throttle
+from hyperexport.views.options import options_line
 from hyperexport.vsphere.endpoint import VSphereEndpoint
+
+logger = logging.getLogger("hyperexport.options")
 
 
 def export(
@@ -365,4 +369,6 @@ def _in_force(options: ExportOptions | None, given: dict[str, object] | None = N
         UsageError: A value makes no sense, or options contradict each other.
     """
     warn_of_unknown_variables()
-    return resolve(_together(options, given or {})).options
+    resolved = resolve(_together(options, given or {}))
+    logger.info("%s", options_line(resolved))
+    return resolved.options

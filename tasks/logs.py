@@ -12,6 +12,7 @@ from prefect.context import FlowRunContext, TaskRunContext
 from prefect.logging.handlers import APILogHandler
 
 from hyperexport.base.text import one_line
+from hyperexport.errors import HyperExportError
 
 
 @cache
@@ -24,6 +25,39 @@ def send_engine_logs_to_prefect() -> None:
     logger.addHandler(handler)
     if logger.getEffectiveLevel() > logging.INFO:
         logger.setLevel(logging.INFO)
+
+
+@cache
+def quieten_prefect() -> None:
+    """Leave out of Prefect's own log lines about our flows what says nothing; once per process.
+
+    These are the line of each step that succeeded, which its run in the UI says, too, and the traceback of an error
+    that is written for people. At level DEBUG everything stays, and other flows' lines do at every level.
+    """
+    logging.getLogger("prefect.task_runs").addFilter(_no_success_of_a_step)
+    for name in ("prefect.task_runs", "prefect.flow_runs"):
+        logging.getLogger(name).addFilter(_words_for_traceback)
+
+
+def _no_success_of_a_step(record: logging.LogRecord) -> bool:
+    return not (record.getMessage() == "Finished in state Completed()" and _in_our_flow()) or _debugging()
+
+
+def _words_for_traceback(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, HyperExportError) and _in_our_flow() and not _debugging():
+        record.msg = record.getMessage().replace(repr(error), f"{error} [{error.code}]")
+        record.args, record.exc_info = None, None
+    return True
+
+
+def _in_our_flow() -> bool:
+    context = FlowRunContext.get()
+    return context is not None and context.flow is not None and context.flow.fn.__module__.startswith("hyperexport.")
+
+
+def _debugging() -> bool:
+    return logging.getLogger("hyperexport").isEnabledFor(logging.DEBUG)
 
 
 def _harmless(record: logging.LogRecord) -> bool:

@@ -30,6 +30,7 @@ from hyperexport.store.base import StoredExport
 from hyperexport.store.s3_settings import S3Settings
 from hyperexport.tasks import events
 from hyperexport.tasks.artifacts import artifact_key, progress_artifacts, show_markdown, show_table
+from hyperexport.tasks.attempts import attempt, will_retry
 from hyperexport.tasks.bandwidth import throttle_of
 from hyperexport.tasks.channels import open_notifiers
 from hyperexport.tasks.check_prefect import look_at_prefect
@@ -64,6 +65,16 @@ class PrefectRunner(StepRunner):
         url = url_for("flow-run", obj_id=flow_run.id) if flow_run.id else None
         super().__init__(Run(str(flow_run.name or flow_run.id), url), id=str(flow_run.id or ""), shared=shared)
         self._vsphere: VSphere = vsphere
+
+    @property
+    def attempt(self) -> int:
+        """As Prefect counts them."""
+        return attempt()
+
+    @property
+    def will_retry(self) -> bool:
+        """By the retries that the flow was given."""
+        return will_retry()
 
     def __call__(self, step: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the step's task."""

@@ -48,6 +48,10 @@ ExportOne = Callable[[str, ExportOptions, Shared], ExportResult]
 """Exports one VM, by its path, with what the fleet shares."""
 
 
+ExportedBefore = Callable[[Sequence[VmRow], Sequence[Store]], dict[str, FleetMember]]
+"""Finds the VMs that an earlier attempt of the same run exported, by managed object id."""
+
+
 class Spread(Protocol):
     """Has the VMs exported by other processes."""
 
@@ -74,6 +78,7 @@ def export_fleet(
     *,
     export_one: ExportOne,
     spread: Spread | None = None,
+    exported_before: ExportedBefore | None = None,
     redo: Callable[[Sequence[FleetMember]], str],
 ) -> FleetResult:
     """Export several virtual machines side by side.
@@ -84,6 +89,7 @@ def export_fleet(
         options: Those in force.
         export_one: Exports one VM in this process.
         spread: Has them exported by other processes, with ``--spread``.
+        exported_before: Finds what an earlier attempt of this run exported; it is not exported again.
         redo: The command that exports again what failed.
 
     Raises:
@@ -112,8 +118,10 @@ def export_fleet(
         logger.info("%s", choice)
         run.show_table(("chosen",), lambda: [chosen_row(row) for row in chosen], f"Chosen by {selection}")
         stores = open_stores(place, throttle=throttle, stop=stop, s3=run.s3_settings(place))
-        skipped = leave_out_recent(chosen, identities, stores, options, server=server)
-        due = [row for row in chosen if row.ref.moref not in skipped]
+        skipped = exported_before(chosen, stores) if exported_before and not dry_run else {}
+        rest = [row for row in chosen if row.ref.moref not in skipped]
+        skipped |= leave_out_recent(rest, identities, stores, options, server=server)
+        due = [row for row in rest if row.ref.moref not in skipped]
         each = ExportOptions.from_keys({**options.given_keys(), **ONCE_FOR_ALL})
         if spread and options.fleet.spread and not dry_run:
             exported = spread(due, each, stores, stop)

@@ -69,7 +69,7 @@ class Notices:
         return self._say_start(vms, vcenter, export_format, self._began)
 
     def _say_start(self, vm: str, vcenter: str, export_format: str, started: datetime) -> list[str]:
-        if not self._email.on_start:
+        if not self._email.on_start or self._run.attempt > 1:
             return []
 
         def mail() -> "Mail":
@@ -82,7 +82,7 @@ class Notices:
     def fleet_ended(self, result: FleetResult) -> FleetResult:
         """Say in one mail how all VMs fared; what could not be sent is a warning of the result."""
         wanted = self._email.on_failure if result.failed else self._email.on_complete
-        if not wanted:
+        if not wanted or (result.failed and self._will_retry()):
             return result
 
         def mail() -> "Mail":
@@ -114,6 +114,8 @@ class Notices:
         if self._job:
             note_cleanup(error, self._job.aftermath)
         failure = FailureReport.of(error)
+        if not stopped and self._will_retry():
+            return
         # A fleet's members have told each for itself.
         if not self._silent and not isinstance(error, FleetFailure):
             self._run.export_failed(self._job.ref if self._job else self._vm, error, stopped=stopped)
@@ -135,6 +137,12 @@ class Notices:
             )
 
         self._send(mail, seconds=SECONDS_WHEN_STOPPED if stopped else SECONDS_TO_SEND)
+
+    def _will_retry(self) -> bool:
+        """Whether the last attempt will tell how the run failed, so that this one does not."""
+        if self._run.will_retry:
+            logger.warning("attempt %d failed, and the run is retried: mails wait for the end", self._run.attempt)
+        return self._run.will_retry
 
     def _send(self, mail: Callable[[], "Mail"], seconds: float = SECONDS_TO_SEND) -> list[str]:
         if not self._notifiers:

@@ -65,6 +65,16 @@ class StepRunner(ABC):
         self.id = id
         self.shared = shared
 
+    @property
+    def attempt(self) -> int:
+        """Which attempt of its run this is, from 1: an orchestrator can retry a whole run, and the retry continues."""
+        return 1
+
+    @property
+    def will_retry(self) -> bool:
+        """Whether the orchestrator retries the run by itself, should this attempt fail."""
+        return False
+
     # -- steps ---------------------------------------------------------------------------------------------------------
 
     @abstractmethod

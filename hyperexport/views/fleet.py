@@ -2,13 +2,11 @@
 
 import shlex
 from collections.abc import Iterable
-from datetime import timedelta
-from enum import Enum
 
-from hyperexport.base.units import format_duration
-from hyperexport.options.precedence import ExportOptions, leaves
+from hyperexport.options.precedence import ExportOptions
 from hyperexport.results import FleetMember
 from hyperexport.views.mail import FleetRow
+from hyperexport.views.options import option_words
 
 
 def redo_command(
@@ -22,31 +20,23 @@ def redo_command(
         vsphere: The name of the block with the login, if one was named.
         profile: The name of the profile, if one was named.
     """
-    vms = [word for member in members for word in ("--vm", member.vm.path)]
+    return export_command((member.vm.path for member in members), options, vsphere=vsphere, profile=profile)
+
+
+def export_command(
+    vms: Iterable[str], options: ExportOptions, *, vsphere: str | None = None, profile: str | None = None
+) -> str:
+    """The command that exports VMs with these options.
+
+    Args:
+        vms: Their names or paths.
+        options: What was given for the run.
+        vsphere: The name of the block with the login, if one was named.
+        profile: The name of the profile, if one was named.
+    """
+    named = [word for vm in vms for word in ("--vm", vm)]
     blocks = [*(["--vsphere-block", vsphere] if vsphere else []), *(["--profile", profile] if profile else [])]
-    return shlex.join(["hyperexport", *vms, *blocks, *option_words(options)])
-
-
-def option_words(options: ExportOptions) -> list[str]:
-    """The options that somebody set, as the command line takes them."""
-    given = options.given_keys()
-    return [word for leaf in leaves() if leaf.key in given for word in _words(leaf.flag, given[leaf.key])]
-
-
-def _words(flag: str, value: object) -> list[str]:
-    match value:
-        case None:
-            return []
-        case bool():
-            return [flag if value else f"--no-{flag.removeprefix('--')}"]
-        case tuple():
-            return [f"{flag}={part}" for part in value]  # pyright: ignore[reportUnknownVariableType]
-        case timedelta():
-            return [f"{flag}={format_duration(value)}"]
-        case Enum():
-            return [f"{flag}={value.value}"]
-        case _:
-            return [f"{flag}={value}"]
+    return shlex.join(["hyperexport", *named, *blocks, *option_words(options)])
 
 
 def mail_rows(members: Iterable[FleetMember]) -> list[FleetRow]:

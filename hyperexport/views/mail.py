@@ -15,9 +15,10 @@ from typing import Final, NamedTuple
 
 from hyperexport.base.text import one_line
 from hyperexport.base.units import format_bytes, format_elapsed
-from hyperexport.errors import HyperExportError
+from hyperexport.errors import HyperExportError, Interrupted
 from hyperexport.model.manifest import ExportManifest
-from hyperexport.results import ExportResult, Run
+from hyperexport.results import ExportResult, FailureReport, Run
+from hyperexport.views.failure import NOTHING_LEFT, failure_facts
 from hyperexport.views.rendering import templates
 from hyperexport.views.summary import damage_of, disk_rows, export_facts, what_to_look_at
 
@@ -141,15 +142,16 @@ def failure_mail(
         stopped: Whether somebody stopped it, so that nothing is wrong.
         run: The run.
     """
-    what, fix = (error.what, error.fix) if isinstance(error, HyperExportError) else (_unforeseen(error), None)
+    report = FailureReport.of(error)
+    if not isinstance(error, HyperExportError):  # its text was written for nobody, and might hold anything
+        what = f"an unforeseen {type(error).__name__}; the run's log has its traceback"
+        report = report.model_copy(update={"what": what})
     if stopped:
         what, fix = "the run was stopped from outside, by a cancellation or a signal", "Start it again when it suits"
+        report = report.model_copy(update={"what": what, "fix": fix, "code": Interrupted.code})
     facts = [
         ("VM", vm),
-        ("Step", step or "before the first"),
-        ("Error", _sentence(what)),
-        *([("What to do", _sentence(fix))] if fix else []),
-        *([("Code", error.code)] if isinstance(error, HyperExportError) else []),
+        *failure_facts(report.model_copy(update={"step": step})),
         ("Started", _time(started)),
         ("Stopped" if stopped else "Failed", _time(failed)),
     ]
@@ -159,7 +161,7 @@ def failure_mail(
         Tone.DOUBTFUL if stopped else Tone.BAD,
         f"The export {'was stopped' if stopped else 'failed'} after {took}{f', in step {step}' if step else ''}.",
         facts,
-        Section("Cleaned up", tuple(cleaned_up) or ("Nothing had been begun that would be left behind.",)),
+        Section("Cleaned up", tuple(cleaned_up) or (NOTHING_LEFT,)),
         run=run,
     )
 
@@ -280,12 +282,3 @@ def _short(path: str) -> str:
 
 def _time(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S} {moment.tzname() or 'local time'}"
-
-
-def _sentence(words: str) -> str:
-    return words[:1].upper() + words[1:] + ("" if words.endswith((".", "!", "?")) else ".")
-
-
-def _unforeseen(error: BaseException) -> str:
-    # Its text was written for nobody, and might hold anything.
-    return f"an unforeseen {type(error).__name__}; the run's log has its traceback"

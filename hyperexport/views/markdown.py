@@ -34,6 +34,13 @@ def section(title: str, items: Iterable[object]) -> list[str]:
     return [f"## {title}", "", *lines, ""] if lines else []
 
 
+def code(words: str) -> list[str]:
+    """The lines of a block of code, such as a command; its fence is longer than any row of backticks in it."""
+    line = one_line(words)
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", line)), default=0))
+    return [fence, line, fence, ""]
+
+
 def pages_markdown(pages: Iterable[Page]) -> str:
     """Neutral pages as Markdown."""
     lines: list[str] = []

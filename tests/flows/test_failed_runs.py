@@ -1,0 +1,106 @@
+"""A run that failed explains itself, in its page and in its log; and its log begins with the options in force."""
+
+import logging
+from pathlib import Path
+
+import pytest
+from prefect import flow, task
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from prefect.client.schemas.sorting import ArtifactSort
+
+from hyperexport import errors
+from hyperexport.flows import cleanup_exports, export_fleet, export_vm
+from hyperexport.options.precedence import ExportOptions
+from hyperexport.options.selection import Selection
+from hyperexport.simulator import Fault, FaultKind, Simulator
+
+
+def page(key: str) -> str:
+    """The newest artifact of this key."""
+    with get_client(sync_client=True) as client:
+        only = ArtifactFilter(key=ArtifactFilterKey(any_=[key]))
+        found = client.read_artifacts(artifact_filter=only, sort=ArtifactSort.CREATED_DESC)
+    return str(found[0].data)
+
+
+def options(store: Path, **keys: object) -> ExportOptions:
+    return ExportOptions.from_keys({"output": store, "snapshot": True, **keys})
+
+
+def tracebacks(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.name for record in caplog.records if record.exc_info and record.levelno > logging.DEBUG]
+
+
+def test_a_failed_export_leaves_a_page_with_step_reason_remedy_cleanup_and_command(
+    vcenter: Simulator, store: Path, impatient_retries: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    vcenter.faults.add(Fault(FaultKind.LEASE_ERROR, times=0, vm="db01"))
+    with pytest.raises(errors.HyperExportError) as failed:
+        export_vm("db01", options(store, format="ova"))
+    told = page("failure-db01")
+    assert told.startswith("# export db01 failed")
+    assert f"| Code | {failed.value.code} |" in told
+    assert "| Step |" in told
+    assert failed.value.fix is None or "| What to do |" in told
+    assert "was removed" in told.partition("## Cleaned up")[2]
+    assert f"hyperexport --vm db01 --output={store} --format=ova --snapshot" in told
+    assert tracebacks(caplog) == []
+
+
+def test_a_failed_fleet_lists_its_failures_and_how_to_do_only_these_again(vcenter: Simulator, store: Path) -> None:
+    with pytest.raises(errors.FleetFailure):
+        export_fleet(Selection(vm=("db01", "nobody")), options(store, snapshot=False))
+    told = page("failure-export-fleet")
+    assert "## VMs that failed" in told
+    assert "| nobody | vm-not-found |" in told
+    assert "hyperexport --vm /DC0/vm/db01 --vm nobody" in told or "hyperexport --vm nobody --vm /DC0/vm/db01" in told
+
+
+def test_a_failure_that_is_of_no_vm_explains_itself_too(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(errors.HyperExportError):
+        cleanup_exports(options(tmp_path / "file" / "store", cleanup_max_count=1))
+    assert "# clean up failed" in page("failure-cleanup-exports")
+
+
+def test_a_defect_keeps_its_traceback_and_says_where_to_look(
+    vcenter: Simulator, store: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*args: object, **kwargs: object) -> None:
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr("hyperexport.jobs.export.export_vm", broken)
+    with pytest.raises(ZeroDivisionError):
+        export_vm("db01", options(store))
+    assert "unexpected ZeroDivisionError" in page("failure-db01")
+    assert tracebacks(caplog)
+
+
+def test_the_first_line_of_a_run_says_which_options_are_in_force_and_why(
+    vcenter: Simulator, store: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HYPEREXPORT_PARALLEL", "2")
+    with caplog.at_level(logging.INFO):
+        export_vm("db01", options(store))
+    ours = [record for record in caplog.records if record.name.startswith("hyperexport")]
+    expected = f"options: --output={store} (given), --snapshot (given), --parallel=2 (environment), "
+    assert ours[0].getMessage() == expected + "defaults for all others"
+
+
+def test_steps_that_succeed_log_nothing_of_it_and_other_flows_keep_prefects_lines(
+    vcenter: Simulator, store: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    @task
+    def theirs() -> None: ...
+
+    @flow
+    def somebodys() -> None:
+        theirs()
+
+    with caplog.at_level(logging.INFO):
+        export_vm("db01", options(store))
+        assert "Finished in state Completed()" in [one.getMessage() for one in caplog.records if "flow" in one.name]
+        assert "Finished in state Completed()" not in [one.getMessage() for one in caplog.records if "task" in one.name]
+        somebodys()
+    assert "Finished in state Completed()" in [one.getMessage() for one in caplog.records if "task" in one.name]
