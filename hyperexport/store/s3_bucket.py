@@ -209,9 +209,12 @@ class S3Bucket:
         try:
             self._put(key, data, IfMatch=etag)
         except ClientError as error:
-            if status_of(error) in {404, 412} or code_of(error) == "ConditionalRequestConflict":
+            # Ceph's radosgw (16.2 for one) answers 412 to If-Match whatever the object's ETag is.
+            facts = self.head(key) if status_of(error) == 412 else None
+            unable = _is_unknown(error) or (facts is not None and facts.etag == etag)
+            if not unable and (status_of(error) in {404, 412} or code_of(error) == "ConditionalRequestConflict"):
                 return False
-            if not _is_unknown(error):
+            if not unable:
                 raise translate(error, what) from error
             logger.info("%s: the server has no conditional writes; looked at it instead", what)
             self.replace(key, data)

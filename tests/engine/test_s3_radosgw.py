@@ -3,15 +3,21 @@
 import hashlib
 import random
 from collections.abc import Generator
+from datetime import UTC, datetime
 
 import pytest
 from pydantic import SecretStr
 
+from hyperexport.base.stop import StopSignal
 from hyperexport.base.units import MIB
 from hyperexport.errors import StoreUnusable
+from hyperexport.options.groups import Cleanup, VerifyMode
+from hyperexport.steps.cleanup import clean_store, plan_store_cleanup
+from hyperexport.steps.verification import verify
 from hyperexport.store.base import StoredExport
 from hyperexport.store.s3 import S3Store
 from hyperexport.store.s3_protection import Protection
+from tests.engine import verifiable
 from tests.engine.s3_exports import FOLDER, IDS, OWNER, entry, keys, make_manifest, open_store, publish, uploads
 from tests.engine.s3_servers import S3Server, radosgw_s3
 
@@ -119,3 +125,38 @@ def test_a_wrong_key_is_told_apart(server: S3Server, bucket: str, changes: dict[
 def test_a_missing_bucket_is_said(server: S3Server) -> None:
     with pytest.raises(StoreUnusable, match="NoSuchBucket"):
         open_store(server, "missing-bucket").check()
+
+
+def test_a_manifest_is_replaced_though_the_server_refuses_every_condition(store: S3Store) -> None:
+    made = publish(store, IDS[0], {"disk": b"data"})
+    store.replace_manifest(made, made.manifest.model_copy(update={"preserve": True}))
+    assert [one.manifest.preserve for one in store.exports()] == [True]
+
+
+def test_under_a_default_retention_exports_are_verified_and_what_stays_after_a_cleanup_is_said(
+    server: S3Server,
+) -> None:
+    client, bucket = server.client(), "locked"
+    client.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=True)
+    rule = {"DefaultRetention": {"Mode": "COMPLIANCE", "Days": 1}}
+    client.put_object_lock_configuration(
+        Bucket=bucket, ObjectLockConfiguration={"ObjectLockEnabled": "Enabled", "Rule": rule}
+    )
+    store = open_store(server, bucket)
+    store.check_unseen()
+    assert client.list_object_versions(Bucket=bucket).get("Versions", []) == []
+    store.check()
+    proven = verifiable.publish(store)
+    recorded, found = verify(store, proven, VerifyMode.DEEP, StopSignal())
+    assert (found.ok, found.unrecorded) == (True, None)
+    assert recorded.manifest.verified
+
+    oldest, newest = (publish(store, export_id, {"disk": b"d" * MIB}) for export_id in sorted(IDS[:2]))
+    disk = f"backups/vms/{oldest}/disk"
+    assert client.get_object_retention(Bucket=bucket, Key=disk)["Retention"]["RetainUntilDate"] > datetime.now(UTC)
+    done = clean_store(store, plan_store_cleanup(store, Cleanup(enabled=True, max_count=1)), lambda _: True)
+    assert (done.deleted, done.failed, done.freed_bytes) == ((str(oldest),), (), 0)
+    assert "kept as older versions" in done.freed_words
+    assert {str(one) for one in store.exports()} == {str(newest), str(proven)}
+    versions = client.list_object_versions(Bucket=bucket, Prefix=disk)["Versions"]
+    assert [one["Size"] for one in versions] == [MIB], "the retention keeps the bytes"
