@@ -20,6 +20,7 @@ from pydantic import SecretStr
 
 from hyperexport.base.secrets import EMAIL_PASSWORD_VARIABLE, email_password, is_email_password_given
 from hyperexport.errors import HyperExportError, NotificationFailed, UsageError
+from hyperexport.model.tls import refusal_words
 from hyperexport.options.groups import Email, EmailTls
 from hyperexport.options.precedence import ExportOptions, from_environment
 from hyperexport.results import Level, SetupFinding
@@ -224,7 +225,7 @@ def _reason(error: Exception) -> str:
         case smtplib.SMTPNotSupportedError():
             why = "the server does not offer what was asked for: TLS, a login or such an address"
         case ssl.SSLCertVerificationError():
-            why = f"the server's certificate is not trusted: {error.verify_message}"
+            why = f"the server's certificate is not trusted: {refusal_words(error)}"
         case ssl.SSLError():
             why = "the server does not speak TLS as asked for; look at --email-tls and the port"
         case smtplib.SMTPException():

@@ -36,19 +36,21 @@ def identity_of(manifest: ExportManifest) -> VmIdentity:
     return VmIdentity.of(manifest.vm, vcenter=manifest.vcenter, vcenter_uuid=manifest.vcenter_uuid)
 
 
-def by_vm(
-    items: Iterable[T], manifest_of: Callable[[T], ExportManifest], also: Sequence[VmIdentity] = ()
-) -> dict[VmIdentity, list[T]]:
+def by_vm(items: Iterable[T], manifest_of: Callable[[T], ExportManifest]) -> dict[VmIdentity, list[T]]:
     """Group exports by the VM that they are of, wherever they lie.
 
     Args:
         items: Exports.
         manifest_of: Gives an item's manifest.
-        also: VMs that need a group, an empty one if they have no exports.
     """
-    every = [(item, identity_of(manifest_of(item))) for item in items]
-    heads = resolved([*also, *(identity for _, identity in every)])
-    groups: dict[VmIdentity, list[T]] = {heads[one]: [] for one in also}
+    return grouped(items, lambda item: identity_of(manifest_of(item)))
+
+
+def grouped(items: Iterable[T], identify: Callable[[T], VmIdentity]) -> dict[VmIdentity, list[T]]:
+    """Group things by the VM that each is of."""
+    every = [(item, identify(item)) for item in items]
+    heads = resolved(identity for _, identity in every)
+    groups: dict[VmIdentity, list[T]] = {}
     for item, identity in every:
         groups.setdefault(heads[identity], []).append(item)
     return groups
@@ -74,6 +76,14 @@ def of_vm(items: Iterable[T], manifest_of: Callable[[T], ExportManifest], vm: Vm
 def made(manifest: ExportManifest) -> datetime:
     """The latest moment at which the export can have begun: of the machine's clock and the server's, the later."""
     return max(manifest.started, manifest.server_time or manifest.started)
+
+
+def made_at_the_earliest(manifest: ExportManifest) -> datetime:
+    """The earliest moment at which the export can have begun: of the machine's clock and the server's, the earlier.
+
+    What must not be taken for younger than it is counts from here.
+    """
+    return min(manifest.started, manifest.server_time or manifest.started)
 
 
 def is_of_the_future(manifest: ExportManifest, now: datetime) -> bool:

@@ -9,6 +9,7 @@ import hmac
 import re
 import socket
 import ssl
+from datetime import UTC, datetime
 from typing import Final
 
 from pydantic import Field, field_validator
@@ -16,6 +17,8 @@ from pydantic import Field, field_validator
 from hyperexport.model.vm import Value
 
 _ALGORITHMS: Final = {40: "sha1", 64: "sha256"}
+_DATES: Final = ("certificate has expired", "certificate is not yet valid")
+"""What OpenSSL says of a certificate that is not of this time."""
 _NOT_HEX: Final = re.compile(r"[^0-9a-f]")
 
 
@@ -40,6 +43,24 @@ def certificate_thumbprint(certificate: bytes | str, algorithm: str = "sha256") 
     """The thumbprint of a certificate, given as DER bytes or PEM text, as bare lower-case hex."""
     der = ssl.PEM_cert_to_DER_cert(certificate) if isinstance(certificate, str) else certificate
     return hashlib.new(algorithm, der).hexdigest()
+
+
+def refusal_words(error: Exception) -> str:
+    """Why OpenSSL does not believe a certificate; where its dates are the reason, with this machine's time.
+
+    Args:
+        error: What the handshake raised, or an error of a library that has OpenSSL's words in its own.
+    """
+    found = getattr(error, "verify_message", "") or str(error.args[-1] if error.args else error)
+    dated = next((words for words in _DATES if words in str(found)), None)
+    if dated is None:
+        return str(found)
+    return f"{dated}, by this machine's clock, which says {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def clock_is_in_question(error: Exception) -> bool:
+    """Tell whether a certificate is refused for its dates, which a wrong clock of this machine explains as well."""
+    return any(words in str(error) for words in _DATES)
 
 
 class Trust(Value):

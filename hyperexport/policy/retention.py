@@ -22,7 +22,7 @@ from hyperexport.base.units import format_age, format_bytes, format_duration
 from hyperexport.errors import UsageError
 from hyperexport.model.content import Place, kept, total
 from hyperexport.model.damaged import DamagedExport
-from hyperexport.model.history import by_vm, is_of_the_future, made, place
+from hyperexport.model.history import Placed, grouped, identity_of, is_of_the_future, made, place
 from hyperexport.model.identity import VmIdentity
 from hyperexport.model.manifest import ExportManifest, FileEntry
 from hyperexport.model.vm import Value
@@ -103,7 +103,7 @@ class Incoming(Value):
     """An export that is not there yet: lets a dry run say what the cleanup after it would delete."""
 
     folder: str
-    identity: VmIdentity | None = Field(default=None, description="Its VM; that of the folder's exports if None.")
+    identity: VmIdentity = Field(description="Its VM.")
     names: tuple[str, ...] = Field(default=(), description="The VM's name and path.")
     new_bytes: int = Field(description="Bytes that it will add to the store.")
     shares: tuple[FileEntry, ...] = Field(default=(), description="The disks of earlier exports that it will reuse.")
@@ -194,13 +194,14 @@ def _placed(
     exports: Sequence[tuple[str, ExportManifest]], incoming: Sequence[Incoming], now: datetime
 ) -> list[_Export]:
     """Put the exports of each VM in order; one that is coming is the newest of its VM."""
-    groups = by_vm(exports, lambda export: export[1], [one.identity for one in incoming if one.identity])
+    items: list[tuple[str, ExportManifest] | Incoming] = [*exports, *incoming]
     found: list[_Export] = []
-    coming = list(incoming)
-    for vm, (identity, group) in enumerate(groups.items()):
-        places = place([manifest for _, manifest in group], now)
-        folders = {folder for folder, _ in group}
-        for (folder, manifest), placed in zip(group, places, strict=True):
+    for vm, group in enumerate(grouped(items, _identity_of).values()):
+        there = [item for item in group if not isinstance(item, Incoming)]
+        coming = [item for item in group if isinstance(item, Incoming)]
+        places = place([manifest for _, manifest in there], now)
+        today = _names_of_today(there, places, coming)
+        for (folder, manifest), placed in zip(there, places, strict=True):
             found.append(
                 _Export(
                     name=f"{folder}/{manifest.export_id}",
@@ -212,20 +213,31 @@ def _placed(
                     future=placed.future,
                     content=kept(folder, manifest.export_id, manifest.files),
                     refers_to=frozenset(f"{folder}/{entry.stored_in}" for entry in manifest.files if entry.stored_in),
-                    names=(manifest.vm.name, manifest.vm.path, folder, manifest.export_id),
+                    names=(manifest.vm.name, manifest.vm.path, folder, manifest.export_id, *today),
                     manifest=manifest,
                 )
             )
-        for one in list(coming):
-            if one.identity.matches(identity) if one.identity else one.folder in folders:
-                coming.remove(one)
-                found.append(_coming(one, vm, now, rank=len(group)))
-    return found + [_coming(one, len(groups) + number, now, rank=0) for number, one in enumerate(coming)]
+        found += [_coming(one, vm, now, rank=len(there) + number) for number, one in enumerate(coming)]
+    return found
+
+
+def _identity_of(item: tuple[str, ExportManifest] | Incoming) -> VmIdentity:
+    return item.identity if isinstance(item, Incoming) else identity_of(item[1])
+
+
+def _names_of_today(
+    there: Sequence[tuple[str, ExportManifest]], places: Sequence[Placed], coming: Sequence[Incoming]
+) -> tuple[str, ...]:
+    """A VM's name and path of today: a pattern for them preserves also what was exported under an earlier name."""
+    if coming:
+        return coming[-1].names
+    newest = max(zip(places, there, strict=True), key=lambda pair: pair[0].rank)[1][1]
+    return newest.vm.name, newest.vm.path
 
 
 def _coming(incoming: Incoming, vm: int, now: datetime, *, rank: int) -> _Export:
     return _Export(
-        name=f"{incoming.folder}/ {vm}",
+        name=f"{incoming.folder}/ {vm}.{rank}",
         folder=incoming.folder,
         vm=vm,
         at=now,
@@ -233,7 +245,7 @@ def _coming(incoming: Incoming, vm: int, now: datetime, *, rank: int) -> _Export
         rank=rank,
         future=False,
         content={
-            Place(incoming.folder, f"to come {vm}"): incoming.new_bytes,
+            Place(incoming.folder, f"to come {vm}.{rank}"): incoming.new_bytes,
             **kept(incoming.folder, "", incoming.shares),
         },
         refers_to=frozenset(f"{incoming.folder}/{export_id}" for export_id in incoming.refers_to),

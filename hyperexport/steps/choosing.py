@@ -1,11 +1,11 @@
 """Which export a restore, a conversion, NBD or file access reads: by VM, by VM and time, or by id."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from hyperexport.errors import ExportNotFound, UsageError
-from hyperexport.model.history import by_vm, made, newest_first
+from hyperexport.model.history import by_vm, made, newest_first, place
 from hyperexport.model.manifest import ExportManifest
 from hyperexport.model.restore_point import RestorePoint
 from hyperexport.steps.verification import select_exports
@@ -72,7 +72,7 @@ def _by_vm(stores: Sequence[Store], vm: str, at: datetime | None) -> ChosenExpor
             fix="Give the instance uuid with --vm, or one of these exports by its id",
         )
     (of_vm,) = named
-    in_time = [chosen for chosen in of_vm if at is None or made(chosen.export.manifest) <= at]
+    in_time = _made_by(of_vm, at) if at else of_vm
     good = [chosen for chosen in in_time if is_good(chosen.export)]
     if not good:
         before = f" at or before {at:%Y-%m-%d %H:%M:%S %Z}" if at else ""
@@ -86,6 +86,16 @@ def _by_vm(stores: Sequence[Store], vm: str, at: datetime | None) -> ChosenExpor
     return min(
         (chosen for chosen in good if chosen.export.export_id == newest), key=lambda one: stores.index(one.store)
     )
+
+
+def _made_by(exports: Sequence[ChosenExport], at: datetime) -> list[ChosenExport]:
+    """Choose those that were made by then by every clock, and by the exports that they were made after."""
+    places = place([chosen.export.manifest for chosen in exports], datetime.now(UTC))
+    return [
+        chosen
+        for chosen, placed in zip(exports, places, strict=True)
+        if max(placed.at, made(chosen.export.manifest)) <= at
+    ]
 
 
 def _newest_first(group: Sequence[ChosenExport]) -> list[ChosenExport]:

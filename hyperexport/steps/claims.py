@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from hyperexport.base.stop import StopSignal
 from hyperexport.errors import VmHeld
 from hyperexport.model.ownership import Owner
-from hyperexport.steps.liveness import AtWork
+from hyperexport.steps.liveness import AtWork, is_vouched_for
 from hyperexport.store.base import AbandonedStaging, Staging, Store
 
 logger = logging.getLogger(__name__)
@@ -56,14 +56,19 @@ def how_to_remove(owner: Owner | None) -> str:
 
 
 def others(store: Store, folder: str, own: Owner) -> list[AbandonedStaging]:
-    """The stagings in a folder that are not this run's, but those of another VM that shares the folder.
+    """The stagings in a folder that are not this run's, but those that are provably of another VM in the same folder.
 
-    Also those whose owner tag cannot be trusted.
+    A tag that this machine did not sign in this boot proves nothing: what it says of its VM may have rotted.
     """
     return [
         one
         for one in store.abandoned(folder)
-        if one.doubt or (one.owner is not None and one.owner != own and one.owner.may_share_vm(own))
+        if one.doubt
+        or (
+            one.owner is not None
+            and one.owner != own
+            and (not is_vouched_for(one.owner) or one.owner.may_share_vm(own))
+        )
     ]
 
 

@@ -78,6 +78,12 @@ def is_elsewhere(owner: Owner) -> bool:
     return owner.host != socket.gethostname() or _is_there(owner.pid) is False
 
 
+def is_vouched_for(owner: Owner) -> bool:
+    """Tell whether what the tag says is proved: this machine made it in this boot, and nobody changed it since."""
+    machine = this_machine()
+    return machine is not None and owner.is_signed_by(machine)
+
+
 def process_is_over(owner: Owner) -> bool:
     """Tell whether this machine proves that the run is over."""
     return life_of(owner) is Life.DEAD

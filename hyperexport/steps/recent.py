@@ -6,7 +6,7 @@ Told by the manifests in the stores and by nothing else: no run writes down what
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from hyperexport.model.history import is_of_the_future, of_vms
+from hyperexport.model.history import is_of_the_future, made_at_the_earliest, of_vms
 from hyperexport.model.identity import VmIdentity
 from hyperexport.steps.job import Job
 from hyperexport.steps.wall_clock import ServerTime
@@ -53,7 +53,7 @@ def _young(
     for vm, exports in of_vms(store.exports(), lambda export: export.manifest, vms).items():
         for export in reversed(exports):  # the newest last
             manifest = export.manifest
-            made = min(manifest.started, manifest.server_time or manifest.started)
+            made = made_at_the_earliest(manifest)
             if made > now - younger_than and not manifest.damage and not is_of_the_future(manifest, earliest):
                 found[vm] = export
     return found

@@ -9,15 +9,14 @@ import logging
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from botocore.exceptions import ClientError
 
 from hyperexport.base.stop import StopSignal
 from hyperexport.errors import HyperExportError, StoreUnreachable, StoreUnusable
-from hyperexport.store.s3_errors import FAILURES, code_of, retrying, status_of, translate, translated
+from hyperexport.store.s3_errors import FAILURES, code_of, date_in, retrying, status_of, translate, translated
 from hyperexport.store.s3_settings import S3Location, S3Settings, connect
 
 if TYPE_CHECKING:
@@ -97,11 +96,7 @@ class S3Bucket:
         """What time the service says it is, to the second; None where its answers bear no date."""
         with translated(f"listing {self.url('')}"):
             answer = self.client.list_objects_v2(Bucket=self._name, Prefix=self.location.key(""), MaxKeys=1)
-        date = answer["ResponseMetadata"]["HTTPHeaders"].get("date", "")
-        try:
-            return parsedate_to_datetime(date).astimezone(UTC)
-        except ValueError:
-            return None
+        return date_in(answer["ResponseMetadata"]["HTTPHeaders"])
 
     # -- listing -----------------------------------------------------------------------------------------------------
 

@@ -5,8 +5,10 @@ Only codes, statuses and types decide. What a library says is repeated only wher
 
 import logging
 import re
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from http.client import HTTPException
 from typing import Final
 
@@ -32,6 +34,7 @@ from urllib3.exceptions import HTTPError
 from urllib3.exceptions import SSLError as Urllib3SSLError
 
 from hyperexport.base.stop import StopSignal
+from hyperexport.base.units import format_age
 from hyperexport.errors import (
     ChecksumMismatch,
     HyperExportError,
@@ -39,6 +42,8 @@ from hyperexport.errors import (
     StoreUnusable,
     TransientError,
 )
+from hyperexport.model.history import TOLERANCE
+from hyperexport.model.tls import clock_is_in_question, refusal_words
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +67,7 @@ _FIXES: Final = {
     "QuotaExceeded": "Make room in the store, or raise the quota",
     "EntityTooLarge": "Ask the server's administrator for its limits on an object's size",
 }
+_SIGNATURE_REFUSED: Final = frozenset({400, 401, 403})
 _DAMAGED: Final = {"BadDigest", "InvalidDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"}
 _PASSING: Final = {
     "SlowDown", "InternalError", "ServiceUnavailable", "RequestTimeout", "RequestTimeoutException", "Throttling",
@@ -103,7 +109,28 @@ def status_of(error: ClientError) -> int:
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
-def refused(code: str, status: int, message: str, what: str) -> HyperExportError:
+def date_in(headers: Mapping[str, str]) -> datetime | None:
+    """The time at which an answer was made, by the server's clock and to the second; None where it has no date."""
+    try:
+        return parsedate_to_datetime(headers.get("date") or "").astimezone(UTC)
+    except ValueError:
+        return None
+
+
+def _clock_problem(status: int, date: datetime | None) -> str | None:
+    """Say how far this machine's clock is from the server's, where that is enough for a signature to be refused.
+
+    Services differ in the code that they give for it (RequestTimeTooSkewed, AccessDenied), and HEAD gives none.
+    """
+    apart = datetime.now(UTC) - date if date and status in _SIGNATURE_REFUSED else timedelta(0)
+    if abs(apart) <= TOLERANCE:
+        return None
+    return (
+        f"this machine's clock is {format_age(abs(apart))} {'ahead of' if apart > timedelta(0) else 'behind'} its own"
+    )
+
+
+def refused(code: str, status: int, message: str, what: str, *, date: datetime | None = None) -> HyperExportError:
     """The error for an answer that says no.
 
     Args:
@@ -111,6 +138,7 @@ def refused(code: str, status: int, message: str, what: str) -> HyperExportError
         status: The HTTP status.
         message: The server's own words.
         what: What was being done and on what, as "uploading part 3 of s3://b/k".
+        date: When the server answered, by its own clock.
     """
     if not code or code.isdigit():
         code = _BY_STATUS.get(status, f"HTTP {status}")
@@ -122,6 +150,8 @@ def refused(code: str, status: int, message: str, what: str) -> HyperExportError
         return StoreUnreachable(f"{what}: the store dropped the unfinished upload", fix="Start the file again")
     if code in _PASSING or status in {408, 429} or (status >= 500 and status != 501):
         return StoreUnreachable(f"{what}: the store is overloaded or failing: {reason}", fix="Try again later")
+    if clock := _clock_problem(status, date):
+        return StoreUnusable(f"{what}: the store refused: {reason}; {clock}", fix=_FIXES["RequestTimeTooSkewed"])
     return StoreUnusable(f"{what}: the store refused: {reason}", fix=_FIXES.get(code))
 
 
@@ -129,12 +159,10 @@ def translate(error: Exception, what: str) -> HyperExportError:
     """The error for an exception of boto3's or urllib3's."""
     if isinstance(error, ClientError):
         message = error.response.get("Error", {}).get("Message") or ""  # radosgw gives none.
-        return refused(code_of(error), status_of(error), message, what)
+        headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+        return refused(code_of(error), status_of(error), message, what, date=date_in(headers))
     if isinstance(error, SSLError | Urllib3SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
-        return StoreUnusable(
-            f"{what}: the server's certificate is not vouched for by a trusted CA",
-            fix="Name the CA's file, or correct the endpoint's host name",
-        )
+        return _untrusted(error, what)
     if isinstance(error, ResponseParserError):
         return StoreUnreachable(
             f"{what}: what was answered is not S3", fix="Check the endpoint's address, and what proxy is on the way"
@@ -164,6 +192,18 @@ def _misconfigured(error: Exception, what: str) -> StoreUnusable:
     if not isinstance(error, BotoCoreError | Boto3Error | ValueError):
         reason = f"boto3 failed ({type(error).__name__}: {reason})"
     return StoreUnusable(f"{what}: {reason}", fix="Correct the S3 settings or the AWS configuration")
+
+
+def _untrusted(error: Exception, what: str) -> StoreUnusable:
+    if clock_is_in_question(error):
+        return StoreUnusable(
+            f"{what}: the server's certificate is not trusted: {refusal_words(error)}",
+            fix="Set this machine's clock if it is wrong; otherwise renew the server's certificate",
+        )
+    return StoreUnusable(
+        f"{what}: the server's certificate is not vouched for by a trusted CA",
+        fix="Name the CA's file, or correct the endpoint's host name",
+    )
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from hyperexport.base.stop import StopSignal
 from hyperexport.base.units import KIB
 from hyperexport.errors import Interrupted, StoreUnreachable
 from hyperexport.store.s3_bucket import S3Bucket
-from hyperexport.store.s3_errors import code_in, refused, retrying, translate
+from hyperexport.store.s3_errors import code_in, date_in, refused, retrying, translate
 from hyperexport.store.s3_protection import Protection, headers
 
 logger = logging.getLogger(__name__)
@@ -141,7 +141,8 @@ class PartSender:
             # Not "from error": urllib3's own text may quote the signed URL.
             raise translate(error, what) from None
         if response.status != 200:
-            raise refused(code_in(answer)[0], response.status, code_in(answer)[1], what)
+            code, message = code_in(answer)
+            raise refused(code, response.status, message, what, date=date_in(response.headers))
         return response.headers.get("ETag", "")
 
     def _check(self) -> None:

@@ -25,7 +25,7 @@ from hyperexport.errors import (
     ServerUnreachable,
     TransferInterrupted,
 )
-from hyperexport.model.tls import Trust
+from hyperexport.model.tls import Trust, clock_is_in_question, refusal_words
 
 logger = logging.getLogger(__name__)
 
@@ -183,10 +183,10 @@ def _connect(connection: HTTPSConnection, name: str, stop: StopSignal) -> ssl.SS
 
 def _unconnected(error: Exception, name: str) -> HyperExportError:
     if isinstance(error, ssl.SSLCertVerificationError):
-        reason = getattr(error, "verify_message", "") or str(error)
+        clock = "Set this machine's clock if it is wrong. Otherwise: " if clock_is_in_question(error) else ""
         return CertificateUntrusted(
-            f"the certificate of the server is not trusted for {name}: {reason}",
-            fix="Name the authority that signed it, or pin its SHA-256 fingerprint",
+            f"the certificate of the server is not trusted for {name}: {refusal_words(error)}",
+            fix=f"{clock}Name the authority that signed it, or pin its SHA-256 fingerprint",
         )
     return ServerUnreachable(
         f"no connection for {name}: {_reason(error)}",

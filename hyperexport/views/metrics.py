@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, generate_latest, write_to_textf
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from hyperexport.model.history import made_at_the_earliest
 from hyperexport.model.manifest import ExportManifest
 from hyperexport.store.base import Store
 from hyperexport.store.catalogue import Catalogue
@@ -35,7 +36,11 @@ _OF_VM: Final[Sequence[tuple[str, str, Callable[[VmSurvey], float | None]]]] = (
 """Name, meaning and value of what is told of a VM whatever its exports are worth."""
 
 _OF_GOOD: Final[Sequence[tuple[str, str, Callable[[ExportManifest], float | None]]]] = (
-    ("last_success_timestamp_seconds", "When the newest good export began.", lambda one: one.started.timestamp()),
+    (
+        "last_success_timestamp_seconds",
+        "When the newest good export began; where two clocks differ, the earlier.",
+        lambda one: made_at_the_earliest(one).timestamp(),
+    ),
     (
         "last_success_verified",
         "Whether the newest good export was read back and proved.",

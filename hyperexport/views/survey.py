@@ -14,7 +14,14 @@ from hyperexport.base.units import format_age
 from hyperexport.errors import HyperExportError
 from hyperexport.model.content import shared_with, stored_bytes
 from hyperexport.model.damaged import DamagedExport
-from hyperexport.model.history import by_vm, identity_of, is_of_the_future, newest_first
+from hyperexport.model.history import (
+    TOLERANCE,
+    by_vm,
+    identity_of,
+    is_of_the_future,
+    made_at_the_earliest,
+    newest_first,
+)
 from hyperexport.model.manifest import ExportKind, ExportManifest, Quiescing
 from hyperexport.model.vm import Value
 from hyperexport.store.base import StoredExport
@@ -32,6 +39,7 @@ class VmSurvey(Value):
     future: tuple[str, ...] = Field(
         default=(), description="The ids of those that are dated in the future: a clock is or was wrong."
     )
+    taken: datetime | None = Field(default=None, description="When the store was looked at.")
     label: str = Field(default="", description="The folder; with more, where several VMs of one name share one.")
 
     @property
@@ -57,8 +65,9 @@ class VmSurvey(Value):
 
     @property
     def last_verified(self) -> datetime | None:
-        """When an export of the VM was last proved good."""
-        return max((export.verified for export in self.exports if export.verified), default=None)
+        """When an export of the VM was last proved good; a time in the future says nothing of when."""
+        times = [export.verified for export in self.exports if export.verified]
+        return max((time for time in times if not self.taken or time <= self.taken + TOLERANCE), default=None)
 
     @property
     def stored_bytes(self) -> int:
@@ -77,7 +86,7 @@ class VmSurvey(Value):
 
     def age(self, now: datetime) -> timedelta | None:
         """How old the state is that could be restored: the time since the newest good export began."""
-        return now - self.last_good.started if self.last_good else None
+        return now - made_at_the_earliest(self.last_good) if self.last_good else None
 
     def is_late(self, now: datetime, rpo: timedelta) -> bool:
         """Whether more would be lost than the objective allows."""
@@ -206,6 +215,7 @@ def _by_name(folders: Mapping[str, StoreListing], now: datetime) -> tuple[VmSurv
             VmSurvey.model_construct(
                 folder=folder,
                 label=label,
+                taken=now,
                 exports=tuple(export.manifest for export in ordered),
                 unproved=unproved.get(number, ()),
                 folders=tuple(export.folder for export in ordered),

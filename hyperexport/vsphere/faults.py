@@ -25,7 +25,7 @@ from hyperexport.errors import (
     ServerUnreachable,
     SessionLost,
 )
-from hyperexport.model.tls import presented_thumbprint, show_thumbprint
+from hyperexport.model.tls import clock_is_in_question, presented_thumbprint, refusal_words, show_thumbprint
 from hyperexport.vsphere.endpoint import VSphereEndpoint
 
 _NONSENSE: Final[tuple[type[Exception], ...]] = (
@@ -257,9 +257,9 @@ def untrusted(error: ssl.SSLCertVerificationError, endpoint: VSphereEndpoint) ->
     """Say whose certificate is not trusted, why, what it is, and what to do about it."""
     shown = presented_thumbprint(endpoint.host, endpoint.port, timeout=min(endpoint.timeout, 10))
     presented = f"; the certificate that it shows has the SHA-256 thumbprint {show_thumbprint(shown)}" if shown else ""
-    reason = getattr(error, "verify_message", "") or error.args[-1]
+    clock = "Set this machine's clock if it is wrong. Otherwise: " if clock_is_in_question(error) else ""
     return CertificateUntrusted(
-        f"the certificate of {endpoint.address} is not trusted: {reason}{presented}",
-        fix="Give the CA that signed it (GOVC_TLS_CA_CERTS or HYPEREXPORT_VSPHERE_CA_FILE), or compare the thumbprint "
-        "with the server's own console and pin it (HYPEREXPORT_VSPHERE_THUMBPRINT)",
+        f"the certificate of {endpoint.address} is not trusted: {refusal_words(error)}{presented}",
+        fix=f"{clock}Give the CA that signed it (GOVC_TLS_CA_CERTS or HYPEREXPORT_VSPHERE_CA_FILE), or compare the "
+        "thumbprint with the server's own console and pin it (HYPEREXPORT_VSPHERE_THUMBPRINT)",
     )

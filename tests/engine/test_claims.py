@@ -1,5 +1,6 @@
 """Two runs on the same VM's exports: one waits or is told who is there, and neither spoils the other."""
 
+import subprocess
 import threading
 from collections.abc import Callable, Generator
 from contextlib import ExitStack
@@ -14,9 +15,10 @@ from hyperexport.errors import ExportNotFound, Interrupted, StoreUnusable, VmHel
 from hyperexport.model.manifest import new_export_id
 from hyperexport.model.ownership import Owner
 from hyperexport.options.groups import Cleanup
-from hyperexport.steps.claims import claimed
+from hyperexport.steps.claims import claimed, others
 from hyperexport.steps.cleanup import clean_store, plan_store_cleanup
 from hyperexport.steps.liveness import at_work_here, process_at_work, process_is_over
+from hyperexport.steps.orphans import abandoned_stagings, remove_abandoned_stagings
 from hyperexport.steps.preservation import preserve
 from hyperexport.store.base import Store
 from hyperexport.store.local import LocalStore
@@ -268,3 +270,37 @@ def test_a_deleted_export_is_not_brought_back_by_whoever_still_verifies_it(store
     with pytest.raises(ExportNotFound):
         store.replace_manifest(being_verified, verified)
     assert store.exports() == []
+
+
+# -- an owner tag that rotted -----------------------------------------------------------------------------------------
+
+
+def test_no_flipped_byte_of_an_owner_tag_hides_a_claim_or_makes_a_run_dead(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    mine, dead = owner_of("mine"), owner_of("dead", pid=gone.pid)
+    staging = tmp_path / FOLDER / f"{manifest_of(FIRST).export_id}.partial"
+    with store.stage(FOLDER, manifest_of(FIRST).export_id, dead) as staged:
+        write_file(staged, *next(iter(DISKS.items())))
+        tag = staging / ".owner.json"
+        data = tag.read_bytes()
+        believed: list[int] = []
+        for at in range(len(data)):
+            tag.write_bytes(data[:at] + bytes([data[at] ^ 1 << at % 8]) + data[at + 1 :])
+            claims = [one.export_id for one in others(store, FOLDER, mine)]
+            if claims != [staged.export_id] or abandoned_stagings(store, FOLDER, process_is_over):
+                believed.append(at)
+        assert believed == []
+        tag.write_bytes(data)
+        assert remove_abandoned_stagings(store, FOLDER, process_is_over).removed == [f"{FOLDER}/{staged.export_id}"]
+
+
+def test_a_tag_that_another_machine_made_for_another_vm_is_a_claim_in_doubt(tmp_path: Path) -> None:
+    """Whether it rotted cannot be known here. Nothing that this machine signed for another VM is one."""
+    store, vm = LocalStore(tmp_path), "99990000-1111-2222-3333-444455556666"
+    for run, tag in {"far": ELSEWHERE.model_copy(update={"vm": vm}), "near": owner_of("near", vm=vm)}.items():
+        with store.stage(FOLDER, new_export_id(datetime.now(UTC)), tag):
+            assert [one.owner.run for one in others(store, FOLDER, OWNER) if one.owner] == (
+                ["far-away"] if run == "far" else []
+            )

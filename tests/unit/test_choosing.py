@@ -134,3 +134,16 @@ def test_neither_nor_both_is_a_usage_error() -> None:
     for wanted in ({}, {"vm": "db01", "export": "x"}, {"export": NEW.export_id, "at": NOW}):
         with pytest.raises(UsageError):
             chosen(STORE, **wanted)
+
+
+def test_an_export_that_was_made_after_the_time_is_not_read_whatever_its_clock_said() -> None:
+    """The clock of the second's machine was two years behind; it names the first, which the store held before it."""
+    first = stored(2)
+    behind = stored(730, tail="00ff", predecessors=(first.export_id,))
+    store = Listed("local", behind, first)
+    assert chosen(store, vm="db01") == ("local", str(behind))
+    with pytest.raises(ExportNotFound, match="at or before"):
+        chosen(store, vm="db01", at=NOW - timedelta(days=365))
+    server_knows = stored(730, tail="00fe", server_time=NOW - timedelta(days=1))
+    with pytest.raises(ExportNotFound, match="at or before"):
+        chosen(Listed("local", server_knows), vm="db01", at=NOW - timedelta(days=365))

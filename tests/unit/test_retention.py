@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from hyperexport.base.units import MIB
 from hyperexport.errors import UsageError
+from hyperexport.model.history import identity_of
 from hyperexport.model.manifest import ExportManifest, FileEntry, FileRole
 from hyperexport.options.groups import Cleanup
 from hyperexport.policy.retention import CleanupLimits, CleanupPlan, Incoming, plan_cleanup
@@ -48,6 +49,9 @@ def days(plan: CleanupPlan, *, folder: str = DB) -> list[int]:
 
 def reason(plan: CleanupPlan, day: int) -> str:
     return next(item.reason for item in plan.items if (NOW - item.started).days == day)
+
+
+COMING = Incoming(folder=DB, identity=identity_of(an_export_of(1)), new_bytes=MIB)
 
 
 # -- the limits -------------------------------------------------------------------------------------------------------
@@ -267,14 +271,15 @@ def test_a_store_that_cannot_tell_its_free_space_loses_nothing_for_it() -> None:
 def test_an_export_that_is_coming_counts_as_the_newest() -> None:
     exports = [(DB, an_export_of(1)), (DB, an_export_of(2))]
     limits = CleanupLimits(max_count=1)
-    plan = plan_cleanup(exports, limits, now=NOW, free_bytes=None, incoming=[Incoming(folder=DB, new_bytes=MIB)])
+    plan = plan_cleanup(exports, limits, now=NOW, free_bytes=None, incoming=[COMING])
     assert days(plan) == [2, 1]
     assert plan.kept_bytes == MIB
 
 
 def test_an_export_that_is_coming_takes_space_and_holds_on_to_what_it_will_use() -> None:
     holder = an_export_of(1)
-    coming = Incoming(folder=DB, new_bytes=50 * MIB, shares=holder.disks, refers_to=(holder.export_id,))
+    held = {"shares": holder.disks, "refers_to": (holder.export_id,)}
+    coming = COMING.model_copy(update={"new_bytes": 50 * MIB, **held})
     exports = [(DB, holder), (DB, an_export_of(2))]
     limits = CleanupLimits(max_count=1, min_free=100 * MIB)
     plan = plan_cleanup(exports, limits, now=NOW, free_bytes=100 * MIB, incoming=[coming])
@@ -283,6 +288,19 @@ def test_an_export_that_is_coming_takes_space_and_holds_on_to_what_it_will_use()
     assert cleanup(exports, min_free=100 * MIB, free=100 * MIB).to_delete == ()
     needy = CleanupLimits(min_free=100 * MIB)
     assert days(plan_cleanup(exports, needy, now=NOW, free_bytes=100 * MIB, incoming=[coming])) == [2]
+
+
+def of_server(uuid: str | None, day: int) -> ExportManifest:
+    return an_export_of(day, vcenter_uuid=uuid, export_id=f"2026112{day}T000000Z-{len(uuid or ''):04x}")
+
+
+@pytest.mark.parametrize("coming", ["one", "other", None], ids=["one", "other", "without a UUID"])
+def test_an_export_that_is_coming_counts_for_its_own_vm_where_a_vcenter_was_installed_again(coming: str | None) -> None:
+    """One address, three histories: of a server without a UUID, and of two with one. None is provably another."""
+    exports = [(DB, of_server(uuid, day)) for uuid in (None, "one", "other") for day in (1, 2)]
+    incoming = Incoming(folder=DB, identity=identity_of(of_server(coming, 0)), new_bytes=MIB)
+    plan = plan_cleanup(exports, CleanupLimits(max_count=2), now=NOW, free_bytes=None, incoming=[incoming])
+    assert [item.export_id for item in plan.to_delete] == [of_server(coming, 2).export_id]
 
 
 # -- the options ------------------------------------------------------------------------------------------------------
@@ -473,9 +491,21 @@ def test_a_pattern_with_a_comma_that_matches_in_no_reading_is_a_warning() -> Non
 
 
 def test_a_dry_run_knows_the_vm_whose_first_export_is_coming() -> None:
-    coming = Incoming(folder="new.1", names=("new, vm", "/dc/vm/new, vm"), new_bytes=1)
+    names = ("new, vm", "/dc/vm/new, vm")
+    coming = COMING.model_copy(update={"folder": "new.1", "names": names})
     limits = CleanupLimits(preserve=("new, vm",))
     assert plan_cleanup([], limits, now=NOW, free_bytes=None, incoming=(coming,)).warnings == ()
+
+
+@pytest.mark.parametrize("pattern", ["archive", "/dc/vm/archive"])
+def test_a_pattern_for_the_name_of_today_preserves_what_was_exported_under_an_earlier_name(pattern: str) -> None:
+    renamed = VM.model_copy(update={"name": "archive", "path": "/dc/vm/archive"})
+    old: Listing = [(DB, an_export_of(day)) for day in (4, 3)]
+    exports = [*old, (DB, an_export_of(2, vm=renamed)), (WEB, an_export_of(1, vm=WEB_VM))]
+    assert cleanup(exports, max_count=1, preserve=(pattern,)).to_delete == ()
+    coming = COMING.model_copy(update={"names": ("archive", "/dc/vm/archive")})
+    limits = CleanupLimits(max_count=1, preserve=(pattern,))
+    assert plan_cleanup(old, limits, now=NOW, free_bytes=None, incoming=[coming]).to_delete == ()
 
 
 def test_a_bracket_in_a_preserved_name_is_a_bracket() -> None:

@@ -1,0 +1,224 @@
+"""A rotten manifest in a store of real exports, and every job that comes after it: whole jobs, a real guest's bytes.
+
+The bytes of a new export are compared with the disks of the simulated machine. What a cleanup may delete is worked out
+from the order in which the exports were made. Single decisions, byte by byte, are in ``test_rotten_manifest.py``.
+"""
+
+import json
+import re
+import secrets
+import shutil
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+import hyperexport
+from hyperexport.errors import ExportNotFound, ManifestInvalid, UsageError, VerificationFailed
+from hyperexport.model.manifest import FILE_NAME
+from hyperexport.model.vm import DiskInfo
+from hyperexport.simulator import DiskSpec, Simulator, VmSpec
+from hyperexport.steps.preservation import preserve
+from hyperexport.store.catalogue import Catalogue
+from hyperexport.views.survey import survey
+from hyperexport.vsphere.endpoint import VSphereEndpoint
+from tests.engine.s3_servers import S3Server, rclone_s3
+
+MIB = 1 << 20
+NEWEST, MIDDLE, OLDEST = 2, 1, 0
+LIMITS: dict[str, dict[str, Any]] = {
+    "count": {"cleanup_max_count": 1},
+    "age": {"cleanup_max_age": "1us"},
+    "size": {"cleanup_max_size": 1},
+    "free": {"cleanup_min_free": 1 << 60},
+}
+FIELDS = (
+    "export_id", "base", "last_full", "moref", "instance_uuid", "vcenter", "vcenter_uuid", "started", "server_time",
+    "predecessors", "name", "size", "sha256", "capacity", "disk_key", "backing_uuid", "content_id", "change_id",
+    "stored_in", "written_as", "etag", "checksum", "seconds", "seal",
+)  # fmt: skip
+"""Fields with a digit in their value, in which one flipped bit leaves another digit."""
+WORDS = {"preserve": b"true", "kind": b'"full"', "damage": b'["rotten"]', "verified": b'"2026-11-28T00:00:00Z"'}
+"""Fields that somebody edits."""
+SAMPLES = [("local", NEWEST, "change_id"), ("local", MIDDLE, "started"), ("local", OLDEST, "size")]
+SAMPLES += [("s3", NEWEST, "change_id"), ("s3", OLDEST, "sha256")]
+EVERY = [
+    pytest.param(kind, place, field, marks=() if (kind, place, field) in SAMPLES else pytest.mark.faults)
+    for kind in ("local", "s3")
+    for place in (NEWEST, MIDDLE, OLDEST)
+    for field in (*FIELDS, *WORDS)
+]
+
+
+class Place(NamedTuple):
+    """A store of three exports of db01: how jobs reach it, where its files lie, the exports' names, oldest first."""
+
+    kind: str
+    url: str
+    root: Path
+    options: dict[str, Any]
+    names: tuple[str, ...]
+
+    def manifest(self, place: int) -> Path:
+        return self.root / self.names[place] / FILE_NAME
+
+    def left(self) -> set[str]:
+        return {str(path.parent.relative_to(self.root)) for path in self.root.glob("*/*/export.json")}
+
+    def store(self) -> Any:
+        return hyperexport.open_store(self.url, s3=self.s3)
+
+    @property
+    def s3(self) -> hyperexport.S3Settings | None:
+        endpoint = self.options.get("s3_endpoint")
+        return hyperexport.S3Settings(endpoint_url=endpoint) if endpoint else None
+
+
+@pytest.fixture(scope="module")
+def vcenter() -> Generator[Simulator]:
+    """A running VM of two disks, whose changes are tracked."""
+    with Simulator([VmSpec("db01", disks=(DiskSpec(2 * MIB), DiskSpec(1 * MIB)))]) as simulator:
+        yield simulator
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Generator[S3Server]:
+    with pytest.MonkeyPatch.context() as patch, rclone_s3(tmp_path_factory.mktemp("rclone")) as running:
+        patch.setenv("AWS_ACCESS_KEY_ID", running.access_key)
+        patch.setenv("AWS_SECRET_ACCESS_KEY", running.secret_key)
+        patch.setenv("AWS_CA_BUNDLE", str(running.ca_file))
+        yield running
+
+
+def login(simulator: Simulator) -> VSphereEndpoint:
+    return VSphereEndpoint(
+        url=simulator.url, username=simulator.username, password=simulator.password, ca_file=str(simulator.ca_file)
+    )
+
+
+def export(simulator: Simulator, options: dict[str, Any], **more: Any) -> Any:
+    return hyperexport.export("db01", vsphere=login(simulator), snapshot=True, incremental=True, **options, **more)
+
+
+def make_three(simulator: Simulator, options: dict[str, Any]) -> list[str]:
+    """Three exports. The first disk changes before each, and after the last one; the second never does."""
+    names: list[str] = []
+    for _ in range(3):
+        names.append("/".join(export(simulator, options).locations[0].split("/")[-2:]))
+        simulator.vm("db01").guest_write(0, secrets.randbelow(3000) * 512, secrets.token_bytes(4096))
+    return names
+
+
+@pytest.fixture(scope="module")
+def made(
+    vcenter: Simulator, s3: S3Server, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, tuple[Path, tuple[str, ...]]]:
+    """For each kind of store where the exports' files lie, never touched, and what they are called."""
+    folder = tmp_path_factory.mktemp("made")
+    bucket = s3.make_bucket("made")
+    in_s3 = {"upload": f"s3://{bucket}/vms", "keep_local": False, "s3_endpoint": s3.endpoint_url}
+    return {
+        "local": (folder, tuple(make_three(vcenter, {"output": folder}))),
+        "s3": (s3.root / bucket, tuple(make_three(vcenter, in_s3))),
+    }
+
+
+def copy_of(kind: str, made: dict[str, tuple[Path, tuple[str, ...]]], s3: S3Server, tmp_path: Path) -> Place:
+    """The three exports once more, to be spoilt."""
+    source, names = made[kind]
+    if kind == "local":
+        shutil.copytree(source, tmp_path / "store")
+        return Place(kind, str(tmp_path / "store"), tmp_path / "store", {"output": tmp_path / "store"}, names)
+    bucket = f"b{secrets.token_hex(8)}"
+    shutil.copytree(source, s3.root / bucket)
+    options = {"upload": f"s3://{bucket}/vms", "keep_local": False, "s3_endpoint": s3.endpoint_url}
+    return Place(kind, f"s3://{bucket}/vms", s3.root / bucket / "vms", options, names)
+
+
+def spoil(manifest: Path, field: str) -> None:
+    """Flip one bit of a digit of the field's value, so that another value stands there; or edit it."""
+    data = manifest.read_bytes()
+    if field in WORDS:
+        spoilt = re.sub(rb'("%s": )(\[[^\]]*\]|[^,\n]*)' % field.encode(), rb"\g<1>" + WORDS[field], data, count=1)
+    else:
+        found = re.search(rb'"%s": (?:\[\s*)?"?[^",\n\]]*?([0-9])' % field.encode(), data)
+        if found is None:
+            pytest.skip(f"this manifest has no digit in {field}")
+        at = found.start(1)
+        spoilt = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+    json.loads(spoilt)
+    if spoilt == data:
+        pytest.skip(f"{field} says so already")
+    manifest.write_bytes(spoilt)
+
+
+def disks_of(place: Place, name: str) -> list[bytes]:
+    """What the disks of an export hold, read from the store."""
+    with hyperexport.open_export(name, **place.options) as opened:
+        return [disk.read(0, disk.capacity) for disk in opened.disks]
+
+
+def guest(simulator: Simulator, folder: Path) -> list[bytes]:
+    """What the machine's disks hold now."""
+    paths = [folder / f"disk-{number}.raw" for number in (0, 1)]
+    for number, path in enumerate(paths):
+        simulator.vm("db01").save_raw(number, path)
+    return [path.read_bytes() for path in paths]
+
+
+@pytest.mark.parametrize(("kind", "place", "field"), EVERY)
+def test_no_job_after_it_believes_a_manifest_with_one_wrong_value(
+    vcenter: Simulator,
+    s3: S3Server,
+    made: dict[str, tuple[Path, tuple[str, ...]]],
+    tmp_path: Path,
+    kind: str,
+    place: int,
+    field: str,
+) -> None:
+    store = copy_of(kind, made, s3, tmp_path)
+    rotten, sound = store.names[place], [name for index, name in enumerate(store.names) if index != place]
+    spoil(store.manifest(place), field)
+    spoilt = store.manifest(place).read_bytes()
+    # In S3 the exports after it use its bytes, and nobody can prove which.
+    uses_it = {name for name in sound if kind == "s3" and refers_to(store, name, rotten)}
+    whole = [name for name in sound if name not in uses_it]
+
+    listing = store.store().listing()
+    assert {str(one) for one in listing.exports} == set(whole)
+    assert {str(one) for one in listing.damaged} == {rotten, *uses_it}
+    (vm,) = survey(Catalogue(store.store())).vms
+    assert [export.export_id for export in vm.exports] == [name.split("/")[1] for name in reversed(whole)]
+    assert set(vm.damaged) == {name.split("/")[1] for name in (rotten, *uses_it)}
+    assert any(rotten.split("/")[1] in words for words in vm.missing(vm.exports[0].started, hour(1)) if whole)
+
+    with pytest.raises(VerificationFailed) as failed:
+        hyperexport.verify_exports(**store.options)
+    bad = {item.location.removeprefix(f"{store.url}/") for item in failed.value.exports if not item.verification.ok}
+    assert bad == {rotten, *uses_it}
+    with pytest.raises(ExportNotFound), hyperexport.open_export(rotten, **store.options):
+        pass
+    with pytest.raises(ExportNotFound):
+        hyperexport.convert_export(rotten, to="raw", target=tmp_path / "raw", **store.options)
+    with pytest.raises(ManifestInvalid):
+        preserve([store.store()], [rotten], on=True)
+    if whole:
+        with hyperexport.open_export(vm="db01", **store.options) as opened:
+            assert str(opened.export) == whole[-1]
+
+    new = export(vcenter, store.options, verify=True)
+    name = "/".join(new.locations[0].split("/")[-2:])
+    assert disks_of(store, name) == guest(vcenter, tmp_path)
+    assert new.manifest.base in (whole[-1].split("/")[1] if whole else None, None)
+    assert any(rotten in warning for warning in new.warnings)
+    assert new.verification is None or all(one.ok for one in new.verification)
+
+    for limit in LIMITS.values():
+        (done,) = hyperexport.cleanup_exports(cleanup=True, **limit, **store.options)
+        assert rotten in {str(one) for one in done.plan.damaged}
+        if kind == "s3":
+            assert done.deleted == ()  # the damaged one may use any of them
+    assert store.left() == ({*store.names, name} if kind == "s3" else {rotten, name})
+    assert store.manifest(place).read_bytes() == spoilt
+    assert disks_of(store, name) == guest(vcenter, tmp_path)
