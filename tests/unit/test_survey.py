@@ -93,6 +93,18 @@ def test_an_old_export_is_late_and_a_damaged_one_does_not_count():
     assert vm.missing(NOW, RPO) == ("the last good export is 3d old", f"damaged: {rotten.export_id}")
 
 
+def test_a_clock_that_was_ahead_makes_no_export_younger_and_no_verification_newer():
+    """The server told its time: the export is three days old, whatever this machine's clock said."""
+    ahead = an_export(age=timedelta(hours=1), server_time=NOW - 3 * DAY, verified=NOW + 700 * DAY)
+    (vm,) = surveyed(ahead).vms
+    assert vm.age(NOW) == 3 * DAY
+    assert vm.is_late(NOW, RPO)
+    assert vm.last_verified is None
+    proved = an_export(age=2 * DAY, verified=NOW - DAY)
+    (vm,) = surveyed(ahead, proved).vms
+    assert vm.last_verified == NOW - DAY
+
+
 def test_a_vm_of_which_every_manifest_is_damaged_is_late_and_named_by_its_folder():
     shelf = Shelf()
     shelf.unreadable.add((vm_folder(VM), "20261120T000000Z-dead"))
