@@ -381,6 +381,39 @@ class ConversionFailed(HyperExportError):
     code = "conversion-failed"
 
 
+# -- restore ----------------------------------------------------------------------------------------------------------
+
+
+class PlaceNotFound(HyperExportError):
+    """No folder, pool, host, datastore or network of this name is there, or several are; the message lists them."""
+
+    code = "place-not-found"
+
+
+class DatastoreFull(HyperExportError):
+    """The datastore has no room for the VM."""
+
+    code = "datastore-full"
+
+
+class ImportRefused(HyperExportError):
+    """vSphere does not make a VM of the export; the message has its reasons."""
+
+    code = "import-refused"
+
+
+class RestoreFailed(HyperExportError):
+    """The restore ended before the VM was whole; nothing of it is left."""
+
+    code = "restore-failed"
+
+
+class RestoreLeaked(HyperExportError):
+    """A VM that a restore left half made could not be removed; the message names it."""
+
+    code = "restore-leaked"
+
+
 # -- files of a guest -------------------------------------------------------------------------------------------------
 
 

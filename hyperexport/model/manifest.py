@@ -17,6 +17,7 @@ from pydantic import AfterValidator, AwareDatetime, FailFast, Field, StringConst
 
 from hyperexport.errors import ManifestInvalid
 from hyperexport.model.damaged import Problem
+from hyperexport.model.restore import VmPlace
 from hyperexport.model.vm import BackingFile, Value, VmRef
 
 FILE_NAME: Final = "export.json"
@@ -225,6 +226,9 @@ class ExportManifest(Value):
         default=(), description="What a verification found wrong; no base while it is so."
     )
     preserve: bool = Field(default=False, description="Never deleted by any cleanup.")
+    place: VmPlace | None = Field(
+        default=None, description="Where the VM was, its tags and custom attributes; None in manifests of old versions."
+    )
     seal: str | None = Field(
         default=None,
         description="Last in the file: the SHA-256 of every byte before this key. A manifest without it, or with "

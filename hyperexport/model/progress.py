@@ -20,6 +20,7 @@ class Stage(StrEnum):
     TRANSFER = "transfer"
     VERIFY = "verify"
     CONVERT = "convert"
+    RESTORE = "restore"
     REMOVE_SNAPSHOT = "remove snapshot"
 
 

@@ -25,6 +25,7 @@ from hyperexport.vsphere.configuration import vm_config_json
 from hyperexport.vsphere.lease import Lease
 from hyperexport.vsphere.lease_files import LeaseFile
 from hyperexport.vsphere.ovf import OvfFileSpec, create_descriptor
+from hyperexport.vsphere.vm_place import read_place
 
 logger = logging.getLogger(__name__)
 
@@ -219,6 +220,7 @@ def publish(
         transfer=job.statistics(contents),
         stages=job.clock.stages,
         warnings=tuple(dict.fromkeys(job.warnings)),
+        place=read_place(job.session, job.ref),
     )
     published: list[StoredExport] = []
     for index, copy in enumerate(copies.all):

@@ -91,7 +91,8 @@ def open_lease(
 
     try:
         obj = when_free(session, ref, ask, stop=stop)
-        info = _wait_until_ready(session, ref, obj, stop=stop, timeout=ready_timeout)
+        doing = f"waiting for the export lease of {ref.name}"
+        info = wait_until_ready(session, obj, doing=doing, stop=stop, timeout=ready_timeout)
         lease = Lease(session, ref, obj, info, disks)
         logger.info("the export lease of %s offers %d files", ref.name, len(lease.files))
         yield lease
@@ -112,9 +113,19 @@ class Lease:
         files: What it offers, in the server's order.
     """
 
-    def __init__(self, session: Session, ref: VmRef, obj: Any, info: Any, disks: tuple[DiskInfo, ...]) -> None:
+    def __init__(
+        self,
+        session: Session,
+        ref: VmRef,
+        obj: Any,
+        info: Any,
+        disks: tuple[DiskInfo, ...],
+        *,
+        kind: str = "export",
+    ) -> None:
         self.files = lease_files(info.deviceUrl or (), session.endpoint, disks)
         self._session = session
+        self._name = f"{kind} lease of {ref.name}"
         self._ref = ref
         self._obj = obj
         self._percent = 0
@@ -147,7 +158,7 @@ class Lease:
         Raises:
             LeaseExpired: It has ended.
         """
-        doing = f"asking whether the export lease of {self._ref.name} still is"
+        doing = f"asking whether the {self._name} still is"
         try:
             self._session.read(self._obj.HttpNfcLeaseProgress, self._percent, doing=doing)
         except HyperExportError as error:
@@ -214,7 +225,7 @@ class Lease:
     def _ended(self, error: ServerFault) -> HyperExportError:
         """A question to a lease that is over finds it so before the next sign of life would: another can be had."""
         over = is_caused_by(error, _OVER)
-        return LeaseExpired(f"the export lease of {self._ref.name} has ended: {error.what}") if over else error
+        return LeaseExpired(f"the {self._name} has ended: {error.what}") if over else error
 
     def close(self) -> None:
         """End the signs of life; :func:`open_lease` calls it."""
@@ -222,7 +233,7 @@ class Lease:
         self._thread.join(timeout=5)
 
     def _stay_alive(self, interval: float) -> None:
-        doing = f"keeping the export lease of {self._ref.name} alive"
+        doing = f"keeping the {self._name} alive"
         while not self._closed.wait(interval):
             try:
                 self._session.read(self._obj.HttpNfcLeaseProgress, self._percent, doing=doing)
@@ -233,8 +244,8 @@ class Lease:
 
     def _lose(self, error: HyperExportError) -> None:
         lost = LeaseExpired(
-            f"the export lease of {self._ref.name} ended before the transfer did: {error.what}",
-            fix="See in vSphere whether its export task was cancelled",
+            f"the {self._name} ended before the transfer did: {error.what}",
+            fix="See in vSphere whether its task was cancelled",
         )
         logger.error("%s", lost.what)
         with self._lock:
@@ -354,8 +365,13 @@ def _failure(error: HyperExportError | None, reason: str) -> LeaseFailed | Lease
     return kind(reason, fix=error.fix if error else None)
 
 
-def _wait_until_ready(session: Session, ref: VmRef, obj: Any, *, stop: StopSignal, timeout: float) -> Any:
-    doing = f"waiting for the export lease of {ref.name}"
+def wait_until_ready(session: Session, obj: Any, *, doing: str, stop: StopSignal, timeout: float) -> Any:
+    """Wait for a lease to become ready, and return its info.
+
+    Raises:
+        LeaseRefused, LeaseFailed: It does not; the first where another attempt would not either.
+        Interrupted: The run was stopped.
+    """
     deadline = time.monotonic() + timeout
     for values in watch(session, obj, ("state", "error"), doing=doing, stop=stop):
         state = values.get("state")

@@ -27,6 +27,7 @@ class LeaseFile(Value):
     name: str = Field(description="The server's name for it, as it came; not safe as a file name.")
     disk: bool
     size: int | None = Field(description="Bytes; the server tells it only of files that are not disks.")
+    import_key: str = Field(default="", description="Imports: what the import spec calls the file.")
     disk_key: int | None = Field(description="The VM's device key, where the file is a disk that could be matched.")
     trust: Trust = Field(description="What the certificate of the URL's host has to prove.")
 
@@ -51,6 +52,7 @@ def lease_files(urls: Any, endpoint: VSphereEndpoint, disks: tuple[DiskInfo, ...
                 name=url.targetId or urlsplit(url.url).path.rpartition("/")[2],
                 disk=bool(url.disk),
                 size=None if url.disk else url.fileSize,
+                import_key=url.importKey or "",
                 disk_key=keys.get(url.key),
                 trust=_trust(url, address, endpoint),
             )
@@ -59,7 +61,7 @@ def lease_files(urls: Any, endpoint: VSphereEndpoint, disks: tuple[DiskInfo, ...
     except (ValueError, TypeError, AttributeError) as error:
         # Of an address with a ticket in it nothing is repeated.
         raise LeaseFailed(
-            f"the export lease of {endpoint.address} names an address, a size or a thumbprint that is "
+            f"a lease of {endpoint.address} names an address, a size or a thumbprint that is "
             f"none ({type(error).__name__})"
         ) from None
 

@@ -27,6 +27,11 @@ class Place(StrEnum):
 
     VM = "the VM"
     DATASTORE = "the VM's datastores"
+    FOLDER = "the target folder"
+    POOL = "the target resource pool"
+    TARGET_DATASTORE = "the target datastore"
+    NETWORK = "the target networks"
+    TARGET_VM = "the VM that gets the disks"
 
 
 class Requirement(Value):
@@ -137,7 +142,7 @@ def missing_privileges(session: Session, ref: VmRef, needed: Iterable[str]) -> l
         ref: The VM.
         needed: Privilege ids; those that this server's version does not know are left out.
     """
-    return _missing_on(session, vm_object(session, ref), needed, name=ref.name)
+    return missing_on(session, vm_object(session, ref), needed, name=ref.name)
 
 
 def missing_on_datastores(session: Session, ref: VmRef, needed: Iterable[str]) -> dict[str, list[str]]:
@@ -148,11 +153,12 @@ def missing_on_datastores(session: Session, ref: VmRef, needed: Iterable[str]) -
     listed = properties(session, vm_object(session, ref), ("datastore",), doing=doing).shown("datastore", ())
     read = properties_of(session, list(listed), ("name",), doing=doing)
     named = {store: unescape(values.shown("name", store._GetMoId())) for store, values in read}
-    missing = {name: _missing_on(session, store, wanted, name=name) for store, name in named.items()}
+    missing = {name: missing_on(session, store, wanted, name=name) for store, name in named.items()}
     return {name: privileges for name, privileges in missing.items() if privileges}
 
 
-def _missing_on(session: Session, entity: Any, needed: Iterable[str], *, name: str) -> list[str]:
+def missing_on(session: Session, entity: Any, needed: Iterable[str], *, name: str) -> list[str]:
+    """The same of any object, by the name that messages have for it."""
     manager = session.content.authorizationManager
     doing = f"asking for the privileges on {name}"
     try:

@@ -1,4 +1,4 @@
-"""Which VMs bear a tag, asked of vCenter's REST API: the SOAP API knows nothing of tags.
+"""Which VMs bear a tag, and the tags of one VM, by vCenter's REST API: the SOAP API knows nothing of tags.
 
 vCenter 7.0 U2 and later answer at ``/api``, older ones (and vcsim) only at ``/rest``, with the same questions in
 another dress. A login of its own, which ends with the question. Only vCenters have tags; a host of its own has none.
@@ -15,7 +15,16 @@ from typing import Any, Final
 import urllib3
 from urllib3.exceptions import HTTPError
 
-from hyperexport.errors import LoginRefused, ServerBusy, ServerFault, TagAmbiguous, TaggingUnavailable, TagNotFound
+from hyperexport.errors import (
+    HyperExportError,
+    LoginRefused,
+    PermissionMissing,
+    ServerBusy,
+    ServerFault,
+    TagAmbiguous,
+    TaggingUnavailable,
+    TagNotFound,
+)
 from hyperexport.vsphere.endpoint import VSphereEndpoint
 from hyperexport.vsphere.faults import translate
 from hyperexport.vsphere.session import Session
@@ -60,6 +69,75 @@ def tagged_vms(session: Session, tags: Iterable[str]) -> frozenset[str]:
             for found in tag["object_ids"] or ()
             if found["type"] == "VirtualMachine"
         )
+
+
+def tags_of(session: Session, moref: str) -> tuple[str, ...]:
+    """The tags that a VM bears itself, each as ``CATEGORY:NAME``, in alphabetical order; none on a host of its own.
+
+    Raises:
+        TaggingUnavailable: The vCenter has no tagging API.
+        LoginRefused, ServerUnreachable, ServerBusy, ServerFault: As they say.
+    """
+    if not session.is_vcenter:
+        return ()
+    with _login(session.endpoint) as api, _sense_from(session.address):
+        found: list[str] = []
+        for identity in api.action("tag-association", "list-attached-tags", object_id=_vm(moref)):
+            tag = api.get("tag", str(identity))
+            category = tag and api.get("category", str(tag["category_id"]))
+            if tag and category:
+                found.append(f"{category['name']}:{tag['name']}")
+        return tuple(sorted(found))
+
+
+def attach_tags(session: Session, moref: str, tags: Iterable[str]) -> dict[str, HyperExportError]:
+    """Attach tags to a VM, each as ``CATEGORY:NAME``.
+
+    Returns:
+        Why it was not done, for each tag that could not be attached.
+    """
+    wanted = list(tags)
+    failed: dict[str, HyperExportError] = {}
+    if not wanted:
+        return failed
+    try:
+        if not session.is_vcenter:
+            raise _unavailable(session.address)
+        with _login(session.endpoint) as api:
+            for tag in wanted:
+                try:
+                    with _sense_from(session.address):
+                        api.attach(_find(api, tag), _vm(moref), doing=f"attaching the tag {tag}")
+                except HyperExportError as error:
+                    failed[tag] = error
+    except HyperExportError as error:
+        failed |= {tag: error for tag in wanted if tag not in failed}
+    return failed
+
+
+def missing_tags(session: Session, tags: Iterable[str]) -> dict[str, HyperExportError]:
+    """Which of these tags the server does not have, or does not show, and why."""
+    wanted = list(tags)
+    try:
+        if not wanted:
+            return {}
+        if not session.is_vcenter:
+            raise _unavailable(session.address)
+        missing: dict[str, HyperExportError] = {}
+        with _login(session.endpoint) as api:
+            for tag in wanted:
+                try:
+                    with _sense_from(session.address):
+                        _find(api, tag)
+                except HyperExportError as error:
+                    missing[tag] = error
+        return missing
+    except HyperExportError as error:
+        return dict.fromkeys(wanted, error)
+
+
+def _vm(moref: str) -> dict[str, str]:
+    return {"id": moref, "type": "VirtualMachine"}
 
 
 @contextmanager
@@ -125,6 +203,18 @@ class _Api:
         """What the API does beside reading and writing."""
         path = f"{self._path(kind)}?{'' if self._modern else '~'}action={name}"
         return self._checked(*self._ask("POST", path, body=body), name.replace("-", " "))
+
+    def attach(self, tag: str, to: Mapping[str, str], *, doing: str) -> None:
+        """Attach a tag to an object; the answer has no document."""
+        path = self._path("tag-association", tag) + ("?action=attach" if self._modern else "?~action=attach")
+        status, _ = self._ask("POST", path, body={"object_id": to})
+        if status in _DENIED:
+            raise PermissionMissing(
+                f"{doing} was not allowed on {self.endpoint.address}",
+                fix="Have a role with vSphere Tagging > Assign or Unassign vSphere Tag given to the user there",
+            )
+        if status != 200:
+            self._checked(status, None, doing)
 
     @property
     def _session_path(self) -> str:

@@ -1,0 +1,90 @@
+"""A stored file as one stream of known length: as it is stored where it is whole, else put together on the way."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from hyperexport.base.stop import StopSignal
+from hyperexport.convert.package import merge
+from hyperexport.images.opening import chain_of, open_disk
+from hyperexport.images.proven import wrong_sha256, wrong_size
+from hyperexport.model.manifest import FileEntry, FileRole
+from hyperexport.store.base import Store, StoredExport
+
+
+class WholeFile(NamedTuple):
+    """A file that can be read any number of times."""
+
+    size: int
+    prove: Callable[[str], None]
+    """Raises VerificationFailed unless this is the SHA-256 of its bytes."""
+    chunks: Callable[[], Iterator[bytes]]
+
+
+def whole_file(store: Store, export: StoredExport, entry: FileEntry, *, stop: StopSignal) -> WholeFile:
+    """Find a file of an export as a stream that needs no other file.
+
+    A disk of several files is put together in two passes, the first of which proves it and finds out its length: that
+    needs no temporary space, however large the disk is.
+
+    Args:
+        store: Where the export lies.
+        export: Which one.
+        entry: The file in its manifest.
+        stop: Ends the reading.
+
+    Raises:
+        ExportNotFound: A file is not there.
+        VerificationFailed: A file is damaged; the message names it.
+        StoreUnusable, StoreUnreachable: The store could not be read.
+    """
+    if entry.role is FileRole.DISK and len(chain_of(export.manifest, entry)) > 1:
+        return _merged(store, export, entry, stop)
+    where = f"{entry.name} of {export} in {store.url}"
+    check_stored(store, export, entry)
+
+    def chunks() -> Iterator[bytes]:
+        with store.open(export, entry.name) as reader:
+            yield from reader.chunks()
+
+    def prove(digest: str) -> None:
+        if digest != entry.sha256:
+            raise wrong_sha256(where)
+
+    return WholeFile(entry.size, prove, chunks)
+
+
+def check_stored(store: Store, export: StoredExport, entry: FileEntry) -> None:
+    """See that a file, or each file of a disk, is there with the size that the manifest says.
+
+    Raises:
+        ExportNotFound: It is not there.
+        VerificationFailed: It has another size.
+    """
+    parts = chain_of(export.manifest, entry) if entry.role is FileRole.DISK else (entry,)
+    for part in parts:
+        with store.open(export, part.name) as reader:
+            if reader.size != part.size:
+                raise wrong_size(f"{part.name} of {export} in {store.url}", part, reader.size)
+
+
+def _merged(store: Store, export: StoredExport, entry: FileEntry, stop: StopSignal) -> WholeFile:
+    where = f"{entry.name} of {export} in {store.url}"
+
+    def chunks() -> Iterator[bytes]:
+        with open_disk(store, export, entry, stop=stop) as disk:
+            for piece, _ in merge(disk, entry.name):
+                stop.check()
+                yield piece
+
+    digest, size = hashlib.sha256(), 0
+    for piece in chunks():
+        digest.update(piece)
+        size += len(piece)
+    expected = digest.hexdigest()
+
+    def prove(found: str) -> None:
+        if found != expected:
+            raise wrong_sha256(where)
+
+    return WholeFile(size, prove, chunks)

@@ -1,0 +1,185 @@
+"""The job that restores an export into vSphere: a whole VM, some of its disks, or disks for another VM.
+
+The order of the steps stands here and nowhere else. Until :func:`~hyperexport.steps.restoring.hand_over` has taken the
+owner tag off, whatever ends the run takes the VM with it.
+"""
+
+import logging
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from hyperexport.errors import HyperExportError
+from hyperexport.jobs.runner import StepRunner
+from hyperexport.model.restore import RestorePlan, RestoreResult, RestoreWish
+from hyperexport.model.restore_point import RestorePoint
+from hyperexport.model.vm import VmRef
+from hyperexport.options.precedence import ExportOptions
+from hyperexport.steps import restore_plan, restoring
+from hyperexport.steps.choosing import choose_export
+from hyperexport.steps.liveness import at_work_here
+from hyperexport.steps.restore_job import RestoreJob
+from hyperexport.steps.stores import open_stores
+from hyperexport.vsphere.session import connect
+
+logger = logging.getLogger(__name__)
+
+
+def restore_vm(run: StepRunner, wanted: RestorePoint, wish: RestoreWish, options: ExportOptions) -> RestoreResult:
+    """Restore an export into vSphere; in a dry run only say what would be done. No other VM is touched.
+
+    Args:
+        run: Carries out the steps.
+        wanted: Which export.
+        wish: What becomes of it.
+        options: Where the exports are, and whether it is a dry run.
+
+    Raises:
+        ExportNotFound: There is no such export.
+        UsageError, PlaceNotFound, TargetExists, DatastoreFull, PermissionMissing, ImportRefused: It cannot be done;
+            nothing was made.
+        VerificationFailed: The export is damaged; nothing of it is left.
+        HyperExportError: The restore failed; nothing of it is left.
+    """
+    began = time.monotonic()
+    with opened(run, wanted, wish, options) as job:
+        plan = prepare(run, job)
+        if options.execution.dry_run:
+            result = RestoreResult(dry_run=True, plan=plan, seconds=time.monotonic() - began, warnings=job.warnings)
+            return show(run, result)
+        with taken_back(job, plan):
+            uploaded = make_vm(run, job, plan)
+            if plan.attach_to:
+                attached = run(restoring.attach_disks, job, plan)
+                run(restoring.remove_carrier, job, plan)
+                vm = plan.attach_to
+            else:
+                attached = ()
+                run(restoring.restore_attributes, job, plan)
+                vm = run(restoring.hand_over, job)
+        powered_on = wish.power_on and power_on(run, job, vm)
+        result = RestoreResult(
+            dry_run=False,
+            plan=plan,
+            vm=vm,
+            powered_on=powered_on,
+            attached=attached,
+            verified=wish.verify and not job.unverified,
+            uploaded=uploaded,
+            seconds=time.monotonic() - began,
+            warnings=job.warnings,
+        )
+    return show(run, result)
+
+
+@contextmanager
+def opened(
+    run: StepRunner,
+    wanted: RestorePoint,
+    wish: RestoreWish,
+    options: ExportOptions,
+    *,
+    reservations: bool = True,
+) -> Generator[RestoreJob]:
+    """Open the store and the server for one restore, and choose the export.
+
+    Args:
+        run: Carries out the steps.
+        wanted: Which export.
+        wish: What becomes of it.
+        options: Where the exports are.
+        reservations: Whether CPU and memory reservations come back.
+    """
+    run.check_options(options)
+    place = options.destination
+    with run.stop_signal() as stop, run.bandwidth(options.bandwidth) as throttle, at_work_here(run.id) as network:
+        stores = open_stores(place, throttle=throttle, stop=stop, s3=run.s3_settings(place))
+        store, export = choose_export(stores, export=wanted.export, vm=wanted.vm, at=wanted.at)
+        with connect(run.endpoint(), stop=stop, run=run.id) as session, run.progress(export.manifest.vm):
+            yield RestoreJob(
+                run=run.id,
+                session=session,
+                store=store,
+                export=export,
+                wish=wish,
+                options=options,
+                throttle=throttle,
+                stop=stop,
+                network=network,
+                reservations=reservations,
+            )
+
+
+def prepare(run: StepRunner, job: RestoreJob) -> RestorePlan:
+    """Remove what dead restores left, unless it is a dry run, and make the plan."""
+    if not job.options.execution.dry_run:
+        remove_half_made(run, job)
+    return run(restore_plan.make_restore_plan, job)
+
+
+def remove_half_made(run: StepRunner, job: RestoreJob) -> None:
+    """Destroy the VMs that restores of dead runs left half made. What fails here is a warning."""
+    try:
+        found = run(restoring.find_half_made, job.session, run.is_over)
+        for made in found:
+            problem = run(restoring.destroy_half_made, job.session, made, stop=job.stop)
+            job.warn(
+                f"{made.ref.path}, left half made by a restore that did not end, "
+                + (f"could not be removed: {problem}" if problem else "was removed")
+            )
+    except HyperExportError as error:
+        job.stop.check()
+        job.warn(f"what earlier restores left could not be looked for: {error}")
+
+
+@contextmanager
+def taken_back(job: RestoreJob, plan: RestorePlan) -> Generator[None]:
+    """Take back everything that the block has begun if it fails, or is interrupted."""
+    try:
+        yield
+    except BaseException:
+        job.stop.set()
+        try:
+            restoring.undo(job, plan)
+        except BaseException:
+            # The interruption met the way back itself. Once more.
+            restoring.undo(job, plan)
+            raise
+        raise
+
+
+def make_vm(run: StepRunner, job: RestoreJob, plan: RestorePlan) -> int:
+    """Import the VM and send its files, side by side. It bears the owner tag still.
+
+    Returns:
+        The bytes that were sent.
+    """
+    run(restoring.begin_import, job, plan)
+    calls = [{"job": job, "file": file} for file in plan.files]
+    parallel = job.options.execution.parallel
+    sent = run.side_by_side(restoring.upload_file, calls, max_concurrency=parallel, stop=job.stop)
+    run(restoring.complete_import, job, plan)
+    return sum(sent)
+
+
+def power_on(run: StepRunner, job: RestoreJob, vm: VmRef) -> bool:
+    """Power the restored VM on. What fails here is a warning: the VM is there, and whole."""
+    try:
+        run(restoring.power_on, job, vm)
+    except HyperExportError as error:
+        job.stop.check()
+        job.warn(f"the VM is restored, but could not be powered on: {error}")
+        return False
+    return True
+
+
+def show(run: StepRunner, result: RestoreResult) -> RestoreResult:
+    """Leave the closing page with the run."""
+
+    def page() -> str:
+        from hyperexport.views.pages import markdown_of  # noqa: PLC0415 - only where pages are kept
+
+        return markdown_of(result)
+
+    run.show_markdown(("restore", result.plan.source.name), page, f"Restore of {result.plan.path}")
+    return result

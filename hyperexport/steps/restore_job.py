@@ -1,0 +1,108 @@
+"""What the steps of one restore share: the export, the open session, the plan, the import lease, the owner tag."""
+
+import threading
+from contextlib import ExitStack
+from typing import Final
+
+from hyperexport.base.stop import StopSignal
+from hyperexport.model.ownership import Owner
+from hyperexport.model.restore import RestorePlan, RestoreWish
+from hyperexport.model.vm import VmRef
+from hyperexport.options.precedence import ExportOptions
+from hyperexport.store.base import Store, StoredExport
+from hyperexport.transfer.bandwidth.throttle import Throttle
+from hyperexport.vsphere.disk_moves import Spot
+from hyperexport.vsphere.import_lease import ImportLease
+from hyperexport.vsphere.import_spec import ImportSpec
+from hyperexport.vsphere.made_vms import thing_of
+from hyperexport.vsphere.places import Placement
+from hyperexport.vsphere.session import Session
+
+
+class Prepared:
+    """What the plan found out and the import needs: objects of the server, which are no part of a plan.
+
+    Args:
+        placement: Where the VM goes.
+        spec: What ImportVApp is given.
+        annotation: The VM's notes once it is whole.
+        spots: Where each disk goes on the VM that gets it.
+    """
+
+    def __init__(self, placement: Placement, spec: ImportSpec, annotation: str, spots: tuple[Spot, ...]) -> None:
+        self.placement: Final = placement
+        self.spec: Final = spec
+        self.annotation: Final = annotation
+        self.spots: Final = spots
+
+
+class RestoreJob:
+    """One restore, from its first step to its last.
+
+    A plain class, as :class:`hyperexport.steps.job.Job` is: Prefect walks into dataclasses and models.
+    """
+
+    def __init__(
+        self,
+        *,
+        run: str,
+        session: Session,
+        store: Store,
+        export: StoredExport,
+        wish: RestoreWish,
+        options: ExportOptions,
+        throttle: Throttle,
+        stop: StopSignal,
+        network: str | None,
+        reservations: bool = True,
+    ) -> None:
+        self.session: Final = session
+        self.store: Final = store
+        self.export: Final = export
+        self.wish: Final = wish
+        self.options: Final = options
+        self.throttle: Final = throttle
+        self.stop: Final = stop
+        self.reservations: Final = reservations
+        """Whether CPU and memory reservations come back; a drill must not take them from others."""
+        self._owner: Final = Owner.of_this_process(
+            run=run, vcenter=session.address, vcenter_uuid=session.instance_uuid, vm=""
+        ).announced_in(network)
+        self.prepared: Prepared | None = None
+        self.lease: ImportLease | None = None
+        self.holding: Final = ExitStack()
+        """Holds the import lease; closed when the restore has ended in any way."""
+        self.vm: VmRef | None = None
+        """The VM that is being made, once vSphere has named it."""
+        self.server_hashes = False
+        """Whether the server was asked for SHA-256 of the disks, which it otherwise hashes with SHA-1."""
+        self.unverified: Final[list[str]] = []
+        """The files of which the server gave no checksum."""
+        self.aftermath: Final[list[str]] = []
+        """What became of the half-made VM, in words for whoever hears of a failure."""
+        self._warnings: Final[list[str]] = []
+        self._lock: Final = threading.Lock()
+
+    @property
+    def source(self) -> VmRef:
+        """The VM that was exported."""
+        return self.export.manifest.vm
+
+    def owner(self, path: str) -> Owner:
+        """The run's tag for the VM that it makes at this inventory path."""
+        return self._owner.made_for(thing_of(path))
+
+    def owner_of_plan(self, plan: RestorePlan) -> Owner:
+        """The run's tag for the VM of a plan."""
+        return self.owner(plan.path)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What there is to say so far; each once."""
+        with self._lock:
+            return tuple(dict.fromkeys([*self._warnings, *self.throttle.warnings]))
+
+    def warn(self, warning: str) -> None:
+        """Keep a warning for the result."""
+        with self._lock:
+            self._warnings.append(warning)

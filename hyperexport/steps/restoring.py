@@ -1,0 +1,288 @@
+"""A restore's steps: import, upload, make whole, hand over; and the way back from each of them."""
+
+import logging
+import time
+
+from hyperexport.base.stop import StopSignal
+from hyperexport.base.units import format_bytes
+from hyperexport.convert.conversion import choose_disks
+from hyperexport.convert.whole import whole_file
+from hyperexport.errors import ChecksumMismatch, HyperExportError, Interrupted, RestoreFailed, RestoreLeaked
+from hyperexport.model.progress import Progress, Stage, report
+from hyperexport.model.restore import RestoredFile, RestorePlan
+from hyperexport.model.vm import VmRef
+from hyperexport.steps.leftovers import end_abandoned_sessions
+from hyperexport.steps.liveness import IsOver
+from hyperexport.steps.restore_job import RestoreJob
+from hyperexport.steps.step import step
+from hyperexport.transfer.pipeline import Received
+from hyperexport.transfer.upload import open_upload, send
+from hyperexport.vsphere import vm_tasks
+from hyperexport.vsphere.collector import properties
+from hyperexport.vsphere.disk_moves import Moving, attach, detach, disk_files
+from hyperexport.vsphere.import_lease import ImportLease, open_import
+from hyperexport.vsphere.inventory import vm_object
+from hyperexport.vsphere.made_vms import MadeVm, destroy_made, made_vms, notes_of, take_off_tag
+from hyperexport.vsphere.session import Session
+from hyperexport.vsphere.tags import attach_tags
+from hyperexport.vsphere.vm_place import set_attributes
+
+logger = logging.getLogger(__name__)
+
+_DISK_TYPE = "application/x-vnd.vmware-streamVmdk"
+
+
+@step("find-half-made-vms", retried=True)
+def find_half_made(session: Session, is_over: IsOver) -> list[MadeVm]:
+    """Find the VMs that restores of dead runs left half made. Their logins are ended first, and with them the leases."""
+    end_abandoned_sessions(session, is_over)
+    return [made for made in made_vms(session) if is_over(made.owner)]
+
+
+@step("destroy-half-made-vm", run_name="destroy {made.ref.name}")
+def destroy_half_made(session: Session, made: MadeVm, *, stop: StopSignal) -> str | None:
+    """Destroy a VM that a dead run left half made.
+
+    Returns:
+        Why it could not be destroyed; None where it is gone.
+
+    Raises:
+        Interrupted: The run was stopped; vSphere goes on with the removal by itself.
+    """
+    stop.check()
+    try:
+        destroy_made(session, made.ref, made.owner, stop=stop)
+    except Interrupted:
+        raise
+    except HyperExportError as error:
+        logger.error("%s", error)
+        return str(error)
+    return None
+
+
+@step("begin-import")
+def begin_import(job: RestoreJob, plan: RestorePlan) -> None:
+    """Have vSphere begin to make the VM. It bears the run's owner tag from its first moment.
+
+    Raises:
+        TargetExists, DatastoreFull, PermissionMissing, ImportRefused: vSphere refuses it.
+        LeaseFailed, Interrupted: As they say; what was begun is gone.
+    """
+    assert job.prepared
+    placement = job.prepared.placement
+    ref = VmRef(moref="", name=plan.name, path=plan.path, instance_uuid="")
+    lease = job.holding.enter_context(
+        open_import(
+            job.session,
+            ref,
+            job.prepared.spec.spec,
+            pool=placement.pool.obj,
+            folder=placement.folder.obj,
+            host=placement.host.obj if placement.host else None,
+            stop=job.stop,
+        )
+    )
+    job.lease = lease
+    job.vm = VmRef(moref=lease.vm._GetMoId(), name=plan.name, path=plan.path, instance_uuid="")
+    lease.expect((file.name, file.size) for file in plan.files)
+    job.server_hashes = lease.request_checksums()
+
+
+@step("upload-file", run_name="restore {file.name}", retried=True)
+def upload_file(job: RestoreJob, file: RestoredFile) -> int:
+    """Send one file of the export, and compare the server's checksum of what arrived. Safe to repeat.
+
+    Returns:
+        The bytes that were sent.
+
+    Raises:
+        VerificationFailed: The stored file is damaged; it did not count.
+        ChecksumMismatch: Another file arrived than was sent.
+        RestoreFailed, DatastoreFull, ImportRefused: The lease has ended; the message says why.
+        TransferInterrupted, ServerUnreachable: The connection broke; another attempt may succeed.
+    """
+    job.stop.check()
+    lease = held_lease(job)
+    entry = job.export.manifest.file(file.name)
+    assert entry
+    assert job.prepared
+    asked = next(each for each in job.prepared.spec.files if each.path == file.name)
+    target = lease.file_for(asked.import_key)
+    whole = whole_file(job.store, job.export, entry, stop=job.stop)
+    last = Progress(job.source, file.name, Stage.RESTORE, 0, whole.size, 0)
+
+    def on_progress(sent: int) -> None:
+        nonlocal last
+        last = Progress(job.source, file.name, Stage.RESTORE, sent, whole.size, sent)
+        lease.sent(file.name, sent)
+        report(last)
+
+    report(last)
+    try:
+        with open_upload(
+            target.url,
+            verb="POST" if asked.disk else "PUT",
+            size=whole.size,
+            headers={"Content-Type": _DISK_TYPE} if asked.disk else {"Overwrite": "t"},
+            trust=target.trust,
+            stop=job.stop,
+        ) as upload:
+            forget = lease.on_lost(upload.close)
+            try:
+                received = send(
+                    whole.chunks(),
+                    upload,
+                    prove=whole.prove,
+                    throttle=job.throttle,
+                    stop=job.stop,
+                    digests=() if asked.disk and job.server_hashes else ("sha1",),
+                    on_progress=on_progress,
+                )
+            finally:
+                forget()
+        if job.wish.verify:
+            compare_with_server(job, lease, target.key, received, file.name)
+    except HyperExportError as error:
+        job.stop.check()
+        if error.transient:
+            job.throttle.trouble()
+        report(Progress(job.source, file.name, Stage.RESTORE, last.position, whole.size, last.moved, failed=True))
+        raise lease.ended(error) from error
+    report(Progress(job.source, file.name, Stage.RESTORE, whole.size, whole.size, received.size, done=True))
+    logger.info("%s: %s: %s restored", job.vm and job.vm.path, file.name, format_bytes(received.size))
+    return received.size
+
+
+def held_lease(job: RestoreJob) -> ImportLease:
+    """The import lease, which is held.
+
+    Raises:
+        RestoreFailed: It has ended by itself.
+    """
+    assert job.lease
+    if lost := job.lease.lost:
+        raise job.lease.ended(RestoreFailed(lost.what, fix=lost.fix)) from lost
+    return job.lease
+
+
+def compare_with_server(job: RestoreJob, lease: ImportLease, key: str, sent: Received, name: str) -> None:
+    """Compare what the server says that it received with what was sent.
+
+    Raises:
+        ChecksumMismatch: They differ.
+    """
+    arrived = lease.checksums().get(key)
+    if arrived is None:
+        job.unverified.append(name)
+        job.warn(f"{name}: the server gives no checksum of what arrived, so it could not be compared")
+        return
+    digest = sent.digests.get(arrived.algorithm)
+    if arrived.size != sent.size or (digest is not None and digest != arrived.digest):
+        raise ChecksumMismatch(
+            f"{name}: {sent.size} bytes with {arrived.algorithm} {digest} were sent, and the server has {arrived.size} "
+            f"bytes with {arrived.digest}"
+        )
+    if digest is None:
+        job.unverified.append(name)
+        job.warn(f"{name}: the server gives a checksum of the kind {arrived.algorithm}, which was not asked for")
+
+
+@step("complete-import")
+def complete_import(job: RestoreJob, plan: RestorePlan) -> VmRef:
+    """Have vSphere make the VM whole. It still bears the run's tag, and still goes if anything fails.
+
+    Raises:
+        RestoreFailed: The VM was not made.
+    """
+    lease = held_lease(job)
+    job.stop.check()
+    lease.complete()
+    job.holding.close()
+    assert job.vm
+    doing = f"reading the identity of {plan.path}"
+    values = properties(job.session, vm_object(job.session, job.vm), ("config.instanceUuid",), doing=doing)
+    job.vm = job.vm.model_copy(update={"instance_uuid": values.shown("config.instanceUuid") or ""})
+    return job.vm
+
+
+@step("restore-attributes")
+def restore_attributes(job: RestoreJob, plan: RestorePlan) -> None:
+    """Give the VM its tags and custom attributes. What fails is a warning: the VM runs without."""
+    assert job.vm
+    failed = attach_tags(job.session, job.vm.moref, plan.tags)
+    for tag, error in failed.items():
+        job.warn(f"the tag {tag} was not attached: {error}")
+    unset = set_attributes(job.session, job.vm, dict(plan.custom_attributes))
+    for name, error in unset.items():
+        job.warn(f"the custom attribute {name} was not set: {error}")
+
+
+@step("hand-over")
+def hand_over(job: RestoreJob) -> VmRef:
+    """Take the owner tag off: the commit point, after which the VM is the user's and no reaper touches it.
+
+    Raises:
+        HyperExportError: It was not done.
+    """
+    job.stop.check()
+    assert job.vm
+    assert job.prepared
+    take_off_tag(job.session, job.vm, job.prepared.annotation, stop=job.stop)
+    logger.info("%s: restored from export %s", job.vm.path, job.export.export_id)
+    vm, job.vm = job.vm, None
+    return vm
+
+
+@step("power-on")
+def power_on(job: RestoreJob, vm: VmRef) -> None:
+    """Power the VM on."""
+    vm_tasks.power_on(job.session, vm, stop=job.stop)
+
+
+@step("attach-disks")
+def attach_disks(job: RestoreJob, plan: RestorePlan) -> tuple[str, ...]:
+    """Move the restored disks from the VM that was imported with them to the VM that gets them.
+
+    Returns:
+        Their files.
+    """
+    job.stop.check()
+    assert job.vm
+    assert job.prepared
+    assert plan.attach_to
+    entries = choose_disks(job.export, job.wish.disks)
+    files = disk_files(job.session, job.vm, entries)
+    notes = notes_of(job.session, job.vm) or ""
+    detach(job.session, job.vm, Moving(plan.attach_to.moref, files), notes, stop=job.stop)
+    attach(job.session, plan.attach_to, files, job.prepared.spots, stop=job.stop)
+    return files
+
+
+@step("remove-carrier")
+def remove_carrier(job: RestoreJob, plan: RestorePlan) -> None:
+    """Destroy the VM that was imported with the disks, which it no longer has. What fails here is a warning."""
+    assert job.vm
+    try:
+        destroy_made(job.session, job.vm, job.owner_of_plan(plan), stop=job.stop)
+    except RestoreLeaked as error:
+        job.warn(f"the disks are attached, but the VM that they came with is left; reap-snapshots removes it: {error}")
+    job.vm = None
+
+
+def undo(job: RestoreJob, plan: RestorePlan) -> None:
+    """Take back what was begun: the lease is aborted, and the VM destroyed if it is still there. Never raises."""
+    began = time.monotonic()
+    try:
+        job.holding.close()
+    except HyperExportError as error:
+        logger.warning("%s", error)
+    vm = job.vm
+    if vm is None:
+        return
+    try:
+        destroy_made(job.session, vm, job.owner_of_plan(plan))
+        job.aftermath.append(f"the half-made VM {vm.path} is gone")
+        logger.info("%s: taken back in %.1f s", vm.path, time.monotonic() - began)
+    except HyperExportError as error:
+        job.aftermath.append(f"the half-made VM {vm.path} could NOT be removed: {error}")
+        logger.error("%s: could not be removed: %s", vm.path, error)

@@ -1,0 +1,218 @@
+"""One file into vSphere over HTTPS: proved before its last byte is sent, so that a file that is wrong never counts.
+
+A host takes a file only when it has come whole (its Content-Length is exact), so the last piece is held back until the
+hash of all of it is known. No redirects, no proxies. This module knows nothing of leases, disks or stores.
+"""
+
+import hashlib
+import http.client
+import ssl
+import time
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager, suppress
+from typing import Final, Protocol
+
+from urllib3.connection import HTTPConnection, HTTPSConnection
+
+from hyperexport.base.stop import StopSignal
+from hyperexport.base.units import KIB
+from hyperexport.errors import PermissionMissing, ServerFault, TransferInterrupted, VerificationFailed
+from hyperexport.model.tls import Trust
+from hyperexport.transfer.bandwidth.throttle import Throttle
+from hyperexport.transfer.https import FAILURES, connect, cut, parse_address, reason_of, shown
+from hyperexport.transfer.pipeline import PROGRESS_INTERVAL, Received
+from hyperexport.transfer.source import CONNECT_TIMEOUT, READ_TIMEOUT
+
+_PIECE: Final = 256 * KIB
+_SECONDS_FOR_A_REASON: Final = 5.0
+_GOOD: Final = frozenset({200, 201})
+
+
+class Prover(Protocol):
+    """Judges a whole file by the digest of its bytes."""
+
+    def __call__(self, digest: str, /) -> None:
+        """Raise if it is another file."""
+        ...
+
+
+class Upload:
+    """The body of one request. Made by :func:`open_upload`; written by one thread, closed by any.
+
+    Attributes:
+        sent: Bytes sent so far.
+    """
+
+    def __init__(
+        self, name: str, connection: HTTPSConnection, sock: ssl.SSLSocket, size: int, stop: StopSignal
+    ) -> None:
+        self.size = size
+        self.sent = 0
+        self._name = name
+        self._connection = connection
+        self._sock = sock
+        self._stop = stop
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Send bytes.
+
+        Raises:
+            TransferInterrupted: The connection broke or stalled, or the server answered with an error that may pass.
+            PermissionMissing, ServerFault: It answered with another one.
+            Interrupted: The run was asked to stop.
+        """
+        self._stop.check()
+        try:
+            self._sock.sendall(data)
+        except FAILURES as error:
+            self._stop.check()
+            self._raise_answer()
+            raise self._interrupted(reason_of(error)) from error
+        self.sent += len(data)
+
+    def finish(self) -> None:
+        """Read the server's answer to the whole file; errors as for :meth:`write`."""
+        self._stop.check()
+        try:
+            response = self._response()
+        except FAILURES as error:
+            self._stop.check()
+            raise self._interrupted(reason_of(error)) from error
+        self._check(response)
+
+    def close(self) -> None:
+        """Cut the connection, from any thread: a write that waits ends at once, with an error."""
+        cut(self._sock)
+
+    def _response(self) -> http.client.HTTPResponse:
+        # The plain response of http.client, as for downloads.
+        return super(HTTPConnection, self._connection).getresponse()
+
+    def _raise_answer(self) -> None:
+        """The host may have said why it closed the connection before it did."""
+        with suppress(*FAILURES):
+            self._sock.settimeout(_SECONDS_FOR_A_REASON)
+            self._check(self._response())
+
+    def _check(self, response: http.client.HTTPResponse) -> None:
+        with suppress(*FAILURES):
+            response.read(64 * KIB)
+        status = response.status
+        if status in _GOOD:
+            return
+        answer = f"the server answered {status} {response.reason}".rstrip() + f" to the upload of {self._name}"
+        if status == 429 or status >= 500:
+            raise TransferInterrupted(answer)
+        if status in {401, 403}:
+            raise PermissionMissing(answer, fix="Check the privilege VApp.Import of the user")
+        raise ServerFault(answer)
+
+    def _interrupted(self, reason: str) -> TransferInterrupted:
+        return TransferInterrupted(f"the upload of {self._name} broke off after {self.sent} bytes: {reason}")
+
+
+@contextmanager
+def open_upload(
+    url: str,
+    *,
+    verb: str,
+    size: int,
+    headers: Mapping[str, str],
+    trust: Trust,
+    stop: StopSignal,
+    connect_timeout: float = CONNECT_TIMEOUT,
+    write_timeout: float = READ_TIMEOUT,
+) -> Generator[Upload]:
+    """Begin a request that sends a file; the connection ends with the block.
+
+    Args:
+        url: An ``https`` address. It may hold a ticket, so only its host and file name are ever shown.
+        verb: ``POST`` or ``PUT``.
+        size: Bytes of the file, exactly.
+        headers: Sent with the request.
+        trust: What vouches for the server.
+        stop: Cuts the connection when it is raised.
+        connect_timeout: Seconds to connect and shake hands.
+        write_timeout: Seconds in which the server takes no byte before the transfer counts as broken.
+
+    Raises:
+        ServerUnreachable, CertificateUntrusted, TransferInterrupted, Interrupted: As they say.
+    """
+    address = parse_address(url)
+    name = shown(address)
+    host, port = str(address.host).strip("[]"), address.port or 443
+    connection = HTTPSConnection(host, port, timeout=connect_timeout, ssl_context=trust.ssl_context())
+    try:
+        sock = connect(connection, name, stop)
+        sock.settimeout(write_timeout)
+        with stop.waking(lambda: cut(sock)):
+            try:
+                connection.putrequest(verb, address.request_uri)
+                for header, value in {**headers, "Content-Length": str(size)}.items():
+                    connection.putheader(header, value)
+                connection.endheaders()
+            except FAILURES as error:
+                stop.check()
+                raise TransferInterrupted(f"no connection for {name}: {reason_of(error)}") from error
+            yield Upload(name, connection, sock, size, stop)
+    finally:
+        connection.close()
+
+
+def send(
+    chunks: Iterable[bytes],
+    upload: Upload,
+    *,
+    prove: Prover,
+    throttle: Throttle,
+    stop: StopSignal,
+    digests: tuple[str, ...] = ("sha256",),
+    on_progress: Callable[[int], None] | None = None,
+) -> Received:
+    """Send a whole file; its last piece only after ``prove`` has accepted the SHA-256 of all of it.
+
+    Args:
+        chunks: The file's bytes, in order.
+        upload: Where they go.
+        prove: Raises if the SHA-256 is not the file's.
+        throttle: Charged once for each byte.
+        stop: Obeyed between any two pieces.
+        digests: Further algorithms that hashlib knows.
+        on_progress: Told how many bytes were sent, a few times a second and at the end.
+
+    Raises:
+        VerificationFailed: There are more or fewer bytes than were announced, or another error of ``prove``.
+        TransferInterrupted, ServerFault, PermissionMissing, Interrupted: As for :meth:`Upload.write`.
+    """
+    hashes = {name: hashlib.new(name, usedforsecurity=False) for name in dict.fromkeys(("sha256", *digests))}
+    held, taken, report_at = b"", 0, 0.0
+
+    def pay_and_write(data: bytes) -> None:
+        for begin in range(0, len(data), _PIECE):
+            piece = memoryview(data)[begin : begin + _PIECE]
+            throttle.take(len(piece), stop)
+            asked = time.monotonic()
+            upload.write(piece)
+            throttle.observe("write", len(piece), time.monotonic() - asked)
+
+    for chunk in chunks:
+        stop.check()
+        for one in hashes.values():
+            one.update(chunk)
+        taken += len(chunk)
+        if taken > upload.size:
+            break
+        if held:
+            pay_and_write(held)
+        held = chunk
+        if on_progress is not None and time.monotonic() >= report_at:
+            on_progress(upload.sent)
+            report_at = time.monotonic() + PROGRESS_INTERVAL
+    if taken != upload.size:
+        raise VerificationFailed(f"the stored file has another size than the {upload.size} bytes in the manifest")
+    prove(hashes["sha256"].hexdigest())
+    pay_and_write(held)
+    upload.finish()
+    if on_progress is not None:
+        on_progress(upload.sent)
+    return Received(taken, {name: one.hexdigest() for name, one in hashes.items()})

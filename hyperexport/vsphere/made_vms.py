@@ -1,0 +1,138 @@
+"""VMs that a restore is making: their owner tag, found in their notes, and their removal.
+
+From the first moment until a restore has ended well its VM bears the run's tag at the end of its notes
+(``config.annotation``); taking the tag off is what makes the VM the user's. Only what bears a tag is ever destroyed.
+"""
+
+import logging
+from typing import NamedTuple
+
+from pyVmomi import vim
+
+from hyperexport.base.stop import StopSignal
+from hyperexport.errors import HyperExportError, RestoreLeaked, ServerFault
+from hyperexport.model.ownership import Owner
+from hyperexport.model.vm import VmRef
+from hyperexport.vsphere.collector import properties, retrieve
+from hyperexport.vsphere.disk_moves import moving_of, take_back
+from hyperexport.vsphere.faults import GONE, is_caused_by
+from hyperexport.vsphere.inventory import read_inventory, vm_object
+from hyperexport.vsphere.session import Session
+from hyperexport.vsphere.vm_tasks import run_task
+
+logger = logging.getLogger(__name__)
+
+
+class MadeVm(NamedTuple):
+    """A VM that a restore was making."""
+
+    ref: VmRef
+    owner: Owner
+
+
+def tagged(annotation: str, owner: Owner) -> str:
+    """The notes of a VM while it is being made."""
+    words = "Being restored by hyperexport, and not whole until this line is gone."
+    return f"{annotation}\n{words} {owner.to_mark()}".lstrip("\n")
+
+
+def untagged(annotation: str) -> str:
+    """A VM's notes without the tag of any restore."""
+    head, found, _ = annotation.partition("Being restored by hyperexport")
+    return head.rstrip("\n") if found else annotation
+
+
+def made_vms(session: Session) -> list[MadeVm]:
+    """Find every VM of the server that bears a restore's tag, made for a VM of that path.
+
+    A copy of such a VM, or one that was moved or renamed meanwhile, is somebody's and is not among them.
+    """
+    doing = "looking for VMs that restores left"
+    owners: dict[str, Owner] = {}
+    for obj, values in retrieve(session, {vim.VirtualMachine: ("config.annotation",)}, doing=doing):
+        owner = Owner.from_description(values.shown("config.annotation") or "")
+        if owner is not None and owner.thing is not None:
+            owners[obj._GetMoId()] = owner
+    if not owners:
+        return []
+    rows = read_inventory(session).rows
+    found = (MadeVm(row.ref, owners[row.ref.moref]) for row in rows if row.ref.moref in owners)
+    return [made for made in found if made.owner.thing == thing_of(made.ref.path)]
+
+
+def thing_of(path: str) -> str:
+    """How a tag names the VM that it was made for."""
+    return f"vm:{path}"
+
+
+def notes_of(session: Session, vm: VmRef) -> str | None:
+    """A VM's notes; None where the VM is gone."""
+    try:
+        values = properties(
+            session, vm_object(session, vm), ("config.annotation",), doing=f"reading the notes of {vm.path}"
+        )
+    except ServerFault as error:
+        if is_caused_by(error, GONE):
+            return None
+        raise
+    return values.get("config.annotation") or ""
+
+
+def destroy_made(session: Session, vm: VmRef, owner: Owner, *, stop: StopSignal | None = None) -> bool:
+    """Destroy a VM that a restore was making, powered off first if it runs; one that is gone is fine.
+
+    Args:
+        session: The login.
+        vm: The VM.
+        owner: Its tag, which it must still bear.
+        stop: Ends the waiting, not the removal; None in clean-up.
+
+    Returns:
+        Whether there was anything to destroy.
+
+    Raises:
+        RestoreLeaked: It could not be destroyed; the message names it.
+        Interrupted: ``stop`` was raised.
+    """
+    doing = f"destroying {vm.path}, which a restore left half made"
+    notes = notes_of(session, vm)
+    found = Owner.from_description(notes or "")
+    if notes is None or found is None or (found.run, found.thing) != (owner.run, owner.thing):
+        return False
+    try:
+        if moving := moving_of(notes):
+            take_back(session, vm, moving)
+        _destroy(session, vm, doing=doing, stop=stop)
+    except HyperExportError as error:
+        if is_caused_by(error, GONE):
+            return True
+        raise RestoreLeaked(error.what, fix=error.fix or "Delete the VM in vSphere, or run reap-snapshots later") from (
+            error.__cause__ or error
+        )
+    logger.warning("%s: destroyed what a restore left half made", vm.path)
+    return True
+
+
+def _destroy(session: Session, vm: VmRef, *, doing: str, stop: StopSignal | None) -> None:
+    obj = vm_object(session, vm)
+    state = properties(session, obj, ("runtime.powerState",), doing=doing).get("runtime.powerState")
+    if state == "poweredOn":
+        run_task(session, vm, obj.PowerOffVM_Task, doing=f"powering off {vm.path}", stop=stop)
+    run_task(session, vm, obj.Destroy_Task, doing=doing, stop=stop)
+
+
+def take_off_tag(session: Session, vm: VmRef, annotation: str, *, stop: StopSignal) -> None:
+    """Give a VM the notes that it had when it was exported: from now on it is the user's.
+
+    Raises:
+        HyperExportError: It was not done; the VM still bears its tag.
+    """
+    spec = vim.vm.ConfigSpec(annotation=annotation)
+    doing = f"taking the restore's tag off {vm.path}"
+    try:
+        run_task(session, vm, vm_object(session, vm).ReconfigVM_Task, spec, doing=doing, stop=stop)
+    except HyperExportError:
+        # Its answer may have been lost on the way; what the VM bears decides.
+        values = properties(session, vm_object(session, vm), ("config.annotation",), doing=doing)
+        if values.get("config.annotation", "") != annotation:
+            raise
