@@ -11,6 +11,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import hyperexport.views.pages  # noqa: F401 # pyright: ignore[reportUnusedImport] - what is returned shows itself
 from hyperexport.base.display import Listing
@@ -21,11 +22,13 @@ from hyperexport.errors import UsageError
 from hyperexport.files import Extracted, GuestEntry, VolumeInfo
 from hyperexport.jobs import cleanup, convert, read, verify
 from hyperexport.jobs import incremental_info as incremental
+from hyperexport.jobs import restore as restoring
 from hyperexport.jobs import vm_info as info
 from hyperexport.jobs.direct import DirectRunner
 from hyperexport.jobs.export import export_vm
 from hyperexport.jobs.list import read_store
 from hyperexport.jobs.read import OpenedExport, ServedExport
+from hyperexport.model.restore import RestoreResult, RestoreWish
 from hyperexport.model.restore_point import RestorePoint
 from hyperexport.model.vm import VmInfo
 from hyperexport.options.environment import warn_of_unknown_variables
@@ -220,6 +223,45 @@ def convert_export(
     wanted, force = RestorePoint(export=export, vm=vm, at=at), _in_force(options, given)
     with _runner(s3=s3) as run:
         return convert.convert_export(run, wanted, force, to=target, into=Path(into), disks=disks, libvirt=libvirt)
+
+
+def restore(
+    export: str | None = None,
+    options: ExportOptions | None = None,
+    *,
+    vm: str | None = None,
+    at: datetime | None = None,
+    wish: RestoreWish | None = None,
+    vsphere: VSphereEndpoint | None = None,
+    s3: S3Settings | None = None,
+    **given: Any,
+) -> RestoreResult:
+    """Restore an export into vSphere: a whole VM, some of its disks, or disks for a VM that is there.
+
+    The original VM, and every other, stays as it is. What fails, is interrupted or killed leaves no VM.
+
+    Args:
+        export: The export's id, as ``list_exports`` shows it, or None where ``vm`` names it.
+        options: Where the exports are.
+        vm: In place of the id: the newest good export of this VM.
+        at: With ``vm``: the newest good export begun at this time or before.
+        wish: What becomes of it; its fields can be given one by one, too.
+        vsphere: The server and the login; this process's environment (``GOVC_URL``, ...) if None.
+        s3: How to log in to S3; boto3's own way if None.
+        given: Fields of :class:`RestoreWish` (``name="db01-copy"``, ``datastore="ssd"``, ``power_on=True``), and
+            options by the names of their flags (``output="/backup"``, ``dry_run=True``).
+
+    Raises:
+        ExportNotFound: There is no such export.
+        UsageError, PlaceNotFound, TargetExists, DatastoreFull, PermissionMissing, ImportRefused: It cannot be done;
+            nothing was made.
+        HyperExportError: The restore failed; nothing of it is left.
+    """
+    fields = {name: given.pop(name) for name in RestoreWish.model_fields if name in given}
+    wished = RestoreWish.of({**(wish.model_dump(exclude_unset=True) if wish else {}), **fields})
+    wanted, force = RestorePoint(export=export, vm=vm, at=at), _in_force(options, given)
+    with _runner(vsphere, s3) as run:
+        return restoring.restore_vm(run, wanted, wished, force)
 
 
 @contextmanager

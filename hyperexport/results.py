@@ -116,6 +116,7 @@ class ReapResult(Value):
     dry_run: bool
     vcenter: str
     snapshots: tuple[ReapedSnapshot, ...] = Field(default=(), description="Those that bear our mark, by VM.")
+    vms: tuple[str, ...] = Field(default=(), description="Half-made VMs of dead restores, by their paths.")
     stagings: tuple[str, ...] = Field(default=(), description="Half-written exports of dead runs, with their store.")
     failed: tuple[str, ...] = Field(default=(), description="What could not be removed, each with its reason.")
 

@@ -8,15 +8,15 @@ from hyperexport.jobs.runner import StepRunner
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.policy.snapshots import Fate, MarkedSnapshot
 from hyperexport.results import ReapedSnapshot, ReapResult
-from hyperexport.steps import reaping
-from hyperexport.steps.liveness import over_or_acknowledged
+from hyperexport.steps import reaping, restoring
+from hyperexport.steps.liveness import IsOver, over_or_acknowledged
 from hyperexport.steps.stores import open_stores
 from hyperexport.transfer.bandwidth.throttle import Throttle
 from hyperexport.vsphere.session import Session, connect
 
 
 def reap_snapshots(run: StepRunner, options: ExportOptions, runs: Collection[str] = ()) -> ReapResult:
-    """Remove the snapshots and half-written exports that runs left which are provably over.
+    """Remove the snapshots, half-made VMs and half-written exports that runs left which are provably over.
 
     Args:
         run: Carries out the steps.
@@ -38,6 +38,8 @@ def reap_snapshots(run: StepRunner, options: ExportOptions, runs: Collection[str
     ):
         marked = run(reaping.find_marked, session, is_over, runs)
         found = [_reap(run, session, one, stop, dry_run=dry_run) for one in marked]
+        vms, unremoved = reap_vms(run, session, is_over, stop, dry_run=dry_run)
+        failed += unremoved
         for store in open_stores(place, throttle=Throttle(None), stop=stop, s3=run.s3_settings(place)):
             try:
                 reaped = run(reaping.reap_stagings, store, is_over, dry_run=dry_run)
@@ -52,6 +54,7 @@ def reap_snapshots(run: StepRunner, options: ExportOptions, runs: Collection[str
         dry_run=dry_run,
         vcenter=session.address,
         snapshots=tuple(found),
+        vms=tuple(vms),
         stagings=tuple(stagings),
         failed=tuple(failed),
     )
@@ -59,6 +62,23 @@ def reap_snapshots(run: StepRunner, options: ExportOptions, runs: Collection[str
     if failed:
         raise SnapshotLeaked(f"{len(failed)} leftovers could not be removed: {failed[0]}", fix="Run it again later")
     return result
+
+
+def reap_vms(
+    run: StepRunner, session: Session, is_over: IsOver, stop: StopSignal, *, dry_run: bool
+) -> tuple[list[str], list[str]]:
+    """Destroy the VMs that restores of dead runs left half made.
+
+    Returns:
+        The paths of those that are gone, or in a dry run would be; and what could not be destroyed, with the reason.
+    """
+    gone: list[str] = []
+    failed: list[str] = []
+    for made in run(restoring.find_half_made, session, is_over):
+        problem = None if dry_run else run(restoring.destroy_half_made, session, made, stop=stop)
+        gone += [] if problem else [made.ref.path]
+        failed += [problem] if problem else []
+    return gone, failed
 
 
 def _reap(
@@ -77,7 +97,8 @@ def _reap(
 
 
 def rows_of(result: ReapResult) -> list[dict[str, object]]:
-    """The rows of the run's table: snapshots, then half-written exports."""
+    """The rows of the run's table: snapshots, half-made VMs, half-written exports."""
     done = "would be removed" if result.dry_run else "removed"
     rows = [item.row() for item in result.snapshots]
+    rows += [{"vm": path, "state": "half-made VM", "action": done} for path in result.vms]
     return rows + [{"snapshot": name, "state": "half-written export", "action": done} for name in result.stagings]

@@ -1,10 +1,10 @@
 """What a restore into vSphere is asked for, where a VM was when it was exported, and what a restore will do."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Annotated, Final, NamedTuple
 
-from pydantic import FailFast, Field, field_validator, model_validator
+from pydantic import FailFast, Field, ValidationError, field_validator, model_validator
 
 from hyperexport.base.units import format_bytes
 from hyperexport.errors import UsageError
@@ -79,6 +79,20 @@ class RestoreWish(Value):
             )
         self.network_targets()
         return self
+
+    @classmethod
+    def of(cls, fields: Mapping[str, object]) -> "RestoreWish":
+        """Read what a user gave.
+
+        Raises:
+            UsageError: A field is unknown, has a value that it cannot have, or contradicts another.
+        """
+        try:
+            return cls.model_validate(dict(fields))
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+            where = ".".join(map(str, first["loc"])) or "restore"
+            raise UsageError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
 
     @property
     def disconnected(self) -> bool:

@@ -34,7 +34,7 @@ _DISK_TYPE = "application/x-vnd.vmware-streamVmdk"
 
 @step("find-half-made-vms", retried=True)
 def find_half_made(session: Session, is_over: IsOver) -> list[MadeVm]:
-    """Find the VMs that restores of dead runs left half made. Their logins are ended first, and with them the leases."""
+    """Find the VMs that restores of dead runs left half made; the logins of these runs are ended first."""
     end_abandoned_sessions(session, is_over)
     return [made for made in made_vms(session) if is_over(made.owner)]
 
@@ -60,9 +60,9 @@ def destroy_half_made(session: Session, made: MadeVm, *, stop: StopSignal) -> st
     return None
 
 
-@step("begin-import")
+@step("begin-import", retried=True)
 def begin_import(job: RestoreJob, plan: RestorePlan) -> None:
-    """Have vSphere begin to make the VM. It bears the run's owner tag from its first moment.
+    """Have vSphere begin to make the VM. It bears the run's owner tag from its first moment. Safe to repeat.
 
     Raises:
         TargetExists, DatastoreFull, PermissionMissing, ImportRefused: vSphere refuses it.

@@ -11,6 +11,7 @@ from hyperexport.base.units import format_bytes, format_elapsed
 from hyperexport.convert import Conversion
 from hyperexport.files import Extracted, GuestEntry, VolumeInfo
 from hyperexport.files.filesystems import Kind
+from hyperexport.model.restore import RestoreResult
 from hyperexport.model.vm import VmInfo
 from hyperexport.policy.incremental import ExportPlan
 from hyperexport.results import (
@@ -155,6 +156,7 @@ def _(result: FleetResult) -> tuple[Page, ...]:
 def _(result: ReapResult) -> tuple[Page, ...]:
     tables = (
         *table("Snapshots", [item.row() for item in result.snapshots]),
+        *lines("Half-made VMs", result.vms),
         *lines("Half-written exports", result.stagings),
         *lines("Could not be removed", result.failed),
     )
@@ -182,6 +184,42 @@ def _(result: Conversion) -> tuple[Page, ...]:
     ]
     tables = (*table("", rows), *lines("Warnings", result.warnings))
     return (Page(f"{done} {result.vm.path}, export {result.export_id}, to {result.to}{took}", tables),)
+
+
+@pages_of.register
+def _(result: RestoreResult) -> tuple[Page, ...]:
+    plan = result.plan
+    what = f"{plan.source.path}, export {plan.export_id}"
+    took = f" in {format_elapsed(result.seconds)}"
+    title = f"Would restore {what}" if result.dry_run else f"Restored {what}{took}"
+    done = [] if result.dry_run else [("Verified", _verified_words(result)), ("Powered on", _yes(result.powered_on))]
+    files: list[dict[str, object]] = [
+        {
+            "File": file.name,
+            "Disk": file.label or "-",
+            "Upload": format_bytes(file.size),
+            "Capacity": format_bytes(file.capacity) if file.capacity is not None else "-",
+            "Provisioning": str(file.provisioning or "-"),
+        }
+        for file in plan.files
+    ]
+    lost: list[dict[str, object]] = [{"Setting": each.setting, "Why": each.reason} for each in plan.lost]
+    tables = (
+        Table("", ("What", "How"), (*plan.facts(), *done)),
+        *table("Files", files),
+        *table("Does not come back", lost),
+        *lines("Attached disks", result.attached),
+        *lines("Warnings", (*plan.warnings, *result.warnings)),
+    )
+    return (Page(title, tables),)
+
+
+def _verified_words(result: RestoreResult) -> str:
+    return "yes, the server has what was sent" if result.verified else "NO, not everything was compared"
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
 
 
 @row_of.register

@@ -95,9 +95,11 @@ class ImportLease(Lease):
             if isinstance(gone, ServerFault):
                 return RestoreFailed(f"{doing} failed: the lease has ended, and with it the upload ({error.what})")
             return error
-        if state in {"error", "done"}:
-            return failure_of(self._session, fault, doing=doing) if fault else RestoreFailed(f"{doing} failed: {error}")
-        return error
+        if state not in {"error", "done"}:
+            return error
+        reason = failure_of(self._session, fault, doing=doing) if fault else error
+        # Another attempt at the upload would find no lease: what is transient otherwise lasts here.
+        return RestoreFailed(reason.what, fix=reason.fix) if reason.transient or reason is error else reason
 
     def complete(self) -> None:
         """Have vSphere make the VM whole.
