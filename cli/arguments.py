@@ -16,7 +16,6 @@ from hyperexport.cli.command import Command
 from hyperexport.cli.flags import TERMINAL, CommandLine
 from hyperexport.errors import UsageError
 from hyperexport.options.groups import VerifyMode
-from hyperexport.options.precedence import leaves
 
 _DESCRIPTION: Final = """\
 Takes VMware vSphere virtual machines out safely: snapshot, export, verify, upload, clean up.
@@ -31,6 +30,7 @@ and the environment over a saved profile; hyperexport config shows what is in fo
 COMMANDS: Final = (
     "verify",
     "list",
+    "restore",
     "convert",
     "nbd",
     "files",
@@ -69,7 +69,7 @@ def parse(words: Sequence[str]) -> Command | None:
         return None
     app = build_app(only=command)
     try:
-        return app(_complete(words), exit_on_error=False, print_error=False, result_action="return_value")
+        return app(_complete(words, command), exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         raise UsageError(*_explain(error, words)) from error
 
@@ -116,9 +116,11 @@ def _described(line: CommandLine) -> Callable[..., None]:
     return command
 
 
-def _complete(words: Sequence[str]) -> list[str]:
+def _complete(words: Sequence[str], command: str) -> list[str]:
     """Give flags that may stand without a value the one that they mean: ``--verify`` is ``--verify=on``."""
-    bare = {leaf.flag for leaf in leaves() if leaf.field.annotation is VerifyMode}
+    line = _line_of(command if command in COMMANDS else "default")
+    flags = line.options() if line.options else ()
+    bare = {leaf.flag for leaf in flags if leaf.field.annotation is VerifyMode}
     end = words.index("--") if "--" in words else len(words)
     return [f"{word}={VerifyMode.ON}" if word in bare else word for word in words[:end]] + list(words[end:])
 

@@ -203,6 +203,13 @@ def dry_run_option() -> tuple[Leaf, ...]:
     return tuple(leaf for leaf in leaves() if leaf.key == "dry_run")
 
 
+def restore_options() -> tuple[Leaf, ...]:
+    """What a restore takes of the options of an export: where exports are, how fast, how many disks, and mails."""
+    more = ("parallel", "dry_run")
+    mail = tuple(leaf for leaf in leaves() if leaf.group == "email")
+    return (*reading_options(), *(leaf for leaf in leaves() if leaf.key in more), *mail)
+
+
 def mail_options() -> tuple[Leaf, ...]:
     """How mails are sent; not when."""
     return tuple(leaf for leaf in leaves() if leaf.group == "email" and not leaf.name.startswith("on_"))

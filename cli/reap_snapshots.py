@@ -58,7 +58,7 @@ def arguments(
     ] = (),
     vsphere_block: VSphere = None,
 ) -> ReapSnapshots:
-    """Remove the snapshots and half-written exports that dead runs left; a user's snapshots are never touched."""
+    """Remove snapshots, half-made VMs and half-written exports that dead runs left; never a user's."""
     return given.command(ReapSnapshots, vsphere=vsphere_block, runs=reap_run)
 
 
@@ -74,6 +74,8 @@ def show_reaped(console: Console, result: "ReapResult") -> None:
         columns = ("VM", "Snapshot", "Age", "Run", "Machine", "State", "Action")
         console.print(make_table(f"Snapshots of this tool on {result.vcenter}", columns, (tuple(row) for row in rows)))
     verb = "would be removed" if result.dry_run else "removed"
+    for path in result.vms:
+        say(console, f"half-made VM {path}: {verb}")
     for staging in result.stagings:
         say(console, f"half-written export {staging}: {verb}")
     count = len(result.having(Fate.ABANDONED))
@@ -96,6 +98,7 @@ def reaped_lines(result: "ReapResult") -> list[str]:
         ]
     return [
         *lines,
+        *numbered("half_made_vm", result.vms),
         *numbered("staging", result.stagings),
         key_value("abandoned", len(result.having(Fate.ABANDONED))),
         key_value("in_doubt", len(result.having(Fate.IN_DOUBT))),

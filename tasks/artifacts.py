@@ -30,7 +30,7 @@ from hyperexport.tasks.reporting import wait_for_prefect
 logger = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_UPDATES: Final = 5.0
-_SHOWN: Final = frozenset({Stage.TRANSFER, Stage.CONVERT, Stage.REMOVE_SNAPSHOT})
+_SHOWN: Final = frozenset({Stage.TRANSFER, Stage.CONVERT, Stage.RESTORE, Stage.REMOVE_SNAPSHOT})
 _NOT_A_KEY: Final = re.compile(r"[^a-z0-9]+")
 
 
@@ -118,6 +118,8 @@ class _Board:
 def _words(progress: Progress) -> str:
     if progress.stage is Stage.REMOVE_SNAPSHOT:
         return f"removing snapshot {progress.item}: {progress.position} %"
+    if progress.stage is Stage.RESTORE:
+        return f"restoring {progress.item}: {format_bytes(progress.position)} of {format_bytes(progress.total)}"
     if progress.stage is Stage.CONVERT:
         return f"converting {progress.item}: {format_bytes(progress.position)} of {format_bytes(progress.total)}"
     return (

@@ -1,4 +1,4 @@
-"""What automations are told: one event for each end of an export, for a leaked snapshot, for a damaged export.
+"""What automations are told: one event for each end of an export or restore, for a leaked snapshot, a damaged export.
 
 The resource is the VM by its identity, so that an automation can wait for each VM by itself. A payload holds facts
 that the manifest or the error's own words hold too, and so no secret. Prefect sends events from a thread of its own;
@@ -12,6 +12,7 @@ from prefect.events import emit_event
 
 from hyperexport.errors import HyperExportError, failed_step
 from hyperexport.model.damaged import DamagedExport
+from hyperexport.model.restore import RestoreResult
 from hyperexport.model.vm import VmRef
 from hyperexport.results import ExportResult, VerifiedExport
 from hyperexport.store.base import StoredExport
@@ -21,6 +22,9 @@ logger = logging.getLogger(__name__)
 COMPLETED: Final = "hyperexport.export.completed"
 FAILED: Final = "hyperexport.export.failed"
 STOPPED: Final = "hyperexport.export.stopped"
+RESTORED: Final = "hyperexport.restore.completed"
+RESTORE_FAILED: Final = "hyperexport.restore.failed"
+RESTORE_STOPPED: Final = "hyperexport.restore.stopped"
 LEAKED: Final = "hyperexport.snapshot.leaked"
 DAMAGED: Final = "hyperexport.export.damaged"
 
@@ -57,13 +61,38 @@ def tell_of_failure(vm: VmRef | str, error: BaseException, *, stopped: bool) -> 
         error: What ended it.
         stopped: Whether somebody stopped the run, so that nothing is wrong.
     """
-    known = isinstance(error, HyperExportError)
+    _emit(STOPPED if stopped else FAILED, vm, _payload_of(error))
+
+
+def tell_of_restore(result: RestoreResult) -> None:
+    """Tell of a complete restore; the resource is the VM that was exported."""
+    plan = result.plan
     payload = {
+        "export": plan.export_id,
+        "vm": result.vm.path if result.vm else plan.path,
+        "moref": result.vm.moref if result.vm else "",
+        "vcenter": plan.vcenter,
+        "seconds": round(result.seconds, 1),
+        "bytes_uploaded": result.uploaded,
+        "verified": result.verified,
+        "attached": list(result.attached),
+        "warnings": len(result.warnings),
+    }
+    _emit(RESTORED, plan.source, payload)
+
+
+def tell_of_failed_restore(vm: VmRef | str, error: BaseException, *, stopped: bool) -> None:
+    """Tell that a restore failed or was stopped, and why; arguments as for :func:`tell_of_failure`."""
+    _emit(RESTORE_STOPPED if stopped else RESTORE_FAILED, vm, _payload_of(error))
+
+
+def _payload_of(error: BaseException) -> dict[str, Any]:
+    known = isinstance(error, HyperExportError)
+    return {
         "step": failed_step(error) or "before the first",
         "code": error.code if known else type(error).__name__,
         "message": str(error) if known else "unforeseen; the run's log has its traceback",
     }
-    _emit(STOPPED if stopped else FAILED, vm, payload)
 
 
 def tell_of_leak(vm: VmRef, *, moref: str, name: str, vcenter: str) -> None:

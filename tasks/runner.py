@@ -18,6 +18,7 @@ from hyperexport.blocks.vsphere_credentials import load_vsphere
 from hyperexport.errors import note_step
 from hyperexport.jobs.runner import Shared, Slots, StepRunner
 from hyperexport.model.damaged import DamagedExport
+from hyperexport.model.restore import RestoreResult
 from hyperexport.model.vm import VmInfo, VmRef
 from hyperexport.notify import Notifier
 from hyperexport.options.groups import Bandwidth, Destination, Email
@@ -172,6 +173,14 @@ class PrefectRunner(StepRunner):
     def export_failed(self, vm: VmRef | str, error: BaseException, *, stopped: bool) -> None:
         """Emit the event."""
         events.tell_of_failure(vm, error, stopped=stopped)
+
+    def restore_completed(self, result: RestoreResult) -> None:
+        """Emit the event."""
+        events.tell_of_restore(result)
+
+    def restore_failed(self, vm: VmRef | str, error: BaseException, *, stopped: bool) -> None:
+        """Emit the event."""
+        events.tell_of_failed_restore(vm, error, stopped=stopped)
 
     def snapshot_leaked(self, vm: VmRef, *, moref: str, name: str, vcenter: str) -> None:
         """Emit the event."""

@@ -4,13 +4,15 @@ People are told as the options ask; automations always are, by an event of the o
 """
 
 import logging
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from hyperexport.errors import FleetFailure, Interrupted, NotificationFailed, note_cleanup
 from hyperexport.jobs.runner import StepRunner
+from hyperexport.model.restore import RestoreResult
+from hyperexport.model.vm import VmRef
 from hyperexport.notify import SECONDS_TO_SEND, SECONDS_WHEN_STOPPED, Notifier, notify
 from hyperexport.options.groups import Email
 from hyperexport.options.precedence import ExportOptions
@@ -145,13 +147,98 @@ class Notices:
         return self._run.will_retry
 
     def _send(self, mail: Callable[[], "Mail"], seconds: float = SECONDS_TO_SEND) -> list[str]:
-        if not self._notifiers:
-            return []
-        try:
-            return self._run(notify, self._notifiers, mail(), seconds=seconds)
-        except Exception as error:  # an export is no worse for a mail that could not be written
-            logger.warning("nobody was told: %s", type(error).__name__, exc_info=True)
-            return [f"nobody was told: an unforeseen {type(error).__name__}; the run's log has its traceback"]
+        return send_to_all(self._run, self._notifiers, mail, seconds=seconds)
+
+
+@contextmanager
+def notifying_of_restore(run: StepRunner, source: str, options: ExportOptions) -> Generator["RestoreNotices"]:
+    """Tell how a restore goes, as the options ask; where the block fails, that is told last of all.
+
+    Args:
+        run: Carries out the steps.
+        source: The export or VM, as it was asked for.
+        options: Those in force. In a dry run they are checked, and nobody is told anything.
+    """
+    notices = RestoreNotices(run, source, options.email, run.notifiers(options.email), options.execution.dry_run)
+    try:
+        yield notices
+    except BaseException as error:
+        notices.failed(error)
+        raise
+
+
+class RestoreNotices:
+    """The notices of one restore."""
+
+    def __init__(
+        self, run: StepRunner, source: str, email: Email, notifiers: tuple[Notifier, ...], silent: bool
+    ) -> None:
+        self._run: Final = run
+        self._email: Final = email
+        self._notifiers: Final = () if silent else notifiers
+        self._silent: Final = silent
+        self._began: Final = datetime.now(UTC)
+        self.vm: VmRef | str = source
+        """The exported VM, as soon as it is known."""
+        self.aftermath: Sequence[str] = ()
+        """What became of the half-made VM."""
+
+    def completed(self, result: RestoreResult) -> RestoreResult:
+        """Say that the VM is there; what could not be sent is a warning of the result."""
+        if self._silent:
+            return result
+        self._run.restore_completed(result)
+        if not self._email.on_complete:
+            return result
+
+        def mail() -> "Mail":
+            from hyperexport.views.restore_mail import restored_mail  # noqa: PLC0415
+
+            return restored_mail(result, run=self._run.run)
+
+        sent = send_to_all(self._run, self._notifiers, mail, seconds=SECONDS_TO_SEND)
+        return result.model_copy(update={"warnings": (*result.warnings, *sent)})
+
+    def failed(self, error: BaseException) -> None:
+        """Say that the restore failed or was stopped. The error goes on its way, whatever comes of the mail."""
+        stopped = isinstance(error, Interrupted) or not isinstance(error, Exception)
+        note_cleanup(error, self.aftermath)
+        failure = FailureReport.of(error)
+        if not self._silent:
+            self._run.restore_failed(self.vm, error, stopped=stopped)
+        if not self._email.on_failure:
+            return
+
+        def mail() -> "Mail":
+            from hyperexport.views.mail import failure_mail  # noqa: PLC0415
+
+            return failure_mail(
+                error,
+                vm=self.vm.path if isinstance(self.vm, VmRef) else self.vm,
+                step=failure.step,
+                started=self._began,
+                failed=datetime.now(UTC),
+                cleaned_up=failure.cleaned_up,
+                stopped=stopped,
+                run=self._run.run,
+                what_failed="Restore",
+            )
+
+        seconds = SECONDS_WHEN_STOPPED if stopped else SECONDS_TO_SEND
+        send_to_all(self._run, self._notifiers, mail, seconds=seconds)
+
+
+def send_to_all(
+    run: StepRunner, notifiers: tuple[Notifier, ...], mail: Callable[[], "Mail"], *, seconds: float
+) -> list[str]:
+    """Send a mail by every way; returns a warning for each that failed. Never raises."""
+    if not notifiers:
+        return []
+    try:
+        return run(notify, notifiers, mail(), seconds=seconds)
+    except Exception as error:  # a job is no worse for a mail that could not be written
+        logger.warning("nobody was told: %s", type(error).__name__, exc_info=True)
+        return [f"nobody was told: an unforeseen {type(error).__name__}; the run's log has its traceback"]
 
 
 def tell_everyone(run: StepRunner, email: Email, mail: Callable[[], "Mail"]) -> list[str]:

@@ -74,7 +74,12 @@ def reap_vms(
     """
     gone: list[str] = []
     failed: list[str] = []
-    for made in run(restoring.find_half_made, session, is_over):
+    try:
+        found = run(restoring.find_half_made, session, is_over)
+    except HyperExportError as error:
+        stop.check()
+        return [], [f"what restores left could not be looked for: {error}"]
+    for made in found:
         problem = None if dry_run else run(restoring.destroy_half_made, session, made, stop=stop)
         gone += [] if problem else [made.ref.path]
         failed += [problem] if problem else []

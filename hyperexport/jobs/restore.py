@@ -10,6 +10,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 from hyperexport.errors import HyperExportError
+from hyperexport.jobs.notices import notifying_of_restore
 from hyperexport.jobs.runner import StepRunner
 from hyperexport.model.restore import RestorePlan, RestoreResult, RestoreWish
 from hyperexport.model.restore_point import RestorePoint
@@ -42,21 +43,19 @@ def restore_vm(run: StepRunner, wanted: RestorePoint, wish: RestoreWish, options
         HyperExportError: The restore failed; nothing of it is left.
     """
     began = time.monotonic()
-    with opened(run, wanted, wish, options) as job:
+    run.check_options(options)
+    with (
+        notifying_of_restore(run, wanted.vm or wanted.export or "", options) as notices,
+        opened(run, wanted, wish, options) as job,
+    ):
+        notices.vm, notices.aftermath = job.source, job.aftermath
         plan = prepare(run, job)
         if options.execution.dry_run:
             result = RestoreResult(dry_run=True, plan=plan, seconds=time.monotonic() - began, warnings=job.warnings)
             return show(run, result)
         with taken_back(job, plan):
             uploaded = make_vm(run, job, plan)
-            if plan.attach_to:
-                attached = run(restoring.attach_disks, job, plan)
-                run(restoring.remove_carrier, job, plan)
-                vm = plan.attach_to
-            else:
-                attached = ()
-                run(restoring.restore_attributes, job, plan)
-                vm = run(restoring.hand_over, job)
+            vm, attached = attach(run, job, plan) if plan.attach_to else keep(run, job, plan)
         powered_on = wish.power_on and power_on(run, job, vm)
         result = RestoreResult(
             dry_run=False,
@@ -69,7 +68,21 @@ def restore_vm(run: StepRunner, wanted: RestorePoint, wish: RestoreWish, options
             seconds=time.monotonic() - began,
             warnings=job.warnings,
         )
-    return show(run, result)
+    return show(run, notices.completed(result))
+
+
+def keep(run: StepRunner, job: RestoreJob, plan: RestorePlan) -> tuple[VmRef, tuple[str, ...]]:
+    """Give the VM what is left to give, and hand it over to the user."""
+    run(restoring.restore_attributes, job, plan)
+    return run(restoring.hand_over, job), ()
+
+
+def attach(run: StepRunner, job: RestoreJob, plan: RestorePlan) -> tuple[VmRef, tuple[str, ...]]:
+    """Attach the disks to the VM that gets them, and remove the one that they came with."""
+    assert plan.attach_to
+    attached = run(restoring.attach_disks, job, plan)
+    run(restoring.remove_carrier, job, plan)
+    return plan.attach_to, attached
 
 
 @contextmanager
@@ -90,7 +103,6 @@ def opened(
         options: Where the exports are.
         reservations: Whether CPU and memory reservations come back.
     """
-    run.check_options(options)
     place = options.destination
     with run.stop_signal() as stop, run.bandwidth(options.bandwidth) as throttle, at_work_here(run.id) as network:
         stores = open_stores(place, throttle=throttle, stop=stop, s3=run.s3_settings(place))
@@ -181,5 +193,6 @@ def show(run: StepRunner, result: RestoreResult) -> RestoreResult:
 
         return markdown_of(result)
 
-    run.show_markdown(("restore", result.plan.source.name), page, f"Restore of {result.plan.path}")
+    kind, title = ("plan", "Plan for the restore") if result.dry_run else ("restore", "Restore")
+    run.show_markdown((kind, result.plan.source.name), page, f"{title} of {result.plan.source.path}")
     return result

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
 from hyperexport.base.stop import StopSignal
 from hyperexport.model.damaged import DamagedExport
+from hyperexport.model.restore import RestoreResult
 from hyperexport.model.vm import VmInfo, VmRef
 from hyperexport.notify import Notifier
 from hyperexport.options.groups import Bandwidth, Destination, Email
@@ -177,6 +178,12 @@ class StepRunner(ABC):
 
     def export_failed(self, vm: VmRef | str, error: BaseException, *, stopped: bool) -> None:  # noqa: B027
         """Emit the event of an export that failed, or was stopped."""
+
+    def restore_completed(self, result: RestoreResult) -> None:  # noqa: B027
+        """Emit the event of a complete restore."""
+
+    def restore_failed(self, vm: VmRef | str, error: BaseException, *, stopped: bool) -> None:  # noqa: B027
+        """Emit the event of a restore that failed, or was stopped."""
 
     def snapshot_leaked(self, vm: VmRef, *, moref: str, name: str, vcenter: str) -> None:  # noqa: B027
         """Emit the event of a snapshot of ours that is on a VM and should not be."""

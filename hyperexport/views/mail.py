@@ -119,6 +119,22 @@ def _disks(result: ExportResult, manifest: ExportManifest) -> tuple[tuple[str, .
     return tuple((disk, decision, why, size) for disk, decision, why, _, size, _ in rows)
 
 
+def facts_mail(
+    subject: str, sentence: str, facts: Sequence[tuple[str, str]], *parts: Section | Table, doubtful: bool, run: Run
+) -> Mail:
+    """Say that something was done, with facts about it.
+
+    Args:
+        subject: The mail's subject.
+        sentence: Its first sentence.
+        facts: What and how.
+        parts: Lists and tables below.
+        doubtful: Whether there is something to look at.
+        run: The run.
+    """
+    return _mail(subject, Tone.DOUBTFUL if doubtful else Tone.GOOD, sentence, list(facts), *parts, run=run)
+
+
 def failure_mail(
     error: BaseException,
     *,
@@ -129,8 +145,9 @@ def failure_mail(
     cleaned_up: Sequence[str],
     stopped: bool,
     run: Run,
+    what_failed: str = "Export",
 ) -> Mail:
-    """Say that an export failed or was stopped: where, why, and that nothing was left behind.
+    """Say that an export or a restore failed or was stopped: where, why, and that nothing was left behind.
 
     Args:
         error: What ended it.
@@ -141,6 +158,7 @@ def failure_mail(
         cleaned_up: What was taken back; what could not be, too.
         stopped: Whether somebody stopped it, so that nothing is wrong.
         run: The run.
+        what_failed: ``Export`` or ``Restore``.
     """
     report = FailureReport.of(error)
     if not isinstance(error, HyperExportError):  # its text was written for nobody, and might hold anything
@@ -155,11 +173,11 @@ def failure_mail(
         ("Started", _time(started)),
         ("Stopped" if stopped else "Failed", _time(failed)),
     ]
-    took = format_elapsed((failed - started).total_seconds())
+    took, ended = format_elapsed((failed - started).total_seconds()), "was stopped" if stopped else "failed"
     return _mail(
-        f"Export of {_short(vm)} {'stopped' if stopped else 'FAILED'}",
+        f"{what_failed} of {_short(vm)} {'stopped' if stopped else 'FAILED'}",
         Tone.DOUBTFUL if stopped else Tone.BAD,
-        f"The export {'was stopped' if stopped else 'failed'} after {took}{f', in step {step}' if step else ''}.",
+        f"The {what_failed.lower()} {ended} after {took}{f', in step {step}' if step else ''}.",
         facts,
         Section("Cleaned up", tuple(cleaned_up) or (NOTHING_LEFT,)),
         run=run,
