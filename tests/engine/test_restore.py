@@ -169,7 +169,8 @@ def test_the_nvram_comes_back_and_the_servers_checksums_were_compared(
     assert disks_of(sim, "copy") == disks_of(sim, "db01")
     assert result.verified is True
     assert result.uploaded == result.plan.upload_bytes
-    assert result.vm and (result.vm.name, result.vm.path) == ("copy", "/DC0/vm/production/copy")
+    assert result.vm
+    assert (result.vm.name, result.vm.path) == ("copy", "/DC0/vm/production/copy")
 
 
 # -- settings ----------------------------------------------------------------------------------------------------------
@@ -284,7 +285,8 @@ def test_a_dry_run_tells_the_place_the_space_and_the_networks_and_makes_nothing(
     assert (plan.path, plan.datastore, plan.host) == ("/DC0/vm/production/copy", "datastore1", "esx-01")
     assert plan.resource_pool == "/DC0/host/DC0_C0/Resources/web"
     assert plan.networks == (("VM Network", "VM Network"), ("Backup", "Backup"))
-    assert plan.space_free and plan.space_needed >= 2 * MIB
+    assert plan.space_free
+    assert plan.space_needed >= 2 * MIB
     assert result.vm is None
 
 

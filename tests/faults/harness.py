@@ -59,11 +59,12 @@ class Victims:
         kill_in: tuple[str, int] | None = None,
         kill_after: float | None = None,
         mischief: dict[str, Any] | None = None,
+        restore: dict[str, Any] | None = None,
     ) -> Outcome:
         """Run a flow to its end, or to its death.
 
         Args:
-            flow: ``export``, ``reap``, ``cleanup`` or ``verify``.
+            flow: ``export``, ``restore``, ``reap``, ``cleanup`` or ``verify``.
             environment: What the process finds in its environment: the vCenter, the credentials of S3.
             options: The options, by their keys.
             vm: The VM to export.
@@ -71,6 +72,7 @@ class Victims:
             kill_in: Or before this event of this step.
             kill_after: Or after so many seconds, wherever it is then.
             mischief: What else is done to it (tests/faults/mischief.py).
+            restore: What becomes of the export that is restored.
         """
         request = {
             "flow": flow,
@@ -81,6 +83,7 @@ class Victims:
             "kill_in": kill_in,
             "kill_after": kill_after,
             "mischief": mischief or {},
+            "restore": restore or {},
         }
         assert self._process.stdin
         assert self._process.stdout

@@ -42,6 +42,8 @@ def work(request: dict[str, Any]) -> dict[str, Any]:
         match request["flow"]:
             case "export":
                 result: object = api.export(request["vm"], options)
+            case "restore":
+                result = api.restore(vm=request["vm"], options=options, **request["restore"])
             case "cleanup":
                 result = api.cleanup_exports(options)
             case "verify":

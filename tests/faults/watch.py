@@ -34,6 +34,16 @@ STEPS = {
     "verify": ("hyperexport.steps.verification", "verify"),
     "tidy": ("hyperexport.steps.snapshots", "tidy_snapshots"),
     "cleanup": ("hyperexport.steps.cleanup", "clean_store"),
+    "half-made VMs": ("hyperexport.steps.restoring", "find_half_made"),
+    "plan a restore": ("hyperexport.steps.restore_plan", "make_restore_plan"),
+    "import": ("hyperexport.steps.restoring", "begin_import"),
+    "upload": ("hyperexport.steps.restoring", "upload_file"),
+    "complete": ("hyperexport.steps.restoring", "complete_import"),
+    "attributes": ("hyperexport.steps.restoring", "restore_attributes"),
+    "hand over": ("hyperexport.steps.restoring", "hand_over"),
+    "power on": ("hyperexport.steps.restoring", "power_on"),
+    "attach": ("hyperexport.steps.restoring", "attach_disks"),
+    "remove the carrier": ("hyperexport.steps.restoring", "remove_carrier"),
     "log out": ("hyperexport.vsphere.session", "Session.close"),
 }
 """The named steps: where each is called by its name."""
