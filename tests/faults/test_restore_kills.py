@@ -118,7 +118,7 @@ def restores(stored: tuple[Simulator, Path], fork_server: Victims) -> Callable[[
 
 
 SAMPLE = {
-    "a VM": (("import", 5), ("upload", 30), ("complete", 2), ("attributes", 4), ("hand over", 3)),
+    "a VM": (("import", 5), ("upload", 20), ("complete", 2), ("attributes", 4), ("hand over", 3)),
     "disks for another VM": (("complete", 5), ("attach", 8), ("attach", 16), ("remove the carrier", 4)),
 }
 
