@@ -1,7 +1,9 @@
 """``hyperexport check``: try what an export needs; nothing is changed."""
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
 
+from cyclopts import Parameter
 from pydantic import SecretStr
 from rich.console import Console
 from rich.text import Text
@@ -9,7 +11,7 @@ from rich.text import Text
 from hyperexport.cli.command import VmCommand
 from hyperexport.cli.execution import ask_for_password, direct_runner, options_in_force, uses_prefect
 from hyperexport.cli.failures import Failure
-from hyperexport.cli.flags import CommandLine, EmailPassword, Given, VSphere, vm_options
+from hyperexport.cli.flags import WHAT, CommandLine, EmailPassword, Given, VSphere, vm_options
 from hyperexport.cli.output import Output, key_value, make_table, say
 from hyperexport.errors import SetupUnfit
 from hyperexport.options.selection import selection_from_environment
@@ -20,8 +22,15 @@ if TYPE_CHECKING:
 _STYLES = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
+@dataclass(frozen=True, kw_only=True)
 class Check(VmCommand):
-    """Check the setup."""
+    """Check the setup.
+
+    Args:
+        restore: Also look whether the VMs could be restored to where they are.
+    """
+
+    restore: bool = False
 
     def run(self, output: Output) -> list[Failure]:
         """Show everything that was tried; the exit code says whether an export would work."""
@@ -45,18 +54,29 @@ class Check(VmCommand):
         if uses_prefect(self):
             from hyperexport.flows import check_setup
 
-            return check_setup(self.selection, self.options, vsphere=self.vsphere, profile=self.profile)
+            return check_setup(
+                self.selection, self.options, vsphere=self.vsphere, profile=self.profile, restore=self.restore
+            )
         from hyperexport.jobs.check import check_setup
 
         selection = self.selection or selection_from_environment()
-        return check_setup(direct_runner(self), selection, options_in_force(self))
+        return check_setup(direct_runner(self), selection, options_in_force(self), restore=self.restore)
 
 
-def arguments(given: Given, *, vsphere_block: VSphere = None, email_password: EmailPassword = None) -> Check:
+def arguments(
+    given: Given,
+    *,
+    restore: Annotated[
+        bool, Parameter(group=WHAT, negative=(), help="Also check whether the VMs could be restored to where they are.")
+    ] = False,
+    vsphere_block: VSphere = None,
+    email_password: EmailPassword = None,
+) -> Check:
     """Try what an export with these options needs, and say what would fail tonight; nothing is changed."""
     return given.command(
         Check,
         selection=given.take_selection(),
+        restore=restore,
         vsphere=vsphere_block,
         email_password=SecretStr(email_password) if email_password else None,
     )

@@ -17,6 +17,7 @@ def check_setup(
     options: ExportOptions = OPTIONS,
     vsphere: VSphere = None,
     profile: Profile = None,
+    restore: bool = False,
 ) -> SetupReport:
     """Try everything that an export with these options would need, and change nothing.
 
@@ -29,10 +30,14 @@ def check_setup(
         options: As for the export. What is not set comes from the environment, the profile, the defaults.
         vsphere: The vSphere credentials block to use, or its name. The worker's environment (GOVC_URL, ...) if empty.
         profile: A saved export profile, or its name.
+        restore: Also look whether the VMs could be restored to where they are, by this user.
 
     Raises:
         SetupUnfit: Something would fail; everything has been tried all the same, and the artifact has all of it.
     """
     return check.check_setup(
-        runner_for(vsphere), selection or selection_from_environment(), options_in_force(options, profile)
+        runner_for(vsphere),
+        selection or selection_from_environment(),
+        options_in_force(options, profile),
+        restore=restore,
     )

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         vm_info,
     )
     from hyperexport.errors import HyperExportError
-    from hyperexport.flows import check_setup, export_fleet, export_vm, reap_snapshots, send_test_email
+    from hyperexport.flows import check_setup, export_fleet, export_vm, reap_snapshots, restore_vm, send_test_email
     from hyperexport.options.precedence import ExportOptions
     from hyperexport.store.base import Store
     from hyperexport.store.s3 import S3Settings
@@ -55,8 +55,9 @@ __all__ = [
     "open_export",
     "open_store",
     "reap_snapshots",
-    "send_test_email",
     "restore",
+    "restore_vm",
+    "send_test_email",
     "serve_disks",
     "verify_exports",
     "vm_info",
@@ -68,7 +69,9 @@ _HOMES: Final = {
     "S3Settings": "store.s3",
     "Store": "store.base",
     "VSphereEndpoint": "vsphere.endpoint",
-    **dict.fromkeys(("check_setup", "export_fleet", "export_vm", "reap_snapshots", "send_test_email"), "flows"),
+    **dict.fromkeys(
+        ("check_setup", "export_fleet", "export_vm", "reap_snapshots", "restore_vm", "send_test_email"), "flows"
+    ),
 }
 """Where what is named here is at home; everything else in ``api``."""
 

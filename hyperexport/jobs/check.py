@@ -13,15 +13,21 @@ from hyperexport.steps.stores import open_stores
 from hyperexport.transfer.bandwidth.throttle import Throttle
 
 
-def check_setup(run: StepRunner, selection: Selection, options: ExportOptions) -> SetupReport:
+def check_setup(run: StepRunner, selection: Selection, options: ExportOptions, *, restore: bool = False) -> SetupReport:
     """Try everything that an export with these options would need, and change nothing.
+
+    Args:
+        run: Carries out the steps.
+        selection: The VMs.
+        options: Those in force.
+        restore: Also look whether the VMs could be restored to where they are.
 
     Raises:
         SetupUnfit: Something would fail; everything has been tried all the same, and the error carries the report.
     """
     run.check_options(options)
     with run.stop_signal() as stop:
-        findings, vcenter, vms = _check_vsphere(run, selection, options, stop)
+        findings, vcenter, vms = _check_vsphere(run, selection, options, stop, restore=restore)
         findings += _check_stores(run, options, vms, stop)
         findings += run(check_mail, lambda: run.notifiers(options.email))
         findings += run.check_orchestrator(options, vcenter, vms)
@@ -32,13 +38,13 @@ def check_setup(run: StepRunner, selection: Selection, options: ExportOptions) -
 
 
 def _check_vsphere(
-    run: StepRunner, selection: Selection, options: ExportOptions, stop: StopSignal
+    run: StepRunner, selection: Selection, options: ExportOptions, stop: StopSignal, *, restore: bool
 ) -> tuple[list[SetupFinding], str | None, list[VmInfo]]:
     try:
         endpoint = run.endpoint()
     except HyperExportError as error:
         return [check.failed("vSphere", error)], None, []
-    findings, vms = run(check.check_vsphere, endpoint, selection, options, stop=stop)
+    findings, vms = run(check.check_vsphere, endpoint, selection, options, stop=stop, restore=restore)
     return list(findings), endpoint.address, list(vms)
 
 

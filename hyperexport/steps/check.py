@@ -18,6 +18,7 @@ from hyperexport.options.precedence import ExportOptions
 from hyperexport.options.selection import Selection
 from hyperexport.results import Level, SetupFinding
 from hyperexport.steps.check_certificates import check_certificate
+from hyperexport.steps.check_restore import check_restore
 from hyperexport.steps.check_vms import check_vms
 from hyperexport.steps.selection import choose_vms
 from hyperexport.steps.step import step
@@ -50,7 +51,12 @@ def failed(what: str, error: HyperExportError) -> SetupFinding:
 
 @step("check-vsphere", run_name="check vSphere")
 def check_vsphere(
-    endpoint: VSphereEndpoint, selection: Selection, options: ExportOptions, *, stop: StopSignal
+    endpoint: VSphereEndpoint,
+    selection: Selection,
+    options: ExportOptions,
+    *,
+    stop: StopSignal,
+    restore: bool = False,
 ) -> tuple[list[SetupFinding], list[VmInfo]]:
     """Try everything that an export asks of vSphere, as far as one thing after the other works.
 
@@ -76,6 +82,8 @@ def check_vsphere(
                 findings += _guarded("hosts", lambda: check_hosts(session, vms))
                 findings += _guarded("licence", lambda: check_licence(session, vms))
                 findings += _guarded("VMs", lambda: check_vms(session, vms, options, stop=stop))
+                if restore:
+                    findings += _guarded("restore", lambda: check_restore(session, vms, stop=stop))
     except HyperExportError as error:
         stop.check()
         findings.append(failed("login", error))

@@ -143,7 +143,8 @@ class RestoreNeeds(NamedTuple):
     @property
     def requirements(self) -> tuple[Requirement, ...]:
         """The privileges that it needs."""
-        needed = [IMPORT_FOLDER, IMPORT_POOL, ALLOCATE, ASSIGN, ANNOTATE, DESTROY]
+        needed = [IMPORT_FOLDER, IMPORT_POOL, ALLOCATE, ANNOTATE, DESTROY]
+        needed += [] if self.attach_to else [ASSIGN]
         needed += [POWER_ON] * self.power_on + [SET_ATTRIBUTES] * self.attributes + [ATTACH_TAGS] * self.tags
         needed += [DETACH_DISK, TAKE_BACK_DISK, ATTACH_DISK] if self.attach_to else []
         return tuple(needed)

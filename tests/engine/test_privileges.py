@@ -38,8 +38,8 @@ PLACES = {Place.VM: "/DC0/vm/backup", Place.DATASTORE: "/DC0/datastore"}
 
 def user(needs: tuple[Requirement, ...], name: str) -> UserSpec:
     """A user with a role of exactly these privileges on the folders of the VMs and of the datastores."""
-    held = {place: frozenset(need.privilege for need in needs if need.place is place) for place in Place}
-    return UserSpec(name, "a password", permissions=tuple(Permission(PLACES[place], held[place]) for place in Place))
+    held = {place: frozenset(need.privilege for need in needs if need.place is place) for place in PLACES}
+    return UserSpec(name, "a password", permissions=tuple(Permission(PLACES[place], held[place]) for place in PLACES))
 
 
 def without(requirement: Requirement) -> UserSpec:
