@@ -104,6 +104,6 @@ def _reap(
 def rows_of(result: ReapResult) -> list[dict[str, object]]:
     """The rows of the run's table: snapshots, half-made VMs, half-written exports."""
     done = "would be removed" if result.dry_run else "removed"
-    rows: list[dict[str, object]] = [item.row() for item in result.snapshots]
-    rows += [{"vm": path, "state": "half-made VM", "action": done} for path in result.vms]
+    vms: list[dict[str, object]] = [{"vm": path, "state": "half-made VM", "action": done} for path in result.vms]
+    rows = [*(item.row() for item in result.snapshots), *vms]
     return rows + [{"snapshot": name, "state": "half-written export", "action": done} for name in result.stagings]

@@ -203,9 +203,9 @@ class _Editor:
             found = _PLACE.search(file.import_key)
             if found and (disk := places.get((found[1], int(found[2])))) is not None:
                 by_file[file.path] = disk
-        if len(by_file) != len(asked):  # a server that names its devices otherwise lists them in the disks' order
-            with_file = [disk for disk in self._of_kind(_device.VirtualDisk) if not disk.backing.fileName]
-            by_file = {file.path: disk for file, disk in zip(asked, with_file, strict=False)}
+        if len(by_file) != len(asked):  # a server that names its devices otherwise: by where the disk was
+            was = {entry.name: (entry.disk_controller or "", entry.disk_unit or 0) for entry in self._edits.disks}
+            by_file = {name: places[place] for name, place in was.items() if place in places}
         missing = wanted - by_file.keys()
         if missing:
             raise UsageError(f"the descriptor has no place for {', '.join(sorted(missing))}")

@@ -94,7 +94,7 @@ def destroy_made(session: Session, vm: VmRef, owner: Owner, *, stop: StopSignal 
         RestoreLeaked: It could not be destroyed; the message names it.
         Interrupted: ``stop`` was raised.
     """
-    doing = f"destroying {vm.path}, which a restore left half made"
+    doing = f"destroying {vm.path}, which a restore was making"
     notes = notes_of(session, vm)
     found = Owner.from_description(notes or "")
     if notes is None or found is None or (found.run, found.thing) != (owner.run, owner.thing):
@@ -109,7 +109,7 @@ def destroy_made(session: Session, vm: VmRef, owner: Owner, *, stop: StopSignal 
         raise RestoreLeaked(error.what, fix=error.fix or "Delete the VM in vSphere, or run reap-snapshots later") from (
             error.__cause__ or error
         )
-    logger.warning("%s: destroyed what a restore left half made", vm.path)
+    logger.info("%s: destroyed", vm.path)
     return True
 
 

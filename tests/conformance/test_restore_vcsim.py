@@ -1,0 +1,59 @@
+"""A restore into VMware's vcsim: what it makes of our import spec, and the hashes of what it received."""
+
+from pathlib import Path
+
+import pytest
+
+import hyperexport
+from hyperexport.simulator import DiskSpec, Simulator, VmSpec
+from tests.conformance.vcsim import Vcsim
+from tests.engine.simulator_client import find, finish, logged_in
+from tests.engine.test_restore import disk, extra, nic
+
+MIB = 1 << 20
+DB01 = VmSpec(
+    "db01",
+    powered_on=False,
+    disks=(DiskSpec(4 * MIB), DiskSpec(2 * MIB, mode="independent_persistent")),
+    macs=("00:50:56:00:00:01",),
+    boot_delay=1500,
+    annotation="ask the database team",
+    extra_config=(("disk.EnableUUID", "TRUE"),),
+    memory_reservation=128,
+)
+
+pytestmark = pytest.mark.conformance
+
+
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with an export of our simulator's db01."""
+    folder = tmp_path_factory.mktemp("exports")
+    with Simulator((DB01,)) as sim, pytest.MonkeyPatch.context() as patch:
+        for name, value in sim.environment().items():
+            patch.setenv(name, value)
+        hyperexport.export("db01", output=folder)
+    return folder
+
+
+def test_vcsim_has_the_vm_with_the_bytes_that_were_sent_and_the_settings_that_ovf_loses(
+    vcsim: Vcsim, exports: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in vcsim.environment.items():
+        monkeypatch.setenv(name, value)
+    result = hyperexport.restore(
+        vm="db01", output=exports, folder="/DC0/vm", resource_pool="DC0_H0", datastore="LocalDS_0", identity="keep"
+    )
+    assert result.verified is True, result.warnings  # vcsim hashes what arrives, and each hash was compared
+    with logged_in(vcsim) as service:  # pyright: ignore[reportArgumentType] - it has what a Simulator has
+        vm = find(service, "db01")
+        config = vm.config
+        finish(vm.Destroy_Task())
+    assert config.annotation == "ask the database team"
+    assert nic(config, 0).macAddress == "00:50:56:00:00:01"
+    assert config.bootOptions.bootDelay == 1500
+    assert config.memoryAllocation.reservation == 128
+    assert extra(config)["disk.EnableUUID"] == "TRUE"
+    assert [disk(config, number).backing.diskMode for number in (0, 1)] == ["persistent", "independent_persistent"]
+    assert [disk(config, number).capacityInBytes for number in (0, 1)] == [4 * MIB, 2 * MIB]
+    assert any("nvram" in each.setting for each in result.plan.lost)  # facts: vcsim asks for no nvram
