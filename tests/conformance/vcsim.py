@@ -45,7 +45,7 @@ class Vcsim:
             "GOVC_TLS_CA_CERTS": str(self.ca_file),
         }
 
-    def govc(self, *arguments: str, **environment: str) -> str:
+    def govc(self, *arguments: str, seconds: float = 60, **environment: str) -> str:
         """Run govc against it and return what it printed.
 
         Raises:
@@ -60,7 +60,7 @@ class Vcsim:
             capture_output=True,
             text=True,
             check=True,
-            timeout=60,
+            timeout=seconds,
         ).stdout
 
 
