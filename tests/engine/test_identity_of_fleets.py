@@ -40,7 +40,6 @@ LIMITS: list[dict[str, Any]] = [
     {"cleanup_min_free": 1 << 60},
 ]
 
-BOTH = pytest.mark.parametrize("place", ["local", "s3"], indirect=True)
 S3_WITH_FAULTS = pytest.mark.parametrize(
     "place", ["local", pytest.param("s3", marks=pytest.mark.faults)], indirect=True
 )
@@ -127,7 +126,7 @@ def outcomes(result: FleetResult) -> Sequence[FleetOutcome]:
     return [member.outcome for member in result.members]
 
 
-@BOTH
+@S3_WITH_FAULTS
 def test_two_vcenters_share_a_store_and_neither_skips_builds_on_or_deletes_what_is_the_others(
     twins: tuple[Simulator, Simulator], place: Place, tmp_path: Path
 ) -> None:
