@@ -14,11 +14,11 @@ from rich.console import Console
 from rich.rule import Rule
 
 from hyperexport.base.units import MIB
-from hyperexport.cli.execution import keep_prefect_quiet
 from hyperexport.cli.interrupts import interrupt_only_once
 from hyperexport.cli.main import run
 from hyperexport.deployments.local_server import start
 from hyperexport.simulator import DiskSpec, Simulator, VmSpec
+from hyperexport.workarounds.environment import keep_prefect_quiet
 
 FOLDER: Final = Path("demo")
 VM: Final = "shop-db01"

@@ -10,13 +10,13 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from hyperexport.base.json_logs import json_logs_wanted
 from hyperexport.cli.command import Command
 from hyperexport.deployments.orchestrator import Place, find_place, prefect_has_profile, use
 from hyperexport.errors import UsageError
 from hyperexport.options.environment import warn_of_unknown_variables
 from hyperexport.options.precedence import ExportOptions, resolve
 from hyperexport.views.options import options_line
+from hyperexport.workarounds.environment import keep_prefect_quiet
 
 if TYPE_CHECKING:
     from hyperexport.blocks import ExportProfile
@@ -51,16 +51,6 @@ def require_prefect(command: Command, what: str) -> None:
         from hyperexport.jobs.direct import refuse
 
         refuse(what)
-
-
-def keep_prefect_quiet() -> None:
-    """Keep what Prefect says of itself off the network and the terminal."""
-    os.environ.setdefault("DO_NOT_TRACK", "1")
-    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-    # Of a server that is away it prints every event that has to wait; tasks/reporting.py says it in a line.
-    os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")
-    if json_logs_wanted():  # Prefect's own form of it, for the processes that hyperexport serve starts
-        os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_FORMATTER", "json")
 
 
 def options_in_force(command: Command, options: ExportOptions | None = None) -> ExportOptions:

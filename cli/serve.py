@@ -8,11 +8,11 @@ from typing import Annotated, Final
 from cyclopts import Group, Parameter
 
 from hyperexport.cli.command import Command
-from hyperexport.cli.execution import keep_prefect_quiet
 from hyperexport.cli.failures import Failure
 from hyperexport.cli.flags import CommandLine, Debug, Quiet
 from hyperexport.cli.output import Face, Output, face_of
 from hyperexport.errors import UsageError
+from hyperexport.workarounds.environment import keep_prefect_quiet
 
 TOKEN_VARIABLE: Final = "HYPEREXPORT_API_TOKEN"  # noqa: S105 - the variable's name
 _SERVE: Final = Group("Serving", sort_key=1)

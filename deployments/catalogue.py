@@ -27,6 +27,7 @@ import hyperexport
 from hyperexport import flows
 from hyperexport.blocks import ExportProfile, VSphereCredentials
 from hyperexport.tasks.check_prefect import SCHEDULE_TAG
+from hyperexport.workarounds.private import parameter_schema_of
 
 ON_DEMAND: Final = "on-demand"
 """The name of each flow's deployment without a schedule."""
@@ -175,16 +176,10 @@ def ensure_deployment(deployment: RunnerDeployment) -> UUID:
             DeploymentUpdate(
                 version=deployment.version,
                 entrypoint=deployment.entrypoint,
-                parameter_openapi_schema=_form_of(deployment),
+                parameter_openapi_schema=parameter_schema_of(deployment),
             ),
         )
     return there.id
-
-
-def _form_of(deployment: RunnerDeployment) -> dict[str, Any]:
-    """The JSON schema of the flow's parameters, as Prefect sends it when it creates the deployment."""
-    schema = deployment._parameter_openapi_schema  # pyright: ignore[reportPrivateUsage]
-    return schema.model_dump(exclude_unset=True)
 
 
 def ensure_block_types() -> None:

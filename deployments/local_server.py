@@ -22,6 +22,7 @@ from urllib.request import urlopen
 
 from hyperexport.deployments.orchestrator import configured_api
 from hyperexport.errors import ServerUnreachable, UsageError
+from hyperexport.workarounds.environment import WHOLE_SERVER
 
 if TYPE_CHECKING:
     from hyperexport.deployments.http_guard import Application
@@ -32,12 +33,6 @@ _START: Final = 120.0
 _STOP: Final = 10.0
 _OURS: Final = ("GOVC_", "HYPEREXPORT_", "AWS_")
 """What is told to this command and is none of the server's business: passwords, for one."""
-
-_WHOLE: Final = {
-    # A run that died with the machine would otherwise count as running for ever, and its schedule never fire again:
-    # Prefect keeps the slots of deployments' concurrency limits in memory by default, and their holders' end with it.
-    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
-}
 
 
 def provide_lasting_api(port: int) -> str:
@@ -104,7 +99,7 @@ def launch(
     with _listener(port) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
         if whole:
-            settings = {**_WHOLE, **settings, "PREFECT_UI_API_URL": url}
+            settings = {**WHOLE_SERVER, **settings, "PREFECT_UI_API_URL": url}
         command = [
             sys.executable,
             "-m",
@@ -167,30 +162,17 @@ def end(server: subprocess.Popen[bytes]) -> None:
 def main() -> None:
     """Be that server, on the socket inherited as the descriptor in the first argument, until standard input ends."""
     from prefect.server.api.server import create_app
-    from prefect.settings import (
-        PREFECT_SERVER_CORS_ALLOWED_ORIGINS,
-        PREFECT_SERVER_DATABASE_CONNECTION_URL,
-        get_current_settings,
-        temporary_settings,
-    )
+    from prefect.settings import temporary_settings
 
     from hyperexport.deployments.http_guard import SameOrigin
-    from hyperexport.deployments.one_connection import over_one_connection
+    from hyperexport.workarounds.server import server_settings
 
     whole = "whole" in sys.argv[2:]
     # The parent's blocked signals were inherited. A service manager sends SIGTERM to both at once, and while the
     # parent cancels its runs it still needs this server.
     signal.pthread_sigmask(signal.SIG_SETMASK, {signal.SIGTERM} if whole else ())
     listener = socket.socket(fileno=int(sys.argv[1]))
-    database = get_current_settings().server.database.connection_url
-    assert database  # where none is set, Prefect's settings give its file
-    port = listener.getsockname()[1]
-    own: dict[Any, str] = {
-        PREFECT_SERVER_DATABASE_CONNECTION_URL: over_one_connection(database.get_secret_value()),
-        # Prefect 3.8 allows every origin; its answers contain the secrets of blocks.
-        PREFECT_SERVER_CORS_ALLOWED_ORIGINS: f"http://127.0.0.1:{port},http://localhost:{port}",
-    }
-    with temporary_settings(own):
+    with temporary_settings(server_settings(listener.getsockname()[1])):
         serve(SameOrigin(create_app(ephemeral=not whole, final=True), loopback_only=True), listener)
 
 

@@ -39,6 +39,7 @@ from hyperexport.store.base import Store
 from hyperexport.tasks.attempts import attempt as attempt_of_fleet
 from hyperexport.tasks.failures import failure_of
 from hyperexport.vsphere.inventory import VmRow
+from hyperexport.workarounds.private import document_id_of
 
 logger = logging.getLogger(__name__)
 
@@ -162,7 +163,7 @@ def reference(vsphere: VSphere) -> object:
     """
     if not isinstance(vsphere, VSphereCredentials):
         return vsphere
-    saved = vsphere._block_document_id  # pyright: ignore[reportPrivateUsage] - Prefect has no other way
+    saved = document_id_of(vsphere)
     if saved is None:
         raise UsageError(
             "the vSphere credentials block is not saved, so no worker could load it", fix="Save it, or give its name"

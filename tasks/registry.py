@@ -9,10 +9,10 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 from prefect import Task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State, TaskRun
 
 from hyperexport.base import retry as repeating
 from hyperexport.steps.step import policy_of
+from hyperexport.workarounds.retry_condition import worth_repeating
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -40,13 +40,3 @@ def _task_of(step: Callable[..., Any]) -> Task[..., Any]:
         persist_result=False,
         **(retries if policy.retried else {}),
     )
-
-
-def worth_repeating(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
-    """Tell Prefect whether a failed step may be tried again: the error's type decides, never its text.
-
-    Prefect 3.8 takes nothing but a plain function here: any other callable means, silently, never.
-    """
-    del task, run
-    error = state.result(raise_on_failure=False)
-    return repeating.may_pass(error)

@@ -13,8 +13,8 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from hyperexport.deployments.local_server import end, launch
-from hyperexport.deployments.one_connection import over_one_connection
 from hyperexport.flows import vm_info
+from hyperexport.workarounds.one_connection import over_one_connection
 from tests.flows.service import eventually
 
 

@@ -1,0 +1,96 @@
+"""Each workaround is still needed. A test that fails here names what Prefect has mended: remove the workaround."""
+
+import asyncio
+import re
+from importlib.metadata import requires
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from prefect import Flow, Task, task
+from prefect.blocks.core import Block
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.deployments.runner import RunnerDeployment
+from prefect.server.database.configurations import AioSqliteConfiguration
+from prefect.settings import Settings
+from prefect.task_engine import SyncTaskRunEngine
+
+from hyperexport.flows import vm_info
+from hyperexport.workarounds.one_connection import over_one_connection
+from hyperexport.workarounds.private import document_id_of, parameter_schema_of
+
+
+@pytest.fixture
+def defaults(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Settings:
+    """Prefect's settings where nobody set any."""
+    for name in ("PREFECT_LOGGING_INTERNAL_LEVEL", "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PREFECT_PROFILES_PATH", str(tmp_path / "profiles.toml"))
+    return Settings()
+
+
+def test_prefect_opens_several_connections_to_its_sqlite_database(tmp_path: Path) -> None:
+    address = f"sqlite+aiosqlite:///{tmp_path / 'prefect.db'}"
+
+    async def most_connections(url: str) -> int:
+        pool: Any = (await AioSqliteConfiguration(url).engine()).pool
+        return pool.size() + pool._max_overflow
+
+    most = [asyncio.run(most_connections(url)) for url in (address, over_one_connection(address))]
+    assert most[0] > 1, "workarounds/one_connection.py is no longer needed"
+    assert most[1] == 1
+
+
+def test_prefects_server_allows_every_origin(defaults: Settings) -> None:
+    assert defaults.server.cors_allowed_origins == "*", "workarounds/server.py need not restrict the origins"
+
+
+def test_prefects_server_keeps_the_holders_of_slots_in_memory(defaults: Settings) -> None:
+    assert defaults.server.concurrency.lease_storage.endswith(".memory"), "WHOLE_SERVER is no longer needed"
+
+
+def test_prefect_prints_its_own_errors_unless_told_otherwise(defaults: Settings) -> None:
+    assert defaults.logging.internal_level != "CRITICAL", "keep_prefect_quiet need not set the level"
+
+
+def test_a_blocks_document_id_has_no_public_name() -> None:
+    assert not [name for name in dir(Block) if re.fullmatch("(block_)?document_id", name)]
+    assert document_id_of(Block()) is None
+
+
+def test_a_deployments_schema_has_no_public_name() -> None:
+    deployment = RunnerDeployment(name="any", flow_name=vm_info.name)
+    assert not [name for name in RunnerDeployment.model_fields if "schema" in name and "enforce" not in name]
+    assert not hasattr(deployment, "parameter_openapi_schema")
+    assert isinstance(vm_info, Flow)
+    assert "selection" in parameter_schema_of(vm_info.to_deployment("any"))["properties"]
+
+
+def test_prefect_asks_no_callable_but_a_function_whether_to_retry() -> None:
+    asked: list[str] = []
+
+    class Always:
+        def __call__(self, _task: object, _run: object, _state: object) -> bool:
+            asked.append("object")
+            return True
+
+    def always(_task: Task, _run: TaskRun, _state: State) -> bool:
+        asked.append("function")
+        return True
+
+    for condition in (Always(), always):
+        failing = task(retries=1, retry_condition_fn=condition)(lambda: None)
+        engine = SyncTaskRunEngine(failing, task_run=TaskRun(task_key="any", dynamic_key="0"))
+        engine.can_retry(ValueError("any"))
+    assert asked == ["function"], "retry_condition.py may be a method or a partial now"
+
+
+@pytest.mark.parametrize(("package", "refused"), [("fastapi", "0.151.0"), ("sqlalchemy", "2.1.0")])
+def test_prefect_allows_versions_that_its_server_does_not_work_with(package: str, refused: str) -> None:
+    ours, prefects = (
+        next(found for each in requires(name) or () if (found := Requirement(each)).name.lower() == package)
+        for name in ("hyperexport", "prefect")
+    )
+    assert prefects.specifier.contains(refused), f"pyproject.toml need not bound {package}"
+    assert not ours.specifier.contains(refused)
