@@ -43,7 +43,7 @@ def test_prefect_opens_several_connections_to_its_sqlite_database(tmp_path: Path
 
 
 def test_prefects_server_allows_every_origin(defaults: Settings) -> None:
-    assert defaults.server.cors_allowed_origins == "*", "workarounds/server.py need not restrict the origins"
+    assert defaults.server.api.cors_allowed_origins == "*", "workarounds/server.py need not restrict the origins"
 
 
 def test_prefects_server_keeps_the_holders_of_slots_in_memory(defaults: Settings) -> None:
@@ -51,7 +51,7 @@ def test_prefects_server_keeps_the_holders_of_slots_in_memory(defaults: Settings
 
 
 def test_prefect_prints_its_own_errors_unless_told_otherwise(defaults: Settings) -> None:
-    assert defaults.logging.internal_level != "CRITICAL", "keep_prefect_quiet need not set the level"
+    assert defaults.internal.logging_level != "CRITICAL", "keep_prefect_quiet need not set the level"
 
 
 def test_a_blocks_document_id_has_no_public_name() -> None:
