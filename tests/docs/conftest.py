@@ -3,23 +3,21 @@
 from collections.abc import Generator
 
 import pytest
-from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
-from prefect.testing.utilities import prefect_test_harness
 
 from hyperexport.simulator import DiskSpec, Simulator, VmSpec
 from hyperexport.simulator.spec import numbered_vms
 from tests.engine.s3_servers import S3Server, rclone_s3
 from tests.flows.smtp_server import Postbox, smtp_server
+from tests.prefect_database import prefect_server
 
 MIB = 1 << 20
 LOGIN = ("backup@example.com", "the mail server's password")
 
 
 @pytest.fixture(scope="session", autouse=True)
-def prefect_server() -> Generator[None]:
+def prefect_harness() -> Generator[None]:
     """A server with an empty database for all pages."""
-    without_heartbeat = temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
-    with prefect_test_harness(server_startup_timeout=120), without_heartbeat:
+    with prefect_server():
         yield
 
 

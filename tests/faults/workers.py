@@ -23,6 +23,7 @@ from hyperexport.deployments.catalogue import ON_DEMAND, POOL, ensure_pool, on_d
 from hyperexport.simulator import Simulator
 from tests.engine.s3_servers import free_port
 from tests.flows.service import eventually
+from tests.prefect_database import put_into
 
 SECONDS = 240
 
@@ -40,7 +41,8 @@ class PrefectServer:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        self._home.mkdir(parents=True, exist_ok=True)
+        if not self._home.exists():
+            put_into(self._home)
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "prefect", "server", "start", "--host=127.0.0.1", f"--port={self._port}"],

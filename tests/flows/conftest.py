@@ -4,22 +4,19 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
-from prefect.testing.utilities import prefect_test_harness
 
 from hyperexport.base import retry as repeating
 from hyperexport.base import secrets as process_secrets
 from hyperexport.simulator import DiskSpec, Simulator, VmSpec
 from hyperexport.tasks import registry
 from tests.flows.service import Service, serving
+from tests.prefect_database import prefect_server, put_into
 
 
 @pytest.fixture(scope="session", autouse=True)
 def prefect_harness() -> Generator[None]:
     """A server with an empty database, which every flow in this folder talks to."""
-    # Each sync flow run would otherwise wait a second for its heartbeat thread.
-    without_heartbeat = temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
-    with prefect_test_harness(server_startup_timeout=120), without_heartbeat:
+    with prefect_server():
         yield
 
 
@@ -57,7 +54,7 @@ def store(tmp_path: Path) -> Path:
 def service(tmp_path_factory: pytest.TempPathFactory) -> Generator[Service]:
     """One ``hyperexport serve`` for all tests, which brings a Prefect server of its own: starting it takes long."""
     folder = tmp_path_factory.mktemp("service")
-    environment = {"PREFECT_HOME": str(folder / "prefect"), "PREFECT_API_URL": ""}
+    environment = {"PREFECT_HOME": str(put_into(folder / "prefect")), "PREFECT_API_URL": ""}
     with serving(
         folder, "--prefect-port=0", f"--api-output-root={tmp_path_factory.getbasetemp()}", **environment
     ) as running:

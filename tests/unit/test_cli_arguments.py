@@ -5,6 +5,7 @@ import io
 import re
 from datetime import timedelta
 from enum import Enum
+from functools import cache
 from typing import Any
 
 import pytest
@@ -49,9 +50,10 @@ def refusal(*words: str) -> str:
     return str(caught.value)
 
 
-def help_text(*words: str) -> str:
+@cache  # making it takes long, and it is the same for each option that is looked for in it
+def help_text() -> str:
     stream = io.StringIO()
-    build_app().help_print(list(words), console=Console(width=240, color_system=None, file=stream))
+    build_app().help_print([], console=Console(width=240, color_system=None, file=stream))
     return stream.getvalue()
 
 

@@ -1,5 +1,6 @@
 """What nobody touches in the form of the Prefect UI is not given; tests/ui looks at the form itself."""
 
+from functools import cache
 from typing import Any, cast
 
 import pytest
@@ -14,6 +15,7 @@ LEAVES = list(leaves())
 FLOWS = [getattr(flows, name) for name in flows.__all__]
 
 
+@cache  # one schema for all tests: none changes it
 def schema_of(flow: Any) -> dict[str, Any]:
     return parameter_schema(flow).model_dump()
 

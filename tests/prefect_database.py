@@ -1,0 +1,74 @@
+"""Prefect servers for tests, with a database as a first start leaves it: making it takes longer than all later starts.
+
+A real server makes it, once for each state of the lock. A server that finds it does what it does at every start but
+its first; the first is proved where a test gives its server an empty home (test_local_server.py, tests/ui).
+"""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Generator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from unittest.mock import patch
+from urllib.request import urlopen
+
+from hyperexport.deployments.local_server import end, launch
+from tests.peers import ROOT
+
+CACHE = ROOT / ".cache" / "prefect"
+
+
+def put_into(home: Path) -> Path:
+    """Lay a copy of it where a server with this ``PREFECT_HOME`` looks; answers the home."""
+    home.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(_made_once(), home / "prefect.db")
+    return home
+
+
+@contextmanager
+def prefect_server() -> Generator[None]:
+    """Prefect's own server for tests, with such a database; flow runs do not wait for heartbeats."""
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+    from prefect.testing import utilities
+
+    folder = Path(tempfile.mkdtemp(prefix="hyperexport-prefect-"))  # Prefect removes it
+    shutil.copyfile(_made_once(), folder / "prefect-test.db")
+    # Each sync flow run would otherwise wait a second for its heartbeat thread.
+    without_heartbeat = temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
+    with (
+        patch.object(utilities, "mkdtemp", lambda: str(folder)),
+        utilities.prefect_test_harness(server_startup_timeout=120),
+        without_heartbeat,
+    ):
+        yield
+
+
+def _made_once() -> Path:
+    # What is installed decides what the migrations make.
+    state = hashlib.sha256((ROOT / "requirements" / "lock.txt").read_bytes()).hexdigest()[:16]
+    made = CACHE / f"{state}.db"
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # several test workers may come here at once
+        if not made.exists():
+            with tempfile.TemporaryDirectory(dir=CACHE) as home:
+                _start_once(Path(home))
+                filled, whole = (sqlite3.connect(f"{home}/{name}.db") for name in ("prefect", "whole"))
+                with closing(filled), closing(whole):
+                    filled.backup(whole)  # with what is still in the write-ahead log
+                (Path(home) / "whole.db").rename(made)
+    return made
+
+
+def _start_once(home: Path) -> None:
+    """Start a server, and end it as soon as it answers: its first start has made its database."""
+    with (home / "log").open("wb") as log:
+        server, url = launch(0, {**os.environ, "PREFECT_HOME": str(home), "PREFECT_API_URL": ""}, log, whole=False)
+        try:
+            urlopen(f"{url}/health", timeout=150).close()
+        finally:
+            end(server)
