@@ -3,8 +3,9 @@
 BIN     := .venv/bin
 WORKERS ?= 2
 FUZZ_SECONDS ?= 5
-# Whole files to each worker: a worker starts the servers that a file needs once.
-PYTEST  := $(BIN)/python -m pytest --dist loadfile
+# Whole files to each worker, in the order of tests/conftest.py: a worker starts the servers that a file needs once.
+# Compiled code is kept whatever the environment says: the tests start hundreds of Pythons.
+PYTEST  := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
@@ -39,7 +40,7 @@ conformance: venv peers ## Run the tests against peers that we did not write (vc
 
 .PHONY: faults
 faults: venv ## Run the long fault matrix
-	@$(BIN)/python -m pytest --dist worksteal -q -n $(WORKERS) -m faults
+	@$(PYTEST) --dist worksteal -q -n $(WORKERS) -m faults
 
 .PHONY: fuzz
 fuzz: venv ## Fuzz the parsers of foreign bytes by coverage, FUZZ_SECONDS each (5)

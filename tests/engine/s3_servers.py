@@ -18,10 +18,12 @@ import uuid
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import boto3
+import botocore.session
 import pytest
 import urllib3
 from botocore.config import Config
@@ -31,6 +33,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 START_TIMEOUT = 120.0
+
+# Five sixths of the time that a client takes to make are spent on reading the description of S3 again; the tests make
+# hundreds, and what it says is the same for all sessions.
+botocore.session.create_loader = cache(botocore.session.create_loader)
 
 
 @dataclass

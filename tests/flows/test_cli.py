@@ -181,7 +181,7 @@ def test_a_dry_run_tells_and_changes_nothing(vcenter, hyperexport, store):
 
 
 def test_the_saving_of_an_incremental_export_is_told_before_and_after(vcenter, hyperexport):
-    hyperexport("--vm", "db01", "--snapshot")
+    hyperexport("--vm", "db01", "--snapshot", "--no-prefect")
     vcenter.vm("db01").guest_write(1, 0, b"changed")
     before = hyperexport("--vm", "db01", "--snapshot", "--incremental-info", "--quiet")
     assert before.keys["disk_0_decision"] == "unchanged"
@@ -196,7 +196,7 @@ def test_the_saving_of_an_incremental_export_is_told_before_and_after(vcenter, h
 
 def test_cleanup_says_what_it_would_delete_and_then_deletes_just_that(vcenter, hyperexport, store):
     for _ in range(2):
-        hyperexport("--vm", "db01", "--snapshot", "--quiet")
+        hyperexport("--vm", "db01", "--snapshot", "--quiet", "--no-prefect")
     newest, oldest = exports_in(store)
     words = ("--cleanup", "--cleanup-max-count", "1")
     assert f"would delete {oldest}" in hyperexport(*words, "--cleanup-dry-run").out
@@ -207,7 +207,7 @@ def test_cleanup_says_what_it_would_delete_and_then_deletes_just_that(vcenter, h
 
 def test_list_shows_what_the_store_holds(vcenter, hyperexport, store):
     assert "no exports" in hyperexport("list").out
-    hyperexport("--vm", "db01", "--snapshot", "--quiet")
+    hyperexport("--vm", "db01", "--snapshot", "--quiet", "--no-prefect")
     (export,) = exports_in(store)
     assert str(export) in hyperexport("list").out
     assert hyperexport("list", "--quiet").keys["export"] == str(export)
@@ -215,7 +215,7 @@ def test_list_shows_what_the_store_holds(vcenter, hyperexport, store):
 
 
 def test_verify_tells_good_exports_from_damaged_ones(vcenter, hyperexport, store):
-    hyperexport("--vm", "db01", "--snapshot", "--quiet")
+    hyperexport("--vm", "db01", "--snapshot", "--quiet", "--no-prefect")
     (export,) = exports_in(store)
     good = hyperexport("verify", export.export_id, "--quiet")
     assert (good.code, good.keys["verified"]) == (0, "true")

@@ -103,7 +103,7 @@ class World:
 
     def grow_old(self, *ages: timedelta) -> None:
         """Have exports of MyVM of these ages: one is made, and the others are made out of it."""
-        self.run("hyperexport --vm MyVM")
+        self.run("hyperexport --vm MyVM --no-prefect")
         local = LocalStore(self.store)
         (made,) = local.exports()
         for age in ages:
@@ -134,12 +134,12 @@ def nothing(world: World) -> None:
 
 
 def exported_before(world: World) -> None:
-    world.run("hyperexport --vm MyVM --incremental")
+    world.run("hyperexport --vm MyVM --incremental --no-prefect")
     world.vcenter.vm("MyVM").guest_write(1, 0, b"changed since")
 
 
 def uploaded_before(world: World) -> None:
-    world.run("hyperexport --vm MyVM --incremental --upload s3://my-bucket/backups")
+    world.run("hyperexport --vm MyVM --incremental --upload s3://my-bucket/backups --no-prefect")
     world.vcenter.vm("MyVM").guest_write(1, 0, b"changed since")
 
 
@@ -164,7 +164,7 @@ def five_kept_snapshots(world: World) -> None:
     power_on(world)
     world.vcenter.vm("MyVM").take_snapshot("by hand")
     for _ in range(5):
-        world.run('hyperexport --vm "MyVM" --snapshot --keep-snapshots 5')
+        world.run('hyperexport --vm "MyVM" --snapshot --keep-snapshots 5 --no-prefect')
 
 
 def a_users_snapshots(world: World) -> None:

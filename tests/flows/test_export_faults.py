@@ -3,11 +3,12 @@
 import os
 import socket
 import subprocess
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
 
+import hyperexport
 from hyperexport import errors
 from hyperexport.flows import export_vm
 from hyperexport.options.precedence import ExportOptions
@@ -21,10 +22,18 @@ MIB = 1 << 20
 pytestmark = pytest.mark.usefixtures("impatient_retries")
 
 
-def failing(kind: type[errors.HyperExportError], vcenter: Simulator, store: Path, vm: str = "db01", **keys) -> str:
+def failing(
+    kind: type[errors.HyperExportError],
+    vcenter: Simulator,
+    store: Path,
+    vm: str = "db01",
+    *,
+    export: Callable[..., object] = export_vm,
+    **keys: object,
+) -> str:
     """Run an export that must fail with this error, and must leave nothing; returns the message."""
     with pytest.raises(kind) as caught:
-        export_vm(vm, ExportOptions.from_keys({"output": store, "snapshot": True, **keys}))
+        export(vm, ExportOptions.from_keys({"output": store, "snapshot": True, **keys}))
     assert leftovers(vcenter, store) == []
     assert not store.exists() or exports_in(store) == []
     message = str(caught.value)
@@ -127,15 +136,37 @@ SURVIVED = [
 ]
 
 
-@pytest.mark.parametrize("fault", SURVIVED, ids=lambda fault: f"{fault.kind}-{fault.at_byte}")
-def test_a_fault_that_passes_is_survived_with_the_right_bytes(vcenter: Simulator, store: Path, fault: Fault) -> None:
+BY_A_FLOW = {FaultKind.TRUNCATE, FaultKind.LEASE_ERROR, FaultKind.SESSION_EXPIRED, FaultKind.TASK_IN_PROGRESS}
+"""Faults that a flow meets in the ordinary suite: one within a step, those that have a step tried again, and one that
+lasts. Every fault is met by the same job without Prefect, and by a flow with ``make faults``."""
+
+
+def cells(faults: list) -> list:
+    """Each case of a table, met directly and by a flow."""
+    found, seen = [], set()
+    for case in faults:
+        values = case if isinstance(case, tuple) else (case,)
+        kind = values[0].kind
+        ordinary = kind in BY_A_FLOW and kind not in seen
+        seen.add(kind)
+        marks = () if ordinary else pytest.mark.faults
+        name = f"{kind}-{values[0].at_byte}"
+        found.append(pytest.param(hyperexport.export, *values, id=f"{name}-directly"))
+        found.append(pytest.param(export_vm, *values, id=f"{name}-flow", marks=marks))
+    return found
+
+
+@pytest.mark.parametrize(("export", "fault"), cells(SURVIVED))
+def test_a_fault_that_passes_is_survived_with_the_right_bytes(
+    vcenter: Simulator, store: Path, export: Callable[..., object], fault: Fault
+) -> None:
     vcenter.faults.add(fault)
 
-    export_vm("db01", ExportOptions.from_keys({"output": store, "snapshot": True}))
+    export("db01", ExportOptions.from_keys({"output": store, "snapshot": True}))
 
     assert vcenter.faults.fired, "the fault was never met"
-    (export,) = exports_in(store)
-    assert exported_bytes(LocalStore(store), export) == guest_bytes(vcenter, "db01")
+    (stored,) = exports_in(store)
+    assert exported_bytes(LocalStore(store), stored) == guest_bytes(vcenter, "db01")
     assert leftovers(vcenter, store) == []
 
 
@@ -150,12 +181,16 @@ LASTING = [
 ]
 
 
-@pytest.mark.parametrize(("fault", "error"), LASTING, ids=lambda value: getattr(value, "kind", None))
+@pytest.mark.parametrize(("export", "fault", "error"), cells(LASTING))
 def test_a_fault_that_lasts_fails_the_export_and_leaves_nothing(
-    vcenter: Simulator, store: Path, fault: Fault, error: type[errors.HyperExportError]
+    vcenter: Simulator,
+    store: Path,
+    export: Callable[..., object],
+    fault: Fault,
+    error: type[errors.HyperExportError],
 ) -> None:
     vcenter.faults.add(fault)
-    failing(error, vcenter, store)
+    failing(error, vcenter, store, export=export)
     assert vcenter.faults.fired
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import hyperexport
 from hyperexport import errors
 from hyperexport.flows import export_fleet
 from hyperexport.model.progress import Progress, Stage, listening
@@ -102,7 +103,8 @@ def test_a_fleet_that_is_stopped_stops_all_its_exports_and_leaves_nothing(fleet:
 
 
 def test_a_dry_run_plans_every_vm_and_the_cleanup_after_all_of_them(fleet: Simulator, store: Path) -> None:
-    export_fleet(Selection(match=("web*",)), options(store))
+    for name in ("web01", "web02", "web03"):
+        hyperexport.export(name, options(store))
     keys = {"cleanup": True, "cleanup_max_count": 1}
     planned = export_fleet(Selection(match=("web*",)), options(store, dry_run=True, **keys))
     assert [member.outcome for member in planned.members] == [FleetOutcome.PLANNED] * 3

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import hyperexport
 from hyperexport import errors
 from hyperexport.base.stop import StopSignal
 from hyperexport.flows import export_vm
@@ -73,10 +74,10 @@ def test_an_export_without_a_local_copy_writes_nothing_to_the_local_disk(
 
 def test_an_unchanged_disk_is_referred_to_in_s3(vcenter: Simulator, remote: S3Store, given: dict[str, object]) -> None:
     options = ExportOptions.from_keys({**given, "keep_local": False})
-    export_vm("db01", options)
+    hyperexport.export("db01", options)
     vcenter.vm("db01").guest_write(0, 0, b"changed")
     export_vm("db01", options)
-    export_vm("db01", options)
+    hyperexport.export("db01", options)
 
     third, second, first = remote.exports()
     assert changed(second.manifest) == {"Hard disk 1": True, "Hard disk 2": False}

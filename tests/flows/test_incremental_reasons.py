@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+import hyperexport
 from hyperexport.base.stop import StopSignal
 from hyperexport.base.units import format_bytes
 from hyperexport.flows import export_vm, incremental_info
@@ -56,7 +57,7 @@ def base_half_deleted(vcenter: Simulator, store: Path) -> None:
     ids=["disk resized", "base half deleted"],
 )
 def test_a_full_export_says_why(vcenter: Simulator, store: Path, change, reason) -> None:
-    export_vm("db01", options(store))
+    hyperexport.export("db01", options(store))
     change(vcenter, store)
     result = export_vm("db01", options(store))
     assert reason in result.plan.reason
@@ -67,7 +68,7 @@ def test_a_full_export_says_why(vcenter: Simulator, store: Path, change, reason)
 
 
 def test_the_analysis_alone_knows_why(vcenter: Simulator, store: Path) -> None:
-    export_vm("db01", options(store))
+    hyperexport.export("db01", options(store))
     assert "--force-full was given" in incremental_info("db01", options(store, force_full=True)).reason
     assert "--full-after is 0s" in incremental_info("db01", options(store, full_after="0s")).reason
     vcenter.vm("db01").add_disk(DiskSpec(4 * MIB))
@@ -76,7 +77,7 @@ def test_the_analysis_alone_knows_why(vcenter: Simulator, store: Path) -> None:
 
 
 def test_a_disk_of_which_change_tracking_began_anew_is_transferred_and_the_other_is_not(vcenter, store) -> None:
-    export_vm("db01", options(store))
+    hyperexport.export("db01", options(store))
     vcenter.vm("db01").reset_change_tracking(0)
     result = export_vm("db01", options(store))
     assert changed(result.manifest) == {"Hard disk 1": True, "Hard disk 2": False}
@@ -87,7 +88,7 @@ def test_a_disk_of_which_change_tracking_began_anew_is_transferred_and_the_other
 
 
 def test_where_change_tracking_fails_the_disk_is_transferred_with_the_fault_as_reason(vcenter, store) -> None:
-    export_vm("db01", options(store))
+    hyperexport.export("db01", options(store))
     vcenter.faults.add(Fault(FaultKind.CBT_FAULT, disk=1, fault="FileFault"))
     result = export_vm("db01", options(store))
     assert changed(result.manifest) == {"Hard disk 1": False, "Hard disk 2": True}
@@ -95,7 +96,7 @@ def test_where_change_tracking_fails_the_disk_is_transferred_with_the_fault_as_r
 
 
 def test_rot_in_the_base_is_found_before_it_is_relied_on_where_proof_is_asked_for(vcenter, store) -> None:
-    export_vm("db01", options(store))
+    hyperexport.export("db01", options(store))
     with file_of(store, 0).open("r+b") as file:
         file.seek(70_000)
         file.write(b"rot")
@@ -112,7 +113,7 @@ def test_rot_in_the_base_is_found_before_it_is_relied_on_where_proof_is_asked_fo
 def test_a_vm_that_stayed_off_is_transferred_again_only_once_something_wrote_to_it(
     untracked: Simulator, store: Path
 ) -> None:
-    export_vm("db01", off(store))
+    hyperexport.export("db01", off(store))
     planned = incremental_info("db01", off(store))
     same = export_vm("db01", off(store))
     assert changed(same.manifest) == {"Hard disk 1": False, "Hard disk 2": False}
@@ -162,7 +163,7 @@ def test_a_running_vm_without_it_is_warned_of_once_with_the_remedy_and_what_was_
 
 def test_without_a_browser_every_disk_is_transferred(untracked: Simulator, store: Path) -> None:
     untracked.faults.add(Fault(FaultKind.METHOD_FAULT, method="SearchDatastore_Task", fault="NotSupported", times=0))
-    export_vm("db01", off(store))
+    hyperexport.export("db01", off(store))
     assert all(changed(export_vm("db01", off(store)).manifest).values())
 
 
@@ -176,7 +177,7 @@ def test_change_tracking_is_switched_on_only_when_asked_and_the_dry_run_says_so(
     assert untracked.requests.get("ReconfigVM_Task", 0) == 0
 
     assert export_vm("db01", options(store, enable_change_tracking=True)).tracking == planned
-    export_vm("db01", options(store))
+    hyperexport.export("db01", options(store))
     untracked.vm("db01").guest_write(0, 0, b"changed")
     result = export_vm("db01", options(store))
     assert untracked.requests["ReconfigVM_Task"] == 1
@@ -200,7 +201,7 @@ def test_in_s3_an_unchanged_disk_is_referred_to_and_what_is_referred_to_stays(vc
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3.secret_key)
         monkeypatch.setenv("AWS_CA_BUNDLE", str(s3.ca_file))
         keys = {"upload": "s3://backups/vms", "s3_endpoint": s3.endpoint_url, "keep_local": False}
-        export_vm("db01", options(tmp_path / "none", **keys))
+        hyperexport.export("db01", options(tmp_path / "none", **keys))
         vcenter.vm("db01").guest_write(1, 0, b"changed")
         export_vm("db01", options(tmp_path / "none", **keys))
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from prefect.settings import get_current_settings
 
+import hyperexport
 from hyperexport import errors
 from hyperexport.flows import export_vm, reap_snapshots
 from hyperexport.model.progress import Progress, Stage, listening
@@ -114,7 +115,7 @@ def test_the_reaper_leaves_a_live_run_alone_and_removes_what_it_left_when_killed
 
 
 def test_a_snapshot_that_was_kept_on_purpose_is_reported_and_stays(vcenter: Simulator, store: Path) -> None:
-    export_vm("db01", options(store, snapshot=True, keep_snapshots=3))
+    hyperexport.export("db01", options(store, snapshot=True, keep_snapshots=3))
     kept = names(vcenter)
     result = reap_snapshots(options=options(store))
     assert [item.found.fate for item in result.snapshots] == [Fate.KEPT]
@@ -127,7 +128,7 @@ def test_a_snapshot_that_was_kept_on_purpose_is_reported_and_stays(vcenter: Simu
 def test_a_dry_run_names_the_snapshots_that_the_real_run_then_removes(vcenter: Simulator, store: Path) -> None:
     vcenter.vm("db01").take_snapshot("a user's")
     for number in (1, 2):
-        export_vm("db01", options(store, snapshot=True, keep_snapshots=2, snapshot_name=f"ours {number}"))
+        hyperexport.export("db01", options(store, snapshot=True, keep_snapshots=2, snapshot_name=f"ours {number}"))
     third = {"snapshot": True, "keep_snapshots": 2, "snapshot_name": "ours 3"}
 
     planned = export_vm("db01", options(store, **third, dry_run=True)).snapshots
