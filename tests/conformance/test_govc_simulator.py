@@ -39,7 +39,7 @@ def run(govc, sim, tmp_path):
             "GOVC_PERSIST_SESSION": "false",
             "GOVMOMI_HOME": str(tmp_path / "govmomi"),
         }
-        done = subprocess.run([govc, *arguments], env=environment, capture_output=True, text=True, timeout=60)
+        done = subprocess.run([govc, *arguments], env=environment, capture_output=True, text=True, timeout=150)
         assert bool(done.returncode) == fails, done.stderr
         return done.stderr if fails else done.stdout
 
@@ -123,7 +123,7 @@ def test_govc_is_told_of_a_wrong_password(govc, sim, tmp_path):
         "GOVC_PERSIST_SESSION": "false",
         "GOVMOMI_HOME": str(tmp_path),
     }
-    done = subprocess.run([govc, "about"], env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([govc, "about"], env=environment, capture_output=True, text=True, timeout=150)
     assert done.returncode == 1
     assert "incorrect user name or password" in done.stderr
 

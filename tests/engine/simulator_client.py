@@ -73,7 +73,7 @@ def finish(task: Any) -> Any:
 
 def ready(lease: Any) -> Any:
     """Wait until a lease is ready (or failed); return its info."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 90
     while lease.state == "initializing":
         assert time.monotonic() < deadline, "the lease stays initializing"
     if lease.state == "error":

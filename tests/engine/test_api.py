@@ -179,7 +179,7 @@ def test_sigterm_ends_a_script_and_leaves_nothing(vcenter: Simulator, store: Pat
         assert process.stdout.readline() == "moving\n"
         assert leftovers(vcenter, store), "it is in the middle of it"
         process.terminate()
-        code = process.wait(60)
+        code = process.wait(150)
 
     assert code == 128 + signal.SIGTERM
     assert leftovers(vcenter, store) == []

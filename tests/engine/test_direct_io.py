@@ -164,7 +164,7 @@ except HyperExportError as error:
 
 
 def run(*command, **options):
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **options)
+    return subprocess.run(command, capture_output=True, text=True, timeout=150, check=False, **options)
 
 
 def test_a_full_filesystem_is_called_so_and_the_unfinished_file_is_gone(tmp_path):

@@ -380,7 +380,7 @@ def test_tags_that_make_no_sense_are_told_in_words(body: bytes) -> None:
 
 
 def test_nothing_of_this_leaves_a_thread_behind() -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 90
     while time.monotonic() < deadline and any(one.name.startswith("vsphere") for one in threading.enumerate()):
         threading.Event().wait(0.05)
     assert not [one for one in threading.enumerate() if one.name.startswith("vsphere")]

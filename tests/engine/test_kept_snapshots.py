@@ -176,7 +176,7 @@ def test_what_a_notebook_that_still_runs_has_kept_holds_nobody_up(vcenter: Simul
         assert names(vcenter) == ["the notebook's", "second"]
         export(store, "third", keep_snapshots=2)
         assert names(vcenter) == ["second", "third"]
-        notebook.communicate("\n", timeout=60)
+        notebook.communicate("\n", timeout=150)
 
 
 def test_a_run_at_work_on_a_snapshot_to_be_kept_loses_it_to_nobody(

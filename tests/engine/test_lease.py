@@ -232,7 +232,7 @@ def test_readers_are_woken_when_the_lease_ends_under_them(impatient, off):
         taken_back = lease.on_lost(lambda: pytest.fail("it was taken back"))
         taken_back()
         impatient.faults.add(Fault(FaultKind.METHOD_FAULT, method="HttpNfcLeaseProgress", fault="InvalidState"))
-        assert woken.wait(20)
+        assert woken.wait(90)
         lease.on_lost(too_late.set)
         assert too_late.is_set()
         with pytest.raises(errors.LeaseExpired, match="off"):
@@ -246,7 +246,7 @@ def test_a_lease_whose_session_ended_is_lost(impatient, off):
     with hold(session, vm, None) as lease:
         lease.on_lost(woken.set)
         impatient.faults.add(Fault(FaultKind.SESSION_EXPIRED))
-        assert woken.wait(20)
+        assert woken.wait(90)
         with pytest.raises(errors.LeaseExpired):
             lease.check()
 

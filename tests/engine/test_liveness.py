@@ -86,7 +86,7 @@ def seen(owner: Owner, *words: str, before: str = "true", unshare: tuple[str, ..
     """What another process says of a run, after some commands in namespaces of its own."""
     script = f'{before} || exit 9; exec "$@"'
     inside = ["bash", "-c", script, "bash", sys.executable, "-c", LOOK, owner.model_dump_json(), *words]
-    done = subprocess.run(["unshare", *unshare, *inside], check=False, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["unshare", *unshare, *inside], check=False, capture_output=True, text=True, timeout=150)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 

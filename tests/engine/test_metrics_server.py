@@ -34,6 +34,6 @@ def test_metrics_are_served_until_the_process_is_told_to_end(tmp_path: Path) -> 
             write_export(store, SECOND)
             assert exports_told(address) == 2
             process.send_signal(signal.SIGTERM)
-            assert process.wait(30) == 0
+            assert process.wait(90) == 0
         finally:
             process.kill()

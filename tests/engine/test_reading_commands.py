@@ -237,7 +237,7 @@ def serving(*words: str) -> Generator[tuple["subprocess.Popen[str]", dict[str, s
                 told[key] = value
             yield process, told
             process.send_signal(signal.SIGINT)
-            assert process.wait(60) == 0
+            assert process.wait(150) == 0
         finally:
             process.kill()
 

@@ -110,7 +110,7 @@ def begun(sim, target, package):
 
 
 def eventually(holds):
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 90
     while not holds():
         assert time.monotonic() < deadline, "it does not come about"
         time.sleep(0.01)

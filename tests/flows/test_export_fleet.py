@@ -69,7 +69,7 @@ def test_no_more_vms_are_in_flight_than_their_datastore_may_bear(fleet: Simulato
 
     def hold_the_first_until_there_is_a_second(progress: Progress) -> None:
         if progress.stage is Stage.TRANSFER:
-            end = time.monotonic() + 60
+            end = time.monotonic() + 150
             while not at_once and len(fleet.leases()) < 2 and time.monotonic() < end:
                 time.sleep(0.01)
             at_once.add(len(fleet.leases()))
@@ -89,7 +89,7 @@ def test_a_fleet_that_is_stopped_stops_all_its_exports_and_leaves_nothing(fleet:
     main = threading.get_ident()
 
     def interrupt() -> None:
-        assert begun.wait(60)
+        assert begun.wait(150)
         signal.pthread_kill(main, signal.SIGINT)
 
     watcher = threading.Thread(target=interrupt)

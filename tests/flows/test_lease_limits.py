@@ -57,7 +57,7 @@ def none_ends_before_there_are(leases: int, simulator: Simulator) -> Generator[N
     seen = threading.Event()
 
     def hold(progress: Progress) -> None:
-        end = time.monotonic() + 60
+        end = time.monotonic() + 150
         while progress.stage is Stage.TRANSFER and not seen.is_set() and time.monotonic() < end:
             if len(simulator.leases()) >= leases:
                 seen.set()
