@@ -1,4 +1,7 @@
-"""Bad input and faults: a clear one-line error, no snapshot, lease or session, and nothing that looks whole."""
+"""Bad input and faults: a clear one-line error, no snapshot, lease or session, and nothing that looks whole.
+
+One case of each kind is a flow run; the others call the same job directly.
+"""
 
 import os
 import socket
@@ -28,7 +31,7 @@ def failing(
     store: Path,
     vm: str = "db01",
     *,
-    export: Callable[..., object] = export_vm,
+    export: Callable[..., object] = hyperexport.export,
     **keys: object,
 ) -> str:
     """Run an export that must fail with this error, and must leave nothing; returns the message."""
@@ -44,7 +47,7 @@ def failing(
 
 def test_a_wrong_password_is_refused(vcenter: Simulator, store: Path, monkeypatch) -> None:
     monkeypatch.setenv("GOVC_PASSWORD", "wrong-password")
-    assert "wrong-password" not in failing(errors.LoginRefused, vcenter, store)
+    assert "wrong-password" not in failing(errors.LoginRefused, vcenter, store, export=export_vm)
 
 
 def test_an_address_where_nobody_answers(vcenter: Simulator, store: Path, monkeypatch) -> None:
@@ -63,12 +66,12 @@ def test_a_certificate_that_nobody_vouches_for(vcenter: Simulator, store: Path, 
 def test_a_pinned_thumbprint_stands_in_for_the_authority(vcenter: Simulator, store: Path, monkeypatch) -> None:
     monkeypatch.delenv("GOVC_TLS_CA_CERTS")
     monkeypatch.setenv("HYPEREXPORT_VSPHERE_THUMBPRINT", vcenter.thumbprint)
-    export_vm("db01", ExportOptions.from_keys({"output": store, "snapshot": True}))
+    hyperexport.export("db01", ExportOptions.from_keys({"output": store, "snapshot": True}))
     assert exported_bytes(LocalStore(store), exports_in(store)[0]) == guest_bytes(vcenter, "db01")
 
 
 def test_a_name_that_no_vm_bears(vcenter: Simulator, store: Path) -> None:
-    assert "db01" in failing(errors.VmNotFound, vcenter, store, "db-01")
+    assert "db01" in failing(errors.VmNotFound, vcenter, store, "db-01", export=export_vm)
 
 
 def test_a_name_that_two_vms_bear_lists_their_paths(store: Path, monkeypatch) -> None:
@@ -110,13 +113,13 @@ def small_disk(tmp_path: Path) -> Generator[Path]:
 
 
 def test_a_full_disk(vcenter: Simulator, small_disk: Path) -> None:
-    assert str(small_disk) in failing(errors.DiskFull, vcenter, small_disk)
+    assert str(small_disk) in failing(errors.DiskFull, vcenter, small_disk, export=export_vm)
 
 
 def test_an_output_that_cannot_be_written(vcenter: Simulator, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(errors.StoreUnusable):
-        export_vm("db01", ExportOptions.from_keys({"output": tmp_path / "file" / "exports", "snapshot": True}))
+        hyperexport.export("db01", ExportOptions.from_keys({"output": tmp_path / "file" / "exports", "snapshot": True}))
     assert leftovers(vcenter, tmp_path / "nothing") == []
     assert "CreateSnapshot_Task" not in vcenter.requests, "the store is proved before the VM is touched"
 
@@ -203,7 +206,7 @@ def test_a_snapshot_that_cannot_be_removed_fails_the_run_but_not_the_export(vcen
 
 def test_quiescing_falls_back_and_says_so(vcenter: Simulator, store: Path) -> None:
     vcenter.faults.add(Fault(FaultKind.QUIESCE_FAILED, times=0))
-    result = export_vm("db01", ExportOptions.from_keys({"output": store, "snapshot": True}))
+    result = hyperexport.export("db01", ExportOptions.from_keys({"output": store, "snapshot": True}))
     assert result.manifest.snapshot.quiescing == "crash-consistent"
     assert any("crash-consistent" in warning for warning in result.warnings)
 
@@ -217,5 +220,5 @@ def test_a_vm_whose_disks_are_smaller_than_a_grain(store: Path, monkeypatch) -> 
     with Simulator([VmSpec("tiny", disks=(DiskSpec(512), DiskSpec(65536 + 512)))]) as simulator:
         for name, value in simulator.environment().items():
             monkeypatch.setenv(name, value)
-        export_vm("tiny", ExportOptions.from_keys({"output": store, "snapshot": True, "verify": True}))
+        hyperexport.export("tiny", ExportOptions.from_keys({"output": store, "snapshot": True, "verify": True}))
         assert exported_bytes(LocalStore(store), exports_in(store)[0]) == guest_bytes(simulator, "tiny")

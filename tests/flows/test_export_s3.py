@@ -65,7 +65,7 @@ def test_an_export_is_kept_locally_and_in_s3_with_the_same_bytes(
 def test_an_export_without_a_local_copy_writes_nothing_to_the_local_disk(
     vcenter: Simulator, store: Path, remote: S3Store, given: dict[str, object]
 ) -> None:
-    export_vm("db01", ExportOptions.from_keys({**given, "keep_local": False}))
+    hyperexport.export("db01", ExportOptions.from_keys({**given, "keep_local": False}))
 
     (there,) = remote.exports()
     assert exported_bytes(remote, there) == guest_bytes(vcenter, "db01")
@@ -87,7 +87,7 @@ def test_an_unchanged_disk_is_referred_to_in_s3(vcenter: Simulator, remote: S3St
 
 
 def test_an_ova_is_uploaded_whole(vcenter: Simulator, store: Path, remote: S3Store, given: dict[str, object]) -> None:
-    export_vm("db01", ExportOptions.from_keys({**given, "format": "ova", "verify": "deep"}))
+    hyperexport.export("db01", ExportOptions.from_keys({**given, "format": "ova", "verify": "deep"}))
 
     (there,) = remote.exports()
     assert {entry.name for entry in there.manifest.files if entry.member_of is None} == {"db01.ova", "db01.vm.json"}
@@ -99,7 +99,7 @@ def test_a_missing_bucket_is_told_before_the_vm_is_touched(
     vcenter: Simulator, store: Path, bucket: str, given: dict[str, object]
 ) -> None:
     with pytest.raises(errors.StoreUnusable, match="no-such-bucket"):
-        export_vm("db01", ExportOptions.from_keys({**given, "upload": "s3://no-such-bucket/vms"}))
+        hyperexport.export("db01", ExportOptions.from_keys({**given, "upload": "s3://no-such-bucket/vms"}))
     assert "CreateSnapshot_Task" not in vcenter.requests
     assert leftovers(vcenter, store) == []
 
@@ -120,7 +120,7 @@ def test_an_export_that_fails_leaves_no_object_and_no_unfinished_upload(
 ) -> None:
     vcenter.faults.add(Fault(FaultKind.CREATE_SNAPSHOT_FAILED, times=0))
     with pytest.raises(errors.SnapshotFailed):
-        export_vm("db01", ExportOptions.from_keys(given))
+        hyperexport.export("db01", ExportOptions.from_keys(given))
     vcenter.faults.clear()
     vcenter.faults.add(Fault(FaultKind.DESCRIPTOR_ERROR, times=0))
     with pytest.raises(errors.DescriptorFailed):

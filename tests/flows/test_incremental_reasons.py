@@ -1,4 +1,7 @@
-"""Every reason for a full export is shown, and what is not transferred is proved: by reading the guest."""
+"""Every reason for a full export is shown, and what is not transferred is proved: by reading the guest.
+
+One case of each kind is a flow run; the others call the same job directly.
+"""
 
 from pathlib import Path
 
@@ -59,7 +62,7 @@ def base_half_deleted(vcenter: Simulator, store: Path) -> None:
 def test_a_full_export_says_why(vcenter: Simulator, store: Path, change, reason) -> None:
     hyperexport.export("db01", options(store))
     change(vcenter, store)
-    result = export_vm("db01", options(store))
+    result = hyperexport.export("db01", options(store))
     assert reason in result.plan.reason
     assert result.manifest.kind is ExportKind.FULL
     assert all(changed(result.manifest).values())
@@ -79,7 +82,7 @@ def test_the_analysis_alone_knows_why(vcenter: Simulator, store: Path) -> None:
 def test_a_disk_of_which_change_tracking_began_anew_is_transferred_and_the_other_is_not(vcenter, store) -> None:
     hyperexport.export("db01", options(store))
     vcenter.vm("db01").reset_change_tracking(0)
-    result = export_vm("db01", options(store))
+    result = hyperexport.export("db01", options(store))
     assert changed(result.manifest) == {"Hard disk 1": True, "Hard disk 2": False}
     assert "began anew" in result.plan.disks[0].reason
     assert exported_bytes(LocalStore(store), exports_in(store)[0]) == guest_bytes(vcenter, "db01")
@@ -90,7 +93,7 @@ def test_a_disk_of_which_change_tracking_began_anew_is_transferred_and_the_other
 def test_where_change_tracking_fails_the_disk_is_transferred_with_the_fault_as_reason(vcenter, store) -> None:
     hyperexport.export("db01", options(store))
     vcenter.faults.add(Fault(FaultKind.CBT_FAULT, disk=1, fault="FileFault"))
-    result = export_vm("db01", options(store))
+    result = hyperexport.export("db01", options(store))
     assert changed(result.manifest) == {"Hard disk 1": False, "Hard disk 2": True}
     assert "FileFault" in result.plan.disks[1].reason
 
@@ -100,7 +103,7 @@ def test_rot_in_the_base_is_found_before_it_is_relied_on_where_proof_is_asked_fo
     with file_of(store, 0).open("r+b") as file:
         file.seek(70_000)
         file.write(b"rot")
-    result = export_vm("db01", options(store, verify=True))
+    result = hyperexport.export("db01", options(store, verify=True))
     assert result.verified
     assert "db01-disk-0.vmdk" in result.plan.reason
     assert "is not what its manifest says" in result.plan.reason
@@ -148,23 +151,25 @@ def test_a_running_vm_without_it_is_warned_of_once_with_the_remedy_and_what_was_
         return [file_of(store, disk).stat().st_size for disk in (0, 1)]
 
     untracked.vm("db01").power_on()
-    first = warned(export_vm("db01", options(store)))
+    first = warned(hyperexport.export("db01", options(store)))
     both = format_bytes(sum(on_disk()))
     assert first == [said(f"{both} of {both}")]
-    assert warned(export_vm("db01", options(store))) == [said(f"0 B of {both}")]
+    assert warned(hyperexport.export("db01", options(store))) == [said(f"0 B of {both}")]
 
     untracked.vm("db01").guest_write(1, MIB, bytes(range(256)) * 4096)
-    written = warned(export_vm("db01", options(store)))
+    written = warned(hyperexport.export("db01", options(store)))
     assert written == [said(f"{format_bytes(on_disk()[1])} of {format_bytes(sum(on_disk()))}")]
 
-    (planned,) = (line for line in export_vm("db01", options(store, dry_run=True)).warnings if "tracking" in line)
+    (planned,) = (
+        line for line in hyperexport.export("db01", options(store, dry_run=True)).warnings if "tracking" in line
+    )
     assert planned in said("")
 
 
 def test_without_a_browser_every_disk_is_transferred(untracked: Simulator, store: Path) -> None:
     untracked.faults.add(Fault(FaultKind.METHOD_FAULT, method="SearchDatastore_Task", fault="NotSupported", times=0))
     hyperexport.export("db01", off(store))
-    assert all(changed(export_vm("db01", off(store)).manifest).values())
+    assert all(changed(hyperexport.export("db01", off(store)).manifest).values())
 
 
 # -- switching it on ---------------------------------------------------------------------------------------------------
@@ -186,7 +191,7 @@ def test_change_tracking_is_switched_on_only_when_asked_and_the_dry_run_says_so(
 
 def test_change_tracking_is_not_switched_on_over_snapshots(untracked: Simulator, store: Path) -> None:
     untracked.vm("db01").take_snapshot("a user's")
-    result = export_vm("db01", off(store, enable_change_tracking=True))
+    result = hyperexport.export("db01", off(store, enable_change_tracking=True))
     assert any("the VM has a snapshot" in warning for warning in result.warnings)
     assert untracked.requests.get("ReconfigVM_Task", 0) == 0
 
