@@ -27,6 +27,7 @@ from hyperexport.tasks.attempts import will_retry
 from hyperexport.tasks.failures import keep_failure
 from hyperexport.tasks.logs import quieten_prefect, send_engine_logs_to_prefect
 from hyperexport.tasks.reporting import wait_for_prefect, without_patience
+from hyperexport.tasks.run_keys import tell_that_run_ended
 
 logger = logging.getLogger("hyperexport.flows")
 
@@ -79,6 +80,8 @@ def told_in_words(function: Callable[P, R]) -> Callable[P, R]:
                 if not will_retry():
                     show_failure(error, function, args, kwargs, seconds=time.monotonic() - began)
                 raise
+            finally:
+                tell_that_run_ended()
         if not wait_for_prefect() and call.ends:
             # Prefect tries to report the end, and then its own failure to, each for a minute.
             call.after.enter_context(without_patience())

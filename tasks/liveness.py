@@ -1,13 +1,24 @@
-"""Whether a run is over: what this machine proves, then what Prefect says of it. Never a clock.
+"""Whether a run is over: what this machine proves, then what Prefect's record of it says. Never a clock.
 
-| this machine (``hyperexport/steps/liveness.py``) | Prefect                   | the run is           |
-|--------------------------------------------------|---------------------------|----------------------|
-| dead                                             | not asked; told of it     | over: removed        |
-| alive                                            | not asked                 | at work: waited for  |
-| unknown                                          | not ended, or no answer   | at work: waited for  |
-| unknown                                          | does not know the run     | unknown: kept        |
-| unknown, and it may be a process of this machine | ended                     | unknown: kept        |
-| unknown, on another machine, boot or container   | ended, this run's attempt | over: removed        |
+A state in Prefect does not prove the end of a run on another machine: a person, an automation for missing heartbeats
+and the clean-up of cancellations set it, too, while the process goes on. Either the run has said itself that it ended,
+or a second witness is needed: its login on the vSphere server (``hyperexport/steps/logins.py``).
+A tag counts as the run's only where it is signed with a key that the record holds (``run_keys.py``).
+
+| this machine (``steps/liveness.py``) | Prefect's record                        | its login   | the run is |
+|--------------------------------------|-----------------------------------------|-------------|------------|
+| dead                                 | not asked; told of it                   |             | over       |
+| alive                                | not asked                               |             | at work    |
+| unknown                              | no answer, or no such run               |             | unknown    |
+| unknown                              | signed; the run has said that it ended  |             | over       |
+| unknown                              | signed or not; it has not ended         |             | at work    |
+| unknown                              | ended; not signed by the run            |             | unknown    |
+| unknown, may be of this machine      | ended, signed                           |             | unknown    |
+| unknown, elsewhere                   | ended, signed                           | silent      | over       |
+| unknown, elsewhere                   | ended, signed                           | active      | at work    |
+| unknown, elsewhere                   | ended, signed                           | not visible | unknown    |
+
+An earlier attempt of the run that asks has ended, for Prefect runs no two at a time; its login decides.
 """
 
 import logging
@@ -22,7 +33,9 @@ from prefect.states import Crashed
 
 from hyperexport.model.ownership import Owner
 from hyperexport.steps.liveness import Life, is_elsewhere, life_of
+from hyperexport.steps.logins import Logins
 from hyperexport.tasks.reporting import without_patience
+from hyperexport.tasks.run_keys import is_vouched_for, said_that_it_ended
 
 logger = logging.getLogger(__name__)
 
@@ -36,18 +49,19 @@ class _Life(Enum):
     UNKNOWN = auto()
 
 
-def run_is_over(owner: Owner) -> bool:
-    """Prove that an owner's run is over.
-
-    A state alone is not proof: a run that was set to Cancelled by hand may still be moving bytes. So a process of
-    this machine must be gone; a run of another machine must have ended in Prefect's eyes.
-    """
-    return _life(owner) is _Life.OVER
+def run_is_over(owner: Owner, logins: Logins | None = None) -> bool:
+    """Prove that an owner's run is over, as the table above has it."""
+    return _life(owner, logins) is _Life.OVER
 
 
-def run_may_be_at_work(owner: Owner) -> bool:
-    """Tell whether a run may be at work; False where it is over, or was never heard of by this Prefect."""
-    return _life(owner) in {_Life.AT_WORK, _Life.UNANSWERED}
+def run_is_at_work(owner: Owner, logins: Logins | None = None) -> bool:
+    """Tell whether a run is seen at work, on this machine, by Prefect or by its login."""
+    return _life(owner, logins) is _Life.AT_WORK
+
+
+def run_may_be_at_work(owner: Owner, logins: Logins | None = None) -> bool:
+    """Tell whether a run is seen at work, or Prefect, which may see it, does not answer."""
+    return _life(owner, logins) in {_Life.AT_WORK, _Life.UNANSWERED}
 
 
 def _tell_of_crash(owner: Owner) -> None:
@@ -66,28 +80,30 @@ def _tell_of_crash(owner: Owner) -> None:
         logger.info("Prefect was not told that run %s is over: %s", owner.run, type(error).__name__)
 
 
-def _life(owner: Owner) -> _Life:
+def _life(owner: Owner, logins: Logins | None) -> _Life:
     here = life_of(owner)
     if here is Life.DEAD:
         if owner.pid != os.getpid():
             _tell_of_crash(owner)
         return _Life.OVER
-    if here is Life.ALIVE:
-        return _Life.AT_WORK
-    told = _life_in_prefect(owner)
-    # A state that was set by hand ends no process: one that may be here has to be gone.
-    return _Life.UNKNOWN if told is _Life.OVER and not is_elsewhere(owner) else told
+    return _Life.AT_WORK if here is Life.ALIVE else _life_in_prefect(owner, logins)
 
 
-def _life_in_prefect(owner: Owner) -> _Life:
-    if owner.run == str(flow_run.id):
-        return _Life.OVER  # an earlier attempt of this very run, which Prefect has run nowhere else now
+def _life_in_prefect(owner: Owner, logins: Logins | None) -> _Life:
     try:
         with get_client(sync_client=True) as client:
-            state = client.read_flow_run(UUID(owner.run)).state
+            record = client.read_flow_run(UUID(owner.run))
     except (ValueError, ObjectNotFound):
         return _Life.UNKNOWN
     except Exception as error:  # noqa: BLE001 - without an answer there is no proof
         logger.warning("Prefect does not say whether run %s is over: %s", owner.run, type(error).__name__)
         return _Life.UNANSWERED
-    return _Life.OVER if state is not None and state.is_final() else _Life.AT_WORK
+    if said_that_it_ended(owner, record):
+        return _Life.OVER
+    an_earlier_attempt = owner.run == str(flow_run.id)
+    if not an_earlier_attempt and (record.state is None or not record.state.is_final()):
+        return _Life.AT_WORK
+    if logins is None or not is_elsewhere(owner) or not is_vouched_for(owner, record):
+        return _Life.UNKNOWN
+    silent = logins.silent(owner)
+    return _Life.UNKNOWN if silent is None else _Life.OVER if silent else _Life.AT_WORK

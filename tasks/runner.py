@@ -5,6 +5,7 @@ The limits and budgets that runs share, events, artifacts, saved blocks, and whe
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from functools import partial
 from typing import Any, Final, ParamSpec, TypeVar, cast
 
 from prefect.futures import PrefectFuture, as_completed, wait
@@ -26,6 +27,7 @@ from hyperexport.options.precedence import ExportOptions
 from hyperexport.results import ExportResult, Run, SetupFinding, VerifiedExport
 from hyperexport.steps.job import Job
 from hyperexport.steps.liveness import AtWork, IsOver
+from hyperexport.steps.logins import Logins
 from hyperexport.steps.step import policy_of
 from hyperexport.store.base import StoredExport
 from hyperexport.store.s3_settings import S3Settings
@@ -36,11 +38,13 @@ from hyperexport.tasks.bandwidth import throttle_of
 from hyperexport.tasks.channels import open_notifiers
 from hyperexport.tasks.check_prefect import look_at_prefect
 from hyperexport.tasks.lease_limits import lease_slots
-from hyperexport.tasks.liveness import run_is_over, run_may_be_at_work
+from hyperexport.tasks.liveness import run_is_at_work, run_is_over, run_may_be_at_work
 from hyperexport.tasks.logs import send_engine_logs_to_prefect
 from hyperexport.tasks.registry import task_of
+from hyperexport.tasks.run_keys import sign_tags_of
 from hyperexport.transfer.bandwidth.throttle import Throttle
 from hyperexport.vsphere.endpoint import VSphereEndpoint
+from hyperexport.vsphere.session import Session
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -66,6 +70,9 @@ class PrefectRunner(StepRunner):
         url = url_for("flow-run", obj_id=flow_run.id) if flow_run.id else None
         super().__init__(Run(str(flow_run.name or flow_run.id), url), id=str(flow_run.id or ""), shared=shared)
         self._vsphere: VSphere = vsphere
+        self._logins: Logins | None = None
+        if flow_run.id:
+            sign_tags_of(str(flow_run.id))
 
     @property
     def attempt(self) -> int:
@@ -140,13 +147,22 @@ class PrefectRunner(StepRunner):
 
     @property
     def is_over(self) -> IsOver:
-        """By Prefect and the process table."""
-        return run_is_over
+        """By the process table, Prefect and the run's login."""
+        return partial(run_is_over, logins=self._logins)
 
     @property
     def at_work(self) -> AtWork:
-        """By Prefect and the process table."""
-        return run_may_be_at_work
+        """By the process table, Prefect and the run's login."""
+        return partial(run_is_at_work, logins=self._logins)
+
+    @property
+    def may_be_at_work(self) -> AtWork:
+        """Also those of which Prefect says nothing because it does not answer."""
+        return partial(run_may_be_at_work, logins=self._logins)
+
+    def watch_logins(self, session: Session, stop: StopSignal) -> None:
+        """Ask this server for the logins of other runs."""
+        self._logins = Logins(session, stop)
 
     def check_orchestrator(
         self, options: ExportOptions, vcenter: str | None, vms: Sequence[VmInfo]

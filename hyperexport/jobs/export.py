@@ -78,6 +78,7 @@ def prepare_job(
     run: StepRunner, session: Session, vm: str, options: ExportOptions, *, stop: StopSignal, throttle: Throttle
 ) -> Job:
     """Find the VM and gather what the steps share."""
+    run.watch_logins(session, stop)
     found = run(inspect.inspect_vm, session, vm, run.shared.found if run.shared else {})
     place = options.destination
     return Job(
@@ -88,6 +89,7 @@ def prepare_job(
         stores=open_stores(place, throttle=throttle, stop=stop, s3=run.s3_settings(place)),
         throttle=throttle,
         stop=stop,
+        is_over=run.is_over,
         at_work=run.at_work,
     )
 
@@ -106,12 +108,12 @@ def run_export(run: StepRunner, job: Job, notices: Notices, recorder: RateRecord
     if (recent := young_export(job)) is not None:
         return show(run, job, recorder, left_out(job, recent, began))
     run(plan.check_export, job)
-    snapshot_plan = run(snapshots.make_snapshot_plan, job, run.is_over)
+    snapshot_plan = run(snapshots.make_snapshot_plan, job)
     tracking = run(change_tracking.make_tracking_plan, job, snapshot_plan)
     if job.options.execution.dry_run:
         return show(run, job, recorder, dry_run(run, job, snapshot_plan, tracking, began))
     notices.started(job)
-    run(leftovers.remove_leftovers, job, snapshot_plan, run.is_over)
+    run(leftovers.remove_leftovers, job, snapshot_plan)
     if tracking.enable:
         run(change_tracking.enable_change_tracking, job)
     with tidied_on_failure(run, job, snapshot_plan) as made:

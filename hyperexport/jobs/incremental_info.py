@@ -24,7 +24,7 @@ def incremental_info(run: StepRunner, vm: str, options: ExportOptions) -> Export
     with run.stop_signal() as stop, connect(run.endpoint(), stop=stop, run=run.id) as session:
         job = prepare_job(run, session, vm, options, stop=stop, throttle=Throttle(None))
         with run.progress(job.ref):
-            snapshot_plan = run(snapshots.make_snapshot_plan, job, run.is_over)
+            snapshot_plan = run(snapshots.make_snapshot_plan, job)
             with snapshot_for(run, job, snapshot_plan.make, []) as snapshot:
                 found = run(plan.make_plan, job, snapshot.moref if snapshot else None)
 

@@ -28,7 +28,6 @@ def reap_snapshots(run: StepRunner, options: ExportOptions, runs: Collection[str
     """
     run.check_options(options)
     place, dry_run = options.destination, options.execution.dry_run
-    is_over = over_or_acknowledged(runs, run.is_over, run.at_work)
     failed: list[str] = []
     stagings: list[str] = []
     with (
@@ -36,6 +35,8 @@ def reap_snapshots(run: StepRunner, options: ExportOptions, runs: Collection[str
         connect(run.endpoint(), stop=stop, run=run.id) as session,
         run.progress(),
     ):
+        run.watch_logins(session, stop)
+        is_over = over_or_acknowledged(runs, run.is_over, run.may_be_at_work)
         marked = run(reaping.find_marked, session, is_over, runs)
         found = [_reap(run, session, one, stop, dry_run=dry_run) for one in marked]
         vms, unremoved = reap_vms(run, session, is_over, stop, dry_run=dry_run)

@@ -22,6 +22,7 @@ from hyperexport.store.base import StoredExport
 from hyperexport.store.s3_settings import S3Settings
 from hyperexport.transfer.bandwidth.throttle import Throttle
 from hyperexport.vsphere.endpoint import VSphereEndpoint
+from hyperexport.vsphere.session import Session
 
 if TYPE_CHECKING:
     from hyperexport.steps.job import Job
@@ -147,7 +148,15 @@ class StepRunner(ABC):
     @property
     @abstractmethod
     def at_work(self) -> AtWork:
-        """Tells whether an owner's run may be at work."""
+        """Tells whether an owner's run is seen at work."""
+
+    @property
+    def may_be_at_work(self) -> AtWork:
+        """Tells of which runs nobody can say that they are over: those that are seen at work."""
+        return self.at_work
+
+    def watch_logins(self, session: Session, stop: StopSignal) -> None:  # noqa: B027
+        """Have a login on the server to ask what it knows of other runs."""
 
     # -- what only an orchestrator does; without one nothing happens ---------------------------------------------------
 

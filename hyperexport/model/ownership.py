@@ -3,9 +3,11 @@
 A snapshot, a staged export and an unfinished upload each say, *in themselves*, which tool, run, server and VM they
 belong to, so that no second record can disagree. Only what bears this tag is ever removed.
 
-Others can write such tags, too: everybody who may take snapshots writes their descriptions. So a tag is signed, with a
-key that only its machine knows and only in this boot (``base/machine.py``), and what it says of a process is believed
-only where the signature fits. A snapshot's tag also names the snapshot, so that a copy on another is none.
+Others can write such tags, too: everybody who may take snapshots writes their descriptions. So a tag is signed twice.
+With a key that only its machine knows and only in this boot (``base/machine.py``): what it says of a process is
+believed only where this signature fits. And, where there is an orchestrator, with the run's own key, whose public half
+the run leaves in the orchestrator's record of it: what the record says of the run is believed of a thing only where
+that signature fits. A snapshot's tag also names the snapshot, so that a copy on another is none.
 """
 
 import hashlib
@@ -16,7 +18,7 @@ import re
 import socket
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 from pydantic import AwareDatetime, Field
 
@@ -27,6 +29,23 @@ _TAG: Final = "[hyperexport "
 _LONGEST_MARK: Final = 8192
 _MOST_ENDS: Final = 50
 """Anybody who may take snapshots writes their descriptions; more than these no mark of ours has."""
+
+
+class RunKey(Protocol):
+    """What a run signs its tags with, so that its record vouches for them."""
+
+    @property
+    def public(self) -> str:
+        """The half that its record holds."""
+        ...
+
+    def sign(self, text: bytes) -> str:
+        """Sign a text."""
+        ...
+
+
+run_keys: Final[dict[str, RunKey]] = {}
+"""The keys of this process's runs, by their ids."""
 
 
 class Owner(Value):
@@ -50,6 +69,8 @@ class Owner(Value):
         default=None, description="The network namespace where the run announces itself while it is at work."
     )
     thing: str | None = Field(default=None, description="The snapshot that the tag was made for, by its name.")
+    key: str | None = Field(default=None, description="The public half of the run's key; Prefect's record holds it.")
+    voucher: str | None = Field(default=None, description="The signature with the run's key.")
     proof: str | None = Field(default=None, description="The signature: that this machine made the tag in this boot.")
 
     @classmethod
@@ -80,17 +101,28 @@ class Owner(Value):
         return self.model_copy(update={"network": network}).signed()
 
     def signed(self) -> "Owner":
-        """The tag as this machine signs it; without a signature where the machine is not known."""
-        machine = this_machine()
-        return self.model_copy(update={"proof": self._signature(machine) if machine else None})
+        """The tag as its run and this machine sign it; without a signature where there is no key for it."""
+        run_key, machine = run_keys.get(self.run), this_machine()
+        tag = self.model_copy(update={"key": run_key.public if run_key else None, "voucher": None})
+        if run_key:
+            tag = tag.model_copy(update={"voucher": run_key.sign(tag.said_by_run())})
+        return tag.model_copy(update={"proof": tag._signature(machine) if machine else None})
 
     def is_signed_by(self, machine: Machine) -> bool:
         """Tell whether this machine made the tag in this boot, and nobody changed it since."""
         return self.proof is not None and hmac.compare_digest(self.proof.encode(), self._signature(machine).encode())
 
+    def said_by_run(self) -> bytes:
+        """What the run's own key signs: everything but the signatures."""
+        return self._said(without={"voucher", "proof"})
+
+    def _said(self, *, without: set[str]) -> bytes:
+        # A tag without a run's key is signed as earlier versions signed it.
+        unset = {name for name in ("key", "voucher") if getattr(self, name) is None}
+        return json.dumps(self.model_dump(mode="json", exclude=without | unset), sort_keys=True).encode()
+
     def _signature(self, machine: Machine) -> str:
-        said = json.dumps(self.model_dump(mode="json", exclude={"proof"}), sort_keys=True)
-        return hmac.new(machine.key, said.encode(), hashlib.sha256).hexdigest()[:32]
+        return hmac.new(machine.key, self._said(without={"proof"}), hashlib.sha256).hexdigest()[:32]
 
     def may_share_vm(self, other: "Owner") -> bool:
         """Whether both may be at work on one VM; False only on proof: another VM, or a server with another uuid."""

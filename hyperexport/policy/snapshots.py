@@ -1,7 +1,8 @@
 """Which snapshots are ours, which of them have to go, and what an export will do with a VM's snapshots.
 
 Only the owner tag in a snapshot's own description makes it ours: a name proves nothing, and a user's snapshot is chosen
-only by ``--consolidate-snapshots``. A tag that was made for a snapshot of another name is a copy, and decides nothing.
+only by ``--consolidate-snapshots``. A tag that was made for a snapshot of another name, or on another server, is a copy,
+and decides nothing. A VM is known by its server and its instance UUID, or its moref where it has none.
 This module looks at a tree that somebody else read, and never at the server.
 """
 
@@ -14,6 +15,7 @@ from typing import Final
 from pydantic import Field
 
 from hyperexport.base.units import format_bytes
+from hyperexport.model.identity import VmIdentity
 from hyperexport.model.ownership import Owner
 from hyperexport.model.vm import DiskInfo, SnapshotInfo, Value, VmRef
 
@@ -44,14 +46,16 @@ class SnapshotPlan(Value):
     in_doubt: tuple[tuple[SnapshotInfo, Owner], ...] = Field(
         default=(), description="Those of the kept that would go if their runs were known to be over."
     )
-    holder: Owner | None = Field(default=None, description="Another run that is at work on a snapshot of its own now.")
+    holder: Owner | None = Field(
+        default=None, description="Another run that made one of the snapshots and is not proved to be over: it holds the VM."
+    )
     chain_before: int = Field(default=0, description="How long the chain is at the most when the snapshot is made.")
 
 
 def plan_snapshots(
     tree: Iterable[SnapshotInfo],
     *,
-    vm_uuid: str,
+    vm: VmIdentity,
     make: str | None,
     keeps_made: bool,
     keep: int,
@@ -64,26 +68,32 @@ def plan_snapshots(
 
     Args:
         tree: The VM's snapshots, parents first, each branch to its end.
-        vm_uuid: The VM's instance uuid.
+        vm: The VM.
         make: The name of the snapshot to make; None for none.
         keeps_made: Whether it is made to be kept.
         keep: How many of our newest kept ones stay, the new one among them; 0 keeps all.
         merge_all: Merge every snapshot into the base disks, whoever made it.
         is_over: Whether an owner's run is provably over; doubt is False.
-        at_work: Whether an owner's run may be at work.
+        at_work: Whether an owner's run is seen at work.
         was_read: Whether a store holds the export that was read from a snapshot, so that nobody reads from it any more.
     """
-    every = tuple(tree)
-    left = abandoned(every, vm_uuid=vm_uuid, is_over=is_over)
+    every, is_over = tuple(tree), _answered_once(is_over)
+    left = abandoned(every, vm=vm, is_over=is_over)
     rest = [snapshot for snapshot in every if snapshot not in left]
-    tags = {snapshot.moref: owner for snapshot, owner in ours(every, vm_uuid)}
+    tags = {snapshot.moref: owner for snapshot, owner in ours(every, vm)}
 
     def may_go(snapshot: SnapshotInfo) -> bool:
         owner = tags[snapshot.moref]
-        return was_read(snapshot) or (is_own(snapshot, owner) and is_over(owner))
+        return was_read(snapshot) or (is_own(snapshot, owner, vm) and is_over(owner))
+
+    def holds(snapshot: SnapshotInfo, owner: Owner) -> bool:
+        if not is_own(snapshot, owner, vm):
+            return False
+        # What was made to be kept stays after its run, however that ended: only a run that reads from it holds the VM.
+        return not was_read(snapshot) and at_work(owner) if owner.keep else not is_over(owner)
 
     def beyond(new: int) -> list[SnapshotInfo]:
-        return beyond_retention(rest, vm_uuid=vm_uuid, keep=keep, new=new)
+        return beyond_retention(rest, vm=vm, keep=keep, new=new)
 
     new = 1 if make and keeps_made else 0
     doomed = [] if merge_all else beyond(new)
@@ -99,8 +109,9 @@ def plan_snapshots(
         for snapshot in kept
         if (owner := tags.get(snapshot.moref))
         and (snapshot in doomed if owner.keep else True)
-        and not (is_own(snapshot, owner) and at_work(owner))
+        and not (is_own(snapshot, owner, vm) and at_work(owner))
     }
+    holders = [tags[one.moref] for one in rest if one.moref in tags and holds(one, tags[one.moref])]
     return SnapshotPlan(
         make=make,
         keeps_made=keeps_made and make is not None and not merge_all,
@@ -112,13 +123,26 @@ def plan_snapshots(
         merges_all=merge_all,
         kept=kept,
         in_doubt=tuple((snapshot, tags[snapshot.moref]) for snapshot in kept if snapshot.moref in unknown),
-        holder=next((owner for one, owner in ours(every, vm_uuid) if is_own(one, owner) and at_work(owner)), None),
+        holder=next(filter(at_work, holders), next(iter(holders), None)),
         chain_before=_longest_chain(every, without=(*left, *first)),
     )
 
 
+def _answered_once(ask: Callable[[Owner], bool]) -> Callable[[Owner], bool]:
+    """Give one answer for the whole plan, though runs end meanwhile."""
+    answers: dict[str, bool] = {}
+
+    def answer(owner: Owner) -> bool:
+        mark = owner.to_mark()
+        if mark not in answers:
+            answers[mark] = ask(owner)
+        return answers[mark]
+
+    return answer
+
+
 def given_up_after_a_failure(
-    plan: SnapshotPlan, tree: Iterable[SnapshotInfo], *, vm_uuid: str, made: str | None
+    plan: SnapshotPlan, tree: Iterable[SnapshotInfo], *, vm: VmIdentity, made: str | None
 ) -> list[SnapshotInfo]:
     """Choose what goes when an export failed, so that runs that fail keep no more snapshots than runs that succeed.
 
@@ -128,7 +152,7 @@ def given_up_after_a_failure(
     Args:
         plan: What the run planned.
         tree: The VM's snapshots now.
-        vm_uuid: The VM's instance uuid.
+        vm: The VM.
         made: The moref of the snapshot that the run made to be kept; None where it made none.
     """
     there = {snapshot.moref: snapshot for snapshot in tree}
@@ -136,13 +160,22 @@ def given_up_after_a_failure(
     if plan.merges_all:
         return own
     planned = [there[snapshot.moref] for snapshot in plan.removed if snapshot.moref in there]
-    beyond = len(beyond_retention(there.values(), vm_uuid=vm_uuid, keep=plan.keep))
+    beyond = len(beyond_retention(there.values(), vm=vm, keep=plan.keep))
     return planned[:beyond] or own[:beyond]
 
 
-def is_own(snapshot: SnapshotInfo, owner: Owner) -> bool:
-    """Tell whether a tag was made for this snapshot; earlier versions' tags, which have no signature, do not say."""
-    return owner.proof is None or owner.thing == snapshot.name
+def is_own(snapshot: SnapshotInfo, owner: Owner, vm: VmIdentity) -> bool:
+    """Tell whether a tag was made for this snapshot of this VM, as far as the tag says.
+
+    Earlier versions' tags have no signature, and name no snapshot. On another server only the same UUID can be the same
+    VM, and not even that where both servers have one of their own; morefs repeat from server to server.
+    """
+    if owner.proof is not None and owner.thing != snapshot.name:
+        return False
+    server = (owner.vcenter_uuid or "").strip().lower()
+    if server and vm.server:
+        return server == vm.server
+    return vm.vm != vm.moref or owner.vcenter.strip().lower() == vm.address
 
 
 def _longest_chain(tree: Iterable[SnapshotInfo], *, without: Iterable[SnapshotInfo]) -> int:
@@ -179,32 +212,32 @@ def space_warnings(disks: Iterable[DiskInfo], free: Mapping[str, int]) -> list[s
     ]
 
 
-def ours(tree: Iterable[SnapshotInfo], vm_uuid: str) -> list[tuple[SnapshotInfo, Owner]]:
+def ours(tree: Iterable[SnapshotInfo], vm: VmIdentity) -> list[tuple[SnapshotInfo, Owner]]:
     """Choose the snapshots that this tool made of this VM, oldest first.
 
     Args:
         tree: The VM's snapshots, in any order.
-        vm_uuid: The VM's instance uuid; a mark that names another VM is not ours to act on.
+        vm: The VM; a mark that names another one is not ours to act on.
     """
     marked = ((snapshot, Owner.from_description(snapshot.description)) for snapshot in tree)
-    found = [(snapshot, owner) for snapshot, owner in marked if owner and owner.vm.lower() == vm_uuid.lower()]
+    found = [(snapshot, owner) for snapshot, owner in marked if owner and owner.vm.lower() == vm.vm.lower()]
     return sorted(found, key=lambda pair: (pair[0].created, pair[0].depth))
 
 
-def beyond_retention(tree: Iterable[SnapshotInfo], *, vm_uuid: str, keep: int, new: int = 0) -> list[SnapshotInfo]:
+def beyond_retention(tree: Iterable[SnapshotInfo], *, vm: VmIdentity, keep: int, new: int = 0) -> list[SnapshotInfo]:
     """Choose which of our kept snapshots ``--keep-snapshots`` removes, oldest first.
 
     A snapshot that was not made to be kept does not count: its own run removes it, or :func:`abandoned` finds it.
 
     Args:
         tree: The VM's snapshots, in any order.
-        vm_uuid: The VM's instance uuid.
+        vm: The VM.
         keep: How many of the newest stay; 0 keeps all.
         new: How many newer ones are about to be made, and count as kept.
     """
     if keep <= 0:
         return []
-    kept = [snapshot for snapshot, owner in ours(tree, vm_uuid) if owner.keep]
+    kept = [snapshot for snapshot, owner in ours(tree, vm) if owner.keep]
     return kept[: max(0, len(kept) + new - keep)]
 
 
@@ -228,42 +261,50 @@ class MarkedSnapshot(Value):
 
 
 def judge(
-    vm: VmRef, tree: Iterable[SnapshotInfo], *, is_over: Callable[[Owner], bool], runs: Collection[str] = ()
+    ref: VmRef,
+    tree: Iterable[SnapshotInfo],
+    *,
+    vm: VmIdentity,
+    is_over: Callable[[Owner], bool],
+    runs: Collection[str] = (),
 ) -> list[MarkedSnapshot]:
     """Say of each snapshot that bears our tag what becomes of it, oldest first; a user's are left out.
 
     Args:
-        vm: The VM.
+        ref: The VM, as its server knows it.
+        vm: Its identity.
         tree: Its snapshots, in any order.
         is_over: Whether an owner's run is provably over; doubt is False.
         runs: Runs that the user named, whose kept snapshots go, too.
     """
 
     def fate(snapshot: SnapshotInfo, owner: Owner) -> Fate:
-        if not is_own(snapshot, owner):
+        if not is_own(snapshot, owner, vm):
             return Fate.IN_DOUBT
         if owner.keep and owner.run not in runs:
             return Fate.KEPT
         return Fate.ABANDONED if is_over(owner) else Fate.IN_DOUBT
 
     return [
-        MarkedSnapshot(vm=vm, snapshot=snapshot, owner=owner, fate=fate(snapshot, owner))
-        for snapshot, owner in ours(tree, vm.instance_uuid)
+        MarkedSnapshot(vm=ref, snapshot=snapshot, owner=owner, fate=fate(snapshot, owner))
+        for snapshot, owner in ours(tree, vm)
     ]
 
 
-def abandoned(tree: Iterable[SnapshotInfo], *, vm_uuid: str, is_over: Callable[[Owner], bool]) -> list[SnapshotInfo]:
+def abandoned(
+    tree: Iterable[SnapshotInfo], *, vm: VmIdentity, is_over: Callable[[Owner], bool]
+) -> list[SnapshotInfo]:
     """Choose the snapshots that dead runs of ours should have removed and did not, oldest first.
 
     Args:
         tree: The VM's snapshots, in any order.
-        vm_uuid: The VM's instance uuid.
+        vm: The VM.
         is_over: Whether an owner's run is provably over; doubt is False.
     """
     return [
         snapshot
-        for snapshot, owner in ours(tree, vm_uuid)
-        if not owner.keep and is_own(snapshot, owner) and is_over(owner)
+        for snapshot, owner in ours(tree, vm)
+        if not owner.keep and is_own(snapshot, owner, vm) and is_over(owner)
     ]
 
 

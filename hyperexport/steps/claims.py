@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from hyperexport.base.stop import StopSignal
 from hyperexport.errors import VmHeld
 from hyperexport.model.ownership import Owner
-from hyperexport.steps.liveness import AtWork, is_vouched_for
+from hyperexport.steps.liveness import AtWork, IsOver, is_vouched_for
 from hyperexport.store.base import AbandonedStaging, Staging, Store
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ class Claim(NamedTuple):
 
     staging: Staging
     doubtful: tuple[AbandonedStaging, ...]
-    """Others' marks of whose runs nobody knows whether they are over."""
+    """What others have staged there with owner tags that cannot be read: nobody knows whether their runs are over."""
 
 
 def owner_words(staging: AbandonedStaging) -> str:
@@ -45,13 +45,20 @@ def words_for(owner: Owner) -> str:
     return f"run {owner.run} on {owner.host} (process {owner.pid}), since {owner.started:%Y-%m-%d %H:%M:%S} UTC"
 
 
+def held_by(owner: Owner, at_work: AtWork) -> tuple[str, str]:
+    """Who holds something, in words, and what to do about it."""
+    if at_work(owner):
+        return words_for(owner), WAIT_OR_CANCEL
+    return f"{words_for(owner)}; it is unknown whether that run is over", how_to_remove(owner)
+
+
 def how_to_remove(owner: Owner | None) -> str:
     """The command that removes what a run left which cannot be proved to be over; None is an unknown run."""
     if owner is None:
         return "Once no run is at work there, remove it by hand"
     return (
         "Where you know that this run is over, remove what it left with: hyperexport reap-snapshots "
-        f"--reap-run {shlex.quote(owner.run)}"
+        f"--reap-run {shlex.quote(owner.run)}, with the --output and --upload of its export"
     )
 
 
@@ -79,25 +86,28 @@ def claimed(
     export_id: str,
     *,
     owner: Owner,
+    is_over: IsOver,
     at_work: AtWork,
     stop: StopSignal,
     patience: float = PATIENCE,
 ) -> Generator[Claim]:
     """Stage in a VM's folder as the only one at work there; what is not published when the block ends is discarded.
 
-    Two that meet both step back, and come again after a time that chance chooses.
+    Two that meet both step back, and come again after a time that chance chooses. A run holds the folder until it is
+    proved to be over.
 
     Args:
         store: Where.
         folder: The VM's folder.
         export_id: What is staged.
         owner: Whose it is.
-        at_work: Tells whether another's run may be at work.
+        is_over: Proves that another's run is over.
+        at_work: Tells whether another's run is seen at work, for the message.
         stop: Ends the waiting.
         patience: Seconds to wait for the others.
 
     Raises:
-        VmHeld: Another run was at work there all the time; the message says which.
+        VmHeld: Another run held it all the time; the message says which.
         Interrupted: The run was asked to stop.
     """
     end = time.monotonic() + patience
@@ -108,18 +118,16 @@ def claimed(
                 staging = attempt.enter_context(store.stage(folder, export_id, owner))
                 found = others(store, folder, owner)
                 found = [other for other in found if other.owner or other.export_id != export_id]
-                holder = next((other.owner for other in found if other.owner and at_work(other.owner)), None)
+                holder = next((other.owner for other in found if other.owner and not is_over(other.owner)), None)
                 if holder is None:
                     stack.push(attempt.pop_all())
                     break
             if time.monotonic() >= end:
-                raise VmHeld(
-                    f"{store.url}/{folder} is held by {words_for(holder)}",
-                    fix=WAIT_OR_CANCEL,
-                )
+                words, fix = held_by(holder, at_work)
+                raise VmHeld(f"{store.url}/{folder} is held by {words}", fix=fix)
             if not told:
                 logger.warning("%s/%s is held by %s; waiting for it", store.url, folder, words_for(holder))
                 told = True
             stop.wait(min(random.uniform(0.5, 2.0), max(0.0, end - time.monotonic())))  # noqa: S311 - no secret
             stop.check()
-        yield Claim(staging, tuple(found))
+        yield Claim(staging, tuple(other for other in found if other.owner is None))

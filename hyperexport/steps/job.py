@@ -15,7 +15,7 @@ from hyperexport.options.precedence import ExportOptions
 from hyperexport.policy.source import SourcePlan, as_read, plan_source
 from hyperexport.steps.clock import Clock
 from hyperexport.steps.folders import distinct_folder, folder_for
-from hyperexport.steps.liveness import AtWork, process_at_work
+from hyperexport.steps.liveness import AtWork, IsOver, process_at_work, process_is_over
 from hyperexport.steps.wall_clock import ServerTime
 from hyperexport.store.base import Store
 from hyperexport.transfer.bandwidth.throttle import Throttle
@@ -50,6 +50,7 @@ class Job:
         stores: tuple[Store, ...],
         throttle: Throttle,
         stop: StopSignal,
+        is_over: IsOver = process_is_over,
         at_work: AtWork = process_at_work,
     ) -> None:
         self.run: Final = run
@@ -59,6 +60,7 @@ class Job:
         self.stores: Final = stores
         self.throttle: Final = throttle
         self.stop: Final = stop
+        self.is_over: Final = is_over
         self.at_work: Final = at_work
         self.started: Final = datetime.now(UTC)
         self.clock: Final = Clock()

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 @step("remove-leftovers")
-def remove_leftovers(job: Job, plan: SnapshotPlan, is_over: IsOver) -> list[str]:
+def remove_leftovers(job: Job, plan: SnapshotPlan) -> list[str]:
     """Remove what dead runs of this VM left: their snapshots, half-written exports and uploads.
 
     Kept snapshots go, too, where there are more of them than ``--keep-snapshots`` keeps, or the chain is full.
@@ -27,12 +27,12 @@ def remove_leftovers(job: Job, plan: SnapshotPlan, is_over: IsOver) -> list[str]
     Returns:
         The names of what is gone; each is a warning of the run, too.
     """
-    end_abandoned_sessions(job.session, is_over)
+    end_abandoned_sessions(job.session, job.is_over)
     removed = remove_each(job, plan.abandoned, "left by a run that is over")
     remove_each(job, plan.removed_first, plan.why_removed)
     for store in job.stores:
         for folder in sorted({*folders_of(store, job.ref, job.identity), job.folder_in(store)}):
-            stagings = remove_abandoned_stagings(store, folder, is_over, of=job.owner)
+            stagings = remove_abandoned_stagings(store, folder, job.is_over, of=job.owner)
             removed += stagings.removed
             for words in stagings.failed:
                 job.warn(f"left by an earlier run, and could not be removed: {words}")
@@ -53,10 +53,11 @@ def end_abandoned_sessions(session: Session, is_over: IsOver) -> int:
         How many there were.
     """
     ended = 0
-    for key, owner in marked_sessions(session):
-        if is_over(owner):
-            logger.warning("ending the session that run %s of %s left on %s", owner.run, owner.host, session.address)
-            ended += end_session(session, key)
+    for login in marked_sessions(session) or ():
+        if is_over(login.owner):
+            run, host = login.owner.run, login.owner.host
+            logger.warning("ending the session that run %s of %s left on %s", run, host, session.address)
+            ended += end_session(session, login.key)
     return ended
 
 

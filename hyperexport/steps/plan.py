@@ -18,7 +18,7 @@ from hyperexport.model.manifest import ExportManifest, StageName
 from hyperexport.model.vm import DiskInfo, PowerState, VmInfo
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.policy.incremental import ChangeEvidence, ExportPlan, full_reason, plan_export, questions
-from hyperexport.steps.claims import others, words_for
+from hyperexport.steps.claims import held_by, others
 from hyperexport.steps.folders import listing_for
 from hyperexport.steps.job import Job, source_of
 from hyperexport.steps.proof import is_proven
@@ -54,11 +54,9 @@ def warn_of_others(job: Job) -> None:
     for store in job.stores:
         folder = job.folder_in(store)
         for other in others(store, folder, job.owner):
-            if other.owner and job.at_work(other.owner):
-                job.warn(
-                    f"{store.url}/{folder} is held by {words_for(other.owner)}; the real export would wait for "
-                    "that or fail"
-                )
+            if other.owner and not job.is_over(other.owner):
+                words, fix = held_by(other.owner, job.at_work)
+                job.warn(f"{store.url}/{folder} is held by {words}; the real export would wait for that or fail. {fix}")
 
 
 def check_exportable(job: Job) -> None:

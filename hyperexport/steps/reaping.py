@@ -5,6 +5,7 @@ from collections.abc import Collection
 
 from hyperexport.base.stop import StopSignal
 from hyperexport.errors import HyperExportError
+from hyperexport.model.identity import VmIdentity
 from hyperexport.model.progress import Progress, Stage, report
 from hyperexport.policy.snapshots import Fate, MarkedSnapshot, judge
 from hyperexport.steps.leftovers import end_abandoned_sessions
@@ -31,11 +32,11 @@ def find_marked(session: Session, is_over: IsOver, runs: Collection[str] = ()) -
         runs: Runs that the user named, whose kept snapshots go, too.
     """
     end_abandoned_sessions(session, is_over)
+    address, server = session.address, session.instance_uuid
     return [
         marked
-        for vm, tree in snapshots_of_all_vms(session)
-        if vm.instance_uuid
-        for marked in judge(vm, tree, is_over=is_over, runs=runs)
+        for ref, tree in snapshots_of_all_vms(session)
+        for marked in judge(ref, tree, vm=VmIdentity.of(ref, vcenter=address, vcenter_uuid=server), is_over=is_over, runs=runs)
     ]
 
 

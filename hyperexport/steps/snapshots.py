@@ -9,12 +9,11 @@ from typing import Final
 from hyperexport.base.stop import StopSignal
 from hyperexport.errors import HyperExportError, Interrupted, SnapshotChainTooLong, SnapshotLeaked, VmHeld
 from hyperexport.model.manifest import StageName
-from hyperexport.model.ownership import Owner
 from hyperexport.model.progress import Progress, Stage, report
 from hyperexport.model.vm import PowerState, SnapshotInfo
 from hyperexport.policy import snapshots as policy
 from hyperexport.policy.snapshots import SnapshotPlan
-from hyperexport.steps.claims import WAIT_OR_CANCEL, how_to_remove, words_for
+from hyperexport.steps.claims import held_by, how_to_remove, words_for
 from hyperexport.steps.folders import exports_of
 from hyperexport.steps.job import Job
 from hyperexport.steps.stages import stage
@@ -31,38 +30,39 @@ FREE_THE_CHAIN: Final = "Remove old snapshots in vSphere, or those that exports 
 
 
 @step("plan-snapshots", retried=True)
-def make_snapshot_plan(job: Job, is_over: Callable[[Owner], bool]) -> SnapshotPlan:
+def make_snapshot_plan(job: Job) -> SnapshotPlan:
     """Decide what becomes of the VM's snapshots, and warn of what may go wrong with them.
 
     Raises:
-        VmHeld: Another run is exporting the VM: neither's snapshots may be in the other's way.
+        VmHeld: Another run holds the VM: it made a snapshot, and is not proved to be over.
         SnapshotChainTooLong: One more snapshot would come too near to vSphere's limit.
     """
     wanted = job.options.snapshot
     makes = job.source.from_snapshot
     plan = policy.plan_snapshots(
         job.vm.snapshots,
-        vm_uuid=job.ref.instance_uuid,
+        vm=job.identity,
         make=(wanted.name or f"hyperexport-{job.started:%Y%m%dT%H%M%SZ}") if makes else None,
         keeps_made=not wanted.deletes,
         keep=wanted.keep,
         merge_all=wanted.consolidate,
-        is_over=is_over,
+        is_over=job.is_over,
         at_work=job.at_work,
         was_read=_ReadAlready(job),
     ).model_copy(update={"why_none": job.source.why})
     if plan.why_none:
         logger.info("%s: no snapshot is made: %s", job.vm.name, plan.why_none)
+    if plan.holder is not None:
+        words, fix = held_by(plan.holder, job.at_work)
+        held = f"{job.ref.path} is held by {words}"
+        if not job.options.execution.dry_run:
+            raise VmHeld(held, fix=fix)
+        job.warn(f"{held}; the real export would fail. {fix}")
     for snapshot, owner in plan.in_doubt:
         job.warn(
             f"snapshot {snapshot.name} of {job.ref.path} stays: it is unknown whether {words_for(owner)}, is over. "
             f"{how_to_remove(owner)}"
         )
-    if plan.holder is not None:
-        held = f"{job.ref.path} is being exported by {words_for(plan.holder)}"
-        if not job.options.execution.dry_run:
-            raise VmHeld(held, fix=WAIT_OR_CANCEL)
-        job.warn(f"{held}; the real export would wait for that or fail")
     refusal = policy.chain_refusal(plan.chain_before) if plan.make else None
     if refusal:
         raise SnapshotChainTooLong(f"{job.ref.path}: {refusal}", fix=FREE_THE_CHAIN)
@@ -177,7 +177,7 @@ def tidy_snapshots(job: Job, plan: SnapshotPlan, made: str | None, failed: bool 
     """
     if failed:
         there = vsphere.snapshot_tree(job.session, job.ref)
-        doomed = policy.given_up_after_a_failure(plan, there, vm_uuid=job.ref.instance_uuid, made=made)
+        doomed = policy.given_up_after_a_failure(plan, there, vm=job.identity, made=made)
         reasons = {one.moref: "its export failed" if one.moref == made else plan.why_removed for one in doomed}
         _remove_all(job, doomed, reasons, told=True)
         return

@@ -87,7 +87,15 @@ def _claim(job: Job, store: Store, stack: ExitStack) -> Claim:
         folder = job.folder_in(store)
         with ExitStack() as attempt:
             claim = attempt.enter_context(
-                claimed(store, folder, job.export_id, owner=job.owner, at_work=job.at_work, stop=job.stop)
+                claimed(
+                    store,
+                    folder,
+                    job.export_id,
+                    owner=job.owner,
+                    is_over=job.is_over,
+                    at_work=job.at_work,
+                    stop=job.stop,
+                )
             )
             new = folder == vm_folder(job.ref) and not exports_of(store, folder, job.identity)
             if not new or not is_shared(store, folder, job.identity):

@@ -31,8 +31,9 @@ from hyperexport.vsphere.wire import BoundedStub
 
 logger = logging.getLogger(__name__)
 
-KEEP_ALIVE: Final = 600.0
-"""Seconds between signs of life: vCenter ends a session that was idle for 30 minutes (VMware KB 1031039)."""
+KEEP_ALIVE: Final = 20.0
+"""Seconds between signs of life. vCenter ends a session that was idle for 30 minutes (VMware KB 1031039); other runs
+see by these signs that this one is at work (``steps/logins.py``)."""
 
 _LOGOUT_TIMEOUT: Final = 10.0
 _IDLE_CONNECTION: Final = 20  # seconds; servers close idle connections, and the next request on one would fail

@@ -1,7 +1,8 @@
 """The logins on a server, as far as this user may see them, and which of them are this tool's."""
 
 import logging
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 
 from pyVmomi import vim
 
@@ -14,19 +15,31 @@ from hyperexport.vsphere.session import Session
 logger = logging.getLogger(__name__)
 
 
-def marked_sessions(session: Session) -> list[tuple[str, Owner]]:
-    """The key and the owner of each other session that bears this tool's mark.
+class Login(NamedTuple):
+    """A login that bears this tool's mark."""
 
-    vSphere API: SessionManager.sessionList asks for Sessions.TerminateSession; who lacks it sees none.
+    key: str
+    owner: Owner
+    last_active: datetime
+    """When it last asked the server for something, by the server's clock."""
+
+
+def marked_sessions(session: Session) -> list[Login] | None:
+    """Each other login that bears this tool's mark; None where not every login can be seen.
+
+    vSphere API: SessionManager.sessionList asks for Sessions.TerminateSession; who lacks it sees none. A list without
+    the own login is not whole.
     """
     manager = session.content.sessionManager
     try:
         found = properties(session, manager, ("sessionList",), doing="looking at the sessions").get("sessionList", ())
     except HyperExportError as error:
         logger.info("what sessions dead runs left cannot be told: %s", error.what)
-        return []
-    marked = ((each.key, Owner.from_description(_user_agent(each))) for each in found if each.key != session.key)
-    return [(key, owner) for key, owner in marked if owner]
+        return None
+    if session.key not in {each.key for each in found}:
+        return None
+    marked = ((each, Owner.from_description(_user_agent(each))) for each in found if each.key != session.key)
+    return [Login(each.key, owner, each.lastActiveTime) for each, owner in marked if owner]
 
 
 def end_session(session: Session, key: str) -> bool:

@@ -36,17 +36,32 @@ def owner_of(run: str, **changes: object) -> Owner:
 ELSEWHERE = owner_of("far-away", host="backup2", pid=4242, process=None, started=datetime(2026, 11, 24, tzinfo=UTC))
 
 
-def everybody_works(_owner: Owner) -> bool:
+def everybody(_owner: Owner) -> bool:
     return True
 
 
-def nobody_works(_owner: Owner) -> bool:
+def nobody(_owner: Owner) -> bool:
     return False
 
 
-def claim(store: Store, owner: Owner, *, at_work: Callable[[Owner], bool] = everybody_works, patience: float = 0.0):
-    export_id = new_export_id(datetime.now(UTC))
-    return claimed(store, FOLDER, export_id, owner=owner, at_work=at_work, stop=StopSignal(), patience=patience)
+def claim(
+    store: Store,
+    owner: Owner,
+    *,
+    is_over: Callable[[Owner], bool] = nobody,
+    at_work: Callable[[Owner], bool] = everybody,
+    patience: float = 0.0,
+):
+    return claimed(
+        store,
+        FOLDER,
+        new_export_id(datetime.now(UTC)),
+        owner=owner,
+        is_over=is_over,
+        at_work=at_work,
+        stop=StopSignal(),
+        patience=patience,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -89,13 +104,13 @@ def test_the_second_waits_for_the_first_to_be_done(store: Store) -> None:
     first.enter_context(claim(store, ELSEWHERE))
     asked: list[Owner] = []
 
-    def at_work(owner: Owner) -> bool:
+    def is_over(owner: Owner) -> bool:
         asked.append(owner)
         if len(asked) == 2:
             first.close()
-        return True
+        return False
 
-    with claim(store, owner_of("second"), at_work=at_work, patience=60):
+    with claim(store, owner_of("second"), is_over=is_over, patience=60):
         assert [staging.owner for staging in store.abandoned()] == [owner_of("second")]
     assert asked == [ELSEWHERE, ELSEWHERE]
 
@@ -103,14 +118,15 @@ def test_the_second_waits_for_the_first_to_be_done(store: Store) -> None:
 def test_a_run_that_is_stopped_does_not_go_on_waiting(store: Store) -> None:
     stop = StopSignal()
 
-    def at_work(_owner: Owner) -> bool:
+    def is_over(_owner: Owner) -> bool:
         stop.set()
-        return True
+        return False
 
+    who = {"owner": OWNER, "is_over": is_over, "at_work": everybody}
     with (
         claim(store, ELSEWHERE),
         pytest.raises(Interrupted),
-        claimed(store, FOLDER, "20261125T000000Z-0000", owner=OWNER, at_work=at_work, stop=stop, patience=600),
+        claimed(store, FOLDER, "20261125T000000Z-0000", stop=stop, patience=600, **who),
     ):
         pass
     assert store.abandoned() == []
@@ -144,9 +160,20 @@ def test_of_many_that_come_at_once_never_are_two_at_work(store: Store) -> None:
     assert store.abandoned() == []
 
 
-def test_what_nobody_knows_to_be_over_is_no_obstacle_and_is_told(store: Store) -> None:
-    with claim(store, ELSEWHERE), claim(store, owner_of("second"), at_work=nobody_works) as held:
-        assert [other.owner for other in held.doubtful] == [ELSEWHERE]
+def test_a_run_that_nobody_knows_to_be_over_holds_the_exports_and_the_way_on_is_named(store: Store) -> None:
+    with (
+        claim(store, ELSEWHERE),
+        pytest.raises(VmHeld) as caught,
+        claim(store, owner_of("second"), at_work=nobody),
+    ):
+        pass
+    assert "unknown whether that run is over" in str(caught.value)
+    assert "hyperexport reap-snapshots --reap-run far-away" in caught.value.fix
+
+
+def test_a_run_that_is_over_holds_nothing(store: Store) -> None:
+    with claim(store, ELSEWHERE), claim(store, owner_of("second"), is_over=everybody) as held:
+        assert held.doubtful == ()
 
 
 def test_a_run_that_has_ended_in_this_process_holds_nothing_any_more() -> None:
@@ -200,7 +227,7 @@ def test_an_export_waits_for_a_cleanup_of_its_vm(s3: S3Store) -> None:
     with (
         s3.stage(FOLDER, new_export_id(datetime.now(UTC)), cleaning),
         pytest.raises(VmHeld, match="cleaning"),
-        claim(s3, owner_of("exporting"), at_work=process_at_work),
+        claim(s3, owner_of("exporting"), is_over=process_is_over, at_work=process_at_work),
     ):
         pass
 

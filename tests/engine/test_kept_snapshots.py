@@ -13,7 +13,10 @@ import pytest
 import hyperexport
 from hyperexport.base import retry as repeating
 from hyperexport.errors import HyperExportError, SnapshotChainTooLong, VmHeld
+from hyperexport.jobs.direct import DirectRunner
+from hyperexport.jobs.reap import reap_snapshots
 from hyperexport.model.ownership import Owner
+from hyperexport.options.precedence import ExportOptions
 from hyperexport.results import ExportResult
 from hyperexport.simulator import DiskSpec, Fault, FaultKind, Simulator, VmSpec
 from hyperexport.steps import verification
@@ -138,13 +141,21 @@ def test_a_kept_snapshot_of_an_unknown_run_stays_with_the_command_that_removes_i
         assert len(names(vcenter)) == 2
 
 
-def test_a_snapshot_of_an_unknown_run_stays_and_is_reported_and_the_export_goes_on(
+def test_a_run_that_is_not_proved_to_be_over_holds_its_vm_until_the_user_says_that_it_is(
     vcenter: Simulator, store: Path
 ) -> None:
     elsewhere(vcenter, "theirs", run="far-away", keep=False)
-    result = export(store, "mine")
-    assert names(vcenter) == ["theirs"]
-    assert any("--reap-run far-away" in warning and "theirs" in warning for warning in result.warnings)
+    planned = export(store, "mine", dry_run=True)
+    with pytest.raises(VmHeld) as caught:
+        export(store, "mine")
+    for words in ("run far-away on elsewhere", "unknown whether that run is over"):
+        assert words in str(caught.value)
+        assert any(words in warning for warning in planned.warnings)
+    assert "hyperexport reap-snapshots --reap-run far-away" in caught.value.fix
+    assert (names(vcenter), list(store.rglob("export.json"))) == (["theirs"], [])
+    reap_snapshots(DirectRunner(), ExportOptions.from_keys({"output": store}), ("far-away",))
+    assert names(vcenter) == []
+    export(store, "mine")
 
 
 def test_a_kept_snapshot_whose_export_is_stored_is_done_with_wherever_it_was_made(

@@ -2,19 +2,32 @@
 
 import subprocess
 import sys
+import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 
 import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
-from prefect.states import Cancelled, Completed, Paused, Running, State
+from prefect.runtime import flow_run
+from prefect.states import Cancelled, Completed, Crashed, Failed, Paused, Running, State
+from pydantic import SecretStr
 
 from hyperexport.base.machine import ProcessIdentity, this_machine
+from hyperexport.base.stop import StopSignal
+from hyperexport.errors import HyperExportError
+from hyperexport.flows.outcome import told_in_words
 from hyperexport.model.ownership import Owner
+from hyperexport.simulator import DiskSpec, Simulator, UserSpec, VmSpec
 from hyperexport.steps.liveness import over_or_acknowledged
+from hyperexport.steps.logins import Logins
 from hyperexport.tasks import liveness
-from hyperexport.tasks.liveness import run_is_over, run_may_be_at_work
+from hyperexport.tasks.liveness import run_is_at_work, run_is_over, run_may_be_at_work
+from hyperexport.tasks.run_keys import RunKey, sign_tags_of, tell_that_run_ended
+from hyperexport.tasks.runner import PrefectRunner
+from hyperexport.vsphere.session import connect
+from tests.engine.conftest import endpoint_of
 
 pytestmark = pytest.mark.skipif(this_machine() is None, reason="This system has no machine id or no /proc.")
 
@@ -53,12 +66,43 @@ def of_a_dead_process(run: str) -> Owner:
     return Owner.model_validate_json(done.stdout)
 
 
-def elsewhere(run: str) -> Owner:
-    return a_tag(run).model_copy(update={"machine": "0" * 32, "host": "elsewhere"})
+ELSEWHERE = {"machine": "0" * 32, "host": "elsewhere"}
 
 
-def judged(owner: Owner) -> str:
-    over, at_work = run_is_over(owner), run_may_be_at_work(owner)
+def elsewhere(run: str, **more: object) -> Owner:
+    """A tag that a run of another machine made and signed, if it has a key."""
+    return a_tag(run).model_copy(update={**ELSEWHERE, **more}).signed()
+
+
+@pytest.fixture
+def vcenter() -> Generator[Simulator]:
+    few = UserSpec("few", "secret-1", frozenset({"VApp.Export"}))
+    spec = VmSpec("db01", disks=(DiskSpec(1 << 20),))
+    with Simulator((spec,), users=(few,)) as simulator:
+        yield simulator
+
+
+@contextmanager
+def looking(vcenter: Simulator, *, user: str | None = None) -> Generator[Logins]:
+    endpoint = endpoint_of(vcenter)
+    if user:
+        endpoint = endpoint.model_copy(update={"username": user, "password": SecretStr("secret-1")})
+    with connect(endpoint) as session:
+        yield Logins(session, StopSignal(), seconds=0.2)
+
+
+def on(vcenter: Simulator) -> dict[str, object]:
+    """What a tag of a run on that server says."""
+    return {"vcenter": f"{vcenter.host}:{vcenter.port}", "vcenter_uuid": uuid_of(vcenter)}
+
+
+def uuid_of(vcenter: Simulator) -> str | None:
+    with connect(endpoint_of(vcenter)) as session:
+        return session.instance_uuid
+
+
+def judged(owner: Owner, logins: Logins | None = None) -> str:
+    over, at_work = run_is_over(owner, logins), run_is_at_work(owner, logins)
     assert not (over and at_work)
     return "over" if over else "at work" if at_work else "unknown"
 
@@ -85,36 +129,173 @@ def test_a_forged_tag_with_a_dead_process_of_this_machine_ends_no_run(run_in, st
     assert state_of(run) == before
 
 
-@pytest.mark.parametrize("state", [Completed, Cancelled], ids=lambda state: state.__name__)
-def test_prefect_proves_the_end_of_a_run_elsewhere(run_in, state) -> None:
+ENDED = [Completed, Failed, Cancelled, Crashed]
+
+
+@pytest.mark.parametrize("state", ENDED, ids=lambda state: state.__name__)
+def test_no_state_in_prefect_alone_ends_a_run_elsewhere(run_in, state) -> None:
     run = run_in(state)
-    assert judged(elsewhere(run)) == "over"
+    sign_tags_of(run)
     identity = ProcessIdentity.parse(a_tag(run).process or "")
     assert identity
     container = str(identity._replace(namespace="4026530000-4026531834"))
-    assert judged(a_tag(run).model_copy(update={"process": container})) == "over"
+    for tag in (elsewhere(run), elsewhere(run, machine=a_tag(run).machine, process=container)):
+        assert judged(tag) == "unknown"
 
 
-def test_a_state_ends_no_process_that_may_be_on_this_machine(run_in) -> None:
+@pytest.mark.parametrize("state", ENDED, ids=lambda state: state.__name__)
+def test_a_run_elsewhere_that_ended_in_prefect_and_whose_login_is_silent_is_over(run_in, vcenter, state) -> None:
+    run = run_in(state)
+    sign_tags_of(run)
+    with looking(vcenter) as logins:
+        assert judged(elsewhere(run, **on(vcenter)), logins) == "over"
+    with connect(endpoint_of(vcenter), run=run, keep_alive=600), looking(vcenter) as logins:
+        assert judged(elsewhere(run, **on(vcenter)), logins) == "over", "killed: its login is there, and does nothing"
+
+
+@pytest.mark.parametrize("state", ENDED, ids=lambda state: state.__name__)
+def test_a_run_elsewhere_whose_login_shows_signs_of_life_is_at_work_whatever_prefect_says(
+    run_in, vcenter, state
+) -> None:
+    run = run_in(state)
+    sign_tags_of(run)
+    with connect(endpoint_of(vcenter), run=run, keep_alive=0.01), looking(vcenter) as logins:
+        assert judged(elsewhere(run, **on(vcenter)), logins) == "at work"
+
+
+def test_a_run_elsewhere_that_logs_in_again_while_it_is_watched_is_at_work(run_in, vcenter) -> None:
+    run = run_in(Crashed)
+    sign_tags_of(run)
+    tag = elsewhere(run, **on(vcenter))
+    with connect(endpoint_of(vcenter)) as session:
+        found: list[str] = []
+        logins = Logins(session, StopSignal(), seconds=60)
+        watching = threading.Thread(target=lambda: found.append(judged(tag, logins)))
+        watching.start()
+        while not any(session.calls > 5 for session in vcenter.sessions()):
+            pass
+        with connect(endpoint_of(vcenter), run=run):
+            watching.join()
+    assert found == ["at work"]
+
+
+def test_a_login_that_cannot_be_seen_is_no_witness(run_in, vcenter) -> None:
+    run = run_in(Crashed)
+    sign_tags_of(run)
+    with looking(vcenter, user="few") as logins:
+        assert judged(elsewhere(run, **on(vcenter)), logins) == "unknown", "the user may not see the logins"
+    with looking(vcenter) as logins:
+        other = {"vcenter": "another.example.com", "vcenter_uuid": str(uuid.uuid4())}
+        assert judged(elsewhere(run, **other), logins) == "unknown", "it is logged in to another server"
+        assert judged(elsewhere(run, vcenter="", vcenter_uuid=None), logins) == "unknown", "a cleanup logs in nowhere"
+
+
+@pytest.mark.parametrize("state", [Running, *ENDED], ids=lambda state: state.__name__)
+def test_a_run_that_has_said_itself_that_it_ended_is_over_wherever_it_was(run_in, state) -> None:
+    run = run_in(state)
+    sign_tags_of(run)
+    tag = elsewhere(run)
+    hidden = a_tag(run).model_copy(update={"process": None}).signed()
+    tell_that_run_ended(run)
+    assert judged(tag) == "over"
+    assert judged(hidden) == "over"
+
+
+def test_a_flow_says_at_its_end_that_it_ended_however_it_ends(run_in) -> None:
+    made: list[Owner] = []
+
+    @flow
+    @told_in_words
+    def fails(how: str) -> None:
+        PrefectRunner()
+        made.append(elsewhere(str(flow_run.id)))
+        if how == "fails":
+            raise HyperExportError("it fails here", fix="Nothing")
+        if how == "breaks":
+            raise RuntimeError
+
+    fails("well")
+    with pytest.raises(HyperExportError):
+        fails("fails")
+    with pytest.raises(RuntimeError):
+        fails("breaks")
+    assert [judged(tag) for tag in made] == ["over"] * 3
+
+
+@pytest.mark.parametrize("state", [Running, *ENDED], ids=lambda state: state.__name__)
+def test_a_tag_that_the_run_did_not_sign_is_never_over(run_in, vcenter, state) -> None:
+    run, other = run_in(state), run_in(Completed)
+    sign_tags_of(run)
+    sign_tags_of(other)
+    true = elsewhere(run, **on(vcenter))
+    tell_that_run_ended(run)
+    foreign = elsewhere(other, **on(vcenter))
+    forged = [
+        true.model_copy(update={"key": None, "voucher": None}),
+        true.model_copy(update={"voucher": None}),
+        true.model_copy(update={"voucher": "A" * 86}),
+        true.model_copy(update={"voucher": "é"}),
+        true.model_copy(update={"key": foreign.key, "voucher": foreign.voucher}),
+        true.model_copy(update={"thing": "a user's snapshot"}),
+        true.model_copy(update={"vm": "another"}),
+        true.model_copy(update={"vcenter_uuid": str(uuid.uuid4())}),
+        foreign.model_copy(update={"run": run}),
+    ]
+    stranger = RunKey()
+    strange = true.model_copy(update={"key": stranger.public})
+    forged.append(strange.model_copy(update={"voucher": stranger.sign(strange.said_by_run())}))
+    with looking(vcenter) as logins:
+        assert judged(true, logins) == "over", "the control"
+        expected = "at work" if state is Running else "unknown"
+        assert [judged(tag, logins) for tag in forged] == [expected] * len(forged)
+
+
+def test_a_state_ends_no_process_that_may_be_on_this_machine(run_in, vcenter) -> None:
     run = run_in(Cancelled)
-    for changes in ({"proof": None}, {"process": None, "proof": None}, {"machine": None, "proof": None}):
-        assert judged(a_tag(run).model_copy(update=changes)) == "unknown"
+    sign_tags_of(run)
+    tag = a_tag(run).model_copy(update=on(vcenter))
+    with looking(vcenter) as logins:
+        for changes in ({"process": None}, {"machine": None, "process": None}):
+            assert judged(tag.model_copy(update=changes).signed(), logins) == "unknown"
+        assert judged(tag.model_copy(update={"proof": None}), logins) == "unknown"
 
 
-def test_a_run_that_prefect_never_heard_of_is_unknown(run_in) -> None:
+def test_an_earlier_attempt_elsewhere_of_the_run_that_asks_is_over_once_its_login_is_silent(vcenter) -> None:
+    found: list[str] = []
+
+    @flow
+    def second_attempt() -> None:
+        run = str(flow_run.id)
+        sign_tags_of(run)
+        tag = elsewhere(run, **on(vcenter))
+        found.append(judged(tag))
+        found.append(judged(tag.model_copy(update={"thing": "a user's"})))
+        with looking(vcenter) as logins:
+            found.append(judged(tag.model_copy(update={"thing": "a user's"}), logins))
+            found.append(judged(tag, logins))
+
+    second_attempt()
+    assert found == ["unknown", "unknown", "unknown", "over"]
+
+
+def test_a_run_that_prefect_never_heard_of_is_unknown(run_in, vcenter) -> None:
     run_in(Running)
-    assert judged(elsewhere(str(uuid.uuid4()))) == "unknown"
-    assert judged(elsewhere("made up")) == "unknown"
+    with looking(vcenter) as logins:
+        assert judged(elsewhere(str(uuid.uuid4()), **on(vcenter)), logins) == "unknown"
+        assert judged(elsewhere("made up", **on(vcenter)), logins) == "unknown"
 
 
-def test_without_an_answer_a_run_may_be_at_work(run_in, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_an_answer_a_run_is_unknown_and_the_users_word_is_not_taken(
+    run_in, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = run_in(Completed)
 
     def no_client(**_: object) -> None:
         raise ConnectionError("refused")
 
     monkeypatch.setattr(liveness, "get_client", no_client)
-    assert judged(elsewhere(run)) == "at work"
+    assert judged(elsewhere(run)) == "unknown"
+    assert not over_or_acknowledged((run,), run_is_over, run_may_be_at_work)(elsewhere(run))
 
 
 def test_a_user_may_say_that_an_unknown_run_is_over_and_not_that_a_living_one_is(run_in) -> None:

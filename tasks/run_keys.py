@@ -1,0 +1,98 @@
+"""The key with which a run signs its owner tags, so that Prefect's record of the run vouches for them.
+
+The record holds the public half as a label, written before the run makes anything that bears a tag, and whether the run
+has said itself that it ended. A tag that was not signed with a key of the run that it names is somebody else's word:
+what Prefect says of that run is then not believed of the thing.
+"""
+
+import base64
+import logging
+import os
+from typing import Final
+from uuid import UUID
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun
+from prefect.runtime import flow_run
+
+from hyperexport.model.ownership import Owner, run_keys
+from hyperexport.tasks.reporting import without_patience
+
+logger = logging.getLogger(__name__)
+
+_LABEL: Final = "hyperexport.run-key."
+_AT_WORK: Final = "at work"
+_ENDED: Final = "ended"
+_SECONDS_FOR_AN_ANSWER: Final = 10.0
+
+
+class RunKey:
+    """One attempt's key. Its private half never leaves the process."""
+
+    def __init__(self) -> None:
+        self._key = Ed25519PrivateKey.generate()
+        self.public: Final = _encode(self._key.public_key().public_bytes_raw())
+        self.process: Final = os.getpid()
+
+    def sign(self, text: bytes) -> str:
+        """Sign a text."""
+        return _encode(self._key.sign(text))
+
+
+def sign_tags_of(run: str) -> None:
+    """Have the run's tags signed with a key that Prefect's record of the run holds from now on.
+
+    Where Prefect does not take it the tags stay without: what a kill leaves then is kept elsewhere, and reported.
+    """
+    there = run_keys.get(run)
+    if isinstance(there, RunKey) and there.process == os.getpid():
+        return
+    run_keys.pop(run, None)
+    key = RunKey()
+    if _tell(run, key, _AT_WORK):
+        run_keys[run] = key
+
+
+def tell_that_run_ended(run: str | None = None) -> None:
+    """Tell Prefect that the code of a run has ended; of the flow run that calls if None. Never raises."""
+    run = run or str(flow_run.id)
+    key = run_keys.pop(run, None)
+    if isinstance(key, RunKey) and key.process == os.getpid():
+        _tell(run, key, _ENDED)
+
+
+def is_vouched_for(owner: Owner, record: FlowRun) -> bool:
+    """Tell whether the run of this record made the tag, and nobody changed it since."""
+    if owner.key is None or owner.voucher is None or f"{_LABEL}{owner.key}" not in record.labels:
+        return False
+    try:
+        Ed25519PublicKey.from_public_bytes(_decode(owner.key)).verify(_decode(owner.voucher), owner.said_by_run())
+    except (ValueError, InvalidSignature):
+        return False
+    return True
+
+
+def said_that_it_ended(owner: Owner, record: FlowRun) -> bool:
+    """Tell whether the attempt that made the tag has said itself that it ended."""
+    return is_vouched_for(owner, record) and record.labels[f"{_LABEL}{owner.key}"] == _ENDED
+
+
+def _tell(run: str, key: RunKey, state: str) -> bool:
+    timeout = {"timeout": _SECONDS_FOR_AN_ANSWER}
+    try:
+        with without_patience(), get_client(sync_client=True, httpx_settings=timeout) as client:
+            client.update_flow_run_labels(UUID(run), {f"{_LABEL}{key.public}": state})
+    except Exception as error:  # noqa: BLE001 - a backup outlives its orchestrator
+        logger.info("Prefect was not told that run %s is %s: %s", run, state, type(error).__name__)
+        return False
+    return True
+
+
+def _encode(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
+
+
+def _decode(text: str) -> bytes:
+    return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
