@@ -1,8 +1,8 @@
 """Which snapshots are ours, which of them have to go, and what an export will do with a VM's snapshots.
 
 Only the owner tag in a snapshot's own description makes it ours: a name proves nothing, and a user's snapshot is chosen
-only by ``--consolidate-snapshots``. A tag that was made for a snapshot of another name, or on another server, is a copy,
-and decides nothing. A VM is known by its server and its instance UUID, or its moref where it has none.
+only by ``--consolidate-snapshots``. A tag that was made for a snapshot of another name, or on another server, is a
+copy, and decides nothing. A VM is known by its server and its instance UUID, or its moref where it has none.
 This module looks at a tree that somebody else read, and never at the server.
 """
 
@@ -47,7 +47,8 @@ class SnapshotPlan(Value):
         default=(), description="Those of the kept that would go if their runs were known to be over."
     )
     holder: Owner | None = Field(
-        default=None, description="Another run that made one of the snapshots and is not proved to be over: it holds the VM."
+        default=None,
+        description="Another run that made one of the snapshots and is not proved to be over.",
     )
     chain_before: int = Field(default=0, description="How long the chain is at the most when the snapshot is made.")
 
@@ -291,9 +292,7 @@ def judge(
     ]
 
 
-def abandoned(
-    tree: Iterable[SnapshotInfo], *, vm: VmIdentity, is_over: Callable[[Owner], bool]
-) -> list[SnapshotInfo]:
+def abandoned(tree: Iterable[SnapshotInfo], *, vm: VmIdentity, is_over: Callable[[Owner], bool]) -> list[SnapshotInfo]:
     """Choose the snapshots that dead runs of ours should have removed and did not, oldest first.
 
     Args:

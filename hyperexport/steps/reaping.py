@@ -36,7 +36,9 @@ def find_marked(session: Session, is_over: IsOver, runs: Collection[str] = ()) -
     return [
         marked
         for ref, tree in snapshots_of_all_vms(session)
-        for marked in judge(ref, tree, vm=VmIdentity.of(ref, vcenter=address, vcenter_uuid=server), is_over=is_over, runs=runs)
+        for marked in judge(
+            ref, tree, vm=VmIdentity.of(ref, vcenter=address, vcenter_uuid=server), is_over=is_over, runs=runs
+        )
     ]
 
 

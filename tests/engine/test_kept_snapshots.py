@@ -173,6 +173,38 @@ def test_a_kept_snapshot_whose_export_is_stored_is_done_with_wherever_it_was_mad
     assert not [warning for warning in result.warnings if "reap-run" in warning]
 
 
+def by_a_dead_process(vcenter: Simulator, name: str, **changes: object) -> None:
+    """A snapshot that a process of this machine made, which was killed before it could remove it."""
+    code = (
+        "import json, sys\nfrom hyperexport.model.ownership import Owner\n"
+        "values, name = json.loads(sys.argv[1]), sys.argv[2]\n"
+        "print(Owner.of_this_process(run='killed', **values).made_for(name).to_description())"
+    )
+    values = {"vcenter": f"{vcenter.host}:{vcenter.port}", "vcenter_uuid": None, **changes}
+    words = [sys.executable, "-c", code, json.dumps(values), name]
+    tag = subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
+    vcenter.vm("db01").take_snapshot(name, tag)
+
+
+@pytest.mark.parametrize("uuid", [None, "", "00000000-0000-0000-0000-000000000000"])
+def test_the_snapshots_of_a_vm_without_an_instance_uuid_are_known_by_its_moref(
+    vcenter: Simulator, store: Path, uuid: str | None
+) -> None:
+    vcenter.vm("db01")._machine.settings.instance_uuid = uuid
+    made = [export(store, f"kept {number}", keep_snapshots=2) for number in range(3)]
+    assert names(vcenter) == ["kept 1", "kept 2"]
+    assert made[0].manifest
+    moref = made[0].manifest.vm.moref
+    by_a_dead_process(vcenter, "left by a killed run", vm=moref)
+    by_a_dead_process(vcenter, "of another server's", vm=moref, vcenter_uuid="4f0e7a52-0000-0000-0000-000000000001")
+    by_a_dead_process(vcenter, "of another VM's", vm="vm-4711")
+    export(store, "new", keep_snapshots=3)
+    assert names(vcenter) == ["kept 1", "kept 2", "of another server's", "of another VM's", "new"]
+    by_a_dead_process(vcenter, "left again", vm=moref)
+    reap_snapshots(DirectRunner(), ExportOptions.from_keys({"output": store}))
+    assert names(vcenter) == ["kept 1", "kept 2", "of another server's", "of another VM's", "new"]
+
+
 def in_a_process(options: dict[str, object], *, before: list[str] | None = None) -> subprocess.Popen[str]:
     words = [*(before or []), sys.executable, "-c", EXPORT, json.dumps(options)]
     return subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=dict(os.environ))
