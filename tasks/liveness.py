@@ -7,7 +7,8 @@ A tag counts as the run's only where it is signed with a key that the record hol
 
 | this machine (``steps/liveness.py``) | Prefect's record                        | its login   | the run is |
 |--------------------------------------|-----------------------------------------|-------------|------------|
-| dead                                 | not asked; told of it                   |             | over       |
+| dead                                 | not signed, and the run signs its tags  |             | unknown    |
+| dead                                 | anything else; told of the crash        |             | over       |
 | alive                                | not asked                               |             | at work    |
 | unknown                              | no answer, or no such run               |             | unknown    |
 | unknown                              | signed; the run has said that it ended  |             | over       |
@@ -35,7 +36,7 @@ from hyperexport.model.ownership import Owner
 from hyperexport.steps.liveness import Life, is_elsewhere, life_of
 from hyperexport.steps.logins import Logins
 from hyperexport.tasks.reporting import without_patience
-from hyperexport.tasks.run_keys import is_vouched_for, said_that_it_ended
+from hyperexport.tasks.run_keys import has_keys, is_vouched_for, said_that_it_ended
 
 logger = logging.getLogger(__name__)
 
@@ -64,29 +65,35 @@ def run_may_be_at_work(owner: Owner, logins: Logins | None = None) -> bool:
     return _life(owner, logins) in {_Life.AT_WORK, _Life.UNANSWERED}
 
 
-def _tell_of_crash(owner: Owner) -> None:
-    """Tell Prefect that a run has crashed which it still believes to be running: its worker died with it."""
+def _life(owner: Owner, logins: Logins | None) -> _Life:
+    here = life_of(owner)
+    if here is Life.DEAD:
+        return _Life.OVER if owner.pid == os.getpid() or _record_agrees(owner) else _Life.UNKNOWN
+    return _Life.AT_WORK if here is Life.ALIVE else _life_in_prefect(owner, logins)
+
+
+def _record_agrees(owner: Owner) -> bool:
+    """Tell whether Prefect's record does not contradict that the run made the tag; then tell Prefect of its crash.
+
+    A record with keys of the run, none of which signed the tag, contradicts it: who may log in to this machine can sign
+    as it does. A run that Prefect still believes to be running has crashed: its worker died with it.
+    """
     try:
         run_id = UUID(owner.run)
         with without_patience(), get_client(sync_client=True) as client:
-            state = client.read_flow_run(run_id).state
-            if state is not None and not state.is_final():
+            record = client.read_flow_run(run_id)
+            if has_keys(record) and not is_vouched_for(owner, record):
+                logger.warning("a tag names run %s, which did not make it", owner.run)
+                return False
+            if record.state is not None and not record.state.is_final():
                 gone = f"its process {owner.pid} on {owner.host} is gone; found by the next run"
                 client.set_flow_run_state(run_id, Crashed(message=gone), force=True)
                 logger.warning("run %s has crashed: %s", owner.run, gone)
     except (ValueError, ObjectNotFound):
-        return  # no run of this Prefect's
-    except Exception as error:  # noqa: BLE001 - it is a courtesy
+        pass  # no run of this Prefect's
+    except Exception as error:  # noqa: BLE001 - this machine has proved it; the rest is a courtesy
         logger.info("Prefect was not told that run %s is over: %s", owner.run, type(error).__name__)
-
-
-def _life(owner: Owner, logins: Logins | None) -> _Life:
-    here = life_of(owner)
-    if here is Life.DEAD:
-        if owner.pid != os.getpid():
-            _tell_of_crash(owner)
-        return _Life.OVER
-    return _Life.AT_WORK if here is Life.ALIVE else _life_in_prefect(owner, logins)
+    return True
 
 
 def _life_in_prefect(owner: Owner, logins: Logins | None) -> _Life:

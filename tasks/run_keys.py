@@ -44,15 +44,13 @@ class RunKey:
 def sign_tags_of(run: str) -> None:
     """Have the run's tags signed with a key that Prefect's record of the run holds from now on.
 
-    Where Prefect does not take it the tags stay without: what a kill leaves then is kept elsewhere, and reported.
+    Where Prefect does not take it nothing vouches for the tags: what a kill leaves is then kept elsewhere, and reported.
     """
     there = run_keys.get(run)
     if isinstance(there, RunKey) and there.process == os.getpid():
         return
-    run_keys.pop(run, None)
-    key = RunKey()
-    if _tell(run, key, _AT_WORK):
-        run_keys[run] = key
+    run_keys[run] = key = RunKey()
+    _tell(run, key, _AT_WORK)
 
 
 def tell_that_run_ended(run: str | None = None) -> None:
@@ -61,6 +59,11 @@ def tell_that_run_ended(run: str | None = None) -> None:
     key = run_keys.pop(run, None)
     if isinstance(key, RunKey) and key.process == os.getpid():
         _tell(run, key, _ENDED)
+
+
+def has_keys(record: FlowRun) -> bool:
+    """Tell whether the run of this record signs its tags."""
+    return any(label.startswith(_LABEL) for label in record.labels)
 
 
 def is_vouched_for(owner: Owner, record: FlowRun) -> bool:
@@ -79,15 +82,13 @@ def said_that_it_ended(owner: Owner, record: FlowRun) -> bool:
     return is_vouched_for(owner, record) and record.labels[f"{_LABEL}{owner.key}"] == _ENDED
 
 
-def _tell(run: str, key: RunKey, state: str) -> bool:
+def _tell(run: str, key: RunKey, state: str) -> None:
     timeout = {"timeout": _SECONDS_FOR_AN_ANSWER}
     try:
         with without_patience(), get_client(sync_client=True, httpx_settings=timeout) as client:
             client.update_flow_run_labels(UUID(run), {f"{_LABEL}{key.public}": state})
     except Exception as error:  # noqa: BLE001 - a backup outlives its orchestrator
         logger.info("Prefect was not told that run %s is %s: %s", run, state, type(error).__name__)
-        return False
-    return True
 
 
 def _encode(raw: bytes) -> str:

@@ -113,6 +113,13 @@ def test_a_process_that_is_gone_is_over_and_prefect_is_told(run_in) -> None:
     assert state_of(run) == "CRASHED"
 
 
+def test_a_tag_that_this_machine_signed_and_the_run_that_it_names_did_not_ends_no_run(run_in) -> None:
+    run = run_in(Running)
+    sign_tags_of(run)
+    assert judged(of_a_dead_process(run)) == "unknown", "another user of this machine can sign as it does"
+    assert state_of(run) == "RUNNING"
+
+
 @pytest.mark.parametrize("state", [Running, Completed, Cancelled], ids=lambda state: state.__name__)
 def test_a_living_process_is_at_work_whatever_prefect_says(run_in, state) -> None:
     assert judged(a_tag(run_in(state))) == "at work"
