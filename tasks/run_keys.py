@@ -44,7 +44,7 @@ class RunKey:
 def sign_tags_of(run: str) -> None:
     """Have the run's tags signed with a key that Prefect's record of the run holds from now on.
 
-    Where Prefect does not take it nothing vouches for the tags: what a kill leaves is then kept elsewhere, and reported.
+    Where Prefect does not take it, nothing vouches for the tags: what a kill leaves is kept elsewhere, and reported.
     """
     there = run_keys.get(run)
     if isinstance(there, RunKey) and there.process == os.getpid():
