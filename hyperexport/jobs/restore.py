@@ -108,6 +108,7 @@ def opened(
         stores = open_stores(place, throttle=throttle, stop=stop, s3=run.s3_settings(place))
         store, export = choose_export(stores, export=wanted.export, vm=wanted.vm, at=wanted.at)
         with connect(run.endpoint(), stop=stop, run=run.id) as session, run.progress(export.manifest.vm):
+            run.watch_logins(session, stop)
             yield RestoreJob(
                 run=run.id,
                 session=session,

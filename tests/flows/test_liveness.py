@@ -6,6 +6,8 @@ import threading
 import uuid
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 
 import pytest
 from prefect import flow
@@ -16,13 +18,15 @@ from pydantic import SecretStr
 
 from hyperexport.base.machine import ProcessIdentity, this_machine
 from hyperexport.base.stop import StopSignal
-from hyperexport.errors import HyperExportError
+from hyperexport.errors import HyperExportError, VmHeld
+from hyperexport.flows import export_vm
 from hyperexport.flows.outcome import told_in_words
 from hyperexport.model.ownership import Owner
+from hyperexport.options.precedence import ExportOptions
 from hyperexport.simulator import DiskSpec, Simulator, UserSpec, VmSpec
 from hyperexport.steps.liveness import over_or_acknowledged
 from hyperexport.steps.logins import Logins
-from hyperexport.tasks import liveness
+from hyperexport.tasks import liveness, runner
 from hyperexport.tasks.liveness import run_is_at_work, run_is_over, run_may_be_at_work
 from hyperexport.tasks.run_keys import RunKey, sign_tags_of, tell_that_run_ended
 from hyperexport.tasks.runner import PrefectRunner
@@ -74,7 +78,7 @@ def elsewhere(run: str, **more: object) -> Owner:
     return a_tag(run).model_copy(update={**ELSEWHERE, **more}).signed()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def vcenter() -> Generator[Simulator]:
     few = UserSpec("few", "secret-1", frozenset({"VApp.Export"}))
     spec = VmSpec("db01", disks=(DiskSpec(1 << 20),))
@@ -312,3 +316,25 @@ def test_a_user_may_say_that_an_unknown_run_is_over_and_not_that_a_living_one_is
     assert not is_over(living)
     assert not is_over(elsewhere(running))
     assert not over_or_acknowledged(("another",), run_is_over, run_may_be_at_work)(elsewhere(unknown))
+
+
+def test_an_export_removes_what_a_killed_run_elsewhere_left_and_nothing_that_a_forged_tag_names(
+    run_in, vcenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in vcenter.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(runner, "Logins", partial(Logins, seconds=0.2))
+    options = ExportOptions.from_keys({"output": tmp_path, "snapshot": True})
+    run, vm = run_in(Crashed), vcenter.vm("db01")
+    sign_tags_of(run)
+    true = elsewhere(run, **on(vcenter), vm=vm.instance_uuid, thing="theirs")
+    vm.take_snapshot("a user's", true.model_copy(update={"thing": "a user's"}).to_description())
+    with pytest.raises(VmHeld, match=f"held by run {run}"):
+        export_vm("db01", options)
+    vm.remove_snapshot(vm.snapshots()[0][0])
+    vm.take_snapshot("theirs", true.to_description())
+    with connect(endpoint_of(vcenter), run=run, keep_alive=0.01), pytest.raises(VmHeld, match=f"held by run {run}"):
+        export_vm("db01", options)
+    assert [name for _, name, _, _ in vm.snapshots()] == ["theirs"]
+    export_vm("db01", options)
+    assert vm.snapshots() == []
