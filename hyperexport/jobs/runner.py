@@ -22,10 +22,10 @@ from hyperexport.store.base import StoredExport
 from hyperexport.store.s3_settings import S3Settings
 from hyperexport.transfer.bandwidth.throttle import Throttle
 from hyperexport.vsphere.endpoint import VSphereEndpoint
-from hyperexport.vsphere.session import Session
 
 if TYPE_CHECKING:
     from hyperexport.steps.job import Job
+    from hyperexport.vsphere.session import Session
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -155,7 +155,7 @@ class StepRunner(ABC):
         """Tells of which runs nobody can say that they are over: those that are seen at work."""
         return self.at_work
 
-    def watch_logins(self, session: Session, stop: StopSignal) -> None:  # noqa: B027
+    def watch_logins(self, session: "Session", stop: StopSignal) -> None:  # noqa: B027
         """Have a login on the server to ask what it knows of other runs."""
 
     # -- what only an orchestrator does; without one nothing happens ---------------------------------------------------
