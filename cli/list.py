@@ -12,9 +12,6 @@ from hyperexport.cli.execution import store_runner
 from hyperexport.cli.failures import Failure
 from hyperexport.cli.flags import CommandLine, Given, store_options
 from hyperexport.cli.output import Output, key_value, make_table, numbered, say
-from hyperexport.model.history import is_of_the_future
-from hyperexport.model.manifest import short_id
-from hyperexport.results import StoreContents
 
 if TYPE_CHECKING:
     from hyperexport.model.damaged import DamagedExport
@@ -29,6 +26,7 @@ class ListExports(Command):
     def run(self, output: Output) -> list[Failure]:
         """Show what the stores hold, also what cannot be read."""
         from hyperexport.jobs.list import list_exports
+        from hyperexport.model.manifest import short_id
         from hyperexport.store.listing import StoreListing
 
         output.nothing("stores")
@@ -71,6 +69,10 @@ def show_stored(console: Console, store: str, listing: "StoreListing") -> None:
     if not listing.exports and not listing.damaged:
         say(console, f"{store}: no exports")
         return
+    from hyperexport.model.history import is_of_the_future
+    from hyperexport.model.manifest import short_id
+    from hyperexport.results import StoreContents
+
     contents = StoreContents(store=store, exports=listing.exports)
     added, shared = contents.added_bytes, contents.shared_with
     now = datetime.now(UTC)
@@ -99,6 +101,8 @@ def show_stored(console: Console, store: str, listing: "StoreListing") -> None:
 
 def _sharers(names: Sequence[str]) -> str:
     """The other exports that one rotten file would damage as well; the first few of them."""
+    from hyperexport.model.manifest import short_id
+
     ids = [short_id(name) for name in names]
     return ", ".join(ids) if len(ids) < 3 else f"{ids[0]}, {ids[1]} and {len(ids) - 2} more"
 
@@ -112,6 +116,8 @@ def _proof(manifest: "ExportManifest") -> str:
 
 def stored_lines(store: str, listing: "StoreListing") -> list[str]:
     """What a store holds: a block for each export, with an empty line between them."""
+    from hyperexport.results import StoreContents
+
     contents = StoreContents(store=store, exports=listing.exports)
     added, shared = contents.added_bytes, contents.shared_with
     blocks = [_stored(store, export, added[str(export)], shared[str(export)]) for export in listing.exports]
@@ -120,6 +126,9 @@ def stored_lines(store: str, listing: "StoreListing") -> list[str]:
 
 
 def _stored(store: str, export: "StoredExport", added: int, shared: Sequence[str]) -> list[str]:
+    from hyperexport.model.history import is_of_the_future
+    from hyperexport.model.manifest import short_id
+
     manifest = export.manifest
     return [
         key_value("store", store),
