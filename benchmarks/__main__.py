@@ -15,6 +15,7 @@ from rich.table import Table
 from benchmarks.harness import CACHE, console, machine
 
 DEFAULTS: dict[str, list[str]] = {
+    "startup": ["--rounds=3"],
     "throttle": ["--seconds=4"],
     "download": ["--size=4", "--rounds=5"],
     "upload": ["--size=2", "--rounds=5", "--memory", "1", "16"],

@@ -75,7 +75,7 @@ def arguments(
         ),
     ] = "26h",
 ) -> Automations:
-    """Mind the Prefect automations that mail about a leaked snapshot, a damaged export, and a VM without a success.
+    """Manage the Prefect automations that mail about leaked snapshots, damaged exports and overdue VMs.
 
     The mail's options are those of --email-notify; what is not given comes from the environment of the process that
     sends it, which hyperexport serve is.

@@ -97,7 +97,7 @@ def arguments(
         bool, Parameter(group=WHAT, negative=(), help="Also write a libvirt domain definition for virsh define.")
     ] = False,
 ) -> Convert:
-    """Convert an export to disk images for KVM, Proxmox, Hyper-V or a cloud, or to a self-contained OVF or OVA.
+    """Convert an export to disk images for KVM, Hyper-V or a cloud, or to a self-contained OVF or OVA.
 
     Every byte is proved before a file gets its name; a file that exists is never overwritten.
     """

@@ -6,7 +6,6 @@ from typing import Annotated
 from cyclopts import Parameter
 from pydantic import SecretStr
 
-from hyperexport.cli import cleanup, export, incremental_info, profiles, schedules, vm_info
 from hyperexport.cli.command import Command
 from hyperexport.cli.flags import PROFILES, WHAT, CommandLine, EmailPassword, Given, VSphere, vm_options
 from hyperexport.errors import UsageError
@@ -102,6 +101,8 @@ def arguments(
     if daemon_schedule is not None or cleanup_schedule is not None or schedule_timezone is not None:
         _check_scheduling(modes, save_profile)
         times = {"daemon": daemon_schedule, "cleanup": cleanup_schedule, "timezone": schedule_timezone}
+        from hyperexport.cli import schedules
+
         # The environment stays that of the process that will do it.
         return given.command(schedules.MakeSchedules, selection=selection, **common, **times)
     return _now(given, selection, modes, save_profile, common)
@@ -124,6 +125,8 @@ def _now(
     given: Given, selection: Selection, modes: list[str], save_profile: str | None, common: dict[str, object]
 ) -> Command:
     """What is to be done at once: with the VMs that are chosen, or without any."""
+    from hyperexport.cli import cleanup, export, incremental_info, profiles, vm_info
+
     options = ExportOptions.from_keys(given.given)
     if len(modes) > 1:
         raise UsageError("--vm-info and --incremental-info exclude each other", fix="Ask for one at a time")
@@ -158,6 +161,8 @@ def _managed_profile(
     given: Given, *, listed: bool, shown: str | None, deleted: str | None
 ) -> tuple[str, Command] | None:
     """What is to be done with saved profiles, where that is all that is asked."""
+    from hyperexport.cli import profiles
+
     options = ExportOptions.from_keys(given.given)
     asked: list[tuple[str, Command]] = []
     if listed:

@@ -8,6 +8,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar, get_args
 
@@ -20,6 +21,8 @@ from hyperexport.errors import UsageError
 from hyperexport.model.restore_point import RestorePoint, parse_time
 from hyperexport.options.precedence import ExportOptions, Leaf, leaves, resolve
 from hyperexport.options.selection import Selection, make_selection, selection_leaves
+
+T = TypeVar("T")
 
 WHAT = Group("What to do", sort_key=0)
 PROFILES = Group("Profiles", sort_key=5)
@@ -289,6 +292,40 @@ def _with_flags(line: CommandLine, flags: Sequence[Leaf]) -> Callable[..., Comma
     parameters = [*(export if line.one_export else ()), *own, *shared, *(_parameter(leaf) for leaf in flags)]
     command.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportFunctionMemberAccess]
     command.__doc__ = line.arguments.__doc__
+    return command
+
+
+def flags_of(parameter: inspect.Parameter) -> tuple[str, ...]:
+    """How a parameter of a command is written on the command line, the name first and then what turns it off."""
+    described = next((each for each in get_args(parameter.annotation)[1:] if isinstance(each, Parameter)), Parameter())
+    name = next(iter(described.name or ()), "--" + parameter.name.replace("_", "-"))
+    return (name, f"--no-{name.removeprefix('--')}")
+
+
+def naming(words: Sequence[str], function: Callable[..., T]) -> Callable[..., T]:
+    """Take from a command the flags that a command line does not name.
+
+    Each flag takes a millisecond to make and, given or not, to check.
+
+    Args:
+        words: The command line.
+        function: The command; it does without what it is not given.
+    """
+    named = {word.partition("=")[0] for word in words}
+    signature = inspect.signature(function)
+    kept = [
+        parameter
+        for parameter in signature.parameters.values()
+        if parameter.kind is not parameter.KEYWORD_ONLY
+        or parameter.default is parameter.empty
+        or not named.isdisjoint(flags_of(parameter))
+    ]
+
+    @wraps(function)
+    def command(*args: Any, **kwargs: Any) -> T:
+        return function(*args, **kwargs)
+
+    command.__signature__ = signature.replace(parameters=kept)  # pyright: ignore[reportAttributeAccessIssue]
     return command
 
 

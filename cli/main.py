@@ -53,7 +53,7 @@ def run(words: Sequence[str]) -> int:
     from hyperexport.cli.failures import Failure
     from hyperexport.cli.output import Face, Output, showing_logs
 
-    output = Output(Face.JSON if "--json" in words else Face.PRETTY)
+    output = None
     try:
         command = parse(words)
         if command is None:
@@ -62,7 +62,7 @@ def run(words: Sequence[str]) -> int:
         with showing_logs(output, debug=command.debug):
             return perform(command, output)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last place: a person gets a line, not a trace
-        failure = Failure(error)
+        failure, output = Failure(error), output or Output(Face.JSON if "--json" in words else Face.PRETTY)
         failure.tell(debug="--debug" in words)
         output.finish([{"vm": None, "code": failure.code, "message": failure.message}])
         return failure.exit_code

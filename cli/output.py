@@ -12,17 +12,17 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from enum import StrEnum
 from itertools import count
-from typing import Any, cast
-
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING, Any, cast
 
 from hyperexport.base.json_logs import JsonLines
 from hyperexport.base.text import one_line, visible
 from hyperexport.errors import UsageError
 from hyperexport.options.groups import write_names
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
 _PIPED_WIDTH = 200  # columns of a table that nobody's terminal bounds
 
@@ -52,15 +52,17 @@ class Output:
     def __init__(self, face: Face, *, json_logs: bool = False) -> None:
         self.face = face
         self.json_logs = json_logs
-        self.errors = _PatientConsole(stderr=True, quiet=json_logs)  # no bar and no spinner among JSON lines
+        from hyperexport.cli.console import PatientConsole  # not for --help
+
+        self.errors = PatientConsole(stderr=True, quiet=json_logs)  # no bar and no spinner among JSON lines
         # A character that the locale lacks must not end an export.
         sys.stdout.reconfigure(errors="replace")  # pyright: ignore[reportAttributeAccessIssue,reportUnknownMemberType]
         wide = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PIPED_WIDTH
-        self._console = _PatientConsole(width=wide, highlight=False)
+        self._console = PatientConsole(width=wide, highlight=False)
         self._blocks = 0
         self._document: dict[str, list[Any]] = {}
 
-    def answer(self, key: str, *, pretty: Callable[[Console], None], quiet: Sequence[str], document: Any) -> None:
+    def answer(self, key: str, *, pretty: "Callable[[Console], None]", quiet: Sequence[str], document: Any) -> None:
         """Give one answer, in the face that was asked for.
 
         Args:
@@ -81,7 +83,7 @@ class Output:
         """Whether only key=value lines were asked for."""
         return self.face is Face.QUIET
 
-    def draw(self, pretty: Callable[[Console], None]) -> None:
+    def draw(self, pretty: "Callable[[Console], None]") -> None:
         """Draw on the terminal, beside the answers."""
         pretty(self._console)
 
@@ -129,8 +131,12 @@ def numbered(key: str, values: Iterable[object]) -> list[str]:
     return [key_value(key if number == 1 else f"{key}_{number}", value) for number, value in zip(count(1), values)]
 
 
-def make_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
+def make_table(title: str, columns: Sequence[str], rows: "Iterable[Sequence[str | Text]]") -> "Table":
     """Draw a table; no cell is markup."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
     shown = Text(visible(title))
     table = Table(title=shown, title_justify="left", title_style="bold", box=box.SQUARE, show_header=any(columns))
     for column in columns:
@@ -140,13 +146,17 @@ def make_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str |
     return table
 
 
-def say(console: Console, words: str) -> None:
+def say(console: "Console", words: str) -> None:
     """Print a sentence as it is: no markup, no wrapping, so that it can be searched for."""
+    from rich.text import Text
+
     console.print(Text(visible(words)), soft_wrap=True)
 
 
-def noted(mark: str, style: str, words: str) -> Text:
+def noted(mark: str, style: str, words: str) -> "Text":
     """A coloured word, and after it what it is about."""
+    from rich.text import Text
+
     return Text(mark, style=style).append(visible(words), style="default")
 
 
@@ -155,19 +165,10 @@ def yes_no(value: bool) -> str:
     return "yes" if value else "no"
 
 
-class _PatientConsole(Console):
-    """Whoever reads may stop reading, as ``grep -q`` and ``head`` do: the work goes on, the words go nowhere."""
-
-    def on_broken_pipe(self) -> None:
-        """Print to nobody from now on, where rich would end the program."""
-        self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
-
-
 class LogLines(logging.Handler):
     """Shows warnings of the engine; with ``--debug`` everybody's decisions."""
 
-    def __init__(self, console: Console, *, debug: bool) -> None:
+    def __init__(self, console: "Console", *, debug: bool) -> None:
         super().__init__()
         # prefect.logging.configuration: a handler with a formatter and a public name has the root logger to itself.
         self.setFormatter(logging.Formatter("%(message)s"))
@@ -185,6 +186,8 @@ class LogLines(logging.Handler):
         name = "" if ours else f"{record.name}: "
         told = self.format(record)
         told = one_line(told) if ours and not record.exc_info else visible(told, keep="\n")
+        from rich.text import Text
+
         words = Text(f"hyperexport: {name}{told}", style="yellow" if warning else "dim")
         with suppress(OSError):
             self._console.print(words, soft_wrap=True)

@@ -72,7 +72,7 @@ def arguments(
         Parameter(metavar="DURATION", group=WHAT, help="How old the last good export may be. [default: 26h]"),
     ] = "26h",
 ) -> Report:
-    """Show how well each VM in the stores is protected: its last good export, its age, its proof, what is missing."""
+    """Show how well each VM is protected: its last good export, its age, its proof, what is missing."""
     return given.command(Report, html=html, rpo=read_duration("--rpo", rpo))
 
 

@@ -76,7 +76,7 @@ def arguments(
     latency: Annotated[float, Parameter(help="Milliseconds that every answer takes longer.")] = 0.0,
     debug: Debug = False,
 ) -> Simulate:
-    """Run a simulated vCenter, to try everything without a real one; it prints how to reach it. Ctrl-C ends it."""
+    """Run a simulated vCenter until Ctrl-C, to try everything without a real one; print how to reach it."""
     return Simulate(
         debug=debug,
         port=port,

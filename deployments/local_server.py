@@ -18,9 +18,9 @@ import threading
 from collections.abc import Mapping
 from typing import IO, TYPE_CHECKING, Any, Final
 from urllib.error import URLError
-from urllib.request import urlopen
+from urllib.request import ProxyHandler, build_opener
 
-from hyperexport.deployments.orchestrator import configured_api
+from hyperexport.deployments.orchestrator import configured_api, use_no_proxy_for
 from hyperexport.errors import ServerUnreachable, UsageError
 from hyperexport.workarounds.environment import WHOLE_SERVER
 
@@ -71,6 +71,7 @@ def start(port: int) -> str:
     server, url = launch(port, settings, log, whole=True)
     atexit.register(end, server)
     os.environ["PREFECT_API_URL"] = url
+    use_no_proxy_for(url)
     from hyperexport import flows  # noqa: F401  # pyright: ignore[reportUnusedImport] - needed anyway, and the server is not ready yet
 
     _await(url, log)
@@ -137,7 +138,7 @@ def _listener(port: int) -> socket.socket:
 
 def _await(url: str, log: Any) -> None:
     try:
-        with urlopen(f"{url}/health", timeout=_START) as answer:  # noqa: S310 - our own loopback address
+        with build_opener(ProxyHandler({})).open(f"{url}/health", timeout=_START) as answer:
             answer.read()
     except (URLError, OSError) as error:
         log.seek(0)

@@ -8,18 +8,28 @@ its process lives and its address answers.
 
 import json
 import os
+import socket
 import sys
+import time
 import tomllib
 from collections.abc import Generator
 from contextlib import closing, contextmanager, suppress
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from urllib.parse import urlsplit
 
 from hyperexport.base.machine import ProcessIdentity, identity_of
+from hyperexport.errors import ServerUnreachable
+
+if TYPE_CHECKING:
+    from http.client import HTTPResponse
+    from urllib.request import Request
 
 NO_PREFECT_VARIABLE: Final = "HYPEREXPORT_NO_PREFECT"
 _SECONDS_FOR_AN_ANSWER: Final = 2.0
+_SECONDS_TO_CONNECT: Final = 3.0
+_SECONDS_BETWEEN_ATTEMPTS: Final = 0.25
 _FALSE: Final = frozenset({"", "0", "false", "no", "off"})
 
 
@@ -49,9 +59,73 @@ def find_place(*, no_prefect: bool = False) -> Place:
 
 
 def use(place: Place) -> None:
-    """Have Prefect, which is not imported yet, use the API of a place."""
+    """Have Prefect, which is not imported yet, use the API of a place.
+
+    Raises:
+        ServerUnreachable: Nothing listens there, for three seconds.
+    """
     if place.url and "prefect" not in sys.modules:
+        _require_listener(place)
         os.environ["PREFECT_API_URL"] = place.url
+        use_no_proxy_for(place.url)
+
+
+def use_no_proxy_for(url: str) -> None:
+    """Have Prefect's client ask an API on this machine itself, whatever proxy the environment names.
+
+    Args:
+        url: The API's address; nothing is done for one elsewhere.
+    """
+    host = urlsplit(url).hostname or ""
+    if _is_loopback(host):
+        excepted = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+        if excepted != "*" and host not in excepted.split(","):
+            os.environ["no_proxy"] = os.environ["NO_PROXY"] = f"{excepted},{host}".lstrip(",")
+
+
+def _require_listener(place: Place) -> None:
+    """See that something listens where a Prefect API is configured: Prefect's client would try for half a minute."""
+    host, port = _first_hop(place.url or "")
+    end = time.monotonic() + _SECONDS_TO_CONNECT
+    while True:
+        try:
+            socket.create_connection((host, port), timeout=max(end - time.monotonic(), 0.1)).close()
+        except OSError as error:
+            if time.monotonic() + _SECONDS_BETWEEN_ATTEMPTS >= end:
+                raise ServerUnreachable(
+                    f"the Prefect API at {place.url} cannot be reached: {error} ({place.why})",
+                    fix="Start the server there, or run without one with --no-prefect",
+                ) from error
+            time.sleep(_SECONDS_BETWEEN_ATTEMPTS)
+        else:
+            return
+
+
+def _first_hop(url: str) -> tuple[str, int]:
+    """Where a client connects to for an address: its host, or else the proxy that the environment names for it."""
+    from urllib.request import getproxies, proxy_bypass  # noqa: PLC0415 - Prefect is imported next
+
+    parts = urlsplit(url)
+    proxy = getproxies().get(parts.scheme)
+    if proxy and not _is_loopback(parts.hostname or "") and not proxy_bypass(parts.hostname or ""):
+        parts = urlsplit(proxy if "//" in proxy else f"//{proxy}")
+    return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+
+
+def _is_loopback(host: str) -> bool:
+    return host in {"localhost", "::1"} or host.startswith("127.")
+
+
+def _ask(request: "str | Request", url: str) -> "HTTPResponse":
+    """Ask an API in little time; one on this machine without the proxy that the environment may name.
+
+    Raises:
+        OSError, ValueError: No answer, or an error's.
+    """
+    from urllib.request import ProxyHandler, build_opener  # noqa: PLC0415 - only where there is something to ask
+
+    opener = build_opener(ProxyHandler({})) if _is_loopback(urlsplit(url).hostname or "") else build_opener()
+    return opener.open(request, timeout=_SECONDS_FOR_AN_ANSWER)
 
 
 def configured_api() -> str | None:
@@ -107,10 +181,8 @@ def _find_service() -> Place | None:
     pid, url = found.get("pid"), found.get("url")
     if not isinstance(pid, int) or not isinstance(url, str) or not _lives(pid, str(found.get("process", ""))):
         return None
-    from urllib.request import urlopen  # noqa: PLC0415 - only where there is something to ask
-
     try:
-        with urlopen(f"{url}/health", timeout=_SECONDS_FOR_AN_ANSWER) as answer:  # noqa: S310 - our own file names it
+        with _ask(f"{url}/health", url) as answer:
             answer.read()
     except (OSError, ValueError):
         return None
@@ -187,13 +259,13 @@ def prefect_has_profile(name: str) -> bool:
 
 
 def _api_has(url: str, name: str) -> bool:
-    from urllib.request import Request, urlopen  # noqa: PLC0415
+    from urllib.request import Request  # noqa: PLC0415
 
     key = os.environ.get("PREFECT_API_KEY")
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     address = f"{url}/block_types/slug/export-profile/block_documents/name/{name}"
     try:
-        with urlopen(Request(address, headers=headers), timeout=_SECONDS_FOR_AN_ANSWER) as answer:  # noqa: S310
+        with _ask(Request(address, headers=headers), url) as answer:  # noqa: S310 - the user's own API
             return answer.status == HTTPStatus.OK
     except (OSError, ValueError):
         return False

@@ -12,6 +12,7 @@ import certifi
 import pytest
 
 from tests.conformance.vcsim import Vcsim, running_vcsim
+from tests.leftovers import VARIABLE, mark_this_run, still_living
 from tests.peers import MISSING, PeerMissing, build_go_peers, missing, require_program
 
 _FOREIGN = ("AWS_", "GOVC_", "GOVMOMI_", "HYPEREXPORT_", "PREFECT_")
@@ -105,6 +106,26 @@ def vcsim(go_peers: Path, tmp_path_factory: pytest.TempPathFactory) -> Generator
 def qemu_img() -> Path:
     """QEMU's tool for disk images."""
     return require_program("qemu-img", "no exported disk is compared with the guest's bytes")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Mark all that this run will start; a worker of pytest-xdist has its controller's mark."""
+    if not hasattr(config, "workerinput"):
+        mark_this_run()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None, None, None]:
+    """Fail the suite if a process that it started lives when everything is over; with xdist, in the controller."""
+    yield
+    if hasattr(session.config, "workerinput"):
+        return
+    left = still_living(os.environ[VARIABLE])
+    reporter: pytest.TerminalReporter | None = session.config.pluginmanager.get_plugin("terminalreporter")
+    for process in left if reporter else ():
+        reporter.write_line(f"LEFT BEHIND by the tests: {process}", red=True)
+    if left and session.exitstatus in {pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED}:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -14,7 +14,8 @@ from hyperexport.base.display import Displayed
 class Value(Displayed, BaseModel):
     """An immutable record that refuses fields it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    # A command uses few of the models that it imports, and to build them all takes longer than most commands.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
 
 
 class PowerState(StrEnum):

@@ -40,14 +40,14 @@ class ExportOptions(Value):
 
     model_config = ConfigDict(json_schema_extra=leave_open)
 
-    destination: Destination = Field(default=Destination(), json_schema_extra={"position": 0})
-    snapshot: Snapshot = Field(default=Snapshot(), json_schema_extra={"position": 1})
-    incremental: Incremental = Field(default=Incremental(), json_schema_extra={"position": 2})
-    bandwidth: Bandwidth = Field(default=Bandwidth(), json_schema_extra={"position": 3})
-    execution: Execution = Field(default=Execution(), json_schema_extra={"position": 4})
-    cleanup: Cleanup = Field(default=Cleanup(), json_schema_extra={"position": 5})
-    email: Email = Field(default=Email(), title="Notifications", json_schema_extra={"position": 6})
-    fleet: Fleet = Field(default=Fleet(), title="Several VMs", json_schema_extra={"position": 7})
+    destination: Destination = Field(default_factory=Destination, json_schema_extra={"position": 0})
+    snapshot: Snapshot = Field(default_factory=Snapshot, json_schema_extra={"position": 1})
+    incremental: Incremental = Field(default_factory=Incremental, json_schema_extra={"position": 2})
+    bandwidth: Bandwidth = Field(default_factory=Bandwidth, json_schema_extra={"position": 3})
+    execution: Execution = Field(default_factory=Execution, json_schema_extra={"position": 4})
+    cleanup: Cleanup = Field(default_factory=Cleanup, json_schema_extra={"position": 5})
+    email: Email = Field(default_factory=Email, title="Notifications", json_schema_extra={"position": 6})
+    fleet: Fleet = Field(default_factory=Fleet, title="Several VMs", json_schema_extra={"position": 7})
 
     @field_validator("*", mode="before")
     @classmethod

@@ -37,7 +37,7 @@ _KNOWN_HOSTS: Final = "GOVC_TLS_KNOWN_HOSTS"
 class VSphereEndpoint(Value):
     """A vCenter or ESXi server, the user, and what its certificate has to prove."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
 
     url: str = Field(description="A host, host:port, or the whole https://host/sdk; user:password@ is split out.")
     username: str = Field(min_length=1)

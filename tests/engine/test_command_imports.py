@@ -57,9 +57,10 @@ def command(vcenter: Simulator, folder: Path, forbidden: tuple[str, ...], *words
     ("words", "more", "code"),
     [
         ("--version", ("pydantic", "cyclopts", "rich", "pyVmomi"), 0),
-        ("--help", ("pyVmomi", "pydantic_settings"), 0),
+        ("--help", ("pyVmomi", "pydantic_settings", "rich", "importlib.metadata", "hyperexport.results"), 0),
+        ("list --help", ("pyVmomi", "pydantic_settings", "tenacity"), 0),
         ("config", ("pyVmomi", "tenacity"), 0),
-        ("list --output store", ("pyVmomi", "cryptography"), 0),
+        ("list --output store", ("pyVmomi", "cryptography", "hyperexport.cli.export", "hyperexport.cli.serve"), 0),
         ("report --output store", ("pyVmomi", "cryptography"), 0),
         ("verify --output store", ("pyVmomi", "cryptography"), 0),
         ("convert --vm db01 --to raw --into raw --output store", ("pyVmomi",), 0),

@@ -2,13 +2,16 @@
 
 import json
 import os
+import socket
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
 
 from hyperexport.base.machine import identity_of
 from hyperexport.deployments import orchestrator
+from hyperexport.errors import ServerUnreachable
 
 URL = "http://127.0.0.1:9/api"
 
@@ -96,3 +99,39 @@ def test_the_file_of_a_service_is_private_and_goes_with_it(home: Path) -> None:
         assert path.stat().st_mode & 0o777 == 0o600
         assert orchestrator._read_service()["url"] == URL
     assert not path.exists()
+
+
+@pytest.mark.parametrize("excepted", ["", "example.com"])
+def test_prefect_asks_an_api_on_this_machine_without_a_proxy(
+    home: Path, monkeypatch: pytest.MonkeyPatch, excepted: str
+) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, excepted)
+    monkeypatch.setenv("http_proxy", "http://proxy.example:3128")
+    orchestrator.use_no_proxy_for(URL)
+    assert urllib.request.proxy_bypass("127.0.0.1")
+    assert bool(excepted) == bool(urllib.request.proxy_bypass("example.com"))
+    orchestrator.use_no_proxy_for("https://prefect.example/api")
+    assert not urllib.request.proxy_bypass("prefect.example")
+
+
+def test_an_api_that_listens_is_used_and_one_that_does_not_is_reported(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "")  # put back afterwards
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        place = orchestrator.Place(f"http://127.0.0.1:{listener.getsockname()[1]}/api", "because")
+        orchestrator.use(place)
+        assert os.environ["PREFECT_API_URL"] == place.url
+    monkeypatch.setattr(orchestrator, "_SECONDS_TO_CONNECT", 0.1)
+    with pytest.raises(ServerUnreachable, match="because"):
+        orchestrator.use(place)
+
+
+def test_an_api_behind_a_proxy_is_looked_for_at_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "inside.example")
+    monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
+    assert orchestrator._first_hop("https://prefect.example/api") == ("proxy.example", 3128)
+    assert orchestrator._first_hop("https://inside.example/api") == ("inside.example", 443)
+    assert orchestrator._first_hop("https://127.0.0.1:4200/api") == ("127.0.0.1", 4200)

@@ -114,6 +114,56 @@ def test_a_file_that_a_dead_service_left_is_not_believed(tmp_path: Path, stale: 
     assert len(exports_in(tmp_path / "exports")) == 1
 
 
+@pytest.mark.parametrize("proxy", ["http_proxy", "HTTPS_PROXY", "all_proxy"])
+def test_a_proxy_of_the_environment_does_not_hide_a_service_on_this_machine(tmp_path: Path, proxy: str) -> None:
+    settings = {proxy: f"http://127.0.0.1:{closed_port()}", "NO_PROXY": "", "no_proxy": ""}
+    with something_that_answers() as url:
+        announce(tmp_path / "prefect", url=url)
+        where = command(tmp_path / "prefect", "config", "--quiet", **settings).stdout
+    assert f"runs=as a flow run of {url}: hyperexport serve is running" in where
+
+
+def test_a_service_of_another_user_is_not_believed(tmp_path: Path) -> None:
+    if os.getuid() != 0:
+        pytest.skip("only root can give a file to another user")
+    with something_that_answers() as url:
+        announce(tmp_path / "prefect", url=url)
+        os.chown(tmp_path / "prefect" / "hyperexport-serve.json", 12345, 12345)
+        assert "runs=in its own process" in command(tmp_path / "prefect", "config", "--quiet").stdout
+
+
+# -- what is configured ------------------------------------------------------------------------------------------------
+
+
+def test_a_prefect_profile_counts_and_no_prefect_forces_the_own_process(tmp_path: Path) -> None:
+    home = tmp_path / "prefect"
+    home.mkdir()
+    url = f"http://127.0.0.1:{closed_port()}/api"
+    (home / "profiles.toml").write_text(f'active = "work"\n[profiles.work]\nPREFECT_API_URL = "{url}"\n')
+    assert (
+        f"runs=as a flow run of {url}: the active Prefect profile sets it" in command(home, "config", "--quiet").stdout
+    )
+    for forced in (("--no-prefect", {}), ("--quiet", {"HYPEREXPORT_NO_PREFECT": "1"})):
+        done = command(home, "--vm", "db01", "--snapshot", "--output", "exports", forced[0], **forced[1])
+        assert done.returncode == 0, done.stderr
+    assert len(exports_in(tmp_path / "exports")) == 2
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["--vm db01 --snapshot", "verify", "--vm-info --vm db01", "schedules", "--list-profiles"],
+)
+def test_a_prefect_api_that_is_away_is_said_before_prefect_is_imported(tmp_path: Path, words: str) -> None:
+    url = f"http://127.0.0.1:{closed_port()}/api"
+    done = command(tmp_path / "prefect", *words.split(), PREFECT_API_URL=url)
+    assert done.returncode == 1, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert f"the Prefect API at {url} cannot be reached" in line
+    assert "--no-prefect" in line
+    assert line.endswith("[server-unreachable]")
+    assert not (tmp_path / "prefect").exists()  # Prefect makes it when it is imported
+
+
 # -- no process stays --------------------------------------------------------------------------------------------------
 
 

@@ -1,21 +1,24 @@
 """The words of a command line become exactly the options that they say, or an error that names the word."""
 
 import inspect
-import io
 import re
 from datetime import timedelta
 from enum import Enum
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 import pytest
-from rich.console import Console
+from cyclopts import CycloptsError
+from hypothesis import given as given_by_hypothesis
+from hypothesis import settings
+from hypothesis import strategies as st
 
-from hyperexport.cli.arguments import build_app, parse
+from hyperexport.cli.arguments import COMMANDS, _complete, _explain, build_app, parse
 from hyperexport.cli.cleanup import Cleanup
 from hyperexport.cli.command import Command
 from hyperexport.cli.config import ShowConfig
 from hyperexport.cli.export import Export
+from hyperexport.cli.help import help_page
 from hyperexport.cli.incremental_info import IncrementalInfo
 from hyperexport.cli.list import ListExports
 from hyperexport.cli.output import Face
@@ -50,21 +53,85 @@ def refusal(*words: str) -> str:
     return str(caught.value)
 
 
-@cache  # making it takes long, and it is the same for each option that is looked for in it
+APP = build_app()
+
+
+@cache  # it is the same for each option that is looked for in it
 def help_text() -> str:
-    stream = io.StringIO()
-    build_app().help_print([], console=Console(width=240, color_system=None, file=stream))
-    return stream.getvalue()
+    return help_page(APP, "", COMMANDS, width=240)
 
 
-def test_the_help_that_is_made_without_the_commands_flags_is_the_whole_one(capsys: pytest.CaptureFixture[str]) -> None:
-    commands = [name for name in build_app() if not name.startswith("-")]
-    assert "verify" in commands
-    for words in (["--help"], ["-h"], *([name, "--help"] for name in commands), ["--help", "verify"]):
-        build_app()(words, exit_on_error=False, print_error=False, result_action="return_value")
-        whole = capsys.readouterr().out
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_the_help_shows_every_flag_that_the_parser_takes(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert parse([command, "--help"] if command else ["-h"]) is None
+    page = capsys.readouterr().out
+    taken = (APP[command] if command else APP).assemble_argument_collection()
+    names = {argument.name for argument in taken if argument.show and argument.name != "--SHELL"}
+    flags = {name for name in names if name.startswith("--")}
+    assert {name for name in flags if not re.search(rf"^  {name}\b", page, re.MULTILINE)} == set()
+    assert set(re.findall(r"^  (--[a-z0-9-]+)", page, re.MULTILINE)) <= names | {"--version"}
+    assert [name for name in COMMANDS if not command and not re.search(rf"^  {name} ", page, re.MULTILINE)] == []
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_list_of_commands_says_of_each_the_first_sentence_of_its_own_help(command: str) -> None:
+    assert " ".join(APP[command].help.partition("\n\n")[0].split()) == COMMANDS[command]
+
+
+def test_help_is_given_wherever_it_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert parse(["verify", "--help"]) is None
+    verify = capsys.readouterr().out
+    assert "--deep" in verify
+    for words in (["--help", "verify"], ["verify", "--deep", "-h"]):
         assert parse(words) is None
-        assert capsys.readouterr().out == whole, words
+        assert capsys.readouterr().out == verify
+    assert parse(["--vm", "db01", "--help"]) is None
+    assert "Commands" in capsys.readouterr().out
+
+
+def test_the_help_fits_the_terminal() -> None:
+    for width in (60, 80, 100):
+        page = help_page(APP, "", COMMANDS, width=width)
+        usual = [line for line in page.splitlines() if line.startswith(" " * 8)]
+        assert max(map(len, usual)) <= width
+
+
+_SOME: Final = (
+    *("--vm", "db01", "--verify", "--parallel", "--parallel=2", "--no-snapshot", "--snapshot=false", "--quiet", "--"),
+    *("--bandwidth-window=mon=5", "--cleanup", "--cleanup-preserve", "a,b", "--profile", "nightly", "--vm-info", "-x"),
+    *("--no-such-flag", "--dry_run", "--deep", "--disk", "1", "--to", "raw", "--into", "/x", "--at", ""),
+)
+
+
+@given_by_hypothesis(st.sampled_from(["", *COMMANDS]), st.lists(st.sampled_from(_SOME), max_size=6))
+@settings(max_examples=60, deadline=None)
+def test_a_parser_with_the_flags_that_are_named_understands_what_the_whole_one_does(
+    command: str, words: list[str]
+) -> None:
+    line = [command, *words] if command else words
+    if command == "completion":
+        return
+
+    def whole() -> object:
+        try:
+            return APP(
+                _complete(line, line[0] if line else ""),
+                exit_on_error=False,
+                print_error=False,
+                result_action="return_value",
+            )
+        except CycloptsError as error:
+            return _explain(error, line)[0]
+        except UsageError as error:
+            return str(error)
+
+    def narrow() -> object:
+        try:
+            return parse(line)
+        except UsageError as error:
+            return str(error)
+
+    assert narrow() == whole()
 
 
 def test_every_command_is_understood_when_only_its_own_flags_are_made() -> None:
@@ -103,7 +170,7 @@ def test_every_option_of_the_model_has_a_flag_that_reaches_it_and_only_it(leaf):
 @pytest.mark.parametrize("leaf", list(leaves()), ids=lambda leaf: leaf.flag)
 def test_the_help_names_every_option_with_its_meaning(leaf):
     text = re.sub(r"\s+", " ", help_text())
-    assert f" {leaf.flag} " in text
+    assert re.search(f" {leaf.flag}[ ,]", text)
     assert str(leaf.field.description) in text
 
 

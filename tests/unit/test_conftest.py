@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -46,3 +47,31 @@ def test_a_missing_peer_fails_the_test_in_ci(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CI", "true")
     with pytest.raises(pytest.fail.Exception, match="Go is not installed"):
         missing("Go is not installed")
+
+
+LEAVING = """
+import os, subprocess, sys
+
+def test_it_leaves_a_process():
+    code = "import os; os.setsid(); print('started', flush=True); open('door').close()"
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert child.stdout.readline() == "started\\n"
+"""
+
+
+@pytest.mark.parametrize("workers", ["-n0", "-n1"])
+def test_a_suite_that_leaves_a_process_fails_and_names_it(tmp_path: Path, workers: str) -> None:
+    (tmp_path / "test_leaving.py").write_text(LEAVING)
+    (tmp_path / "conftest.py").write_text(
+        "from tests.conftest import pytest_configure, pytest_sessionfinish\n"
+        "import tests.leftovers\ntests.leftovers._SECONDS_TO_END = 0.0\n"
+    )
+    os.mkfifo(tmp_path / "door")
+    command = [sys.executable, "-m", "pytest", "-q", workers, "-p", "no:cacheprovider", "-c", os.devnull, "."]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    (tmp_path / "door").open("w").close()  # there it goes
+    assert "1 passed" in done.stdout
+    assert "LEFT BEHIND by the tests: process" in done.stdout
+    assert "open('door')" in done.stdout
+    assert done.returncode == 1
