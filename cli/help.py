@@ -104,7 +104,7 @@ def _with_value(name: str, off: str, kind: Any, said: Parameter) -> str:
     """A flag with what its value looks like; one that is on by default with the flag that turns it off."""
     bare = _bare(kind)
     if bare is bool:
-        return f"{name}, {off}" if "default: yes" in (said.help or "") else name
+        return f"{name}, {off}" if any(on in (said.help or "") for on in ("default: yes", "default: on")) else name
     return f"{name} {said.metavar or _VALUES.get(bare, 'TEXT')}"
 
 
