@@ -27,7 +27,7 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectHTTPS
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from hyperexport.errors import HyperExportError, UsageError
-from hyperexport.steps.job import Job
+from hyperexport.jobs.runner import LeaseUser
 
 logger = logging.getLogger(__name__)
 
@@ -42,15 +42,14 @@ SECONDS_BETWEEN_RENEWALS: Final = LEASE_SECONDS / 8
 
 
 @contextmanager
-def lease_slots(job: Job) -> Generator["Slots"]:
+def lease_slots(job: LeaseUser) -> Generator["Slots"]:
     """Hold as many lease slots as the VM's disks need, of every limit that the options name, while the block runs.
 
     Raises:
         UsageError: A limit was set to 0, so nobody may begin.
         Interrupted: The run was asked to stop while it waited.
     """
-    disks = sum(disk.unexportable is None for disk in job.disks) if job.source.from_snapshot else 1
-    wanted = max(1, min(job.options.execution.parallel, disks))
+    wanted = max(1, min(job.options.execution.parallel, job.leases))
     limits = limits_of(job)
     if not limits:
         yield Slots(wanted)
@@ -65,11 +64,11 @@ def lease_slots(job: Job) -> Generator["Slots"]:
             slots.release()
 
 
-def limits_of(job: Job) -> dict[str, int]:
+def limits_of(job: LeaseUser) -> dict[str, int]:
     """The limits that concern a VM, by their names, each with the slots to make it with."""
     wanted = job.options.execution
-    vcenter = job.session.address
-    host = {limit_name(vcenter, job.vm.host): wanted.leases_per_host} if job.vm.host and wanted.leases_per_host else {}
+    vcenter, on = job.session.address, job.host
+    host = {limit_name(vcenter, on): wanted.leases_per_host} if on and wanted.leases_per_host else {}
     return host | ({limit_name(vcenter): wanted.leases_per_vcenter} if wanted.leases_per_vcenter else {})
 
 
@@ -122,7 +121,7 @@ class Slots:
                 logger.warning("the lease of the slots was not renewed: %s", type(error).__name__)
 
 
-def _wait_for_slots(job: Job, client: SyncPrefectClient, limits: Mapping[str, int], wanted: int) -> Slots:
+def _wait_for_slots(job: LeaseUser, client: SyncPrefectClient, limits: Mapping[str, int], wanted: int) -> Slots:
     """Wait for the slots; where the server that keeps them does not answer, go on without."""
     answered = time.monotonic()
     said = False
@@ -135,7 +134,7 @@ def _wait_for_slots(job: Job, client: SyncPrefectClient, limits: Mapping[str, in
         except Exception as error:  # noqa: BLE001 - whatever it is, the export goes on
             if time.monotonic() - answered >= PATIENCE:
                 warning = f"the limit of leases does not answer ({type(error).__name__}): going on at the own limits"
-                logger.warning("%s: %s", job.vm.name, warning)
+                logger.warning("%s: %s", job.name, warning)
                 job.warn(warning)
                 return Slots(wanted)
         else:
@@ -143,12 +142,12 @@ def _wait_for_slots(job: Job, client: SyncPrefectClient, limits: Mapping[str, in
                 return slots
             answered = time.monotonic()
             if not said:
-                logger.info("%s: waiting for a slot of %s", job.vm.name, " and ".join(limits))
+                logger.info("%s: waiting for a slot of %s", job.name, " and ".join(limits))
                 said = True
         job.stop.wait(random.uniform(0.5, 1.5))  # noqa: S311 - so that those who wait don't all ask at once
 
 
-def _try(job: Job, client: SyncPrefectClient, limits: Mapping[str, int], wanted: int) -> Slots | None:
+def _try(job: LeaseUser, client: SyncPrefectClient, limits: Mapping[str, int], wanted: int) -> Slots | None:
     """Take the slots of all limits, or none of any: no more than the smallest limit has at all.
 
     Looked at first: denials are a write each on the server, and those who wait are many.

@@ -17,7 +17,7 @@ from hyperexport.base.stop import StopSignal
 from hyperexport.blocks import VSphereCredentials
 from hyperexport.blocks.vsphere_credentials import load_vsphere
 from hyperexport.errors import note_step
-from hyperexport.jobs.runner import Shared, Slots, StepRunner
+from hyperexport.jobs.runner import LeaseUser, Shared, Slots, StepRunner
 from hyperexport.model.damaged import DamagedExport
 from hyperexport.model.restore import RestoreResult
 from hyperexport.model.vm import VmInfo, VmRef
@@ -25,7 +25,6 @@ from hyperexport.notify import Notifier
 from hyperexport.options.groups import Bandwidth, Destination, Email
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.results import ExportResult, Run, SetupFinding, VerifiedExport
-from hyperexport.steps.job import Job
 from hyperexport.steps.liveness import AtWork, IsOver
 from hyperexport.steps.logins import Logins
 from hyperexport.steps.step import policy_of
@@ -137,7 +136,7 @@ class PrefectRunner(StepRunner):
         """The fleet's, or one that may pay from a shared budget."""
         return nullcontext(self.shared.throttle) if self.shared else throttle_of(wanted)
 
-    def lease_slots(self, job: Job) -> AbstractContextManager[Slots]:
+    def lease_slots(self, job: LeaseUser) -> AbstractContextManager[Slots]:
         """Slots of every limit that the options name."""
         return lease_slots(job)
 

@@ -10,12 +10,12 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, ParamSpec, TypeVar
+from typing import Any, Final, NamedTuple, NoReturn, ParamSpec, TypeVar
 
 from hyperexport.base.retry import repeating
 from hyperexport.base.stop import StopSignal
 from hyperexport.errors import UsageError, note_step
-from hyperexport.jobs.runner import Shared, StepRunner
+from hyperexport.jobs.runner import LeaseUser, Shared, StepRunner
 from hyperexport.notify import Notifier, open_mailbox
 from hyperexport.options.groups import Bandwidth, Destination, Email
 from hyperexport.options.precedence import ExportOptions
@@ -26,9 +26,6 @@ from hyperexport.steps.step import policy_of
 from hyperexport.store.s3_settings import S3Settings
 from hyperexport.transfer.bandwidth.throttle import Throttle
 from hyperexport.vsphere.endpoint import VSphereEndpoint
-
-if TYPE_CHECKING:
-    from hyperexport.steps.job import Job
 
 SECONDS_TO_STOP: Final = 8.0
 """How long threads that move bytes are waited for when a run is stopped, before its cleanup goes on without them."""
@@ -124,7 +121,7 @@ class DirectRunner(StepRunner):
         """The fleet's, or one of its own."""
         return nullcontext(self.shared.throttle if self.shared else throttle_for(wanted))
 
-    def lease_slots(self, job: "Job") -> AbstractContextManager[OwnLimits]:
+    def lease_slots(self, job: LeaseUser) -> AbstractContextManager[OwnLimits]:
         """Let the run hold a lease for each disk that may move at once."""
         return nullcontext(OwnLimits(job.options.execution.parallel))
 

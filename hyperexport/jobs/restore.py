@@ -167,10 +167,10 @@ def make_vm(run: StepRunner, job: RestoreJob, plan: RestorePlan) -> int:
     Returns:
         The bytes that were sent.
     """
-    run(restoring.begin_import, job, plan)
-    calls = [{"job": job, "file": file} for file in plan.files]
-    parallel = job.options.execution.parallel
-    sent = run.side_by_side(restoring.upload_file, calls, max_concurrency=parallel, stop=job.stop)
+    with run.lease_slots(job) as slots:
+        run(restoring.begin_import, job, plan)
+        calls = [{"job": job, "file": file} for file in plan.files]
+        sent = run.side_by_side(restoring.upload_file, calls, max_concurrency=slots.at_once, stop=job.stop)
     run(restoring.complete_import, job, plan)
     return sum(sent)
 

@@ -24,7 +24,6 @@ from hyperexport.transfer.bandwidth.throttle import Throttle
 from hyperexport.vsphere.endpoint import VSphereEndpoint
 
 if TYPE_CHECKING:
-    from hyperexport.steps.job import Job
     from hyperexport.vsphere.session import Session
 
 P = ParamSpec("P")
@@ -41,6 +40,49 @@ class Slots(Protocol):
 
     def release(self) -> None:
         """Give it back, as soon as the last byte has moved."""
+        ...
+
+
+class LeaseUser(Protocol):
+    """A job that holds NFC leases: an export, or a restore."""
+
+    @property
+    def run(self) -> str:
+        """The run's id."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """The VM's name, for the log."""
+        ...
+
+    @property
+    def session(self) -> "Session":
+        """The login."""
+        ...
+
+    @property
+    def options(self) -> ExportOptions:
+        """Those in force."""
+        ...
+
+    @property
+    def stop(self) -> StopSignal:
+        """The run's stop signal."""
+        ...
+
+    @property
+    def host(self) -> str | None:
+        """The host that the bytes pass, if it is known."""
+        ...
+
+    @property
+    def leases(self) -> int:
+        """How many files may move at once."""
+        ...
+
+    def warn(self, warning: str) -> None:
+        """Keep a warning for the result."""
         ...
 
 
@@ -126,7 +168,7 @@ class StepRunner(ABC):
         """The run's throttle; in a run of a fleet the fleet's."""
 
     @abstractmethod
-    def lease_slots(self, job: "Job") -> AbstractContextManager[Slots]:
+    def lease_slots(self, job: LeaseUser) -> AbstractContextManager[Slots]:
         """As many slots for NFC leases as the VM needs. Taken before the snapshot: one that waits for a slot grows."""
 
     @abstractmethod

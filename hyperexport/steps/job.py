@@ -102,6 +102,21 @@ class Job:
         return self.vm.ref
 
     @property
+    def name(self) -> str:
+        """The VM's name."""
+        return self.vm.name
+
+    @property
+    def host(self) -> str | None:
+        """The host that the bytes come from."""
+        return self.vm.host
+
+    @property
+    def leases(self) -> int:
+        """How many disks may move at once: of a snapshot each through a lease of its own, of a VM that is off one."""
+        return sum(disk.unexportable is None for disk in self.disks) if self.source.from_snapshot else 1
+
+    @property
     def primary(self) -> Store:
         """The store that history is read from: the local one where there is one."""
         return self.stores[0]

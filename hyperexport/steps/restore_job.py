@@ -56,6 +56,7 @@ class RestoreJob:
         network: str | None,
         reservations: bool = True,
     ) -> None:
+        self.run: Final = run
         self.session: Final = session
         self.store: Final = store
         self.export: Final = export
@@ -82,6 +83,22 @@ class RestoreJob:
         """What became of the half-made VM, in words for whoever hears of a failure."""
         self._warnings: Final[list[str]] = []
         self._lock: Final = threading.Lock()
+
+    @property
+    def name(self) -> str:
+        """The exported VM's name."""
+        return self.source.name
+
+    @property
+    def host(self) -> str | None:
+        """The host that the bytes go to; None where DRS chooses, or before the plan."""
+        host = self.prepared.placement.host if self.prepared else None
+        return host.name if host else None
+
+    @property
+    def leases(self) -> int:
+        """How many files may move at once: one lease takes all, and each costs its host as much as an export's."""
+        return len(self.prepared.spec.files) if self.prepared else 1
 
     @property
     def source(self) -> VmRef:

@@ -1,6 +1,9 @@
 """Exports that come back into vSphere: every byte, every setting, in the place that was asked for; and no other VM."""
 
 import hashlib
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Generator
 from dataclasses import replace
 from pathlib import Path
@@ -638,3 +641,32 @@ def test_check_says_whether_a_restore_would_work(
         found = check_restore(session, vms, stop=StopSignal())
     assert {finding.level for finding in found} == {"ok" if lacking is None else "fail"}
     assert all(lacking in finding.words for finding in found if lacking)
+
+
+# -- interruptions -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_restore_that_is_stopped_while_it_sends_leaves_nothing(
+    number: signal.Signals, sim: Simulator, exports: Path
+) -> None:
+    sim.faults.add(Fault(FaultKind.UPLOAD_STALL, vm="copy", disk=0, at_byte=100_000))
+    said = "print('moving', flush=True) if progress.moved else None"
+    lines = (
+        "import hyperexport",
+        "from hyperexport.model.progress import listening",
+        f"told = lambda progress: {said}",
+        "with listening(told):",
+        f"    hyperexport.restore(vm='db01', name='copy', output={str(exports)!r})",
+    )
+    command = [sys.executable, "-c", "\n".join(lines)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "moving\n"
+        process.send_signal(number)
+        process.wait(timeout=60)
+    assert process.returncode != 0
+    sim.faults.clear()
+    assert sim.leases() == []
+    assert sim.sessions() == []
+    assert nothing_is_left(sim)
