@@ -51,7 +51,7 @@ class ImportLease(Lease):
         if self._nvram:
             name = f"{vm.settings.home}.nvram"
             key, import_key = f"/{vm.moid}/nvram", f"/{vm.settings.name}/nvram"
-            self.files.append(OfferedFile(self, key, name, f"{place}/{name}", import_key=import_key))
+            self.files.append(OfferedFile(self, key, name, f"{place}/nvram", import_key=import_key))
         vm.host_system.offered.update({file.path: file for file in self.files})
 
     def fail(self, fault: Any) -> None:

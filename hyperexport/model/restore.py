@@ -159,6 +159,7 @@ class RestorePlan(Value):
     source: VmRef = Field(description="The VM that was exported.")
     vcenter: str = Field(description="The server that it is restored to.")
     name: str = Field(description="The name of the new VM; for disks that are attached, of the temporary one.")
+    path: str = Field(description="Its inventory path.")
     folder: str = Field(description="Inventory path.")
     resource_pool: str = Field(description="Inventory path.")
     host: str | None = Field(description="None where DRS chooses.")
@@ -177,11 +178,6 @@ class RestorePlan(Value):
     power_on: bool = False
     lost: tuple[LostSetting, ...] = Field(default=(), description="What will not come back, each with the reason.")
     warnings: tuple[str, ...] = Field(default=(), description="The server's, and our own.")
-
-    @property
-    def path(self) -> str:
-        """The new VM's inventory path."""
-        return f"{self.folder}/{self.name}"
 
     @property
     def upload_bytes(self) -> int:

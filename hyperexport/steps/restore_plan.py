@@ -33,6 +33,7 @@ from hyperexport.vsphere.import_spec import (
 from hyperexport.vsphere.inventory import describe, find_vm
 from hyperexport.vsphere.kept_config import KeptConfig
 from hyperexport.vsphere.made_vms import tagged, untagged
+from hyperexport.vsphere.names import escape
 from hyperexport.vsphere.originals import names_in, vms_with_uuid
 from hyperexport.vsphere.places import Placement, Places
 from hyperexport.vsphere.restore_privileges import RestoreNeeds, missing_for_restore
@@ -62,7 +63,7 @@ def make_restore_plan(job: RestoreJob) -> RestorePlan:
     name = name_of(job, target)
     check_free(job, placement, name)
     identity, why = identity_of(job)
-    path = f"{placement.folder.path}/{name}"
+    path = f"{placement.folder.path}/{escape(name)}"
     wanted = job.wish.disk_provisioning
     made = create_import_spec(
         job.session,
@@ -92,6 +93,7 @@ def make_restore_plan(job: RestoreJob) -> RestorePlan:
         source=job.source,
         vcenter=job.session.address,
         name=name,
+        path=path,
         folder=placement.folder.path,
         resource_pool=placement.pool.path,
         host=placement.host.name if placement.host else None,

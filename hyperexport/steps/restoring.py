@@ -2,6 +2,7 @@
 
 import logging
 import time
+from contextlib import ExitStack
 
 from hyperexport.base.stop import StopSignal
 from hyperexport.base.units import format_bytes
@@ -71,21 +72,23 @@ def begin_import(job: RestoreJob, plan: RestorePlan) -> None:
     assert job.prepared
     placement = job.prepared.placement
     ref = VmRef(moref="", name=plan.name, path=plan.path, instance_uuid="")
-    lease = job.holding.enter_context(
-        open_import(
-            job.session,
-            ref,
-            job.prepared.spec.spec,
-            pool=placement.pool.obj,
-            folder=placement.folder.obj,
-            host=placement.host.obj if placement.host else None,
-            stop=job.stop,
+    with ExitStack() as stack:
+        lease = stack.enter_context(
+            open_import(
+                job.session,
+                ref,
+                job.prepared.spec.spec,
+                pool=placement.pool.obj,
+                folder=placement.folder.obj,
+                host=placement.host.obj if placement.host else None,
+                stop=job.stop,
+            )
         )
-    )
-    job.lease = lease
-    job.vm = VmRef(moref=lease.vm._GetMoId(), name=plan.name, path=plan.path, instance_uuid="")
-    lease.expect((file.name, file.size) for file in plan.files)
-    job.server_hashes = lease.request_checksums()
+        lease.expect((file.name, file.size) for file in plan.files)
+        job.server_hashes = lease.request_checksums()
+        job.vm = ref.model_copy(update={"moref": lease.vm_moref})
+        job.lease = lease
+        job.holding.enter_context(stack.pop_all())
 
 
 @step("upload-file", run_name="restore {file.name}", retried=True)

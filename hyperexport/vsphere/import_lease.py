@@ -41,11 +41,11 @@ class ImportLease(Lease):
     """An import lease that is ready. Safe to share between threads.
 
     Attributes:
-        vm: The half-made VM, as an object of the API.
+        vm_moref: The half-made VM's managed object id.
     """
 
     def __init__(self, session: Session, ref: VmRef, obj: Any, info: Any) -> None:
-        self.vm: Final = info.entity
+        self.vm_moref: Final[str] = info.entity._GetMoId()
         self._completed = False
         self._sizes: dict[str, int] = {}
         self._sent: dict[str, int] = {}

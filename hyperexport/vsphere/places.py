@@ -111,7 +111,11 @@ class Places:
             each for each in self._of(vim.ComputeResource) if self._datacenter(each) == self._datacenter(folder)
         ]
         pool = self._pool(wish, was, computes)
-        compute = self._all[_moref(pool.values["owner"])]
+        compute = self._all.get(_moref(pool.values.shown("owner")))
+        if compute is None:
+            raise PlaceNotFound(
+                f"the cluster or host of {pool.path} is not on {self.seen_by}", fix="Choose another --resource-pool"
+            )
         host = self._host(wish.host, was.host, compute)
         reach = host or compute
         stores = [each for each in self._of(vim.Datastore) if each.within(reach.values.shown("datastore", ()))]

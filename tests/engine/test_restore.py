@@ -549,6 +549,18 @@ def test_a_half_made_vm_of_a_dead_run_is_reaped_and_a_restored_one_never_is(
     assert [vm.name for vm in sim.vms()] == [*(spec.name for spec in VMS), "whole"]
 
 
+def test_a_name_with_signs_that_vsphere_escapes_is_restored_and_reaped_as_any_other(
+    sim: Simulator, restore: Callable[..., RestoreResult], exports: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "50% a/b\\c"
+    left_half_made(lambda: restore(name=name), monkeypatch, "restore_attributes")
+    options = resolve(hyperexport.ExportOptions.from_keys({"output": exports})).options
+    assert reap_snapshots(DirectRunner(), options).vms == ("/DC0/vm/production/50%25 a%2fb%5cc",)
+    assert nothing_is_left(sim)
+    restore(name=name)
+    assert disks_of(sim, name) == disks_of(sim, "db01")
+
+
 def test_the_next_restore_removes_what_a_dead_one_left(
     sim: Simulator, restore: Callable[..., RestoreResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
