@@ -12,6 +12,7 @@ import resource
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import hyperexport
 from benchmarks.harness import Measured, Reached, as_figures, compared, console, measure, save, workspace
@@ -23,7 +24,7 @@ from tests.peers import PeerMissing, build_go_peers
 AIMS = {1: 1.3, 2: 1.8}
 """By the number of disks."""
 MEMORY = 200 * MIB
-PLACE = {"folder": "/DC0/vm", "resource_pool": "DC0_H0", "datastore": "LocalDS_0"}
+PLACE: dict[str, Any] = {"folder": "/DC0/vm", "resource_pool": "DC0_H0", "datastore": "LocalDS_0"}
 VM = "db01"
 OURS, GOVC = "hyperexport restore", "govc import.ovf"
 
