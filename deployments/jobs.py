@@ -36,17 +36,18 @@ class JobFinished(Exception):
     """The job has ended: there is nothing left to cancel."""
 
 
-async def submit(client: PrefectClient, parameters: dict[str, Any]) -> UUID:
+async def submit(client: PrefectClient, parameters: dict[str, Any], *, flow: str = export_vm.name) -> UUID:
     """Have a job run as soon as a worker is free.
 
     Args:
         client: The Prefect API.
-        parameters: Those of the flow export-vm.
+        parameters: Those of the flow.
+        flow: Its name.
 
     Returns:
         Its id.
     """
-    deployment = await client.read_deployment_by_name(f"{export_vm.name}/{ON_DEMAND}")
+    deployment = await client.read_deployment_by_name(f"{flow}/{ON_DEMAND}")
     run = await client.create_flow_run_from_deployment(
         deployment.id, parameters=parameters, tags=[*deployment.tags, JOB_TAG]
     )

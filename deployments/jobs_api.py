@@ -20,6 +20,8 @@ from hyperexport.deployments import jobs
 from hyperexport.deployments.allowed_roots import AllowedRoots
 from hyperexport.deployments.http_guard import BoundedBody, SameOrigin, Token
 from hyperexport.deployments.job_model import Accepted, Cancelled, Job, JobDetails, JobIds, JobList, Jobs, read_jobs
+from hyperexport.deployments.restore_model import RestoreJob, read_restore
+from hyperexport.flows import restore_vm
 
 _PAGE: Final = 200
 
@@ -99,6 +101,16 @@ async def submit(document: Submission, prefect: Prefect, request: Request, respo
     # Blocks are loaded outside of the event loop.
     good, errors = await run_in_threadpool(read_jobs, document, request.app.state.allowed)
     ids = [await jobs.submit(prefect, job) for job in good]
+    if not ids:
+        response.status_code = status.HTTP_422_UNPROCESSABLE_CONTENT
+    return Accepted(job_ids=ids, accepted=len(ids), rejected=len(errors), errors=errors, timestamp=datetime.now(UTC))
+
+
+@_router.post("/api/v1/restores", status_code=status.HTTP_202_ACCEPTED, responses={422: {"model": Accepted}})
+async def submit_restore(job: RestoreJob, prefect: Prefect, request: Request, response: Response) -> Accepted:
+    """Submit a restore into vSphere; it is a job like any other from then on. 422 if it is not accepted."""
+    parameters, errors = await run_in_threadpool(read_restore, job, request.app.state.allowed)
+    ids = [await jobs.submit(prefect, parameters, flow=restore_vm.name)] if parameters else []
     if not ids:
         response.status_code = status.HTTP_422_UNPROCESSABLE_CONTENT
     return Accepted(job_ids=ids, accepted=len(ids), rejected=len(errors), errors=errors, timestamp=datetime.now(UTC))

@@ -15,6 +15,7 @@ from hyperexport.blocks.export_profile import save_profile
 from hyperexport.deployments.allowed_roots import AllowedRoots
 from hyperexport.deployments.job_model import read_jobs
 from hyperexport.deployments.jobs_api import create_api
+from hyperexport.deployments.restore_model import RestoreJob, read_restore
 from hyperexport.deployments.serve import listen
 from hyperexport.errors import UsageError
 from hyperexport.notify import open_mailbox
@@ -72,6 +73,35 @@ def test_the_documented_request_exports_a_vm(service: Service, tmp_path: Path):
     assert job_id in [item["id"] for item in listed]
     assert ask(service, f"/jobs/{job_id}")[0] == 200
     assert ask(service, f"/api/v1/jobs/{job_id}/cancel", {})[0] == 409
+
+
+def test_a_restore_is_a_job_like_any_other(service: Service, tmp_path: Path):
+    output = tmp_path / "exports"
+    _, answer = ask(service, "/api/v1/jobs", {"vm": "db01", "output_path": str(output), "snapshot": True})
+    eventually(lambda: job(service, answer["job_ids"][0])["finished"], "the export's end")
+
+    wish = {"name": "db01-by-job", "host": "esx-01", "networks": ["none"]}
+    code, answer = ask(service, "/api/v1/restores", {"vm": "db01", "restore": wish, "options": {"output": str(output)}})
+
+    assert code == 202, answer
+    done = eventually(lambda: (found := job(service, answer["job_ids"][0]))["finished"] and found, "the job's end")
+    assert (done["state"], done["error"], done["vm"]) == ("Completed", None, "db01")
+    assert "db01-by-job" in {vm.name for vm in service.simulator.vms()}
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        ({"vm": "db01", "export": "x"}, "one export must be named"),
+        ({"vm": "db01", "restore": {"color": "red"}}, "color"),
+        ({"vm": "db01", "restore": {"attach_to": "x"}}, "--attach-to needs the disks"),
+        ({"vm": "db01", "options": {"output": "/etc"}}, "output_path /etc"),
+    ],
+)
+def test_a_restore_that_makes_no_sense_is_refused_with_words(document: dict[str, Any], words: str, tmp_path: Path):
+    parameters, errors = read_restore(RestoreJob.model_validate(document), AllowedRoots((str(tmp_path),)))
+    assert parameters is None
+    assert words in errors[0]
 
 
 def test_a_cancelled_job_leaves_nothing_behind(service: Service, tmp_path: Path):
