@@ -26,6 +26,7 @@ from hyperexport.steps.check_restore import check_restore
 from hyperexport.store.local import LocalStore
 from hyperexport.vsphere.endpoint import VSphereEndpoint
 from hyperexport.vsphere.inventory import describe_many, find_vm
+from hyperexport.vsphere.names import escape
 from hyperexport.vsphere.restore_privileges import RestoreNeeds
 from hyperexport.vsphere.session import connect
 from hyperexport.vsphere.tags import tags_of
@@ -83,7 +84,7 @@ def sim(shared: Simulator, monkeypatch: pytest.MonkeyPatch) -> Generator[Simulat
     with logged_in(shared) as service:
         for vm in shared.vms():
             if vm.name not in {spec.name for spec in VMS}:
-                found = find(service, vm.name)
+                found = find(service, escape(vm.name))
                 if found.runtime.powerState == "poweredOn":
                     finish(found.PowerOffVM_Task())
                 finish(found.Destroy_Task())
