@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from hyperexport.errors import FleetFailure, Interrupted, NotificationFailed, note_cleanup
 from hyperexport.jobs.runner import StepRunner
-from hyperexport.model.restore import RestoreResult
+from hyperexport.model.restore import RestorePlan, RestoreResult
 from hyperexport.model.vm import VmRef
 from hyperexport.notify import SECONDS_TO_SEND, SECONDS_WHEN_STOPPED, Notifier, notify
 from hyperexport.options.groups import Email
@@ -182,6 +182,18 @@ class RestoreNotices:
         """The exported VM, as soon as it is known."""
         self.aftermath: Sequence[str] = ()
         """What became of the half-made VM."""
+
+    def started(self, plan: RestorePlan) -> list[str]:
+        """Say that the restore begins; returns a warning for each mail that could not be sent."""
+        if not self._email.on_start:
+            return []
+
+        def mail() -> "Mail":
+            from hyperexport.views.restore_mail import restoring_mail  # noqa: PLC0415
+
+            return restoring_mail(plan, run=self._run.run)
+
+        return send_to_all(self._run, self._notifiers, mail, seconds=SECONDS_TO_SEND)
 
     def completed(self, result: RestoreResult) -> RestoreResult:
         """Say that the VM is there; what could not be sent is a warning of the result."""

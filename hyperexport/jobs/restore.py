@@ -53,6 +53,8 @@ def restore_vm(run: StepRunner, wanted: RestorePoint, wish: RestoreWish, options
         if options.execution.dry_run:
             result = RestoreResult(dry_run=True, plan=plan, seconds=time.monotonic() - began, warnings=job.warnings)
             return show(run, result)
+        for warning in notices.started(plan):
+            job.warn(warning)
         with taken_back(job, plan):
             uploaded = make_vm(run, job, plan)
             vm, attached = attach(run, job, plan) if plan.attach_to else keep(run, job, plan)

@@ -1,9 +1,21 @@
-"""The mail about a restore that is complete: what is there now, and what did not come back."""
+"""The mails about a restore: that it begins, and what is there at its end and did not come back."""
 
 from hyperexport.base.units import format_bytes, format_elapsed
-from hyperexport.model.restore import RestoreResult
+from hyperexport.model.restore import RestorePlan, RestoreResult
 from hyperexport.results import Run
 from hyperexport.views.mail import Mail, Section, Table, facts_mail
+
+
+def restoring_mail(plan: RestorePlan, *, run: Run) -> Mail:
+    """Say that a restore begins, and where it goes."""
+    export = ("Export", f"{plan.source.path}, {plan.export_id}")
+    return facts_mail(
+        f"Restore of {plan.source.name} started",
+        "The restore has begun.",
+        [export, *plan.facts()],
+        doubtful=False,
+        run=run,
+    )
 
 
 def restored_mail(result: RestoreResult, *, run: Run) -> Mail:
