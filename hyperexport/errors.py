@@ -413,6 +413,16 @@ class RestoreLeaked(HyperExportError):
 
     code = "restore-leaked"
 
+# -- drills -----------------------------------------------------------------------------------------------------------
+
+
+class DrillFailed(HyperExportError):
+    """An export did not start, or gave no sign of life; the message has the reason of each."""
+
+    code = "drill-failed"
+    drills: tuple[Any, ...] = ()
+    """What came of every drill, passed ones too, for those who show it; it does not survive pickling."""
+
 
 # -- files of a guest -------------------------------------------------------------------------------------------------
 

@@ -7,16 +7,12 @@ element names are those of https://libvirt.org/formatdomain.html.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple
 from xml.etree import ElementTree as ET
 
+from hyperexport.model.hardware import Hardware, Slot, kind_of, mapping
 from hyperexport.model.manifest import ExportManifest, FileEntry
 
-_SCSI: Final = {
-    "ParaVirtualSCSIController": "vmpvscsi",
-    "VirtualLsiLogicController": "lsilogic",
-    "VirtualLsiLogicSASController": "lsisas1068",
-}
 _NICS: Final = {
     "VirtualVmxnet3": "vmxnet3",
     "VirtualVmxnet3Vrdma": "vmxnet3",
@@ -36,15 +32,6 @@ class DiskImageFile(NamedTuple):
     """QEMU's name of its format, such as ``qcow2``."""
 
 
-class _Slot(NamedTuple):
-    """Where a disk is attached."""
-
-    bus: str
-    model: str | None
-    controller: int
-    unit: int
-
-
 def domain_xml(
     manifest: ExportManifest, configuration: Mapping[str, Any], images: Sequence[DiskImageFile]
 ) -> tuple[str, list[str]]:
@@ -59,39 +46,33 @@ def domain_xml(
         The document, and what is not as it was on vSphere, in words.
     """
     warnings: list[str] = []
-    hardware = _mapping(configuration.get("hardware"))
-    efi = configuration.get("firmware") == "efi"
-    secure = efi and bool(_mapping(configuration.get("bootOptions")).get("efiSecureBootEnabled"))
+    hardware = Hardware(configuration)
     domain = ET.Element("domain", type="kvm")
     _text(domain, "name", _plain(manifest.vm.name))
     if uuid := configuration.get("uuid"):
         _text(domain, "uuid", str(uuid))
     if note := str(configuration.get("annotation") or ""):
         _text(domain, "description", _plain(note))
-    _text(domain, "memory", str(_number(hardware.get("memoryMB"), 1024)), unit="MiB")
+    _text(domain, "memory", str(hardware.memory_mib), unit="MiB")
     _add_cpus(domain, hardware)
-    _add_firmware(domain, efi=efi, secure=secure)
-    windows = "win" in str(configuration.get("guestId", "")).lower()
-    ET.SubElement(domain, "clock", offset="localtime" if windows else "utc")
+    _add_firmware(domain, efi=hardware.efi, secure=hardware.secure_boot)
+    ET.SubElement(domain, "clock", offset="localtime" if hardware.windows else "utc")
     devices = ET.SubElement(domain, "devices")
-    known = {_number(device.get("key"), -1): device for device in _devices(hardware)}
-    _add_disks(devices, known, images, warnings, efi=efi)
-    for device in known.values():
+    _add_disks(devices, hardware, images, warnings)
+    for device in hardware.devices:
         _add_nic(devices, device, warnings)
     console = ET.SubElement(devices, "serial", type="pty")
     ET.SubElement(console, "target", port="0")
     ET.SubElement(devices, "graphics", type="vnc", autoport="yes", listen="127.0.0.1")
     ET.SubElement(ET.SubElement(devices, "video"), "model", type="vga")
-    if efi:
+    if hardware.efi:
         warnings.append("the EFI variables of vSphere's nvram are not used; libvirt makes new ones on the first boot")
     ET.indent(domain)
     return ET.tostring(domain, encoding="unicode") + "\n", warnings
 
 
-def _add_cpus(domain: ET.Element, hardware: Mapping[str, Any]) -> None:
-    count = _number(hardware.get("numCPU"), 1)
-    cores = _number(hardware.get("numCoresPerSocket"), 1)
-    cores = cores if count % cores == 0 else 1
+def _add_cpus(domain: ET.Element, hardware: Hardware) -> None:
+    count, cores = hardware.cpus, hardware.cores_per_socket
     _text(domain, "vcpu", str(count))
     cpu = ET.Element("cpu", mode="host-model")
     ET.SubElement(cpu, "topology", sockets=str(count // cores), cores=str(cores), threads="1")
@@ -115,19 +96,13 @@ def _add_firmware(domain: ET.Element, *, efi: bool, secure: bool) -> None:
         ET.SubElement(features, "smm", state="on")
 
 
-def _add_disks(
-    devices: ET.Element,
-    known: Mapping[int, Mapping[str, Any]],
-    images: Sequence[DiskImageFile],
-    warnings: list[str],
-    *,
-    efi: bool,
-) -> None:
+def _add_disks(devices: ET.Element, hardware: Hardware, images: Sequence[DiskImageFile], warnings: list[str]) -> None:
     controllers: dict[tuple[str, int], str | None] = {}
     names = {"scsi": "sd", "sata": "sd", "ide": "hd"}
     letters: dict[str, int] = {}
     for image in images:
-        slot = _slot_of(image.entry, known, warnings, efi=efi)
+        slot, differs = hardware.slot_of(image.entry, nvme=False)
+        warnings += [differs] if differs else []
         controllers.setdefault((slot.bus, slot.controller), slot.model)
         disk = ET.SubElement(devices, "disk", type="file", device="disk")
         ET.SubElement(disk, "driver", name="qemu", type=image.driver)
@@ -142,28 +117,7 @@ def _add_disks(
         ET.SubElement(devices, "controller", controller | ({"model": model} if model else {}))
 
 
-def _slot_of(entry: FileEntry, known: Mapping[int, Mapping[str, Any]], warnings: list[str], *, efi: bool) -> _Slot:
-    disk = known.get(-1 if entry.disk_key is None else entry.disk_key, {})
-    controller = known.get(_number(disk.get("controllerKey"), -1), {})
-    kind = _kind(controller)
-    number, unit = _number(controller.get("busNumber"), 0), _number(disk.get("unitNumber"), 0)
-    if kind in _SCSI:
-        return _Slot("scsi", _SCSI[kind], number, unit)
-    if kind == "VirtualAHCIController":
-        return _Slot("sata", None, number, unit)
-    if kind == "VirtualIDEController" and not efi:
-        return _Slot("ide", None, 0, number * 2 + unit)
-    if kind == "VirtualBusLogicController":
-        warnings.append(f"{entry.name} was on a BusLogic controller, which QEMU has not: LSI Logic stands for it")
-        return _Slot("scsi", "lsilogic", number, unit)
-    warnings.append(
-        f"{entry.name} was on {'an NVMe' if kind == 'VirtualNVMEController' else kind or 'an unknown'} controller: "
-        "SATA stands for it"
-    )
-    return _Slot("sata", None, 10 + number, unit % 6)
-
-
-def _address(slot: _Slot) -> dict[str, str]:
+def _address(slot: Slot) -> dict[str, str]:
     if slot.bus == "ide":
         place = {"bus": str(slot.unit // 2), "target": "0", "unit": str(slot.unit % 2)}
     elif slot.bus == "scsi" and slot.model != "lsilogic":
@@ -177,35 +131,18 @@ def _add_nic(devices: ET.Element, device: Mapping[str, Any], warnings: list[str]
     mac = device.get("macAddress")
     if not isinstance(mac, str):
         return
-    kind = _kind(device)
-    label = str(_mapping(device.get("deviceInfo")).get("label") or "a NIC")
+    kind = kind_of(device)
+    label = str(mapping(device.get("deviceInfo")).get("label") or "a NIC")
     if kind not in _NICS:
         warnings.append(f"{label} was a {kind}, which QEMU has not: e1000e stands for it")
-    network = _mapping(device.get("backing")).get("deviceName") or "an unnamed network"
+    network = mapping(device.get("backing")).get("deviceName") or "an unnamed network"
     warnings.append(f"{label} was on {_plain(str(network))!r} and is on libvirt's network 'default' now")
     nic = ET.SubElement(devices, "interface", type="network")
     ET.SubElement(nic, "mac", address=mac)
     ET.SubElement(nic, "source", network="default")
     ET.SubElement(nic, "model", type=_NICS.get(kind, "e1000e"))
-    if _mapping(device.get("connectable")).get("startConnected") is False:
+    if mapping(device.get("connectable")).get("startConnected") is False:
         ET.SubElement(nic, "link", state="down")
-
-
-def _devices(hardware: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    found: object = hardware.get("device")
-    return [_mapping(device) for device in cast("list[object]", found)] if isinstance(found, list) else []
-
-
-def _kind(device: Mapping[str, Any]) -> str:
-    return str(device.get("_vimtype", "")).rpartition(".")[2]
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
-
-
-def _number(value: object, default: int) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else default
 
 
 def _plain(text: str) -> str:
