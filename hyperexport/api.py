@@ -9,7 +9,7 @@ share) is refused, never ignored.
 import logging
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from hyperexport.base.stop import StopSignal
 from hyperexport.convert import Conversion, Target
 from hyperexport.errors import UsageError
 from hyperexport.files import Extracted, GuestEntry, VolumeInfo
-from hyperexport.jobs import cleanup, convert, read, verify
+from hyperexport.jobs import cleanup, convert, drill, read, verify
 from hyperexport.jobs import incremental_info as incremental
 from hyperexport.jobs import restore as restoring
 from hyperexport.jobs import vm_info as info
@@ -35,7 +35,7 @@ from hyperexport.options.environment import warn_of_unknown_variables
 from hyperexport.options.precedence import ExportOptions, resolve
 from hyperexport.options.selection import make_selection, selection_in_force
 from hyperexport.policy.incremental import ExportPlan
-from hyperexport.results import CleanupResult, ExportResult, StoreContents, VerifiedExport
+from hyperexport.results import CleanupResult, DrillResult, ExportResult, StoreContents, VerifiedExport
 from hyperexport.store.base import Store
 from hyperexport.store.local import LocalStore
 from hyperexport.store.s3_settings import S3Location, S3Settings
@@ -226,6 +226,8 @@ def convert_export(
 
 
 def restore(
+
+def restore_drill(
     export: str | None = None,
     options: ExportOptions | None = None,
     *,
@@ -239,6 +241,18 @@ def restore(
     """Restore an export into vSphere: a whole VM, some of its disks, or disks for a VM that is there.
 
     The original VM, and every other, stays as it is. What fails, is interrupted or killed leaves no VM.
+    within: timedelta | None = None,
+    most: int | None = None,
+    expect: str | None = None,
+    timeout: timedelta = drill.TIMEOUT,
+    memory_mib: int | None = None,
+    emulate: bool = False,
+    s3: S3Settings | None = None,
+    **given: object,
+) -> Listing[DrillResult]:
+    """Boot exports on QEMU straight from their store, and record beside each what that proved.
+
+    Nothing is written to an export, and the machines have no network.
 
     Args:
         export: The export's id, as ``list_exports`` shows it, or None where ``vm`` names it.
@@ -262,6 +276,35 @@ def restore(
     wanted, force = RestorePoint(export=export, vm=vm, at=at), _in_force(options, given)
     with _runner(vsphere, s3) as run:
         return restoring.restore_vm(run, wanted, wished, force)
+        within: Where no export is named: the VMs without a proof that is younger.
+        most: Where no export is named: so many VMs at the most, those whose proof is oldest.
+        expect: Only this text counts, on the serial console or the screen; any sign of life if None.
+        timeout: How long a sign of life is waited for.
+        memory_mib: MiB of memory, if not as much as the VM had.
+        emulate: Emulate the processor even where KVM is.
+        s3: How to log in to S3; boto3's own way if None.
+        given: Options by the names of their flags (``output="/backup"``, ``dry_run=True``); they beat ``options``.
+
+    Returns:
+        What came of each; ``record`` is what lies beside the export.
+
+    Raises:
+        ExportNotFound: There is no such export.
+        UsageError, ToolMissing: It cannot be done; nothing was.
+        DrillFailed: At least one did not come up; all were tried first.
+    """
+    plan = drill.DrillPlan.of(
+        wanted=RestorePoint(export=export, vm=vm, at=at) if export or vm or at else None,
+        within=within,
+        most=most,
+        expect=expect,
+        timeout=timeout,
+        memory_mib=memory_mib,
+        emulate=emulate,
+    )
+    wanted = _in_force(options, given)
+    with _runner(s3=s3) as run:
+        return drill.restore_drill(run, plan, wanted)
 
 
 @contextmanager

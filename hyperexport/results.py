@@ -11,6 +11,7 @@ from hyperexport.base.units import format_age, format_bytes
 from hyperexport.errors import HyperExportError, cleaned_up, failed_step
 from hyperexport.model.content import added_bytes, shared_with, stored_bytes
 from hyperexport.model.damaged import DamagedExport
+from hyperexport.model.drill import DrillRecord
 from hyperexport.model.manifest import ExportManifest
 from hyperexport.model.vm import Value, VmRef
 from hyperexport.policy.change_tracking import TrackingPlan
@@ -142,6 +143,41 @@ class VerifiedExport(Value):
         found = self.verification
         result = "; ".join(map(str, found.findings)) or ("deleted meanwhile" if self.deleted else "good")
         return {"export": self.location, "result": result, "not recorded": found.unrecorded or ""}
+
+
+class DrillResult(Value):
+    """What came of one restore drill."""
+
+    location: str
+    vm: VmRef
+    platform: str = Field(description="What it ran on, in words.")
+    dry_run: bool = False
+    record: DrillRecord | None = Field(default=None, description="None in a dry run, and where it could not begin.")
+    problem: str | None = Field(default=None, description="Why it could not begin; nothing is proved either way.")
+    unrecorded: str | None = Field(default=None, description="Why the record is not beside the export.")
+
+    @property
+    def failed(self) -> bool:
+        """Whether the guest did not come up, or could not be tried."""
+        return self.problem is not None or (self.record is not None and not self.record.passed)
+
+    @property
+    def words(self) -> str:
+        """What came out."""
+        if self.record is None:
+            return self.problem or f"would be started on {self.platform}"
+        return f"{'passed' if self.record.passed else 'FAILED'}: {self.record.reason}"
+
+    def row(self) -> dict[str, object]:
+        """A row of a table."""
+        record = self.record
+        return {
+            "VM": self.vm.name,
+            "export": self.location,
+            "result": self.words,
+            "seconds": f"{sum(record.seconds.values()):.0f}" if record else "-",
+            "not recorded": self.unrecorded or "",
+        }
 
 
 class StoreContents(Value):

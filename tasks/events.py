@@ -13,6 +13,7 @@ from prefect.events import emit_event
 from hyperexport.errors import HyperExportError, failed_step
 from hyperexport.model.damaged import DamagedExport
 from hyperexport.model.restore import RestoreResult
+from hyperexport.model.drill import DrillRecord
 from hyperexport.model.vm import VmRef
 from hyperexport.results import ExportResult, VerifiedExport
 from hyperexport.store.base import StoredExport
@@ -27,6 +28,8 @@ RESTORE_FAILED: Final = "hyperexport.restore.failed"
 RESTORE_STOPPED: Final = "hyperexport.restore.stopped"
 LEAKED: Final = "hyperexport.snapshot.leaked"
 DAMAGED: Final = "hyperexport.export.damaged"
+PROVEN: Final = "hyperexport.drill.passed"
+UNPROVEN: Final = "hyperexport.drill.failed"
 
 RESOURCE: Final = "hyperexport.vm."
 """What the id of every resource begins with; the VM's instance uuid follows, or its name where nobody knows that."""
@@ -111,6 +114,19 @@ def tell_of_damage(export: StoredExport | DamagedExport, verified: VerifiedExpor
         "damaged": len(found),
     }
     _emit(DAMAGED, export.folder if isinstance(export, DamagedExport) else export.manifest.vm, payload)
+
+
+def tell_of_drill(record: DrillRecord) -> None:
+    """Tell whether an export started."""
+    payload = {
+        "export": record.export_id,
+        "drill": record.drill_id,
+        "target": str(record.target),
+        "sign": str(record.sign),
+        "reason": record.reason,
+        "seconds": sum(record.seconds.values()),
+    }
+    _emit(PROVEN if record.passed else UNPROVEN, record.vm, payload)
 
 
 def _emit(event: str, vm: VmRef | str, payload: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ from hyperexport.errors import note_step
 from hyperexport.jobs.runner import LeaseUser, Shared, Slots, StepRunner
 from hyperexport.model.damaged import DamagedExport
 from hyperexport.model.restore import RestoreResult
+from hyperexport.model.drill import DrillRecord
 from hyperexport.model.vm import VmInfo, VmRef
 from hyperexport.notify import Notifier
 from hyperexport.options.groups import Bandwidth, Destination, Email
@@ -200,6 +201,10 @@ class PrefectRunner(StepRunner):
     def snapshot_leaked(self, vm: VmRef, *, moref: str, name: str, vcenter: str) -> None:
         """Emit the event."""
         events.tell_of_leak(vm, moref=moref, name=name, vcenter=vcenter)
+
+    def drill_finished(self, record: DrillRecord) -> None:
+        """Emit the event."""
+        events.tell_of_drill(record)
 
     def export_damaged(self, export: StoredExport | DamagedExport, verified: VerifiedExport) -> None:
         """Emit the event."""

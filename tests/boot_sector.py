@@ -32,7 +32,8 @@ def _boot_sector(at: int) -> bytes:
     )
     read = b"\xb4\x42\xcd\x13\x72\x0e"  # mov ah,42h; int 13h (extended read); jc halt
     write = (
-        b"\xbe" + struct.pack("<H", _LOAD)  # mov si,text
+        b"\xbe"
+        + struct.pack("<H", _LOAD)  # mov si,text
         + b"\xac\x84\xc0\x74\x06"  # next: lodsb; test al,al; jz halt
         + b"\xba\xf8\x03\xee\xeb\xf5"  # mov dx,3F8h; out dx,al; jmp next
     )

@@ -13,11 +13,12 @@ from typing import Final, NamedTuple
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from hyperexport.base.stop import StopSignal
-from hyperexport.drill.console import Console, Expectation, Sign, screen_text
+from hyperexport.drill.console import Console, Expectation, screen_text
 from hyperexport.drill.machine import BootDisk, QemuHost, compose
 from hyperexport.drill.qmp import Qmp
 from hyperexport.errors import DrillFailed, HyperExportError
 from hyperexport.images import Disk
+from hyperexport.model.drill import Sign
 from hyperexport.model.hardware import Hardware
 from hyperexport.model.manifest import FileEntry
 from hyperexport.nbd import NbdServer
@@ -27,7 +28,7 @@ _SECONDS_TO_START: Final = 60.0
 _SCREEN: Final = 0xB8000
 """Where VGA's text mode has its characters."""
 _MOST_RESETS: Final = 5
-"""A guest may restart itself after a restore (Windows' disk check, SELinux' labels); one that goes on doing so is dead."""
+"""A guest may restart itself after a restore (Windows' disk check, SELinux' labels). One that goes on so is dead."""
 _WRITING_LOOKS: Final = 5
 """How many looks have to find new writes to the disks, a few seconds apart, before they count as a sign of life."""
 _SECONDS_BETWEEN_WRITING_LOOKS: Final = 5.0

@@ -5,8 +5,9 @@ counts comes after the root filesystem is there: the first process, a login prom
 """
 
 import re
-from enum import StrEnum
 from typing import Final, NamedTuple
+
+from hyperexport.model.drill import Sign
 
 TAIL: Final = 16 << 10
 """Characters of the console that are kept."""
@@ -28,21 +29,6 @@ _DEAD: Final = {
     "An operating system wasn't found": "the disk has no boot loader",
     "BOOTMGR is missing": "the boot loader does not find its files",
 }
-
-
-class Sign(StrEnum):
-    """What proved that a guest lives."""
-
-    EXPECTED_TEXT = "expected-text"
-    """The text that was asked for, on the serial console or a screen in text mode."""
-    CONSOLE = "console"
-    """Text that only a started system writes."""
-    GUEST_AGENT = "guest-agent"
-    DISK_WRITES = "disk-writes"
-    """It writes to its disk, time and again: a started system's log or page file. Weaker than the others."""
-    HEARTBEAT = "heartbeat"
-    """VMware Tools'."""
-    NONE = "none"
 
 
 class Expectation(NamedTuple):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Protocol, TypeVar
 from hyperexport.base.stop import StopSignal
 from hyperexport.model.damaged import DamagedExport
 from hyperexport.model.restore import RestoreResult
+from hyperexport.model.drill import DrillRecord
 from hyperexport.model.vm import VmInfo, VmRef
 from hyperexport.notify import Notifier
 from hyperexport.options.groups import Bandwidth, Destination, Email
@@ -238,6 +239,9 @@ class StepRunner(ABC):
 
     def snapshot_leaked(self, vm: VmRef, *, moref: str, name: str, vcenter: str) -> None:  # noqa: B027
         """Emit the event of a snapshot of ours that is on a VM and should not be."""
+
+    def drill_finished(self, record: DrillRecord) -> None:  # noqa: B027
+        """Emit the event of a drill that passed or failed."""
 
     def export_damaged(self, export: StoredExport | DamagedExport, verified: VerifiedExport) -> None:  # noqa: B027
         """Emit the event of a damaged export."""

@@ -34,8 +34,8 @@ _LARGEST_FILE: Final = 2**63 - 1
 
 _LONGEST_KEY: Final = 80  # characters of a key in an error: an unknown one may have megabytes
 _MOST_PROBLEMS: Final = 1000
-_SEAL_KEY: Final = b'"seal": "'
-_SEAL: Final = _SEAL_KEY + b'%s"\n}\n'
+SEAL_KEY: Final = b'"seal": "'
+_SEAL: Final = SEAL_KEY + b'%s"\n}\n'
 _EXPORT_ID: Final = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{4}")
 _VM_FOLDER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*\.[0-9a-f]{8}")
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]+")
@@ -284,7 +284,7 @@ class ExportManifest(Value):
             why = _first_problem(error)
             words = f"is not a manifest that this version reads: {why}"
             raise _invalid(source, Problem.INVALID, words, reason=f"its manifest cannot be read: {why}") from error
-        if data != sealed(data.rpartition(_SEAL_KEY)[0]):
+        if data != sealed(data.rpartition(SEAL_KEY)[0]):
             raise _invalid(source, Problem.SEAL, _unsealed(data))
         return manifest.model_copy(update={"seal": None})
 
@@ -313,7 +313,7 @@ def _invalid(source: str, problem: Problem, words: str, *, reason: str = "") -> 
 
 
 def _unsealed(data: bytes) -> str:
-    if _SEAL_KEY in data:
+    if SEAL_KEY in data:
         return "has a broken seal: it is damaged, or was changed by something other than hyperexport"
     return "has no seal: it was changed by something other than hyperexport"
 

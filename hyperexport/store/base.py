@@ -5,10 +5,11 @@ A store knows manifests and files, never vSphere. What is being written is *stag
 never returns an empty list in place of an error, because a failed listing must not become a deletion.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from pydantic import Field
 
@@ -48,6 +49,26 @@ class AbandonedStaging(Value):
 
     def __str__(self) -> str:
         return f"{self.folder}/{self.export_id}"
+
+
+class Record(NamedTuple):
+    """A small file that lies beside an export's own."""
+
+    folder: str
+    export_id: str
+    name: str
+    data: bytes
+    """Its bytes, which nothing has proved yet."""
+
+
+_RECORD: Final = re.compile(r"drill-[0-9A-Za-z-]{1,64}\.(?:json|png)")
+RECORD_LARGEST: Final = 1 << 20
+"""Bytes of a record that is read; a longer one is none."""
+
+
+def is_record(name: str) -> bool:
+    """Tell whether a file has the name of a record."""
+    return _RECORD.fullmatch(name) is not None
 
 
 class Stored(Value):
@@ -253,6 +274,30 @@ class Store(Protocol):
         Returns:
             Its checksum of the whole object, or else its ETag; None where a store keeps neither, and for a member of
             an OVA, which has none of its own.
+        """
+        ...
+
+    def keep_record(self, export: StoredExport, name: str, data: bytes) -> None:
+        """Write a small file beside an export's own, once; the export's deletion takes it along.
+
+        Args:
+            export: The export.
+            name: ``drill-<id>.json`` or what belongs to it: :func:`is_record`.
+            data: Its bytes.
+
+        Raises:
+            ExportNotFound: The export was deleted in the meantime; nothing of the file stays.
+            StoreUnusable, StoreUnreachable: It could not be written.
+        """
+        ...
+
+    def records(self, folder: str | None = None) -> list[Record]:
+        """The files of :meth:`keep_record` that end with ``.json``, of one VM's folder, or of all.
+
+        One that cannot be read is left out, and logged.
+
+        Raises:
+            StoreUnusable, StoreUnreachable: The listing failed.
         """
         ...
 

@@ -17,7 +17,7 @@ from hyperexport.errors import ExportNotFound, HyperExportError, ManifestInvalid
 from hyperexport.model.damaged import DamagedExport, Problem
 from hyperexport.model.manifest import FILE_NAME, LARGEST, ExportManifest, FileEntry, is_export_id, is_vm_folder
 from hyperexport.model.ownership import Owner
-from hyperexport.store.base import AbandonedStaging, StoredExport
+from hyperexport.store.base import RECORD_LARGEST, AbandonedStaging, Record, StoredExport, is_record
 from hyperexport.store.changes import rebased
 from hyperexport.store.filesystem import (
     PROBE,
@@ -230,6 +230,37 @@ class LocalStore:
                     fresh.unlink()
             sync_folder(path)
         return StoredExport(folder=export.folder, manifest=changed)
+
+    def keep_record(self, export: StoredExport, name: str, data: bytes) -> None:
+        """Write a small file beside an export's own."""
+        path = self._path(export.folder, export.export_id)
+        fresh = path / f".{checked_name(name)}.{secrets.token_hex(4)}"
+        with translated("write", path / name, missing=ExportNotFound), locked(path):
+            if self._read(path) is None:
+                raise ExportNotFound(f"{path} is no export any more")
+            try:
+                write_new(fresh, data)
+                fresh.replace(path / name)
+            finally:
+                with suppress(FileNotFoundError):
+                    fresh.unlink()
+            sync_folder(path)
+
+    def records(self, folder: str | None = None) -> list[Record]:
+        """The small files beside the exports' own."""
+        found: list[Record] = []
+        for path in self._places(folder)[0]:
+            with suppress(FileNotFoundError):
+                names = sorted(entry.name for entry in os.scandir(path) if is_record(entry.name))
+                found += [one for name in names if name.endswith(".json") and (one := self._record(path, name))]
+        return found
+
+    def _record(self, path: Path, name: str) -> Record | None:
+        try:
+            return Record(path.parent.name, path.name, name, read_at_most(path / name, RECORD_LARGEST + 1))
+        except OSError as error:
+            logger.warning("%s cannot be read: %s", path / name, error.strerror)
+            return None
 
     def _path(self, folder: str, export_id: str) -> Path:
         if not is_vm_folder(folder) or not is_export_id(export_id):

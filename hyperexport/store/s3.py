@@ -27,7 +27,15 @@ from hyperexport.errors import (
 from hyperexport.model.damaged import DamagedExport, Problem
 from hyperexport.model.manifest import FILE_NAME, LARGEST, ExportManifest, FileEntry, is_export_id
 from hyperexport.model.ownership import Owner
-from hyperexport.store.base import AbandonedStaging, RangeReader, Staging, StoredExport
+from hyperexport.store.base import (
+    RECORD_LARGEST,
+    AbandonedStaging,
+    RangeReader,
+    Record,
+    Staging,
+    StoredExport,
+    is_record,
+)
 from hyperexport.store.changes import rebased
 from hyperexport.store.listing import StoreListing, attempting, damaged_by, done_of, listing_of
 from hyperexport.store.s3_bucket import ObjectFacts, S3Bucket
@@ -292,6 +300,21 @@ class S3Store:
         """What could not be looked at or removed since this store was opened, and failed no call."""
         return list(self._bucket.setbacks)
 
+    def keep_record(self, export: StoredExport, name: str, data: bytes) -> None:
+        """Write a small file beside an export's own.
+
+        Raises:
+            ExportNotFound: The export was deleted in the meantime; nothing of the file stays.
+            StoreUnusable, StoreUnreachable: It could not be written.
+        """
+        manifest, key = self._key(export, FILE_NAME), self._key(export, name)
+        if self._bucket.head(manifest) is not None:
+            self._bucket.replace(key, data)
+            if self._bucket.head(manifest) is not None:
+                return
+            self._bucket.delete(key)
+        raise ExportNotFound(f"{export} is not in {self.url} any more")
+
     # -- reading -----------------------------------------------------------------------------------------------------
 
     def open(self, export: StoredExport, name: str) -> AbstractContextManager[RangeReader]:
@@ -322,6 +345,31 @@ class S3Store:
         """
         prefix = self._key(export, "")
         return {key.removeprefix(prefix): size for key, size in self._bucket.objects(prefix)}
+
+    def records(self, folder: str | None = None) -> list[Record]:
+        """The small files beside the exports' own.
+
+        Raises:
+            StoreUnusable, StoreUnreachable: The listing failed.
+        """
+        places, failed = self._scan(folder)
+        for one in failed:
+            logger.warning("%s: records were not looked for: %s", self.url, one.words)
+        wanted = [
+            (*place, name)
+            for place, names in sorted(places.items())
+            for name in sorted(names)
+            if FILE_NAME in names and is_record(name) and name.endswith(".json")
+        ]
+        return [one for one in _in_parallel(self._record, wanted) if one]
+
+    def _record(self, place: tuple[str, str, str]) -> Record | None:
+        try:
+            data = self._bucket.read(self._location.key(*place), limit=RECORD_LARGEST)
+        except StoreUnusable as error:
+            logger.warning("a record cannot be read: %s", error)
+            return None
+        return None if data is None else Record(*place, data)
 
     def checksum(self, export: StoredExport, name: str) -> str | None:
         """What the server keeps of the object, as ``algorithm:value``; None for a member of an OVA.
