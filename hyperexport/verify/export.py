@@ -10,7 +10,7 @@ from hyperexport.base.stop import StopSignal
 from hyperexport.errors import ExportNotFound, StoreUnusable, StreamCorrupt
 from hyperexport.formats.ova import OvaMember, read_index
 from hyperexport.model.manifest import FILE_NAME, ExportManifest, FileEntry, FileRole
-from hyperexport.store.base import is_record, RangeReader, Store, StoredExport
+from hyperexport.store.base import RangeReader, Store, StoredExport, is_record
 from hyperexport.verify.checksums import check_checksums
 from hyperexport.verify.descriptor import check_descriptor
 from hyperexport.verify.findings import Finding, Verification

@@ -46,9 +46,7 @@ def image(raw: bytes) -> bytes:
     return vmdk_of(len(raw), {number: piece for number, piece in pieces.items() if any(piece)})
 
 
-def boot(
-    raw: bytes, *, expect: str | None = PROOF, kind: str = "ParaVirtualSCSIController", wait: float = 120
-) -> Boot:
+def boot(raw: bytes, *, expect: str | None = PROOF, kind: str = "ParaVirtualSCSIController", wait: float = 120) -> Boot:
     """Boot a disk on a controller of this type; wait for that many seconds."""
     controller = {"_vimtype": f"vim.vm.device.{kind}", "key": 1000, "busNumber": 0}
     disk = {"_vimtype": "vim.vm.device.VirtualDisk", "key": 2000, "controllerKey": 1000, "unitNumber": 0}
