@@ -16,8 +16,8 @@ from hyperexport.cli.output import Output, key_value, make_table, numbered, say
 if TYPE_CHECKING:
     from hyperexport.model.damaged import DamagedExport
     from hyperexport.model.manifest import ExportManifest
+    from hyperexport.results import StoreContents
     from hyperexport.store.base import StoredExport
-    from hyperexport.store.listing import StoreListing
 
 
 class ListExports(Command):
@@ -27,16 +27,14 @@ class ListExports(Command):
         """Show what the stores hold, also what cannot be read."""
         from hyperexport.jobs.list import list_exports
         from hyperexport.model.manifest import short_id
-        from hyperexport.store.listing import StoreListing
 
         output.nothing("stores")
         for found in list_exports(*store_runner(self)):
-            listing = StoreListing(exports=found.exports, damaged=found.damaged)
             added, shared = found.added_bytes, found.shared_with
             output.answer(
                 "stores",
-                pretty=lambda console, url=found.store, listing=listing: show_stored(console, url, listing),
-                quiet=stored_lines(found.store, listing),
+                pretty=lambda console, found=found: show_stored(console, found),
+                quiet=stored_lines(found),
                 document={
                     "store": found.store,
                     "stored_bytes": found.stored_bytes,
@@ -46,11 +44,12 @@ class ListExports(Command):
                             "id": short_id(str(export)),
                             "stored_bytes": added[str(export)],
                             "shares_with": list(shared[str(export)]),
+                            "drilled": time.isoformat() if (time := found.drilled.get(str(export))) else None,
                         }
-                        for export in listing.exports
+                        for export in found.exports
                     ],
-                    "unreadable": [str(one) for one in listing.damaged],
-                    "damaged": [one.model_dump(mode="json") for one in listing.damaged],
+                    "unreadable": [str(one) for one in found.damaged],
+                    "damaged": [one.model_dump(mode="json") for one in found.damaged],
                 },
             )
         return []
@@ -64,17 +63,15 @@ def arguments(given: Given) -> ListExports:
 LINE = CommandLine(arguments, store_options)
 
 
-def show_stored(console: Console, store: str, listing: "StoreListing") -> None:
+def show_stored(console: Console, found: "StoreContents") -> None:
     """Show the exports that a store holds, and what cannot be relied on last."""
-    if not listing.exports and not listing.damaged:
-        say(console, f"{store}: no exports")
+    if not found.exports and not found.damaged:
+        say(console, f"{found.store}: no exports")
         return
     from hyperexport.model.history import is_of_the_future
     from hyperexport.model.manifest import short_id
-    from hyperexport.results import StoreContents
 
-    contents = StoreContents(store=store, exports=listing.exports)
-    added, shared = contents.added_bytes, contents.shared_with
+    added, shared = found.added_bytes, found.shared_with
     now = datetime.now(UTC)
     rows = [
         (
@@ -86,17 +83,18 @@ def show_stored(console: Console, store: str, listing: "StoreListing") -> None:
             format_bytes(added[str(export)]),
             format_bytes(export.manifest.transfer.bytes_transferred),
             _proof(export.manifest),
+            f"{found.drilled[str(export)]:%Y-%m-%d}" if str(export) in found.drilled else "never",
             "yes" if export.manifest.preserve else "",
             _sharers(shared[str(export)]),
         )
-        for export in listing.exports
+        for export in found.exports
     ]
     rows += [
-        (short_id(str(one)) if one.export_id else "-", str(one), "-", "-", "-", "-", f"DAMAGED: {one.reason}", "", "")
-        for one in listing.damaged
+        (short_id(str(one)) if one.export_id else "-", str(one), *"----", f"DAMAGED: {one.reason}", "", "", "")
+        for one in found.damaged
     ]
-    columns = ("Id", "VM", "Time", "Kind", "Adds", "Transferred", "Verified", "Preserved", "Shares bytes with")
-    console.print(make_table(store, columns, rows))
+    columns = ("Id", "VM", "Time", "Kind", "Adds", "Transferred", "Verified", "Drilled", "Preserved", "Shares bytes")
+    console.print(make_table(found.store, columns, rows))
 
 
 def _sharers(names: Sequence[str]) -> str:
@@ -114,24 +112,21 @@ def _proof(manifest: "ExportManifest") -> str:
     return f"{manifest.verified:%Y-%m-%d}" if manifest.verified else "never"
 
 
-def stored_lines(store: str, listing: "StoreListing") -> list[str]:
+def stored_lines(found: "StoreContents") -> list[str]:
     """What a store holds: a block for each export, with an empty line between them."""
-    from hyperexport.results import StoreContents
-
-    contents = StoreContents(store=store, exports=listing.exports)
-    added, shared = contents.added_bytes, contents.shared_with
-    blocks = [_stored(store, export, added[str(export)], shared[str(export)]) for export in listing.exports]
-    blocks += [damaged_lines(store, one) for one in listing.damaged]
+    added, shared = found.added_bytes, found.shared_with
+    blocks = [_stored(found, export, added[str(export)], shared[str(export)]) for export in found.exports]
+    blocks += [damaged_lines(found.store, one) for one in found.damaged]
     return [line for block in blocks for line in ("", *block)][1:]
 
 
-def _stored(store: str, export: "StoredExport", added: int, shared: Sequence[str]) -> list[str]:
+def _stored(found: "StoreContents", export: "StoredExport", added: int, shared: Sequence[str]) -> list[str]:
     from hyperexport.model.history import is_of_the_future
     from hyperexport.model.manifest import short_id
 
     manifest = export.manifest
     return [
-        key_value("store", store),
+        key_value("store", found.store),
         key_value("vm", manifest.vm.name),
         key_value("path", manifest.vm.path),
         key_value("export", export),
@@ -141,6 +136,7 @@ def _stored(store: str, export: "StoredExport", added: int, shared: Sequence[str
         key_value("stored_bytes", added),
         key_value("bytes_transferred", manifest.transfer.bytes_transferred),
         key_value("verified", manifest.verified.isoformat() if manifest.verified else ""),
+        key_value("drilled", time.isoformat() if (time := found.drilled.get(str(export))) else ""),
         key_value("preserved", manifest.preserve),
         *numbered("shares_with", shared),
         *([key_value("in_future", True)] if is_of_the_future(manifest, datetime.now(UTC)) else []),

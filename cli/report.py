@@ -21,7 +21,16 @@ from hyperexport.errors import StoreUnusable, UsageError
 if TYPE_CHECKING:
     from hyperexport.views.survey import StoreSurvey
 
-_SURVEYED: Final = ("path", "late", "last_success", "age_seconds", "last_verified", "exports", "stored_bytes")
+_SURVEYED: Final = (
+    "path",
+    "late",
+    "last_success",
+    "age_seconds",
+    "last_verified",
+    "last_drill",
+    "exports",
+    "stored_bytes",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,12 +144,12 @@ def show_survey(console: Console, found: "StoreSurvey", rpo: timedelta) -> None:
                 format_bytes(vm.stored_bytes),
                 str(len(vm.exports)),
                 f"{last.verified:%Y-%m-%d}" if last and last.verified else "never",
+                f"{vm.last_drill.started:%Y-%m-%d}" if vm.last_drill else "never",
                 "; ".join(vm.missing(found.taken, rpo)) or "nothing",
             )
         )
-    console.print(
-        make_table(found.store, ("VM", "Last good export", "Age", "Stored", "Exports", "Verified", "Missing"), rows)
-    )
+    columns = ("VM", "Last good export", "Age", "Stored", "Exports", "Verified", "Drilled", "Missing")
+    console.print(make_table(found.store, columns, rows))
     late = len(found.late(rpo))
     say(console, f"{len(found.vms) - late} of {len(found.vms)} VMs have a good export of the last {format_age(rpo)}.")
     for one in found.unproved:

@@ -116,6 +116,9 @@ def scheduled_deployments(pool: Pool = PROCESS) -> list[RunnerDeployment]:
             _cron("daily-cleanup", "0 12 * * *", {"options": {"cleanup": {"max_age": "30d"}}}),
         ),
         _scheduled(flows.reap_snapshots, "reap", pool, _cron("hourly-reap", "30 * * * *")),
+        _scheduled(
+            flows.restore_drill, "drill", pool, _cron("weekly-drill", "0 8 * * 6", {"within_days": 30, "most": 5})
+        ),
         _scheduled(flows.verify_exports, "proof", pool, _cron("monthly-verify", "0 6 1 * *")),
     ]
 

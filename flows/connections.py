@@ -30,7 +30,7 @@ class _NothingGiven(ExportOptions):
         return {}
 
 
-OPTIONS: Final[Any] = Field(default=_NothingGiven(), json_schema_extra={"position": 9})
+OPTIONS: Final[Any] = Field(default=_NothingGiven(), json_schema_extra={"position": 99})
 """What a flow's options are declared with: nothing given, and in the form below the other parameters, which are few."""
 
 

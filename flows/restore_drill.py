@@ -29,8 +29,8 @@ def restore_drill(
     timeout_minutes: Annotated[float, Field(gt=0)] = 10,
     memory_mib: Annotated[int, Field(ge=16)] | None = None,
     emulate: bool = False,
-    options: Annotated[ExportOptions, Shown("destination", "bandwidth", "execution")] = OPTIONS,
     profile: Profile = None,
+    options: Annotated[ExportOptions, Shown("destination", "bandwidth", "execution")] = OPTIONS,
 ) -> Listing[DrillResult]:
     """Boot exports on QEMU straight from their store, and record beside each what that proved.
 
@@ -46,8 +46,8 @@ def restore_drill(
         timeout_minutes: How long a sign of life is waited for.
         memory_mib: MiB of memory, if not as much as the VM had.
         emulate: Emulate the processor even where KVM is.
-        options: Where the exports are. With dry_run only what would be started is shown.
         profile: A saved export profile, or its name.
+        options: Where the exports are. With dry_run only what would be started is shown.
 
     Raises:
         ExportNotFound: There is no such export.

@@ -8,6 +8,7 @@ from hyperexport.options.precedence import ExportOptions
 from hyperexport.results import StoreContents
 from hyperexport.steps.stores import open_stores
 from hyperexport.store.base import Store
+from hyperexport.store.records import drills_of, proved_drills
 from hyperexport.transfer.bandwidth.throttle import Throttle
 
 
@@ -30,4 +31,10 @@ def list_exports(run: StepRunner, options: ExportOptions) -> Iterator[StoreConte
 def read_store(store: Store) -> StoreContents:
     """Read what one store holds."""
     listing = store.listing()
-    return StoreContents(store=store.url, exports=listing.exports, damaged=listing.damaged)
+    drills = proved_drills(store.records())
+    drilled = {
+        str(export): max(passed)
+        for export in listing.exports
+        if (passed := [drill.started for drill in drills_of(export, drills) if drill.passed])
+    }
+    return StoreContents(store=store.url, exports=listing.exports, damaged=listing.damaged, drilled=drilled)

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
@@ -15,13 +15,13 @@ from hyperexport.images.opening import read_whole
 from hyperexport.model.drill import DrillRecord, DrillTarget, Sign, new_drill_id
 from hyperexport.model.hardware import Hardware
 from hyperexport.model.history import by_vm, newest_first
-from hyperexport.model.identity import VmIdentity
-from hyperexport.model.manifest import ExportManifest, FileRole
+from hyperexport.model.manifest import FileRole
 from hyperexport.model.progress import Stage
 from hyperexport.steps.choosing import ChosenExport, is_good
 from hyperexport.steps.conversion import reporting
 from hyperexport.steps.step import step
 from hyperexport.store.base import Store, StoredExport
+from hyperexport.store.records import last_passed, proved_drills
 
 logger = logging.getLogger(__name__)
 
@@ -116,39 +116,6 @@ def keep(store: Store, export: StoredExport, drilled: Drilled) -> str | None:
     return None
 
 
-def proofs(store: Store) -> dict[tuple[str, str], list[DrillRecord]]:
-    """The drills that a store keeps, proved by their seals, by folder and export id.
-
-    Raises:
-        StoreUnusable, StoreUnreachable: The store could not be listed.
-    """
-    found: dict[tuple[str, str], list[DrillRecord]] = {}
-    for one in store.records():
-        record = DrillRecord.from_json(one.data, export_id=one.export_id)
-        if record is None or record.file_name != one.name:
-            logger.warning("%s/%s/%s is no record that counts", one.folder, one.export_id, one.name)
-            continue
-        found.setdefault((one.folder, one.export_id), []).append(record)
-    return found
-
-
-def last_proofs(
-    exports: Sequence[StoredExport], records: Mapping[tuple[str, str], Sequence[DrillRecord]]
-) -> dict[VmIdentity, DrillRecord]:
-    """For each VM its newest drill that passed, of whichever of its exports."""
-    newest: dict[VmIdentity, DrillRecord] = {}
-    for identity, group in by_vm(exports, _manifest_of).items():
-        passed = [
-            record
-            for export in group
-            for record in records.get((export.folder, export.export_id), ())
-            if record.passed and record.vm.instance_uuid == export.manifest.vm.instance_uuid
-        ]
-        if passed:
-            newest[identity] = max(passed, key=lambda record: record.started)
-    return newest
-
-
 def due(
     stores: Sequence[Store], now: datetime, *, within: timedelta | None = None, most: int | None = None
 ) -> list[ChosenExport]:
@@ -168,9 +135,9 @@ def due(
     records: dict[tuple[str, str], list[DrillRecord]] = {}
     for store in stores:
         everything += [ChosenExport(store, export) for export in store.exports()]
-        for place, kept in proofs(store).items():
+        for place, kept in proved_drills(store.records()).items():
             records.setdefault(place, []).extend(kept)
-    last = last_proofs([chosen.export for chosen in everything], records)
+    last = last_passed([chosen.export for chosen in everything], records)
     waiting: list[tuple[datetime, ChosenExport]] = []
     for identity, group in by_vm(everything, lambda chosen: chosen.export.manifest).items():
         good = [one for one in newest_first(group, lambda chosen: chosen.export.manifest) if is_good(one.export)]
@@ -186,7 +153,3 @@ def due(
 
 
 _NEVER: Final = datetime.min.replace(tzinfo=UTC)
-
-
-def _manifest_of(export: StoredExport) -> ExportManifest:
-    return export.manifest

@@ -221,8 +221,8 @@ class Store(Protocol):
     def marks(self) -> dict[tuple[str, str], str]:
         """For the folder and id of each element of :meth:`listing` a mark that changes whenever its manifest does.
 
-        The id is empty where it is a VM's whole folder. Cheaper than a listing: only where a mark is another, a
-        manifest needs to be read again.
+        It changes with the export's records, too. The id is empty where it is a VM's whole folder. Cheaper than a
+        listing: only where a mark is another, a manifest needs to be read again.
         """
         ...
 

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 from hyperexport.errors import StoreUnusable
 from hyperexport.store.base import Store
 from hyperexport.store.listing import StoreListing, damaged_by
+from hyperexport.store.records import Drills, proved_drills
 
 PROVED_FOR: Final = 3600.0
 """Seconds after which a VM's manifests are read and proved again, though no mark changed."""
@@ -17,6 +18,7 @@ class _Known(NamedTuple):
 
     marks: Mapping[str, str]
     listing: StoreListing
+    drills: Drills
     read: float
     """On the monotonic clock."""
 
@@ -53,12 +55,18 @@ class Catalogue:
         for folder, seen in marks.items():
             before = self._known.get(folder)
             fresh = before is not None and before.marks == seen and now - before.read < PROVED_FOR
-            known[folder] = before if before and fresh else _Known(seen, self._read(folder), now)
+            known[folder] = before if before and fresh else _Known(seen, *self._read(folder), now)
         self._known = known
         return {folder: found.listing for folder, found in known.items()}
 
-    def _read(self, folder: str) -> StoreListing:
+    @property
+    def drills(self) -> Drills:
+        """The proved drills of the exports, as the last look found them."""
+        return {place: found for known in self._known.values() for place, found in known.drills.items()}
+
+    def _read(self, folder: str) -> tuple[StoreListing, Drills]:
         try:
-            return self.store.listing(folder)
+            listing = self.store.listing(folder)
+            return listing, proved_drills(self.store.records(folder)) if listing.exports else {}
         except StoreUnusable as error:
-            return StoreListing(damaged=(damaged_by(error, folder),))
+            return StoreListing(damaged=(damaged_by(error, folder),)), {}

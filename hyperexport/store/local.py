@@ -123,6 +123,7 @@ class LocalStore:
         for path in places:
             try:
                 mark = hashlib.sha256(read_at_most(path / FILE_NAME, LARGEST + 1)).hexdigest()
+                mark = " ".join((mark, *_record_names(path)))
             except FileNotFoundError:
                 mark = str(Problem.MISSING)
             except OSError as error:
@@ -251,8 +252,7 @@ class LocalStore:
         found: list[Record] = []
         for path in self._places(folder)[0]:
             with suppress(FileNotFoundError):
-                names = sorted(entry.name for entry in os.scandir(path) if is_record(entry.name))
-                found += [one for name in names if name.endswith(".json") and (one := self._record(path, name))]
+                found += [one for name in _record_names(path) if (one := self._record(path, name))]
         return found
 
     def _record(self, path: Path, name: str) -> Record | None:
@@ -360,6 +360,10 @@ class LocalStore:
         if found is None:
             raise ExportNotFound(f"{export}: the bytes of {entry.name} should be in {entry.stored_in}, and are not")
         return found
+
+
+def _record_names(path: Path) -> list[str]:
+    return sorted(each.name for each in path.iterdir() if is_record(each.name) and each.suffix == ".json")
 
 
 def _no_file(source: Path, error: NotRegular) -> ManifestInvalid:

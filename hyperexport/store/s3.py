@@ -177,7 +177,8 @@ class S3Store:
                     marks.setdefault(export_id, {})[rest] = etag
             for export_id, files in marks.items():
                 if _is_export(files.keys()):
-                    found[name, export_id] = files.get(FILE_NAME, str(Problem.MISSING))
+                    mark = files.get(FILE_NAME, str(Problem.MISSING))
+                    found[name, export_id] = " ".join((mark, *sorted(filter(is_record, files))))
         return found
 
     def abandoned(self, folder: str | None = None) -> list[AbandonedStaging]:

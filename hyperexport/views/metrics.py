@@ -32,6 +32,11 @@ _OF_VM: Final[Sequence[tuple[str, str, Callable[[VmSurvey], float | None]]]] = (
         "When an export of the VM was last proved good; absent if never.",
         lambda vm: vm.last_verified.timestamp() if vm.last_verified else None,
     ),
+    (
+        "last_drill_timestamp_seconds",
+        "When an export of the VM last passed a restore drill; absent if never.",
+        lambda vm: vm.last_drill.started.timestamp() if vm.last_drill else None,
+    ),
 )
 """Name, meaning and value of what is told of a VM whatever its exports are worth."""
 

@@ -53,6 +53,7 @@ class VmEntry(NamedTuple):
     stored: str
     rate: str
     verified: str
+    drilled: str
     history: tuple[tuple[str, ...], ...]
     plots: tuple[Plot, ...]
 
@@ -123,6 +124,7 @@ def _vm(vm: VmSurvey, found: StoreSurvey, rpo: timedelta, *, pictured: bool) -> 
         stored=format_bytes(vm.stored_bytes),
         rate=format_rate(rate) if rate else "-",
         verified=f"{last.verified:%Y-%m-%d}" if last and last.verified else "never",
+        drilled=f"{vm.last_drill.started:%Y-%m-%d}" if vm.last_drill else "never",
         history=tuple(_history_row(vm, export) for export in vm.exports[:_POINTS]),
         plots=_vm_plots(vm) if pictured else (),
     )

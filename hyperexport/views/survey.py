@@ -22,11 +22,14 @@ from hyperexport.model.history import (
     made_at_the_earliest,
     newest_first,
 )
+from hyperexport.model.drill import DrillRecord
+from hyperexport.model.history import by_vm, identity_of, is_of_the_future, newest_first
 from hyperexport.model.manifest import ExportKind, ExportManifest, Quiescing
 from hyperexport.model.vm import Value
 from hyperexport.store.base import StoredExport
 from hyperexport.store.catalogue import Catalogue
 from hyperexport.store.listing import StoreListing
+from hyperexport.store.records import Drills, last_passed
 
 
 class VmSurvey(Value):
@@ -40,6 +43,7 @@ class VmSurvey(Value):
         default=(), description="The ids of those that are dated in the future: a clock is or was wrong."
     )
     taken: datetime | None = Field(default=None, description="When the store was looked at.")
+    last_drill: DrillRecord | None = Field(default=None, description="The newest restore drill that passed.")
     label: str = Field(default="", description="The folder; with more, where several VMs of one name share one.")
 
     @property
@@ -131,6 +135,8 @@ class VmSurvey(Value):
             "last_success_export": last.export_id if last else None,
             "age_seconds": round(age.total_seconds()) if age is not None else None,
             "last_verified": self.last_verified.isoformat() if self.last_verified else None,
+            "last_drill": self.last_drill.started.isoformat() if self.last_drill else None,
+            "last_drill_export": self.last_drill.export_id if self.last_drill else None,
             "exports": len(self.exports),
             "future": list(self.future),
             "damaged": list(self.damaged),
@@ -198,11 +204,12 @@ def survey(catalogue: Catalogue, now: datetime | None = None) -> StoreSurvey:
         free = catalogue.store.free_bytes()
     except HyperExportError as error:
         return StoreSurvey(store=url, taken=taken, problem=str(error))
-    return StoreSurvey(store=url, taken=taken, vms=_by_name(folders, taken), free_bytes=free)
+    return StoreSurvey(store=url, taken=taken, vms=_by_name(folders, catalogue.drills, taken), free_bytes=free)
 
 
-def _by_name(folders: Mapping[str, StoreListing], now: datetime) -> tuple[VmSurvey, ...]:
+def _by_name(folders: Mapping[str, StoreListing], drills: Drills, now: datetime) -> tuple[VmSurvey, ...]:
     every = [export for found in folders.values() for export in found.exports]
+    proofs = last_passed(every, drills)
     groups = [newest_first(found, _manifest, now) for found in _groups(every)]
     unproved = _unproved(folders, groups)
     vms: list[VmSurvey] = []
@@ -219,6 +226,7 @@ def _by_name(folders: Mapping[str, StoreListing], now: datetime) -> tuple[VmSurv
                 exports=tuple(export.manifest for export in ordered),
                 unproved=unproved.get(number, ()),
                 folders=tuple(export.folder for export in ordered),
+                last_drill=proofs.get(identity_of(ordered[0].manifest)),
                 future=tuple(one.export_id for one in ordered if is_of_the_future(one.manifest, now)),
             )
         )

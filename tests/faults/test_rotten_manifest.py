@@ -14,6 +14,7 @@ from hyperexport.cli.list import stored_lines
 from hyperexport.model.history import identity_of
 from hyperexport.model.manifest import FILE_NAME
 from hyperexport.options.groups import Cleanup, VerifyMode
+from hyperexport.results import StoreContents
 from hyperexport.steps.cleanup import clean_store, plan_store_cleanup
 from hyperexport.steps.plan import newest_usable
 from hyperexport.steps.recent import recent_exports
@@ -38,13 +39,14 @@ def wrong_answers(store: LocalStore, rotten: StoredExport, others: list[StoredEx
     """Which readers let the rotten export decide, or do not report it. The others come newest first."""
     newest, *older = others
     listing = store.listing(FOLDER)
+    contents = StoreContents(store=store.url, exports=listing.exports, damaged=listing.damaged)
     young = datetime.now(UTC) - rotten.manifest.started + timedelta(hours=1)
     fresh = [newest] if newest.manifest.started > rotten.manifest.started else []
     (vm,) = survey(Catalogue(store)).vms
     verified = verify_selected(select_exports([store], [rotten.export_id]), VerifyMode.ON, StopSignal(), prove=verify)
     answers = {
         "list": list(listing.exports) == others and [str(one) for one in listing.damaged] == [str(rotten)],
-        "list --quiet": f"export={rotten}" in stored_lines(store.url, listing),
+        "list --quiet": f"export={rotten}" in stored_lines(contents),
         "next incremental": newest_usable(store, listing) == (newest, None),
         "skip-newer-than": list(recent_exports([store], [identity_of(newest.manifest)], young, server=None).values())
         == fresh,

@@ -30,9 +30,9 @@ from hyperexport.model.manifest import ExportManifest, sealed
 from hyperexport.model.ownership import Owner
 from hyperexport.model.tls import normalise_thumbprint
 from hyperexport.options.selection import Selection
+from hyperexport.results import StoreContents
 from hyperexport.simulator.disks import Disk
 from hyperexport.store.base import StoredExport
-from hyperexport.store.listing import StoreListing
 from hyperexport.store.s3_settings import S3Location
 from hyperexport.verify.checksums import check_checksums
 from hyperexport.verify.descriptor import check_descriptor, refused_parts
@@ -149,7 +149,7 @@ def manifest(data: bytes) -> None:
         assert ExportManifest.from_json(found.to_json(), source="export.json") == found
         assert found.started < an_export().started.replace(year=9999) or found.started.year == 9999
         for line in stored_lines(
-            "/exports", StoreListing(exports=(StoredExport(folder="db01.4f0e7a52", manifest=found),))
+            StoreContents(store="/exports", exports=(StoredExport(folder="db01.4f0e7a52", manifest=found),))
         ):
             assert len(line.splitlines()) <= 1
         format_bytes(found.stored_bytes)

@@ -15,9 +15,8 @@ from hyperexport.errors import ManifestInvalid
 from hyperexport.model.damaged import Problem
 from hyperexport.model.manifest import FILE_NAME, ExportManifest, sealed, vm_folder
 from hyperexport.policy.retention import CleanupLimits, plan_cleanup
-from hyperexport.results import CleanupResult
+from hyperexport.results import CleanupResult, StoreContents
 from hyperexport.store.base import StoredExport
-from hyperexport.store.listing import StoreListing
 from hyperexport.store.local import LocalStore
 from hyperexport.verify import verify_export
 from hyperexport.views.summary import cleanup_markdown
@@ -164,7 +163,7 @@ def test_whatever_is_put_into_a_manifest_is_refused_or_does_no_harm(path: list[i
     others = [(FOLDER, found), (FOLDER, an_export(age=timedelta(days=9)))]
     plan = plan_cleanup(others, CleanupLimits(max_count=1), now=NOW, free_bytes=None)
     cleanup_markdown(CleanupResult(store="/exports", dry_run=True, plan=plan))
-    lines = stored_lines("/exports", StoreListing(exports=(StoredExport(folder=FOLDER, manifest=found),)))
+    lines = stored_lines(StoreContents(store="/exports", exports=(StoredExport(folder=FOLDER, manifest=found),)))
     assert all(len(line.splitlines()) <= 1 for line in lines)
     assert ExportManifest.from_json(found.to_json(), source="again").vm == found.vm
 

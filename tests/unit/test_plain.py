@@ -19,8 +19,7 @@ from hyperexport.errors import VmNotFound
 from hyperexport.model.damaged import DamagedExport, Problem
 from hyperexport.model.progress import Progress, Stage, report
 from hyperexport.model.vm import NicInfo, PowerState, SnapshotInfo, VmInfo
-from hyperexport.results import Run
-from hyperexport.store.listing import StoreListing
+from hyperexport.results import Run, StoreContents
 from hyperexport.tasks.logs import _harmless
 from hyperexport.views.mail import start_mail, to_message
 from hyperexport.views.markdown import table
@@ -95,7 +94,7 @@ def test_no_escape_sequence_reaches_a_terminal() -> None:
     console = Console(file=screen, force_terminal=True, color_system=None, width=200)
     vm_info.show_vm(console, hostile_vm())
     bad = DamagedExport(folder=HOSTILE, problem=Problem.INVALID, reason=HOSTILE)
-    list_exports.show_stored(console, HOSTILE, StoreListing(damaged=(bad,)))
+    list_exports.show_stored(console, StoreContents(store=HOSTILE, exports=(), damaged=(bad,)))
     assert "db01" in screen.getvalue()
     assert not acts(screen.getvalue())
 

@@ -16,9 +16,8 @@ from hyperexport.model.manifest import ExportKind, Quiescing, SnapshotRecord, Tr
 from hyperexport.model.vm import NicInfo, PowerState, SnapshotInfo, VmInfo
 from hyperexport.policy.incremental import Decision, DiskPlan, ExportPlan
 from hyperexport.policy.retention import CleanupLimits, plan_cleanup
-from hyperexport.results import CleanupResult, ExportResult
+from hyperexport.results import CleanupResult, ExportResult, StoreContents
 from hyperexport.store.base import StoredExport
-from hyperexport.store.listing import StoreListing
 from tests.examples import NOW, VM, a_disk, an_export
 
 FOLDER = "db01.4f0e7a52"
@@ -270,10 +269,10 @@ def test_a_dry_cleanup_says_would_delete_for_the_same_plan():
 
 def test_stored_exports_are_listed_and_an_empty_store_says_so():
     stored = StoredExport(folder=FOLDER, manifest=an_export(verified=NOW))
-    text = drawn(list_exports.show_stored, "/exports", StoreListing(exports=(stored,)))
+    text = drawn(list_exports.show_stored, StoreContents(store="/exports", exports=(stored,)))
     assert hashlib.sha256(f"{FOLDER}/20261122T060000Z-0000".encode()).hexdigest()[:8] in text
     assert "2026-11-23" in text
-    assert drawn(list_exports.show_stored, "/exports", StoreListing()) == "/exports: no exports\n"
+    assert drawn(list_exports.show_stored, StoreContents(store="/exports", exports=())) == "/exports: no exports\n"
 
 
 # -- standard output ---------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from hyperexport.errors import StoreUnreachable
 from hyperexport.model.damaged import DamagedExport, Problem
 from hyperexport.model.manifest import ExportManifest, Quiescing, SkippedDisk, SnapshotRecord, StageName, vm_folder
 from hyperexport.model.vm import VmRef
-from hyperexport.store.base import StoredExport
+from hyperexport.store.base import Record, StoredExport
 from hyperexport.store.catalogue import Catalogue
 from hyperexport.store.listing import StoreListing, listing_of
 from hyperexport.views.metrics import StoreCollector, as_text, registry_of, write_textfile
@@ -39,6 +39,7 @@ class Shelf:
     def __init__(self, *manifests: ExportManifest) -> None:
         self.manifests = {(vm_folder(one.vm), one.export_id): one for one in manifests}
         self.unreadable: set[tuple[str, str]] = set()
+        self.drills: list[Record] = []
         self.read: list[str] = []
         self.broken = False
 
@@ -59,6 +60,9 @@ class Shelf:
         return listing_of(
             [export for export in found if export.folder == folder], [one for one in rotten if one.folder == folder]
         )
+
+    def records(self, folder: str) -> list[Record]:
+        return [one for one in self.drills if one.folder == folder]
 
     def free_bytes(self) -> int:
         return 5 * MIB
