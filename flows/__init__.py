@@ -8,8 +8,8 @@ from hyperexport.flows.export_fleet import export_fleet
 from hyperexport.flows.export_vm import export_vm
 from hyperexport.flows.incremental_info import incremental_info
 from hyperexport.flows.reap_snapshots import reap_snapshots
-from hyperexport.flows.restore_vm import restore_vm
 from hyperexport.flows.restore_drill import restore_drill
+from hyperexport.flows.restore_vm import restore_vm
 from hyperexport.flows.send_notice import send_notice
 from hyperexport.flows.send_test_email import send_test_email
 from hyperexport.flows.verify_exports import verify_exports
@@ -23,8 +23,8 @@ __all__ = [
     "export_vm",
     "incremental_info",
     "reap_snapshots",
-    "restore_vm",
     "restore_drill",
+    "restore_vm",
     "send_notice",
     "send_test_email",
     "verify_exports",

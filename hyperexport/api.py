@@ -226,8 +226,6 @@ def convert_export(
 
 
 def restore(
-
-def restore_drill(
     export: str | None = None,
     options: ExportOptions | None = None,
     *,
@@ -241,18 +239,6 @@ def restore_drill(
     """Restore an export into vSphere: a whole VM, some of its disks, or disks for a VM that is there.
 
     The original VM, and every other, stays as it is. What fails, is interrupted or killed leaves no VM.
-    within: timedelta | None = None,
-    most: int | None = None,
-    expect: str | None = None,
-    timeout: timedelta = drill.TIMEOUT,
-    memory_mib: int | None = None,
-    emulate: bool = False,
-    s3: S3Settings | None = None,
-    **given: object,
-) -> Listing[DrillResult]:
-    """Boot exports on QEMU straight from their store, and record beside each what that proved.
-
-    Nothing is written to an export, and the machines have no network.
 
     Args:
         export: The export's id, as ``list_exports`` shows it, or None where ``vm`` names it.
@@ -276,6 +262,32 @@ def restore_drill(
     wanted, force = RestorePoint(export=export, vm=vm, at=at), _in_force(options, given)
     with _runner(vsphere, s3) as run:
         return restoring.restore_vm(run, wanted, wished, force)
+
+
+def restore_drill(
+    export: str | None = None,
+    options: ExportOptions | None = None,
+    *,
+    vm: str | None = None,
+    at: datetime | None = None,
+    within: timedelta | None = None,
+    most: int | None = None,
+    expect: str | None = None,
+    timeout: timedelta = drill.TIMEOUT,
+    memory_mib: int | None = None,
+    emulate: bool = False,
+    s3: S3Settings | None = None,
+    **given: object,
+) -> Listing[DrillResult]:
+    """Boot exports on QEMU straight from their store, and record beside each what that proved.
+
+    Nothing is written to an export, and the machines have no network.
+
+    Args:
+        export: The export's id, as ``list_exports`` shows it, or None where ``vm`` names it.
+        options: Where the exports are.
+        vm: In place of the id: the newest good export of this VM.
+        at: With ``vm``: the newest good export begun at this time or before.
         within: Where no export is named: the VMs without a proof that is younger.
         most: Where no export is named: so many VMs at the most, those whose proof is oldest.
         expect: Only this text counts, on the serial console or the screen; any sign of life if None.

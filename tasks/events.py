@@ -12,8 +12,8 @@ from prefect.events import emit_event
 
 from hyperexport.errors import HyperExportError, failed_step
 from hyperexport.model.damaged import DamagedExport
-from hyperexport.model.restore import RestoreResult
 from hyperexport.model.drill import DrillRecord
+from hyperexport.model.restore import RestoreResult
 from hyperexport.model.vm import VmRef
 from hyperexport.results import ExportResult, VerifiedExport
 from hyperexport.store.base import StoredExport

@@ -19,8 +19,8 @@ from hyperexport.blocks.vsphere_credentials import load_vsphere
 from hyperexport.errors import note_step
 from hyperexport.jobs.runner import LeaseUser, Shared, Slots, StepRunner
 from hyperexport.model.damaged import DamagedExport
-from hyperexport.model.restore import RestoreResult
 from hyperexport.model.drill import DrillRecord
+from hyperexport.model.restore import RestoreResult
 from hyperexport.model.vm import VmInfo, VmRef
 from hyperexport.notify import Notifier
 from hyperexport.options.groups import Bandwidth, Destination, Email

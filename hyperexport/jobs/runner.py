@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
 from hyperexport.base.stop import StopSignal
 from hyperexport.model.damaged import DamagedExport
-from hyperexport.model.restore import RestoreResult
 from hyperexport.model.drill import DrillRecord
+from hyperexport.model.restore import RestoreResult
 from hyperexport.model.vm import VmInfo, VmRef
 from hyperexport.notify import Notifier
 from hyperexport.options.groups import Bandwidth, Destination, Email

@@ -14,6 +14,7 @@ from hyperexport.base.units import format_age
 from hyperexport.errors import HyperExportError
 from hyperexport.model.content import shared_with, stored_bytes
 from hyperexport.model.damaged import DamagedExport
+from hyperexport.model.drill import DrillRecord
 from hyperexport.model.history import (
     TOLERANCE,
     by_vm,
@@ -22,8 +23,6 @@ from hyperexport.model.history import (
     made_at_the_earliest,
     newest_first,
 )
-from hyperexport.model.drill import DrillRecord
-from hyperexport.model.history import by_vm, identity_of, is_of_the_future, newest_first
 from hyperexport.model.manifest import ExportKind, ExportManifest, Quiescing
 from hyperexport.model.vm import Value
 from hyperexport.store.base import StoredExport

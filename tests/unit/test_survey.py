@@ -15,6 +15,7 @@ import hyperexport
 from hyperexport.base.units import MIB, format_bytes
 from hyperexport.errors import StoreUnreachable
 from hyperexport.model.damaged import DamagedExport, Problem
+from hyperexport.model.drill import DrillRecord, DrillTarget, Sign
 from hyperexport.model.manifest import ExportManifest, Quiescing, SkippedDisk, SnapshotRecord, StageName, vm_folder
 from hyperexport.model.vm import VmRef
 from hyperexport.store.base import Record, StoredExport
@@ -204,7 +205,43 @@ def told(*shelves: Shelf) -> dict[str, dict[tuple[str, ...], float]]:
 def everything() -> Shelf:
     """A store in which every metric has a value."""
     stages = {StageName.DISKS: 60.0, StageName.REMOVE_SNAPSHOT: 4.5}
-    return Shelf(an_export(age=DAY, verified=NOW, snapshot=snapshot(held=66.5), stages=stages))
+    shelf = Shelf(an_export(age=DAY, verified=NOW, snapshot=snapshot(held=66.5), stages=stages))
+    shelf.drills = [drilled(one) for one in shelf.manifests.values()]
+    return shelf
+
+
+def drilled(export: ExportManifest, *, passed: bool = True, of: str = "") -> Record:
+    """The record of a drill an hour ago; of another export, where one is named."""
+    drill = DrillRecord(
+        drill_id="20261123T050000Z-0000",
+        export_id=of or export.export_id,
+        vm=export.vm,
+        vcenter_uuid=export.vcenter_uuid,
+        target=DrillTarget.QEMU,
+        platform="QEMU",
+        started=NOW - timedelta(hours=1),
+        seconds={"boot": 20.0},
+        passed=passed,
+        sign=Sign.CONSOLE if passed else Sign.NONE,
+        reason="as it was",
+    )
+    return Record(vm_folder(export.vm), export.export_id, drill.file_name, drill.to_json())
+
+
+def test_only_a_proved_drill_that_passed_says_when_a_vm_was_last_drilled():
+    name = "hyperexport_vm_last_drill_timestamp_seconds"
+    shelf = everything()
+    (one,) = shelf.manifests.values()
+    assert told(shelf)[name] == {("db01",): (NOW - timedelta(hours=1)).timestamp()}
+    good = drilled(one)
+    for record in (
+        drilled(one, passed=False),
+        drilled(one, of="20261101T000000Z-0000"),
+        good._replace(data=good.data.replace(b"as it was", b"as it is!")),
+        good._replace(data=b"{}"),
+    ):
+        shelf.drills = [record]
+        assert name not in told(shelf)
 
 
 def test_metrics_tell_what_the_manifest_says():
