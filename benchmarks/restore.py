@@ -43,7 +43,7 @@ def run(server: Vcsim, descriptor: Path, store: Path, *, rounds: int) -> list[Me
     os.environ.update(server.environment)
 
     def ours() -> None:
-        result = hyperexport.restore(vm=VM, output=store, parallel=4, **PLACE)
+        result = hyperexport.restore(vm=VM, output=store, parallel=4, **PLACE)  # pyright: ignore[reportArgumentType]
         assert result.verified is True, result.warnings
 
     def govc() -> None:

@@ -25,7 +25,7 @@ def restore_vm(
     at: datetime | None = None,
     *,
     restore: Annotated[RestoreWish, Field(title="Restore")] = _AS_IT_WAS,
-    options: Annotated[ExportOptions, Shown("destination", "bandwidth", "email", "execution")] = OPTIONS,
+    options: Annotated[ExportOptions, Shown("destination", "bandwidth", "execution", "email")] = OPTIONS,
     vsphere: VSphere = None,
     profile: Profile = None,
 ) -> RestoreResult:
