@@ -1,6 +1,7 @@
 """Exports that come back into vSphere: every byte, every setting, in the place that was asked for; and no other VM."""
 
 import hashlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from hyperexport.base import retry as repeating
 from hyperexport.base.stop import StopSignal
 from hyperexport.jobs.direct import DirectRunner
 from hyperexport.jobs.reap import reap_snapshots
+from hyperexport.model.manifest import sealed
 from hyperexport.model.restore import RestoreResult
 from hyperexport.model.vm import VmRef
 from hyperexport.options.precedence import resolve
@@ -443,6 +445,39 @@ def test_a_stored_disk_of_another_size_is_found_before_anything_is_made(
             restore()
     finally:
         path.write_bytes(whole)
+    assert sim.requests.get("ImportVApp", 0) == before
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "error", "words"),
+    [
+        (b'"schema_version": 2', b'"schema_version": 9', errors.ExportNotFound, "schema_version"),
+        (b'"damage": []', b'"damage": ["disk 0 rotted"]', errors.VerificationFailed, "disk 0 rotted"),
+        (b"", None, errors.ExportNotFound, "export.json is missing"),
+    ],
+    ids=["newer schema", "noted damage", "incomplete"],
+)
+def test_an_export_that_cannot_be_relied_on_is_refused_before_anything_is_made(
+    old: bytes,
+    new: bytes | None,
+    error: type[Exception],
+    words: str,
+    sim: Simulator,
+    restore: Callable[..., RestoreResult],
+    exports: Path,
+    tmp_path: Path,
+) -> None:
+    shutil.copytree(exports, tmp_path / "store")
+    (manifest,) = (tmp_path / "store").glob("*/*/export.json")
+    head = manifest.read_bytes().rpartition(b'"seal": "')[0]
+    manifest.unlink()
+    if new is not None:
+        assert old in head
+        manifest.write_bytes(sealed(head.replace(old, new)))
+    before = sim.requests.get("ImportVApp", 0)
+    for named in ({"vm": "db01"}, {"vm": None, "export": manifest.parent.name}):
+        with pytest.raises((error, errors.ExportNotFound), match=words if named["vm"] is None else "db01"):
+            restore(output=tmp_path / "store", **named)
     assert sim.requests.get("ImportVApp", 0) == before
 
 
