@@ -21,7 +21,7 @@ from hyperexport.cli.flags import (
     reading_options,
     restore_point,
 )
-from hyperexport.cli.output import Output, key_value, numbered, say
+from hyperexport.cli.output import Face, Output, key_value, numbered, say
 from hyperexport.errors import DrillFailed
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ class Drill(Command):
             _show(error.drills, output)
             raise
         _show(drilled, output)
+        if not drilled and output.face is Face.PRETTY:
+            output.draw(lambda console: say(console, "Every VM has passed a drill in that time."))
         return []
 
     def _drill(self) -> "Sequence[DrillResult]":
@@ -83,6 +85,7 @@ def arguments(
     export: Annotated[
         str | None, Parameter(name="EXPORT", help="An export's id or path, as hyperexport list shows it.")
     ] = None,
+    /,
     *,
     vm: Annotated[
         str | None,

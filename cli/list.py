@@ -83,7 +83,7 @@ def show_stored(console: Console, found: "StoreContents") -> None:
             format_bytes(added[str(export)]),
             format_bytes(export.manifest.transfer.bytes_transferred),
             _proof(export.manifest),
-            f"{found.drilled[str(export)]:%Y-%m-%d}" if str(export) in found.drilled else "never",
+            f"{found.drilled[str(export)]:%Y-%m-%d}" if str(export) in found.drilled else "",
             "yes" if export.manifest.preserve else "",
             _sharers(shared[str(export)]),
         )
@@ -93,8 +93,10 @@ def show_stored(console: Console, found: "StoreContents") -> None:
         (short_id(str(one)) if one.export_id else "-", str(one), *"----", f"DAMAGED: {one.reason}", "", "", "")
         for one in found.damaged
     ]
-    columns = ("Id", "VM", "Time", "Kind", "Adds", "Transferred", "Verified", "Drilled", "Preserved", "Shares bytes")
-    console.print(make_table(found.store, columns, rows))
+    columns = ("Id", "VM", "Time", "Kind", "Adds", "Moved", "Verified", "Drilled", "Preserved", "Shares bytes")
+    told = [number for number in range(len(columns)) if any(row[number] for row in rows)]
+    shown = [[row[number] for number in told] for row in rows]
+    console.print(make_table(found.store, [columns[number] for number in told], shown))
 
 
 def _sharers(names: Sequence[str]) -> str:
