@@ -15,7 +15,7 @@ from prefect.events.schemas.automations import AutomationCore, EventTrigger, Pos
 
 from hyperexport.base.units import format_age
 from hyperexport.blocks import ExportProfile
-from hyperexport.deployments.catalogue import ON_DEMAND, TAG, deployment_of, ensure_deployment, ensure_pool
+from hyperexport.deployments.catalogue import TAG, deployment_of, ensure_deployment, ensure_pool
 from hyperexport.errors import UsageError
 from hyperexport.flows import send_notice
 from hyperexport.model.vm import Value
@@ -57,7 +57,7 @@ def create(options: ExportOptions, *, within: timedelta, profile: ExportProfile 
     """
     resolve(options, profile=profile.get_options() if profile else None)
     ensure_pool()
-    deployment = ensure_deployment(deployment_of(send_notice, ON_DEMAND, tags=[TAG]))
+    deployment = ensure_deployment(deployment_of(send_notice, send_notice.name, tags=[TAG]))
     told: dict[str, Any] = {"options": options.model_dump(mode="json", exclude_unset=True)}
     if profile:
         told["profile"] = profile.name

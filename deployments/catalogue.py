@@ -7,6 +7,7 @@ same for ``prefect deploy`` (``prefect_file.py``). Entrypoints are module paths,
 the installed package.
 """
 
+import re
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 from uuid import UUID
@@ -28,9 +29,6 @@ from hyperexport import flows
 from hyperexport.blocks import ExportProfile, VSphereCredentials
 from hyperexport.tasks.check_prefect import SCHEDULE_TAG
 from hyperexport.workarounds.private import parameter_schema_of
-
-ON_DEMAND: Final = "on-demand"
-"""The name of each flow's deployment without a schedule."""
 
 TAG: Final = "hyperexport"
 
@@ -93,8 +91,8 @@ def offered_flows() -> list[Flow[..., Any]]:
 
 
 def on_demand_deployments(pool: Pool = PROCESS) -> list[RunnerDeployment]:
-    """The deployments without a schedule, one for each flow."""
-    return [deployment_of(flow, ON_DEMAND, pool=pool, tags=[TAG]) for flow in offered_flows()]
+    """The deployments without a schedule, one for each flow, and named like it: the UI often shows only that name."""
+    return [deployment_of(flow, flow.name, pool=pool, tags=[TAG]) for flow in offered_flows()]
 
 
 def scheduled_deployments(pool: Pool = PROCESS) -> list[RunnerDeployment]:
@@ -151,6 +149,7 @@ def deployment_of(flow: Flow[..., Any], name: str, *, pool: Pool = PROCESS, **se
     """
     deployment = flow.to_deployment(
         name,
+        description=description_of(flow),
         work_pool_name=pool.name,
         job_variables=pool.job_variables,
         version=hyperexport.__version__,
@@ -158,6 +157,11 @@ def deployment_of(flow: Flow[..., Any], name: str, *, pool: Pool = PROCESS, **se
         **settings,
     )
     return cast("RunnerDeployment", deployment)
+
+
+def description_of(flow: Flow[..., Any]) -> str:
+    """What the flow does, without the sections of its docstring for programmers; the form describes its parameters."""
+    return re.split(r"\n\n(?:Args|Returns|Raises):\n", flow.description or "", maxsplit=1)[0].strip()
 
 
 def ensure_deployment(deployment: RunnerDeployment) -> UUID:

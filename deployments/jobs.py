@@ -19,7 +19,6 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 
-from hyperexport.deployments.catalogue import ON_DEMAND
 from hyperexport.deployments.job_model import JobDetails, JobProgress, JobStatus
 from hyperexport.flows import export_vm
 from hyperexport.views.chart import without_pictures
@@ -47,7 +46,7 @@ async def submit(client: PrefectClient, parameters: dict[str, Any], *, flow: str
     Returns:
         Its id.
     """
-    deployment = await client.read_deployment_by_name(f"{flow}/{ON_DEMAND}")
+    deployment = await client.read_deployment_by_name(f"{flow}/{flow}")
     run = await client.create_flow_run_from_deployment(
         deployment.id, parameters=parameters, tags=[*deployment.tags, JOB_TAG]
     )

@@ -72,6 +72,7 @@ class _Dumper(yaml.SafeDumper):
 def _entry(deployment: RunnerDeployment, pool: dict[str, Any]) -> dict[str, Any]:
     entry: dict[str, Any] = {
         "name": deployment.name,
+        "description": deployment.description,
         "entrypoint": deployment.entrypoint,
         "version": deployment.version,
         "work_pool": pool,
@@ -95,6 +96,14 @@ def _schedule(schedule: Any) -> dict[str, Any]:
     times = cast("CronSchedule", schedule.schedule)
     entry: dict[str, Any] = {"slug": schedule.slug, "cron": times.cron, "timezone": times.timezone}
     return {**entry, "parameters": schedule.parameters} if schedule.parameters else entry
+
+
+def _text(dumper: _Dumper, words: str) -> yaml.ScalarNode:
+    """Write several lines as they are."""
+    return dumper.represent_scalar("tag:yaml.org,2002:str", words, style="|" if "\n" in words else None)  # pyright: ignore[reportUnknownMemberType]
+
+
+_Dumper.add_representer(str, _text)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ from pydantic import ValidationError
 from hyperexport.base.units import format_duration, parse_duration
 from hyperexport.blocks import ExportProfile
 from hyperexport.blocks.vsphere_credentials import load_vsphere
-from hyperexport.deployments.catalogue import ALONE, ON_DEMAND, TAG, deployment_of, ensure_pool
+from hyperexport.deployments.catalogue import ALONE, TAG, deployment_of, ensure_pool, offered_flows
 from hyperexport.deployments.parameters import kept_parameters
 from hyperexport.errors import UsageError
 from hyperexport.flows import cleanup_exports, export_fleet, export_vm
@@ -187,10 +187,10 @@ def _read_name_and_cron(text: str) -> tuple[str, str]:
     example = "Write it as --daemon-schedule 'daily-backup:0 2 * * *'"
     if not colon or not cron:
         raise UsageError(f"--daemon-schedule: {text!r} is not of the form name:CRON", fix=example)
-    if not _NAME.fullmatch(name) or name == ON_DEMAND:
+    if not _NAME.fullmatch(name) or name in {flow.name for flow in offered_flows()}:
         raise UsageError(
             f"--daemon-schedule: {name!r} cannot be a schedule's name",
-            fix=f"Use letters, digits, dots, dashes and underscores, and not {ON_DEMAND!r}",
+            fix="Use letters, digits, dots, dashes and underscores, and not the name of a flow",
         )
     return name, cron
 

@@ -1,16 +1,24 @@
 """The flow that tries tonight's export without exporting: what would fail, in plain words. Made to be scheduled."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from prefect import flow
 
 from hyperexport.flows.connections import OPTIONS, Profile, VSphere, options_in_force, runner_for
 from hyperexport.flows.outcome import told_in_words
+from hyperexport.flows.run_names import run_name
 from hyperexport.jobs import check
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.options.selection import Selection, selection_from_environment
 from hyperexport.results import SetupReport
 
 
-@flow(name="check-setup", persist_result=False)
+def _run_name(parameters: Mapping[str, Any]) -> str:
+    return f"check {Selection.model_validate(parameters['selection']) or 'the setup'}"
+
+
+@flow(name="check-setup", flow_run_name=run_name(_run_name), persist_result=False)
 @told_in_words
 def check_setup(
     selection: Selection = Selection(),  # noqa: B008

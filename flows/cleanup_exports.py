@@ -1,25 +1,26 @@
 """The flow that deletes old exports."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from prefect import flow
-from prefect.runtime import flow_run
 
 from hyperexport.base.display import Listing
 from hyperexport.flows.connections import OPTIONS, Profile, options_in_force, runner_for
 from hyperexport.flows.outcome import told_in_words
+from hyperexport.flows.run_names import run_name
 from hyperexport.jobs import cleanup
 from hyperexport.options.form import Shown
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.results import CleanupResult
 
 
-def _run_name() -> str:
-    options = ExportOptions.model_validate(flow_run.parameters["options"])
+def _run_name(parameters: Mapping[str, Any]) -> str:
+    options = ExportOptions.model_validate(parameters["options"])
     return "clean up (dry run)" if options.cleanup.dry_run or options.execution.dry_run else "clean up"
 
 
-@flow(name="cleanup-exports", flow_run_name=_run_name, persist_result=False)
+@flow(name="cleanup-exports", flow_run_name=run_name(_run_name), persist_result=False)
 @told_in_words
 def cleanup_exports(
     options: Annotated[ExportOptions, Shown("destination", "cleanup")] = OPTIONS,

@@ -1,9 +1,10 @@
 """Many VMs: each is a flow run of its own. What is done with all of them is ``hyperexport/jobs/fleet.py``."""
 
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 from prefect import flow
-from prefect.runtime import flow_run
 
 from hyperexport.flows.connections import (
     OPTIONS,
@@ -18,6 +19,7 @@ from hyperexport.flows.export_vm import export_vm
 from hyperexport.flows.fleet_retry import exported_before, own_child_run
 from hyperexport.flows.fleet_spread import export_spread
 from hyperexport.flows.outcome import despite_prefect, told_in_words
+from hyperexport.flows.run_names import run_name
 from hyperexport.jobs import fleet
 from hyperexport.jobs.runner import Shared
 from hyperexport.options.precedence import ExportOptions
@@ -27,11 +29,11 @@ from hyperexport.tasks.reporting import wait_for_prefect
 from hyperexport.views.fleet import redo_command
 
 
-def _run_name() -> str:
-    return f"export {Selection.model_validate(flow_run.parameters['selection'])}"[:120]
+def _run_name(parameters: Mapping[str, Any]) -> str:
+    return f"export {Selection.model_validate(parameters['selection'])}"
 
 
-@flow(name="export-fleet", flow_run_name=_run_name, persist_result=False)
+@flow(name="export-fleet", flow_run_name=run_name(_run_name), persist_result=False)
 @told_in_words
 def export_fleet(
     selection: Selection = Selection(),  # noqa: B008

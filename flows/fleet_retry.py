@@ -15,6 +15,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlo
 from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
 from prefect.runtime import flow_run
+from prefect.utilities.urls import url_for
 
 from hyperexport.flows.export_vm import export_vm
 from hyperexport.results import FleetMember, FleetOutcome
@@ -52,6 +53,7 @@ def exported_before(chosen: Sequence[VmRow], stores: Sequence[Store], *, spread:
                 result=result,
                 message="exported by an earlier attempt of this run",
                 seconds=run.total_run_time.total_seconds(),
+                url=url_for("flow-run", obj_id=run.id),
             )
     return members
 

@@ -23,6 +23,7 @@ from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.runtime import flow_run
 from prefect.states import Crashed
+from prefect.utilities.urls import url_for
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from hyperexport.base.stop import StopSignal
@@ -46,7 +47,7 @@ logger = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 
-DEPLOYMENT: Final = "export-vm/on-demand"
+DEPLOYMENT: Final = "export-vm/export-vm"
 """What a VM is a run of; ``hyperexport serve`` puts it in place."""
 
 ATTEMPTS: Final = 2
@@ -242,11 +243,14 @@ def member_of(one: Sent, run: FlowRun, stores: Sequence[Store]) -> FleetMember:
     """What came of a VM, from its run's last state and from its manifest."""
     assert run.state is not None
     seconds = run.total_run_time.total_seconds()
+    url = url_for("flow-run", obj_id=run.id)
     if not run.state.is_completed():
-        return failed_member(one.row.ref, _failure_of(run, run.state), seconds)
+        return failed_member(one.row.ref, _failure_of(run, run.state), seconds, url=url)
     result = result_of_run(stores, one.row.ref, str(run.id))
     message = "; ".join(result.warnings) if result else "exported by its worker into a store that is not seen here"
-    return FleetMember(vm=one.row.ref, outcome=FleetOutcome.EXPORTED, result=result, message=message, seconds=seconds)
+    return FleetMember(
+        vm=one.row.ref, outcome=FleetOutcome.EXPORTED, result=result, message=message, seconds=seconds, url=url
+    )
 
 
 def _failure_of(run: FlowRun, state: State[Any]) -> FailureReport:

@@ -6,13 +6,14 @@ from prefect import flow
 
 from hyperexport.flows.connections import OPTIONS, Profile, VSphere, options_in_force, runner_for
 from hyperexport.flows.outcome import told_in_words
+from hyperexport.flows.run_names import run_name
 from hyperexport.jobs import incremental_info as info
 from hyperexport.options.form import Shown
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.policy.incremental import ExportPlan
 
 
-@flow(name="incremental-info", flow_run_name="analyse {vm}", persist_result=False)
+@flow(name="incremental-info", flow_run_name=run_name("analyse {vm}".format_map), persist_result=False)
 @told_in_words
 def incremental_info(
     vm: str,

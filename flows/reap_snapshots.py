@@ -1,13 +1,14 @@
 """The flow that finds what dead runs left on a vCenter and in the stores, and removes it. Made to be scheduled."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from prefect import flow
-from prefect.runtime import flow_run
 from pydantic import Field
 
 from hyperexport.flows.connections import OPTIONS, Profile, VSphere, options_in_force, runner_for
 from hyperexport.flows.outcome import told_in_words
+from hyperexport.flows.run_names import run_name
 from hyperexport.jobs import reap
 from hyperexport.options.form import Shown
 from hyperexport.options.precedence import ExportOptions
@@ -16,11 +17,11 @@ from hyperexport.results import ReapResult
 Runs = Annotated[tuple[str, ...], Field(title="Runs that are over")]
 
 
-def _run_name() -> str:
-    return "reap snapshots (dry run)" if flow_run.parameters["dry_run"] else "reap snapshots"
+def _run_name(parameters: Mapping[str, Any]) -> str:
+    return "reap snapshots (dry run)" if parameters["dry_run"] else "reap snapshots"
 
 
-@flow(name="reap-snapshots", flow_run_name=_run_name, persist_result=False)
+@flow(name="reap-snapshots", flow_run_name=run_name(_run_name), persist_result=False)
 @told_in_words
 def reap_snapshots(
     vsphere: VSphere = None,

@@ -1,19 +1,28 @@
 """The flow that proves stored exports again, long after they were made."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from prefect import flow
 
 from hyperexport.base.display import Listing
 from hyperexport.flows.connections import OPTIONS, Profile, options_in_force, runner_for
 from hyperexport.flows.outcome import told_in_words
+from hyperexport.flows.run_names import run_name
 from hyperexport.jobs import verify
 from hyperexport.options.form import Shown
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.results import VerifiedExport
 
 
-@flow(name="verify-exports", persist_result=False)
+def _run_name(parameters: Mapping[str, Any]) -> str:
+    exports = parameters["exports"] or ()
+    return (
+        f"verify {len(exports)} exports" if len(exports) > 1 else f"verify {exports[0] if exports else 'all exports'}"
+    )
+
+
+@flow(name="verify-exports", flow_run_name=run_name(_run_name), persist_result=False)
 @told_in_words
 def verify_exports(
     exports: list[str] | None = None,

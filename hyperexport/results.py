@@ -249,6 +249,7 @@ class FleetMember(Value):
     message: str = Field(default="", description="Its error, its warnings, or why it was left out.")
     failure: FailureReport | None = Field(default=None, description="Why it failed, or was stopped.")
     seconds: float | None = Field(default=None, description="None where its export did not begin.")
+    url: str | None = Field(default=None, description="The VM's own run in the Prefect UI, where there is one.")
 
     @property
     def failed(self) -> bool:

@@ -17,7 +17,6 @@ from uuid import UUID
 from prefect.artifacts import (
     create_markdown_artifact,
     create_progress_artifact,
-    create_table_artifact,
     update_progress_artifact,
 )
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
@@ -42,11 +41,6 @@ def artifact_key(*parts: str) -> str:
 def show_markdown(key: str, markdown: str, description: str) -> None:
     """Leave a page of Markdown with the run, once the server can take it."""
     _guarded_when_heard(lambda: create_markdown_artifact(markdown, key=key, description=description))
-
-
-def show_table(key: str, table: list[dict[str, object]], description: str) -> None:
-    """Leave a table with the run, once the server can take it."""
-    _guarded_when_heard(lambda: create_table_artifact(table, key=key, description=description))  # pyright: ignore[reportArgumentType]
 
 
 @contextmanager

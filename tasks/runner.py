@@ -13,6 +13,8 @@ from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.utilities.urls import url_for
 
+from hyperexport.base import display
+from hyperexport.base.display import Page
 from hyperexport.base.stop import StopSignal
 from hyperexport.blocks import VSphereCredentials
 from hyperexport.blocks.vsphere_credentials import load_vsphere
@@ -32,7 +34,7 @@ from hyperexport.steps.step import policy_of
 from hyperexport.store.base import StoredExport
 from hyperexport.store.s3_settings import S3Settings
 from hyperexport.tasks import events
-from hyperexport.tasks.artifacts import artifact_key, progress_artifacts, show_markdown, show_table
+from hyperexport.tasks.artifacts import artifact_key, progress_artifacts, show_markdown
 from hyperexport.tasks.attempts import attempt, will_retry
 from hyperexport.tasks.bandwidth import throttle_of
 from hyperexport.tasks.channels import open_notifiers
@@ -43,6 +45,7 @@ from hyperexport.tasks.logs import send_engine_logs_to_prefect
 from hyperexport.tasks.registry import task_of
 from hyperexport.tasks.run_keys import sign_tags_of
 from hyperexport.transfer.bandwidth.throttle import Throttle
+from hyperexport.views.markdown import pages_markdown
 from hyperexport.vsphere.endpoint import VSphereEndpoint
 from hyperexport.vsphere.session import Session
 
@@ -179,8 +182,9 @@ class PrefectRunner(StepRunner):
         show_markdown(artifact_key(*key), markdown(), title)
 
     def show_table(self, key: Sequence[str], rows: Callable[[], list[dict[str, object]]], title: str) -> None:
-        """A table artifact."""
-        show_table(artifact_key(*key), rows(), title)
+        """A page: in a table artifact Prefect's UI cuts a cell off, and shows a dash as a bullet."""
+        table = Page(title, display.table("", rows()))
+        show_markdown(artifact_key(*key), pages_markdown([table]), title)
 
     def export_completed(self, result: ExportResult) -> None:
         """Emit the event."""

@@ -62,6 +62,8 @@ def export_vm(run: StepRunner, vm: str, options: ExportOptions) -> ExportResult:
     """
     began = time.monotonic()
     run.check_options(options)
+    if run.shared:
+        run.shared.runs[vm] = run.run
     with (
         notifying(run, vm, options) as notices,
         run.stop_signal() as stop,

@@ -126,7 +126,7 @@ def export_fleet(
         if spread and options.fleet.spread and not dry_run:
             exported = spread(due, each, stores, stop)
         else:
-            shared = Shared(stop, throttle, {row.ref.path: row.ref for row in due})
+            shared = Shared(stop, throttle, {row.ref.path: row.ref for row in due}, {})
             exported = export_all(due, each, shared, export_one)
         members = (
             *(not_there(name, error) for name, error in missing.items()),
@@ -142,10 +142,21 @@ def export_fleet(
         redo=redo(failed) if failed else None,
         seconds=time.monotonic() - began,
     )
-    run.show_table(("fleet",), lambda: [member.row() for member in members], result.summary)
+    show(run, result)
     result = notices.fleet_ended(result)
     fail_on_members(result)
     return result
+
+
+def show(run: StepRunner, result: FleetResult) -> None:
+    """Leave the closing page of the fleet with the run."""
+
+    def page() -> str:
+        from hyperexport.views.fleet import fleet_markdown  # noqa: PLC0415 - only where pages are kept
+
+        return fleet_markdown(result)
+
+    run.show_markdown(("fleet",), page, result.summary)
 
 
 def chosen_row(row: VmRow) -> dict[str, object]:
@@ -159,7 +170,9 @@ def not_there(name: str, error: HyperExportError) -> FleetMember:
     return failed_member(unknown, FailureReport.of(error))
 
 
-def failed_member(vm: VmRef, failure: FailureReport, seconds: float | None = None) -> FleetMember:
+def failed_member(
+    vm: VmRef, failure: FailureReport, seconds: float | None = None, *, url: str | None = None
+) -> FleetMember:
     """A VM that failed, or whose run was stopped."""
     stopped = failure.code == Interrupted.code
     return FleetMember(
@@ -169,6 +182,7 @@ def failed_member(vm: VmRef, failure: FailureReport, seconds: float | None = Non
         message=str(failure),
         failure=failure,
         seconds=seconds,
+        url=url,
     )
 
 
@@ -248,14 +262,20 @@ def export_member(row: VmRow, options: ExportOptions, shared: Shared, export_one
         failure = FailureReport.of(error)
         if not isinstance(error, HyperExportError):
             logger.debug("%s: %s", row.ref.path, failure, exc_info=True)
-        return failed_member(row.ref, failure, time.monotonic() - began)
+        return failed_member(row.ref, failure, time.monotonic() - began, url=_url(row, shared))
     return FleetMember(
         vm=row.ref,
         outcome=FleetOutcome.PLANNED if result.dry_run else FleetOutcome.EXPORTED,
         result=result,
         message="; ".join(result.warnings),
         seconds=time.monotonic() - began,
+        url=_url(row, shared),
     )
+
+
+def _url(row: VmRow, shared: Shared) -> str | None:
+    run = shared.runs.get(row.ref.path)
+    return run.url if run else None
 
 
 def clean_stores(

@@ -92,7 +92,7 @@ class Notices:
             from hyperexport.views.mail import fleet_mail  # noqa: PLC0415
 
             rows = mail_rows(result.members)
-            return fleet_mail(rows, started=self._began, seconds=result.seconds, run=self._run.run)
+            return fleet_mail(rows, started=self._began, seconds=result.seconds, run=self._run.run, redo=result.redo)
 
         return result.model_copy(update={"warnings": (*result.warnings, *self._send(mail))})
 

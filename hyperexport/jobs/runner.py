@@ -94,6 +94,8 @@ class Shared(NamedTuple):
     throttle: Throttle
     found: Mapping[str, VmRef]
     """The VMs, by path: none of them has to be looked for again."""
+    runs: dict[str, Run]
+    """The run of each VM's export, by path, noted as it begins."""
 
 
 class StepRunner(ABC):

@@ -4,9 +4,11 @@ import shlex
 from collections.abc import Iterable
 
 from hyperexport.options.precedence import ExportOptions
-from hyperexport.results import FleetMember
+from hyperexport.results import FleetMember, FleetResult
 from hyperexport.views.mail import FleetRow
+from hyperexport.views.markdown import code, link, raw_table, section, text
 from hyperexport.views.options import option_words
+from hyperexport.views.summary import cleanup_markdown
 
 
 def redo_command(
@@ -39,6 +41,24 @@ def export_command(
     return shlex.join(["hyperexport", *named, *blocks, *option_words(options)])
 
 
+def fleet_markdown(result: FleetResult) -> str:
+    """The closing page of a fleet: what failed first, each VM with a link to its own run, then how to do it again."""
+    members = sorted(result.members, key=lambda member: not member.failed)
+    rows = [(link(member.vm.path, member.url), *map(text, _cells(member))) for member in members]
+    columns = tuple(members[0].row()) if members else ()
+    lines = [f"# {text(result.summary)}", "", *(raw_table(columns, rows) if rows else [])]
+    if result.redo:
+        hint = "Retry this run in the Prefect UI: what is exported is not exported again. Or run this command:"
+        lines += ["## To export again what failed", "", hint, "", *code(result.redo)]
+    lines += section("Warnings", result.warnings)
+    return "\n".join([*lines, *("\n" + cleanup_markdown(cleanup) for cleanup in result.cleanups)])
+
+
+def _cells(member: FleetMember) -> list[object]:
+    _, *cells = member.row().values()
+    return cells
+
+
 def mail_rows(members: Iterable[FleetMember]) -> list[FleetRow]:
     """The VMs as the mail about the whole fleet lists them."""
     return [
@@ -48,6 +68,7 @@ def mail_rows(members: Iterable[FleetMember]) -> list[FleetRow]:
             bytes=member.moved,
             seconds=member.seconds,
             message=member.message,
+            url=member.url,
         )
         for member in members
     ]

@@ -4,7 +4,7 @@ Pure functions of values, from the start of an export to the end of a fleet. Eve
 harmless line here and escaped in the HTML. Nothing here knows a mail server; who sends, and by what, is not told.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from email.headerregistry import Address
 from email.message import EmailMessage
@@ -67,6 +67,7 @@ class FleetRow(NamedTuple):
         bytes: Transferred; None where nothing was.
         seconds: How long it took; None where it did not begin.
         message: Its error, or what to look at; empty where there is nothing to say.
+        url: Its own run.
     """
 
     vm: str
@@ -74,6 +75,7 @@ class FleetRow(NamedTuple):
     bytes: int | None = None
     seconds: float | None = None
     message: str = ""
+    url: str | None = None
 
 
 def start_mail(*, vm: str, vcenter: str, export_format: str, started: datetime, run: Run) -> Mail:
@@ -184,7 +186,9 @@ def failure_mail(
     )
 
 
-def fleet_mail(rows: Sequence[FleetRow], *, started: datetime, seconds: float, run: Run) -> Mail:
+def fleet_mail(
+    rows: Sequence[FleetRow], *, started: datetime, seconds: float, run: Run, redo: str | None = None
+) -> Mail:
     """Say in one mail how all VMs of a fleet fared; what failed comes first.
 
     Args:
@@ -192,6 +196,7 @@ def fleet_mail(rows: Sequence[FleetRow], *, started: datetime, seconds: float, r
         started: When the fleet run began.
         seconds: How long it took.
         run: The run.
+        redo: The command that exports again only what failed.
     """
     failed = sum(row.outcome == "failed" for row in rows)
     ordered = sorted(rows, key=lambda row: row.outcome != "failed")
@@ -207,6 +212,8 @@ def fleet_mail(rows: Sequence[FleetRow], *, started: datetime, seconds: float, r
         [("VMs", str(len(rows))), ("Transferred", moved), ("Started", _time(started))],
         Table("VMs", ("VM", "Outcome", "Transferred", "Duration", "Note"), tuple(_fleet_row(row) for row in ordered)),
         run=run,
+        links={row.vm: row.url for row in rows if row.url},
+        redo=redo,
     )
 
 
@@ -263,9 +270,27 @@ def _address(text: str, name: str = "") -> Address:
 
 
 def _mail(
-    subject: str, tone: Tone, sentence: str, facts: Sequence[tuple[str, str]], *parts: Section | Table, run: Run
+    subject: str,
+    tone: Tone,
+    sentence: str,
+    facts: Sequence[tuple[str, str]],
+    *parts: Section | Table,
+    run: Run,
+    links: Mapping[str, str] | None = None,
+    redo: str | None = None,
 ) -> Mail:
-    """Put the same values into both templates."""
+    """Put the same values into both templates.
+
+    Args:
+        subject: What it is about.
+        tone: How the news is.
+        sentence: What happened.
+        facts: Names and values.
+        parts: Lists and tables below them.
+        run: The run.
+        links: Where the first cell of a table's row leads, by its text.
+        redo: A command, whole however long it is.
+    """
     values = {
         "subject": brief_line(subject),
         "tone": tone.value,
@@ -277,10 +302,16 @@ def _mail(
             for part in parts
             if isinstance(part, Section) and part.items
         ],
-        "url": run.url if run.url and run.url.startswith(("http://", "https://")) else None,
+        "url": _web_address(run.url),
+        "links": {brief_line(words): _web_address(url) for words, url in (links or {}).items()},
+        "redo": one_line(redo) if redo else None,
     }
     text, html = (templates().get_template(name).render(values) for name in ("mail.txt.j2", "mail.html.j2"))
     return Mail(f"HyperExport: {brief_line(subject)}", text, html)
+
+
+def _web_address(url: str | None) -> str | None:
+    return url if url and url.startswith(("http://", "https://")) else None
 
 
 def _harmless(table: Table) -> Table:

@@ -7,6 +7,7 @@ from typing import Final
 from hyperexport.base.display import Page
 from hyperexport.base.text import one_line
 
+_NOT_IN_A_LINK: Final = re.compile(r"[\s()<>|]")
 _SPECIAL: Final = re.compile(r"([\\`*_{}\[\]<>#|~&])")
 
 
@@ -20,12 +21,18 @@ def text(words: object) -> str:
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
     """The lines of a table; every cell is escaped."""
-    return [
-        _row(columns),
-        _row(["---"] * len(columns)),
-        *(_row([text(cell) for cell in row]) for row in rows),
-        "",
-    ]
+    return raw_table(columns, ([text(cell) for cell in row] for row in rows))
+
+
+def raw_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a table whose cells are Markdown already."""
+    return [_row(columns), _row(["---"] * len(columns)), *map(_row, rows), ""]
+
+
+def link(words: object, url: str | None) -> str:
+    """A text that leads somewhere; only the text, escaped, where there is no address."""
+    good = url and url.startswith(("http://", "https://")) and not _NOT_IN_A_LINK.search(url)
+    return f"[{text(words)}]({url})" if good else text(words)
 
 
 def section(title: str, items: Iterable[object]) -> list[str]:

@@ -19,7 +19,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import State, StateType
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from hyperexport.deployments.catalogue import ON_DEMAND, POOL, ensure_pool, on_demand_deployments
+from hyperexport.deployments.catalogue import POOL, ensure_pool, on_demand_deployments
 from hyperexport.simulator import Simulator
 from tests.engine.s3_servers import free_port
 from tests.flows.service import eventually
@@ -90,7 +90,7 @@ class Worker:
 
     def begin(self, deployment: str, **parameters: Any) -> UUID:
         """Have a flow run; returns its id."""
-        found = self.client.read_deployment_by_name(f"{deployment}/{ON_DEMAND}")
+        found = self.client.read_deployment_by_name(f"{deployment}/{deployment}")
         return self.client.create_flow_run_from_deployment(found.id, parameters=parameters).id
 
     def cancel(self, run: UUID) -> None:

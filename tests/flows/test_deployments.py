@@ -124,7 +124,7 @@ def test_python_leaves_a_resumed_schedule_going(deployed):
 
 
 def test_what_people_set_in_the_ui_survives_the_next_start(deployed):
-    names = ["export-vm/on-demand", "reap-snapshots/on-demand", "cleanup-exports/tidy"]
+    names = ["export-vm/export-vm", "reap-snapshots/reap-snapshots", "cleanup-exports/tidy"]
     with get_client(sync_client=True) as client:
         for name in names:
             there = client.read_deployment_by_name(name)
@@ -175,7 +175,7 @@ def test_what_is_no_kind_of_pool_is_refused(capsys):
 def test_a_plain_prefect_worker_takes_a_run(deployed, vcenter: Simulator, tmp_path: Path):
     options = {"destination": {"output": str(tmp_path / "exports")}, "snapshot": {"take": True}}
     with get_client(sync_client=True) as client:
-        deployment = client.read_deployment_by_name("export-vm/on-demand")
+        deployment = client.read_deployment_by_name("export-vm/export-vm")
         run = client.create_flow_run_from_deployment(deployment.id, parameters={"vm": "db01", "options": options})
         prefect("worker", "start", "--pool", POOL, "--run-once", folder=tmp_path, **vcenter.environment())
         state = client.read_flow_run(run.id).state

@@ -1,5 +1,6 @@
 """A run that failed explains itself, in its page and in its log; and its log begins with the options in force."""
 
+import html
 import logging
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from hyperexport.flows import cleanup_exports, export_fleet, export_vm
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.options.selection import Selection
 from hyperexport.simulator import Fault, FaultKind, Simulator
+from tests.flows.smtp_server import html_of, smtp_server, text_of
 
 
 def page(key: str) -> str:
@@ -48,13 +50,24 @@ def test_a_failed_export_leaves_a_page_with_step_reason_remedy_cleanup_and_comma
     assert tracebacks(caplog) == []
 
 
-def test_a_failed_fleet_lists_its_failures_and_how_to_do_only_these_again(vcenter: Simulator, store: Path) -> None:
-    with pytest.raises(errors.FleetFailure):
-        export_fleet(Selection(vm=("db01", "nobody")), options(store, snapshot=False))
-    told = page("failure-export-fleet")
-    assert "## VMs that failed" in told
-    assert "| nobody | vm-not-found |" in told
-    assert "hyperexport --vm /DC0/vm/db01 --vm nobody" in told or "hyperexport --vm nobody --vm /DC0/vm/db01" in told
+def test_a_failed_fleet_lists_its_failures_and_how_to_do_only_these_again(
+    vcenter: Simulator, store: Path, tmp_path: Path
+) -> None:
+    with smtp_server(tmp_path) as postbox:
+        mail = {"email_notify": True, "email_smtp_host": "127.0.0.1", "email_smtp_port": postbox.port}
+        mail |= {"email_tls": "none", "email_from": "export@example.com", "email_to": "admin@example.com"}
+        with pytest.raises(errors.FleetFailure) as failed:
+            export_fleet(Selection(vm=("db01", "nobody")), options(store, snapshot=False, **mail))
+    redo = failed.value.fleet.redo
+    assert "--vm nobody" in redo and "--vm /DC0/vm/db01" in redo
+    failure, fleet = page("failure-export-fleet"), page("fleet")
+    assert "| nobody | vm-not-found |" in failure
+    child = next(member.url for member in failed.value.fleet.members if member.vm.name == "db01")
+    assert f"| [/DC0/vm/db01]({child}) | failed |" in fleet
+    assert all(
+        redo in told for told in (failure, fleet, text_of(postbox.only()), html.unescape(html_of(postbox.only())))
+    )
+    assert f'href="{child}"' in html_of(postbox.only())
 
 
 def test_a_failure_that_is_of_no_vm_explains_itself_too(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from prefect.states import Crashed, Failed, Pending
 
 from hyperexport import errors
 from hyperexport.blocks import VSphereCredentials
-from hyperexport.deployments.catalogue import ON_DEMAND, deployment_of, ensure_pool
+from hyperexport.deployments.catalogue import deployment_of, ensure_pool
 from hyperexport.flows import export_fleet, export_vm, fleet_spread
 from hyperexport.options.precedence import ExportOptions, resolve
 from hyperexport.options.selection import Selection
@@ -45,7 +45,7 @@ def fleet(monkeypatch: pytest.MonkeyPatch) -> Generator[Simulator]:
 @pytest.fixture(scope="module")
 def deployed() -> None:
     ensure_pool()
-    deployment_of(export_vm, ON_DEMAND).apply()
+    deployment_of(export_vm, export_vm.name).apply()
 
 
 @contextmanager
@@ -200,4 +200,4 @@ def test_a_limit_that_would_be_each_workers_own_is_refused() -> None:
 
 
 def test_the_deployment_is_the_one_that_serve_makes() -> None:
-    assert f"{export_vm.name}/{ON_DEMAND}" == fleet_spread.DEPLOYMENT
+    assert f"{export_vm.name}/{export_vm.name}" == fleet_spread.DEPLOYMENT

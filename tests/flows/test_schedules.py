@@ -13,7 +13,6 @@ from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_se
 from prefect.states import Cancelling
 
 from hyperexport.cli.main import run
-from hyperexport.deployments.catalogue import ON_DEMAND
 from hyperexport.options.precedence import ExportOptions
 from tests.flows.service import Service, eventually, serving
 from tests.flows.support import exports_in, leftovers
@@ -113,7 +112,7 @@ def test_a_fleet_that_is_cancelled_on_its_worker_leaves_nothing(served, tmp_path
     options = ExportOptions.from_keys({"output": store, "snapshot": True, "bandwidth_limit": 1, "bandwidth_burst": 0.1})
     with get_client(sync_client=True) as client:
         run_of_all = client.create_flow_run_from_deployment(
-            deployment(f"export-fleet/{ON_DEMAND}").id,
+            deployment("export-fleet/export-fleet").id,
             parameters={"selection": {"match": ["*"]}, "options": options.model_dump(mode="json", exclude_unset=True)},
         )
         eventually(lambda: len({lease.machine for lease in served.simulator.leases()}) == 2, "both VMs in flight")
@@ -190,7 +189,7 @@ def test_a_dry_run_shows_the_schedule_and_makes_none(served, hyperexport):
         (["--vm=a", "--daemon-schedule=nightly"], "name:CRON"),
         (["--vm=a", "--daemon-schedule=nightly:61 2 * * *"], "'61 2 * * *'"),
         (["--vm=a", "--daemon-schedule=a/b:0 2 * * *"], "'a/b'"),
-        (["--vm=a", f"--daemon-schedule={ON_DEMAND}:0 2 * * *"], ON_DEMAND),
+        (["--vm=a", "--daemon-schedule=export-fleet:0 2 * * *"], "export-fleet"),
         (["--vm=a", "--daemon-schedule=n:0 2 * * *", "--schedule-timezone=Mars/Base"], "'Mars/Base'"),
         (["--daemon-schedule=n:0 2 * * *"], "--vm"),
         (["--vm=a", "--cleanup-schedule=24h"], "--daemon-schedule"),
@@ -221,7 +220,7 @@ def test_a_service_that_is_stopped_cancels_its_runs_and_waits_for_their_cleanup(
         assert service.prefect_api == api
         store = service.folder / "relative"
         run = client.create_flow_run_from_deployment(
-            client.read_deployment_by_name(f"export-vm/{ON_DEMAND}").id,
+            client.read_deployment_by_name("export-vm/export-vm").id,
             parameters={
                 "vm": "big",
                 "options": {

@@ -60,7 +60,7 @@ class Lab:
     @property
     def form(self) -> str:
         """The path of the form that runs export-vm."""
-        return f"/deployments/deployment/{self.ask('/deployments/name/export-vm/on-demand')['id']}/run"
+        return f"/deployments/deployment/{self.ask('/deployments/name/export-vm/export-vm')['id']}/run"
 
     def state_of(self, run: str) -> str:
         """The type of a run's state."""
