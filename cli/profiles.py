@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from hyperexport.cli.command import Command
-from hyperexport.cli.execution import load_profile, options_of_profile, profile_store
+from hyperexport.cli.execution import load_profile, options_of_profile, profile_store, uses_prefect
 from hyperexport.cli.failures import Failure
 from hyperexport.cli.output import Face, Output, as_flag, key_value, say
 from hyperexport.errors import UsageError
+from hyperexport.notify import open_mailbox
+from hyperexport.options.precedence import resolve
 
 if TYPE_CHECKING:
     from hyperexport.blocks import ExportProfile
@@ -96,7 +98,28 @@ def save_given(command: Command, name: str | None) -> None:
 
 def _save(command: Command, name: str) -> "Profile | ExportProfile":
     base = options_of_profile(command) if command.profile else None
+    _check_mails(command, {**(base or {}), **command.options.given_keys()})
     return profile_store(command).save_profile(name, command.options, base=base)
+
+
+def _check_mails(command: Command, keys: Mapping[str, object]) -> None:
+    """Refuse a profile that asks for mails that could not be sent, with what this environment adds to it.
+
+    One that has ``email_notify`` and nothing else of mails leaves the rest to the environment of the run.
+
+    Raises:
+        UsageError: They could not; the message names the option.
+    """
+    describes = any(key.startswith(("email_to", "email_from", "email_smtp", "email_credentials")) for key in keys)
+    if not (keys.get("email_notify") and describes) and not keys.get("notify_webhook"):
+        return
+    email = resolve(profile=keys).options.email
+    if uses_prefect(command):
+        from hyperexport.tasks.channels import open_notifiers
+
+        open_notifiers(email, password_follows=True)
+    elif email.notify and not email.credentials:  # a block is looked up where a Prefect server is
+        open_mailbox(email, password_follows=True)
 
 
 def _list(kept: ModuleType, output: Output) -> None:

@@ -10,7 +10,8 @@ from hyperexport.blocks.export_profile import load_profile
 from hyperexport.deployments.allowed_roots import AllowedRoots
 from hyperexport.deployments.parameters import kept_parameters
 from hyperexport.errors import UsageError
-from hyperexport.options.precedence import ExportOptions, leaves
+from hyperexport.options.precedence import ExportOptions, leaves, resolve
+from hyperexport.tasks.channels import open_notifiers
 
 _OTHER_NAMES: Final = {"output": "output_path", "bandwidth_limit": "bandwidth_limit_mbps"}
 """As the jobs endpoint of the Go tool, which people come from, calls them."""
@@ -41,7 +42,8 @@ class JobBase(BaseModel):
             allowed: Where the job may write.
 
         Raises:
-            UsageError: Options contradict each other, the destination is not allowed, or there is no such profile.
+            UsageError: Options contradict each other, the destination is not allowed, there is no such profile, or the
+                mails that are asked for could not be sent.
         """
         keys = {leaf.key for leaf in leaves()}
         # Programs write null for what they leave out, and nothing else is meant by it.
@@ -50,6 +52,8 @@ class JobBase(BaseModel):
         profile = load_profile(self.profile) if self.profile is not None else None
         options = ExportOptions.from_keys(given)
         allowed.check(options)
+        in_force = resolve(options, profile=profile.get_options() if profile else None).options
+        open_notifiers(in_force.email)  # what could never be sent is refused now, not when the export begins
         return {"vm": self.vm_path, **kept_parameters(options, profile), **block}
 
 

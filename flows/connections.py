@@ -43,13 +43,9 @@ def options_in_force(options: ExportOptions, profile: Profile) -> ExportOptions:
     warn_of_unknown_variables()
     loaded = load_profile(profile) if isinstance(profile, str) else profile
     resolved = resolve(options, profile=loaded.get_options() if loaded else None)
-    name = profile if isinstance(profile, str) else _saved_as(profile)
+    name = profile.name if isinstance(profile, ExportProfile) else profile
     logger.info("%s", options_line(resolved, profile=name))
     return resolved.options
-
-
-def _saved_as(profile: ExportProfile | None) -> str | None:
-    return profile._block_document_name if profile else None  # pyright: ignore[reportPrivateUsage] - Prefect has no other way
 
 
 shared_by_fleet: Final[ContextVar[Shared | None]] = ContextVar("what a fleet shares with its exports", default=None)

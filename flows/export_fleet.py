@@ -16,7 +16,7 @@ from hyperexport.flows.connections import (
     shared_by_fleet,
 )
 from hyperexport.flows.export_vm import export_vm
-from hyperexport.flows.fleet_retry import exported_before, own_child_run
+from hyperexport.flows.fleet_retry import exported_before
 from hyperexport.flows.fleet_spread import export_spread
 from hyperexport.flows.outcome import despite_prefect, told_in_words
 from hyperexport.flows.run_names import run_name
@@ -27,6 +27,7 @@ from hyperexport.options.selection import Selection, selection_in_force
 from hyperexport.results import ExportResult, FleetResult
 from hyperexport.tasks.reporting import wait_for_prefect
 from hyperexport.views.fleet import redo_command
+from hyperexport.workarounds.child_runs import own_child_run
 
 
 def _run_name(parameters: Mapping[str, Any]) -> str:
@@ -71,7 +72,7 @@ def _as_flow_run(vsphere: VSphere, vm: str, options: ExportOptions, shared: Shar
     wait_for_prefect()  # a run begins only where it can be entered
     token = shared_by_fleet.set(shared)
     try:
-        with own_child_run():
+        with own_child_run(export_vm):
             return despite_prefect(export_vm)(vm, options, vsphere=vsphere)
     finally:
         shared_by_fleet.reset(token)

@@ -1,23 +1,19 @@
-"""A fleet run that is retried continues: what its earlier attempts exported, and how its children stay apart.
+"""A fleet run that is retried continues: what its earlier attempts exported.
 
 Prefect runs a retried flow from its beginning. What was exported is known by the child runs that completed, and proved
 by the manifests that name them.
 """
 
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Final
-from uuid import UUID, uuid4
+from uuid import UUID
 
-from prefect import Task
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
 from prefect.client.schemas.objects import FlowRun
-from prefect.context import FlowRunContext
 from prefect.runtime import flow_run
 from prefect.utilities.urls import url_for
 
-from hyperexport.flows.export_vm import export_vm
 from hyperexport.results import FleetMember, FleetOutcome
 from hyperexport.steps.outcome import result_of_run
 from hyperexport.store.base import Store
@@ -66,19 +62,3 @@ def earlier_runs() -> list[FlowRun]:
         while page := client.read_flow_runs(flow_run_filter=ours, limit=_A_PAGE, offset=len(found)):
             found += page
     return found
-
-
-@contextmanager
-def own_child_run() -> Generator[None]:
-    """Have the child flow that the block calls get a run of its own, whatever other threads and attempts do.
-
-    Prefect 3.8 finds a child's run again by counting the calls of its parent. Threads of a fleet may count the same
-    number, and a retry begins to count anew with other VMs: a child would take another VM's run for its own.
-    """
-    context = FlowRunContext.get()
-    if context is None:
-        yield
-        return
-    tracking = Task(export_vm.fn, name=export_vm.name, version=export_vm.version)
-    with context.model_copy(update={"task_run_dynamic_keys": {tracking.task_key: uuid4().int}}):
-        yield

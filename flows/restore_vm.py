@@ -8,6 +8,7 @@ from pydantic import Field
 
 from hyperexport.flows.connections import OPTIONS, Profile, VSphere, options_in_force, runner_for
 from hyperexport.flows.outcome import told_in_words
+from hyperexport.flows.run_names import run_name
 from hyperexport.jobs import restore as job
 from hyperexport.model.restore import RestoreResult, RestoreWish
 from hyperexport.model.restore_point import RestorePoint
@@ -17,7 +18,7 @@ from hyperexport.options.precedence import ExportOptions
 _AS_IT_WAS: Final = RestoreWish()
 
 
-@flow(name="restore-vm", flow_run_name="restore {export}{vm}", persist_result=False)
+@flow(name="restore-vm", flow_run_name=run_name("restore {export}{vm}".format_map), persist_result=False)
 @told_in_words
 def restore_vm(
     export: str = "",

@@ -153,33 +153,40 @@ class Mailbox:
             raise NotificationFailed(f"{self.name} was refused for {', '.join(refused)}; the others have it")
 
 
-def open_mailbox(email: Email, saved: Callable[[str], SmtpServer] | None = None) -> Mailbox:
+def open_mailbox(
+    email: Email, saved: Callable[[str], SmtpServer] | None = None, *, password_follows: bool = False
+) -> Mailbox:
     """Make ready the mail server that the options name; nothing is connected yet.
 
     Args:
         email: The options.
         saved: Loads the server that ``--email-credentials`` names.
+        password_follows: Do not ask for the password yet: another process, which sends, has it.
 
     Raises:
         UsageError: An option that is needed is missing; the message names it.
     """
     if not email.to:
         raise UsageError("--email-notify needs --email-to", fix="Name the recipients there or in HYPEREXPORT_EMAIL_TO")
-    server = saved(email.credentials) if saved and email.credentials else _server_of(email)
+    server = (
+        saved(email.credentials)
+        if saved and email.credentials
+        else _server_of(email, password_follows=password_follows)
+    )
     sender = email.sender or (server.username if "@" in (server.username or "") else None)
     if not sender:
         raise UsageError("--email-notify needs --email-from", fix="Name the sender there or in HYPEREXPORT_EMAIL_FROM")
     return Mailbox(server, sender, email.to)
 
 
-def _server_of(email: Email) -> SmtpServer:
+def _server_of(email: Email, *, password_follows: bool) -> SmtpServer:
     if not email.smtp_host:
         raise UsageError(
             "--email-notify needs a mail server",
             fix="Name one with --email-smtp-host or HYPEREXPORT_SMTP_HOST, or a block with --email-credentials",
         )
     password = email_password()
-    if email.username and not password:
+    if email.username and not password and not password_follows:
         raise UsageError(
             "--email-username needs a password",
             fix=f"Set {EMAIL_PASSWORD_VARIABLE}, or save a block and name it with --email-credentials",

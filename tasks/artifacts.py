@@ -21,7 +21,7 @@ from prefect.artifacts import (
 )
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-from hyperexport.base.units import format_bytes
+from hyperexport.base.units import format_bytes, format_elapsed, format_rate
 from hyperexport.model.progress import Item, Progress, Stage, listening
 from hyperexport.model.vm import VmRef
 from hyperexport.tasks.reporting import wait_for_prefect
@@ -72,11 +72,15 @@ class _Board:
         self._closed = threading.Event()
         self._newest: dict[Item, Progress] = {}
         self._shown: dict[Item, tuple[UUID, Progress]] = {}
+        self._first: dict[Item, tuple[float, Progress]] = {}
 
     def note(self, progress: Progress) -> None:
         if progress.stage in _SHOWN and (self._vm is None or progress.vm == self._vm):
             with self._lock:
                 self._newest[progress.of] = progress
+                first = self._first.setdefault(progress.of, (time.monotonic(), progress))
+                if progress.position < first[1].position:  # a new attempt began
+                    self._first[progress.of] = (time.monotonic(), progress)
 
     def close(self) -> None:
         self._closed.set()
@@ -98,7 +102,8 @@ class _Board:
 
     def _show_one(self, item: Item, progress: Progress) -> None:
         percent = 100.0 if progress.done else min(99.9, 100 * progress.position / max(progress.total, 1))
-        words = _words(progress)
+        began, first = self._first[item]
+        words = _words(progress) + pace(first, progress, time.monotonic() - began)
         if item in self._shown:
             artifact = self._shown[item][0]
             update_progress_artifact(artifact, progress=percent, description=words)
@@ -120,6 +125,21 @@ def _words(progress: Progress) -> str:
         f"{progress.item}: {format_bytes(progress.position)} of {format_bytes(progress.total)}, "
         f"{format_bytes(progress.moved)} transferred"
     )
+
+
+def pace(first: Progress, now: Progress, seconds: float) -> str:
+    """How fast bytes come, and when the item will be done if they go on like that; nothing where that is not known.
+
+    Args:
+        first: The first report of this attempt.
+        now: The newest one.
+        seconds: The time between them.
+    """
+    way, moved = now.position - first.position, now.moved - first.moved
+    if now.stage is Stage.REMOVE_SNAPSHOT or now.failed or seconds < 1 or way <= 0:
+        return ""
+    rate = f", {format_rate(moved / seconds)}" if moved > 0 else ""
+    return rate if now.done else f"{rate}, {format_elapsed((now.total - now.position) * seconds / way)} left"
 
 
 def _guarded_when_heard(call: Callable[[], object]) -> None:

@@ -22,19 +22,21 @@ _SAVE_ONE: Final = "Save one in the Prefect UI under Blocks"
 _TELL_THEIR_ADDRESS: Final = ("apprise", "httpx")
 
 
-def open_notifiers(email: Email, *, mails: bool | None = None) -> tuple[Notifier, ...]:
+def open_notifiers(email: Email, *, mails: bool | None = None, password_follows: bool = False) -> tuple[Notifier, ...]:
     """Make ready every way that the options name; nothing is connected yet.
 
     Args:
         email: The options.
         mails: Whether mails are sent; as ``--email-notify`` says if None.
+        password_follows: Do not ask for the mail server's password yet: the process that sends has it.
 
     Raises:
         UsageError: An option that is needed is missing, or a block is not there; the message names it.
     """
     by_mail = email.notify if mails is None else mails
     webhooks: list[Notifier] = [Webhook(name, _load_webhook(name)) for name in email.webhooks]
-    return (*([open_mailbox(email, _saved_server)] if by_mail else []), *webhooks)
+    mailbox = [open_mailbox(email, _saved_server, password_follows=password_follows)] if by_mail else []
+    return (*mailbox, *webhooks)
 
 
 def _saved_server(name: str) -> SmtpServer:

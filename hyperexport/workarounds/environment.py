@@ -1,5 +1,6 @@
 """Environment variables for Prefect, set before it is imported. Nothing here imports it."""
 
+import logging
 import os
 from typing import Final
 
@@ -19,5 +20,8 @@ def keep_prefect_quiet() -> None:
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     # Prefect 3.8 prints every event that waits for a server that is away; tasks/reporting.py says it in a line.
     os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")
+    for service in ("EventsWorker", "APILogWorker"):
+        # Prefect 3.8 warns on standard error that each is "still processing items", when a command ends.
+        logging.getLogger(service).setLevel(logging.ERROR)
     if json_logs_wanted():  # Prefect's own form of it, for the processes that hyperexport serve starts
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_FORMATTER", "json")

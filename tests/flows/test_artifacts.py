@@ -1,5 +1,6 @@
 """A run shows its own progress, and nobody else's."""
 
+import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
@@ -7,7 +8,7 @@ from prefect.runtime import flow_run
 
 from hyperexport.model.progress import Progress, Stage, report
 from hyperexport.model.vm import VmRef
-from hyperexport.tasks.artifacts import progress_artifacts
+from hyperexport.tasks.artifacts import pace, progress_artifacts
 from tests.examples import VM
 
 OF_THE_SAME_NAME = VM.model_copy(update={"moref": "vm-7", "path": "/DC0/vm/test/db01"})
@@ -32,3 +33,19 @@ def test_vms_that_are_exported_in_one_process_do_not_show_each_others_disks():
         ("progress-db01-db01-disk-0-vmdk", 50.0, "db01-disk-0.vmdk: 512 B of 1.0 KB, 42 B transferred")
     ]
     assert len(artifacts_of(showing(None))) == 2
+
+
+@pytest.mark.parametrize(
+    ("first", "now", "words"),
+    [
+        ((0, 0), (256, 100), ", 10 B/s, 30.0 s left"),
+        ((512, 100), (768, 200), ", 10 B/s, 10.0 s left"),
+        ((0, 0), (512, 0), ", 10.0 s left"),
+        ((0, 0), (0, 0), ""),
+    ],
+)
+def test_progress_says_how_fast_it_goes_and_how_long_it_will_take(first, now, words):
+    def report_of(at: tuple[int, int]) -> Progress:
+        return Progress(VM, "db01-disk-0.vmdk", Stage.TRANSFER, at[0], 1024, at[1])
+
+    assert pace(report_of(first), report_of(now), 10.0) == words

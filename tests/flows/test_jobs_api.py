@@ -261,7 +261,10 @@ def test_a_job_cannot_have_the_services_mail_password_sent_to_a_server_of_its_ow
 
     monkeypatch.setenv("HYPEREXPORT_SMTP_HOST", "mail.example.com")
     monkeypatch.setenv("HYPEREXPORT_EMAIL_USERNAME", "backup")
-    (taken,), _ = read_jobs({"vm_path": "db01", **mail}, AllowedRoots.of_service())
+    _, (refusal,) = read_jobs({"vm_path": "db01", **mail}, AllowedRoots.of_service())
+    assert "is for mail.example.com port 587" in refusal
+    named = {"smtp_host": "127.0.0.1", "smtp_port": 2525, "tls": "none", "username": "x"}
+    taken = {"options": {"email": {"notify": True, "to": "a@example.com", "sender": "b@example.com", **named}}}
     weaker = {"smtp_host": "mail.example.com", "smtp_port": 587, "tls": "none"}
     for change in ({}, weaker, {"smtp_host": "other.example.com"}):
         email = {**taken["options"]["email"], **change}
@@ -270,3 +273,18 @@ def test_a_job_cannot_have_the_services_mail_password_sent_to_a_server_of_its_ow
         assert "not-for-you" not in str(refused.value)
     own = {**taken["options"]["email"], "smtp_host": "mail.example.com", "smtp_port": 587, "tls": "starttls"}
     assert open_mailbox(resolve(ExportOptions.model_validate({"email": own})).options.email)
+
+
+@pytest.mark.parametrize(
+    ("mail", "named"),
+    [
+        ({"email_notify": True}, "--email-to"),
+        ({"email_notify": True, "email_to": "a@example.com"}, "mail server"),
+        ({"email_notify": True, "email_to": "a@example.com", "email_smtp_host": "mail.example.com"}, "--email-from"),
+        ({"notify_webhook": ["slack-webhook/nobody"]}, "slack-webhook/nobody"),
+    ],
+)
+def test_a_job_whose_mails_could_not_be_sent_is_refused(mail, named):
+    jobs, errors = read_jobs({"vm_path": "db01", **mail}, AllowedRoots.of_service())
+    assert jobs == []
+    assert named in errors[0]

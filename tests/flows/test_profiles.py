@@ -173,3 +173,20 @@ def test_a_profile_lasts_where_no_prefect_server_is_configured(tmp_path):
     assert not (tmp_path / "prefect").exists(), "no database is made for it"
     answer("--delete-profile", "kept")
     assert "kept" not in answer("--list-profiles", "--quiet")
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (("--email-to=a@example.com",), "mail server"),
+        (("--email-to=a@example.com", "--email-smtp-host=mail.example.com"), "--email-from"),
+        (("--email-smtp-host=mail.example.com", "--email-from=b@example.com"), "--email-to"),
+        (("--email-to=a@example.com", "--email-from=b@example.com", "--email-credentials=nobody"), "nobody"),
+        (("--notify-webhook=slack-webhook/nobody",), "slack-webhook/nobody"),
+    ],
+)
+def test_a_profile_whose_mails_could_not_be_sent_is_not_saved(hyperexport_answers, flags, named):
+    code, out, err = hyperexport_answers("--save-profile=p", "--email-notify", *flags)
+    assert (code, out) == (2, "")
+    assert named in err
+    assert hyperexport_answers("--list-profiles")[1] == "no profiles\n"

@@ -5,18 +5,22 @@ import re
 from importlib.metadata import requires
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from packaging.requirements import Requirement
 from prefect import Flow, Task, task
+from prefect._internal.engine import dynamic_key_for_task_run
 from prefect.blocks.core import Block
-from prefect.client.schemas.objects import State, TaskRun
+from prefect.client.schemas.objects import FlowRun, State, TaskRun
+from prefect.context import FlowRunContext
 from prefect.deployments.runner import RunnerDeployment
 from prefect.server.database.configurations import AioSqliteConfiguration
 from prefect.settings import Settings
 from prefect.task_engine import SyncTaskRunEngine
 
 from hyperexport.flows import vm_info
+from hyperexport.workarounds.child_runs import own_child_run
 from hyperexport.workarounds.one_connection import over_one_connection
 from hyperexport.workarounds.private import document_id_of, parameter_schema_of
 
@@ -94,3 +98,19 @@ def test_prefect_allows_versions_that_its_server_does_not_work_with(package: str
     )
     assert prefects.specifier.contains(refused), f"pyproject.toml need not bound {package}"
     assert not ours.specifier.contains(refused)
+
+
+def test_prefect_finds_a_childs_run_by_counting_the_calls_of_its_parent() -> None:
+    run = FlowRun(flow_id=uuid4())
+    context = FlowRunContext.model_construct(flow=vm_info, flow_run=run, detached=False, task_run_dynamic_keys={})
+    with context:
+        tracking = Task(vm_info.fn, name=vm_info.name, version=vm_info.version)
+        assert dynamic_key_for_task_run(context, tracking) == 0, "own_child_run is no longer needed"
+        keys: set[object] = set()
+        for _ in range(3):
+            with own_child_run(vm_info):
+                inner = FlowRunContext.get()
+                assert inner is not None
+                keys.add(dynamic_key_for_task_run(inner, tracking))
+    assert len(keys) == 3
+    assert min(keys) > 1000
