@@ -87,7 +87,7 @@ def test_a_defect_keeps_its_traceback_and_says_where_to_look(
     monkeypatch.setattr("hyperexport.jobs.export.export_vm", broken)
     with pytest.raises(ZeroDivisionError):
         export_vm("db01", options(store))
-    assert "unexpected ZeroDivisionError" in page("failure-db01")
+    assert "Unexpected ZeroDivisionError" in page("failure-db01")
     assert tracebacks(caplog)
 
 
