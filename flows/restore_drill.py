@@ -9,6 +9,7 @@ from pydantic import Field
 from hyperexport.base.display import Listing
 from hyperexport.flows.connections import OPTIONS, Profile, options_in_force, runner_for
 from hyperexport.flows.outcome import told_in_words
+from hyperexport.flows.run_names import run_name
 from hyperexport.jobs import drill
 from hyperexport.model.restore_point import RestorePoint
 from hyperexport.options.form import Shown
@@ -16,7 +17,7 @@ from hyperexport.options.precedence import ExportOptions
 from hyperexport.results import DrillResult
 
 
-@flow(name="restore-drill", persist_result=False)
+@flow(name="restore-drill", flow_run_name=run_name("restore drill".format_map), persist_result=False)
 @told_in_words
 def restore_drill(
     export: str = "",
