@@ -13,20 +13,31 @@ from typing import Final
 from rich.console import Console
 from rich.rule import Rule
 
-from hyperexport.base.units import MIB
+from hyperexport.base.units import MIB, SECTOR
 from hyperexport.cli.interrupts import interrupt_only_once
 from hyperexport.cli.main import run
 from hyperexport.deployments.local_server import start
+from hyperexport.drill.machine import PROGRAM
 from hyperexport.simulator import DiskSpec, Simulator, VmSpec
+from hyperexport.simulator.boot_sector import boot_record
 from hyperexport.workarounds.environment import keep_prefect_quiet
 
 FOLDER: Final = Path("demo")
 VM: Final = "shop-db01"
+SCREEN: Final = f"Welcome to the simulated guest of {VM}!\r\n{VM} login: "
+DELETED_AT: Final = 7
 SERVER_FROM: Final = 3
 """The step at which a Prefect server is started for the rest of the demo; the steps before it run without."""
 
 INVENTORY: Final = (
-    VmSpec(VM, folder="production", cpus=4, memory_mb=8192, disks=(DiskSpec(1024 * MIB), DiskSpec(512 * MIB))),
+    VmSpec(
+        VM,
+        folder="production",
+        cpus=4,
+        memory_mb=8192,
+        disks=(DiskSpec(1024 * MIB), DiskSpec(512 * MIB)),
+        firmware="bios",
+    ),
     VmSpec("shop-web01", folder="production"),
     VmSpec("shop-web02", folder="production"),
 )
@@ -44,6 +55,8 @@ def main() -> int:
         del os.environ[name]
     with Simulator(INVENTORY) as vcenter:
         os.environ.update(vcenter.environment())
+        for sector, data in zip((0, 2_000_000), boot_record(SCREEN, at=2_000_000), strict=True):
+            vcenter.vm(VM).guest_write(0, sector * SECTOR, data)
         console.print(
             f"A simulated vCenter with {len(INVENTORY)} VMs serves at {vcenter.url}; no real one is touched.",
             soft_wrap=True,
@@ -67,6 +80,11 @@ def walk(console: Console, vcenter: Simulator) -> int:
             f"list --output {FOLDER}/exports",
         ),
         ("Old exports are cleaned up by count.", f"--cleanup --output {FOLDER}/exports --cleanup-max-count 1"),
+        (
+            "The VM is deleted from disk in vSphere, restored from its last export, and powered on.",
+            f"restore --vm {VM} --output {FOLDER}/exports --power-on",
+        ),
+        *booting(),
     )
     for number, (title, line) in enumerate(steps, start=1):
         if number == SERVER_FROM:
@@ -78,6 +96,8 @@ def walk(console: Console, vcenter: Simulator) -> int:
             start(0)
         if number == 4:
             vcenter.vm(VM).guest_write(1, 64 * MIB, b"a new order in the shop")
+        if number == DELETED_AT:
+            vcenter.vm(VM).destroy()
         console.print()
         console.print(Rule(f"[bold]{number}. {title}", align="left", style="dim"))
         console.print(f"[green]$[/] hyperexport {line}\n")
@@ -85,6 +105,14 @@ def walk(console: Console, vcenter: Simulator) -> int:
         if code:
             return code
     return 0
+
+
+def booting() -> tuple[tuple[str, str], ...]:
+    """The last step, where QEMU is installed."""
+    if shutil.which(PROGRAM) is None:
+        return ()
+    title = "And it boots on QEMU, without VMware, straight from the store. The proof lies beside the export."
+    return ((title, f"drill --vm {VM} --output {FOLDER}/exports --memory 256 --emulate"),)
 
 
 def what_next() -> str:

@@ -308,6 +308,13 @@ class VmHandle:
         with self._world.lock:
             self._machine.set_power(PowerState.poweredOff)
 
+    def destroy(self) -> None:
+        """Delete it from disk, with its snapshots."""
+        with self._world.lock:
+            self._machine.set_power(PowerState.poweredOff)
+            self._machine.destroy()
+            self._world.touch()
+
     @property
     def heartbeat(self) -> str:
         """Its guestHeartbeatStatus."""

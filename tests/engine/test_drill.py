@@ -24,9 +24,9 @@ from hyperexport.model.drill import DrillRecord, Sign
 from hyperexport.model.hardware import Hardware
 from hyperexport.results import DrillResult
 from hyperexport.simulator import DiskSpec, Simulator, VmSpec
+from hyperexport.simulator.boot_sector import bootable_disk
 from hyperexport.store.local import LocalStore
 from hyperexport.vsphere.endpoint import VSphereEndpoint
-from tests.boot_sector import bootable_disk
 from tests.images import disk_of, entry_of, vmdk_of
 from tests.peers import require_program
 

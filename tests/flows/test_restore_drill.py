@@ -9,7 +9,7 @@ from hyperexport import ExportOptions, flows
 from hyperexport.cli.main import run
 from hyperexport.errors import DrillFailed
 from hyperexport.simulator import DiskSpec, Simulator, VmSpec
-from tests.boot_sector import bootable_disk
+from hyperexport.simulator.boot_sector import bootable_disk
 from tests.peers import require_program
 
 SIZE = 4 << 20

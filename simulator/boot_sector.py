@@ -6,23 +6,30 @@ It boots on QEMU in a second, on every controller that the BIOS knows, and what 
 import struct
 from typing import Final
 
-SECTOR: Final = 512
+from hyperexport.base.units import SECTOR
+
 _LOAD: Final = 0x8000
 
 
-def bootable_disk(text: str, *, size: int, at: int | None = None) -> bytes:
-    """Make a disk whose guest writes a text on COM1.
+def boot_record(text: str, *, at: int) -> tuple[bytes, bytes]:
+    """Make a guest that writes a text on COM1, as two sectors.
 
     Args:
         text: What it writes, up to 500 ASCII characters.
-        size: The disk's bytes.
-        at: The sector that holds the text; the last one if None.
+        at: The number of the sector that holds the text, where the second one goes; the first goes to the disk's start.
     """
-    at = size // SECTOR - 1 if at is None else at
-    disk = bytearray(size)
-    disk[:SECTOR] = _boot_sector(at)
-    disk[at * SECTOR : at * SECTOR + len(text) + 1] = text.encode("ascii") + b"\0"
-    return bytes(disk)
+    return _boot_sector(at), (text.encode("ascii") + b"\0").ljust(SECTOR, b"\0")
+
+
+def bootable_disk(text: str, *, size: int) -> bytes:
+    """Make a disk whose guest writes a text, which its last sector holds.
+
+    Args:
+        text: What it writes.
+        size: The disk's bytes.
+    """
+    first, last = boot_record(text, at=size // SECTOR - 1)
+    return first + bytes(size - len(first) - len(last)) + last
 
 
 def _boot_sector(at: int) -> bytes:
