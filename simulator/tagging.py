@@ -62,7 +62,12 @@ class Tagging:
         if place[:2] != ["cis", "tagging"]:
             return _refusal(404, "NOT_FOUND")
         action = parse_qs(parts.query).get("action", [""])[0]
-        found = self._read(place[2:]) if method == "GET" else self._act(place[2:], action, json.loads(body or b"{}"))
+        try:
+            found = (
+                self._read(place[2:]) if method == "GET" else self._act(place[2:], action, json.loads(body or b"{}"))
+            )
+        except (ValueError, KeyError, TypeError):  # a client that died within its request
+            return _refusal(400, "INVALID_ARGUMENT")
         if isinstance(found, Answer):
             return found
         return _refusal(404, "NOT_FOUND") if found is None else Answer(200, found)
