@@ -91,7 +91,14 @@ def test_every_flow_is_offered_and_what_is_scheduled_is_paused_and_alone(pool: P
     scheduled = [item for item in offered if item.schedules]
     assert len(offered) - len(scheduled) == len(flows.__all__)
     slugs = [schedule.slug for item in scheduled for schedule in item.schedules]
-    assert slugs == ["nightly-incremental", "weekly-full", "daily-cleanup", "hourly-reap", "monthly-verify"]
+    assert slugs == [
+        "nightly-incremental",
+        "weekly-full",
+        "daily-cleanup",
+        "hourly-reap",
+        "weekly-drill",
+        "monthly-verify",
+    ]
     assert all(item.paused and item.concurrency_limit == 1 and SCHEDULE_TAG in item.tags for item in scheduled)
 
 
