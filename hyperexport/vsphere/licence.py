@@ -26,16 +26,18 @@ _RESTRICTED: Final = (
 def licence_refusal(session: Session, vms: Sequence[VmInfo]) -> HyperExportError | None:
     """Ask for an export as a test of the licence; returns the refusal, or None where the licence is not the obstacle.
 
-    vSphere API, ExportVm: InvalidPowerState for a VM that is powered on, so asking for such a one changes nothing. Of
-    a host by itself, which alone can have the free licence, one that is off is asked for too, and its lease given up.
+    Only a host by itself can have the free licence; a vCenter is asked nothing. vSphere API, ExportVm:
+    InvalidPowerState for a VM that is powered on, so asking for one changes nothing; the lease of one that is off is
+    given up.
 
     Args:
         session: The login.
         vms: The VMs that an export would be of.
     """
-    running = [vm for vm in vms if vm.power_state is PowerState.ON and not vm.template]
-    others = [] if session.is_vcenter else [vm for vm in vms if vm.power_state is PowerState.OFF and not vm.template]
-    for vm in [*running, *others][:1]:
+    if session.is_vcenter:
+        return None
+    asked = sorted((vm for vm in vms if not vm.template), key=lambda vm: vm.power_state is not PowerState.ON)
+    for vm in asked[:1]:
         doing = f"trying whether {session.address} exports {vm.name}"
         try:
             lease = session.call(vm_object(session, vm.ref).ExportVm, doing=doing)

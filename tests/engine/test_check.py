@@ -134,7 +134,7 @@ def test_a_tag_that_nobody_made_fails(server):
 @pytest.mark.parametrize("vm", ["on", "off"])
 def test_a_licence_that_makes_the_api_read_only_is_told(vm, monkeypatch):
     """The free licence is of a host by itself, which the simulator is not."""
-    monkeypatch.setattr(Session, "is_vcenter", property(lambda _: vm == "on"))
+    monkeypatch.setattr(Session, "is_vcenter", property(lambda _: False))
     restricted = [
         Fault(FaultKind.METHOD_FAULT, method=method, fault="RestrictedVersion", times=0)
         for method in ("CreateSnapshot_Task", "ExportVm", "ExportSnapshot")
