@@ -21,7 +21,7 @@ from hyperexport.vsphere.session import Session, connect
 from tests.conformance.vcsim import running_vcsim
 
 MIB = 1 << 20
-VMS = 60
+VMS = 120
 
 
 @dataclass(frozen=True)

@@ -209,8 +209,10 @@ def test_list_shows_what_the_store_holds(vcenter, hyperexport, store):
     assert "no exports" in hyperexport("list").out
     hyperexport("--vm", "db01", "--snapshot", "--quiet", "--no-prefect")
     (export,) = exports_in(store)
-    assert str(export) in hyperexport("list").out
-    assert hyperexport("list", "--quiet").keys["export"] == str(export)
+    listed = hyperexport("list", "--quiet").keys
+    assert listed["export"] == str(export)
+    assert listed["id"] in hyperexport("list").out
+    assert hyperexport("verify", listed["id"], "--quiet").keys["verified"] == "true"
     assert json.loads(hyperexport("list", "--json").out)["stores"][0]["exports"][0]["export_id"] == export.export_id
 
 
