@@ -72,13 +72,13 @@ class Lab:
         return [artifact for artifact in found if artifact["type"] == kind]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Path:
     """Debian's browser."""
     return require_program("chromium", "nobody has looked at the Prefect UI")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def lab(chromium: Path, tmp_path_factory: pytest.TempPathFactory) -> Generator[Lab]:
     """A service of this folder's own."""
     folder = tmp_path_factory.mktemp("ui")
@@ -95,7 +95,7 @@ def lab(chromium: Path, tmp_path_factory: pytest.TempPathFactory) -> Generator[L
         yield Lab(service, folder / "exports")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(chromium: Path, lab: Lab) -> Generator[Browser]:
     """Chromium; begun after everything that asks Prefect."""
     with sync_playwright() as playwright:

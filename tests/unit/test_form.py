@@ -61,7 +61,7 @@ def test_a_field_that_is_left_alone_sends_nothing_and_its_default_is_told(leaf: 
         (flows.cleanup_exports, "destination cleanup"),
         (flows.verify_exports, "destination bandwidth execution"),
         (flows.convert_export, "destination bandwidth execution"),
-        (flows.restore_vm, "destination bandwidth email execution"),
+        (flows.restore_vm, "destination bandwidth execution email"),
         (flows.reap_snapshots, "destination"),
         (flows.send_test_email, "email"),
     ],
