@@ -59,7 +59,7 @@ class VSphereCredentials(Block):
         """The same as the engine's own value.
 
         Raises:
-            UsageError: A field makes no sense; the message names it.
+            UsageError: A field is invalid; the message names it.
         """
         refuse_unknown_fields(self, "the vSphere credentials block")
         try:

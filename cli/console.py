@@ -9,6 +9,6 @@ class PatientConsole(Console):
     """A console whose reader may stop reading, as ``grep -q`` and ``head`` do: the work goes on, unseen."""
 
     def on_broken_pipe(self) -> None:
-        """Print to nobody from now on, where rich would end the program."""
+        """Discard all further output; rich itself would exit here."""
         self.quiet = True
         os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())

@@ -107,7 +107,7 @@ def load_profile(command: Command, name: str) -> "Profile | ExportProfile":
     """Load a saved profile.
 
     Raises:
-        UsageError: There is none of this name, or it makes no sense any more.
+        UsageError: There is none of this name, or its values are no longer valid.
     """
     from hyperexport import profiles
 

@@ -116,7 +116,7 @@ def find_cause(error: BaseException) -> HyperExportError | None:
 
 
 def _of_prefect(error: BaseException) -> HyperExportError | None:
-    """The error for what Prefect and its HTTP client raise; nobody else here uses httpx. Both take long to import."""
+    """The error for what Prefect or its HTTP client raises; only Prefect uses httpx here. Both are slow to import."""
     httpx, prefect = sys.modules.get("httpx"), sys.modules.get("prefect.exceptions")
     words = str(error).splitlines()[0] if str(error) else type(error).__name__
     if httpx is None:

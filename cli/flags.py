@@ -160,7 +160,7 @@ class Given:
         waited for. Whoever runs the command merges and checks again.
 
         Raises:
-            UsageError: A value makes no sense; the message names the flag or the variable.
+            UsageError: A value is invalid; the message names the flag or the variable.
         """
         options = ExportOptions.from_keys({**self.given, **more})
         if self.profile is None:

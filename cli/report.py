@@ -91,7 +91,7 @@ LINE = CommandLine(arguments, store_options)
 def _write_page(surveys: "Sequence[StoreSurvey]", rpo: timedelta, path: Path) -> None:
     from hyperexport.views.store_page import store_page
 
-    fresh = path.with_name(f".{path.name}.partial")  # whoever reads sees the old page or the new one
+    fresh = path.with_name(f".{path.name}.partial")  # a reader sees the old page or the new one
     try:
         fresh.write_text(store_page(surveys, rpo, version=__version__), encoding="utf-8")
         fresh.replace(path)

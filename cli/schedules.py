@@ -57,7 +57,7 @@ class MakeSchedules(VmCommand):
         return []
 
     def _check(self) -> None:
-        """Refuse what makes no sense in a schedule, before a Prefect server is waited for.
+        """Refuse options that a schedule cannot have, before a Prefect server is waited for.
 
         Raises:
             UsageError: As it says.

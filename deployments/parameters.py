@@ -15,7 +15,7 @@ def kept_parameters(options: ExportOptions, profile: ExportProfile | None = None
     asked, and a plain Prefect worker deletes its own after each run.
 
     Raises:
-        UsageError: The options contradict each other, the environment or the profile; or the profile makes no sense.
+        UsageError: The options contradict each other, the environment or the profile; or the profile is invalid.
     """
     resolved = resolve(options, profile=profile.get_options() if profile else None)
     given = options.given_keys()

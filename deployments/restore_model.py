@@ -61,7 +61,7 @@ class RestoreJob(BaseModel):
 
 
 def read_restore(job: RestoreJob, allowed: AllowedRoots) -> tuple[dict[str, Any] | None, list[str]]:
-    """The flow's parameters of a restore, or why it makes no sense."""
+    """The parameters of the restore flow, or why the request is invalid."""
     try:
         return job.parameters(allowed), []
     except UsageError as error:

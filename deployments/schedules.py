@@ -124,7 +124,7 @@ def plan_export(
         profile: A saved profile, which is looked at anew each time that the schedule fires.
 
     Raises:
-        UsageError: One of these makes no sense.
+        UsageError: One of these is invalid.
     """
     name, cron = _read_name_and_cron(name_and_cron)
     if not selection:
@@ -160,7 +160,7 @@ def plan_cleanup(name: str, interval: str, options: ExportOptions, *, profile: E
         profile: A saved profile, which is looked at anew each time that the schedule fires.
 
     Raises:
-        UsageError: The interval makes no sense.
+        UsageError: The interval is invalid.
     """
     try:
         every = parse_duration(interval)

@@ -38,7 +38,7 @@ def options_in_force(options: ExportOptions, profile: Profile) -> ExportOptions:
     """Merge what the caller gave with the environment of this process, the profile and the defaults.
 
     Raises:
-        UsageError: A value makes no sense, options contradict each other, or there is no such profile.
+        UsageError: A value is invalid, options contradict each other, or there is no such profile.
     """
     warn_of_unknown_variables()
     loaded = load_profile(profile) if isinstance(profile, str) else profile

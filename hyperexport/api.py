@@ -64,7 +64,7 @@ def export(
         given: Options by the names of their flags (``snapshot=True``, ``bandwidth_limit=50``); they beat ``options``.
 
     Raises:
-        UsageError: An option makes no sense, or needs a Prefect server; nothing was touched.
+        UsageError: An option is invalid, or needs a Prefect server; nothing was touched.
         HyperExportError: The export failed; what was begun has been cleaned up.
     """
     wanted = _in_force(options, given)
@@ -463,7 +463,7 @@ def _in_force(options: ExportOptions | None, given: dict[str, object] | None = N
     """Merge what the caller gave with the environment and the defaults.
 
     Raises:
-        UsageError: A value makes no sense, or options contradict each other.
+        UsageError: A value is invalid, or options contradict each other.
     """
     warn_of_unknown_variables()
     resolved = resolve(_together(options, given or {}))

@@ -122,7 +122,7 @@ class PrefectRunner(StepRunner):
         """The block's, or the environment's.
 
         Raises:
-            UsageError: There is no such block, or a field of it makes no sense.
+            UsageError: There is no such block, or a field of it is invalid.
         """
         if self._vsphere is None:
             return VSphereEndpoint.from_environment()
@@ -219,7 +219,7 @@ def block_of(vsphere: VSphereCredentials | str) -> VSphereCredentials:
     """Load a vSphere credentials block, unless it is one.
 
     Raises:
-        UsageError: There is no block of this name, or a field of it makes no sense.
+        UsageError: There is no block of this name, or a field of it is invalid.
     """
     if isinstance(vsphere, VSphereCredentials):
         return vsphere

@@ -41,7 +41,7 @@ class DrillPlan(Value):
         """Make a plan of what a person gave.
 
         Raises:
-            UsageError: A value makes no sense; the message names it.
+            UsageError: A value is invalid; the message names it.
         """
         try:
             return cls.model_validate(values)

@@ -31,7 +31,7 @@ def list_exports(run: StepRunner, options: ExportOptions) -> Iterator[StoreConte
 def read_store(store: Store) -> StoreContents:
     """Read what one store holds."""
     listing = store.listing()
-    drills = proved_drills(store.records())
+    drills = proved_drills(store.records(listing))
     drilled = {
         str(export): max(passed)
         for export in listing.exports

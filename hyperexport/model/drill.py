@@ -6,7 +6,7 @@ from typing import Self
 
 from pydantic import Field, ValidationError
 
-from hyperexport.model.manifest import SEAL_KEY, new_export_id, sealed
+from hyperexport.model.manifest import SEAL_KEY, sealed
 from hyperexport.model.vm import Value, VmRef
 
 
@@ -70,8 +70,3 @@ class DrillRecord(Value):
             return None
         proved = data == sealed(data.rpartition(SEAL_KEY)[0]) and record.export_id == export_id
         return record.model_copy(update={"seal": None}) if proved else None
-
-
-def new_drill_id(now: datetime) -> str:
-    """Make a drill's id."""
-    return new_export_id(now)

@@ -59,7 +59,7 @@ class ExportOptions(Value):
         """Build the options from keys, such as ``{"bandwidth_limit": 10}``; each is checked, not yet them together.
 
         Raises:
-            UsageError: A key is not known, or a value makes no sense; the message names each.
+            UsageError: A key is not known, or a value is invalid; the message names each.
         """
         known = leaves_by_key()
         unknown = sorted(set(values) - set(known))
@@ -186,7 +186,7 @@ def from_environment() -> dict[str, object]:
     """Read the options that this process's environment sets, by key.
 
     Raises:
-        UsageError: A value makes no sense; the message names the variable.
+        UsageError: A value is invalid; the message names the variable.
     """
     return read_environment({leaf.key: (leaf.environment, leaf.field) for leaf in leaves()}, explain)
 
@@ -203,7 +203,7 @@ def read_environment(
         explain: Puts into words what is wrong.
 
     Raises:
-        UsageError: A value makes no sense; the message names the variable.
+        UsageError: A value is invalid; the message names the variable.
     """
     ours = {name.upper(): value for name, value in os.environ.items() if value and name.upper().startswith(ENV_PREFIX)}
     found = {key: (names, field) for key, (names, field) in fields.items() if ours.keys() & set(names)}

@@ -82,7 +82,7 @@ def selection_in_force(given: Selection) -> Selection:
     A selection is taken whole from one place: ``--vm db01`` means db01 alone, whatever ``HYPEREXPORT_FOLDER`` says.
 
     Raises:
-        UsageError: Nobody chooses a VM, or a variable makes no sense.
+        UsageError: Nobody chooses a VM, or a variable is invalid.
     """
     chosen = given or selection_from_environment()
     if not chosen:
@@ -94,7 +94,7 @@ def make_selection(values: dict[str, object]) -> Selection:
     """Build a selection from keys.
 
     Raises:
-        UsageError: A value makes no sense; the message names the flag.
+        UsageError: A value is invalid; the message names the flag.
     """
     try:
         return Selection.model_validate(values)
@@ -106,7 +106,7 @@ def selection_from_environment() -> Selection:
     """What this process's environment chooses.
 
     Raises:
-        UsageError: A variable makes no sense.
+        UsageError: A variable is invalid.
     """
     fields = {name: ((ENV_PREFIX + name.upper(),), field) for name, field in Selection.model_fields.items()}
     read = read_environment(fields, lambda error: _usage_error(error).what)

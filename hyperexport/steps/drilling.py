@@ -12,10 +12,10 @@ from hyperexport.drill import Boot, Expectation, QemuHost, boot_on_qemu
 from hyperexport.errors import ExportNotFound, HyperExportError, Interrupted, VerificationFailed
 from hyperexport.images import open_disks
 from hyperexport.images.opening import read_whole
-from hyperexport.model.drill import DrillRecord, DrillTarget, Sign, new_drill_id
+from hyperexport.model.drill import DrillRecord, DrillTarget, Sign
 from hyperexport.model.hardware import Hardware
 from hyperexport.model.history import by_vm, newest_first
-from hyperexport.model.manifest import FileRole
+from hyperexport.model.manifest import FileRole, new_export_id
 from hyperexport.model.progress import Stage
 from hyperexport.steps.choosing import ChosenExport, is_good
 from hyperexport.steps.conversion import reporting
@@ -68,7 +68,7 @@ def boot_export(
         boot = Boot(Sign.NONE, f"the export is damaged: {error.what}", 0.0, "", None, 0, ())
         opened = time.monotonic()
     manifest = export.manifest
-    drill_id = new_drill_id(started)
+    drill_id = new_export_id(started)
     picture = boot.screenshot
     record = DrillRecord(
         drill_id=drill_id,
@@ -134,8 +134,9 @@ def due(
     everything: list[ChosenExport] = []
     records: dict[tuple[str, str], list[DrillRecord]] = {}
     for store in stores:
-        everything += [ChosenExport(store, export) for export in store.exports()]
-        for place, kept in proved_drills(store.records()).items():
+        listing = store.listing()
+        everything += [ChosenExport(store, export) for export in listing.exports]
+        for place, kept in proved_drills(store.records(listing)).items():
             records.setdefault(place, []).extend(kept)
     last = last_passed([chosen.export for chosen in everything], records)
     waiting: list[tuple[datetime, ChosenExport]] = []

@@ -6,7 +6,7 @@ never returns an empty list in place of an error, because a failed listing must 
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
@@ -51,12 +51,18 @@ class AbandonedStaging(Value):
         return f"{self.folder}/{self.export_id}"
 
 
-class Record(NamedTuple):
-    """A small file that lies beside an export's own."""
+class RecordName(NamedTuple):
+    """Where a small file lies beside an export's own."""
 
     folder: str
     export_id: str
     name: str
+
+
+class Record(NamedTuple):
+    """A small file that lies beside an export's own."""
+
+    place: RecordName
     data: bytes
     """Its bytes, which nothing has proved yet."""
 
@@ -67,8 +73,13 @@ RECORD_LARGEST: Final = 1 << 20
 
 
 def is_record(name: str) -> bool:
-    """Tell whether a file has the name of a record."""
+    """Tell whether a file has the name of a record, or of the picture that belongs to one."""
     return _RECORD.fullmatch(name) is not None
+
+
+def record_names(names: Iterable[str]) -> list[str]:
+    """Those of an export's files that are records, in order."""
+    return sorted(name for name in names if is_record(name) and name.endswith(".json"))
 
 
 class Stored(Value):
@@ -291,13 +302,11 @@ class Store(Protocol):
         """
         ...
 
-    def records(self, folder: str | None = None) -> list[Record]:
-        """The files of :meth:`keep_record` that end with ``.json``, of one VM's folder, or of all.
-
-        One that cannot be read is left out, and logged.
+    def records(self, listing: "StoreListing") -> list[Record]:
+        """Read the records that a listing found; one that cannot be read is left out, and logged.
 
         Raises:
-            StoreUnusable, StoreUnreachable: The listing failed.
+            StoreUnreachable: The store does not answer.
         """
         ...
 

@@ -67,6 +67,6 @@ class Catalogue:
     def _read(self, folder: str) -> tuple[StoreListing, Drills]:
         try:
             listing = self.store.listing(folder)
-            return listing, proved_drills(self.store.records(folder)) if listing.exports else {}
+            return listing, proved_drills(self.store.records(listing))
         except StoreUnusable as error:
             return StoreListing(damaged=(damaged_by(error, folder),)), {}

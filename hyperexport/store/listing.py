@@ -13,7 +13,7 @@ from hyperexport.model.damaged import DamagedExport, Problem
 from hyperexport.model.history import newest_first
 from hyperexport.model.manifest import FileEntry
 from hyperexport.model.vm import Value
-from hyperexport.store.base import StoredExport
+from hyperexport.store.base import RecordName, StoredExport
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -24,14 +24,18 @@ class StoreListing(Value):
 
     exports: tuple[StoredExport, ...] = Field(default=(), description="The complete and proved ones, newest first.")
     damaged: tuple[DamagedExport, ...] = Field(default=(), description="What cannot be relied on, by name.")
+    records: tuple[RecordName, ...] = Field(default=(), description="The records that lie beside exports, unread.")
 
 
-def listing_of(exports: Iterable[StoredExport], damaged: Iterable[DamagedExport]) -> StoreListing:
+def listing_of(
+    exports: Iterable[StoredExport], damaged: Iterable[DamagedExport], records: Iterable[RecordName] = ()
+) -> StoreListing:
     """Make the listing: an export whose bytes another one should hold, and does not provably hold, is damaged too.
 
     Args:
         exports: The proved manifests of whole VM folders, in any order.
         damaged: What was found damaged on the way.
+        records: The records that were seen on the way.
     """
     everything = list(exports)
     there = {(export.folder, export.export_id): export for export in everything}
@@ -46,6 +50,7 @@ def listing_of(exports: Iterable[StoredExport], damaged: Iterable[DamagedExport]
     return StoreListing.model_construct(
         exports=tuple(newest_first(sound, lambda one: one.manifest)),
         damaged=tuple(sorted(found, key=str)),
+        records=tuple(sorted(records)),
     )
 
 

@@ -17,7 +17,7 @@ from hyperexport.errors import ExportNotFound, HyperExportError, ManifestInvalid
 from hyperexport.model.damaged import DamagedExport, Problem
 from hyperexport.model.manifest import FILE_NAME, LARGEST, ExportManifest, FileEntry, is_export_id, is_vm_folder
 from hyperexport.model.ownership import Owner
-from hyperexport.store.base import RECORD_LARGEST, AbandonedStaging, Record, StoredExport, is_record
+from hyperexport.store.base import RECORD_LARGEST, AbandonedStaging, Record, RecordName, StoredExport, record_names
 from hyperexport.store.changes import rebased
 from hyperexport.store.filesystem import (
     PROBE,
@@ -101,13 +101,15 @@ class LocalStore:
         """The proved exports, and what cannot be relied on."""
         places, damaged = self._places(folder)
         exports: list[StoredExport] = []
+        records: list[RecordName] = []
         for path in places:
             found = self._read_or_reason(path)
             if isinstance(found, StoredExport):
                 exports.append(found)
+                records += [RecordName(path.parent.name, path.name, name) for name in _record_names(path)]
             elif found is not None:
                 damaged.append(found)
-        listing = listing_of(exports, damaged)
+        listing = listing_of(exports, damaged, records)
         for one in listing.damaged:
             logger.warning("left out of the listing of %s: %s", self.url, one.words)
         return listing
@@ -247,20 +249,16 @@ class LocalStore:
                     fresh.unlink()
             sync_folder(path)
 
-    def records(self, folder: str | None = None) -> list[Record]:
-        """The small files beside the exports' own."""
+    def records(self, listing: StoreListing) -> list[Record]:
+        """Read the records that a listing found."""
         found: list[Record] = []
-        for path in self._places(folder)[0]:
-            with suppress(FileNotFoundError):
-                found += [one for name in _record_names(path) if (one := self._record(path, name))]
+        for place in listing.records:
+            path = self._path(place.folder, place.export_id) / place.name
+            try:
+                found.append(Record(place, read_at_most(path, RECORD_LARGEST + 1)))
+            except OSError as error:
+                logger.warning("%s cannot be read: %s", path, error.strerror)
         return found
-
-    def _record(self, path: Path, name: str) -> Record | None:
-        try:
-            return Record(path.parent.name, path.name, name, read_at_most(path / name, RECORD_LARGEST + 1))
-        except OSError as error:
-            logger.warning("%s cannot be read: %s", path / name, error.strerror)
-            return None
 
     def _path(self, folder: str, export_id: str) -> Path:
         if not is_vm_folder(folder) or not is_export_id(export_id):
@@ -363,7 +361,14 @@ class LocalStore:
 
 
 def _record_names(path: Path) -> list[str]:
-    return sorted(each.name for each in path.iterdir() if is_record(each.name) and each.suffix == ".json")
+    """The records in an export's folder; none where it was deleted meanwhile, or cannot be listed."""
+    try:
+        return record_names(each.name for each in path.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        logger.warning("records in %s were not looked for: %s", path, error.strerror)
+        return []
 
 
 def _no_file(source: Path, error: NotRegular) -> ManifestInvalid:

@@ -18,11 +18,12 @@ def proved_drills(records: Iterable[Record]) -> dict[tuple[str, str], list[Drill
     """Read records; what no seal proves, or what is of another export, is left out and logged."""
     found: dict[tuple[str, str], list[DrillRecord]] = {}
     for one in records:
-        drill = DrillRecord.from_json(one.data, export_id=one.export_id)
-        if drill is None or drill.file_name != one.name:
-            logger.warning("%s/%s/%s is no record that counts", one.folder, one.export_id, one.name)
+        folder, export_id, name = one.place
+        drill = DrillRecord.from_json(one.data, export_id=export_id)
+        if drill is None or drill.file_name != name:
+            logger.warning("%s/%s/%s is no record that counts", folder, export_id, name)
             continue
-        found.setdefault((one.folder, one.export_id), []).append(drill)
+        found.setdefault((folder, export_id), []).append(drill)
     return found
 
 

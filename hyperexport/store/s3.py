@@ -32,9 +32,10 @@ from hyperexport.store.base import (
     AbandonedStaging,
     RangeReader,
     Record,
+    RecordName,
     Staging,
     StoredExport,
-    is_record,
+    record_names,
 )
 from hyperexport.store.changes import rebased
 from hyperexport.store.listing import StoreListing, attempting, damaged_by, done_of, listing_of
@@ -178,7 +179,7 @@ class S3Store:
             for export_id, files in marks.items():
                 if _is_export(files.keys()):
                     mark = files.get(FILE_NAME, str(Problem.MISSING))
-                    found[name, export_id] = " ".join((mark, *sorted(filter(is_record, files))))
+                    found[name, export_id] = " ".join((mark, *record_names(files)))
         return found
 
     def abandoned(self, folder: str | None = None) -> list[AbandonedStaging]:
@@ -347,30 +348,17 @@ class S3Store:
         prefix = self._key(export, "")
         return {key.removeprefix(prefix): size for key, size in self._bucket.objects(prefix)}
 
-    def records(self, folder: str | None = None) -> list[Record]:
-        """The small files beside the exports' own.
+    def records(self, listing: StoreListing) -> list[Record]:
+        """Read the records that a listing found."""
+        return [one for one in _in_parallel(self._record, listing.records) if one]
 
-        Raises:
-            StoreUnusable, StoreUnreachable: The listing failed.
-        """
-        places, failed = self._scan(folder)
-        for one in failed:
-            logger.warning("%s: records were not looked for: %s", self.url, one.words)
-        wanted = [
-            (*place, name)
-            for place, names in sorted(places.items())
-            for name in sorted(names)
-            if FILE_NAME in names and is_record(name) and name.endswith(".json")
-        ]
-        return [one for one in _in_parallel(self._record, wanted) if one]
-
-    def _record(self, place: tuple[str, str, str]) -> Record | None:
+    def _record(self, place: RecordName) -> Record | None:
         try:
             data = self._bucket.read(self._location.key(*place), limit=RECORD_LARGEST)
         except StoreUnusable as error:
             logger.warning("a record cannot be read: %s", error)
             return None
-        return None if data is None else Record(*place, data)
+        return None if data is None else Record(place, data)
 
     def checksum(self, export: StoredExport, name: str) -> str | None:
         """What the server keeps of the object, as ``algorithm:value``; None for a member of an OVA.
@@ -428,7 +416,8 @@ class S3Store:
         places = [place for place, files in scanned.items() if _is_export(files)]
         found = _in_parallel(self._read_or_reason, places)
         damaged += [one for one in found if isinstance(one, DamagedExport)]
-        return listing_of((one for one in found if isinstance(one, StoredExport)), damaged)
+        records = (RecordName(*place, name) for place in places for name in record_names(scanned[place]))
+        return listing_of((one for one in found if isinstance(one, StoredExport)), damaged, records)
 
     def _read_or_reason(self, place: tuple[str, str]) -> StoredExport | DamagedExport | None:
         """An export, or why it cannot be relied on; None where it is gone, or only staged.

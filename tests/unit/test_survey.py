@@ -18,7 +18,7 @@ from hyperexport.model.damaged import DamagedExport, Problem
 from hyperexport.model.drill import DrillRecord, DrillTarget, Sign
 from hyperexport.model.manifest import ExportManifest, Quiescing, SkippedDisk, SnapshotRecord, StageName, vm_folder
 from hyperexport.model.vm import VmRef
-from hyperexport.store.base import Record, StoredExport
+from hyperexport.store.base import Record, RecordName, StoredExport
 from hyperexport.store.catalogue import Catalogue
 from hyperexport.store.listing import StoreListing, listing_of
 from hyperexport.views.metrics import StoreCollector, as_text, registry_of, write_textfile
@@ -62,8 +62,8 @@ class Shelf:
             [export for export in found if export.folder == folder], [one for one in rotten if one.folder == folder]
         )
 
-    def records(self, folder: str) -> list[Record]:
-        return [one for one in self.drills if one.folder == folder]
+    def records(self, listing: StoreListing) -> list[Record]:
+        return self.drills if listing.exports else []
 
     def free_bytes(self) -> int:
         return 5 * MIB
@@ -225,7 +225,7 @@ def drilled(export: ExportManifest, *, passed: bool = True, of: str = "") -> Rec
         sign=Sign.CONSOLE if passed else Sign.NONE,
         reason="as it was",
     )
-    return Record(vm_folder(export.vm), export.export_id, drill.file_name, drill.to_json())
+    return Record(RecordName(vm_folder(export.vm), export.export_id, drill.file_name), drill.to_json())
 
 
 def test_only_a_proved_drill_that_passed_says_when_a_vm_was_last_drilled():
