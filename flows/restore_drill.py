@@ -1,7 +1,8 @@
 """The flow that boots exports and records what that proves."""
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Annotated
+from typing import Annotated, Any
 
 from prefect import flow
 from pydantic import Field
@@ -17,7 +18,11 @@ from hyperexport.options.precedence import ExportOptions
 from hyperexport.results import DrillResult
 
 
-@flow(name="restore-drill", flow_run_name=run_name("restore drill".format_map), persist_result=False)
+def _describe(parameters: Mapping[str, Any]) -> str:
+    return f"drill {parameters['export'] or parameters['vm'] or 'the oldest proofs'}"
+
+
+@flow(name="restore-drill", flow_run_name=run_name(_describe), persist_result=False)
 @told_in_words
 def restore_drill(
     export: str = "",

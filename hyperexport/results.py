@@ -173,8 +173,8 @@ class DrillResult(Value):
         record = self.record
         return {
             "VM": self.vm.name,
-            "export": self.location,
             "result": self.words,
+            "export": self.location.rpartition("/")[2],
             "seconds": f"{sum(record.seconds.values()):.0f}" if record else "-",
             "not recorded": self.unrecorded or "",
         }
