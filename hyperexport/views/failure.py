@@ -7,7 +7,7 @@ from hyperexport.base.units import format_elapsed
 from hyperexport.results import FailureReport, FleetMember
 from hyperexport.views.markdown import code, section, table, text
 
-NOTHING_LEFT = "Nothing had been begun that would be left behind."
+NOTHING_LEFT = "There was nothing to clean up."
 
 
 def failure_facts(report: FailureReport) -> list[tuple[str, str]]:

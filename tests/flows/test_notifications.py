@@ -169,7 +169,7 @@ def test_a_vm_that_is_not_there_is_told_too(vcenter: Simulator, store: Path, pos
         export_vm("gone01", ExportOptions.from_keys({"output": store, **mailing(postbox.port)}))
     assert postbox.subjects() == ["HyperExport: Export of gone01 FAILED"]
     assert re.search(r"Step: +inspect-vm\n", text_of(postbox.only()))
-    assert "Nothing had been begun" in text_of(postbox.only())
+    assert "There was nothing to clean up." in text_of(postbox.only())
 
 
 def interrupt() -> None:
