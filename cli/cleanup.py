@@ -57,6 +57,9 @@ def show_cleanup(console: Console, result: "CleanupResult") -> None:
         if result.dry_run or str(item) in deleted:
             verb = "would delete" if result.dry_run else "deleted"
             say(console, f"{verb} {item} ({format_bytes(item.size)}): {item.reason}")
+    for item in result.plan.items if result.dry_run else ():
+        if item.kept_by:
+            say(console, f"would keep {item} ({format_bytes(item.size)}): {', '.join(item.kept_by)}")
     for failure in result.failed:
         console.print(noted("could not delete ", "red", failure), soft_wrap=True)
     for words in result.deferred:
@@ -76,10 +79,12 @@ def show_cleanup(console: Console, result: "CleanupResult") -> None:
 def cleanup_lines(result: "CleanupResult") -> list[str]:
     """What a cleanup deleted, or in a dry run would delete."""
     gone = [str(item) for item in result.plan.to_delete] if result.dry_run else list(result.deleted)
+    held = [item for item in result.plan.items if item.kept_by and result.dry_run]
     return [
         key_value("store", result.store),
         key_value("dry_run", result.dry_run),
         *(key_value("would_delete" if result.dry_run else "deleted", name) for name in gone),
+        *(key_value("would_keep", f"{item}: {', '.join(item.kept_by)}") for item in held),
         *(key_value("would_remove" if result.dry_run else "removed", name) for name in result.abandoned),
         *(key_value("failed", failure) for failure in result.failed),
         *(key_value("deferred", words) for words in result.deferred),

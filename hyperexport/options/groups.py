@@ -362,6 +362,15 @@ class Cleanup(Group):
         unit="bytes",
         ge=0,
     )
+    keep_daily: int = option(
+        0,
+        "Never delete the newest export of each of the last N days with exports, per VM (0: no rule)",
+        flag="--cleanup-keep-daily",
+        ge=0,
+    )
+    keep_weekly: int = option(0, "The same for the last N weeks (0: no rule)", flag="--cleanup-keep-weekly", ge=0)
+    keep_monthly: int = option(0, "The same for the last N months (0: no rule)", flag="--cleanup-keep-monthly", ge=0)
+    keep_yearly: int = option(0, "The same for the last N years (0: no rule)", flag="--cleanup-keep-yearly", ge=0)
     preserve: Names = option(
         (),
         "Never delete exports whose VM name, path or id matches this pattern (* and ?); repeatable",

@@ -1,11 +1,11 @@
 """Which old exports go, and why: the plan of a cleanup.
 
 Limits say which exports should go; guards say which never do: the newest export of each VM (and the newest that no
-verification found damaged), what somebody preserved, whatever a kept export refers to, and everything that only a
-clock in doubt calls old. A guard always wins over a limit, and the limit is then reported as out of reach. A VM is
-known by its identity in the manifests, never by a folder's name. Damaged exports decide nothing and are never deleted;
-where they may use the files of others, those stay as well. This module sees what a listing gave; it must never list or
-delete anything itself.
+verification found damaged), what somebody preserved, what a keep rule holds (``keep_rules.py``), whatever a kept
+export refers to, and everything that only a clock in doubt calls old. A guard always wins over a limit, and the limit
+is then reported as out of reach. A VM is known by its identity in the manifests, never by a folder's name. Damaged
+exports decide nothing and are never deleted; where they may use the files of others, those stay as well. This module
+sees what a listing gave; it must never list or delete anything itself.
 """
 
 import heapq
@@ -28,6 +28,7 @@ from hyperexport.model.manifest import ExportManifest, FileEntry
 from hyperexport.model.vm import Value
 from hyperexport.options.groups import Cleanup
 from hyperexport.policy.clock import ClockVerdict
+from hyperexport.policy.keep_rules import KeepRules
 
 DEFAULT_AGE: Final = timedelta(hours=720)
 """What applies where cleanup is asked for without any limit."""
@@ -41,6 +42,7 @@ class CleanupLimits(Value):
     max_size: int = Field(default=0, ge=0, description="Bytes of the whole store.")
     min_free: int = Field(default=0, ge=0, description="Bytes that shall be free where the store is.")
     preserve: tuple[str, ...] = Field(default=(), description="Patterns of VM names, paths, folders and export ids.")
+    keep: KeepRules = Field(default=KeepRules(), description="What no limit deletes.")
 
     @classmethod
     def from_options(cls, options: Cleanup) -> "CleanupLimits":
@@ -54,6 +56,7 @@ class CleanupLimits(Value):
             max_size=options.max_size,
             min_free=options.min_free,
             preserve=options.preserve,
+            keep=KeepRules.from_options(options),
         )
 
 
@@ -68,6 +71,7 @@ class CleanupItem(Value):
     refers_to: tuple[str, ...] = Field(default=(), description="The exports of the same VM whose files it uses. S3.")
     delete: bool
     reason: str
+    kept_by: tuple[str, ...] = Field(default=(), description="The keep rules that hold it, each with its period.")
 
     def __str__(self) -> str:
         return f"{self.folder}/{self.export_id}"
@@ -148,7 +152,9 @@ def plan_cleanup(
 
     unmatched = _matching_nothing(everything, limits.preserve)
     doubts = {**_in_doubt(everything, damaged, refers=refers), **_doubted(everything, clock)}
-    guards = {**doubts, **_guards(everything, limits.preserve, own)}
+    held = _held_by_rules(everything, limits.keep)
+    by_rule = {name: f"kept by {', '.join(rules)}" for name, rules in held.items()}
+    guards = {**by_rule, **doubts, **_guards(everything, limits.preserve, own)}
     due = {name: beyond.words for name, beyond in _overdue(everything, limits, age_by).items()}
     store = _Store(everything, free_bytes)
     store.sweep(guards, lambda export: due.get(export.name))
@@ -158,10 +164,13 @@ def plan_cleanup(
     stay = [export for export in left if export.manifest]
     overdue = _overdue(left, limits, age_by)
     gone = [_item(export, delete=True, reason=reason) for export, reason in store.gone]
-    kept = [_item(export, delete=False, reason=_why_kept(export, store, guards, overdue)) for export in stay]
+    kept = [
+        _item(export, delete=False, reason=_why_kept(export, store, guards, overdue), kept_by=held.get(export.name, ()))
+        for export in stay
+    ]
     return CleanupPlan(
         items=(*gone, *kept),
-        unreachable=tuple(_unreachable(stay, store, limits, overdue)),
+        unreachable=tuple(_unreachable(stay, store, limits, overdue, held)),
         unmatched=unmatched,
         damaged=tuple(damaged),
         doubts=tuple(_doubts(stay, limits, clock, now=now, age_by=age_by)),
@@ -365,6 +374,29 @@ def _guards(exports: Iterable[_Export], preserve: Sequence[str], own: Container[
     return found
 
 
+def _held_by_rules(exports: Iterable[_Export], rules: KeepRules) -> dict[str, tuple[str, ...]]:
+    """Which exports the keep rules hold. The exports come newest first; copies of one export count once.
+
+    A damaged export takes no period from a good one. One whose time is in the future stays, and takes none either:
+    nobody knows which period it is of.
+    """
+    if not rules:
+        return {}
+    found: dict[str, tuple[str, ...]] = {}
+    vms: dict[int, dict[int, list[_Export]]] = {}
+    for export in exports:
+        if export.future:
+            found[export.name] = ("the keep rules: it is dated in the future",)
+        elif not (export.manifest and export.manifest.damage):
+            vms.setdefault(export.vm, {}).setdefault(export.rank, []).append(export)
+    for ranks in vms.values():
+        copies = list(ranks.values())
+        for same, holding in zip(copies, rules.holding([one[0].at for one in copies]), strict=True):
+            if holding:
+                found |= {export.name: holding for export in same}
+    return found
+
+
 def may_use(damaged: DamagedExport, *, refers: bool) -> str | None:
     """Say why a damaged export keeps every other export of its VM; None where it is known what it uses.
 
@@ -469,15 +501,22 @@ def _why_kept(export: _Export, store: _Store, guards: Mapping[str, str], overdue
 
 
 def _unreachable(
-    stay: Iterable[_Export], store: _Store, limits: CleanupLimits, overdue: Mapping[str, _Overdue]
+    stay: Iterable[_Export],
+    store: _Store,
+    limits: CleanupLimits,
+    overdue: Mapping[str, _Overdue],
+    held: Container[str],
 ) -> Iterator[str]:
-    """Say which limits the guards put out of reach. What a user preserved is no surprise to that user."""
-    unexpected = (export for export in stay if not _preserved(export, limits.preserve))
+    """Say which limits the guards put out of reach. What a user preserved or a keep rule holds surprises no user."""
+    unexpected = (export for export in stay if not _preserved(export, limits.preserve) and export.name not in held)
     beyond = [overdue[export.name].flag for export in unexpected if export.name in overdue]
     for flag, count in Counter(beyond).items():
         exports = "1 export beyond it stays" if count == 1 else f"{count} exports beyond it stay"
         yield f"{flag}: {exports}, as the newest of its VM or because another one uses, or may use, its files"
-    never = "the newest export of each VM, preserved and damaged ones and what they use are never deleted"
+    kept_by_rule = "those that a keep rule holds, " if limits.keep else ""
+    never = (
+        f"the newest export of each VM, {kept_by_rule}preserved and damaged ones and what they use are never deleted"
+    )
     if limits.max_size and store.size > limits.max_size:
         yield f"--cleanup-max-size {format_bytes(limits.max_size)}: {format_bytes(store.size)} remain, as {never}"
     if limits.min_free and store.free is None:
@@ -487,7 +526,7 @@ def _unreachable(
         yield f"{flag}: only {format_bytes(max(store.free, 0))} can become free, as {never}"
 
 
-def _item(export: _Export, *, delete: bool, reason: str) -> CleanupItem:
+def _item(export: _Export, *, delete: bool, reason: str, kept_by: tuple[str, ...] = ()) -> CleanupItem:
     manifest = export.manifest
     assert manifest is not None, "an export that is not there yet is neither deleted nor listed"
     return CleanupItem(
@@ -499,4 +538,5 @@ def _item(export: _Export, *, delete: bool, reason: str) -> CleanupItem:
         refers_to=tuple(sorted({entry.stored_in for entry in manifest.files if entry.stored_in})),
         delete=delete,
         reason=reason,
+        kept_by=kept_by,
     )
