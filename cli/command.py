@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pydantic import SecretStr
 
@@ -40,11 +40,6 @@ class Command(ABC):
     def run(self, output: Output) -> Sequence[Failure]:
         """Do the work and print the answer; the failures that were printed instead of raised."""
 
-    @property
-    def vms(self) -> tuple[str, ...]:
-        """The VMs that are named one by one; how many failed of them decides the exit code."""
-        return ()
-
 
 @dataclass(frozen=True, kw_only=True)
 class VmCommand(Command):
@@ -72,11 +67,15 @@ def perform(command: Command, output: Output) -> int:
         keep_email_password(command.email_password)
     failures = command.run(output)
     output.finish([{"vm": failure.vm, "code": failure.code, "message": failure.message} for failure in failures])
-    return exit_code(failures, asked=max(1, len(command.vms)))
+    return exit_code(failures)
 
 
 def each_vm(vms: Sequence[str], act: Callable[[str], None], *, debug: bool) -> list[Failure]:
-    """Take the VMs one after another; one's failure does not stop the next, an interruption stops all."""
+    """Take the VMs one after another; one's failure does not stop the next, an interruption stops all.
+
+    Returns:
+        The failures, which know whether other VMs succeeded.
+    """
     failures: list[Failure] = []
     for vm in vms:
         try:
@@ -87,4 +86,4 @@ def each_vm(vms: Sequence[str], act: Callable[[str], None], *, debug: bool) -> l
                 raise
             failure.tell(debug=debug)
             failures.append(failure)
-    return failures
+    return [replace(failure, others_succeeded=len(failures) < len(vms)) for failure in failures]

@@ -20,10 +20,12 @@ class Failure:
     Args:
         error: What was raised.
         vm: The VM's name or path as it was asked for.
+        others_succeeded: Whether the command did its work on other VMs.
     """
 
     error: BaseException
     vm: str | None = None
+    others_succeeded: bool = False
 
     @property
     def cause(self) -> HyperExportError | None:
@@ -37,7 +39,9 @@ class Failure:
 
     @property
     def exit_code(self) -> int:
-        """What the command exits with when this is all that happened."""
+        """What the command exits with when this is all that failed."""
+        if self.others_succeeded:
+            return PartialFleetFailure.exit_code
         return self.cause.exit_code if self.cause else 1
 
     @property
@@ -84,12 +88,10 @@ class FailedMember(Failure):
         return one_line(self.member_message)
 
 
-def exit_code(failures: Sequence[Failure], asked: int) -> int:
-    """Work out what to exit with: the error's own code, 1 if several all failed, 3 if only some did."""
+def exit_code(failures: Sequence[Failure]) -> int:
+    """Work out what to exit with: the code that all failures have, else 1."""
     if not failures:
         return 0
-    if asked > len(failures):
-        return PartialFleetFailure.exit_code
     codes = {failure.exit_code for failure in failures}
     return codes.pop() if len(codes) == 1 else 1
 

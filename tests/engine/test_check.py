@@ -9,6 +9,7 @@ import pytest
 from pyVmomi import vim
 
 from hyperexport.base.stop import StopSignal
+from hyperexport.cli.main import run
 from hyperexport.model.vm import VmInfo
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.options.selection import Selection
@@ -277,3 +278,11 @@ def test_room_is_compared_with_what_the_disks_hold(tmp_path: Path, vms, share, l
     store = Small(tmp_path)
     store.free = int(share * sum(disk.used or 0 for vm in vms for disk in vm.disks))
     assert check_store(store, vms)[-1].level is level
+
+
+@pytest.mark.parametrize("vms", [("raw",), ("on", "raw"), ("on", "off", "raw")])
+def test_the_command_exits_with_its_own_code_however_many_vms_are_named(server, monkeypatch, tmp_path, vms):
+    for name, value in server.environment().items():
+        monkeypatch.setenv(name, value)
+    words = [word for vm in vms for word in ("--vm", vm)]
+    assert run(["check", "--no-prefect", "--quiet", "--snapshot", "--output", str(tmp_path), *words]) == 1

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
+from hyperexport.cli.command import each_vm
 from hyperexport.cli.failures import Failure, exit_code, find_cause
 from hyperexport.errors import DiskFull, Interrupted, UsageError, VmNotFound
 
@@ -82,14 +83,20 @@ def test_a_traceback_is_shown_only_to_whoever_asked(capsys):
 
 
 @pytest.mark.parametrize(
-    ("errors", "asked", "code"),
+    ("errors", "vms", "code"),
     [
         ([], 2, 0),
         ([DiskFull("x")], 1, 1),
         ([UsageError("x")], 1, 2),
         ([DiskFull("x")], 2, 3),
+        ([UsageError("x")], 3, 3),
         ([DiskFull("x"), VmNotFound("y")], 2, 1),
+        ([UsageError("x"), UsageError("y")], 2, 2),
     ],
 )
-def test_the_exit_code_says_how_much_failed(errors, asked, code):
-    assert exit_code([Failure(error) for error in errors], asked=asked) == code
+def test_of_a_command_for_each_vm_the_exit_code_says_how_much_failed(errors, vms, code):
+    def act(vm: str) -> None:
+        if int(vm) < len(errors):
+            raise errors[int(vm)]
+
+    assert exit_code(each_vm([str(number) for number in range(vms)], act, debug=False)) == code
