@@ -13,16 +13,17 @@ from hyperexport.errors import (
     LeaseRefused,
     ServerFault,
     ServerUnreachable,
+    StoreUnusable,
     TransferInterrupted,
 )
 from hyperexport.formats.vmdk_stream import StreamCheck
 from hyperexport.model.manifest import FileEntry, FileRole, StageName
 from hyperexport.model.progress import Progress, Stage, report
 from hyperexport.model.vm import DiskInfo
-from hyperexport.options.groups import VerifyMode
+from hyperexport.options.groups import Format, VerifyMode
 from hyperexport.policy.incremental import Decision, DiskPlan
 from hyperexport.steps.job import Job
-from hyperexport.steps.proof import is_proven
+from hyperexport.steps.proof import find_damage, server_confirms
 from hyperexport.steps.stages import stage
 from hyperexport.steps.staging import Copies, Entries, StagedCopy, as_kept, as_stored
 from hyperexport.steps.step import step
@@ -41,7 +42,7 @@ def export_disk(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, snapsh
     if plan.decision is Decision.REUSE:
         try:
             return reuse_disk(job, copies, plan, disk)
-        except ExportNotFound as error:  # somebody deleted it since the plan was made
+        except (ExportNotFound, ChecksumMismatch) as error:  # deleted since the plan was made, or damaged
             job.warn(f"{disk.label} is unchanged and was transferred all the same: {error.what}")
     return transfer_disk(job, copies, plan, disk, snapshot)
 
@@ -203,11 +204,12 @@ def compare_with_server(lease: Lease, file: LeaseFile, received: Received, item:
 def store_once(job: Job, copy: StagedCopy, entry: FileEntry) -> FileEntry:
     """Let an earlier file with the same content stand for this one: an incremental export keeps equal bytes once.
 
-    The earlier file is proved first: bytes that just came must not give way to rotten ones. A local file is read
-    for that whatever the options; in S3, where a server guards its objects, only with ``--verify``.
+    The earlier file is proved first, whatever the options: bytes that just came must not give way to rotten ones. A
+    local file is read. In S3 the server's own checksum must be the one that it acknowledged; with ``--verify`` the
+    object is read where the server keeps none. What is not proved is not used, and the bytes that came are kept.
     """
-    found = trusted(job, copy, entry, at_least=VerifyMode.OFF if copy.store.refers else VerifyMode.ON)
-    if found is None:
+    found = copy.holding(entry)
+    if found is None or not is_proved(job, copy, *found):
         return entry
     earlier, same = found
     reused = copy.staging.reuse(earlier, same, entry.name)
@@ -217,17 +219,32 @@ def store_once(job: Job, copy: StagedCopy, entry: FileEntry) -> FileEntry:
     return as_kept(entry, reused)
 
 
-def trusted(
-    job: Job, copy: StagedCopy, entry: FileEntry, *, at_least: VerifyMode = VerifyMode.OFF
-) -> tuple[StoredExport, FileEntry] | None:
-    """Find an earlier file of the store with the same content, proved as far as the options and the caller ask."""
-    found = copy.holding(entry)
-    asked = job.options.execution.verify
-    mode = at_least if asked is VerifyMode.OFF else asked
-    if found is None or is_proven(copy.store, *found, mode=mode, stop=job.stop):
-        return found
-    logger.warning("%s of %s is not what its manifest says, so it is not relied on", found[1].name, found[0])
-    return None
+def is_proved(job: Job, copy: StagedCopy, earlier: StoredExport, entry: FileEntry) -> bool:
+    """Prove an earlier file of the store at least as far as that costs no download."""
+    mode = job.options.execution.verify
+    if mode is not VerifyMode.OFF or not copy.store.refers:
+        return not warned_of_damage(job, copy, earlier, entry, mode=VerifyMode.ON if mode is VerifyMode.OFF else mode)
+    try:
+        if server_confirms(copy.store, earlier, entry):
+            return True
+    except (ExportNotFound, StoreUnusable) as error:
+        logger.info("%s of %s: %s", entry.name, earlier, error)
+    job.warn(
+        f"{entry.name} of {copy.store.url}/{earlier} has the same content and is not proved by its server's checksum, "
+        f"so the content is stored again. Look at it: hyperexport verify {earlier.export_id} --deep"
+    )
+    return False
+
+
+def warned_of_damage(job: Job, copy: StagedCopy, earlier: StoredExport, entry: FileEntry, *, mode: VerifyMode) -> bool:
+    """Look for damage of an earlier file, and warn of what is found: that export cannot be relied on."""
+    damage = find_damage(copy.store, earlier, entry, mode=mode, stop=job.stop)
+    if damage:
+        job.warn(
+            f"{copy.store.url}/{earlier} is damaged: {entry.name} {damage}; this export does not use it. "
+            f"Record the damage with: hyperexport verify {earlier.export_id}"
+        )
+    return bool(damage)
 
 
 @stage(StageName.DISKS)
@@ -235,7 +252,7 @@ def reuse_disk(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo) -> Entr
     """Let the base export's bytes stand for a disk that is proven unchanged.
 
     Where a store can't refer to them (the base lies in an OVA, or only in the other store), they are copied from the
-    primary store, with their hash checked.
+    primary store, with their hash checked. For an OVA the bytes are read in any case, so they are always proved.
 
     Raises:
         ChecksumMismatch: The base's bytes are not what its manifest says.
@@ -253,9 +270,14 @@ def reuse_disk(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo) -> Entr
         "member_of": None,
         "offset": None,
     }
+    asked = job.options.execution.verify
+    as_ova = job.options.destination.format is Format.OVA
+    mode = VerifyMode.ON if as_ova and asked is VerifyMode.OFF else asked
     entries: list[FileEntry] = []
     for copy in copies.parts:
-        found = trusted(job, copy, base_entry)
+        found = copy.holding(base_entry)
+        if found and warned_of_damage(job, copy, *found, mode=mode):
+            found = None
         reused = copy.staging.reuse(*found, plan.file_name) if found else None
         entry = reused or copy_from_base(job, copies, copy, base_entry, plan.file_name)
         entries.append(as_kept(base_entry.model_copy(update=now), entry))

@@ -1,15 +1,18 @@
 """The package's files, packed into one OVA for every store."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 
+from hyperexport.errors import ChecksumMismatch
 from hyperexport.formats import ova
 from hyperexport.model.manifest import FileEntry, FileRole, StageName, slug
 from hyperexport.steps.disks import sinks_for
 from hyperexport.steps.job import Job
 from hyperexport.steps.stages import stage
 from hyperexport.steps.staging import Copies, Entries, as_stored
+from hyperexport.store.base import RangeReader, Staging
 
 
 @stage(StageName.PACK)
@@ -25,12 +28,15 @@ def pack_ova(job: Job, copies: Copies, files: Sequence[Entries]) -> list[Entries
 
     Returns:
         The OVA's entry and its members' entries for every store, then those that stay beside.
+
+    Raises:
+        ChecksumMismatch: A file that waited is no longer what it was when it was written.
     """
     local = copies.parts[0].staging
     members = [entries[0] for entries in files if entries[0].role is not FileRole.CONFIG]
     beside = [entries for entries in files if entries[0].role is FileRole.CONFIG]
     name = f"{slug(job.vm.name)}.ova"
-    parts = [ova.Part(entry.name, entry.size, partial(local.open, entry.name)) for entry in members]
+    parts = [ova.Part(entry.name, entry.size, partial(_proved, local, entry)) for entry in members]
     digest = hashlib.sha256()
     with sinks_for(copies.all, name) as sinks:
 
@@ -50,3 +56,27 @@ def pack_ova(job: Job, copies: Copies, files: Sequence[Entries]) -> list[Entries
         lies = {"member_of": name, "offset": place.offset, "stored_in": None, "written_as": f"{job.export_id}/{name}"}
         inside.append((entry.model_copy(update=lies),) * len(copies.all))
     return [tuple(as_stored(whole, done, by=job.export_id) for done in stored), *inside, *beside]
+
+
+@contextmanager
+def _proved(local: Staging, entry: FileEntry) -> Generator["_Proved"]:
+    with local.open(entry.name) as reader:
+        yield _Proved(reader, entry)
+
+
+class _Proved:
+    """A file that is read once, in order, and compared with its SHA-256 at its end."""
+
+    def __init__(self, reader: RangeReader, entry: FileEntry) -> None:
+        self._reader, self._entry = reader, entry
+
+    def chunks(self) -> Iterator[bytes]:
+        digest = hashlib.sha256()
+        for chunk in self._reader.chunks():
+            digest.update(chunk)
+            yield chunk
+        if digest.hexdigest() != self._entry.sha256:
+            raise ChecksumMismatch(
+                f"{self._entry.name} changed on this machine's disk after it was written",
+                fix="Check the disk of the store, and run the export again",
+            )

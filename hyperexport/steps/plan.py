@@ -21,7 +21,7 @@ from hyperexport.policy.incremental import ChangeEvidence, ExportPlan, full_reas
 from hyperexport.steps.claims import held_by, others
 from hyperexport.steps.folders import listing_for
 from hyperexport.steps.job import Job, source_of
-from hyperexport.steps.proof import is_proven
+from hyperexport.steps.proof import find_damage
 from hyperexport.steps.stages import stage
 from hyperexport.steps.step import step
 from hyperexport.steps.stores import check_stores
@@ -298,8 +298,9 @@ def rotten_base(job: Job, base: StoredExport, plan: ExportPlan) -> str | None:
     mode = job.options.execution.verify
     for disk in plan.to_reuse:
         entry = disk.base_entry
-        if entry and not is_proven(job.primary, base, entry, mode=mode, stop=job.stop):
-            return f"{entry.name} of {base} is not what its manifest says"
+        damage = find_damage(job.primary, base, entry, mode=mode, stop=job.stop) if entry else ""
+        if entry and damage:
+            return f"{entry.name} of {base} {damage}"
     return None
 
 

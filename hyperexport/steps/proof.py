@@ -12,8 +12,8 @@ from hyperexport.store.base import Store, StoredExport
 logger = logging.getLogger(__name__)
 
 
-def is_proven(store: Store, export: StoredExport, entry: FileEntry, *, mode: VerifyMode, stop: StopSignal) -> bool:
-    """Tell whether a file may be relied on.
+def find_damage(store: Store, export: StoredExport, entry: FileEntry, *, mode: VerifyMode, stop: StopSignal) -> str:
+    """Say why a file cannot be relied on.
 
     Args:
         store: Where it is.
@@ -23,20 +23,31 @@ def is_proven(store: Store, export: StoredExport, entry: FileEntry, *, mode: Ver
             the server's own checksum; deep reads it wherever it is.
         stop: Ends the reading.
 
+    Returns:
+        What is wrong, as the end of a sentence about the file; empty where nothing is.
+
     Raises:
         Interrupted: The run was asked to stop.
     """
     if mode is VerifyMode.OFF:
-        return True
+        return ""
     try:
-        if mode is VerifyMode.ON and entry.checksum and store.checksum(export, entry.name) == entry.checksum:
-            return True
+        if mode is VerifyMode.ON and server_confirms(store, export, entry):
+            return ""
         digest = hashlib.sha256()
         with store.open(export, entry.name) as reader:
             for chunk in reader.chunks():
                 stop.check()
                 digest.update(chunk)
     except (ExportNotFound, StoreUnusable) as error:
-        logger.warning("%s of %s cannot be read: %s", entry.name, export, error)
-        return False
-    return digest.hexdigest() == entry.sha256
+        return f"cannot be read ({error.what})"
+    return "" if digest.hexdigest() == entry.sha256 else "is not what its manifest says: its SHA-256 differs"
+
+
+def server_confirms(store: Store, export: StoredExport, entry: FileEntry) -> bool:
+    """Tell whether the store's server keeps the checksum of the file that it acknowledged when it was written.
+
+    Raises:
+        ExportNotFound, StoreUnusable: The file is not there, or the server does not let it be looked at.
+    """
+    return bool(entry.checksum) and store.checksum(export, entry.name) == entry.checksum

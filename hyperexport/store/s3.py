@@ -514,7 +514,10 @@ class S3Store:
 
 def _is_as_recorded(facts: ObjectFacts, held: FileEntry, manifest: ExportManifest) -> bool:
     stored = manifest.file(held.member_of) if held.member_of else held
-    return stored is not None and facts.size == stored.size and stored.etag in {None, facts.etag}
+    if stored is None or facts.size != stored.size or stored.etag not in {None, facts.etag}:
+        return False
+    recorded, now = ((checksum or "").partition(":") for checksum in (stored.checksum, facts.checksum))
+    return recorded[0] != now[0] or recorded == now  # a server may keep another algorithm's since
 
 
 def _is_export(files: Collection[str]) -> bool:

@@ -12,12 +12,15 @@ import pytest
 
 import hyperexport
 from hyperexport.base.stop import StopSignal
+from hyperexport.errors import ChecksumMismatch
 from hyperexport.model.content import added_bytes, shared_with, stored_bytes
 from hyperexport.model.manifest import ExportKind
 from hyperexport.options.groups import Cleanup, VerifyMode
 from hyperexport.results import ExportResult, StoreContents
 from hyperexport.simulator import DiskSpec, Simulator, VmSpec
+from hyperexport.steps import package
 from hyperexport.steps.cleanup import clean_store, plan_store_cleanup
+from hyperexport.steps.ova import pack_ova
 from hyperexport.steps.verification import verify
 from hyperexport.store.base import Store, StoredExport
 from hyperexport.store.catalogue import Catalogue
@@ -193,8 +196,7 @@ def test_disks_that_cannot_be_proved_unchanged_are_read_every_night_and_equal_by
 
 
 @pytest.mark.usefixtures("untracked")
-def test_bytes_that_just_came_never_give_way_to_an_equal_file_that_has_rotted(tmp_path: Path) -> None:
-    place = Place(LocalStore(tmp_path), tmp_path, {"output": tmp_path})
+def test_bytes_that_just_came_never_give_way_to_an_equal_file_that_has_rotted(place: Place) -> None:
     place.export(incremental=True, snapshot=True)
     first = place.newest()
     rot(place.disks(first)[0])
@@ -205,8 +207,47 @@ def test_bytes_that_just_came_never_give_way_to_an_equal_file_that_has_rotted(tm
     assert made.kind is ExportKind.INCREMENTAL
     assert not is_sound(place, first)
     assert is_sound(place, place.newest())
-    one, other = place.disks(place.newest())
-    assert (one.stat().st_nlink, other.stat().st_nlink) == (1, 2)
+    rotten, sound = first.manifest.disks
+    assert [(one.name, one.written_as) for one in made.disks] == [
+        (rotten.name, f"{made.export_id}/{rotten.name}"),
+        (sound.name, f"{first.export_id}/{sound.name}"),
+    ]
+    assert any(rotten.name in words and str(first) in words and "verify" in words for words in made.warnings)
+
+
+@pytest.mark.parametrize("earlier", ["ovf", "ova"])
+@pytest.mark.usefixtures("vcenter")
+def test_bytes_that_are_read_to_be_packed_or_copied_are_proved_and_else_transferred(
+    tmp_path: Path, earlier: str
+) -> None:
+    place = Place(LocalStore(tmp_path), tmp_path, {"output": tmp_path})
+    place.export(incremental=True, format=earlier)
+    first = place.newest()
+    for path in (tmp_path / str(first)).glob("*.vmdk" if earlier == "ovf" else "*.ova"):
+        rot(path)
+
+    result = place.export(incremental=True, verify=False, format="ova")
+
+    assert not is_sound(place, first)
+    assert is_sound(place, place.newest())
+    assert result.manifest is not None
+    assert any(entry.transferred for entry in result.manifest.disks)
+    assert any("transferred all the same" in words for words in result.warnings)
+
+
+@pytest.mark.usefixtures("vcenter")
+def test_a_file_that_changes_while_it_waits_to_be_packed_fails_the_export(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rot_what_waits(job: object, copies: object, files: object) -> object:
+        rot(next(tmp_path.rglob("*.partial/*.vmdk")))
+        return pack_ova(job, copies, files)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(package, "pack_ova", rot_what_waits)
+    place = Place(LocalStore(tmp_path), tmp_path, {"output": tmp_path})
+    with pytest.raises(ChecksumMismatch, match=r"\.vmdk changed"):
+        place.export(format="ova")
+    assert place.store.exports() == []
 
 
 @pytest.mark.usefixtures("untracked")
