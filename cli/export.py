@@ -122,7 +122,8 @@ def _answer_fleet(result: "FleetResult", output: Output) -> None:
 
 def _failures(error: FleetFailure, result: "FleetResult", *, debug: bool) -> list[Failure]:
     failures: list[Failure] = [
-        FailedMember(error, member.vm.path, member.code or "internal", member.message) for member in result.failed
+        FailedMember(error, member.vm.path, member_code=member.code or "internal", member_message=member.message)
+        for member in result.failed
     ]
     for failure in failures:
         failure.tell(debug=False)
