@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -16,8 +17,8 @@ from hyperexport.cli.output import Output, key_value, make_table, numbered, say
 if TYPE_CHECKING:
     from hyperexport.model.damaged import DamagedExport
     from hyperexport.model.manifest import ExportManifest
-    from hyperexport.results import StoreContents
     from hyperexport.store.base import StoredExport
+    from hyperexport.store.contents import StoreContents
 
 
 class ListExports(Command):
@@ -26,31 +27,14 @@ class ListExports(Command):
     def run(self, output: Output) -> list[Failure]:
         """Show what the stores hold, also what cannot be read."""
         from hyperexport.jobs.list import list_exports
-        from hyperexport.model.manifest import short_id
 
         output.nothing("stores")
         for found in list_exports(*store_runner(self)):
-            added, shared = found.added_bytes, found.shared_with
             output.answer(
                 "stores",
-                pretty=lambda console, found=found: show_stored(console, found),
-                quiet=stored_lines(found),
-                document={
-                    "store": found.store,
-                    "stored_bytes": found.stored_bytes,
-                    "exports": [
-                        {
-                            **export.manifest.model_dump(mode="json"),
-                            "id": short_id(str(export)),
-                            "stored_bytes": added[str(export)],
-                            "shares_with": list(shared[str(export)]),
-                            "drilled": time.isoformat() if (time := found.drilled.get(str(export))) else None,
-                        }
-                        for export in found.exports
-                    ],
-                    "unreadable": [str(one) for one in found.damaged],
-                    "damaged": [one.model_dump(mode="json") for one in found.damaged],
-                },
+                pretty=partial(show_stored, found=found),
+                quiet=partial(stored_lines, found),
+                document=partial(_document, found),
             )
         return []
 
@@ -61,6 +45,28 @@ def arguments(given: Given) -> ListExports:
 
 
 LINE = CommandLine(arguments, store_options)
+
+
+def _document(found: "StoreContents") -> dict[str, object]:
+    from hyperexport.model.manifest import short_id
+
+    added, shared = found.added_bytes, found.shared_with
+    return {
+        "store": found.store,
+        "stored_bytes": found.stored_bytes,
+        "exports": [
+            {
+                **export.manifest.model_dump(mode="json"),
+                "id": short_id(str(export)),
+                "stored_bytes": added[str(export)],
+                "shares_with": list(shared[str(export)]),
+                "drilled": time.isoformat() if (time := found.drilled.get(str(export))) else None,
+            }
+            for export in found.exports
+        ],
+        "unreadable": [str(one) for one in found.damaged],
+        "damaged": [one.model_dump(mode="json") for one in found.damaged],
+    }
 
 
 def show_stored(console: Console, found: "StoreContents") -> None:
@@ -103,8 +109,8 @@ def _sharers(names: Sequence[str]) -> str:
     """The other exports that one rotten file would damage as well; the first few of them."""
     from hyperexport.model.manifest import short_id
 
-    ids = [short_id(name) for name in names]
-    return ", ".join(ids) if len(ids) < 3 else f"{ids[0]}, {ids[1]} and {len(ids) - 2} more"
+    first = ", ".join(map(short_id, names[:2]))
+    return first if len(names) < 3 else f"{first} and {len(names) - 2} more"
 
 
 def _proof(manifest: "ExportManifest") -> str:

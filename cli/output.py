@@ -62,20 +62,29 @@ class Output:
         self._blocks = 0
         self._document: dict[str, list[Any]] = {}
 
-    def answer(self, key: str, *, pretty: "Callable[[Console], None]", quiet: Sequence[str], document: Any) -> None:
+    def answer(
+        self,
+        key: str,
+        *,
+        pretty: "Callable[[Console], None]",
+        quiet: Sequence[str] | Callable[[], Sequence[str]],
+        document: Any | Callable[[], Any],
+    ) -> None:
         """Give one answer, in the face that was asked for.
 
         Args:
             key: The list of the JSON document that it belongs to.
             pretty: Draws it.
-            quiet: Its key=value lines.
-            document: Its JSON value.
+            quiet: Its key=value lines, or what makes them where that takes time.
+            document: Its JSON value, or what makes it.
         """
-        self._document.setdefault(key, []).append(document)
-        if self.face is Face.PRETTY:
+        self._document.setdefault(key, [])
+        if self.face is Face.JSON:
+            self._document[key].append(document() if callable(document) else document)
+        elif self.face is Face.PRETTY:
             pretty(self._console)
-        elif self.face is Face.QUIET and quiet:
-            self.say(*([""] if self._blocks else []), *quiet)
+        elif lines := quiet() if callable(quiet) else quiet:
+            self.say(*([""] if self._blocks else []), *lines)
             self._blocks += 1
 
     @property

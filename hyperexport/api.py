@@ -35,8 +35,9 @@ from hyperexport.options.environment import warn_of_unknown_variables
 from hyperexport.options.precedence import ExportOptions, resolve
 from hyperexport.options.selection import make_selection, selection_in_force
 from hyperexport.policy.incremental import ExportPlan
-from hyperexport.results import CleanupResult, DrillResult, ExportResult, StoreContents, VerifiedExport
+from hyperexport.results import CleanupResult, DrillResult, ExportResult, VerifiedExport
 from hyperexport.store.base import Store
+from hyperexport.store.contents import StoreContents
 from hyperexport.store.local import LocalStore
 from hyperexport.store.s3_settings import S3Location, S3Settings
 from hyperexport.transfer.bandwidth.throttle import Throttle

@@ -3,14 +3,11 @@
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import NamedTuple
 
 from pydantic import Field
 
 from hyperexport.base.units import format_age, format_bytes
 from hyperexport.errors import HyperExportError, cleaned_up, failed_step
-from hyperexport.model.content import added_bytes, shared_with, stored_bytes
-from hyperexport.model.damaged import DamagedExport
 from hyperexport.model.drill import DrillRecord
 from hyperexport.model.manifest import ExportManifest
 from hyperexport.model.vm import Value, VmRef
@@ -18,15 +15,7 @@ from hyperexport.policy.change_tracking import TrackingPlan
 from hyperexport.policy.incremental import ExportPlan
 from hyperexport.policy.retention import CleanupPlan, Incoming
 from hyperexport.policy.snapshots import Fate, MarkedSnapshot, SnapshotPlan
-from hyperexport.store.base import StoredExport
 from hyperexport.verify import Verification
-
-
-class Run(NamedTuple):
-    """A run, as people find it again."""
-
-    name: str
-    url: str | None = None
 
 
 class CleanupResult(Value):
@@ -178,33 +167,6 @@ class DrillResult(Value):
             "seconds": f"{sum(record.seconds.values()):.0f}" if record else "-",
             "not recorded": self.unrecorded or "",
         }
-
-
-class StoreContents(Value):
-    """What a store holds."""
-
-    store: str = Field(description="The store, as a person names it.")
-    exports: tuple[StoredExport, ...] = Field(description="The complete and proved ones, newest first.")
-    damaged: tuple[DamagedExport, ...] = Field(default=(), description="What cannot be relied on, with the reason.")
-    drilled: dict[str, datetime] = Field(
-        default_factory=dict[str, datetime],
-        description="When an export last passed a restore drill, by `<vm folder>/<export id>`.",
-    )
-
-    @property
-    def stored_bytes(self) -> int:
-        """Bytes that all of them take, what they share counted once."""
-        return stored_bytes((export.folder, export.manifest) for export in self.exports)
-
-    @property
-    def added_bytes(self) -> dict[str, int]:
-        """Bytes that each adds to the older ones, by ``<vm folder>/<export id>``; together :attr:`stored_bytes`."""
-        return added_bytes((export.folder, export.manifest) for export in self.exports)
-
-    @property
-    def shared_with(self) -> dict[str, tuple[str, ...]]:
-        """For each export the others that share bytes with it, by ``<vm folder>/<export id>``."""
-        return shared_with((export.folder, export.manifest) for export in self.exports)
 
 
 class FleetOutcome(StrEnum):

@@ -22,12 +22,13 @@ from hyperexport.errors import note_step
 from hyperexport.jobs.runner import LeaseUser, Shared, Slots, StepRunner
 from hyperexport.model.damaged import DamagedExport
 from hyperexport.model.drill import DrillRecord
+from hyperexport.model.ownership import Run
 from hyperexport.model.restore import RestoreResult
 from hyperexport.model.vm import VmInfo, VmRef
 from hyperexport.notify import Notifier
 from hyperexport.options.groups import Bandwidth, Destination, Email
 from hyperexport.options.precedence import ExportOptions
-from hyperexport.results import ExportResult, Run, SetupFinding, VerifiedExport
+from hyperexport.results import ExportResult, SetupFinding, VerifiedExport
 from hyperexport.steps.liveness import AtWork, IsOver
 from hyperexport.steps.logins import Logins
 from hyperexport.steps.step import policy_of

@@ -4,28 +4,32 @@ They are the same functions that are Prefect tasks otherwise, with the same retr
 told by this machine's process table alone.
 """
 
+from __future__ import annotations
+
 import contextvars
 import uuid
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import Any, Final, NamedTuple, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, ParamSpec, TypeVar
 
 from hyperexport.base.retry import repeating
 from hyperexport.base.stop import StopSignal
 from hyperexport.errors import UsageError, note_step
 from hyperexport.jobs.runner import LeaseUser, Shared, StepRunner
-from hyperexport.notify import Notifier, open_mailbox
-from hyperexport.options.groups import Bandwidth, Destination, Email
-from hyperexport.options.precedence import ExportOptions
-from hyperexport.results import Run
+from hyperexport.model.ownership import Run
 from hyperexport.steps.bandwidth import throttle_for
 from hyperexport.steps.liveness import AtWork, IsOver, process_at_work, process_is_over
 from hyperexport.steps.step import policy_of
-from hyperexport.store.s3_settings import S3Settings
 from hyperexport.transfer.bandwidth.throttle import Throttle
-from hyperexport.vsphere.endpoint import VSphereEndpoint
+
+if TYPE_CHECKING:
+    from hyperexport.notify import Notifier
+    from hyperexport.options.groups import Bandwidth, Destination, Email
+    from hyperexport.options.precedence import ExportOptions
+    from hyperexport.store.s3_settings import S3Settings
+    from hyperexport.vsphere.endpoint import VSphereEndpoint
 
 SECONDS_TO_STOP: Final = 8.0
 """How long threads that move bytes are waited for when a run is stopped, before its cleanup goes on without them."""
@@ -63,7 +67,7 @@ class DirectRunner(StepRunner):
         self._s3 = s3
         self._stop = StopSignal()
 
-    def child(self, shared: Shared) -> "DirectRunner":
+    def child(self, shared: Shared) -> DirectRunner:
         """A runner for one VM of a fleet."""
         return DirectRunner(vsphere=self._vsphere, s3=self._s3, shared=shared)
 
@@ -110,7 +114,11 @@ class DirectRunner(StepRunner):
 
     def endpoint(self) -> VSphereEndpoint:
         """The one that was given, or the environment's."""
-        return self._vsphere or VSphereEndpoint.from_environment()
+        if self._vsphere:
+            return self._vsphere
+        from hyperexport.vsphere.endpoint import VSphereEndpoint  # noqa: PLC0415 - not for what reads stores
+
+        return VSphereEndpoint.from_environment()
 
     def s3_settings(self, destination: Destination) -> S3Settings | None:
         """Those that were given, at the options' address."""
@@ -128,7 +136,11 @@ class DirectRunner(StepRunner):
     def notifiers(self, email: Email, *, mails: bool | None = None) -> tuple[Notifier, ...]:
         """The mail server that the options describe."""
         wanted = email.notify if mails is None else mails
-        return (open_mailbox(email),) if wanted else ()
+        if not wanted:
+            return ()
+        from hyperexport.notify import open_mailbox  # noqa: PLC0415 - smtplib and ssl
+
+        return (open_mailbox(email),)
 
     @property
     def is_over(self) -> IsOver:

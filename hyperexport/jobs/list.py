@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from hyperexport.base.stop import StopSignal
 from hyperexport.jobs.runner import StepRunner
 from hyperexport.options.precedence import ExportOptions
-from hyperexport.results import StoreContents
 from hyperexport.steps.stores import open_stores
 from hyperexport.store.base import Store
+from hyperexport.store.contents import StoreContents
 from hyperexport.store.records import drills_of, proved_drills
 from hyperexport.transfer.bandwidth.throttle import Throttle
 

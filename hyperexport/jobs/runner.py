@@ -4,27 +4,30 @@ A job calls ``run(step, ...)`` with the step's own function. What a step does, a
 same under every runner; how a step is retried, timed and shown is the runner's.
 """
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
 from hyperexport.base.stop import StopSignal
-from hyperexport.model.damaged import DamagedExport
-from hyperexport.model.drill import DrillRecord
-from hyperexport.model.restore import RestoreResult
-from hyperexport.model.vm import VmInfo, VmRef
-from hyperexport.notify import Notifier
-from hyperexport.options.groups import Bandwidth, Destination, Email
-from hyperexport.options.precedence import ExportOptions
-from hyperexport.results import ExportResult, Run, SetupFinding, VerifiedExport
-from hyperexport.steps.liveness import AtWork, IsOver
-from hyperexport.store.base import StoredExport
-from hyperexport.store.s3_settings import S3Settings
-from hyperexport.transfer.bandwidth.throttle import Throttle
-from hyperexport.vsphere.endpoint import VSphereEndpoint
+from hyperexport.model.ownership import Run
 
 if TYPE_CHECKING:
+    from hyperexport.model.damaged import DamagedExport
+    from hyperexport.model.drill import DrillRecord
+    from hyperexport.model.restore import RestoreResult
+    from hyperexport.model.vm import VmInfo, VmRef
+    from hyperexport.notify import Notifier
+    from hyperexport.options.groups import Bandwidth, Destination, Email
+    from hyperexport.options.precedence import ExportOptions
+    from hyperexport.results import ExportResult, SetupFinding, VerifiedExport
+    from hyperexport.steps.liveness import AtWork, IsOver
+    from hyperexport.store.base import StoredExport
+    from hyperexport.store.s3_settings import S3Settings
+    from hyperexport.transfer.bandwidth.throttle import Throttle
+    from hyperexport.vsphere.endpoint import VSphereEndpoint
     from hyperexport.vsphere.session import Session
 
 P = ParamSpec("P")
@@ -58,7 +61,7 @@ class LeaseUser(Protocol):
         ...
 
     @property
-    def session(self) -> "Session":
+    def session(self) -> Session:
         """The login."""
         ...
 
@@ -200,7 +203,7 @@ class StepRunner(ABC):
         """Tells of which runs nobody can say that they are over: those that are seen at work."""
         return self.at_work
 
-    def watch_logins(self, session: "Session", stop: StopSignal) -> None:  # noqa: B027
+    def watch_logins(self, session: Session, stop: StopSignal) -> None:  # noqa: B027
         """Have a login on the server to ask what it knows of other runs."""
 
     # -- what only an orchestrator does; without one nothing happens ---------------------------------------------------

@@ -18,7 +18,7 @@ import re
 import socket
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, NamedTuple, Protocol
 
 from pydantic import AwareDatetime, Field
 
@@ -29,6 +29,13 @@ _TAG: Final = "[hyperexport "
 _LONGEST_MARK: Final = 8192
 _MOST_ENDS: Final = 50
 """Anybody who may take snapshots writes their descriptions; more than these no mark of ours has."""
+
+
+class Run(NamedTuple):
+    """A run, as people find it again."""
+
+    name: str
+    url: str | None = None
 
 
 class RunKey(Protocol):

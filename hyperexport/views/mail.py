@@ -17,7 +17,8 @@ from hyperexport.base.text import one_line
 from hyperexport.base.units import format_bytes, format_elapsed
 from hyperexport.errors import HyperExportError, Interrupted
 from hyperexport.model.manifest import ExportManifest
-from hyperexport.results import ExportResult, FailureReport, Run
+from hyperexport.model.ownership import Run
+from hyperexport.results import ExportResult, FailureReport
 from hyperexport.views.failure import NOTHING_LEFT, failure_facts
 from hyperexport.views.rendering import templates
 from hyperexport.views.summary import damage_of, disk_rows, export_facts, what_to_look_at

@@ -14,16 +14,9 @@ from hyperexport.files.filesystems import Kind
 from hyperexport.model.restore import RestoreResult
 from hyperexport.model.vm import VmInfo
 from hyperexport.policy.incremental import ExportPlan
-from hyperexport.results import (
-    CleanupResult,
-    ExportResult,
-    FleetResult,
-    ReapResult,
-    SetupReport,
-    StoreContents,
-    VerifiedExport,
-)
+from hyperexport.results import CleanupResult, ExportResult, FleetResult, ReapResult, SetupReport, VerifiedExport
 from hyperexport.store.base import StoredExport
+from hyperexport.store.contents import StoreContents
 from hyperexport.views.markdown import pages_markdown
 from hyperexport.views.summary import (
     cleanup_rows,

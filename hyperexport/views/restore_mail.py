@@ -1,8 +1,8 @@
 """The mails about a restore: that it begins, and what is there at its end and did not come back."""
 
 from hyperexport.base.units import format_bytes, format_elapsed
+from hyperexport.model.ownership import Run
 from hyperexport.model.restore import RestorePlan, RestoreResult
-from hyperexport.results import Run
 from hyperexport.views.mail import Mail, Section, Table, facts_mail
 
 

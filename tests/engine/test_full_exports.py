@@ -16,7 +16,7 @@ from hyperexport.errors import ChecksumMismatch
 from hyperexport.model.content import added_bytes, shared_with, stored_bytes
 from hyperexport.model.manifest import ExportKind
 from hyperexport.options.groups import Cleanup, VerifyMode
-from hyperexport.results import ExportResult, StoreContents
+from hyperexport.results import ExportResult
 from hyperexport.simulator import DiskSpec, Simulator, VmSpec
 from hyperexport.steps import package
 from hyperexport.steps.cleanup import clean_store, plan_store_cleanup
@@ -24,6 +24,7 @@ from hyperexport.steps.ova import pack_ova
 from hyperexport.steps.verification import verify
 from hyperexport.store.base import Store, StoredExport
 from hyperexport.store.catalogue import Catalogue
+from hyperexport.store.contents import StoreContents
 from hyperexport.store.local import LocalStore
 from hyperexport.views import metrics
 from hyperexport.views.survey import survey

@@ -14,13 +14,13 @@ from hyperexport.cli.list import stored_lines
 from hyperexport.model.history import identity_of
 from hyperexport.model.manifest import FILE_NAME
 from hyperexport.options.groups import Cleanup, VerifyMode
-from hyperexport.results import StoreContents
 from hyperexport.steps.cleanup import clean_store, plan_store_cleanup
 from hyperexport.steps.plan import newest_usable
 from hyperexport.steps.recent import recent_exports
 from hyperexport.steps.verification import select_exports, verify, verify_selected
 from hyperexport.store.base import StoredExport
 from hyperexport.store.catalogue import Catalogue
+from hyperexport.store.contents import StoreContents
 from hyperexport.store.local import LocalStore
 from hyperexport.views.survey import survey
 from tests.engine.local_exports import FIRST, FOLDER, SECOND, THIRD, write_export

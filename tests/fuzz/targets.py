@@ -30,9 +30,9 @@ from hyperexport.model.manifest import ExportManifest, sealed
 from hyperexport.model.ownership import Owner
 from hyperexport.model.tls import normalise_thumbprint
 from hyperexport.options.selection import Selection
-from hyperexport.results import StoreContents
 from hyperexport.simulator.disks import Disk
 from hyperexport.store.base import StoredExport
+from hyperexport.store.contents import StoreContents
 from hyperexport.store.s3_settings import S3Location
 from hyperexport.verify.checksums import check_checksums
 from hyperexport.verify.descriptor import check_descriptor, refused_parts

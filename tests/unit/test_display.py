@@ -20,10 +20,10 @@ from hyperexport.results import (
     Level,
     SetupFinding,
     SetupReport,
-    StoreContents,
     VerifiedExport,
 )
 from hyperexport.store.base import StoredExport
+from hyperexport.store.contents import StoreContents
 from hyperexport.verify import Verification
 from hyperexport.views import pages  # noqa: F401 - registers what is shown
 from tests.examples import VM, an_export

@@ -15,8 +15,9 @@ from hyperexport.errors import ManifestInvalid
 from hyperexport.model.damaged import Problem
 from hyperexport.model.manifest import FILE_NAME, ExportManifest, sealed, vm_folder
 from hyperexport.policy.retention import CleanupLimits, plan_cleanup
-from hyperexport.results import CleanupResult, StoreContents
+from hyperexport.results import CleanupResult
 from hyperexport.store.base import StoredExport
+from hyperexport.store.contents import StoreContents
 from hyperexport.store.local import LocalStore
 from hyperexport.verify import verify_export
 from hyperexport.views.summary import cleanup_markdown

@@ -17,9 +17,10 @@ from hyperexport.cli.output import LogLines
 from hyperexport.cli.progress_view import Lines, describe, showing_progress
 from hyperexport.errors import VmNotFound
 from hyperexport.model.damaged import DamagedExport, Problem
+from hyperexport.model.ownership import Run
 from hyperexport.model.progress import Progress, Stage, report
 from hyperexport.model.vm import NicInfo, PowerState, SnapshotInfo, VmInfo
-from hyperexport.results import Run, StoreContents
+from hyperexport.store.contents import StoreContents
 from hyperexport.tasks.logs import _harmless
 from hyperexport.views.mail import start_mail, to_message
 from hyperexport.views.markdown import table

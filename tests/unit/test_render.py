@@ -16,8 +16,9 @@ from hyperexport.model.manifest import ExportKind, Quiescing, SnapshotRecord, Tr
 from hyperexport.model.vm import NicInfo, PowerState, SnapshotInfo, VmInfo
 from hyperexport.policy.incremental import Decision, DiskPlan, ExportPlan
 from hyperexport.policy.retention import CleanupLimits, plan_cleanup
-from hyperexport.results import CleanupResult, ExportResult, StoreContents
+from hyperexport.results import CleanupResult, ExportResult
 from hyperexport.store.base import StoredExport
+from hyperexport.store.contents import StoreContents
 from tests.examples import NOW, VM, a_disk, an_export
 
 FOLDER = "db01.4f0e7a52"

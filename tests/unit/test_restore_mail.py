@@ -2,9 +2,9 @@
 
 import pytest
 
+from hyperexport.model.ownership import Run
 from hyperexport.model.restore import Identity, LostSetting, RestoredFile, RestorePlan, RestoreResult
 from hyperexport.model.vm import VmRef
-from hyperexport.results import Run
 from hyperexport.views.pages import markdown_of
 from hyperexport.views.restore_mail import restored_mail, restoring_mail
 
