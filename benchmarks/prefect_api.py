@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 
 from benchmarks.direct import options_for
-from hyperexport.deployments.local_server import end, launch, provide_lasting_api
+from hyperexport.deployments.local_server import end, launch, provide_persistent_api
 from hyperexport.model.manifest import ExportManifest
 
 
@@ -27,7 +27,7 @@ def provide_own_prefect_api() -> None:
     atexit.register(shutil.rmtree, home, ignore_errors=True)  # runs after the server's end, which registers later
     os.environ.pop("PREFECT_API_URL", None)
     os.environ |= {"PREFECT_HOME": home, "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}
-    provide_lasting_api(0)
+    provide_persistent_api(0)
     logging.getLogger("httpx").setLevel(logging.WARNING)
 
 

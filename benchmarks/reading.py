@@ -23,8 +23,8 @@ from hyperexport.base.units import MIB
 from hyperexport.convert.raw import write_raw
 from hyperexport.images.disk import Disk
 from hyperexport.images.layer import Layer
-from hyperexport.images.proven import ProvenFile, prove_whole
 from hyperexport.images.stream import StreamedDisk, StreamedPart
+from hyperexport.images.verified import VerifiedFile, verify_whole
 from hyperexport.model.manifest import FileEntry, FileRole
 from hyperexport.nbd import NbdServer
 from hyperexport.simulator.disks import Disk as GuestDisk
@@ -96,8 +96,8 @@ def _qemu_raw(vmdk: Path, folder: Path) -> None:
 @contextmanager
 def _our_nbd(vmdk: Path, entry: FileEntry, folder: Path) -> Generator[str]:
     with open_reader(vmdk) as reader:
-        tags = prove_whole(reader, entry, where="disk", stop=StopSignal())
-        file = ProvenFile(reader, entry, tags, where="disk", distant=False, stop=StopSignal())
+        tags = verify_whole(reader, entry, where="disk", stop=StopSignal())
+        file = VerifiedFile(reader, entry, tags, where="disk", distant=False, stop=StopSignal())
         with Disk([Layer(file, "disk")], [file]) as disk, NbdServer({"disk": disk}, socket_path=folder / "ours") as nbd:
             yield nbd.uri()
 

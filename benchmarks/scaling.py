@@ -30,7 +30,7 @@ from benchmarks.vcenter import vcenter
 from hyperexport.base.units import MIB
 from tests.scale.servers import postgres, postgres_program, prefect_server
 
-AT_ONCE: Final = 4
+MAX_CONCURRENCY: Final = 4
 """VMs in flight: the default of ``--max-vms``."""
 
 DISK: Final = MIB
@@ -181,7 +181,7 @@ def export_by_engine(vms: int, output: Path) -> None:
 
     paths = [row.ref.path for row in hyperexport.vm_info(match="*")]
     assert len(paths) == vms
-    with ThreadPoolExecutor(AT_ONCE) as threads:
+    with ThreadPoolExecutor(MAX_CONCURRENCY) as threads:
         for done in [threads.submit(hyperexport.export, path, output=output, snapshot=True) for path in paths]:
             done.result()
 
@@ -191,12 +191,14 @@ def export_by_fleet(output: Path) -> None:
     from hyperexport.options.precedence import ExportOptions  # noqa: PLC0415
     from hyperexport.options.selection import Selection  # noqa: PLC0415
 
-    options = ExportOptions.from_keys({"output": output, "snapshot": True, "max_vms": AT_ONCE})
+    options = ExportOptions.from_keys({"output": output, "snapshot": True, "max_vms": MAX_CONCURRENCY})
     export_fleet(Selection(match=("*",)), options)
 
 
 def show(figures: list[Grown]) -> None:
-    table = Table(title=f"VMs of one small disk, {AT_ONCE} at a time, load {machine()['load']}", title_justify="left")
+    table = Table(
+        title=f"VMs of one small disk, {MAX_CONCURRENCY} at a time, load {machine()['load']}", title_justify="left"
+    )
     columns = ("VMs", "way", "s", "s/VM", "CPU s/VM", "MiB", "server CPU s/VM", "server MiB", "vCenter CPU s/VM")
     for column in columns:
         table.add_column(column, justify="left" if column == "way" else "right")

@@ -12,7 +12,7 @@ from hyperexport.cli.command import Command
 from hyperexport.cli.execution import require_prefect
 from hyperexport.cli.failures import Failure
 from hyperexport.cli.flags import WHAT, CommandLine, Given, mail_options, read_duration
-from hyperexport.cli.output import Face, Output, key_value, make_table, say
+from hyperexport.cli.output import Output, OutputFormat, key_value, make_table, say
 from hyperexport.errors import UsageError
 from hyperexport.options.precedence import ExportOptions
 
@@ -53,7 +53,7 @@ class Automations(Command):
                 quiet=automation_lines(automation),
                 document=automation.model_dump(mode="json"),
             )
-        if output.face is Face.PRETTY:
+        if output.output_format is OutputFormat.PRETTY:
             done = {"create": "created", "remove": "removed"}.get(self.action)
             output.draw(lambda console: show_automations(console, found, done))
             if self.action == "create":

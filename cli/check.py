@@ -45,7 +45,7 @@ class Check(VmCommand):
                 raise
             _show(error.report, output)
             failure = Failure(error)
-            failure.tell(debug=self.debug)
+            failure.report(debug=self.debug)
             return [failure]
         _show(report, output)
         return []

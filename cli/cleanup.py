@@ -26,7 +26,7 @@ class Cleanup(Command):
             answer_cleanup(result, output)
             if result.failed:
                 left = Failure(StoreUnusable(f"{len(result.failed)} exports in {result.store} could not be deleted"))
-                left.tell(debug=self.debug)
+                left.report(debug=self.debug)
                 failures.append(left)
         return failures
 

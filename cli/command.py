@@ -8,7 +8,7 @@ from pydantic import SecretStr
 
 from hyperexport.base.secrets import keep_email_password
 from hyperexport.cli.failures import Failure, exit_code
-from hyperexport.cli.output import Face, Output
+from hyperexport.cli.output import Output, OutputFormat
 from hyperexport.errors import Interrupted
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.options.selection import Selection
@@ -21,7 +21,7 @@ class Command(ABC):
     Args:
         options: What was given on the command line; the rest is not set.
         profile: The saved profile to use.
-        face: How to answer.
+        output_format: How to answer.
         debug: Show tracebacks and every decision.
         no_prefect: Run in this process, whatever Prefect API there is.
         vsphere: The saved block with the server and the login, if one was named.
@@ -30,7 +30,7 @@ class Command(ABC):
 
     options: ExportOptions = field(default_factory=ExportOptions)
     profile: str | None = None
-    face: Face = Face.PRETTY
+    output_format: OutputFormat = OutputFormat.PRETTY
     debug: bool = False
     no_prefect: bool = False
     vsphere: str | None = None
@@ -84,6 +84,6 @@ def each_vm(vms: Sequence[str], act: Callable[[str], None], *, debug: bool) -> l
             failure = Failure(error, vm)
             if isinstance(failure.cause, Interrupted):
                 raise
-            failure.tell(debug=debug)
+            failure.report(debug=debug)
             failures.append(failure)
     return [replace(failure, others_succeeded=len(failures) < len(vms)) for failure in failures]

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from rich.console import Console
 
-from hyperexport.base.text import visible
+from hyperexport.base.text import escape_controls
 from hyperexport.cli.command import Command
 from hyperexport.cli.execution import options_of_profile, place_of
 from hyperexport.cli.failures import Failure
@@ -70,7 +70,7 @@ def show_config(
     """Show every option's flag, value and source, then which secrets are set, and where a command runs."""
     console.print(make_table("Options in force", ("Option", "Value", "From"), values))
     console.print(make_table("Secrets", ("Variable", "State"), secrets.items()))
-    console.print(f"A command runs {visible(runs)}", markup=False, soft_wrap=True)
+    console.print(f"A command runs {escape_controls(runs)}", markup=False, soft_wrap=True)
 
 
 def config_lines(values: Sequence[tuple[str, str, str]], secrets: Mapping[str, str], runs: str) -> list[str]:

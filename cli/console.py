@@ -5,7 +5,7 @@ import os
 from rich.console import Console
 
 
-class PatientConsole(Console):
+class PipeSafeConsole(Console):
     """A console whose reader may stop reading, as ``grep -q`` and ``head`` do: the work goes on, unseen."""
 
     def on_broken_pipe(self) -> None:

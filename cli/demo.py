@@ -17,7 +17,7 @@ from hyperexport.base.units import MIB, SECTOR
 from hyperexport.cli.interrupts import interrupt_only_once
 from hyperexport.cli.main import run
 from hyperexport.deployments.local_server import start
-from hyperexport.drill.machine import PROGRAM
+from hyperexport.drill.qemu import PROGRAM
 from hyperexport.simulator import DiskSpec, Simulator, VmSpec
 from hyperexport.simulator.boot_sector import boot_record
 from hyperexport.workarounds.environment import keep_prefect_quiet

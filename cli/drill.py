@@ -21,7 +21,7 @@ from hyperexport.cli.flags import (
     reading_options,
     restore_point,
 )
-from hyperexport.cli.output import Face, Output, key_value, numbered, say
+from hyperexport.cli.output import Output, OutputFormat, key_value, numbered, say
 from hyperexport.errors import DrillFailed
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Drill(Command):
             _show(error.drills, output)
             raise
         _show(drilled, output)
-        if not drilled and output.face is Face.PRETTY:
+        if not drilled and output.output_format is OutputFormat.PRETTY:
             output.draw(lambda console: say(console, "Every VM has passed a drill in that time."))
         return []
 

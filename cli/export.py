@@ -70,9 +70,9 @@ class Export(VmCommand):
     def _export_vm(self, vm: str) -> "ExportResult":
         if uses_prefect(self):
             from hyperexport.flows import export_vm
-            from hyperexport.flows.outcome import despite_prefect
+            from hyperexport.flows.outcome import tolerate_server_outage
 
-            return despite_prefect(export_vm)(vm, self.options, vsphere=self.vsphere, profile=self.profile)
+            return tolerate_server_outage(export_vm)(vm, self.options, vsphere=self.vsphere, profile=self.profile)
         from hyperexport.jobs.export import export_vm
 
         return export_vm(direct_runner(self), vm, options_in_force(self))
@@ -80,9 +80,9 @@ class Export(VmCommand):
     def _export_fleet(self) -> "FleetResult":
         if uses_prefect(self):
             from hyperexport.flows import export_fleet
-            from hyperexport.flows.outcome import despite_prefect
+            from hyperexport.flows.outcome import tolerate_server_outage
 
-            return despite_prefect(export_fleet)(
+            return tolerate_server_outage(export_fleet)(
                 self.selection, self.options, vsphere=self.vsphere, profile=self.profile
             )
         from hyperexport.jobs.fleet import directly, export_fleet
@@ -126,9 +126,9 @@ def _failures(error: FleetFailure, result: "FleetResult", *, debug: bool) -> lis
         for member in result.failed
     ]
     for failure in failures:
-        failure.tell(debug=False)
+        failure.report(debug=False)
     if debug:
-        Failure(error).tell(debug=True)
+        Failure(error).report(debug=True)
     return failures
 
 

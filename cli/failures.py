@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from hyperexport.base.json_logs import VARIABLE as JSON_LOGS
 from hyperexport.base.json_logs import json_line
-from hyperexport.base.text import one_line, visible
+from hyperexport.base.text import escape_controls, one_line
 from hyperexport.cli.interrupts import was_interrupted
 from hyperexport.errors import HyperExportError, Interrupted, PartialFleetFailure, PrefectFailed, ServerUnreachable
 
@@ -52,7 +52,7 @@ class Failure:
         name = type(self.error).__name__
         return one_line(f"unexpected {name}: {self.error} (--debug shows where)")
 
-    def tell(self, *, debug: bool) -> None:
+    def report(self, *, debug: bool) -> None:
         """Write the line to standard error, and the traceback above it for whoever asked."""
         if os.environ.get(JSON_LOGS) == "json":
             told = "".join(traceback.format_exception(self.error)) if debug else None
@@ -60,7 +60,7 @@ class Failure:
             return
         if debug:
             told = "".join(traceback.format_exception(self.error))
-            print(visible(told, keep="\n"), end="", file=sys.stderr)
+            print(escape_controls(told, keep="\n"), end="", file=sys.stderr)
         prefix = f"{one_line(self.vm)}: " if self.vm and self.vm not in self.message else ""
         print(f"hyperexport: {prefix}{self.message} [{self.code}]", file=sys.stderr)
 

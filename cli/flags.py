@@ -16,7 +16,7 @@ from cyclopts import Group, Parameter
 
 from hyperexport.base.units import format_duration, parse_duration
 from hyperexport.cli.command import Command
-from hyperexport.cli.output import Face, face_of
+from hyperexport.cli.output import OutputFormat, output_format_of
 from hyperexport.errors import UsageError
 from hyperexport.model.restore_point import RestorePoint, parse_time
 from hyperexport.options.precedence import ExportOptions, Leaf, leaves, resolve
@@ -142,14 +142,14 @@ class Given:
     Args:
         given: The options, by key.
         profile: The saved profile to use.
-        face: How to answer.
+        output_format: How to answer.
         debug: Show tracebacks and every decision.
         no_prefect: Run in this process.
     """
 
     given: dict[str, object]
     profile: str | None
-    face: Face
+    output_format: OutputFormat
     debug: bool
     no_prefect: bool = False
 
@@ -176,7 +176,12 @@ class Given:
         """Make a command, with the options as :meth:`options` has them unless others are among its fields."""
         if "options" not in fields:
             fields["options"] = self.options()
-        common = {"profile": self.profile, "face": self.face, "debug": self.debug, "no_prefect": self.no_prefect}
+        common = {
+            "profile": self.profile,
+            "output_format": self.output_format,
+            "debug": self.debug,
+            "no_prefect": self.no_prefect,
+        }
         values: dict[str, Any] = {**common, **fields}
         return kind(**values)
 
@@ -273,9 +278,11 @@ def _with_flags(line: CommandLine, flags: Sequence[Leaf]) -> Callable[..., Comma
     def command(*words: Any, **kwargs: Any) -> Command | None:
         args = list(words)
         given = {key: value for key, value in kwargs.items() if key in keys}
-        face = face_of(quiet=kwargs.get("quiet", False), json=kwargs.get("json", False))
+        output_format = output_format_of(quiet=kwargs.get("quiet", False), json=kwargs.get("json", False))
         first: list[object] = [
-            Given(given, kwargs.get("profile"), face, kwargs.get("debug", False), kwargs.get("no_prefect", False))
+            Given(
+                given, kwargs.get("profile"), output_format, kwargs.get("debug", False), kwargs.get("no_prefect", False)
+            )
         ]
         if line.one_export:
             export = args.pop(0) if args else None

@@ -11,12 +11,12 @@ import sys
 import threading
 from types import FrameType
 
-_asked = threading.Event()
+_interrupted = threading.Event()
 
 
 def was_interrupted() -> bool:
     """Whether an interruption was asked for, whatever became of the exception."""
-    return _asked.is_set()
+    return _interrupted.is_set()
 
 
 def ignore_interruptions() -> None:
@@ -37,10 +37,10 @@ def interrupt_only_once() -> None:
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    if _asked.is_set():
+    if _interrupted.is_set():
         print("hyperexport: still cleaning up; let it finish, so that nothing is left behind", file=sys.stderr)
         return
-    _asked.set()
+    _interrupted.set()
     raise KeyboardInterrupt
 
 

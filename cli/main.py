@@ -30,7 +30,7 @@ def main() -> None:
 def _leave_at_once_if_nobody_listens(code: int) -> None:
     """Prefect's own exit would try for minutes to hand its events to a server that is gone."""
     reporting = sys.modules.get("hyperexport.tasks.reporting")
-    if reporting is not None and reporting.prefect_is_gone():
+    if reporting is not None and reporting.prefect_is_unreachable():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -54,19 +54,22 @@ def run(words: Sequence[str]) -> int:
     from hyperexport.cli.arguments import parse
     from hyperexport.cli.command import perform
     from hyperexport.cli.failures import Failure
-    from hyperexport.cli.output import Face, Output, showing_logs
+    from hyperexport.cli.output import Output, OutputFormat, showing_logs
 
     output = None
     try:
         command = parse(words)
         if command is None:
             return 0
-        output = Output(command.face, json_logs=json_logs_wanted())
+        output = Output(command.output_format, json_logs=json_logs_wanted())
         with showing_logs(output, debug=command.debug):
             return perform(command, output)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last place: a person gets a line, not a trace
-        failure, output = Failure(error), output or Output(Face.JSON if "--json" in words else Face.PRETTY)
-        failure.tell(debug="--debug" in words)
+        failure, output = (
+            Failure(error),
+            output or Output(OutputFormat.JSON if "--json" in words else OutputFormat.PRETTY),
+        )
+        failure.report(debug="--debug" in words)
         output.finish([{"vm": None, "code": failure.code, "message": failure.message}])
         return failure.exit_code
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import Parameter
 
-from hyperexport.base.text import visible
+from hyperexport.base.text import escape_controls
 from hyperexport.base.units import format_bytes
 from hyperexport.cli.command import Command
 from hyperexport.cli.execution import store_runner
@@ -97,8 +97,8 @@ LINE = CommandLine(arguments, reading_options, one_export=True, json=False)
 def _words(served: "ServedExport") -> list[str]:
     name = served.export.manifest.vm.name
     return [
-        visible(f"Serving {name}, export {served.export.export_id}, read-only. Ctrl-C ends it."),
-        *(visible(f"  {disk.name}  {format_bytes(disk.capacity)}  {disk.uri}") for disk in served.disks),
+        escape_controls(f"Serving {name}, export {served.export.export_id}, read-only. Ctrl-C ends it."),
+        *(escape_controls(f"  {disk.name}  {format_bytes(disk.capacity)}  {disk.uri}") for disk in served.disks),
         "Boot it without a restore; what the guest writes is discarded (EFI firmware: add -bios OVMF.fd):",
         f"  {_qemu(served)}",
     ]

@@ -15,7 +15,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, cast
 
 from hyperexport.base.json_logs import JsonLines
-from hyperexport.base.text import one_line, visible
+from hyperexport.base.text import escape_controls, one_line
 from hyperexport.errors import UsageError
 from hyperexport.options.groups import write_names
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _PIPED_WIDTH = 200  # columns of a table that nobody's terminal bounds
 
 
-class Face(StrEnum):
+class OutputFormat(StrEnum):
     """How a command answers."""
 
     PRETTY = "pretty"
@@ -35,7 +35,7 @@ class Face(StrEnum):
     JSON = "json"
 
 
-def face_of(*, quiet: bool, json: bool) -> Face:
+def output_format_of(*, quiet: bool, json: bool) -> OutputFormat:
     """Choose the form of the answer from the flags.
 
     Raises:
@@ -43,22 +43,22 @@ def face_of(*, quiet: bool, json: bool) -> Face:
     """
     if quiet and json:
         raise UsageError("--quiet and --json exclude each other", fix="Choose one form of output")
-    return Face.QUIET if quiet else Face.JSON if json else Face.PRETTY
+    return OutputFormat.QUIET if quiet else OutputFormat.JSON if json else OutputFormat.PRETTY
 
 
 class Output:
     """Answers in the face that was asked for."""
 
-    def __init__(self, face: Face, *, json_logs: bool = False) -> None:
-        self.face = face
+    def __init__(self, output_format: OutputFormat, *, json_logs: bool = False) -> None:
+        self.output_format = output_format
         self.json_logs = json_logs
-        from hyperexport.cli.console import PatientConsole  # not for --help
+        from hyperexport.cli.console import PipeSafeConsole  # not for --help
 
-        self.errors = PatientConsole(stderr=True, quiet=json_logs)  # no bar and no spinner among JSON lines
+        self.errors = PipeSafeConsole(stderr=True, quiet=json_logs)  # no bar and no spinner among JSON lines
         # A character that the locale lacks must not end an export.
         sys.stdout.reconfigure(errors="replace")  # pyright: ignore[reportAttributeAccessIssue,reportUnknownMemberType]
         wide = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PIPED_WIDTH
-        self._console = PatientConsole(width=wide, highlight=False)
+        self._console = PipeSafeConsole(width=wide, highlight=False)
         self._blocks = 0
         self._document: dict[str, list[Any]] = {}
 
@@ -79,9 +79,9 @@ class Output:
             document: Its JSON value, or what makes it.
         """
         self._document.setdefault(key, [])
-        if self.face is Face.JSON:
+        if self.output_format is OutputFormat.JSON:
             self._document[key].append(document() if callable(document) else document)
-        elif self.face is Face.PRETTY:
+        elif self.output_format is OutputFormat.PRETTY:
             pretty(self._console)
         elif lines := quiet() if callable(quiet) else quiet:
             self.say(*([""] if self._blocks else []), *lines)
@@ -90,7 +90,7 @@ class Output:
     @property
     def is_quiet(self) -> bool:
         """Whether only key=value lines were asked for."""
-        return self.face is Face.QUIET
+        return self.output_format is OutputFormat.QUIET
 
     def draw(self, pretty: "Callable[[Console], None]") -> None:
         """Draw on the terminal, beside the answers."""
@@ -106,7 +106,7 @@ class Output:
 
     def finish(self, failures: Sequence[dict[str, str | None]]) -> None:
         """Write the JSON document, if that is what was asked for."""
-        if self.face is Face.JSON:
+        if self.output_format is OutputFormat.JSON:
             self.say(json.dumps({**self._document, "errors": list(failures)}, indent=2))
 
     def progress(self) -> AbstractContextManager[None]:
@@ -125,7 +125,7 @@ class Output:
 def key_value(key: str, value: object) -> str:
     """One line of ``--quiet``: no line break in a VM's name makes a key of its own."""
     text = str(value).lower() if isinstance(value, bool) else str(value)
-    return f"{key}={visible(text)}"
+    return f"{key}={escape_controls(text)}"
 
 
 def as_flag(value: object) -> str:
@@ -146,12 +146,12 @@ def make_table(title: str, columns: Sequence[str], rows: "Iterable[Sequence[str 
     from rich.table import Table
     from rich.text import Text
 
-    shown = Text(visible(title))
+    shown = Text(escape_controls(title))
     table = Table(title=shown, title_justify="left", title_style="bold", box=box.SQUARE, show_header=any(columns))
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(cell if isinstance(cell, Text) else Text(visible(cell)) for cell in row))
+        table.add_row(*(cell if isinstance(cell, Text) else Text(escape_controls(cell)) for cell in row))
     return table
 
 
@@ -159,14 +159,14 @@ def say(console: "Console", words: str) -> None:
     """Print a sentence as it is: no markup, no wrapping, so that it can be searched for."""
     from rich.text import Text
 
-    console.print(Text(visible(words)), soft_wrap=True)
+    console.print(Text(escape_controls(words)), soft_wrap=True)
 
 
 def noted(mark: str, style: str, words: str) -> "Text":
     """A coloured word, and after it what it is about."""
     from rich.text import Text
 
-    return Text(mark, style=style).append(visible(words), style="default")
+    return Text(mark, style=style).append(escape_controls(words), style="default")
 
 
 def yes_no(value: bool) -> str:
@@ -194,7 +194,7 @@ class LogLines(logging.Handler):
             return
         name = "" if ours else f"{record.name}: "
         told = self.format(record)
-        told = one_line(told) if ours and not record.exc_info else visible(told, keep="\n")
+        told = one_line(told) if ours and not record.exc_info else escape_controls(told, keep="\n")
         from rich.text import Text
 
         words = Text(f"hyperexport: {name}{told}", style="yellow" if warning else "dim")

@@ -14,7 +14,7 @@ from rich.console import Console
 from hyperexport.cli.command import Command
 from hyperexport.cli.execution import load_profile, options_of_profile, profile_store, uses_prefect
 from hyperexport.cli.failures import Failure
-from hyperexport.cli.output import Face, Output, as_flag, key_value, say
+from hyperexport.cli.output import Output, OutputFormat, as_flag, key_value, say
 from hyperexport.errors import UsageError
 from hyperexport.notify import open_mailbox
 from hyperexport.options.precedence import resolve
@@ -115,7 +115,7 @@ def _check_mails(command: Command, keys: Mapping[str, object]) -> None:
         return
     email = resolve(profile=keys).options.email
     if uses_prefect(command):
-        from hyperexport.tasks.channels import open_notifiers
+        from hyperexport.tasks.notifiers import open_notifiers
 
         open_notifiers(email, password_follows=True)
     elif email.notify and not email.credentials:  # a block is looked up where a Prefect server is
@@ -124,7 +124,7 @@ def _check_mails(command: Command, keys: Mapping[str, object]) -> None:
 
 def _list(kept: ModuleType, output: Output) -> None:
     names = kept.saved_names()
-    if not names and output.face is Face.PRETTY:
+    if not names and output.output_format is OutputFormat.PRETTY:
         output.say("no profiles")
     damaged: list[UsageError] = []
     for name in names:

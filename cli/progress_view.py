@@ -18,7 +18,7 @@ from rich.text import Text
 
 from hyperexport.base.text import one_line
 from hyperexport.base.units import format_bytes, format_rate
-from hyperexport.model.progress import Item, Progress, Stage, listening
+from hyperexport.model.progress import Item, Progress, Stage, subscribed
 
 LINE_EVERY: Final = 10.0
 """Seconds between two lines about the same item where there is no terminal."""
@@ -38,7 +38,7 @@ def showing_progress(console: Console, *, quiet: bool = False) -> Generator[None
         yield
         return
     if not console.is_terminal:
-        with listening(Lines(console.file)):
+        with subscribed(Lines(console.file)):
             yield
         return
     columns = (
@@ -48,7 +48,7 @@ def showing_progress(console: Console, *, quiet: bool = False) -> Generator[None
         _RateColumn(),
         TimeRemainingColumn(compact=True),
     )
-    with Bars(*columns, console=console, expand=True) as bars, listening(LiveBars(bars)):
+    with Bars(*columns, console=console, expand=True) as bars, subscribed(LiveBars(bars)):
         yield
 
 

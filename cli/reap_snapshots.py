@@ -67,7 +67,7 @@ LINE = CommandLine(arguments, lambda: (*store_options(), *dry_run_option()))
 
 def show_reaped(console: Console, result: "ReapResult") -> None:
     """Show what dead runs left, and what was done about it."""
-    from hyperexport.policy.snapshots import Fate
+    from hyperexport.policy.snapshots import SnapshotState
 
     if result.snapshots:
         rows = ((str(value) for value in item.row().values()) for item in result.snapshots)
@@ -78,13 +78,13 @@ def show_reaped(console: Console, result: "ReapResult") -> None:
         say(console, f"half-made VM {path}: {verb}")
     for staging in result.stagings:
         say(console, f"half-written export {staging}: {verb}")
-    count = len(result.having(Fate.ABANDONED))
+    count = len(result.having(SnapshotState.ABANDONED))
     say(console, f"{result.vcenter}: {count} snapshots and {len(result.stagings)} half-written exports {verb}")
 
 
 def reaped_lines(result: "ReapResult") -> list[str]:
     """What dead runs left, and what was done about it."""
-    from hyperexport.policy.snapshots import Fate
+    from hyperexport.policy.snapshots import SnapshotState
 
     lines = [key_value("vcenter", result.vcenter), key_value("dry_run", result.dry_run)]
     for position, item in enumerate(result.snapshots):
@@ -93,14 +93,14 @@ def reaped_lines(result: "ReapResult") -> list[str]:
             key_value(f"snapshot_{position}", found.snapshot.name),
             key_value(f"snapshot_{position}_vm", found.vm.path),
             key_value(f"snapshot_{position}_age_seconds", int(item.age.total_seconds())),
-            key_value(f"snapshot_{position}_state", found.fate),
+            key_value(f"snapshot_{position}_state", found.state),
             key_value(f"snapshot_{position}_action", item.action),
         ]
     return [
         *lines,
         *numbered("half_made_vm", result.vms),
         *numbered("staging", result.stagings),
-        key_value("abandoned", len(result.having(Fate.ABANDONED))),
-        key_value("in_doubt", len(result.having(Fate.IN_DOUBT))),
+        key_value("abandoned", len(result.having(SnapshotState.ABANDONED))),
+        key_value("in_doubt", len(result.having(SnapshotState.IN_DOUBT))),
         key_value("stagings", len(result.stagings)),
     ]

@@ -15,7 +15,7 @@ from hyperexport.cli.command import Command
 from hyperexport.cli.execution import store_runner
 from hyperexport.cli.failures import Failure
 from hyperexport.cli.flags import WHAT, CommandLine, Given, read_duration, store_options
-from hyperexport.cli.output import Face, Output, key_value, make_table, noted, numbered, say
+from hyperexport.cli.output import Output, OutputFormat, key_value, make_table, noted, numbered, say
 from hyperexport.errors import StoreUnusable, UsageError
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Report(Command):
             )
         if self.html:
             _write_page(surveys, self.rpo, self.html)
-            if output.face is Face.PRETTY:
+            if output.output_format is OutputFormat.PRETTY:
                 output.say(f"The page is {self.html}")
         fail_on_unread(surveys)
         return []

@@ -12,7 +12,7 @@ from hyperexport.cli.execution import ask_for_password, direct_runner, options_i
 from hyperexport.cli.failures import Failure
 from hyperexport.cli.flags import WHAT, CommandLine, Disks, Given, VSphere, restore_options
 from hyperexport.cli.output import Output, key_value, numbered, say
-from hyperexport.model.restore import RestoreWish
+from hyperexport.model.restore import RestoreRequest
 from hyperexport.model.restore_point import RestorePoint
 
 if TYPE_CHECKING:
@@ -28,11 +28,11 @@ class Restore(Command):
 
     Args:
         wanted: Which export.
-        wish: What becomes of it.
+        request: What becomes of it.
     """
 
     wanted: RestorePoint
-    wish: RestoreWish = field(default_factory=RestoreWish)
+    request: RestoreRequest = field(default_factory=RestoreRequest)
 
     def run(self, output: Output) -> list[Failure]:
         """Restore, and show what was made, or in a dry run would be."""
@@ -56,14 +56,14 @@ class Restore(Command):
                 self.wanted.export or "",
                 self.wanted.vm or "",
                 self.wanted.at,
-                restore=self.wish,
+                restore=self.request,
                 options=self.options,
                 vsphere=self.vsphere,
                 profile=self.profile,
             )
         from hyperexport.jobs.restore import restore_vm
 
-        return restore_vm(direct_runner(self), self.wanted, self.wish, options_in_force(self))
+        return restore_vm(direct_runner(self), self.wanted, self.request, options_in_force(self))
 
 
 def _flag(name: str, metavar: str, text: str) -> Parameter:
@@ -108,7 +108,7 @@ def arguments(
 
     No other VM is touched, and a name that exists is an error. What fails or is interrupted leaves no VM.
     """
-    wish = RestoreWish.of(
+    request = RestoreRequest.of(
         {
             "name": name,
             "folder": folder,
@@ -124,7 +124,7 @@ def arguments(
             "verify": verify,
         }
     )
-    return given.command(Restore, wanted=wanted, wish=wish, vsphere=vsphere_block)
+    return given.command(Restore, wanted=wanted, request=request, vsphere=vsphere_block)
 
 
 LINE = CommandLine(arguments, restore_options, one_export=True)

@@ -12,7 +12,7 @@ from hyperexport.cli.command import Command, VmCommand
 from hyperexport.cli.execution import require_prefect
 from hyperexport.cli.failures import Failure
 from hyperexport.cli.flags import CommandLine, Debug, Json, Quiet
-from hyperexport.cli.output import Face, Output, face_of, key_value, make_table, say
+from hyperexport.cli.output import Output, OutputFormat, key_value, make_table, output_format_of, say
 from hyperexport.errors import UsageError
 from hyperexport.options.precedence import ExportOptions
 
@@ -52,7 +52,7 @@ class MakeSchedules(VmCommand):
                 quiet=[*schedule_lines(schedule), f"dry_run={str(dry_run).lower()}"],
                 document={**schedule.model_dump(mode="json"), "dry_run": dry_run},
             )
-        if output.face is Face.PRETTY:
+        if output.output_format is OutputFormat.PRETTY:
             output.say("Nothing was changed." if dry_run else self._how_they_run())
         return []
 
@@ -150,7 +150,7 @@ class ManageSchedules(Command):
                 quiet=schedule_lines(schedule),
                 document=schedule.model_dump(mode="json"),
             )
-        if output.face is Face.PRETTY:
+        if output.output_format is OutputFormat.PRETTY:
             output.draw(lambda console: show_schedules(console, found, _DONE.get(self.action or "")))
         return []
 
@@ -171,7 +171,9 @@ def arguments(
             fix="Say pause, resume or remove and one schedule's name, or nothing for the list",
         )
     action, name = words or (None, None)
-    return ManageSchedules(face=face_of(quiet=quiet, json=json), debug=debug, action=action, name=name)
+    return ManageSchedules(
+        output_format=output_format_of(quiet=quiet, json=json), debug=debug, action=action, name=name
+    )
 
 
 LINE = CommandLine(arguments)

@@ -10,7 +10,7 @@ from cyclopts import Group, Parameter
 from hyperexport.cli.command import Command
 from hyperexport.cli.failures import Failure
 from hyperexport.cli.flags import CommandLine, Debug, Quiet
-from hyperexport.cli.output import Face, Output, face_of
+from hyperexport.cli.output import Output, OutputFormat, output_format_of
 from hyperexport.errors import UsageError
 from hyperexport.workarounds.environment import keep_prefect_quiet
 
@@ -38,22 +38,22 @@ class Serve(Command):
 
     def run(self, output: Output) -> list[Failure]:
         """Serve until it is stopped."""
-        from hyperexport.deployments.local_server import provide_lasting_api
+        from hyperexport.deployments.local_server import provide_persistent_api
         from hyperexport.deployments.orchestrator import announced, configured_api
 
         keep_prefect_quiet()
         token = os.environ.pop(TOKEN_VARIABLE, None)  # no flow process needs it
         own = configured_api() is None
         with output.waiting("waiting for Prefect"):
-            url = provide_lasting_api(self.prefect_port)
+            url = provide_persistent_api(self.prefect_port)
         from hyperexport.deployments import serve as service
 
         listener = None if self.api_port is None else service.listen(self.api_host, self.api_port, token)
         jobs_api = _address(listener) if listener else ""
 
-        def tell() -> None:
+        def announce() -> None:
             ui = url.removesuffix("/api")
-            if output.face is Face.QUIET:
+            if output.output_format is OutputFormat.QUIET:
                 output.say(f"prefect_api={url}", f"jobs_api={jobs_api}")
                 return
             if own:
@@ -68,7 +68,7 @@ class Serve(Command):
 
         with announced(url):
             service.serve(
-                limit=self.limit, api=listener, token=token, output_roots=self.api_output_roots, on_ready=tell
+                limit=self.limit, api=listener, token=token, output_roots=self.api_output_roots, on_ready=announce
             )
         return []
 
@@ -112,7 +112,7 @@ def arguments(
         if port is not None and not 0 <= port <= 65_535:
             raise UsageError(f"{flag}: there is no port {port}", fix="Give one up to 65535")
     return Serve(
-        face=face_of(quiet=quiet, json=False),
+        output_format=output_format_of(quiet=quiet, json=False),
         debug=debug,
         limit=limit,
         api_port=api_port,

@@ -6,7 +6,7 @@ exists keeps everything that was set in the Prefect UI.
 
 import sys
 
-from hyperexport.deployments.catalogue import POOLS, deployments, ensure_block_types, ensure_deployment, ensure_pool
+from hyperexport.deployments.definitions import POOLS, deployments, ensure_block_types, ensure_deployment, ensure_pool
 
 
 def main(words: list[str]) -> int:

@@ -15,7 +15,7 @@ from prefect.events.schemas.automations import AutomationCore, EventTrigger, Pos
 
 from hyperexport.base.units import format_age
 from hyperexport.blocks import ExportProfile
-from hyperexport.deployments.catalogue import TAG, deployment_of, ensure_deployment, ensure_pool
+from hyperexport.deployments.definitions import TAG, deployment_of, ensure_deployment, ensure_pool
 from hyperexport.errors import UsageError
 from hyperexport.flows import send_notice
 from hyperexport.model.vm import Value

@@ -11,7 +11,7 @@ from hyperexport.deployments.allowed_roots import AllowedRoots
 from hyperexport.deployments.parameters import kept_parameters
 from hyperexport.errors import UsageError
 from hyperexport.options.precedence import ExportOptions, leaves, resolve
-from hyperexport.tasks.channels import open_notifiers
+from hyperexport.tasks.notifiers import open_notifiers
 
 _OTHER_NAMES: Final = {"output": "output_path", "bandwidth_limit": "bandwidth_limit_mbps"}
 """As the jobs endpoint of the Go tool, which people come from, calls them."""

@@ -35,7 +35,7 @@ _OURS: Final = ("GOVC_", "HYPEREXPORT_", "AWS_")
 """What is told to this command and is none of the server's business: passwords, for one."""
 
 
-def provide_lasting_api(port: int) -> str:
+def provide_persistent_api(port: int) -> str:
     """Have a Prefect API that also starts scheduled runs: the configured one, or a whole server in this process's care.
 
     Args:
@@ -166,7 +166,7 @@ def main() -> None:
     from prefect.settings import temporary_settings
 
     from hyperexport.deployments.http_guard import SameOrigin
-    from hyperexport.workarounds.server import server_settings
+    from hyperexport.workarounds.server_settings import server_settings
 
     whole = "whole" in sys.argv[2:]
     # The parent's blocked signals were inherited. A service manager sends SIGTERM to both at once, and while the

@@ -12,7 +12,7 @@ from prefect.client.schemas.objects import ConcurrencyLimitConfig
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.deployments.runner import RunnerDeployment
 
-from hyperexport.deployments.catalogue import POOLS, Pool, deployments
+from hyperexport.deployments.definitions import POOLS, Pool, deployments
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 FILES: Final = {
@@ -25,7 +25,7 @@ FILES: Final = {
 _HEAD: Final = """\
 # From the root of a clone: prefect deploy --all{file}
 # First, once: prefect work-pool create {pool} --type {type} && prefect block register -m hyperexport.blocks
-# Written by `make prefect-files` from deployments/catalogue.py; docs/deployments.md says what to change for your site.
+# Written by `make prefect-files` from deployments/definitions.py; see docs/deployments.md for what to change.
 # Schedules are paused. Passwords have no place here: name saved blocks, or set the worker's environment.
 """
 

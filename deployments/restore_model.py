@@ -9,7 +9,7 @@ from hyperexport.blocks.export_profile import load_profile
 from hyperexport.deployments.allowed_roots import AllowedRoots
 from hyperexport.deployments.parameters import kept_parameters
 from hyperexport.errors import UsageError
-from hyperexport.model.restore import RestoreWish
+from hyperexport.model.restore import RestoreRequest
 from hyperexport.model.restore_point import RestorePoint
 from hyperexport.options.precedence import ExportOptions
 
@@ -27,7 +27,7 @@ class RestoreJob(BaseModel):
     )
     at: datetime | None = Field(default=None, description="With vm_path: the newest good export begun by then.")
     restore: dict[str, Any] = Field(
-        default={}, description="Name, place, networks, identity, disks: the fields of RestoreWish."
+        default={}, description="Name, place, networks, identity, disks: the fields of RestoreRequest."
     )
     options: dict[str, Any] = Field(default={}, description="Where the exports are; options by their names.")
     vsphere_block: str | None = Field(
@@ -46,7 +46,7 @@ class RestoreJob(BaseModel):
                 profile.
         """
         wanted = RestorePoint(export=self.export or None, vm=self.vm_path or None, at=self.at)
-        wish = RestoreWish.of(self.restore)
+        request = RestoreRequest.of(self.restore)
         options = ExportOptions.from_keys(self.options)
         allowed.check(options)
         profile = load_profile(self.profile) if self.profile is not None else None
@@ -54,7 +54,7 @@ class RestoreJob(BaseModel):
             "export": wanted.export or "",
             "vm": wanted.vm or "",
             "at": wanted.at.isoformat() if wanted.at else None,
-            "restore": wish.model_dump(mode="json"),
+            "restore": request.model_dump(mode="json"),
             **({"vsphere": self.vsphere_block} if self.vsphere_block else {}),
             **kept_parameters(options, profile),
         }

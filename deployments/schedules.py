@@ -34,7 +34,7 @@ from pydantic import ValidationError
 from hyperexport.base.units import format_duration, parse_duration
 from hyperexport.blocks import ExportProfile
 from hyperexport.blocks.vsphere_credentials import load_vsphere
-from hyperexport.deployments.catalogue import ALONE, TAG, deployment_of, ensure_pool, offered_flows
+from hyperexport.deployments.definitions import ALONE, TAG, deployment_of, ensure_pool, offered_flows
 from hyperexport.deployments.parameters import kept_parameters
 from hyperexport.errors import UsageError
 from hyperexport.flows import cleanup_exports, export_fleet, export_vm

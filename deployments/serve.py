@@ -18,7 +18,7 @@ import uvicorn
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, PREFECT_WORKER_QUERY_SECONDS, temporary_settings
 
 from hyperexport.deployments.allowed_roots import AllowedRoots
-from hyperexport.deployments.catalogue import (
+from hyperexport.deployments.definitions import (
     POOL,
     ensure_block_types,
     ensure_deployment,
@@ -27,8 +27,8 @@ from hyperexport.deployments.catalogue import (
 )
 from hyperexport.deployments.http_guard import BoundedHeaders
 from hyperexport.deployments.jobs_api import create_api
-from hyperexport.deployments.lost_runs import detect_lost_runs
 from hyperexport.deployments.worker import DrainingWorker
+from hyperexport.deployments.zombie_runs import detect_zombie_runs
 from hyperexport.errors import UsageError
 
 logger = logging.getLogger("hyperexport.serve")
@@ -61,7 +61,7 @@ def serve(
         set_defaults={PREFECT_WORKER_QUERY_SECONDS: 2.0, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: 60}
     )
     with defaults, _jobs_api(api, token, output_roots):
-        detect_lost_runs()
+        detect_zombie_runs()
         asyncio.run(_work(limit, on_ready))
 
 

@@ -5,9 +5,9 @@ from typing import Any
 
 from prefect import flow
 
-from hyperexport.flows.connections import OPTIONS, Profile, VSphere, options_in_force, runner_for
-from hyperexport.flows.outcome import told_in_words
+from hyperexport.flows.outcome import report_failures
 from hyperexport.flows.run_names import run_name
+from hyperexport.flows.runtime import OPTIONS, Profile, VSphere, options_in_force, runner_for
 from hyperexport.jobs import check
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.options.selection import Selection, selection_from_environment
@@ -19,7 +19,7 @@ def _run_name(parameters: Mapping[str, Any]) -> str:
 
 
 @flow(name="check-setup", flow_run_name=run_name(_run_name), persist_result=False)
-@told_in_words
+@report_failures
 def check_setup(
     selection: Selection = Selection(),  # noqa: B008
     options: ExportOptions = OPTIONS,

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 from prefect import flow
 
 from hyperexport.base.display import Listing
-from hyperexport.flows.connections import OPTIONS, Profile, options_in_force, runner_for
-from hyperexport.flows.outcome import told_in_words
+from hyperexport.flows.outcome import report_failures
 from hyperexport.flows.run_names import run_name
+from hyperexport.flows.runtime import OPTIONS, Profile, options_in_force, runner_for
 from hyperexport.jobs import cleanup
 from hyperexport.options.form import Shown
 from hyperexport.options.precedence import ExportOptions
@@ -21,7 +21,7 @@ def _run_name(parameters: Mapping[str, Any]) -> str:
 
 
 @flow(name="cleanup-exports", flow_run_name=run_name(_run_name), persist_result=False)
-@told_in_words
+@report_failures
 def cleanup_exports(
     options: Annotated[ExportOptions, Shown("destination", "cleanup")] = OPTIONS,
     profile: Profile = None,

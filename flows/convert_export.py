@@ -7,9 +7,9 @@ from typing import Annotated
 from prefect import flow
 
 from hyperexport.convert import Conversion, Target
-from hyperexport.flows.connections import OPTIONS, Profile, options_in_force, runner_for
-from hyperexport.flows.outcome import told_in_words
+from hyperexport.flows.outcome import report_failures
 from hyperexport.flows.run_names import run_name
+from hyperexport.flows.runtime import OPTIONS, Profile, options_in_force, runner_for
 from hyperexport.jobs import convert
 from hyperexport.model.restore_point import RestorePoint
 from hyperexport.options.form import Shown
@@ -17,7 +17,7 @@ from hyperexport.options.precedence import ExportOptions
 
 
 @flow(name="convert-export", flow_run_name=run_name("convert {export}{vm} to {to}".format_map), persist_result=False)
-@told_in_words
+@report_failures
 def convert_export(
     export: str = "",
     vm: str = "",

@@ -6,7 +6,12 @@ from typing import Any
 
 from prefect import flow
 
-from hyperexport.flows.connections import (
+from hyperexport.flows.export_vm import export_vm
+from hyperexport.flows.fleet_distribution import distribute_exports
+from hyperexport.flows.fleet_retry import exported_before
+from hyperexport.flows.outcome import report_failures, tolerate_server_outage
+from hyperexport.flows.run_names import run_name
+from hyperexport.flows.runtime import (
     OPTIONS,
     Profile,
     VSphere,
@@ -15,11 +20,6 @@ from hyperexport.flows.connections import (
     runner_for,
     shared_by_fleet,
 )
-from hyperexport.flows.export_vm import export_vm
-from hyperexport.flows.fleet_retry import exported_before
-from hyperexport.flows.fleet_spread import export_spread
-from hyperexport.flows.outcome import despite_prefect, told_in_words
-from hyperexport.flows.run_names import run_name
 from hyperexport.jobs import fleet
 from hyperexport.jobs.runner import Shared
 from hyperexport.options.precedence import ExportOptions
@@ -35,7 +35,7 @@ def _run_name(parameters: Mapping[str, Any]) -> str:
 
 
 @flow(name="export-fleet", flow_run_name=run_name(_run_name), persist_result=False)
-@told_in_words
+@report_failures
 def export_fleet(
     selection: Selection = Selection(),  # noqa: B008
     options: ExportOptions = OPTIONS,
@@ -61,7 +61,7 @@ def export_fleet(
         selection_in_force(selection),
         in_force,
         export_one=partial(_as_flow_run, vsphere),
-        spread=partial(export_spread, vsphere),
+        spread=partial(distribute_exports, vsphere),
         exported_before=partial(exported_before, spread=in_force.fleet.spread),
         redo=partial(redo_command, options=options, vsphere=name_of(vsphere), profile=name_of(profile)),
     )
@@ -73,6 +73,6 @@ def _as_flow_run(vsphere: VSphere, vm: str, options: ExportOptions, shared: Shar
     token = shared_by_fleet.set(shared)
     try:
         with own_child_run(export_vm):
-            return despite_prefect(export_vm)(vm, options, vsphere=vsphere)
+            return tolerate_server_outage(export_vm)(vm, options, vsphere=vsphere)
     finally:
         shared_by_fleet.reset(token)

@@ -4,9 +4,9 @@ from typing import Annotated
 
 from prefect import flow
 
-from hyperexport.flows.connections import OPTIONS, Profile, VSphere, options_in_force, runner_for
-from hyperexport.flows.outcome import told_in_words
+from hyperexport.flows.outcome import report_failures
 from hyperexport.flows.run_names import run_name
+from hyperexport.flows.runtime import OPTIONS, Profile, VSphere, options_in_force, runner_for
 from hyperexport.jobs import export
 from hyperexport.options.form import Shown
 from hyperexport.options.precedence import ExportOptions
@@ -14,7 +14,7 @@ from hyperexport.results import ExportResult
 
 
 @flow(name="export-vm", flow_run_name=run_name("export {vm}".format_map), persist_result=False)
-@told_in_words
+@report_failures
 def export_vm(
     vm: str,
     options: Annotated[

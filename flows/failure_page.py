@@ -8,7 +8,7 @@ from typing import Any
 
 from prefect.runtime import deployment, flow_run
 
-from hyperexport.flows.connections import name_of
+from hyperexport.flows.runtime import name_of
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.results import FailureReport, FleetMember, FleetResult
 from hyperexport.tasks.artifacts import artifact_key, show_markdown

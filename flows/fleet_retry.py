@@ -15,7 +15,7 @@ from prefect.runtime import flow_run
 from prefect.utilities.urls import url_for
 
 from hyperexport.results import FleetMember, FleetOutcome
-from hyperexport.steps.outcome import result_of_run
+from hyperexport.steps.run_result import result_of_run
 from hyperexport.store.base import Store
 from hyperexport.tasks.attempts import attempt
 from hyperexport.vsphere.inventory import VmRow

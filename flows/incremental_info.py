@@ -4,9 +4,9 @@ from typing import Annotated
 
 from prefect import flow
 
-from hyperexport.flows.connections import OPTIONS, Profile, VSphere, options_in_force, runner_for
-from hyperexport.flows.outcome import told_in_words
+from hyperexport.flows.outcome import report_failures
 from hyperexport.flows.run_names import run_name
+from hyperexport.flows.runtime import OPTIONS, Profile, VSphere, options_in_force, runner_for
 from hyperexport.jobs import incremental_info as info
 from hyperexport.options.form import Shown
 from hyperexport.options.precedence import ExportOptions
@@ -14,7 +14,7 @@ from hyperexport.policy.incremental import ExportPlan
 
 
 @flow(name="incremental-info", flow_run_name=run_name("analyse {vm}".format_map), persist_result=False)
-@told_in_words
+@report_failures
 def incremental_info(
     vm: str,
     options: Annotated[ExportOptions, Shown("destination", "snapshot", "incremental")] = OPTIONS,

@@ -24,10 +24,10 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 from hyperexport.errors import HyperExportError
 from hyperexport.flows.failure_page import show_failure
 from hyperexport.tasks.attempts import will_retry
-from hyperexport.tasks.failures import keep_failure
+from hyperexport.tasks.failure_records import record_failure
 from hyperexport.tasks.logs import quieten_prefect, send_engine_logs_to_prefect
-from hyperexport.tasks.reporting import wait_for_prefect, without_patience
-from hyperexport.tasks.run_keys import tell_that_run_ended
+from hyperexport.tasks.reporting import wait_for_prefect, without_client_retries
+from hyperexport.tasks.run_keys import announce_run_end
 
 logger = logging.getLogger("hyperexport.flows")
 
@@ -48,13 +48,13 @@ class _Call:
         self.after = ExitStack()
         """What holds from the end of the function to the end of the call."""
         self.ends = False
-        """Whether somebody closes that, because :func:`despite_prefect` called."""
+        """Whether somebody closes that, because :func:`tolerate_server_outage` called."""
 
 
 _call: Final[ContextVar[_Call | None]] = ContextVar("the flow that was called", default=None)
 
 
-def told_in_words(function: Callable[P, R]) -> Callable[P, R]:
+def report_failures(function: Callable[P, R]) -> Callable[P, R]:
     """Let a flow's function fail with words in place of a traceback, and report when the server can hear it."""
 
     @wraps(function)
@@ -74,17 +74,17 @@ def told_in_words(function: Callable[P, R]) -> Callable[P, R]:
                     raise  # of a flow that returns its failed state, Prefect 3.8 retries nothing
                 outcome = cast("R", Failed(message=f"{error} [{error.code}]", data=error))
                 call.outcomes.append(error)
-                keep_failure(error)
+                record_failure(error)
                 show_failure(error, function, args, kwargs, seconds=time.monotonic() - began)
             except Exception as error:
                 if not will_retry():
                     show_failure(error, function, args, kwargs, seconds=time.monotonic() - began)
                 raise
             finally:
-                tell_that_run_ended()
+                announce_run_end()
         if not wait_for_prefect() and call.ends:
             # Prefect tries to report the end, and then its own failure to, each for a minute.
-            call.after.enter_context(without_patience())
+            call.after.enter_context(without_client_retries())
         return outcome
 
     return told
@@ -104,7 +104,7 @@ def _for_caller() -> Generator[_Call]:
         _call.reset(token)
 
 
-def despite_prefect(flow: Callable[P, R]) -> Callable[P, R]:
+def tolerate_server_outage(flow: Callable[P, R]) -> Callable[P, R]:
     """Call a flow so that it begins though Prefect is busy, and ends as its function does though Prefect is gone.
 
     What the flow's own function raised or returned is what the caller gets, not the server's answer: where the end

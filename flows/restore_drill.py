@@ -8,9 +8,9 @@ from prefect import flow
 from pydantic import Field
 
 from hyperexport.base.display import Listing
-from hyperexport.flows.connections import OPTIONS, Profile, options_in_force, runner_for
-from hyperexport.flows.outcome import told_in_words
+from hyperexport.flows.outcome import report_failures
 from hyperexport.flows.run_names import run_name
+from hyperexport.flows.runtime import OPTIONS, Profile, options_in_force, runner_for
 from hyperexport.jobs import drill
 from hyperexport.model.restore_point import RestorePoint
 from hyperexport.options.form import Shown
@@ -23,7 +23,7 @@ def _describe(parameters: Mapping[str, Any]) -> str:
 
 
 @flow(name="restore-drill", flow_run_name=run_name(_describe), persist_result=False)
-@told_in_words
+@report_failures
 def restore_drill(
     export: str = "",
     vm: str = "",

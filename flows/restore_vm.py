@@ -6,26 +6,26 @@ from typing import Annotated, Final
 from prefect import flow
 from pydantic import Field
 
-from hyperexport.flows.connections import OPTIONS, Profile, VSphere, options_in_force, runner_for
-from hyperexport.flows.outcome import told_in_words
+from hyperexport.flows.outcome import report_failures
 from hyperexport.flows.run_names import run_name
+from hyperexport.flows.runtime import OPTIONS, Profile, VSphere, options_in_force, runner_for
 from hyperexport.jobs import restore as job
-from hyperexport.model.restore import RestoreResult, RestoreWish
+from hyperexport.model.restore import RestoreRequest, RestoreResult
 from hyperexport.model.restore_point import RestorePoint
 from hyperexport.options.form import Shown
 from hyperexport.options.precedence import ExportOptions
 
-_AS_IT_WAS: Final = RestoreWish()
+_AS_IT_WAS: Final = RestoreRequest()
 
 
 @flow(name="restore-vm", flow_run_name=run_name("restore {export}{vm}".format_map), persist_result=False)
-@told_in_words
+@report_failures
 def restore_vm(
     export: str = "",
     vm: str = "",
     at: datetime | None = None,
     *,
-    restore: Annotated[RestoreWish, Field(title="Restore")] = _AS_IT_WAS,
+    restore: Annotated[RestoreRequest, Field(title="Restore")] = _AS_IT_WAS,
     options: Annotated[ExportOptions, Shown("destination", "bandwidth", "execution", "email")] = OPTIONS,
     vsphere: VSphere = None,
     profile: Profile = None,

@@ -4,16 +4,16 @@ from typing import Annotated
 
 from prefect import flow
 
-from hyperexport.flows.connections import OPTIONS, Profile, options_in_force, runner_for
-from hyperexport.flows.outcome import told_in_words
+from hyperexport.flows.outcome import report_failures
 from hyperexport.flows.run_names import run_name
+from hyperexport.flows.runtime import OPTIONS, Profile, options_in_force, runner_for
 from hyperexport.jobs import mail
 from hyperexport.options.form import Shown
 from hyperexport.options.precedence import ExportOptions
 
 
 @flow(name="send-test-email", flow_run_name=run_name("test email".format_map), persist_result=False)
-@told_in_words
+@report_failures
 def send_test_email(
     options: Annotated[ExportOptions, Shown("email")] = OPTIONS,
     profile: Profile = None,

@@ -6,9 +6,9 @@ from typing import Any
 from prefect import flow
 
 from hyperexport.base.display import Listing
-from hyperexport.flows.connections import VSphere, runner_for
-from hyperexport.flows.outcome import told_in_words
+from hyperexport.flows.outcome import report_failures
 from hyperexport.flows.run_names import run_name
+from hyperexport.flows.runtime import VSphere, runner_for
 from hyperexport.jobs import vm_info as info
 from hyperexport.model.vm import VmInfo
 from hyperexport.options.selection import Selection, selection_in_force
@@ -19,7 +19,7 @@ def _run_name(parameters: Mapping[str, Any]) -> str:
 
 
 @flow(name="vm-info", flow_run_name=run_name(_run_name), persist_result=False)
-@told_in_words
+@report_failures
 def vm_info(selection: Selection = Selection(), vsphere: VSphere = None) -> Listing[VmInfo]:  # noqa: B008
     """Show what vSphere knows of VMs. Nothing on the server is changed.
 

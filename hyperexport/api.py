@@ -28,7 +28,7 @@ from hyperexport.jobs.direct import DirectRunner
 from hyperexport.jobs.export import export_vm
 from hyperexport.jobs.list import read_store
 from hyperexport.jobs.read import OpenedExport, ServedExport
-from hyperexport.model.restore import RestoreResult, RestoreWish
+from hyperexport.model.restore import RestoreRequest, RestoreResult
 from hyperexport.model.restore_point import RestorePoint
 from hyperexport.model.vm import VmInfo
 from hyperexport.options.environment import warn_of_unknown_variables
@@ -232,7 +232,7 @@ def restore(
     *,
     vm: str | None = None,
     at: datetime | None = None,
-    wish: RestoreWish | None = None,
+    request: RestoreRequest | None = None,
     vsphere: VSphereEndpoint | None = None,
     s3: S3Settings | None = None,
     **given: Any,
@@ -246,10 +246,10 @@ def restore(
         options: Where the exports are.
         vm: In place of the id: the newest good export of this VM.
         at: With ``vm``: the newest good export begun at this time or before.
-        wish: What becomes of it; its fields can be given one by one, too.
+        request: What becomes of it; its fields can be given one by one, too.
         vsphere: The server and the login; this process's environment (``GOVC_URL``, ...) if None.
         s3: How to log in to S3; boto3's own way if None.
-        given: Fields of :class:`RestoreWish` (``name="db01-copy"``, ``datastore="ssd"``, ``power_on=True``), and
+        given: Fields of :class:`RestoreRequest` (``name="db01-copy"``, ``datastore="ssd"``, ``power_on=True``), and
             options by the names of their flags (``output="/backup"``, ``dry_run=True``).
 
     Raises:
@@ -258,8 +258,8 @@ def restore(
             nothing was made.
         HyperExportError: The restore failed; nothing of it is left.
     """
-    fields = {name: given.pop(name) for name in RestoreWish.model_fields if name in given}
-    wished = RestoreWish.of({**(wish.model_dump(exclude_unset=True) if wish else {}), **fields})
+    fields = {name: given.pop(name) for name in RestoreRequest.model_fields if name in given}
+    wished = RestoreRequest.of({**(request.model_dump(exclude_unset=True) if request else {}), **fields})
     wanted, force = RestorePoint(export=export, vm=vm, at=at), _in_force(options, given)
     with _runner(vsphere, s3) as run:
         return restoring.restore_vm(run, wanted, wished, force)

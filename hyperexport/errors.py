@@ -9,7 +9,7 @@ come from outside, so no character of it acts on a terminal or in a log. This mo
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
-from hyperexport.base.text import visible
+from hyperexport.base.text import escape_controls
 
 
 class HyperExportError(Exception):
@@ -45,7 +45,7 @@ class HyperExportError(Exception):
 
 
 def _on_one_line(words: str) -> str:
-    return visible(" ".join(words.splitlines()))
+    return escape_controls(" ".join(words.splitlines()))
 
 
 def _rebuild(kind: type[HyperExportError], what: str, fix: str | None) -> HyperExportError:

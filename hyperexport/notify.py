@@ -1,4 +1,4 @@
-"""Telling people how a run goes: by a mail server, or by what ``tasks/channels.py`` opens, each within a time limit.
+"""Telling people how a run goes: by a mail server, or by what ``tasks/notifiers.py`` opens, each within a time limit.
 
 A mail that cannot be sent is a warning: it never fails an export, nor holds it up. What a server's library raises is
 put into words here that hold no password.

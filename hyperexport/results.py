@@ -14,7 +14,7 @@ from hyperexport.model.vm import Value, VmRef
 from hyperexport.policy.change_tracking import TrackingPlan
 from hyperexport.policy.incremental import ExportPlan
 from hyperexport.policy.retention import CleanupPlan, Incoming
-from hyperexport.policy.snapshots import Fate, MarkedSnapshot, SnapshotPlan
+from hyperexport.policy.snapshots import SnapshotPlan, SnapshotState, TaggedSnapshot
 from hyperexport.verify import Verification
 
 
@@ -77,7 +77,7 @@ class ExportResult(Value):
 class ReapedSnapshot(Value):
     """A snapshot that this tool made, and what was done about it."""
 
-    found: MarkedSnapshot
+    found: TaggedSnapshot
     action: str = Field(description="removed, would be removed, left alone, or NOT REMOVED with the reason.")
     problem: str | None = Field(default=None, description="Why it could not be removed, where that failed.")
 
@@ -95,7 +95,7 @@ class ReapedSnapshot(Value):
             "age": format_age(self.age),
             "run": found.owner.run,
             "machine": found.owner.host,
-            "state": str(found.fate),
+            "state": str(found.state),
             "action": self.action,
         }
 
@@ -110,9 +110,9 @@ class ReapResult(Value):
     stagings: tuple[str, ...] = Field(default=(), description="Half-written exports of dead runs, with their store.")
     failed: tuple[str, ...] = Field(default=(), description="What could not be removed, each with its reason.")
 
-    def having(self, fate: Fate) -> tuple[ReapedSnapshot, ...]:
+    def having(self, state: SnapshotState) -> tuple[ReapedSnapshot, ...]:
         """Those of one fate."""
-        return tuple(item for item in self.snapshots if item.found.fate is fate)
+        return tuple(item for item in self.snapshots if item.found.state is state)
 
 
 class VerifiedExport(Value):

@@ -22,7 +22,7 @@ from prefect.artifacts import (
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from hyperexport.base.units import format_bytes, format_elapsed, format_rate
-from hyperexport.model.progress import Item, Progress, Stage, listening
+from hyperexport.model.progress import Item, Progress, Stage, subscribed
 from hyperexport.model.vm import VmRef
 from hyperexport.tasks.reporting import wait_for_prefect
 
@@ -56,7 +56,7 @@ def progress_artifacts(vm: VmRef | None = None) -> Generator[None]:
     thread = threading.Thread(target=lambda: context.run(board.show_until_closed), name="progress", daemon=True)
     thread.start()
     try:
-        with listening(board.note):
+        with subscribed(board.note):
             yield
     finally:
         board.close()
@@ -103,7 +103,7 @@ class _Board:
     def _show_one(self, item: Item, progress: Progress) -> None:
         percent = 100.0 if progress.done else min(99.9, 100 * progress.position / max(progress.total, 1))
         began, first = self._first[item]
-        words = _words(progress) + pace(first, progress, time.monotonic() - began)
+        words = _words(progress) + rate_and_time_left(first, progress, time.monotonic() - began)
         if item in self._shown:
             artifact = self._shown[item][0]
             update_progress_artifact(artifact, progress=percent, description=words)
@@ -127,7 +127,7 @@ def _words(progress: Progress) -> str:
     )
 
 
-def pace(first: Progress, now: Progress, seconds: float) -> str:
+def rate_and_time_left(first: Progress, now: Progress, seconds: float) -> str:
     """How fast bytes come, and when the item will be done if they go on like that; nothing where that is not known.
 
     Args:

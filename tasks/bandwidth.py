@@ -21,7 +21,7 @@ from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from hyperexport.errors import UsageError
 from hyperexport.options.groups import Bandwidth
 from hyperexport.steps.bandwidth import throttle_for
-from hyperexport.transfer.bandwidth.shared import lease_size, leasing, seconds_until_ones_turn, slots_for
+from hyperexport.transfer.bandwidth.shared import budget_slots, draw_from_budget, grant_size, seconds_until_next_grant
 from hyperexport.transfer.bandwidth.throttle import Throttle
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def throttle_of(wanted: Bandwidth) -> Generator[Throttle]:
         if wanted.shared is not None:
             try:
                 budget = stack.enter_context(open_budget(wanted.shared, make=wanted.limit))
-                allowance = stack.enter_context(leasing(budget, warn=warnings.append))
+                allowance = stack.enter_context(draw_from_budget(budget, warn=warnings.append))
             except UsageError:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever it is, the transfer goes on
@@ -74,7 +74,7 @@ def open_budget(name: str, *, make: float = 0) -> Generator["PrefectBudget"]:
                     f"there is no global concurrency limit {name} to share",
                     fix="Make it with prefect gcl create, or say with --bandwidth-limit how many MB/s it shall have",
                 ) from None
-            yield PrefectBudget(name, client, rate=make, slots=slots_for(make), make=True)
+            yield PrefectBudget(name, client, rate=make, slots=budget_slots(make), make=True)
             return
         if found.slot_decay_per_second <= 0:
             raise UsageError(
@@ -98,7 +98,7 @@ class PrefectBudget:
 
     def __init__(self, name: str, client: SyncPrefectClient, *, rate: float, slots: int, make: bool) -> None:
         self.rate = rate
-        self.lease = lease_size(rate, slots)
+        self.grant = grant_size(rate, slots)
         self._name = name
         self._client = client
         self._slots = slots
@@ -118,9 +118,9 @@ class PrefectBudget:
 
     def _acquire(self) -> float:
         limit = self._look()
-        wait = seconds_until_ones_turn(
+        wait = seconds_until_next_grant(
             free=limit.limit - limit.active_slots,
-            lease=self.lease,
+            grant=self.grant,
             limit=limit.limit,
             rate=self.rate,
             waited=time.monotonic() - self._served,
@@ -130,7 +130,7 @@ class PrefectBudget:
         if wait > 0 and limit.active:
             return wait
         try:
-            self._client.increment_concurrency_slots([self._name], self.lease, mode="rate_limit")
+            self._client.increment_concurrency_slots([self._name], self.grant, mode="rate_limit")
         except PrefectHTTPStatusError as error:
             if error.response.status_code != 423:
                 raise

@@ -35,7 +35,7 @@ RESOURCE: Final = "hyperexport.vm."
 """What the id of every resource begins with; the VM's instance uuid follows, or its name where nobody knows that."""
 
 
-def tell_of_export(result: ExportResult) -> None:
+def emit_export_completed(result: ExportResult) -> None:
     """Tell of a complete export; a dry run made none."""
     manifest = result.manifest
     if manifest is None:
@@ -56,7 +56,7 @@ def tell_of_export(result: ExportResult) -> None:
     _emit(COMPLETED, manifest.vm, payload)
 
 
-def tell_of_failure(vm: VmRef | str, error: BaseException, *, stopped: bool) -> None:
+def emit_export_failed(vm: VmRef | str, error: BaseException, *, stopped: bool) -> None:
     """Tell that there is no good export, and why.
 
     Args:
@@ -67,7 +67,7 @@ def tell_of_failure(vm: VmRef | str, error: BaseException, *, stopped: bool) -> 
     _emit(STOPPED if stopped else FAILED, vm, _payload_of(error))
 
 
-def tell_of_restore(result: RestoreResult) -> None:
+def emit_restore_completed(result: RestoreResult) -> None:
     """Tell of a complete restore; the resource is the VM that was exported."""
     plan = result.plan
     payload = {
@@ -84,8 +84,8 @@ def tell_of_restore(result: RestoreResult) -> None:
     _emit(RESTORED, plan.source, payload)
 
 
-def tell_of_failed_restore(vm: VmRef | str, error: BaseException, *, stopped: bool) -> None:
-    """Tell that a restore failed or was stopped, and why; arguments as for :func:`tell_of_failure`."""
+def emit_restore_failed(vm: VmRef | str, error: BaseException, *, stopped: bool) -> None:
+    """Tell that a restore failed or was stopped, and why; arguments as for :func:`emit_export_failed`."""
     _emit(RESTORE_STOPPED if stopped else RESTORE_FAILED, vm, _payload_of(error))
 
 
@@ -98,12 +98,12 @@ def _payload_of(error: BaseException) -> dict[str, Any]:
     }
 
 
-def tell_of_leak(vm: VmRef, *, moref: str, name: str, vcenter: str) -> None:
+def emit_snapshot_leaked(vm: VmRef, *, moref: str, name: str, vcenter: str) -> None:
     """Tell of a snapshot of ours that is on a VM and should not be."""
     _emit(LEAKED, vm, {"snapshot": name, "moref": moref, "vcenter": vcenter})
 
 
-def tell_of_damage(export: StoredExport | DamagedExport, verified: VerifiedExport) -> None:
+def emit_export_damaged(export: StoredExport | DamagedExport, verified: VerifiedExport) -> None:
     """Tell what a verification found wrong with an export. One without a proved manifest is known by its folder."""
     found = verified.verification.findings
     findings = [str(finding) for finding in found[:10]]
@@ -116,7 +116,7 @@ def tell_of_damage(export: StoredExport | DamagedExport, verified: VerifiedExpor
     _emit(DAMAGED, export.folder if isinstance(export, DamagedExport) else export.manifest.vm, payload)
 
 
-def tell_of_drill(record: DrillRecord) -> None:
+def emit_drill_finished(record: DrillRecord) -> None:
     """Tell whether an export started."""
     payload = {
         "export": record.export_id,

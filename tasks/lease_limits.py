@@ -32,13 +32,13 @@ from hyperexport.jobs.runner import LeaseUser
 logger = logging.getLogger(__name__)
 
 SECONDS_FOR_AN_ANSWER: Final = 5.0
-PATIENCE: Final = 30.0
+SERVER_TIMEOUT: Final = 30.0
 """Seconds for which a server that does not answer is asked again, before the run goes on without it."""
 
-LEASE_SECONDS: Final = 120.0
+SLOT_SECONDS: Final = 120.0
 """After this the slots of a process that died are free, and a server may be away for almost as long."""
 
-SECONDS_BETWEEN_RENEWALS: Final = LEASE_SECONDS / 8
+SECONDS_BETWEEN_RENEWALS: Final = SLOT_SECONDS / 8
 
 
 @contextmanager
@@ -81,13 +81,15 @@ class Slots:
     """What a VM holds of the limits; renewed by a thread of its own until it is given back.
 
     Args:
-        at_once: How many disks may move at once.
+        max_concurrency: How many disks may move at once.
         client: Open; the thread's from now on. None where nothing is held.
         lease: Prefect's lease on the slots.
     """
 
-    def __init__(self, at_once: int, client: SyncPrefectClient | None = None, lease: UUID | None = None) -> None:
-        self.at_once: Final = at_once
+    def __init__(
+        self, max_concurrency: int, client: SyncPrefectClient | None = None, lease: UUID | None = None
+    ) -> None:
+        self.max_concurrency: Final = max_concurrency
         self._client = client
         self._lease = lease
         self._over = threading.Event()
@@ -116,7 +118,7 @@ class Slots:
         assert self._lease is not None
         while not self._over.wait(SECONDS_BETWEEN_RENEWALS):
             try:
-                self._client.renew_concurrency_lease(self._lease, LEASE_SECONDS)
+                self._client.renew_concurrency_lease(self._lease, SLOT_SECONDS)
             except Exception as error:  # noqa: BLE001 - the export goes on; so does the asking
                 logger.warning("the lease of the slots was not renewed: %s", type(error).__name__)
 
@@ -132,7 +134,7 @@ def _wait_for_slots(job: LeaseUser, client: SyncPrefectClient, limits: Mapping[s
         except HyperExportError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the export goes on
-            if time.monotonic() - answered >= PATIENCE:
+            if time.monotonic() - answered >= SERVER_TIMEOUT:
                 warning = f"the limit of leases does not answer ({type(error).__name__}): going on at the own limits"
                 logger.warning("%s: %s", job.name, warning)
                 job.warn(warning)
@@ -159,19 +161,19 @@ def _try(job: LeaseUser, client: SyncPrefectClient, limits: Mapping[str, int], w
             f"the global concurrency limit {closed[0]} is 0, so no export may begin",
             fix=f"Raise it: prefect gcl update '{closed[0]}' --limit N",
         )
-    at_once = min(wanted, *(limit.limit for limit in found))
-    if any(limit.active and limit.active_slots + at_once > limit.limit for limit in found):
+    max_concurrency = min(wanted, *(limit.limit for limit in found))
+    if any(limit.active and limit.active_slots + max_concurrency > limit.limit for limit in found):
         return None
     holder = ConcurrencyLeaseHolder(type="flow_run", id=UUID(job.run))
     try:
         answer = client.increment_concurrency_slots_with_lease(
-            list(limits), at_once, "concurrency", LEASE_SECONDS, holder
+            list(limits), max_concurrency, "concurrency", SLOT_SECONDS, holder
         )
     except PrefectHTTPStatusError as error:
         if error.response.status_code != 423:
             raise
         return None  # somebody was quicker
-    return Slots(at_once, client, UUID(answer.json()["lease_id"]))
+    return Slots(max_concurrency, client, UUID(answer.json()["lease_id"]))
 
 
 def _look(client: SyncPrefectClient, name: str, make: int) -> GlobalConcurrencyLimitResponse:

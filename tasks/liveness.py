@@ -35,8 +35,8 @@ from prefect.states import Crashed
 from hyperexport.model.ownership import Owner
 from hyperexport.steps.liveness import Life, is_elsewhere, life_of
 from hyperexport.steps.logins import Logins
-from hyperexport.tasks.reporting import without_patience
-from hyperexport.tasks.run_keys import has_keys, is_vouched_for, said_that_it_ended
+from hyperexport.tasks.reporting import without_client_retries
+from hyperexport.tasks.run_keys import has_announced_end, has_keys, is_signature_valid
 
 logger = logging.getLogger(__name__)
 
@@ -80,9 +80,9 @@ def _record_agrees(owner: Owner) -> bool:
     """
     try:
         run_id = UUID(owner.run)
-        with without_patience(), get_client(sync_client=True) as client:
+        with without_client_retries(), get_client(sync_client=True) as client:
             record = client.read_flow_run(run_id)
-            if has_keys(record) and not is_vouched_for(owner, record):
+            if has_keys(record) and not is_signature_valid(owner, record):
                 logger.warning("a tag names run %s, which did not make it", owner.run)
                 return False
             if record.state is not None and not record.state.is_final():
@@ -105,12 +105,12 @@ def _life_in_prefect(owner: Owner, logins: Logins | None) -> _Life:
     except Exception as error:  # noqa: BLE001 - without an answer there is no proof
         logger.warning("Prefect does not say whether run %s is over: %s", owner.run, type(error).__name__)
         return _Life.UNANSWERED
-    if said_that_it_ended(owner, record):
+    if has_announced_end(owner, record):
         return _Life.OVER
     an_earlier_attempt = owner.run == str(flow_run.id)
     if not an_earlier_attempt and (record.state is None or not record.state.is_final()):
         return _Life.AT_WORK
-    if logins is None or not is_elsewhere(owner) or not is_vouched_for(owner, record):
+    if logins is None or not is_elsewhere(owner) or not is_signature_valid(owner, record):
         return _Life.UNKNOWN
     silent = logins.silent(owner)
     return _Life.UNKNOWN if silent is None else _Life.OVER if silent else _Life.AT_WORK

@@ -12,7 +12,7 @@ from prefect.cache_policies import NO_CACHE
 
 from hyperexport.base import retry as repeating
 from hyperexport.steps.step import policy_of
-from hyperexport.workarounds.retry_condition import worth_repeating
+from hyperexport.workarounds.retry_condition import should_retry
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -30,7 +30,7 @@ def _task_of(step: Callable[..., Any]) -> Task[..., Any]:
         "retries": len(repeating.RETRY_DELAYS),
         "retry_delay_seconds": list(repeating.RETRY_DELAYS),
         "retry_jitter_factor": repeating.JITTER,
-        "retry_condition_fn": worth_repeating,
+        "retry_condition_fn": should_retry,
     }
     return Task(
         step,

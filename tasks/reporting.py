@@ -55,19 +55,19 @@ def wait_for_prefect(seconds: float | None = None) -> bool:
     return False
 
 
-def without_patience() -> AbstractContextManager[object]:
+def without_client_retries() -> AbstractContextManager[object]:
     """While the block runs, what Prefect's client asks is asked once."""
     return temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0})
 
 
-def prefect_is_gone() -> bool:
+def prefect_is_unreachable() -> bool:
     """Whether it was waited for in vain: nothing more can be reported, and nothing should wait to try."""
     return _gone.is_set()
 
 
 def _answers() -> bool:
     with (
-        without_patience(),
+        without_client_retries(),
         get_client(sync_client=True, httpx_settings={"timeout": _SECONDS_FOR_AN_ANSWER}) as client,
     ):
         return client.api_healthcheck() is None

@@ -18,7 +18,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.runtime import flow_run
 
 from hyperexport.model.ownership import Owner, run_keys
-from hyperexport.tasks.reporting import without_patience
+from hyperexport.tasks.reporting import without_client_retries
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def sign_tags_of(run: str) -> None:
     _tell(run, key, _AT_WORK)
 
 
-def tell_that_run_ended(run: str | None = None) -> None:
+def announce_run_end(run: str | None = None) -> None:
     """Tell Prefect that the code of a run has ended; of the flow run that calls if None. Never raises."""
     run = run or str(flow_run.id)
     key = run_keys.pop(run, None)
@@ -66,7 +66,7 @@ def has_keys(record: FlowRun) -> bool:
     return any(label.startswith(_LABEL) for label in record.labels)
 
 
-def is_vouched_for(owner: Owner, record: FlowRun) -> bool:
+def is_signature_valid(owner: Owner, record: FlowRun) -> bool:
     """Tell whether the run of this record made the tag, and nobody changed it since."""
     if owner.key is None or owner.voucher is None or f"{_LABEL}{owner.key}" not in record.labels:
         return False
@@ -77,15 +77,15 @@ def is_vouched_for(owner: Owner, record: FlowRun) -> bool:
     return True
 
 
-def said_that_it_ended(owner: Owner, record: FlowRun) -> bool:
+def has_announced_end(owner: Owner, record: FlowRun) -> bool:
     """Tell whether the attempt that made the tag has said itself that it ended."""
-    return is_vouched_for(owner, record) and record.labels[f"{_LABEL}{owner.key}"] == _ENDED
+    return is_signature_valid(owner, record) and record.labels[f"{_LABEL}{owner.key}"] == _ENDED
 
 
 def _tell(run: str, key: RunKey, state: str) -> None:
     timeout = {"timeout": _SECONDS_FOR_AN_ANSWER}
     try:
-        with without_patience(), get_client(sync_client=True, httpx_settings=timeout) as client:
+        with without_client_retries(), get_client(sync_client=True, httpx_settings=timeout) as client:
             client.update_flow_run_labels(UUID(run), {f"{_LABEL}{key.public}": state})
     except Exception as error:  # noqa: BLE001 - a backup outlives its orchestrator
         logger.info("Prefect was not told that run %s is %s: %s", run, state, type(error).__name__)

@@ -38,11 +38,11 @@ from hyperexport.tasks import events
 from hyperexport.tasks.artifacts import artifact_key, progress_artifacts, show_markdown
 from hyperexport.tasks.attempts import attempt, will_retry
 from hyperexport.tasks.bandwidth import throttle_of
-from hyperexport.tasks.channels import open_notifiers
 from hyperexport.tasks.check_prefect import look_at_prefect
 from hyperexport.tasks.lease_limits import lease_slots
 from hyperexport.tasks.liveness import run_is_at_work, run_is_over, run_may_be_at_work
 from hyperexport.tasks.logs import send_engine_logs_to_prefect
+from hyperexport.tasks.notifiers import open_notifiers
 from hyperexport.tasks.registry import task_of
 from hyperexport.tasks.run_keys import sign_tags_of
 from hyperexport.transfer.bandwidth.throttle import Throttle
@@ -189,31 +189,31 @@ class PrefectRunner(StepRunner):
 
     def export_completed(self, result: ExportResult) -> None:
         """Emit the event."""
-        events.tell_of_export(result)
+        events.emit_export_completed(result)
 
     def export_failed(self, vm: VmRef | str, error: BaseException, *, stopped: bool) -> None:
         """Emit the event."""
-        events.tell_of_failure(vm, error, stopped=stopped)
+        events.emit_export_failed(vm, error, stopped=stopped)
 
     def restore_completed(self, result: RestoreResult) -> None:
         """Emit the event."""
-        events.tell_of_restore(result)
+        events.emit_restore_completed(result)
 
     def restore_failed(self, vm: VmRef | str, error: BaseException, *, stopped: bool) -> None:
         """Emit the event."""
-        events.tell_of_failed_restore(vm, error, stopped=stopped)
+        events.emit_restore_failed(vm, error, stopped=stopped)
 
     def snapshot_leaked(self, vm: VmRef, *, moref: str, name: str, vcenter: str) -> None:
         """Emit the event."""
-        events.tell_of_leak(vm, moref=moref, name=name, vcenter=vcenter)
+        events.emit_snapshot_leaked(vm, moref=moref, name=name, vcenter=vcenter)
 
     def drill_finished(self, record: DrillRecord) -> None:
         """Emit the event."""
-        events.tell_of_drill(record)
+        events.emit_drill_finished(record)
 
     def export_damaged(self, export: StoredExport | DamagedExport, verified: VerifiedExport) -> None:
         """Emit the event."""
-        events.tell_of_damage(export, verified)
+        events.emit_export_damaged(export, verified)
 
 
 def block_of(vsphere: VSphereCredentials | str) -> VSphereCredentials:

@@ -10,7 +10,7 @@ from hyperexport.formats.vmdk import GRAIN, GRAIN_SECTORS
 from hyperexport.formats.vmdk_writer import StreamWriter
 from hyperexport.images.disk import Disk
 from hyperexport.images.layer import Layer
-from hyperexport.images.proven import ProvenFile, prove_whole
+from hyperexport.images.verified import VerifiedFile, verify_whole
 from hyperexport.model.manifest import FileEntry, FileRole
 
 
@@ -41,11 +41,11 @@ def entry_of(data: bytes, name: str = "db01-disk-0.vmdk") -> FileEntry:
     return FileEntry(name=name, role=FileRole.DISK, size=len(data), sha256=hashlib.sha256(data).hexdigest())
 
 
-def proven(data: bytes, *, now: bytes | bytearray | None = None, distant: bool = False) -> ProvenFile:
+def proven(data: bytes, *, now: bytes | bytearray | None = None, distant: bool = False) -> VerifiedFile:
     """A file that was exported with these bytes; its store may give others now."""
-    tags = prove_whole(StoredFile(data), entry_of(data), where="then", stop=StopSignal())
+    tags = verify_whole(StoredFile(data), entry_of(data), where="then", stop=StopSignal())
     stored = StoredFile(data if now is None else now)
-    return ProvenFile(stored, entry_of(data), tags, where="db01-disk-0.vmdk of X", distant=distant, stop=StopSignal())
+    return VerifiedFile(stored, entry_of(data), tags, where="db01-disk-0.vmdk of X", distant=distant, stop=StopSignal())
 
 
 def disk_of(*files: bytes) -> Disk:

@@ -9,7 +9,7 @@ from functools import singledispatch
 from html import escape
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from hyperexport.base.text import visible
+from hyperexport.base.text import escape_controls
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -73,13 +73,15 @@ def as_rich(pages: Iterable[Page]) -> "RenderableType":
 
     parts: list[RenderableType] = []
     for page in pages:
-        parts.append(Text(visible(page.title), style="bold"))
+        parts.append(Text(escape_controls(page.title), style="bold"))
         for each in page.tables:
-            drawn = RichTable(title=Text(visible(each.title)), title_justify="left", show_header=bool(each.columns))
+            drawn = RichTable(
+                title=Text(escape_controls(each.title)), title_justify="left", show_header=bool(each.columns)
+            )
             for column in each.columns or ("",):
-                drawn.add_column(Text(visible(column)))
+                drawn.add_column(Text(escape_controls(column)))
             for row in each.rows:
-                drawn.add_row(*(Text(visible(cell)) for cell in row))
+                drawn.add_row(*(Text(escape_controls(cell)) for cell in row))
             parts.append(drawn)
     return Group(*parts)
 
@@ -124,4 +126,4 @@ def _html_table(each: Table) -> str:
 
 
 def _text(words: str) -> str:
-    return escape(visible(words))
+    return escape(escape_controls(words))

@@ -21,12 +21,12 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def may_pass(error: object) -> bool:
+def is_transient(error: object) -> bool:
     """Tell whether a step that failed so may be tried again: the error's type decides, never its text."""
     return isinstance(error, HyperExportError) and error.transient
 
 
-def repeating(step: Callable[P, R], stop: StopSignal, what: str | None = None) -> Callable[P, R]:
+def with_retries(step: Callable[P, R], stop: StopSignal, what: str | None = None) -> Callable[P, R]:
     """Have a step tried again while its failure is transient; a stopped run does not wait.
 
     Under Prefect the task does this, with the same pauses (``tasks/step.py``); never both.
@@ -44,7 +44,7 @@ def repeating(step: Callable[P, R], stop: StopSignal, what: str | None = None) -
             try:
                 return step(*args, **kwargs)
             except Exception as error:
-                if not may_pass(error):
+                if not is_transient(error):
                     raise
                 logger.warning("%s: attempt %d failed, trying again: %s", name, attempt, error)
             stop.wait(delay + random.uniform(0, JITTER * delay))  # noqa: S311 - no secret hangs on it

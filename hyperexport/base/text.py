@@ -22,7 +22,7 @@ def natural_order(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() and part.isascii() else (-1, part) for part in parts]
 
 
-def visible(text: str, *, keep: str = "") -> str:
+def escape_controls(text: str, *, keep: str = "") -> str:
     """Show every character that would act rather than be seen as an escape; all others stay as they are.
 
     Args:
@@ -36,7 +36,7 @@ def visible(text: str, *, keep: str = "") -> str:
 
 def one_line(text: str) -> str:
     """Make one line: white space of any kind becomes a space, and what else would act is shown as an escape."""
-    return visible(" ".join(text.split()))
+    return escape_controls(" ".join(text.split()))
 
 
 def _acts(sign: str) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 from hyperexport.base.stop import StopSignal
 from hyperexport.base.units import MIB
 from hyperexport.convert.libvirt import DiskImageFile, domain_xml
-from hyperexport.convert.output import Output, writing
+from hyperexport.convert.output_files import Output, writing
 from hyperexport.convert.package import package_files, write_ova, write_ovf
 from hyperexport.convert.qemu_img import find_qemu_img, write_with_qemu_img
 from hyperexport.convert.raw import write_raw

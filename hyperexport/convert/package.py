@@ -12,14 +12,14 @@ from typing import Final
 
 from hyperexport.base.stop import StopSignal
 from hyperexport.base.units import MIB
-from hyperexport.convert.output import Output, writing
+from hyperexport.convert.output_files import Output, writing
 from hyperexport.errors import ConversionFailed
 from hyperexport.formats import ova
 from hyperexport.formats.vmdk import GRAIN, GRAIN_SECTORS
 from hyperexport.formats.vmdk_writer import StreamWriter
 from hyperexport.images.disk import Disk
 from hyperexport.images.opening import chain_of, open_disk, read_whole
-from hyperexport.images.proven import wrong_sha256
+from hyperexport.images.verified import wrong_sha256
 from hyperexport.model.manifest import FileEntry, FileRole
 from hyperexport.store.base import Store, StoredExport
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from hyperexport.base.stop import StopSignal
 from hyperexport.convert.package import merge
 from hyperexport.images.opening import chain_of, open_disk
-from hyperexport.images.proven import wrong_sha256, wrong_size
+from hyperexport.images.verified import wrong_sha256, wrong_size
 from hyperexport.model.manifest import FileEntry, FileRole
 from hyperexport.store.base import Store, StoredExport
 

@@ -13,9 +13,9 @@ from typing import Final, NamedTuple
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from hyperexport.base.stop import StopSignal
-from hyperexport.drill.console import Console, Expectation, screen_text
-from hyperexport.drill.machine import BootDisk, QemuHost, compose
+from hyperexport.drill.qemu import BootDisk, QemuHost, compose
 from hyperexport.drill.qmp import Qmp
+from hyperexport.drill.serial_console import Console, Expectation, screen_text
 from hyperexport.errors import DrillFailed, HyperExportError
 from hyperexport.images import Disk
 from hyperexport.model.drill import Sign

@@ -30,7 +30,7 @@ class SharedCache(Generic[Value]):
         """
         missing: dict[int, Future[Value]] = {}
         with self._lock:
-            wanted = [self._claim(number, missing) for number in numbers]
+            wanted = [self._reserve(number, missing) for number in numbers]
             while len(self._held) > self._most:
                 self._held.popitem(last=False)
         if missing:
@@ -46,7 +46,7 @@ class SharedCache(Generic[Value]):
             self._held.move_to_end(number)
             return held
 
-    def _claim(self, number: int, missing: dict[int, Future[Value]]) -> Value | Future[Value]:
+    def _reserve(self, number: int, missing: dict[int, Future[Value]]) -> Value | Future[Value]:
         held = self._held.get(number)
         if held is None:
             held = self._held[number] = missing[number] = Future()

@@ -11,7 +11,7 @@ from hyperexport.errors import VerificationFailed
 from hyperexport.formats.vmdk import TABLE_ENTRIES
 from hyperexport.images.cache import SharedCache
 from hyperexport.images.layer import NOTHING, ZERO, Layer
-from hyperexport.images.proven import ProvenFile
+from hyperexport.images.verified import VerifiedFile
 
 CACHED_BYTES: Final = 64 * MIB
 """Inflated grains that a disk keeps; what one NBD client or filesystem goes back to lies well within it."""
@@ -61,7 +61,7 @@ class Disk:
         VerificationFailed: Their grains differ in size, so they are no stack.
     """
 
-    def __init__(self, layers: Sequence[Layer], files: Sequence[ProvenFile] = ()) -> None:
+    def __init__(self, layers: Sequence[Layer], files: Sequence[VerifiedFile] = ()) -> None:
         self.layers: Final = tuple(layers)
         newest = layers[-1].header
         for layer in layers:

@@ -11,8 +11,8 @@ from hyperexport.errors import ExportNotFound, StreamCorrupt, VerificationFailed
 from hyperexport.formats.block_tags import BlockTags, packed_size
 from hyperexport.images.disk import Disk
 from hyperexport.images.layer import Layer
-from hyperexport.images.proven import Listener, ProvenFile, prove_whole, wrong_sha256, wrong_size
 from hyperexport.images.stream import StreamedDisk, StreamedPart
+from hyperexport.images.verified import Listener, VerifiedFile, verify_whole, wrong_sha256, wrong_size
 from hyperexport.model.manifest import ExportManifest, FileEntry, FileRole
 from hyperexport.store.base import Store, StoredExport
 
@@ -44,13 +44,13 @@ def open_disk(
     """
     with ExitStack() as stack:
         layers: list[Layer] = []
-        files: list[ProvenFile] = []
+        files: list[VerifiedFile] = []
         for part in chain_of(export.manifest, entry):
             where = _where(store, export, part)
             reader = stack.enter_context(store.open(export, part.name))
             tags = _tags(store, export, part, stop)
-            tags = tags or prove_whole(reader, part, where=where, stop=stop, progress=progress)
-            files.append(ProvenFile(reader, part, tags, where=where, distant=store.refers, stop=stop))
+            tags = tags or verify_whole(reader, part, where=where, stop=stop, progress=progress)
+            files.append(VerifiedFile(reader, part, tags, where=where, distant=store.refers, stop=stop))
             layers.append(Layer(files[-1], where))
         disk = stack.enter_context(Disk(layers, files))
         _check_capacity(disk, entry)

@@ -10,7 +10,7 @@ from hyperexport.formats.vmdk import GRAIN_HEADER, MARKER, MARKER_END, corrupt
 from hyperexport.formats.vmdk_stream import StreamCheck
 from hyperexport.images.disk import Disk
 from hyperexport.images.layer import Layer, naming
-from hyperexport.images.proven import wrong_sha256
+from hyperexport.images.verified import wrong_sha256
 from hyperexport.model.manifest import FileEntry
 from hyperexport.store.base import RangeReader
 

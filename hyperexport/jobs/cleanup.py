@@ -20,7 +20,7 @@ def cleanup_exports(run: StepRunner, options: ExportOptions) -> Listing[CleanupR
     with run.stop_signal() as stop:
         stores = open_stores(place, throttle=Throttle(None), stop=stop, s3=run.s3_settings(place))
         done = Listing(
-            run(cleanup.clean_up, store, options.cleanup, dry_run, cleanup.BY_ITSELF, run.is_over, run=run.id)
+            run(cleanup.clean_up_store, store, options.cleanup, dry_run, cleanup.STANDALONE, run.is_over, run=run.id)
             for store in stores
         )
 

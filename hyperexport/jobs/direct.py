@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, ParamSpec, TypeVar
 
-from hyperexport.base.retry import repeating
+from hyperexport.base.retry import with_retries
 from hyperexport.base.stop import StopSignal
 from hyperexport.errors import UsageError, note_step
 from hyperexport.jobs.runner import LeaseUser, Shared, StepRunner
@@ -43,7 +43,7 @@ R = TypeVar("R")
 class OwnLimits(NamedTuple):
     """As many leases as the options allow; no limit is shared."""
 
-    at_once: int
+    max_concurrency: int
 
     def release(self) -> None:
         """Nothing is held."""
@@ -77,7 +77,7 @@ class DirectRunner(StepRunner):
         try:
             if policy.retried:
                 what = policy.describe(step, *args, **kwargs)
-                return repeating(step, self._stop, what)(*args, **kwargs)
+                return with_retries(step, self._stop, what)(*args, **kwargs)
             return step(*args, **kwargs)
         except BaseException as error:
             note_step(error, policy.name)

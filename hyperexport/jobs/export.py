@@ -19,7 +19,7 @@ from hyperexport.model.rates import RateRecorder, recording_rates
 from hyperexport.options.groups import Format, VerifyMode
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.policy.change_tracking import TrackingPlan
-from hyperexport.policy.clock import judge_clock
+from hyperexport.policy.clock import compare_clocks
 from hyperexport.policy.incremental import Decision, ExportPlan
 from hyperexport.policy.retention import Incoming
 from hyperexport.policy.snapshots import SnapshotPlan
@@ -108,7 +108,7 @@ def run_export(run: StepRunner, job: Job, notices: Notices, recorder: RateRecord
     """
     job.server_time = ask_server(job.session)
     if (recent := young_export(job)) is not None:
-        return show(run, job, recorder, left_out(job, recent, began))
+        return show(run, job, recorder, skipped_result(job, recent, began))
     run(plan.check_export, job)
     snapshot_plan = run(snapshots.make_snapshot_plan, job)
     tracking = run(change_tracking.make_tracking_plan, job, snapshot_plan)
@@ -118,7 +118,7 @@ def run_export(run: StepRunner, job: Job, notices: Notices, recorder: RateRecord
     run(leftovers.remove_leftovers, job, snapshot_plan)
     if tracking.enable:
         run(change_tracking.enable_change_tracking, job)
-    with tidied_on_failure(run, job, snapshot_plan) as made:
+    with tidy_on_failure(run, job, snapshot_plan) as made:
         with staged(job) as copies:
             with (
                 run.lease_slots(job) as slots,
@@ -127,13 +127,13 @@ def run_export(run: StepRunner, job: Job, notices: Notices, recorder: RateRecord
             ):
                 export_plan = run(plan.make_plan, job, snapshot.moref if snapshot else None)
                 plan.warn_of_room(job, export_plan)
-                files = move_files(run, job, copies, export_plan, snapshot, max_concurrency=slots.at_once)
+                files = move_files(run, job, copies, export_plan, snapshot, max_concurrency=slots.max_concurrency)
                 slots.release()
             exports = run(package.publish, job, copies, files, export_plan, snapshot)
         remember_clock(job)
         exports, verifications = verify_all(run, job, exports)
     tidy(run, job, snapshot_plan, snapshot.moref if snapshot else None)
-    cleanups = clean_stores(run, job)
+    cleanups = clean_up_stores(run, job)
     result = ExportResult(
         dry_run=False,
         plan=export_plan,
@@ -167,7 +167,7 @@ def show(run: StepRunner, job: Job, recorder: RateRecorder, result: ExportResult
     return result
 
 
-def left_out(job: Job, recent: StoredExport, began: float) -> ExportResult:
+def skipped_result(job: Job, recent: StoredExport, began: float) -> ExportResult:
     """Say that the VM has an export that is young enough; nothing is done."""
     logger.info("%s: nothing to do, %s is young enough", job.vm.name, recent)
     location = f"{job.primary.url}/{recent}"
@@ -193,7 +193,7 @@ def dry_run(
         incoming=tuple(planned_job(job, store, export_plan) for store in job.stores),
         snapshots=snapshot_plan,
         tracking=tracking,
-        cleanups=clean_stores(run, job, export_plan),
+        cleanups=clean_up_stores(run, job, export_plan),
         warnings=tuple(job.warnings),
         seconds=time.monotonic() - began,
     )
@@ -225,18 +225,18 @@ def snapshot_for(
         if job.options.snapshot.deletes:
             release(run, job, snapshot)
         else:
-            job.aftermath.append(f"snapshot {snapshot.name} stays on the VM, as the options ask")
+            job.cleaned_up.append(f"snapshot {snapshot.name} stays on the VM, as the options ask")
 
 
 def release(run: StepRunner, job: Job, snapshot: SnapshotRecord) -> None:
     """Remove the run's own snapshot. Where that fails, the export is published all the same, and the run fails then."""
     try:
         run(snapshots.remove_snapshot, job, snapshot.moref, snapshot.name)
-        job.aftermath.append(f"snapshot {snapshot.name} was removed")
+        job.cleaned_up.append(f"snapshot {snapshot.name} was removed")
     except HyperExportError as error:
         logger.error("%s: snapshot %s is still there: %s", job.vm.name, snapshot.name, error)
         job.leaked_snapshots.append(snapshot.name)
-        job.aftermath.append(f"snapshot {snapshot.name} could NOT be removed: {error}")
+        job.cleaned_up.append(f"snapshot {snapshot.name} could NOT be removed: {error}")
         job.warn(str(error))
         run.snapshot_leaked(job.ref, moref=snapshot.moref, name=snapshot.name, vcenter=job.session.address)
     except BaseException:
@@ -270,8 +270,7 @@ def move_files(
         if disk.decision is not Decision.SKIP
     ]
     nvram = run(package.export_nvram, job, copies, moref)
-    at_once = max_concurrency if moref else 1
-    moved = run.side_by_side(disks.export_disk, calls, max_concurrency=at_once, stop=job.stop)
+    moved = run.side_by_side(disks.export_disk, calls, max_concurrency=max_concurrency if moref else 1, stop=job.stop)
     return run(package.describe_vm, job, copies, moved, nvram, moref)
 
 
@@ -288,7 +287,7 @@ def verify_all(
 
 
 @contextmanager
-def tidied_on_failure(run: StepRunner, job: Job, snapshot_plan: SnapshotPlan) -> Generator[list[SnapshotRecord]]:
+def tidy_on_failure(run: StepRunner, job: Job, snapshot_plan: SnapshotPlan) -> Generator[list[SnapshotRecord]]:
     """Have ``--keep-snapshots`` hold also where the block fails or is interrupted.
 
     Yields:
@@ -312,15 +311,17 @@ def tidy(run: StepRunner, job: Job, snapshot_plan: SnapshotPlan, made: str | Non
         job.warn(str(error))
 
 
-def clean_stores(run: StepRunner, job: Job, planned: ExportPlan | None = None) -> tuple[CleanupResult, ...]:
+def clean_up_stores(run: StepRunner, job: Job, planned: ExportPlan | None = None) -> tuple[CleanupResult, ...]:
     """Delete old exports in every store of the run, if that was asked for; what fails here is a warning."""
     options, dry = job.options.cleanup, job.options.execution.dry_run
     results: list[CleanupResult] = []
     for store in job.stores if options.wanted else ():
         try:
             incoming = (planned_job(job, store, planned),) if planned else ()
-            occasion = cleanup.Occasion(incoming=incoming, own=frozenset({job.export_id}), server=job.server_time)
-            result = run(cleanup.clean_up, store, options, dry, occasion, run.is_over, run=run.id)
+            cleanup_context = cleanup.CleanupContext(
+                incoming=incoming, own=frozenset({job.export_id}), server=job.server_time
+            )
+            result = run(cleanup.clean_up_store, store, options, dry, cleanup_context, run.is_over, run=run.id)
             for warning in result.plan.warnings:
                 job.warn(f"cleanup of {store.url}: {warning}")
             results.append(result)
@@ -339,7 +340,7 @@ def planned_job(job: Job, store: Store, planned: ExportPlan) -> Incoming:
 def remember_clock(job: Job) -> None:
     """Note for later cleanups that the server's clock and this machine's agree, if they do. Never raises."""
     if job.server_time is not None:
-        verdict = judge_clock(datetime.now(UTC), [job.server_time.now()], None, uptime=None)
+        verdict = compare_clocks(datetime.now(UTC), [job.server_time.now()], None, uptime=None)
         for store in job.stores:
             remember(store, verdict)
 

@@ -21,7 +21,7 @@ from hyperexport.options.selection import Selection
 from hyperexport.policy.placement import Queue
 from hyperexport.policy.retention import Incoming
 from hyperexport.results import CleanupResult, ExportResult, FailureReport, FleetMember, FleetOutcome, FleetResult
-from hyperexport.steps.cleanup import Occasion, clean_up
+from hyperexport.steps.cleanup import CleanupContext, clean_up_store
 from hyperexport.steps.recent import recent_exports
 from hyperexport.steps.selection import choose_vms
 from hyperexport.steps.stores import open_stores
@@ -52,7 +52,7 @@ ExportedBefore = Callable[[Sequence[VmRow], Sequence[Store]], dict[str, FleetMem
 """Finds the VMs that an earlier attempt of the same run exported, by managed object id."""
 
 
-class Spread(Protocol):
+class DistributeExports(Protocol):
     """Has the VMs exported by other processes."""
 
     def __call__(
@@ -77,7 +77,7 @@ def export_fleet(
     options: ExportOptions,
     *,
     export_one: ExportOne,
-    spread: Spread | None = None,
+    spread: DistributeExports | None = None,
     exported_before: ExportedBefore | None = None,
     redo: Callable[[Sequence[FleetMember]], str],
 ) -> FleetResult:
@@ -129,10 +129,10 @@ def export_fleet(
             shared = Shared(stop, throttle, {row.ref.path: row.ref for row in due}, {})
             exported = export_all(due, each, shared, export_one)
         members = (
-            *(not_there(name, error) for name, error in missing.items()),
+            *(missing_member(name, error) for name, error in missing.items()),
             *(skipped.get(row.ref.moref) or exported[row.ref.moref] for row in chosen),
         )
-        cleanups = clean_stores(run, stores, options, members, warnings=warnings, server=server)
+        cleanups = clean_up_stores(run, stores, options, members, warnings=warnings, server=server)
     failed = [member for member in members if member.failed]
     result = FleetResult(
         dry_run=dry_run,
@@ -164,7 +164,7 @@ def chosen_row(row: VmRow) -> dict[str, object]:
     return {"VM": row.ref.path, "Power state": str(row.power_state), "Guest OS": row.guest_os}
 
 
-def not_there(name: str, error: HyperExportError) -> FleetMember:
+def missing_member(name: str, error: HyperExportError) -> FleetMember:
     """A VM that was named and cannot be found: its own failure, and nobody else's."""
     unknown = VmRef(moref="", name=name, path=name, instance_uuid="")
     return failed_member(unknown, FailureReport.of(error))
@@ -278,7 +278,7 @@ def _url(row: VmRow, shared: Shared) -> str | None:
     return run.url if run else None
 
 
-def clean_stores(
+def clean_up_stores(
     run: StepRunner,
     stores: Sequence[Store],
     options: ExportOptions,
@@ -293,9 +293,9 @@ def clean_stores(
     cleanups: list[CleanupResult] = []
     own = frozenset(result.manifest.export_id for result in results if result.manifest)
     for index, store in enumerate(stores if options.cleanup.wanted and results else ()):
-        occasion = Occasion(incoming=coming(index, results), own=own, server=server)
+        cleanup_context = CleanupContext(incoming=planned_exports(index, results), own=own, server=server)
         try:
-            done = run(clean_up, store, options.cleanup, dry_run, occasion, run.is_over, run=run.id)
+            done = run(clean_up_store, store, options.cleanup, dry_run, cleanup_context, run.is_over, run=run.id)
             warnings += [f"cleanup of {store.url}: {warning}" for warning in done.plan.warnings]
             cleanups.append(done)
         except HyperExportError as error:
@@ -303,7 +303,7 @@ def clean_stores(
     return tuple(cleanups)
 
 
-def coming(index: int, results: Sequence[ExportResult]) -> tuple[Incoming, ...]:
+def planned_exports(index: int, results: Sequence[ExportResult]) -> tuple[Incoming, ...]:
     """What the planned exports of a dry run will add to the store of this number; nothing once they are there."""
     return tuple(result.incoming[index] for result in results if index < len(result.incoming))
 

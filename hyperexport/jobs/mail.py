@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from hyperexport.jobs.notices import tell_everyone
+from hyperexport.jobs.notices import send_to_recipients
 from hyperexport.jobs.runner import StepRunner
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.views.mail import notice_mail, probe_mail
@@ -19,10 +19,10 @@ def send_test_email(run: StepRunner, options: ExportOptions) -> list[str]:
         NotificationFailed: Not everything was sent.
     """
     run.check_options(options)
-    return tell_everyone(run, options.email, lambda: probe_mail(sent=datetime.now(UTC), run=run.run))
+    return send_to_recipients(run, options.email, lambda: probe_mail(sent=datetime.now(UTC), run=run.run))
 
 
 def send_notice(run: StepRunner, subject: str, message: str, options: ExportOptions) -> list[str]:
     """Send a notice to everyone whom an export with these options would tell. Errors as of :func:`send_test_email`."""
     run.check_options(options)
-    return tell_everyone(run, options.email, lambda: notice_mail(subject, message, run=run.run))
+    return send_to_recipients(run, options.email, lambda: notice_mail(subject, message, run=run.run))

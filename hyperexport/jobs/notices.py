@@ -114,7 +114,7 @@ class Notices:
         """Say that the export failed or was stopped. The error goes on its way, whatever comes of the mail."""
         stopped = isinstance(error, Interrupted) or not isinstance(error, Exception)
         if self._job:
-            note_cleanup(error, self._job.aftermath)
+            note_cleanup(error, self._job.cleaned_up)
         failure = FailureReport.of(error)
         if not stopped and self._will_retry():
             return
@@ -147,7 +147,7 @@ class Notices:
         return self._run.will_retry
 
     def _send(self, mail: Callable[[], "Mail"], seconds: float = SECONDS_TO_SEND) -> list[str]:
-        return send_to_all(self._run, self._notifiers, mail, seconds=seconds)
+        return notify_all(self._run, self._notifiers, mail, seconds=seconds)
 
 
 @contextmanager
@@ -180,7 +180,7 @@ class RestoreNotices:
         self._began: Final = datetime.now(UTC)
         self.vm: VmRef | str = source
         """The exported VM, as soon as it is known."""
-        self.aftermath: Sequence[str] = ()
+        self.cleaned_up: Sequence[str] = ()
         """What became of the half-made VM."""
 
     def started(self, plan: RestorePlan) -> list[str]:
@@ -193,7 +193,7 @@ class RestoreNotices:
 
             return restoring_mail(plan, run=self._run.run)
 
-        return send_to_all(self._run, self._notifiers, mail, seconds=SECONDS_TO_SEND)
+        return notify_all(self._run, self._notifiers, mail, seconds=SECONDS_TO_SEND)
 
     def completed(self, result: RestoreResult) -> RestoreResult:
         """Say that the VM is there; what could not be sent is a warning of the result."""
@@ -208,13 +208,13 @@ class RestoreNotices:
 
             return restored_mail(result, run=self._run.run)
 
-        sent = send_to_all(self._run, self._notifiers, mail, seconds=SECONDS_TO_SEND)
+        sent = notify_all(self._run, self._notifiers, mail, seconds=SECONDS_TO_SEND)
         return result.model_copy(update={"warnings": (*result.warnings, *sent)})
 
     def failed(self, error: BaseException) -> None:
         """Say that the restore failed or was stopped. The error goes on its way, whatever comes of the mail."""
         stopped = isinstance(error, Interrupted) or not isinstance(error, Exception)
-        note_cleanup(error, self.aftermath)
+        note_cleanup(error, self.cleaned_up)
         failure = FailureReport.of(error)
         if not self._silent:
             self._run.restore_failed(self.vm, error, stopped=stopped)
@@ -237,10 +237,10 @@ class RestoreNotices:
             )
 
         seconds = SECONDS_WHEN_STOPPED if stopped else SECONDS_TO_SEND
-        send_to_all(self._run, self._notifiers, mail, seconds=seconds)
+        notify_all(self._run, self._notifiers, mail, seconds=seconds)
 
 
-def send_to_all(
+def notify_all(
     run: StepRunner, notifiers: tuple[Notifier, ...], mail: Callable[[], "Mail"], *, seconds: float
 ) -> list[str]:
     """Send a mail by every way; returns a warning for each that failed. Never raises."""
@@ -253,7 +253,7 @@ def send_to_all(
         return [f"nobody was told: an unforeseen {type(error).__name__}; the run's log has its traceback"]
 
 
-def tell_everyone(run: StepRunner, email: Email, mail: Callable[[], "Mail"]) -> list[str]:
+def send_to_recipients(run: StepRunner, email: Email, mail: Callable[[], "Mail"]) -> list[str]:
     """Send a mail that is about no export, by mail unless only webhooks are named, and to these.
 
     Returns:

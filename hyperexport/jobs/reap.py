@@ -6,7 +6,7 @@ from hyperexport.base.stop import StopSignal
 from hyperexport.errors import HyperExportError, SnapshotLeaked
 from hyperexport.jobs.runner import StepRunner
 from hyperexport.options.precedence import ExportOptions
-from hyperexport.policy.snapshots import Fate, MarkedSnapshot
+from hyperexport.policy.snapshots import SnapshotState, TaggedSnapshot
 from hyperexport.results import ReapedSnapshot, ReapResult
 from hyperexport.steps import reaping, restoring
 from hyperexport.steps.liveness import IsOver, over_or_acknowledged
@@ -37,8 +37,8 @@ def reap_snapshots(run: StepRunner, options: ExportOptions, runs: Collection[str
     ):
         run.watch_logins(session, stop)
         is_over = over_or_acknowledged(runs, run.is_over, run.may_be_at_work)
-        marked = run(reaping.find_marked, session, is_over, runs)
-        found = [_reap(run, session, one, stop, dry_run=dry_run) for one in marked]
+        tagged = run(reaping.find_tagged_snapshots, session, is_over, runs)
+        found = [_reap(run, session, one, stop, dry_run=dry_run) for one in tagged]
         vms, unremoved = reap_vms(run, session, is_over, stop, dry_run=dry_run)
         failed += unremoved
         for store in open_stores(place, throttle=Throttle(None), stop=stop, s3=run.s3_settings(place)):
@@ -76,30 +76,30 @@ def reap_vms(
     gone: list[str] = []
     failed: list[str] = []
     try:
-        found = run(restoring.find_half_made, session, is_over)
+        found = run(restoring.find_partial_vms, session, is_over)
     except HyperExportError as error:
         stop.check()
         return [], [f"what restores left could not be looked for: {error}"]
     for made in found:
-        problem = None if dry_run else run(restoring.destroy_half_made, session, made, stop=stop)
+        problem = None if dry_run else run(restoring.destroy_partial, session, made, stop=stop)
         gone += [] if problem else [made.ref.path]
         failed += [problem] if problem else []
     return gone, failed
 
 
 def _reap(
-    run: StepRunner, session: Session, marked: MarkedSnapshot, stop: StopSignal, *, dry_run: bool
+    run: StepRunner, session: Session, tagged: TaggedSnapshot, stop: StopSignal, *, dry_run: bool
 ) -> ReapedSnapshot:
     """Remove one snapshot, where its run is provably over."""
-    if marked.fate is not Fate.ABANDONED:
-        return ReapedSnapshot(found=marked, action="left alone")
+    if tagged.state is not SnapshotState.ABANDONED:
+        return ReapedSnapshot(found=tagged, action="left alone")
     if dry_run:
-        return ReapedSnapshot(found=marked, action="would be removed")
-    snapshot = marked.snapshot
-    run.snapshot_leaked(marked.vm, moref=snapshot.moref, name=snapshot.name, vcenter=session.address)
-    problem = run(reaping.reap, session, marked, stop=stop)
+        return ReapedSnapshot(found=tagged, action="would be removed")
+    snapshot = tagged.snapshot
+    run.snapshot_leaked(tagged.vm, moref=snapshot.moref, name=snapshot.name, vcenter=session.address)
+    problem = run(reaping.reap, session, tagged, stop=stop)
     action = "removed" if problem is None else f"NOT REMOVED: {problem}"
-    return ReapedSnapshot(found=marked, action=action, problem=problem)
+    return ReapedSnapshot(found=tagged, action=action, problem=problem)
 
 
 def rows_of(result: ReapResult) -> list[dict[str, object]]:

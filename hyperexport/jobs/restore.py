@@ -1,7 +1,7 @@
 """The job that restores an export into vSphere: a whole VM, some of its disks, or disks for another VM.
 
-The order of the steps stands here and nowhere else. Until :func:`~hyperexport.steps.restoring.hand_over` has taken the
-owner tag off, whatever ends the run takes the VM with it.
+This module holds the order of the steps. Until :func:`~hyperexport.steps.restoring.remove_owner_tag` has run, a run
+that fails or is stopped destroys the new VM.
 """
 
 import logging
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from hyperexport.errors import HyperExportError
 from hyperexport.jobs.notices import notifying_of_restore
 from hyperexport.jobs.runner import StepRunner
-from hyperexport.model.restore import RestorePlan, RestoreResult, RestoreWish
+from hyperexport.model.restore import RestorePlan, RestoreRequest, RestoreResult
 from hyperexport.model.restore_point import RestorePoint
 from hyperexport.model.vm import VmRef
 from hyperexport.options.precedence import ExportOptions
@@ -26,13 +26,13 @@ from hyperexport.vsphere.session import connect
 logger = logging.getLogger(__name__)
 
 
-def restore_vm(run: StepRunner, wanted: RestorePoint, wish: RestoreWish, options: ExportOptions) -> RestoreResult:
+def restore_vm(run: StepRunner, wanted: RestorePoint, request: RestoreRequest, options: ExportOptions) -> RestoreResult:
     """Restore an export into vSphere; in a dry run only say what would be done. No other VM is touched.
 
     Args:
         run: Carries out the steps.
         wanted: Which export.
-        wish: What becomes of it.
+        request: What becomes of it.
         options: Where the exports are, and whether it is a dry run.
 
     Raises:
@@ -46,26 +46,26 @@ def restore_vm(run: StepRunner, wanted: RestorePoint, wish: RestoreWish, options
     run.check_options(options)
     with (
         notifying_of_restore(run, wanted.vm or wanted.export or "", options) as notices,
-        opened(run, wanted, wish, options) as job,
+        opened(run, wanted, request, options) as job,
     ):
-        notices.vm, notices.aftermath = job.source, job.aftermath
+        notices.vm, notices.cleaned_up = job.source, job.cleaned_up
         plan = prepare(run, job)
         if options.execution.dry_run:
             result = RestoreResult(dry_run=True, plan=plan, seconds=time.monotonic() - began, warnings=job.warnings)
             return show(run, result)
         for warning in notices.started(plan):
             job.warn(warning)
-        with taken_back(job, plan):
+        with undo_on_failure(job, plan):
             uploaded = make_vm(run, job, plan)
             vm, attached = attach(run, job, plan) if plan.attach_to else keep(run, job, plan)
-        powered_on = wish.power_on and power_on(run, job, vm)
+        powered_on = request.power_on and power_on(run, job, vm)
         result = RestoreResult(
             dry_run=False,
             plan=plan,
             vm=vm,
             powered_on=powered_on,
             attached=attached,
-            verified=wish.verify and not job.unverified,
+            verified=request.verify and not job.unverified,
             uploaded=uploaded,
             seconds=time.monotonic() - began,
             warnings=job.warnings,
@@ -76,7 +76,7 @@ def restore_vm(run: StepRunner, wanted: RestorePoint, wish: RestoreWish, options
 def keep(run: StepRunner, job: RestoreJob, plan: RestorePlan) -> tuple[VmRef, tuple[str, ...]]:
     """Give the VM what is left to give, and hand it over to the user."""
     run(restoring.restore_attributes, job, plan)
-    return run(restoring.hand_over, job), ()
+    return run(restoring.remove_owner_tag, job), ()
 
 
 def attach(run: StepRunner, job: RestoreJob, plan: RestorePlan) -> tuple[VmRef, tuple[str, ...]]:
@@ -91,7 +91,7 @@ def attach(run: StepRunner, job: RestoreJob, plan: RestorePlan) -> tuple[VmRef, 
 def opened(
     run: StepRunner,
     wanted: RestorePoint,
-    wish: RestoreWish,
+    request: RestoreRequest,
     options: ExportOptions,
     *,
     reservations: bool = True,
@@ -101,7 +101,7 @@ def opened(
     Args:
         run: Carries out the steps.
         wanted: Which export.
-        wish: What becomes of it.
+        request: What becomes of it.
         options: Where the exports are.
         reservations: Whether CPU and memory reservations come back.
     """
@@ -116,7 +116,7 @@ def opened(
                 session=session,
                 store=store,
                 export=export,
-                wish=wish,
+                request=request,
                 options=options,
                 throttle=throttle,
                 stop=stop,
@@ -128,16 +128,16 @@ def opened(
 def prepare(run: StepRunner, job: RestoreJob) -> RestorePlan:
     """Remove what dead restores left, unless it is a dry run, and make the plan."""
     if not job.options.execution.dry_run:
-        remove_half_made(run, job)
+        remove_partial_vms(run, job)
     return run(restore_plan.make_restore_plan, job)
 
 
-def remove_half_made(run: StepRunner, job: RestoreJob) -> None:
+def remove_partial_vms(run: StepRunner, job: RestoreJob) -> None:
     """Destroy the VMs that restores of dead runs left half made. What fails here is a warning."""
     try:
-        found = run(restoring.find_half_made, job.session, run.is_over)
+        found = run(restoring.find_partial_vms, job.session, run.is_over)
         for made in found:
-            problem = run(restoring.destroy_half_made, job.session, made, stop=job.stop)
+            problem = run(restoring.destroy_partial, job.session, made, stop=job.stop)
             job.warn(
                 f"{made.ref.path}, left half made by a restore that did not end, "
                 + (f"could not be removed: {problem}" if problem else "was removed")
@@ -148,7 +148,7 @@ def remove_half_made(run: StepRunner, job: RestoreJob) -> None:
 
 
 @contextmanager
-def taken_back(job: RestoreJob, plan: RestorePlan) -> Generator[None]:
+def undo_on_failure(job: RestoreJob, plan: RestorePlan) -> Generator[None]:
     """Take back everything that the block has begun if it fails, or is interrupted."""
     try:
         yield
@@ -172,7 +172,7 @@ def make_vm(run: StepRunner, job: RestoreJob, plan: RestorePlan) -> int:
     with run.lease_slots(job) as slots:
         run(restoring.begin_import, job, plan)
         calls = [{"job": job, "file": file} for file in plan.files]
-        sent = run.side_by_side(restoring.upload_file, calls, max_concurrency=slots.at_once, stop=job.stop)
+        sent = run.side_by_side(restoring.upload_file, calls, max_concurrency=slots.max_concurrency, stop=job.stop)
     run(restoring.complete_import, job, plan)
     return sum(sent)
 

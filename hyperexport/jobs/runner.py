@@ -38,7 +38,7 @@ class Slots(Protocol):
     """The right to hold NFC leases."""
 
     @property
-    def at_once(self) -> int:
+    def max_concurrency(self) -> int:
         """How many disks may move at once."""
         ...
 

@@ -27,11 +27,13 @@ def verify_exports(run: StepRunner, exports: Sequence[str], options: ExportOptio
     run.check_options(options)
     place = options.destination
     mode = VerifyMode.DEEP if options.execution.verify is VerifyMode.DEEP else VerifyMode.ON
-    prove = partial(run, verification.verify)
+    verify_one = partial(run, verification.verify)
     with run.stop_signal() as stop, run.bandwidth(options.bandwidth) as throttle:
         stores = open_stores(place, throttle=throttle, stop=stop, s3=run.s3_settings(place))
         selected = verification.select_exports(stores, exports)
-        verified = Listing(verification.verify_selected(selected, mode, stop, prove=prove, tell=run.export_damaged))
+        verified = Listing(
+            verification.verify_selected(selected, mode, stop, verify_one=verify_one, on_damage=run.export_damaged)
+        )
     run.show_table(("verification",), lambda: [item.row() for item in verified], "Verified exports")
     verification.fail_on_damage(verified)
     return verified

@@ -141,10 +141,10 @@ class Owner(Value):
 
     def to_description(self) -> str:
         """Words for a person, with the mark at their end, for a snapshot's description."""
-        fate = "kept on purpose" if self.keep else "removed by it"
-        return f"Made by hyperexport for an export; {fate}. {self.to_mark()}"
+        purpose = "kept on purpose" if self.keep else "removed by it"
+        return f"Made by hyperexport for an export; {purpose}. {self.to_tag()}"
 
-    def to_mark(self) -> str:
+    def to_tag(self) -> str:
         """The mark alone, in ASCII, as a header of HTTP takes it."""
         return f"{_TAG}{json.dumps(self.model_dump(mode='json'), separators=(',', ':'))}]"
 

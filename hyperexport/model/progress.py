@@ -69,7 +69,7 @@ _lock = threading.Lock()
 
 
 @contextmanager
-def listening(listener: Listener) -> Generator[None]:
+def subscribed(listener: Listener) -> Generator[None]:
     """Have ``listener`` called for every report in this process while the block runs."""
     with _lock:
         _listeners.append(listener)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Final
 
-from hyperexport.model.progress import Progress, Stage, listening
+from hyperexport.model.progress import Progress, Stage, subscribed
 from hyperexport.model.vm import Value, VmRef
 
 MOST_MOMENTS: Final = 120
@@ -120,5 +120,5 @@ class _Track:
 def recording_rates(vm: VmRef) -> Generator[RateRecorder]:
     """Record how fast a VM's files move while the block runs."""
     recorder = RateRecorder(vm)
-    with listening(recorder.note):
+    with subscribed(recorder.note):
         yield recorder

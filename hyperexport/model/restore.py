@@ -31,7 +31,7 @@ class Provisioning(StrEnum):
     EAGER = "eager"
 
 
-class RestoreWish(Value):
+class RestoreRequest(Value):
     """What is to become of an export in vSphere. A place that is None is where the VM was, if that exists there."""
 
     name: str | None = Field(default=None, min_length=1, max_length=80, description="The new VM's name.")
@@ -62,7 +62,7 @@ class RestoreWish(Value):
         return () if value is None else value
 
     @model_validator(mode="after")
-    def _fits_together(self) -> "RestoreWish":
+    def _fits_together(self) -> "RestoreRequest":
         if self.attach_to and not self.disks:
             raise UsageError("--attach-to needs the disks to attach", fix="Name them with --disk, from 0")
         useless = {
@@ -81,7 +81,7 @@ class RestoreWish(Value):
         return self
 
     @classmethod
-    def of(cls, fields: Mapping[str, object]) -> "RestoreWish":
+    def of(cls, fields: Mapping[str, object]) -> "RestoreRequest":
         """Read what a user gave.
 
         Raises:

@@ -14,7 +14,7 @@ from hyperexport.nbd.protocol import ChunkType, Command, Errno, Info, Option, Op
 
 logger = logging.getLogger(__name__)
 
-REQUESTS_AT_ONCE: Final = 4
+MAX_CONCURRENT_REQUESTS: Final = 4
 """Requests of one connection that are worked on side by side."""
 _MOST_BUFFERS: Final = 512
 """Buffers in one sendmsg; Linux takes 1,024."""
@@ -137,7 +137,7 @@ class Connection:
             self._sock.settimeout(None)
             helpers = [
                 threading.Thread(target=self._work, args=(image,), name="nbd-request", daemon=True)
-                for _ in range(REQUESTS_AT_ONCE - 1)
+                for _ in range(MAX_CONCURRENT_REQUESTS - 1)
             ]
             for helper in helpers:
                 helper.start()

@@ -17,7 +17,7 @@ _NULL: Final = {"type": "null"}
 _SPELLED: Final = {"s3": "S3", "smtp": "SMTP", "tls": "TLS", "vms": "VMs"}
 
 
-def leave_open(schema: dict[str, Any], model: type[Any]) -> None:
+def omit_defaults(schema: dict[str, Any], model: type[Any]) -> None:
     """Take the defaults out of a model's schema; for pydantic's ``json_schema_extra``.
 
     That a field may be null goes with them: the form would offer a tab for it. Prefect's server takes null wherever a

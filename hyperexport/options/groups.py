@@ -16,7 +16,7 @@ from hyperexport.base.secrets import refuse_login
 from hyperexport.base.units import MIB, Duration, parse_duration
 from hyperexport.model.bandwidth_windows import Window, parse_window, split_windows
 from hyperexport.model.vm import Value
-from hyperexport.options.form import leave_open
+from hyperexport.options.form import omit_defaults
 
 
 def _listed(value: object) -> object:
@@ -105,7 +105,7 @@ def option(default: Any, help_text: str, *, flag: str, unit: str | None = None, 
 class Group(Value):
     """Options that belong together."""
 
-    model_config = ConfigDict(json_schema_extra=leave_open)
+    model_config = ConfigDict(json_schema_extra=omit_defaults)
 
     @field_validator("*", mode="before")
     @classmethod

@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 
 from hyperexport.errors import UsageError
 from hyperexport.model.vm import Value
-from hyperexport.options.form import leave_open
+from hyperexport.options.form import omit_defaults
 from hyperexport.options.groups import (
     NAMES,
     Bandwidth,
@@ -38,7 +38,7 @@ ENV_PREFIX: Final = "HYPEREXPORT_"
 class ExportOptions(Value):
     """What to do with a VM, and how."""
 
-    model_config = ConfigDict(json_schema_extra=leave_open)
+    model_config = ConfigDict(json_schema_extra=omit_defaults)
 
     destination: Destination = Field(default_factory=Destination, json_schema_extra={"position": 0})
     snapshot: Snapshot = Field(default_factory=Snapshot, json_schema_extra={"position": 1})

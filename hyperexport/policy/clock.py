@@ -24,7 +24,7 @@ class OtherClock(Value):
     time: datetime
 
 
-class Witness(Value):
+class ClockAgreement(Value):
     """The moment at which another clock last agreed with this machine's, counted by a clock that nobody can set."""
 
     wall: datetime
@@ -40,15 +40,20 @@ class ClockVerdict(Value):
     agreed: bool = Field(default=False, description="Whether a clock that was asked now agrees; worth remembering.")
 
 
-def judge_clock(
-    now: datetime, others: Sequence[OtherClock], witness: Witness | None, *, uptime: float | None, trusted: bool = False
+def compare_clocks(
+    now: datetime,
+    others: Sequence[OtherClock],
+    last_agreement: ClockAgreement | None,
+    *,
+    uptime: float | None,
+    trusted: bool = False,
 ) -> ClockVerdict:
     """Compare this machine's clock with every other that is known.
 
     Args:
         now: This machine's time.
         others: The clocks that could be asked.
-        witness: When they last agreed since the machine was started; None where that is not known.
+        last_agreement: When they last agreed since the machine was started; None where that is not known.
         uptime: Seconds since the machine was started.
         trusted: A person vouches for this machine's clock (``--cleanup-trust-clock``).
     """
@@ -60,14 +65,14 @@ def judge_clock(
         if abs(now - other.time) > TOLERANCE
     ]
     agreed = bool(others) and not problems
-    known = witness is not None and uptime is not None and uptime >= witness.uptime
-    if witness is not None and uptime is not None and known:
-        passed = timedelta(seconds=uptime - witness.uptime)
-        if abs(now - (witness.wall + passed)) > TOLERANCE + passed * _DRIFT:
-            leapt = format_age(abs(now - witness.wall - passed))
-            direction = "forward" if now > witness.wall + passed else "back"
+    known = last_agreement is not None and uptime is not None and uptime >= last_agreement.uptime
+    if last_agreement is not None and uptime is not None and known:
+        passed = timedelta(seconds=uptime - last_agreement.uptime)
+        if abs(now - (last_agreement.wall + passed)) > TOLERANCE + passed * _DRIFT:
+            leapt = format_age(abs(now - last_agreement.wall - passed))
+            direction = "forward" if now > last_agreement.wall + passed else "back"
             problems.append(
-                f"this machine's clock leapt {leapt} {direction} since {witness.wall:%Y-%m-%d %H:%M:%S} UTC, "
+                f"this machine's clock leapt {leapt} {direction} since {last_agreement.wall:%Y-%m-%d %H:%M:%S} UTC, "
                 "when another clock agreed with it"
             )
     return ClockVerdict(confirmed=agreed or known, problem="; ".join(problems) or None, agreed=agreed)

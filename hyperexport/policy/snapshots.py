@@ -134,7 +134,7 @@ def _answered_once(ask: Callable[[Owner], bool]) -> Callable[[Owner], bool]:
     answers: dict[str, bool] = {}
 
     def answer(owner: Owner) -> bool:
-        mark = owner.to_mark()
+        mark = owner.to_tag()
         if mark not in answers:
             answers[mark] = ask(owner)
         return answers[mark]
@@ -242,7 +242,7 @@ def beyond_retention(tree: Iterable[SnapshotInfo], *, vm: VmIdentity, keep: int,
     return kept[: max(0, len(kept) + new - keep)]
 
 
-class Fate(StrEnum):
+class SnapshotState(StrEnum):
     """What becomes of a snapshot that bears our mark, seen from outside its run."""
 
     ABANDONED = "abandoned"
@@ -252,23 +252,23 @@ class Fate(StrEnum):
     """Its run is not provably over: it may be at work, or on a machine that nobody can ask."""
 
 
-class MarkedSnapshot(Value):
+class TaggedSnapshot(Value):
     """A snapshot that this tool made, found on a VM."""
 
     vm: VmRef
     snapshot: SnapshotInfo
     owner: Owner
-    fate: Fate
+    state: SnapshotState
 
 
-def judge(
+def classify_snapshots(
     ref: VmRef,
     tree: Iterable[SnapshotInfo],
     *,
     vm: VmIdentity,
     is_over: Callable[[Owner], bool],
     runs: Collection[str] = (),
-) -> list[MarkedSnapshot]:
+) -> list[TaggedSnapshot]:
     """Say of each snapshot that bears our tag what becomes of it, oldest first; a user's are left out.
 
     Args:
@@ -279,15 +279,15 @@ def judge(
         runs: Runs that the user named, whose kept snapshots go, too.
     """
 
-    def fate(snapshot: SnapshotInfo, owner: Owner) -> Fate:
+    def state(snapshot: SnapshotInfo, owner: Owner) -> SnapshotState:
         if not is_own(snapshot, owner, vm):
-            return Fate.IN_DOUBT
+            return SnapshotState.IN_DOUBT
         if owner.keep and owner.run not in runs:
-            return Fate.KEPT
-        return Fate.ABANDONED if is_over(owner) else Fate.IN_DOUBT
+            return SnapshotState.KEPT
+        return SnapshotState.ABANDONED if is_over(owner) else SnapshotState.IN_DOUBT
 
     return [
-        MarkedSnapshot(vm=ref, snapshot=snapshot, owner=owner, fate=fate(snapshot, owner))
+        TaggedSnapshot(vm=ref, snapshot=snapshot, owner=owner, state=state(snapshot, owner))
         for snapshot, owner in ours(tree, vm)
     ]
 

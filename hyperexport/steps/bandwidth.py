@@ -2,7 +2,7 @@
 
 from hyperexport.options.groups import Bandwidth
 from hyperexport.transfer.bandwidth.adaptive import AdaptiveRate
-from hyperexport.transfer.bandwidth.pace import Pace
+from hyperexport.transfer.bandwidth.rate_limit import RateLimit
 from hyperexport.transfer.bandwidth.shared import Allowance
 from hyperexport.transfer.bandwidth.throttle import Throttle
 
@@ -18,13 +18,13 @@ def throttle_for(
             without bursts, so that all runs together do not pass it either.
         warnings: What the run should be told of its bandwidth.
     """
-    pace = Pace(
+    rate_limit = RateLimit(
         wanted.limit,
         windows=wanted.windows,
         most=allowance.bytes_per_second if allowance else None,
         adaptive=AdaptiveRate() if wanted.adaptive else None,
     )
     burst = 0 if allowance and wanted.burst is None else wanted.burst_bytes
-    throttle = Throttle(None, burst, pace=pace, allowance=allowance)
+    throttle = Throttle(None, burst, rate_limit=rate_limit, allowance=allowance)
     throttle.warnings = [] if warnings is None else warnings
     return throttle

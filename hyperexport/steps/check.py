@@ -32,7 +32,7 @@ from hyperexport.vsphere.session import Session, connect
 SKEW: Final = timedelta(seconds=60)
 """More than this between two clocks is told: logs and times of snapshots no longer tell a story."""
 
-_AT_ONCE: Final = 8
+_MAX_CONCURRENCY: Final = 8
 _BEST_COMPRESSION: Final = 10
 _PIN: Final = (
     "Compare the thumbprint with the one on the server's own console, and pin it: "
@@ -143,7 +143,7 @@ def check_hosts(session: Session, vms: Sequence[VmInfo]) -> list[SetupFinding]:
     if not session.is_vcenter:
         return []
     hosts, unseen = hosts_of(session, [vm.ref for vm in vms])
-    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="host") as pool:
+    with ThreadPoolExecutor(_MAX_CONCURRENCY, thread_name_prefix="host") as pool:
         findings = list(pool.map(_check_host, hosts, repeat(session.endpoint)))
     if unseen:
         words = f"{session.user} may not see {unseen} of the hosts, so whether they can be reached is not known"

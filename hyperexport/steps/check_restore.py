@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from hyperexport.base.stop import StopSignal
 from hyperexport.errors import HyperExportError
-from hyperexport.model.restore import RestoreWish
+from hyperexport.model.restore import RestoreRequest
 from hyperexport.model.vm import VmInfo
 from hyperexport.results import Level, SetupFinding
 from hyperexport.vsphere.places import Places
@@ -36,7 +36,7 @@ def check_restore(session: Session, vms: Sequence[VmInfo], *, stop: StopSignal) 
 def _of_vm(session: Session, vm: VmInfo, places: Places) -> list[SetupFinding]:
     was = read_place(session, vm.ref)
     networks = tuple(dict.fromkeys(nic.network for nic in vm.nics if nic.network))
-    placement = places.resolve(RestoreWish(), was, networks=networks)
+    placement = places.resolve(RestoreRequest(), was, networks=networks)
     needs = RestoreNeeds(power_on=True, tags=bool(was.tags), attributes=bool(was.custom_attributes))
     return [
         SetupFinding(

@@ -15,7 +15,7 @@ from hyperexport.policy.snapshots import chain_refusal, space_warnings
 from hyperexport.policy.source import as_read
 from hyperexport.results import Level, SetupFinding
 from hyperexport.steps.job import source_of
-from hyperexport.steps.plan import check_available, encryption_words, lacking
+from hyperexport.steps.plan import check_available, encryption_words, missing_requirements
 from hyperexport.vsphere.inventory import datastore_free
 from hyperexport.vsphere.session import Session
 
@@ -61,7 +61,7 @@ def check_vms(
 
 
 def _of_roles(session: Session, vm: VmInfo, options: ExportOptions) -> Iterator[_Problem]:
-    for need, where in lacking(session, vm, options):
+    for need, where in missing_requirements(session, vm, options):
         place = "" if where == vm.ref.path else f" on {where}"
         yield _Problem(
             "privileges",

@@ -59,8 +59,8 @@ def _by_vm(stores: Sequence[Store], vm: str, at: datetime | None) -> ChosenExpor
     everything = [ChosenExport(store, export) for store in stores for export in store.exports()]
     groups = [_newest_first(group) for group in by_vm(everything, _manifest_of).values()]
     # By its name of today, or else by one that it once had.
-    named = [group for group in groups if _bears(group[0].export, vm)]
-    named = named or [group for group in groups if any(_bears(chosen.export, vm) for chosen in group)]
+    named = [group for group in groups if _is_named(group[0].export, vm)]
+    named = named or [group for group in groups if any(_is_named(chosen.export, vm) for chosen in group)]
     places = " and in ".join(store.url for store in stores)
     if not named:
         names = sorted({group[0].export.manifest.vm.name for group in groups})
@@ -106,7 +106,7 @@ def _manifest_of(chosen: ChosenExport) -> ExportManifest:
     return chosen.export.manifest
 
 
-def _bears(export: StoredExport, vm: str) -> bool:
+def _is_named(export: StoredExport, vm: str) -> bool:
     known = export.manifest.vm
     return vm in {known.name, known.path, known.instance_uuid, export.folder}
 

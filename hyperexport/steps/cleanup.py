@@ -19,18 +19,18 @@ from hyperexport.policy.clock import ClockVerdict
 from hyperexport.policy.incremental import ExportPlan
 from hyperexport.policy.retention import CleanupItem, CleanupLimits, CleanupPlan, Incoming, may_use, plan_cleanup
 from hyperexport.results import CleanupResult
-from hyperexport.steps.claims import how_to_remove, others, owner_words
 from hyperexport.steps.folders import exports_of, holding
 from hyperexport.steps.liveness import IsOver
+from hyperexport.steps.locks import describe_staging_owner, other_stagings, removal_hint
 from hyperexport.steps.orphans import abandoned_stagings, remove_abandoned_stagings
 from hyperexport.steps.step import step
-from hyperexport.steps.wall_clock import ServerTime, judge, remember
+from hyperexport.steps.wall_clock import ServerTime, assess_clock, remember
 from hyperexport.store.base import Store, StoredExport
 
 logger = logging.getLogger(__name__)
 
 
-class Occasion(Value):
+class CleanupContext(Value):
     """What a cleanup has to know of the run that it is a part of; nothing of one by itself."""
 
     incoming: tuple[Incoming, ...] = Field(default=(), description="The exports that a dry run takes as done.")
@@ -38,34 +38,34 @@ class Occasion(Value):
     server: ServerTime | None = Field(default=None, description="What the vSphere server's clock said.")
 
 
-BY_ITSELF: Final = Occasion()
+STANDALONE: Final = CleanupContext()
 
 
 @step("clean-up", run_name="clean up {store.url}")
-def clean_up(
-    store: Store, options: Cleanup, dry_run: bool, occasion: Occasion, is_over: IsOver, *, run: str = ""
+def clean_up_store(
+    store: Store, options: Cleanup, dry_run: bool, cleanup_context: CleanupContext, is_over: IsOver, *, run: str = ""
 ) -> CleanupResult:
     """Delete the exports that the policy gives up, or only say which they are."""
-    clock = judge(store, occasion.server, trusted=options.trust_clock)
-    plan = plan_store_cleanup(store, options, occasion, clock)
+    clock = assess_clock(store, cleanup_context.server, trusted=options.trust_clock)
+    plan = plan_store_cleanup(store, options, cleanup_context, clock)
     for warning in plan.warnings:
         logger.warning("%s: %s", store.url, warning)
     if dry_run or options.dry_run:
         abandoned = abandoned_stagings(store, None, is_over)
         return CleanupResult(store=store.url, dry_run=True, plan=plan, abandoned=tuple(map(str, abandoned)))
     remember(store, clock)
-    return clean_store(store, plan, is_over, run=run)
+    return delete_planned(store, plan, is_over, run=run)
 
 
 def plan_store_cleanup(
-    store: Store, options: Cleanup, occasion: Occasion = BY_ITSELF, clock: ClockVerdict | None = None
+    store: Store, options: Cleanup, cleanup_context: CleanupContext = STANDALONE, clock: ClockVerdict | None = None
 ) -> CleanupPlan:
     """Decide what goes, and why.
 
     Args:
         store: Where the exports are.
         options: The limits.
-        occasion: The run that it is a part of.
+        cleanup_context: The run that it is a part of.
         clock: What this machine's clock may decide; found out if None.
 
     Raises:
@@ -78,11 +78,11 @@ def plan_store_cleanup(
         CleanupLimits.from_options(options),
         now=datetime.now(UTC),
         free_bytes=store.free_bytes(),
-        incoming=occasion.incoming,
+        incoming=cleanup_context.incoming,
         damaged=listing.damaged,
         refers=store.refers,
-        own=occasion.own,
-        clock=clock or judge(store, occasion.server, trusted=options.trust_clock),
+        own=cleanup_context.own,
+        clock=clock or assess_clock(store, cleanup_context.server, trusted=options.trust_clock),
     )
 
 
@@ -120,7 +120,7 @@ def planned_export(store: Store, folder: str, vm: VmIdentity, plan: ExportPlan, 
     )
 
 
-def clean_store(store: Store, plan: CleanupPlan, is_over: IsOver, *, run: str = "") -> CleanupResult:
+def delete_planned(store: Store, plan: CleanupPlan, is_over: IsOver, *, run: str = "") -> CleanupResult:
     """Delete what the plan says, VM by VM, and what dead runs left half-written.
 
     The plan deletes an export before those whose files it uses; where that fails, they are left alone as well. What
@@ -135,7 +135,7 @@ def clean_store(store: Store, plan: CleanupPlan, is_over: IsOver, *, run: str = 
     work = _Cleaning(store)
     abandoned: list[str] = []
     try:
-        # First: no dead run's claim shall be in the way.
+        # First: no dead run's lock shall be in the way.
         abandoned, failed, kept = remove_abandoned_stagings(store, None, is_over)
         work.failed += failed
         work.deferred += kept
@@ -240,5 +240,5 @@ def _held_for_deletion(store: Store, folder: str, owner: Owner) -> Generator[str
         except StoreUnusable as error:
             # Full to its quota, or write-protected: nobody else can begin or end an export then, either.
             logger.warning("%s/%s is cleaned up without a mark: %s", store.url, folder, error)
-        found = others(store, folder, owner)
-        yield f"{owner_words(found[0])} may be using them. {how_to_remove(found[0].owner)}" if found else None
+        found = other_stagings(store, folder, owner)
+        yield f"{describe_staging_owner(found[0])} may be using them. {removal_hint(found[0].owner)}" if found else None

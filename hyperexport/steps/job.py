@@ -13,9 +13,9 @@ from hyperexport.model.ownership import Owner
 from hyperexport.model.vm import BackingFile, DiskInfo, VmInfo, VmRef
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.policy.source import SourcePlan, as_read, plan_source
-from hyperexport.steps.clock import Clock
 from hyperexport.steps.folders import distinct_folder, folder_for
 from hyperexport.steps.liveness import AtWork, IsOver, process_at_work, process_is_over
+from hyperexport.steps.stopwatch import Stopwatch
 from hyperexport.steps.wall_clock import ServerTime
 from hyperexport.store.base import Store
 from hyperexport.transfer.bandwidth.throttle import Throttle
@@ -63,7 +63,7 @@ class Job:
         self.is_over: Final = is_over
         self.at_work: Final = at_work
         self.started: Final = datetime.now(UTC)
-        self.clock: Final = Clock()
+        self.stopwatch: Final = Stopwatch()
         self.source: Final = source_of(vm, options)
         self.own_disks: tuple[DiskInfo, ...] = vm.disks
         """The VM's disks as it has them; read again where the run changes what is told of them."""
@@ -88,7 +88,7 @@ class Job:
         self.backing_files: dict[int, tuple[BackingFile, ...]] | None = None
         """The files of each disk of a VM that is off, as they were before the first byte was read; None: not asked."""
         self.failed_attempts: list[str] = []
-        self.aftermath: list[str] = []
+        self.cleaned_up: list[str] = []
         """What became of the snapshot and of the half-written export, in words for whoever hears of a failure."""
 
     @property

@@ -13,7 +13,7 @@ from hyperexport.steps.orphans import remove_abandoned_stagings
 from hyperexport.steps.snapshots import remove_snapshot
 from hyperexport.steps.step import step
 from hyperexport.vsphere.session import Session
-from hyperexport.vsphere.sessions import end_session, marked_sessions
+from hyperexport.vsphere.sessions import end_session, tagged_sessions
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def remove_leftovers(job: Job, plan: SnapshotPlan) -> list[str]:
             removed += stagings.removed
             for words in stagings.failed:
                 job.warn(f"left by an earlier run, and could not be removed: {words}")
-        for words in store.setbacks():
+        for words in store.warnings():
             job.warn(f"{store.url}: {words}")
     for name in removed:
         job.warn(f"removed {name}, left by an earlier run that did not end")
@@ -53,7 +53,7 @@ def end_abandoned_sessions(session: Session, is_over: IsOver) -> int:
         How many there were.
     """
     ended = 0
-    for login in marked_sessions(session) or ():
+    for login in tagged_sessions(session) or ():
         if is_over(login.owner):
             run, host = login.owner.run, login.owner.host
             logger.warning("ending the session that run %s of %s left on %s", run, host, session.address)

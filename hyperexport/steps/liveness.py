@@ -78,7 +78,7 @@ def is_elsewhere(owner: Owner) -> bool:
     return owner.host != socket.gethostname() or _is_there(owner.pid) is False
 
 
-def is_vouched_for(owner: Owner) -> bool:
+def is_signature_valid(owner: Owner) -> bool:
     """Tell whether what the tag says is proved: this machine made it in this boot, and nobody changed it since."""
     machine = this_machine()
     return machine is not None and owner.is_signed_by(machine)

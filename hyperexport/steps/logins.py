@@ -14,7 +14,7 @@ from typing import Final
 from hyperexport.base.stop import StopSignal
 from hyperexport.model.ownership import Owner
 from hyperexport.vsphere.session import KEEP_ALIVE, Session
-from hyperexport.vsphere.sessions import marked_sessions
+from hyperexport.vsphere.sessions import tagged_sessions
 
 logger = logging.getLogger(__name__)
 
@@ -78,5 +78,5 @@ class Logins:
         return True
 
     def _seen(self, run: str) -> set[tuple[str, datetime]] | None:
-        found = marked_sessions(self._session)
+        found = tagged_sessions(self._session)
         return None if found is None else {(each.key, each.last_active) for each in found if each.owner.run == run}

@@ -76,4 +76,4 @@ def remove_abandoned_stagings(store: Store, folder: str | None, is_over: IsOver,
         raise
     except HyperExportError as error:
         failed.append(f"what a crash left in {store.url}: {error}")
-    return Removed(removed, failed, store.setbacks())
+    return Removed(removed, failed, store.warnings())

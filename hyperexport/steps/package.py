@@ -117,7 +117,7 @@ def describe_vm(
         DescriptorFailed: The server gave errors in place of a descriptor, or one that leads out of the export.
         VmChanged: The disks that were read are of different moments.
     """
-    confirm_untouched(job)
+    check_vm_unchanged(job)
     name = slug(job.vm.name)
     moved = [*disks, *nvram]
     contents = [entries[0] for entries in moved]
@@ -131,7 +131,7 @@ def describe_vm(
     return [descriptor, checksums, *moved, config]
 
 
-def confirm_untouched(job: Job) -> None:
+def check_vm_unchanged(job: Job) -> None:
     """Refuse disks of different moments: while a lease was replaced, nothing kept the VM from being powered on.
 
     The files of a VM that is off are compared with what they were before the first byte was read. Where their times
@@ -218,7 +218,7 @@ def publish(
         files=tuple(contents),
         skipped_disks=plan.skipped,
         transfer=job.statistics(contents),
-        stages=job.clock.stages,
+        stages=job.stopwatch.stages,
         warnings=tuple(dict.fromkeys(job.warnings)),
         place=read_place(job.session, job.ref),
     )
@@ -245,5 +245,5 @@ def fate_of(job: Job, snapshot: SnapshotRecord | None) -> SnapshotRecord | None:
     if snapshot is None:
         return None
     return snapshot.model_copy(
-        update={"held": job.clock.snapshot_held, "leaked": snapshot.name in job.leaked_snapshots}
+        update={"held": job.stopwatch.snapshot_held, "leaked": snapshot.name in job.leaked_snapshots}
     )

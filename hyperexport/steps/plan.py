@@ -18,9 +18,9 @@ from hyperexport.model.manifest import ExportManifest, StageName
 from hyperexport.model.vm import DiskInfo, PowerState, VmInfo
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.policy.incremental import ChangeEvidence, ExportPlan, full_reason, plan_export, questions
-from hyperexport.steps.claims import held_by, others
 from hyperexport.steps.folders import listing_for
 from hyperexport.steps.job import Job, source_of
+from hyperexport.steps.locks import describe_holder, other_stagings
 from hyperexport.steps.proof import find_damage
 from hyperexport.steps.stages import stage
 from hyperexport.steps.step import step
@@ -53,9 +53,9 @@ def warn_of_others(job: Job) -> None:
     """Say in a dry run who holds the VM's folder in a store: the real run would wait for that, or fail."""
     for store in job.stores:
         folder = job.folder_in(store)
-        for other in others(store, folder, job.owner):
+        for other in other_stagings(store, folder, job.owner):
             if other.owner and not job.is_over(other.owner):
-                words, fix = held_by(other.owner, job.at_work)
+                words, fix = describe_holder(other.owner, job.at_work)
                 job.warn(f"{store.url}/{folder} is held by {words}; the real export would wait for that or fail. {fix}")
 
 
@@ -162,7 +162,7 @@ def requirements(options: ExportOptions, *, from_snapshot: bool | None = None) -
     return tuple(requirement for requirement, needed in wanted if needed)
 
 
-def lacking(session: Session, vm: VmInfo, options: ExportOptions) -> list[tuple[Requirement, str]]:
+def missing_requirements(session: Session, vm: VmInfo, options: ExportOptions) -> list[tuple[Requirement, str]]:
     """Compare what the user may do with what the options need.
 
     Returns:
@@ -186,7 +186,7 @@ def check_privileges(job: Job) -> None:
     Raises:
         PermissionMissing: Something is missing; the message names every privilege.
     """
-    found = lacking(job.session, job.vm, job.options)
+    found = missing_requirements(job.session, job.vm, job.options)
     vital = [need.privilege for need, _ in found if need.vital]
     if vital:
         raise PermissionMissing(
@@ -224,7 +224,7 @@ def make_plan(job: Job, snapshot: str | None) -> ExportPlan:
     can_ask = snapshot is not None or job.vm.power_state is PowerState.OFF
     evidence = ask_change_tracking(job, disks, manifest, snapshot) if full is None and can_ask else {}
     plan = plan_export(job.ref, disks, base=manifest, full=full, evidence=evidence, undecided=not can_ask)
-    rotten = rotten_base(job, base, plan) if base else None
+    rotten = damaged_base(job, base, plan) if base else None
     if rotten:
         full = f"the base export is damaged: {rotten}"
         plan = plan_export(job.ref, disks, base=manifest, full=full, evidence={})
@@ -287,7 +287,7 @@ def newest_usable(store: Store, listing: StoreListing) -> tuple[StoredExport | N
     return newest, None
 
 
-def rotten_base(job: Job, base: StoredExport, plan: ExportPlan) -> str | None:
+def damaged_base(job: Job, base: StoredExport, plan: ExportPlan) -> str | None:
     """With ``--verify``, prove the base's bytes that are to stand for unchanged disks, before anything relies on them.
 
     Locally they are read and hashed; in S3 the server's own checksum is compared, unless ``--verify=deep`` reads them.

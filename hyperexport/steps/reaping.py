@@ -7,7 +7,7 @@ from hyperexport.base.stop import StopSignal
 from hyperexport.errors import HyperExportError
 from hyperexport.model.identity import VmIdentity
 from hyperexport.model.progress import Progress, Stage, report
-from hyperexport.policy.snapshots import Fate, MarkedSnapshot, judge
+from hyperexport.policy.snapshots import SnapshotState, TaggedSnapshot, classify_snapshots
 from hyperexport.steps.leftovers import end_abandoned_sessions
 from hyperexport.steps.liveness import IsOver
 from hyperexport.steps.orphans import Removed, abandoned_stagings, remove_abandoned_stagings
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 @step("find-snapshots", retried=True)
-def find_marked(session: Session, is_over: IsOver, runs: Collection[str] = ()) -> list[MarkedSnapshot]:
+def find_tagged_snapshots(session: Session, is_over: IsOver, runs: Collection[str] = ()) -> list[TaggedSnapshot]:
     """Find every snapshot of the vCenter that bears our tag, and say what becomes of it.
 
     The logins of dead runs are ended first: a lease that they hold keeps its VM's snapshots from being removed.
@@ -34,9 +34,9 @@ def find_marked(session: Session, is_over: IsOver, runs: Collection[str] = ()) -
     end_abandoned_sessions(session, is_over)
     address, server = session.address, session.instance_uuid
     return [
-        marked
+        tagged
         for ref, tree in snapshots_of_all_vms(session)
-        for marked in judge(
+        for tagged in classify_snapshots(
             ref, tree, vm=VmIdentity.of(ref, vcenter=address, vcenter_uuid=server), is_over=is_over, runs=runs
         )
     ]
@@ -51,7 +51,7 @@ def reap_stagings(store: Store, is_over: IsOver, *, dry_run: bool) -> Removed:
 
 
 @step("reap-snapshot", run_name="reap {marked.snapshot.name} of {marked.vm.name}")
-def reap(session: Session, marked: MarkedSnapshot, *, stop: StopSignal) -> str | None:
+def reap(session: Session, tagged: TaggedSnapshot, *, stop: StopSignal) -> str | None:
     """Remove an abandoned snapshot and wait for its consolidation; leave any other alone.
 
     Returns:
@@ -60,14 +60,14 @@ def reap(session: Session, marked: MarkedSnapshot, *, stop: StopSignal) -> str |
     Raises:
         Interrupted: The run was stopped; vSphere goes on with the removal by itself.
     """
-    if marked.fate is not Fate.ABANDONED:
+    if tagged.state is not SnapshotState.ABANDONED:
         return None
-    vm, snapshot = marked.vm, marked.snapshot
+    vm, snapshot = tagged.vm, tagged.snapshot
 
     def on_progress(percent: int) -> None:
         report(Progress(vm, snapshot.name, Stage.REMOVE_SNAPSHOT, percent, 100, 0))
 
-    logger.warning("%s: removing snapshot %s, left by run %s", vm.path, snapshot.name, marked.owner.run)
+    logger.warning("%s: removing snapshot %s, left by run %s", vm.path, snapshot.name, tagged.owner.run)
     stop.check()
     try:
         remove_snapshot(session, vm, snapshot.moref, on_progress=on_progress, stop=stop)

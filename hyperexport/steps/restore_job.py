@@ -6,15 +6,15 @@ from typing import Final
 
 from hyperexport.base.stop import StopSignal
 from hyperexport.model.ownership import Owner
-from hyperexport.model.restore import RestorePlan, RestoreWish
+from hyperexport.model.restore import RestorePlan, RestoreRequest
 from hyperexport.model.vm import VmRef
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.store.base import Store, StoredExport
 from hyperexport.transfer.bandwidth.throttle import Throttle
-from hyperexport.vsphere.disk_moves import Spot
+from hyperexport.vsphere.disk_moves import UnitAddress
 from hyperexport.vsphere.import_lease import ImportLease
 from hyperexport.vsphere.import_spec import ImportSpec
-from hyperexport.vsphere.made_vms import thing_of
+from hyperexport.vsphere.partial_vms import thing_of
 from hyperexport.vsphere.places import Placement
 from hyperexport.vsphere.session import Session
 
@@ -26,14 +26,16 @@ class Prepared:
         placement: Where the VM goes.
         spec: What ImportVApp is given.
         annotation: The VM's notes once it is whole.
-        spots: Where each disk goes on the VM that gets it.
+        addresses: Where each disk goes on the VM that gets it.
     """
 
-    def __init__(self, placement: Placement, spec: ImportSpec, annotation: str, spots: tuple[Spot, ...]) -> None:
+    def __init__(
+        self, placement: Placement, spec: ImportSpec, annotation: str, addresses: tuple[UnitAddress, ...]
+    ) -> None:
         self.placement: Final = placement
         self.spec: Final = spec
         self.annotation: Final = annotation
-        self.spots: Final = spots
+        self.addresses: Final = addresses
 
 
 class RestoreJob:
@@ -49,7 +51,7 @@ class RestoreJob:
         session: Session,
         store: Store,
         export: StoredExport,
-        wish: RestoreWish,
+        request: RestoreRequest,
         options: ExportOptions,
         throttle: Throttle,
         stop: StopSignal,
@@ -60,7 +62,7 @@ class RestoreJob:
         self.session: Final = session
         self.store: Final = store
         self.export: Final = export
-        self.wish: Final = wish
+        self.request: Final = request
         self.options: Final = options
         self.throttle: Final = throttle
         self.stop: Final = stop
@@ -79,7 +81,7 @@ class RestoreJob:
         """Whether the server was asked for SHA-256 of the disks, which it otherwise hashes with SHA-1."""
         self.unverified: Final[list[str]] = []
         """The files of which the server gave no checksum."""
-        self.aftermath: Final[list[str]] = []
+        self.cleaned_up: Final[list[str]] = []
         """What became of the half-made VM, in words for whoever hears of a failure."""
         self._warnings: Final[list[str]] = []
         self._lock: Final = threading.Lock()

@@ -21,7 +21,7 @@ from hyperexport.model.vm import VmRef
 from hyperexport.steps.restore_job import Prepared, RestoreJob
 from hyperexport.steps.step import step
 from hyperexport.verify.descriptor import refused_parts
-from hyperexport.vsphere.disk_moves import free_spots, homeless
+from hyperexport.vsphere.disk_moves import free_units, missing_controller
 from hyperexport.vsphere.import_spec import (
     Edits,
     ImportSpec,
@@ -32,9 +32,9 @@ from hyperexport.vsphere.import_spec import (
 )
 from hyperexport.vsphere.inventory import describe, find_vm
 from hyperexport.vsphere.kept_config import KeptConfig
-from hyperexport.vsphere.made_vms import tagged, untagged
 from hyperexport.vsphere.names import escape
 from hyperexport.vsphere.originals import names_in, vms_with_uuid
+from hyperexport.vsphere.partial_vms import tagged, untagged
 from hyperexport.vsphere.places import Placement, Places
 from hyperexport.vsphere.restore_privileges import RestoreNeeds, missing_for_restore
 from hyperexport.vsphere.tags import missing_tags
@@ -56,15 +56,15 @@ def make_restore_plan(job: RestoreJob) -> RestorePlan:
     job.stop.check()
     entries = check_export(job)
     kept, descriptor = kept_config(job), descriptor_of(job)
-    target = describe(job.session, find_vm(job.session, job.wish.attach_to)).ref if job.wish.attach_to else None
+    target = describe(job.session, find_vm(job.session, job.request.attach_to)).ref if job.request.attach_to else None
     was = read_place(job.session, target) if target else place_of(job, kept)
     sources = () if target else networks_of_descriptor(descriptor)
-    placement = Places(job.session).resolve(job.wish, was, networks=sources)
+    placement = Places(job.session).resolve(job.request, was, networks=sources)
     name = name_of(job, target)
     check_free(job, placement, name)
     identity, why = identity_of(job)
     path = f"{placement.folder.path}/{escape(name)}"
-    wanted = job.wish.disk_provisioning
+    wanted = job.request.disk_provisioning
     made = create_import_spec(
         job.session,
         descriptor,
@@ -80,14 +80,14 @@ def make_restore_plan(job: RestoreJob) -> RestorePlan:
         disks=entries,
         identity=identity,
         provisioning=wanted,
-        disconnected=job.wish.disconnected,
+        disconnected=job.request.disconnected,
         annotation=tagged("" if target else annotation, job.owner(path)),
         reservations=job.reservations,
         bare=target is not None,
     )
     kinds = provisioning_of_disks(kept, entries, wanted)
     lost = edit_import_spec(made, kept, edits)
-    spots = free_spots(job.session, target, [homeless(entry) for entry in entries]) if target else ()
+    addresses = free_units(job.session, target, [missing_controller(entry) for entry in entries]) if target else ()
     plan = RestorePlan(
         export_id=job.export.export_id,
         source=job.source,
@@ -99,11 +99,11 @@ def make_restore_plan(job: RestoreJob) -> RestorePlan:
         host=placement.host.name if placement.host else None,
         datastore=placement.datastore.name,
         networks=tuple((source, place.name) for source, place in placement.networks.items()),
-        disconnected=job.wish.disconnected,
+        disconnected=job.request.disconnected,
         identity=identity,
         identity_reason=why,
         attach_to=target,
-        attach_at=tuple(spot.name for spot in spots),
+        attach_at=tuple(spot.name for spot in addresses),
         files=files_of(job, made, kinds),
         space_needed=sum(
             (entry.capacity or 0) if kinds[entry.name] is not Provisioning.THIN else entry.populated or entry.size
@@ -112,14 +112,14 @@ def make_restore_plan(job: RestoreJob) -> RestorePlan:
         space_free=placement.free,
         tags=() if target else was.tags,
         custom_attributes=() if target else tuple(was.custom_attributes.items()),
-        power_on=job.wish.power_on,
+        power_on=job.request.power_on,
         lost=(*lost_of_export(job, entries, identity), *lost) if target is None else (),
         warnings=made.warnings,
     )
     plan = without_what_is_missing(job, plan)
     check_space(plan)
     check_privileges(job, plan, placement)
-    job.prepared = Prepared(placement, made, annotation, spots)
+    job.prepared = Prepared(placement, made, annotation, addresses)
     return plan
 
 
@@ -137,7 +137,7 @@ def check_export(job: RestoreJob) -> list[FileEntry]:
         raise VerificationFailed(
             f"{job.export} is damaged: {manifest.damage[0]}", fix="Choose another export; hyperexport list shows them"
         )
-    entries = choose_disks(job.export, job.wish.disks)
+    entries = choose_disks(job.export, job.request.disks)
     for entry in manifest.files:
         if entry.role is FileRole.NVRAM or (entry.role is FileRole.DISK and entry in entries):
             check_stored(job.store, job.export, entry)
@@ -201,7 +201,7 @@ def lost_of_export(job: RestoreJob, entries: Sequence[FileEntry], identity: Iden
 def name_of(job: RestoreJob, target: VmRef | None) -> str:
     """The name of the VM that is made."""
     if target is None:
-        return job.wish.name or job.source.name
+        return job.request.name or job.source.name
     suffix = f"-restore-{job.export.export_id}"
     return target.name[: _LONGEST_NAME - len(suffix)] + suffix
 
@@ -224,13 +224,13 @@ def identity_of(job: RestoreJob) -> tuple[Identity, str]:
     uuid = job.source.instance_uuid
     originals = vms_with_uuid(job.session, uuid) if uuid else []
     there = ", ".join(originals)
-    if job.wish.identity is Identity.KEEP and originals:
+    if job.request.identity is Identity.KEEP and originals:
         job.warn(
             f"the original VM is still there ({there}): it and the restored one have the same MAC addresses and BIOS "
             "UUID, and vSphere gives the restored one another instance UUID; do not connect both to one network"
         )
-    if job.wish.identity:
-        return job.wish.identity, "as asked for"
+    if job.request.identity:
+        return job.request.identity, "as asked for"
     if not uuid:
         return Identity.NEW, "whether the original VM is still there cannot be told"
     if originals:

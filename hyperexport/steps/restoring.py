@@ -23,7 +23,7 @@ from hyperexport.vsphere.collector import properties
 from hyperexport.vsphere.disk_moves import Moving, attach, detach, disk_files
 from hyperexport.vsphere.import_lease import ImportLease, open_import
 from hyperexport.vsphere.inventory import vm_object
-from hyperexport.vsphere.made_vms import MadeVm, destroy_made, made_vms, notes_of, take_off_tag
+from hyperexport.vsphere.partial_vms import PartialVm, destroy_partial_vm, notes_of, partial_vms, take_off_tag
 from hyperexport.vsphere.session import Session
 from hyperexport.vsphere.tags import attach_tags
 from hyperexport.vsphere.vm_place import set_attributes
@@ -34,14 +34,14 @@ _DISK_TYPE = "application/x-vnd.vmware-streamVmdk"
 
 
 @step("find-half-made-vms", retried=True)
-def find_half_made(session: Session, is_over: IsOver) -> list[MadeVm]:
+def find_partial_vms(session: Session, is_over: IsOver) -> list[PartialVm]:
     """Find the VMs that restores of dead runs left half made; the logins of these runs are ended first."""
     end_abandoned_sessions(session, is_over)
-    return [made for made in made_vms(session) if is_over(made.owner)]
+    return [made for made in partial_vms(session) if is_over(made.owner)]
 
 
 @step("destroy-half-made-vm", run_name="destroy {made.ref.name}")
-def destroy_half_made(session: Session, made: MadeVm, *, stop: StopSignal) -> str | None:
+def destroy_partial(session: Session, made: PartialVm, *, stop: StopSignal) -> str | None:
     """Destroy a VM that a dead run left half made.
 
     Returns:
@@ -52,7 +52,7 @@ def destroy_half_made(session: Session, made: MadeVm, *, stop: StopSignal) -> st
     """
     stop.check()
     try:
-        destroy_made(session, made.ref, made.owner, stop=stop)
+        destroy_partial_vm(session, made.ref, made.owner, stop=stop)
     except Interrupted:
         raise
     except HyperExportError as error:
@@ -143,7 +143,7 @@ def upload_file(job: RestoreJob, file: RestoredFile) -> int:
                 )
             finally:
                 forget()
-        if job.wish.verify:
+        if job.request.verify:
             compare_with_server(job, lease, target.key, received, file.name)
     except HyperExportError as error:
         job.stop.check()
@@ -221,7 +221,7 @@ def restore_attributes(job: RestoreJob, plan: RestorePlan) -> None:
 
 
 @step("hand-over")
-def hand_over(job: RestoreJob) -> VmRef:
+def remove_owner_tag(job: RestoreJob) -> VmRef:
     """Take the owner tag off: the commit point, after which the VM is the user's and no reaper touches it.
 
     Raises:
@@ -253,11 +253,11 @@ def attach_disks(job: RestoreJob, plan: RestorePlan) -> tuple[str, ...]:
     assert job.vm
     assert job.prepared
     assert plan.attach_to
-    entries = choose_disks(job.export, job.wish.disks)
+    entries = choose_disks(job.export, job.request.disks)
     files = disk_files(job.session, job.vm, entries)
     notes = notes_of(job.session, job.vm) or ""
     detach(job.session, job.vm, Moving(plan.attach_to.moref, files), notes, stop=job.stop)
-    attach(job.session, plan.attach_to, files, job.prepared.spots, stop=job.stop)
+    attach(job.session, plan.attach_to, files, job.prepared.addresses, stop=job.stop)
     return files
 
 
@@ -266,7 +266,7 @@ def remove_carrier(job: RestoreJob, plan: RestorePlan) -> None:
     """Destroy the VM that was imported with the disks, which it no longer has. What fails here is a warning."""
     assert job.vm
     try:
-        destroy_made(job.session, job.vm, job.owner_of_plan(plan), stop=job.stop)
+        destroy_partial_vm(job.session, job.vm, job.owner_of_plan(plan), stop=job.stop)
     except RestoreLeaked as error:
         job.warn(f"the disks are attached, but the VM that they came with is left; reap-snapshots removes it: {error}")
     job.vm = None
@@ -283,9 +283,9 @@ def undo(job: RestoreJob, plan: RestorePlan) -> None:
     if vm is None:
         return
     try:
-        destroy_made(job.session, vm, job.owner_of_plan(plan))
-        job.aftermath.append(f"the half-made VM {vm.path} is gone")
+        destroy_partial_vm(job.session, vm, job.owner_of_plan(plan))
+        job.cleaned_up.append(f"the half-made VM {vm.path} is gone")
         logger.info("%s: taken back in %.1f s", vm.path, time.monotonic() - began)
     except HyperExportError as error:
-        job.aftermath.append(f"the half-made VM {vm.path} could NOT be removed: {error}")
+        job.cleaned_up.append(f"the half-made VM {vm.path} could NOT be removed: {error}")
         logger.error("%s: could not be removed: %s", vm.path, error)

@@ -13,9 +13,9 @@ from hyperexport.model.progress import Progress, Stage, report
 from hyperexport.model.vm import PowerState, SnapshotInfo
 from hyperexport.policy import snapshots as policy
 from hyperexport.policy.snapshots import SnapshotPlan
-from hyperexport.steps.claims import held_by, how_to_remove, words_for
 from hyperexport.steps.folders import exports_of
 from hyperexport.steps.job import Job
+from hyperexport.steps.locks import describe_holder, describe_owner, removal_hint
 from hyperexport.steps.stages import stage
 from hyperexport.steps.step import step
 from hyperexport.vsphere import snapshots as vsphere
@@ -53,15 +53,15 @@ def make_snapshot_plan(job: Job) -> SnapshotPlan:
     if plan.why_none:
         logger.info("%s: no snapshot is made: %s", job.vm.name, plan.why_none)
     if plan.holder is not None:
-        words, fix = held_by(plan.holder, job.at_work)
+        words, fix = describe_holder(plan.holder, job.at_work)
         held = f"{job.ref.path} is held by {words}"
         if not job.options.execution.dry_run:
             raise VmHeld(held, fix=fix)
         job.warn(f"{held}; the real export would fail. {fix}")
     for snapshot, owner in plan.in_doubt:
         job.warn(
-            f"snapshot {snapshot.name} of {job.ref.path} stays: it is unknown whether {words_for(owner)}, is over. "
-            f"{how_to_remove(owner)}"
+            f"snapshot {snapshot.name} of {job.ref.path} stays: it is unknown whether "
+            f"{describe_owner(owner)}, is over. {removal_hint(owner)}"
         )
     refusal = policy.chain_refusal(plan.chain_before) if plan.make else None
     if refusal:
@@ -129,7 +129,7 @@ def take_snapshot(job: Job, name: str) -> CreatedSnapshot:
         suspended=job.vm.power_state is PowerState.SUSPENDED,
         stop=job.stop,
     )
-    job.clock.snapshot_made(created.record.moref)
+    job.stopwatch.snapshot_made(created.record.moref)
     for warning in created.warnings:
         job.warn(warning)
     return created
@@ -158,7 +158,7 @@ def remove_snapshot(job: Job, moref: str, name: str) -> None:
             return
         finally:
             timer.cancel()
-    job.clock.snapshot_removed(moref)
+    job.stopwatch.snapshot_removed(moref)
     report(Progress(job.ref, name, Stage.REMOVE_SNAPSHOT, 100, 100, 0, done=True))
 
 
@@ -213,7 +213,7 @@ def _remove_all(job: Job, doomed: Sequence[SnapshotInfo], reasons: Mapping[str, 
             failures.append(f"{snapshot.name}: {error.what}")
         else:
             if told:
-                job.aftermath.append(f"snapshot {snapshot.name} was removed: {why}")
+                job.cleaned_up.append(f"snapshot {snapshot.name} was removed: {why}")
     if failures:
         raise SnapshotLeaked(
             f"{len(failures)} of {len(doomed)} snapshots of {job.ref.path} could not be removed: {'; '.join(failures)}",

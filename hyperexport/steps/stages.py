@@ -25,7 +25,7 @@ def stage(name: StageName) -> Callable[[Callable[Concatenate[Job, P], R]], Calla
         @wraps(step)
         def measured(job: Job, *args: P.args, **kwargs: P.kwargs) -> R:
             disk = next((given.label for given in (*args, *kwargs.values()) if isinstance(given, DiskInfo)), None)
-            with about(run=job.run, vm=job.vm.name, disk=disk, stage=name), job.clock.running(name):
+            with about(run=job.run, vm=job.vm.name, disk=disk, stage=name), job.stopwatch.running(name):
                 return step(job, *args, **kwargs)
 
         return measured

@@ -8,10 +8,10 @@ from hyperexport.errors import HyperExportError
 from hyperexport.model.history import newest_first, of_vm
 from hyperexport.model.manifest import MOST_PREDECESSORS, FileEntry, vm_folder
 from hyperexport.options.groups import Format
-from hyperexport.steps.claims import Claim, claimed, how_to_remove, owner_words
 from hyperexport.steps.folders import exports_of, folders_of, holding, is_shared
 from hyperexport.steps.job import Job
 from hyperexport.steps.liveness import at_work_here
+from hyperexport.steps.locks import FolderLock, describe_staging_owner, lock_folder, removal_hint
 from hyperexport.store.base import Staging, Store, Stored, StoredExport
 
 
@@ -70,24 +70,24 @@ def staged(job: Job) -> Generator[Copies]:
         with ExitStack() as stack:
             job.owner = job.owner.announced_in(stack.enter_context(at_work_here(job.run)))
             for store in job.stores:
-                claim = _claim(job, store, stack)
+                lock = _lock_folder(job, store, stack)
                 exports = _exports_of_vm(job, store)
                 ids = tuple(dict.fromkeys(export.export_id for export in exports))[:MOST_PREDECESSORS]
-                copies.append(StagedCopy(store, claim.staging, _earlier(job, store, claim, exports), ids))
+                copies.append(StagedCopy(store, lock.staging, _earlier(job, store, lock, exports), ids))
             as_ova = job.options.destination.format is Format.OVA
             yield Copies(tuple(copies), tuple(copies[:1] if as_ova else copies))
     except BaseException:
-        job.aftermath.extend(_fate(copy.store, job) for copy in copies)
+        job.cleaned_up.extend(_outcome(copy.store, job) for copy in copies)
         raise
 
 
-def _claim(job: Job, store: Store, stack: ExitStack) -> Claim:
+def _lock_folder(job: Job, store: Store, stack: ExitStack) -> FolderLock:
     """Claim the VM's folder; another one, if a run of another VM has come to the same new folder at this moment."""
     while True:
         folder = job.folder_in(store)
         with ExitStack() as attempt:
-            claim = attempt.enter_context(
-                claimed(
+            lock = attempt.enter_context(
+                lock_folder(
                     store,
                     folder,
                     job.export_id,
@@ -100,7 +100,7 @@ def _claim(job: Job, store: Store, stack: ExitStack) -> Claim:
             new = folder == vm_folder(job.ref) and not exports_of(store, folder, job.identity)
             if not new or not is_shared(store, folder, job.identity):
                 stack.push(attempt.pop_all())
-                return claim
+                return lock
         job.avoid_folder(store)
 
 
@@ -109,23 +109,23 @@ def _exports_of_vm(job: Job, store: Store) -> list[StoredExport]:
     return newest_first(of_vm(found, lambda export: export.manifest, job.identity), lambda export: export.manifest)
 
 
-def _earlier(job: Job, store: Store, claim: Claim, exports: list[StoredExport]) -> tuple[StoredExport, ...]:
-    """What the export may build on; to be asked only once the claim stands.
+def _earlier(job: Job, store: Store, lock: FolderLock, exports: list[StoredExport]) -> tuple[StoredExport, ...]:
+    """What the export may build on; to be asked only while the folder is locked.
 
-    Beside a claim of which nobody knows whether its run is over, nothing is referred to: it may be a cleanup's. A
-    hard link needs no such care, for it keeps its bytes whatever becomes of the other.
+    Beside a staging whose run may still be active, no earlier export is referred to: the run may be a cleanup. A hard
+    link needs no such care, because it keeps its bytes when the other name is deleted.
     """
-    for other in claim.doubtful:
+    for other in lock.doubtful:
         job.warn(
-            f"the half-written export {store.url}/{other} stays: nobody knows whether {owner_words(other)} is over. "
-            f"{how_to_remove(other.owner)}"
+            f"the half-written export {store.url}/{other} stays: nobody knows whether "
+            f"{describe_staging_owner(other)} is over. {removal_hint(other.owner)}"
         )
     folder = job.folder_in(store)
     job.warn_of_damaged(store, store.listing(folder).damaged)
-    return () if claim.doubtful and store.refers else tuple(one for one in exports if one.folder == folder)
+    return () if lock.doubtful and store.refers else tuple(one for one in exports if one.folder == folder)
 
 
-def _fate(store: Store, job: Job) -> str:
+def _outcome(store: Store, job: Job) -> str:
     """What became of an export that was not finished: looked up, because discarding it never raises."""
     try:
         if any(staging.export_id == job.export_id for staging in store.abandoned(job.folder_in(store))):

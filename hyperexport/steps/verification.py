@@ -135,15 +135,20 @@ def _refuse_ambiguous(selections: Sequence[Selection], wanted: Sequence[str]) ->
             raise UsageError(f"several exports have the short id {short}: {', '.join(same)}", fix="Give one of these")
 
 
-Prove = Callable[[Store, StoredExport, VerifyMode, StopSignal], tuple[StoredExport, Verification]]
+VerifyExport = Callable[[Store, StoredExport, VerifyMode, StopSignal], tuple[StoredExport, Verification]]
 """Carries out :func:`verify`."""
 
-Tell = Callable[[StoredExport | DamagedExport, VerifiedExport], None]
+OnDamage = Callable[[StoredExport | DamagedExport, VerifiedExport], None]
 """Told of each export that is damaged."""
 
 
 def verify_selected(
-    selections: Sequence[Selection], mode: VerifyMode, stop: StopSignal, *, prove: Prove, tell: Tell | None = None
+    selections: Sequence[Selection],
+    mode: VerifyMode,
+    stop: StopSignal,
+    *,
+    verify_one: VerifyExport,
+    on_damage: OnDamage | None = None,
 ) -> list[VerifiedExport]:
     """Verify exports one by one. None of them ends the work on the others, unless the store itself does not answer.
 
@@ -151,8 +156,8 @@ def verify_selected(
         selections: The exports.
         mode: How much is read.
         stop: Ends the work.
-        prove: Carries out the verification of one.
-        tell: Told of each export that is damaged.
+        verify_one: Carries out the verification of one.
+        on_damage: Told of each export that is damaged.
 
     Returns:
         What was found of each, also of those that another run deleted meanwhile.
@@ -164,21 +169,21 @@ def verify_selected(
     verified: list[VerifiedExport] = []
     for store, exports, damaged in selections:
         for export in (*damaged, *exports):
-            item = _verified(store, export, mode, stop, prove)
+            item = _verified(store, export, mode, stop, verify_one)
             verified.append(item)
             told_of = not isinstance(export, DamagedExport) or export.problem is not Problem.UNREADABLE
-            if tell and told_of and not item.verification.ok:
-                tell(export, item)
+            if on_damage and told_of and not item.verification.ok:
+                on_damage(export, item)
     return verified
 
 
 def _verified(
-    store: Store, export: StoredExport | DamagedExport, mode: VerifyMode, stop: StopSignal, prove: Prove
+    store: Store, export: StoredExport | DamagedExport, mode: VerifyMode, stop: StopSignal, verify_one: VerifyExport
 ) -> VerifiedExport:
     location = f"{store.url}/{export}"
     try:
         if isinstance(export, StoredExport):
-            return VerifiedExport(location=location, verification=prove(store, export, mode, stop)[1])
+            return VerifiedExport(location=location, verification=verify_one(store, export, mode, stop)[1])
         where = FILE_NAME if export.problem is not Problem.LINK else export.export_id or export.folder
         finding = Finding(file=where, problem=f"{export.reason}. {export.remedy}")
     except Interrupted:

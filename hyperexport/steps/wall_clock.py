@@ -19,7 +19,7 @@ from pydantic import Field, ValidationError
 
 from hyperexport.errors import HyperExportError
 from hyperexport.model.vm import Value
-from hyperexport.policy.clock import ClockVerdict, OtherClock, Witness, judge_clock
+from hyperexport.policy.clock import ClockAgreement, ClockVerdict, OtherClock, compare_clocks
 from hyperexport.store.base import Store
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class ServerTime(Value):
 
 class _Memory(Value):
     boot: str
-    stores: dict[str, Witness]
+    stores: dict[str, ClockAgreement]
 
 
 def ask_server(session: "Session") -> ServerTime | None:
@@ -58,7 +58,7 @@ def ask_server(session: "Session") -> ServerTime | None:
         return None
 
 
-def judge(store: Store, server: ServerTime | None, *, trusted: bool) -> ClockVerdict:
+def assess_clock(store: Store, server: ServerTime | None, *, trusted: bool) -> ClockVerdict:
     """Say what this machine's clock may decide in a store.
 
     Args:
@@ -71,12 +71,12 @@ def judge(store: Store, server: ServerTime | None, *, trusted: bool) -> ClockVer
     """
     own = store.server_time()
     others = [*([server.now()] if server else []), *([OtherClock(name=store.url, time=own)] if own else [])]
-    witness = None
+    last_agreement = None
     boot, uptime = boot_and_uptime()
     memory = _read()
     if memory and memory.boot == boot:
-        witness = memory.stores.get(store.url)
-    return judge_clock(datetime.now(UTC), others, witness, uptime=uptime, trusted=trusted)
+        last_agreement = memory.stores.get(store.url)
+    return compare_clocks(datetime.now(UTC), others, last_agreement, uptime=uptime, trusted=trusted)
 
 
 def remember(store: Store, verdict: ClockVerdict) -> None:
@@ -89,7 +89,7 @@ def remember(store: Store, verdict: ClockVerdict) -> None:
     stores = dict(before.stores) if before and before.boot == boot else {}
     stores.pop(store.url, None)
     kept = list(stores.items())[-(_MOST_STORES - 1) :]
-    memory = _Memory(boot=boot, stores={**dict(kept), store.url: Witness(wall=datetime.now(UTC), uptime=uptime)})
+    memory = _Memory(boot=boot, stores={**dict(kept), store.url: ClockAgreement(wall=datetime.now(UTC), uptime=uptime)})
     fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

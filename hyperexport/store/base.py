@@ -229,7 +229,7 @@ class Store(Protocol):
         """
         ...
 
-    def marks(self) -> dict[tuple[str, str], str]:
+    def manifest_versions(self) -> dict[tuple[str, str], str]:
         """For the folder and id of each element of :meth:`listing` a mark that changes whenever its manifest does.
 
         It changes with the export's records, too. The id is empty where it is a VM's whole folder. Cheaper than a
@@ -260,7 +260,7 @@ class Store(Protocol):
         """
         ...
 
-    def setbacks(self) -> list[str]:
+    def warnings(self) -> list[str]:
         """What could not be looked at or removed since this store was opened, and failed no call: each once, in words.
 
         What a dead run left may be there, and stays.

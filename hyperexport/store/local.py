@@ -118,7 +118,7 @@ class LocalStore:
         """One export as it is now."""
         return self._read_or_reason(self._path(folder, export_id))
 
-    def marks(self) -> dict[tuple[str, str], str]:
+    def manifest_versions(self) -> dict[tuple[str, str], str]:
         """For each export's folder and id the hash of its manifest; for what is damaged, why."""
         places, damaged = self._places(None)
         found = {(one.folder, one.export_id): str(one.problem) for one in damaged}
@@ -152,7 +152,7 @@ class LocalStore:
 
         done, failed = self._in_each_vm(folder, staged)
         for one in failed:
-            self._note_setback(f"half-written exports stay for now: {one.words}")
+            self._note_warning(f"half-written exports stay for now: {one.words}")
         return [staging for stagings in done for staging in stagings]
 
     def remove_abandoned(self, staging: AbandonedStaging) -> None:
@@ -175,16 +175,16 @@ class LocalStore:
 
         done, failed = self._in_each_vm(folder, sweep_one)
         for one in failed:
-            self._note_setback(f"not swept: {one.words}")
+            self._note_warning(f"not swept: {one.words}")
         for path, error in kept:
-            self._note_setback(f"what a crash left could not be removed: {path}: {error.strerror or error}")
+            self._note_warning(f"what a crash left could not be removed: {path}: {error.strerror or error}")
         return [name for names in done for name in names]
 
-    def setbacks(self) -> list[str]:
+    def warnings(self) -> list[str]:
         """What could not be looked at or removed since this store was opened, and failed no call."""
         return list(self._setbacks)
 
-    def _note_setback(self, words: str) -> None:
+    def _note_warning(self, words: str) -> None:
         if words not in self._setbacks:
             logger.warning("%s: %s", self.url, words)
         self._setbacks[words] = None
@@ -197,7 +197,7 @@ class LocalStore:
         """Name and size of everything in the export's folder, whatever it is."""
         path = self._path(export.folder, export.export_id)
         with translated("list", path, missing=ExportNotFound), os.scandir(path) as entries:
-            return {_told(entry.name): entry.stat(follow_symlinks=False).st_size for entry in entries}
+            return {_shown_name(entry.name): entry.stat(follow_symlinks=False).st_size for entry in entries}
 
     def checksum(self, export: StoredExport, name: str) -> None:
         """Nothing: a filesystem keeps no checksums that it would tell."""
@@ -398,7 +398,7 @@ _LINKED = "a symbolic link is in the place of the folder, and is not followed"
 _NO_FOLDER = "a file is in the place of the folder"
 
 
-def _told(name: str) -> str:
+def _shown_name(name: str) -> str:
     """A file's name as text that every encoding takes: on Linux a name is bytes, and may be in none."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 

@@ -160,7 +160,7 @@ class S3Store:
         """
         return self._read_or_reason((folder, export_id))
 
-    def marks(self) -> dict[tuple[str, str], str]:
+    def manifest_versions(self) -> dict[tuple[str, str], str]:
         """For each export's folder and id the ETag of its manifest; for what is damaged, why."""
 
         def tags(name: str) -> list[tuple[str, str]]:
@@ -193,7 +193,7 @@ class S3Store:
                 if is_export_id(export_id) and FILE_NAME not in places.get((name, export_id), ()):
                     staged.append((name, export_id))
         for one in failed:
-            self._bucket.note_setback(f"half-written exports stay for now: {one.words}")
+            self._bucket.note_warning(f"half-written exports stay for now: {one.words}")
         staged = list(dict.fromkeys(staged))
         return [
             AbandonedStaging(folder=name, export_id=export_id, owner=owner, doubt=doubt)
@@ -220,7 +220,7 @@ class S3Store:
             new_sender=lambda: PartSender(self._bucket, protection, throttle=self._throttle, stop=self._stop),
             refer=self._refer,
         )
-        staging.claim()
+        staging.create_owner_tag()
         try:
             yield staging
         finally:
@@ -245,7 +245,7 @@ class S3Store:
         swept: list[str] = []
         places, failed = self._scan(folder)
         for one in failed:
-            self._bucket.note_setback(f"not swept: {one.words}")
+            self._bucket.note_warning(f"not swept: {one.words}")
         for (name, export_id), files in places.items():
             prefix = self._location.key(name, export_id, "")
             marks = {file for file in files if is_mark(file)} if FILE_NAME in files else files & {DELETED_FILE}
@@ -255,7 +255,7 @@ class S3Store:
                 for mark in marks if FILE_NAME in files else ():
                     self._bucket.delete(prefix + mark)
             except StoreUnusable as error:  # locked, perhaps for years: no reason to fail a run for
-                self._bucket.note_setback(f"what a deletion left of {name}/{export_id} could not be removed: {error}")
+                self._bucket.note_warning(f"what a deletion left of {name}/{export_id} could not be removed: {error}")
             else:
                 swept += [f"{name}/{export_id}"] if marks else []
         return swept
@@ -294,13 +294,13 @@ class S3Store:
             if facts is None or there is None:
                 raise ExportNotFound(f"{export} is not in {self.url} any more")
             changed = rebased(export.manifest, manifest, there)
-            if self._bucket.exchange(key, changed.to_json(), etag=facts.etag):
+            if self._bucket.replace_if_unchanged(key, changed.to_json(), etag=facts.etag):
                 return StoredExport(folder=export.folder, manifest=changed)
         raise StoreUnreachable(f"the manifest of {export} is being written by others", fix="Try again later")
 
-    def setbacks(self) -> list[str]:
+    def warnings(self) -> list[str]:
         """What could not be looked at or removed since this store was opened, and failed no call."""
-        return list(self._bucket.setbacks)
+        return list(self._bucket.warnings)
 
     def keep_record(self, export: StoredExport, name: str, data: bytes) -> None:
         """Write a small file beside an export's own.

@@ -79,14 +79,14 @@ class S3Bucket:
         self.secure = self.client.meta.endpoint_url.startswith("https:")
         self._name = location.bucket
         self._guard = 0
-        self.setbacks: dict[str, None] = {}
-        """See :meth:`hyperexport.store.base.Store.setbacks`; in order."""
+        self.warnings: dict[str, None] = {}
+        """See :meth:`hyperexport.store.base.Store.warnings`; in order."""
 
-    def note_setback(self, words: str) -> None:
+    def note_warning(self, words: str) -> None:
         """Note what could not be looked at or removed, and is no reason to fail for."""
-        if words not in self.setbacks:
+        if words not in self.warnings:
             logger.warning("%s", words)
-        self.setbacks[words] = None
+        self.warnings[words] = None
 
     def url(self, key: str) -> str:
         """How a person names an object."""
@@ -133,7 +133,7 @@ class S3Bucket:
         try:
             return self._list_uploads(prefix)
         except StoreUnusable as error:
-            self.note_setback(f"unfinished uploads of dead runs may stay: {error}")
+            self.note_warning(f"unfinished uploads of dead runs may stay: {error}")
             return []
 
     def _list_uploads(self, prefix: str) -> list[UnfinishedUpload]:
@@ -194,7 +194,7 @@ class S3Bucket:
         with translated(f"writing {self.url(key)}"):
             self._put(key, data)
 
-    def exchange(self, key: str, data: bytes, *, etag: str) -> bool:
+    def replace_if_unchanged(self, key: str, data: bytes, *, etag: str) -> bool:
         """Write a small object over the one with this ETag, and no other; False where it is another by now, or gone.
 
         Where a server does not know the condition (501, or it ignores it, as `rclone serve s3` does), the caller's
@@ -217,7 +217,7 @@ class S3Bucket:
             raise translate(error, what) from error
         return True
 
-    def claim(self, key: str, data: bytes) -> bool:
+    def create_if_absent(self, key: str, data: bytes) -> bool:
         """Write a small object only where nothing is; of two that try at once, at most one is told True.
 
         Where a server does not know conditional writes (501, or it ignores the condition, as `rclone serve s3` does),

@@ -110,7 +110,7 @@ def drop_probes(bucket: S3Bucket) -> None:
         try:
             drop()
         except StoreUnusable as error:
-            bucket.note_setback(f"a probe of a dead run stays: {error}")
+            bucket.note_warning(f"a probe of a dead run stays: {error}")
 
 
 def _is_checked(bucket: S3Bucket, protection: Protection) -> bool:

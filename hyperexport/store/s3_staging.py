@@ -72,14 +72,14 @@ class S3Staging:
         self._refer = refer
         self._sinks: dict[str, S3Sink] = {}
 
-    def claim(self) -> None:
+    def create_owner_tag(self) -> None:
         """Leave the mark of ownership where nothing is yet.
 
         Raises:
             StoreUnusable: There is something at that place already.
         """
         taken = next(self._bucket.objects(self._key("")), None)
-        if taken or not self._bucket.claim(self._key(OWNER_FILE), self._owner.model_dump_json().encode()):
+        if taken or not self._bucket.create_if_absent(self._key(OWNER_FILE), self._owner.model_dump_json().encode()):
             raise StoreUnusable(
                 f"{self._bucket.url(self._key(''))} is taken by another export", fix="Start the export again"
             )
@@ -156,9 +156,9 @@ class S3Staging:
         key = self._key(manifest_module.FILE_NAME)
         ours = self._is_ours()
         self._published = key
-        claimed = ours and self._bucket.claim(key, manifest.to_json())
+        created = ours and self._bucket.create_if_absent(key, manifest.to_json())
         self._ended = True  # Also where it was another run: what lies there is part of its export now.
-        if not claimed:
+        if not created:
             raise StoreUnusable(
                 f"{self._bucket.url(key)} was published, or what belongs to it removed, by another run",
                 fix="Start the export again",
@@ -194,7 +194,7 @@ class S3Staging:
     def _is_ours(self) -> bool:
         """Whether the mark that we left is still there.
 
-        Where a server has no conditional writes two may have claimed one place, and then it is the later one's; and
+        Where a server has no conditional writes two may have created one place, and then it is the later one's; and
         somebody who took this run for dead has removed the mark with all the rest.
         """
         data = self._bucket.read(self._key(OWNER_FILE), limit=_LARGEST_MARK)

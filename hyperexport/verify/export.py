@@ -116,7 +116,7 @@ class _Verifier:
         self._files += 1
         try:
             with self._store.open(self._export, entry.name) as reader:
-                told = self._told_by_store(entry)
+                told = self._checksum_from_store(entry)
                 if told is None:
                     self._read(entry, reader, members)
                 else:
@@ -126,7 +126,7 @@ class _Verifier:
         except StoreUnusable as error:
             self._find(entry.name, error.what)
 
-    def _told_by_store(self, entry: FileEntry) -> str | None:
+    def _checksum_from_store(self, entry: FileEntry) -> str | None:
         """The store's own checksum of a large file, where it can stand for reading the file back."""
         if self._deep or entry.role not in _LARGE or entry.checksum is None:
             return None

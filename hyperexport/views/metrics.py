@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 from hyperexport.model.history import made_at_the_earliest
 from hyperexport.model.manifest import ExportManifest
 from hyperexport.store.base import Store
-from hyperexport.store.catalogue import Catalogue
+from hyperexport.store.cached_store import CachedStore
 from hyperexport.views.survey import StoreSurvey, VmSurvey, is_full, rate_of, survey
 
 _VM: Final = ("store", "vm", "folder")
@@ -84,7 +84,7 @@ _OF_NEWEST: Final[Sequence[tuple[str, str, Callable[[ExportManifest], float | No
 
 
 class StoreCollector(Collector):
-    """Reads the stores at each scrape; see :class:`hyperexport.store.catalogue.Catalogue` for how little that takes.
+    """Reads the stores at each scrape, through :class:`hyperexport.store.cached_store.CachedStore`, which reads little.
 
     Args:
         stores: The stores.
@@ -96,7 +96,7 @@ class StoreCollector(Collector):
         self._lock: Final = threading.Lock()  # two scrapes at a time read once after the other
         self.surveys: tuple[StoreSurvey, ...] = ()
         """What the last scrape found."""
-        self._catalogues: Final = [Catalogue(store) for store in stores]
+        self._stores: Final = [CachedStore(store) for store in stores]
 
     def describe(self) -> Iterable[Metric]:
         """Nothing beforehand: registering must not read a store."""
@@ -109,9 +109,9 @@ class StoreCollector(Collector):
         yield build
         surveys: list[tuple[StoreSurvey, float]] = []
         with self._lock:
-            for catalogue in self._catalogues:
+            for store in self._stores:
                 began = time.monotonic()
-                surveys.append((survey(catalogue), time.monotonic() - began))
+                surveys.append((survey(store), time.monotonic() - began))
             self.surveys = tuple(found for found, _ in surveys)
         yield from _of_stores(surveys)
         yield from _of_vms([found for found, _ in surveys])

@@ -6,7 +6,7 @@ from typing import Final
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from hyperexport.base.text import visible
+from hyperexport.base.text import escape_controls
 
 _PACKAGE: Final = "hyperexport.views"
 
@@ -26,4 +26,4 @@ def templates() -> Environment:
 
 
 def _harmless(value: object) -> object:
-    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    return escape_controls(value) if isinstance(value, str) and not isinstance(value, Markup) else value

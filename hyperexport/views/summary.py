@@ -96,8 +96,8 @@ def _consistency(result: ExportResult, manifest: ExportManifest) -> str:
     snapshot = manifest.snapshot
     if snapshot is None:
         return str(Quiescing.POWERED_OFF)
-    fate = "kept" if result.snapshot_kept else "only for this export"
-    return f"{snapshot.quiescing}, by snapshot {snapshot.name} ({fate})"
+    purpose = "kept" if result.snapshot_kept else "only for this export"
+    return f"{snapshot.quiescing}, by snapshot {snapshot.name} ({purpose})"
 
 
 def _saving(plan: ExportPlan) -> str:

@@ -26,7 +26,7 @@ from hyperexport.model.history import (
 from hyperexport.model.manifest import ExportKind, ExportManifest, Quiescing
 from hyperexport.model.vm import Value
 from hyperexport.store.base import StoredExport
-from hyperexport.store.catalogue import Catalogue
+from hyperexport.store.cached_store import CachedStore
 from hyperexport.store.listing import StoreListing
 from hyperexport.store.records import Drills, last_passed
 
@@ -194,16 +194,16 @@ def is_full(export: ExportManifest) -> bool:
     return export.kind is ExportKind.FULL
 
 
-def survey(catalogue: Catalogue, now: datetime | None = None) -> StoreSurvey:
+def survey(store: CachedStore, now: datetime | None = None) -> StoreSurvey:
     """Look at a store. One that cannot be read gives a survey that says so: others are looked at all the same."""
     taken = now or datetime.now(UTC)
-    url = catalogue.store.url
+    url = store.store.url
     try:
-        folders = catalogue.look()
-        free = catalogue.store.free_bytes()
+        folders = store.look()
+        free = store.store.free_bytes()
     except HyperExportError as error:
         return StoreSurvey(store=url, taken=taken, problem=str(error))
-    return StoreSurvey(store=url, taken=taken, vms=_by_name(folders, catalogue.drills, taken), free_bytes=free)
+    return StoreSurvey(store=url, taken=taken, vms=_by_name(folders, store.drills, taken), free_bytes=free)
 
 
 def _by_name(folders: Mapping[str, StoreListing], drills: Drills, now: datetime) -> tuple[VmSurvey, ...]:

@@ -17,7 +17,7 @@ from pyVmomi import vmodl
 from hyperexport.errors import ServerFault
 from hyperexport.vsphere.session import Session
 
-_AT_ONCE: Final = 250
+_MAX_CONCURRENCY: Final = 250
 """VMs in one request: one and a half megabytes of answer."""
 
 _REQUESTS: Final = 2
@@ -40,7 +40,7 @@ def disk_capacities(session: Session, vms: Sequence[Any]) -> dict[str, int]:
     Raises:
         ServerFault: Among others where a VM is gone; the API's ManagedObjectNotFound is its cause.
     """
-    parts = [vms[begin : begin + _AT_ONCE] for begin in range(0, len(vms), _AT_ONCE)]
+    parts = [vms[begin : begin + _MAX_CONCURRENCY] for begin in range(0, len(vms), _MAX_CONCURRENCY)]
     # The server prepares one answer while the other is read.
     with ThreadPoolExecutor(_REQUESTS, thread_name_prefix="capacities") as pool:
         return dict(chain.from_iterable(pool.map(partial(_read, session), parts)))
@@ -54,7 +54,7 @@ def _read(session: Session, vms: Sequence[Any]) -> list[tuple[str, int]]:
         propSet=[_query.PropertySpec(type=type(vms[0]), pathSet=[_DEVICES], all=False)],
     )
     page = session.read_raw(
-        collector, "RetrievePropertiesEx", [wanted], _query.RetrieveOptions(maxObjects=_AT_ONCE), doing=doing
+        collector, "RetrievePropertiesEx", [wanted], _query.RetrieveOptions(maxObjects=_MAX_CONCURRENCY), doing=doing
     )
     sums: list[tuple[str, int]] = []
     for _ in vms:  # a page holds one VM at the least

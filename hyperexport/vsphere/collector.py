@@ -140,13 +140,13 @@ def watch(
         ServerFault: The object is gone; the API's ManagedObjectNotFound is its cause.
         Interrupted: ``stop`` was raised.
     """
-    patience = stop or StopSignal()
+    signal = stop or StopSignal()
     failures = 0
     while True:
         try:
             with _own_collector(session, doing=doing) as collector:
                 session.call(collector.CreateFilter, _filter([obj], paths), False, doing=doing)
-                for values in _updates(session, collector, doing=doing, stop=patience):
+                for values in _updates(session, collector, doing=doing, stop=signal):
                     yield values
                     failures = 0
         except HyperExportError as error:
@@ -154,7 +154,7 @@ def watch(
             if not _mendable(obj, error) or failures > _REBUILDS:
                 raise
             logger.warning("%s; waiting goes on", error)
-            patience.wait(0.25 * 2**failures)
+            signal.wait(0.25 * 2**failures)
 
 
 def _mendable(obj: Any, error: HyperExportError) -> bool:

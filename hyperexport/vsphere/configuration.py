@@ -15,7 +15,7 @@ from hyperexport.model.vm import VmRef
 from hyperexport.vsphere.collector import properties
 from hyperexport.vsphere.session import Session
 
-LEFT_OUT: Final = "(left out by hyperexport)"
+OMITTED: Final = "(left out by hyperexport)"
 _SECRET: Final = re.compile(r"(?i)^guestinfo\.|pass(word|wd|phrase)|secret|token|credential|private|\.key$|apikey")
 
 
@@ -31,19 +31,19 @@ def vm_config_json(session: Session, ref: VmRef, snapshot: str | None = None) ->
     doing = f"reading the configuration of {ref.name}"
     config = properties(session, session.reference(kind, moref), ("config",), doing=doing).get("config")
     document = json.loads(json.dumps(config, cls=VmomiJSONEncoder, strip_dynamic=True))
-    _leave_out_secrets(document)
+    _omit_secrets(document)
     return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n"
 
 
-def _leave_out_secrets(node: Any) -> None:
+def _omit_secrets(node: Any) -> None:
     if isinstance(node, list):
         for item in node:
-            _leave_out_secrets(item)
+            _omit_secrets(item)
     elif isinstance(node, dict):
         if _is_secret(node):
-            node.update({name: LEFT_OUT for name in ("value", "defaultValue") if node.get(name)})
+            node.update({name: OMITTED for name in ("value", "defaultValue") if node.get(name)})
         for item in node.values():
-            _leave_out_secrets(item)
+            _omit_secrets(item)
 
 
 def _is_secret(node: dict[str, Any]) -> bool:

@@ -36,7 +36,7 @@ _UNITS: Final = (
 )
 
 
-class Spot(NamedTuple):
+class UnitAddress(NamedTuple):
     """A free place for a disk."""
 
     controller_key: int
@@ -53,7 +53,7 @@ class Moving(NamedTuple):
     files: tuple[str, ...]
 
 
-class Homeless(NamedTuple):
+class MissingController(NamedTuple):
     """A disk that needs a place."""
 
     kind: str
@@ -61,12 +61,12 @@ class Homeless(NamedTuple):
     label: str
 
 
-def homeless(disk: FileEntry) -> Homeless:
+def missing_controller(disk: FileEntry) -> MissingController:
     """A disk of an export that needs a place."""
-    return Homeless(re.sub(r"\d+$", "", disk.disk_controller or ""), disk.disk_label or disk.name)
+    return MissingController(re.sub(r"\d+$", "", disk.disk_controller or ""), disk.disk_label or disk.name)
 
 
-def free_spots(session: Session, target: VmRef, disks: Sequence[Homeless]) -> tuple[Spot, ...]:
+def free_units(session: Session, target: VmRef, disks: Sequence[MissingController]) -> tuple[UnitAddress, ...]:
     """Find a free place on a VM for each disk: on a controller of the kind that it was on, or else on any.
 
     Raises:
@@ -74,7 +74,7 @@ def free_spots(session: Session, target: VmRef, disks: Sequence[Homeless]) -> tu
     """
     devices = _devices(session, target)
     taken = {(each.controllerKey, each.unitNumber) for each in devices}
-    spots: list[Spot] = []
+    addresses: list[UnitAddress] = []
     for disk in disks:
         controllers = [
             each for each in devices if _units_of(each) and not isinstance(each, _device.VirtualIDEController)
@@ -87,13 +87,13 @@ def free_spots(session: Session, target: VmRef, disks: Sequence[Homeless]) -> tu
                 fix="Add a SCSI controller to it in vSphere",
             )
         taken.add((spot.controller_key, spot.unit))
-        spots.append(spot)
-    return tuple(spots)
+        addresses.append(spot)
+    return tuple(addresses)
 
 
-def _free_on(controllers: Iterable[Any], taken: set[tuple[int, int]]) -> Iterable[Spot]:
+def _free_on(controllers: Iterable[Any], taken: set[tuple[int, int]]) -> Iterable[UnitAddress]:
     return (
-        Spot(controller.key, unit, f"{device_label(controller)}, unit {unit}")
+        UnitAddress(controller.key, unit, f"{device_label(controller)}, unit {unit}")
         for controller in controllers
         for unit in _units_of(controller)
         if (controller.key, unit) not in taken
@@ -130,7 +130,9 @@ def detach(session: Session, vm: VmRef, moving: Moving, annotation: str, *, stop
     run_task(session, vm, vm_object(session, vm).ReconfigVM_Task, spec, doing=doing, stop=stop)
 
 
-def attach(session: Session, vm: VmRef, files: Sequence[str], spots: Sequence[Spot], *, stop: StopSignal) -> None:
+def attach(
+    session: Session, vm: VmRef, files: Sequence[str], addresses: Sequence[UnitAddress], *, stop: StopSignal
+) -> None:
     """Attach existing disks to a VM, all of them or none."""
     changes = [
         _device.VirtualDeviceSpec(
@@ -142,7 +144,7 @@ def attach(session: Session, vm: VmRef, files: Sequence[str], spots: Sequence[Sp
                 backing=_device.VirtualDisk.FlatVer2BackingInfo(fileName=file, diskMode="persistent"),
             ),
         )
-        for number, (file, spot) in enumerate(zip(files, spots, strict=True))
+        for number, (file, spot) in enumerate(zip(files, addresses, strict=True))
     ]
     spec = vim.vm.ConfigSpec(deviceChange=changes)
     doing = f"attaching the restored disks to {vm.path}"
@@ -159,7 +161,7 @@ def moving_of(annotation: str) -> Moving | None:
         return None
 
 
-def take_back(session: Session, vm: VmRef, moving: Moving) -> list[str]:
+def reattach(session: Session, vm: VmRef, moving: Moving) -> list[str]:
     """Attach those disks to their first VM again that did not reach the VM that was to get them.
 
     Returns:
@@ -178,8 +180,8 @@ def take_back(session: Session, vm: VmRef, moving: Moving) -> list[str]:
     own = {each.backing.fileName for each in _devices(session, vm) if isinstance(each, _device.VirtualDisk)}
     lost = [file for file in moving.files if file not in arrived and file not in own]
     if lost:
-        spots = free_spots(session, vm, [Homeless("", file) for file in lost])
-        attach(session, vm, lost, spots, stop=StopSignal())
+        addresses = free_units(session, vm, [MissingController("", file) for file in lost])
+        attach(session, vm, lost, addresses, stop=StopSignal())
     return lost
 
 

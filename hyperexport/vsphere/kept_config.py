@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 from pyVmomi import VmomiSupport, vim
 
 from hyperexport.errors import VerificationFailed
-from hyperexport.vsphere.configuration import LEFT_OUT
+from hyperexport.vsphere.configuration import OMITTED
 
 _TYPE: Final = "_vimtype"
 _DEEPEST: Final = 20
@@ -79,23 +79,23 @@ class KeptConfig:
                 found[line["key"]] = str(line["value"])
         return found
 
-    def left_out(self) -> list[str]:
+    def omitted(self) -> list[str]:
         """The names of the values that the export left out because they may be secrets."""
-        return sorted(_left_out(self._document, 0))
+        return sorted(_omitted(self._document, 0))
 
 
-def _left_out(node: Any, depth: int) -> set[str]:
+def _omitted(node: Any, depth: int) -> set[str]:
     found: set[str] = set()
     if depth > _DEEPEST:
         return found
     if isinstance(node, list):
         for each in node:
-            found |= _left_out(each, depth + 1)
+            found |= _omitted(each, depth + 1)
     elif isinstance(node, dict):
-        if LEFT_OUT in (node.get("value"), node.get("defaultValue")):
+        if OMITTED in (node.get("value"), node.get("defaultValue")):
             found.add(str(node.get("key") or node.get("id") or "a vApp property"))
         for each in node.values():
-            found |= _left_out(each, depth + 1)
+            found |= _omitted(each, depth + 1)
     return found
 
 

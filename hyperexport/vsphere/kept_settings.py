@@ -10,7 +10,7 @@ from typing import Any, Final
 from pyVmomi import vim
 
 from hyperexport.model.restore import LostSetting
-from hyperexport.vsphere.configuration import LEFT_OUT
+from hyperexport.vsphere.configuration import OMITTED
 from hyperexport.vsphere.kept_config import KeptConfig
 
 PLAIN: Final = (
@@ -197,7 +197,7 @@ def put_back_settings(
         lost.append(LostSetting("vAppConfig", "the OVF descriptor has no vApp properties"))
     lost += [
         LostSetting(name, "its value may be a secret, so the export does not keep it")
-        for name in kept.left_out()
+        for name in kept.omitted()
         if not _OWN_LINES.match(name)
     ]
     return lost
@@ -278,7 +278,7 @@ def _extra(spec: Any, kept: KeptConfig) -> list[LostSetting]:
     for key, value in kept.extra().items():
         if _ENCRYPTION.match(key):
             lost.append(LostSetting(key, "it is part of the VM's encryption, of which an export has no keys"))
-        elif key not in there and value != LEFT_OUT and not _OWN_LINES.match(key):
+        elif key not in there and value != OMITTED and not _OWN_LINES.match(key):
             added.append(vim.option.OptionValue(key=key, value=value))
     spec.extraConfig = [*(spec.extraConfig or ()), *added]
     return lost

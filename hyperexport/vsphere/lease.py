@@ -134,8 +134,8 @@ class Lease:
         self._wakers: list[Callable[[], None]] = []
         self._closed = threading.Event()
         # vSphere API: leaseTimeout is how many seconds the server waits for HttpNfcLeaseProgress before it gives up.
-        patience = info.leaseTimeout if (info.leaseTimeout or 0) > 0 else 300
-        interval = min(patience / 4, _LONGEST_SILENCE)
+        lease_timeout = info.leaseTimeout if (info.leaseTimeout or 0) > 0 else 300
+        interval = min(lease_timeout / 4, _LONGEST_SILENCE)
         self._thread = threading.Thread(target=self._stay_alive, args=(interval,), name="lease-keep-alive", daemon=True)
         self._thread.start()
 

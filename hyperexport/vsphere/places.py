@@ -11,7 +11,7 @@ from typing import Any, Final
 from pyVmomi import vim
 
 from hyperexport.errors import PlaceNotFound
-from hyperexport.model.restore import RestoreWish, VmPlace
+from hyperexport.model.restore import RestoreRequest, VmPlace
 from hyperexport.vsphere.collector import Properties, retrieve
 from hyperexport.vsphere.names import escape, unescape
 from hyperexport.vsphere.session import Session
@@ -95,35 +95,35 @@ class Places:
         self.folders = [each for each in self._of(vim.Folder) if roots & set(self._above(each.moref))]
         self.pools = [each for each in self._of(vim.ResourcePool) if not isinstance(each.obj, vim.VirtualApp)]
 
-    def resolve(self, wish: RestoreWish, was: VmPlace, *, networks: Sequence[str]) -> Placement:
+    def resolve(self, request: RestoreRequest, was: VmPlace, *, networks: Sequence[str]) -> Placement:
         """Find the place of a VM: what is asked for, or else where it was.
 
         Args:
-            wish: What is asked for.
+            request: What is asked for.
             was: Where the exported VM was, as far as that is known.
             networks: The names of the networks that it was on.
 
         Raises:
             PlaceNotFound: Something is missing, or ambiguous; the message lists the candidates.
         """
-        folder = self.folder(wish.folder, was.folder)
+        folder = self.folder(request.folder, was.folder)
         computes = [
             each for each in self._of(vim.ComputeResource) if self._datacenter(each) == self._datacenter(folder)
         ]
-        pool = self._pool(wish, was, computes)
+        pool = self._pool(request, was, computes)
         compute = self._all.get(_moref(pool.values.shown("owner")))
         if compute is None:
             raise PlaceNotFound(
                 f"the cluster or host of {pool.path} is not on {self.seen_by}", fix="Choose another --resource-pool"
             )
-        host = self._host(wish.host, was.host, compute)
+        host = self._host(request.host, was.host, compute)
         reach = host or compute
         stores = [each for each in self._of(vim.Datastore) if each.within(reach.values.shown("datastore", ()))]
         usable = [each for each in stores if _usable(each)]
-        datastore = self._one("--datastore", wish.datastore, next(iter(was.datastores), None), usable, "datastore")
+        datastore = self._one("--datastore", request.datastore, next(iter(was.datastores), None), usable, "datastore")
         there = [each for each in self._of(vim.Network) if each.within(reach.values.shown("network", ()))]
         there = [each for each in there if not each.values.shown("config.uplink", False)]
-        return Placement(folder, pool, host, datastore, self._networks(wish, networks, there))
+        return Placement(folder, pool, host, datastore, self._networks(request, networks, there))
 
     def folder(self, wanted: str | None, was: str | None) -> Place:
         """The VM folder that is asked for, or in which the VM was."""
@@ -141,10 +141,10 @@ class Places:
 
     # -- each of them --------------------------------------------------------------------------------------------------
 
-    def _pool(self, wish: RestoreWish, was: VmPlace, computes: Sequence[Place]) -> Place:
+    def _pool(self, request: RestoreRequest, was: VmPlace, computes: Sequence[Place]) -> Place:
         owners = {each.moref for each in computes}
         pools = [each for each in self.pools if _moref(each.values.shown("owner")) in owners]
-        wanted = wish.resource_pool
+        wanted = request.resource_pool
         # A cluster or a host stands for its root pool.
         roots = {_moref(each.values.shown("resourcePool")): each for each in computes}
         if wanted:
@@ -152,8 +152,8 @@ class Places:
             named += [root for root in roots for each in self._hosts_of(roots[root]) if wanted == each.name]
             if len(set(named)) == 1 and named[0] in self._all:
                 return self._all[named[0]]
-        if wanted is None and wish.host:
-            above = [each for each in computes if any(wish.host in (h.name, h.path) for h in self._hosts_of(each))]
+        if wanted is None and request.host:
+            above = [each for each in computes if any(request.host in (h.name, h.path) for h in self._hosts_of(each))]
             own = (
                 was.resource_pool
                 if any(was.resource_pool and _below(was.resource_pool, e.path) for e in above)
@@ -173,8 +173,8 @@ class Places:
             return None
         return self._one("--host", wanted, was, ready, f"ready host of {compute.name}")
 
-    def _networks(self, wish: RestoreWish, sources: Sequence[str], there: Sequence[Place]) -> dict[str, Place]:
-        targets = wish.network_targets()
+    def _networks(self, request: RestoreRequest, sources: Sequence[str], there: Sequence[Place]) -> dict[str, Place]:
+        targets = request.network_targets()
         unknown = sorted(targets.keys() - set(sources))
         if unknown:
             raise PlaceNotFound(
@@ -183,7 +183,7 @@ class Places:
             )
         found: dict[str, Place] = {}
         for source in sources:
-            if wish.disconnected:
+            if request.disconnected:
                 same = [each for each in there if each.name == source] or list(there)
                 if not same:
                     raise _missing(self, "network", source, there, "--network")

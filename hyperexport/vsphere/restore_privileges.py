@@ -99,7 +99,7 @@ DETACH_DISK: Final = Requirement(
     vital=True,
     without="no disk can be attached to another VM",
 )
-TAKE_BACK_DISK: Final = Requirement(
+REATTACH_DISK: Final = Requirement(
     feature="take its disks back",
     when="restore --attach-to",
     privilege="VirtualMachine.Config.AddExistingDisk",
@@ -109,7 +109,7 @@ TAKE_BACK_DISK: Final = Requirement(
     vital=True,
     without="a disk would stay on the datastore if attaching it fails, so the restore does not begin",
 )
-ATTACH_DISK: Final = TAKE_BACK_DISK.model_copy(
+ATTACH_DISK: Final = REATTACH_DISK.model_copy(
     update={
         "feature": "attach disks",
         "place": Place.TARGET_VM,
@@ -127,7 +127,7 @@ RESTORE_TABLE: Final = (
     SET_ATTRIBUTES,
     ATTACH_TAGS,
     DETACH_DISK,
-    TAKE_BACK_DISK,
+    REATTACH_DISK,
     ATTACH_DISK,
 )
 
@@ -146,7 +146,7 @@ class RestoreNeeds(NamedTuple):
         needed = [IMPORT_FOLDER, IMPORT_POOL, ALLOCATE, ANNOTATE, DESTROY]
         needed += [] if self.attach_to else [ASSIGN]
         needed += [POWER_ON] * self.power_on + [SET_ATTRIBUTES] * self.attributes + [ATTACH_TAGS] * self.tags
-        needed += [DETACH_DISK, TAKE_BACK_DISK, ATTACH_DISK] if self.attach_to else []
+        needed += [DETACH_DISK, REATTACH_DISK, ATTACH_DISK] if self.attach_to else []
         return tuple(needed)
 
 

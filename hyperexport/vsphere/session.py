@@ -267,7 +267,7 @@ class Session:
             ) from error
 
     def _mark(self) -> str:
-        return Owner.of_this_process(run=self._run, vcenter=self.address, vm="").to_mark()
+        return Owner.of_this_process(run=self._run, vcenter=self.address, vm="").to_tag()
 
     def _log_in(self) -> None:
         self._stub.cookie = ""  # a dead session's cookie would be answered, not replaced

@@ -24,7 +24,7 @@ class Login(NamedTuple):
     """When it last asked the server for something, by the server's clock."""
 
 
-def marked_sessions(session: Session) -> list[Login] | None:
+def tagged_sessions(session: Session) -> list[Login] | None:
     """Each other login that bears this tool's mark; None where not every login can be seen.
 
     vSphere API: SessionManager.sessionList asks for Sessions.TerminateSession; who lacks it sees none. A list without

@@ -45,10 +45,10 @@ logger = logging.getLogger(__name__)
 LONGEST_CHAIN: Final = 30
 """vSphere allows 32 snapshots in a chain (Broadcom KB 318825); nearer than this we do not go."""
 
-REMOVAL_PATIENCE: Final = 600.0
+REMOVAL_TIMEOUT: Final = 600.0
 """Seconds to wait, in all, between attempts at a removal that the server refuses for now (busy, locked)."""
 
-_UNDO_PATIENCE: Final = 120.0
+_UNDO_TIMEOUT: Final = 120.0
 _SECONDS_AFTER_A_STOP: Final = 15.0
 _REPEATED_FAULTS: Final = 3
 _QUIESCE_FAULTS: Final[tuple[type[Exception], ...]] = (
@@ -153,7 +153,7 @@ def remove_snapshot(
     *,
     on_progress: OnProgress | None = None,
     stop: StopSignal | None = None,
-    patience: float = REMOVAL_PATIENCE,
+    timeout: float = REMOVAL_TIMEOUT,
 ) -> None:
     """Remove one snapshot, leaving its children; done when it is no longer in the tree, however long that takes.
 
@@ -163,7 +163,7 @@ def remove_snapshot(
         moref: The snapshot's managed object id. One that is gone already is fine.
         on_progress: Told the per cent.
         stop: Ends the waiting, not the removal. None in clean-up.
-        patience: Seconds to wait, in all, between attempts that the server refuses for now.
+        timeout: Seconds to wait, in all, between attempts that the server refuses for now.
 
     Raises:
         SnapshotLeaked: It could not be removed; the message names it.
@@ -184,7 +184,7 @@ def remove_snapshot(
             raise
 
     try:
-        _until_removed(remove, stop=stop, patience=patience)
+        _until_removed(remove, stop=stop, timeout=timeout)
     except Interrupted:
         raise
     except HyperExportError as error:
@@ -360,7 +360,7 @@ class _Making:
 
     def _tasks(self, begun: Future[Any]) -> list[Any]:
         try:
-            return [begun.result(timeout=_UNDO_PATIENCE)]
+            return [begun.result(timeout=_UNDO_TIMEOUT)]
         except (HyperExportError, TimeoutError):
             # Ours may be among the unfinished ones when its answer never reached us.
             return unfinished_tasks(self._session, self._ref, kind="VirtualMachine.createSnapshot", doing=self._doing)
@@ -368,7 +368,7 @@ class _Making:
 
 def _wait_for_end(session: Session, task: Any, *, doing: str) -> None:
     try:
-        wait_task(session, task, doing=doing, patience=_UNDO_PATIENCE)
+        wait_task(session, task, doing=doing, timeout=_UNDO_TIMEOUT)
     except HyperExportError as error:
         logger.info("%s", error)
 
@@ -387,7 +387,7 @@ def _is_about_quiescing(error: HyperExportError) -> bool:
     return is_caused_by(error, _QUIESCE_FAULTS) or "quiesc" in error.what.lower()
 
 
-def _until_removed(remove: Callable[[], None], *, stop: StopSignal | None, patience: float) -> None:
+def _until_removed(remove: Callable[[], None], *, stop: StopSignal | None, timeout: float) -> None:
     """Repeat a removal that the server refuses; asking again is safe, since it begins by looking whether it is there.
 
     What will pass (a conflicting task, a network that is down) is waited for as long as ``patience`` lasts. A fault of
@@ -395,7 +395,7 @@ def _until_removed(remove: Callable[[], None], *, stop: StopSignal | None, patie
     """
     faults = count(1)
 
-    def worth_repeating(error: BaseException) -> bool:
+    def should_retry(error: BaseException) -> bool:
         if isinstance(error, TaskVanished) or (isinstance(error, HyperExportError) and error.transient):
             return True
         return isinstance(error, ServerFault) and not cannot_succeed(error) and next(faults) <= _REPEATED_FAULTS
@@ -411,8 +411,8 @@ def _until_removed(remove: Callable[[], None], *, stop: StopSignal | None, patie
         logger.warning("%s; trying again", error.what if isinstance(error, HyperExportError) else "not removed")
 
     for attempt in Retrying(
-        retry=retry_if_exception(worth_repeating),
-        stop=lambda state: state.idle_for >= patience,  # the hours that a removal itself takes don't count
+        retry=retry_if_exception(should_retry),
+        stop=lambda state: state.idle_for >= timeout,  # the hours that a removal itself takes don't count
         wait=wait_random_exponential(multiplier=0.5, max=30),
         sleep=pause,
         before_sleep=say,

@@ -37,7 +37,7 @@ _BUSY: Final = frozenset({429, 503})
 _DENIED: Final = frozenset({401, 403})
 _LARGEST: Final = 64 * 1024 * 1024
 """Bytes of one answer: the ids of all VMs of a full vCenter are some ten."""
-_AT_ONCE: Final = 200
+_MAX_CONCURRENCY: Final = 200
 """Tags asked for in one request."""
 
 
@@ -62,9 +62,9 @@ def tagged_vms(session: Session, tags: Iterable[str]) -> frozenset[str]:
         ids = [_find(api, tag) for tag in tags]
         return frozenset(
             found["id"]
-            for begin in range(0, len(ids), _AT_ONCE)
+            for begin in range(0, len(ids), _MAX_CONCURRENCY)
             for tag in api.action(
-                "tag-association", "list-attached-objects-on-tags", tag_ids=ids[begin : begin + _AT_ONCE]
+                "tag-association", "list-attached-objects-on-tags", tag_ids=ids[begin : begin + _MAX_CONCURRENCY]
             )
             for found in tag["object_ids"] or ()
             if found["type"] == "VirtualMachine"
@@ -286,12 +286,12 @@ def _find(api: _Api, tag: str) -> str:
     readings = [(tag[:at], tag[at + 1 :]) for at, sign in enumerate(tag) if sign == ":"]
     known = {category: (name, categories[category]) for category, name in readings if category in categories}
     if not known:
-        raise _not_there(f"no category {readings[0][0]!r} of tags", categories, api)
+        raise _tag_not_found(f"no category {readings[0][0]!r} of tags", categories, api)
     tags = {category: _by_name(api, "tag", api.tags_of(identity)) for category, (_, identity) in known.items()}
     found = {category: name for category, (name, _) in known.items() if name in tags[category]}
     if not found:
         category, (name, _) = next(iter(known.items()))
-        raise _not_there(f"no tag {name!r} in category {category!r}", tags[category], api)
+        raise _tag_not_found(f"no tag {name!r} in category {category!r}", tags[category], api)
     if len(found) > 1:
         raise TagAmbiguous(
             f"{tag!r} may be any of: "
@@ -320,7 +320,7 @@ def _words(error: Exception) -> str:
         return type(error).__name__
 
 
-def _not_there(what: str, names: Iterable[str], api: _Api) -> TagNotFound:
+def _tag_not_found(what: str, names: Iterable[str], api: _Api) -> TagNotFound:
     known = ", ".join(sorted(names)) or "none"
     return TagNotFound(
         f"{what} is on {api.endpoint.address}, or {api.endpoint.username} may not see it", fix=f"There are: {known}"

@@ -35,7 +35,7 @@ def wait_task(
     doing: str,
     on_progress: Callable[[int], None] | None = None,
     stop: StopSignal | None = None,
-    patience: float | None = None,
+    timeout: float | None = None,
 ) -> Any:
     """Wait for a task to end, and return its result.
 
@@ -45,7 +45,7 @@ def wait_task(
         doing: What it does, for error messages: "making a snapshot of db01".
         on_progress: Called with the percentage whenever the server tells one.
         stop: Waiting (not the task) ends when it is raised.
-        patience: Seconds after which waiting ends; None waits as long as the task takes (a removal may take hours).
+        timeout: Seconds after which waiting ends; None waits as long as the task takes (a removal may take hours).
 
     Raises:
         HyperExportError: The task failed; the class says how.
@@ -53,7 +53,7 @@ def wait_task(
         ServerBusy: ``patience`` ran out.
         Interrupted: ``stop`` was raised.
     """
-    deadline = None if patience is None else time.monotonic() + patience
+    deadline = None if timeout is None else time.monotonic() + timeout
     shown: int | None = None
     try:
         for values in watch(session, task, _PATHS, doing=doing, stop=stop):
@@ -68,7 +68,7 @@ def wait_task(
                 fault = values["info.error"]
                 raise session.error(fault, doing=doing) from fault
             if deadline is not None and time.monotonic() > deadline:
-                raise ServerBusy(f"{doing} has not ended on {session.address} after {patience:.0f} s")
+                raise ServerBusy(f"{doing} has not ended on {session.address} after {timeout:.0f} s")
     except ServerFault as error:
         if is_caused_by(error, GONE) and error.__cause__.obj == task:
             raise TaskVanished(f"{doing}: {session.address} no longer knows how it ended") from error
@@ -116,7 +116,7 @@ def when_free(
         HyperExportError: The call failed for another reason.
         Interrupted: ``stop`` was raised.
     """
-    patience = stop or StopSignal()
+    signal = stop or StopSignal()
     for attempt in count():
         try:
             return call()
@@ -125,8 +125,8 @@ def when_free(
                 raise
             wait_for_conflicting(session, ref, refusal, on_progress=on_progress, stop=stop, said=attempt > 0)
         # What is in the way may be no task that can be seen, or one that began in between.
-        patience.wait(min(0.5 * 2**attempt, _LONGEST_PAUSE))
-        patience.check()
+        signal.wait(min(0.5 * 2**attempt, _LONGEST_PAUSE))
+        signal.check()
     raise AssertionError("count() does not end")
 
 

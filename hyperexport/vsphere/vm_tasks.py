@@ -8,7 +8,7 @@ from hyperexport.vsphere.inventory import vm_object
 from hyperexport.vsphere.session import Session
 from hyperexport.vsphere.tasks import wait_task, when_free
 
-_UNDO_PATIENCE: Final = 120.0
+_UNDO_TIMEOUT: Final = 120.0
 """Seconds that a task of a clean-up may take."""
 
 
@@ -22,7 +22,7 @@ def run_task(session: Session, vm: VmRef, method: Any, *args: Any, doing: str, s
 
     def once() -> Any:
         task = session.call(method, *args, doing=doing)
-        return wait_task(session, task, doing=doing, stop=stop, patience=_UNDO_PATIENCE if stop is None else None)
+        return wait_task(session, task, doing=doing, stop=stop, timeout=_UNDO_TIMEOUT if stop is None else None)
 
     return when_free(session, vm, once, stop=stop)
 

@@ -7,7 +7,7 @@ import pytest
 
 import hyperexport
 from hyperexport import errors
-from hyperexport.base import retry as repeating
+from hyperexport.base import retry as with_retries
 from tests.conformance.vcsim import Vcsim, place_disk
 
 VM = "DC0_H0_VM2"
@@ -48,7 +48,7 @@ def test_a_running_vm_of_vcsim_is_exported_byte_for_byte(
 
 
 def test_a_disk_of_vcsim_that_is_no_vmdk_is_an_error_that_leaves_nothing(vcsim: Vcsim, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(repeating, "RETRY_DELAYS", (0,))
+    monkeypatch.setattr(with_retries, "RETRY_DELAYS", (0,))
     for name, value in vcsim.environment.items():
         monkeypatch.setenv(name, value)
 

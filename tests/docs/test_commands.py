@@ -34,7 +34,7 @@ ELSEWHERE = {
     r"hyperexport files .*/disk0p1": "the pages' guests have no filesystem: tests/engine/test_reading_commands.py",
     r"hyperexport drill": "the pages' guests start in the simulator only: tests/engine/test_drill.py",
     r"hyperexport simulate": "it serves until it is stopped: tests/engine/test_simulator_process.py",
-    r"hyperexport .*slack-webhook/": "Slack would be asked: tests/flows/test_channels.py has a server of its own",
+    r"hyperexport .*slack-webhook/": "Slack would be asked: tests/flows/test_notifiers.py has a server of its own",
     r"curl .*/api/v1/jobs": "tests/flows/test_jobs_api.py sends the documented request",
     r"hyperexport .*--spread": "it needs workers: tests/scale/test_fleet_over_workers.py has three",
     r"docker compose|prefect server": "tests/scale/servers.py starts the same server without containers",

@@ -13,7 +13,7 @@ import pytest
 
 import hyperexport
 from hyperexport import api, errors
-from hyperexport.base import retry as repeating
+from hyperexport.base import retry as with_retries
 from hyperexport.model.manifest import ExportKind
 from hyperexport.simulator import DiskSpec, Fault, FaultKind, Simulator, VmSpec
 from hyperexport.steps import inspect, package, plan, snapshots, verification
@@ -43,7 +43,7 @@ def store(tmp_path: Path) -> Path:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A step that failed is tried again at once, as often as ever."""
-    monkeypatch.setattr(repeating, "RETRY_DELAYS", (0, 0, 0))
+    monkeypatch.setattr(with_retries, "RETRY_DELAYS", (0, 0, 0))
 
 
 def script(*lines: str) -> subprocess.Popen[str]:

@@ -13,7 +13,7 @@ from hyperexport.base.stop import StopSignal
 from hyperexport.cli.main import run
 from hyperexport.errors import ExportNotFound, HyperExportError
 from hyperexport.options.groups import Cleanup
-from hyperexport.steps.cleanup import clean_store, plan_store_cleanup
+from hyperexport.steps.cleanup import delete_planned, plan_store_cleanup
 from hyperexport.steps.orphans import abandoned_stagings
 from hyperexport.steps.preservation import preserve
 from hyperexport.steps.verification import select_exports
@@ -68,7 +68,7 @@ def test_what_was_planned_is_what_goes(local: LocalStore) -> None:
     newest, *older = names(local)
     plan = plan_store_cleanup(local, KEEP_ONE)
     assert names(local) == [newest, *older]
-    done = clean_store(local, plan, nothing_is_over)
+    done = delete_planned(local, plan, nothing_is_over)
     assert list(done.deleted) == [str(item) for item in plan.to_delete]
     assert sorted(done.deleted) == sorted(older)
     assert names(local) == [newest]
@@ -77,10 +77,10 @@ def test_what_was_planned_is_what_goes(local: LocalStore) -> None:
 def test_a_marked_export_outlives_every_limit_until_the_mark_is_taken_away(local: LocalStore) -> None:
     *_, oldest = names(local)
     preserve([local], [oldest.partition("/")[2]], on=True)
-    assert oldest not in clean_store(local, plan_store_cleanup(local, KEEP_ONE), nothing_is_over).deleted
+    assert oldest not in delete_planned(local, plan_store_cleanup(local, KEEP_ONE), nothing_is_over).deleted
     assert oldest in names(local)
     preserve([local], [oldest], on=False)
-    assert clean_store(local, plan_store_cleanup(local, KEEP_ONE), nothing_is_over).deleted == (oldest,)
+    assert delete_planned(local, plan_store_cleanup(local, KEEP_ONE), nothing_is_over).deleted == (oldest,)
 
 
 def test_a_mark_goes_to_every_store_that_holds_the_export(local: LocalStore, s3: S3Store) -> None:
@@ -99,7 +99,7 @@ def test_what_cannot_be_deleted_is_told_and_not_counted(local: LocalStore) -> No
     if subprocess.run(["chattr", "+i", locked], capture_output=True, check=False).returncode:
         pytest.skip("this filesystem or user cannot make a folder immutable (chattr +i)")
     try:
-        done = clean_store(local, plan_store_cleanup(local, KEEP_ONE), nothing_is_over)
+        done = delete_planned(local, plan_store_cleanup(local, KEEP_ONE), nothing_is_over)
     finally:
         subprocess.run(["chattr", "-i", locked], check=True)
     assert done.deleted == (middle,)
@@ -114,9 +114,9 @@ def test_abandoned_exports_go_once_their_runs_are_over(local: LocalStore) -> Non
     staged = local.stage(FOLDER, half, OWNER)
     staged.__enter__().put("db01.ovf", b"<Envelope/>")
     plan = plan_store_cleanup(local, Cleanup(enabled=True, max_count=9))
-    assert clean_store(local, plan, nothing_is_over).abandoned == ()
+    assert delete_planned(local, plan, nothing_is_over).abandoned == ()
     assert [str(found) for found in abandoned_stagings(local, None, everything_is_over)] == [f"{FOLDER}/{half}"]
-    assert clean_store(local, plan, everything_is_over).abandoned == (f"{FOLDER}/{half}",)
+    assert delete_planned(local, plan, everything_is_over).abandoned == (f"{FOLDER}/{half}",)
     assert local.abandoned() == []
 
 
@@ -133,7 +133,7 @@ def test_the_oldest_go_until_enough_is_free(tmp_path: Path) -> None:
             write_export(store, age)
         newest, middle, oldest = names(store)
         wanted = store.free_bytes() + 1
-        done = clean_store(store, plan_store_cleanup(store, Cleanup(enabled=True, min_free=wanted)), nothing_is_over)
+        done = delete_planned(store, plan_store_cleanup(store, Cleanup(enabled=True, min_free=wanted)), nothing_is_over)
         assert done.deleted == (oldest,)
         assert names(store) == [newest, middle]
         assert store.free_bytes() >= wanted
@@ -145,7 +145,7 @@ def test_in_s3_an_export_that_a_kept_one_refers_to_stays(s3: S3Store) -> None:
     base = write_export(s3, FIRST)  # type: ignore[arg-type]
     alone = write_export(s3, SECOND)  # type: ignore[arg-type]
     newest = write_export(s3, THIRD, reuse=base)  # type: ignore[arg-type]
-    done = clean_store(s3, plan_store_cleanup(s3, KEEP_ONE), nothing_is_over)
+    done = delete_planned(s3, plan_store_cleanup(s3, KEEP_ONE), nothing_is_over)
     assert done.deleted == (str(alone),)
     assert names(s3) == [str(newest), str(base)]
     with s3.open(newest, "db01-disk-1.vmdk") as reader:
@@ -164,7 +164,7 @@ def test_where_s3_cannot_be_listed_nothing_is_planned_and_nothing_goes(
     with pytest.raises(HyperExportError):
         plan_store_cleanup(s3, KEEP_ONE)
     with pytest.raises(HyperExportError):
-        clean_store(s3, plan, everything_is_over)
+        delete_planned(s3, plan, everything_is_over)
     assert sorted(server.root.rglob("*")) == before
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from hyperexport.base.stop import StopSignal
 from hyperexport.base.units import MIB, SECTOR
-from hyperexport.convert import Target, conversion, convert_export, output
+from hyperexport.convert import Target, conversion, convert_export, output_files
 from hyperexport.convert.package import merge, resized
 from hyperexport.convert.raw import write_raw
 from hyperexport.errors import (
@@ -160,7 +160,9 @@ def test_no_room_is_told_before_anything_is_written(
     store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     export = stored_images.publish("ovf", store, tmp_path)
-    monkeypatch.setattr(output.shutil, "disk_usage", lambda _: os.terminal_size((1, 1)) and type("U", (), {"free": 9}))
+    monkeypatch.setattr(
+        output_files.shutil, "disk_usage", lambda _: os.terminal_size((1, 1)) and type("U", (), {"free": 9})
+    )
 
     for to in (Target.RAW, Target.VHDX, Target.OVA):
         with pytest.raises(DiskFull, match="has 9 B free, the conversion needs"):

@@ -19,7 +19,7 @@ from hyperexport.options.groups import Cleanup, VerifyMode
 from hyperexport.results import ExportResult
 from hyperexport.simulator import DiskSpec, Simulator, VmSpec
 from hyperexport.steps import package
-from hyperexport.steps.cleanup import clean_store, plan_store_cleanup
+from hyperexport.steps.cleanup import delete_planned, plan_store_cleanup
 from hyperexport.steps.ova import pack_ova
 from hyperexport.steps.verification import verify
 from hyperexport.store.base import Store, StoredExport
@@ -312,7 +312,7 @@ def test_every_figure_of_stored_bytes_is_what_du_counts_after_each_export_and_ea
         plan = plan_store_cleanup(place.store, Cleanup(enabled=True, max_count=keep))
         if not plan.to_delete:
             break
-        done = clean_store(place.store, plan, lambda _: False)
+        done = delete_planned(place.store, plan, lambda _: False)
         assert done.freed_bytes >= plan.freed_bytes
         assert plan.freed_bytes == before - place.du()
         assert len(done.deleted) == len(plan.to_delete)

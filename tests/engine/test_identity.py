@@ -24,7 +24,7 @@ from hyperexport.simulator import DiskSpec, Simulator, VmSpec
 from hyperexport.steps.choosing import choose_export
 from hyperexport.steps.preservation import preserve
 from hyperexport.store.base import StoredExport
-from hyperexport.store.catalogue import Catalogue
+from hyperexport.store.cached_store import CachedStore
 from hyperexport.store.local import LocalStore
 from hyperexport.views.survey import survey
 from hyperexport.vsphere.endpoint import VSphereEndpoint
@@ -138,7 +138,7 @@ def test_what_is_said_of_one_vm_is_not_said_of_another_vcenters_vm_of_that_uuid(
 ) -> None:
     one, other = twins
     theirs, mine = export(one, store), export(other, store)
-    vms = survey(Catalogue(store)).vms
+    vms = survey(CachedStore(store)).vms
     assert sorted(len(vm.exports) for vm in vms) == [1, 1]
     assert {vm.exports[0].vcenter_uuid for vm in vms} == {manifest(theirs).vcenter_uuid, manifest(mine).vcenter_uuid}
     assert len({vm.label for vm in vms}) == 2
@@ -190,7 +190,7 @@ def test_a_renamed_vm_goes_on_incrementally_in_its_folder(store: LocalStore) -> 
     assert Path(first.locations[0]).parent == Path(second.locations[0]).parent
     assert len(ids(store)) == 2
     assert skipped.manifest is None or skipped.manifest.export_id == manifest(second).export_id
-    (vm,) = survey(Catalogue(store)).vms
+    (vm,) = survey(CachedStore(store)).vms
     assert vm.name == "db01-old"
 
 
@@ -222,7 +222,7 @@ def test_another_vms_export_in_the_folder_takes_no_part_in_it(store: LocalStore,
         again = export(simulator, store, incremental=True, cleanup=True, cleanup_max_count=1)
         assert ids(store) == {foreign.name, manifest(again).export_id}
         assert is_of(again, simulator, "db01", tmp_path / "db01.raw")
-    assert {vm.name: len(vm.exports) for vm in survey(Catalogue(store)).vms} == {"db01": 1, "web01": 1}
+    assert {vm.name: len(vm.exports) for vm in survey(CachedStore(store)).vms} == {"db01": 1, "web01": 1}
 
 
 def test_a_new_folder_that_another_vms_run_is_writing_to_is_left_to_it(
@@ -311,13 +311,13 @@ def test_what_is_damaged_in_a_renamed_vms_old_folder_is_said_of_that_vm(store: L
     for one in (old, rotten):
         (Path(store.url) / str(one)).rename(older / one.export_id)
     (older / rotten.export_id / FILE_NAME).write_text("{}")
-    (vm,) = survey(Catalogue(store)).vms
+    (vm,) = survey(CachedStore(store)).vms
     assert [one.export_id for one in vm.exports] == [new.export_id, old.export_id]
     assert vm.damaged == (rotten.export_id,)
 
 
 def test_copies_of_an_export_in_two_folders_are_counted_as_two_in_the_stored_bytes(store: LocalStore) -> None:
     export = write_export(store, FIRST)
-    once = survey(Catalogue(store)).stored_bytes
+    once = survey(CachedStore(store)).stored_bytes
     shutil.copytree(Path(store.url) / export.folder, Path(store.url) / f"db01-older{export.folder[-9:]}")
-    assert survey(Catalogue(store)).stored_bytes > once
+    assert survey(CachedStore(store)).stored_bytes > once

@@ -26,7 +26,7 @@ from hyperexport.results import FleetOutcome, FleetResult
 from hyperexport.simulator import DiskSpec, Simulator, VmSpec
 from hyperexport.steps.preservation import preserve
 from hyperexport.store.base import Store, StoredExport
-from hyperexport.store.catalogue import Catalogue
+from hyperexport.store.cached_store import CachedStore
 from hyperexport.views.metrics import StoreCollector, as_text
 from hyperexport.views.survey import survey
 from hyperexport.vsphere.endpoint import VSphereEndpoint
@@ -173,7 +173,7 @@ def test_every_view_keeps_the_vms_of_two_vcenters_apart(
     where = {export.export_id: str(export) for export in place.exports()}
     assert len(set(where.values())) == 4
 
-    found = survey(Catalogue(place.store))
+    found = survey(CachedStore(place.store))
     assert Counter(vm.name for vm in found.vms) == {"db01": 2, "web01": 2}
     assert all(len(vm.exports) == 1 for vm in found.vms)
     series = Counter(
@@ -223,7 +223,7 @@ def test_a_renamed_vm_goes_on_in_its_folder_and_a_new_vm_of_its_old_name_begins_
         assert manifest.base == first["db01"]
         assert (manifest := kinds["db01"])
         assert manifest.base == first["spare"]
-        by_vm = {vm.name: [one.export_id for one in vm.exports] for vm in survey(Catalogue(place.store)).vms}
+        by_vm = {vm.name: [one.export_id for one in vm.exports] for vm in survey(CachedStore(place.store)).vms}
         assert by_vm == {
             "db01-old": [ids_of(second)["db01-old"], first["db01"]],
             "db01": [ids_of(second)["db01"], first["spare"]],

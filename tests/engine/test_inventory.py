@@ -9,7 +9,7 @@ from hyperexport import errors
 from hyperexport.model.vm import PowerState, VmRef
 from hyperexport.simulator import DiskSpec, Fault, FaultKind, Simulator, VmSpec
 from hyperexport.vsphere import inventory
-from hyperexport.vsphere.configuration import LEFT_OUT, vm_config_json
+from hyperexport.vsphere.configuration import OMITTED, vm_config_json
 from hyperexport.vsphere.endpoint import VSphereEndpoint
 from hyperexport.vsphere.inventory import (
     brief_many,
@@ -135,7 +135,7 @@ def test_the_whole_configuration_is_kept_as_json_without_what_may_be_secret(sess
     text = vm_config_json(session, vm)
     extra = {entry["key"]: entry["value"] for entry in json.loads(text)["extraConfig"]}
     assert b"hunter2" not in text
-    assert extra["guestinfo.userdata"] == LEFT_OUT
+    assert extra["guestinfo.userdata"] == OMITTED
     assert extra["ordinary.setting"] == "kept"
     assert json.loads(text)["hardware"]["numCPU"] >= 1
 

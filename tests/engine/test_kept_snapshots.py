@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import hyperexport
-from hyperexport.base import retry as repeating
+from hyperexport.base import retry as with_retries
 from hyperexport.errors import HyperExportError, SnapshotChainTooLong, VmHeld
 from hyperexport.jobs.direct import DirectRunner
 from hyperexport.jobs.reap import reap_snapshots
@@ -34,7 +34,7 @@ sys.stdin.readline()
 
 @pytest.fixture
 def vcenter(monkeypatch: pytest.MonkeyPatch) -> Generator[Simulator]:
-    monkeypatch.setattr(repeating, "RETRY_DELAYS", (0.0,))
+    monkeypatch.setattr(with_retries, "RETRY_DELAYS", (0.0,))
     with Simulator((VmSpec("db01", disks=(DiskSpec(MIB),)),)) as simulator:
         for name, value in simulator.environment().items():
             monkeypatch.setenv(name, value)

@@ -86,7 +86,7 @@ def test_a_server_that_knows_no_checksums_is_no_failure(session, vm, snapshot):
 def test_the_snapshot_can_be_removed_after_the_lease(session, vm, snapshot):
     with hold(session, vm, snapshot):
         pass
-    remove_snapshot(session, vm, snapshot, patience=0)
+    remove_snapshot(session, vm, snapshot, timeout=0)
     assert describe(session, vm).snapshots == ()
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 import hyperexport
-from hyperexport.base import retry as repeating
+from hyperexport.base import retry as with_retries
 from hyperexport.model.manifest import new_export_id
 from hyperexport.options.groups import Cleanup
 from hyperexport.simulator import DiskSpec, Fault, FaultKind, Simulator, VmSpec
-from hyperexport.steps.cleanup import clean_store, plan_store_cleanup
+from hyperexport.steps.cleanup import delete_planned, plan_store_cleanup
 from hyperexport.store.local import LocalStore
 from tests.engine import verifiable
 from tests.engine.local_exports import FIRST, FOLDER, OWNER, SECOND, write_export
@@ -26,7 +26,7 @@ MIB = 1 << 20
 
 @pytest.fixture
 def vcenter(monkeypatch: pytest.MonkeyPatch) -> Generator[Simulator]:
-    monkeypatch.setattr(repeating, "RETRY_DELAYS", (0.0,))
+    monkeypatch.setattr(with_retries, "RETRY_DELAYS", (0.0,))
     with Simulator((VmSpec("db01", disks=(DiskSpec(MIB),)),)) as simulator:
         for name, value in simulator.environment().items():
             monkeypatch.setenv(name, value)
@@ -79,7 +79,7 @@ def test_a_staging_with_a_file_that_stays_keeps_no_other_and_its_tag_goes_last(
     write_export(store, FIRST)
     stagings = [staging(store, days) for days in (5, 6, 7)]
     lock(locked, stagings[1] / "a.vmdk")
-    done = clean_store(store, plan_store_cleanup(store, Cleanup(enabled=True, max_count=1)), lambda _: True)
+    done = delete_planned(store, plan_store_cleanup(store, Cleanup(enabled=True, max_count=1)), lambda _: True)
     assert len(done.abandoned) == 2
     assert len(done.failed) == 1
     assert "Operation not permitted" in done.failed[0]
@@ -92,7 +92,7 @@ def test_what_a_crash_left_and_stays_keeps_no_other(tmp_path: Path, locked: list
     begun = [tmp_path / "store" / FOLDER / f"{write_export(store, age).export_id}" for age in (FIRST, SECOND)]
     gone = [path.rename(path.with_name(f"{path.name}.deleted")) for path in begun]
     lock(locked, next(path for path in gone[0].iterdir() if path.suffix == ".vmdk"))
-    done = clean_store(store, plan_store_cleanup(store, Cleanup(enabled=True, max_count=1)), lambda _: True)
+    done = delete_planned(store, plan_store_cleanup(store, Cleanup(enabled=True, max_count=1)), lambda _: True)
     assert [path.exists() for path in gone] == [True, False]
     assert len(list(gone[0].iterdir())) == 1, "all but what is locked is free again"
     assert (done.deleted, done.failed) == ((), ())
@@ -147,7 +147,7 @@ def test_a_read_only_store_is_listed_reported_and_verified_and_what_was_not_reco
 
 def test_a_cleanup_of_a_read_only_store_deletes_nothing_and_says_so_of_each(read_only: LocalStore) -> None:
     before = read_only.exports()
-    done = clean_store(read_only, plan_store_cleanup(read_only, Cleanup(enabled=True, max_count=1)), lambda _: True)
+    done = delete_planned(read_only, plan_store_cleanup(read_only, Cleanup(enabled=True, max_count=1)), lambda _: True)
     assert (done.deleted, done.freed_bytes, done.abandoned) == ((), 0, ())
     assert len(done.failed) == 2, "the export, and the half-written one"
     assert all(os.strerror(errno.EROFS) in words for words in done.failed)

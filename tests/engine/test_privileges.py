@@ -18,7 +18,7 @@ from hyperexport.options.precedence import ExportOptions
 from hyperexport.results import Level
 from hyperexport.simulator import DiskSpec, Permission, Simulator, UserSpec, VmSpec
 from hyperexport.steps.check_vms import check_vms
-from hyperexport.steps.plan import lacking, requirements
+from hyperexport.steps.plan import missing_requirements, requirements
 from hyperexport.vsphere import privileges
 from hyperexport.vsphere.backing_files import backing_files
 from hyperexport.vsphere.change_tracking import changed_areas, enable_change_tracking
@@ -218,7 +218,7 @@ def test_what_is_missing_is_foretold_with_its_place(server, dropped):
     with login(server, f"without {dropped.feature}") as session:
         vm = describe(session, find_vm(session, "off"))
         where = "/DC0/vm/backup/off" if dropped.place is Place.VM else "datastore datastore1"
-        assert lacking(session, vm, EVERYTHING) == [(dropped, where)]
+        assert missing_requirements(session, vm, EVERYTHING) == [(dropped, where)]
 
 
 @pytest.mark.parametrize("dropped", FEATURES, ids=lambda need: need.privilege)
@@ -234,13 +234,13 @@ def test_the_check_foretells_it_too(server, dropped):
 def test_the_documented_role_lacks_nothing(server):
     with login(server, "all") as session:
         for name in ("on", "off"):
-            assert lacking(session, describe(session, find_vm(session, name)), EVERYTHING) == []
+            assert missing_requirements(session, describe(session, find_vm(session, name)), EVERYTHING) == []
 
 
 def test_without_any_role_on_the_datastores_their_free_space_is_not_seen(server):
     with login(server, BLIND.name) as session:
         vm = describe(session, find_vm(session, "on"))
-        missing = [need for need, _ in lacking(session, vm, ExportOptions.from_keys({"snapshot": True}))]
+        missing = [need for need, _ in missing_requirements(session, vm, ExportOptions.from_keys({"snapshot": True}))]
         assert missing == [privileges.CREATE_SNAPSHOT, privileges.REMOVE_SNAPSHOT, privileges.FREE_SPACE]
         assert datastore_free(session, vm.ref) == {}
     with login(server, "all") as session:
@@ -254,7 +254,7 @@ def test_a_vm_outside_of_the_folder_is_not_even_seen(server):
 
 def test_files_are_looked_at_only_of_a_vm_that_is_off(server):
     with login(server, f"without {privileges.BROWSE.feature}") as session:
-        assert lacking(session, describe(session, find_vm(session, "on")), EVERYTHING) == []
+        assert missing_requirements(session, describe(session, find_vm(session, "on")), EVERYTHING) == []
 
 
 def test_only_what_the_options_use_is_asked_for():

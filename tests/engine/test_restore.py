@@ -15,7 +15,7 @@ from pyVmomi import vim
 
 import hyperexport
 from hyperexport import errors
-from hyperexport.base import retry as repeating
+from hyperexport.base import retry as with_retries
 from hyperexport.base.stop import StopSignal
 from hyperexport.jobs.direct import DirectRunner
 from hyperexport.jobs.reap import reap_snapshots
@@ -78,7 +78,7 @@ def sim(shared: Simulator, monkeypatch: pytest.MonkeyPatch) -> Generator[Simulat
     """The simulated vCenter, named by the environment; the VMs that a test makes are gone after it."""
     for name, value in shared.environment().items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(repeating, "RETRY_DELAYS", (0, 0, 0))
+    monkeypatch.setattr(with_retries, "RETRY_DELAYS", (0, 0, 0))
     before = look(shared)
     yield shared
     shared.faults.clear()

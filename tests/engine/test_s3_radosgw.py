@@ -12,7 +12,7 @@ from hyperexport.base.stop import StopSignal
 from hyperexport.base.units import MIB
 from hyperexport.errors import StoreUnusable
 from hyperexport.options.groups import Cleanup, VerifyMode
-from hyperexport.steps.cleanup import clean_store, plan_store_cleanup
+from hyperexport.steps.cleanup import delete_planned, plan_store_cleanup
 from hyperexport.steps.verification import verify
 from hyperexport.store.base import StoredExport
 from hyperexport.store.s3 import S3Store
@@ -80,11 +80,11 @@ def test_a_conditional_write_lets_only_one_of_two_claim_a_place(
     store: S3Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bucket = store._bucket
-    assert bucket.claim("place", b"one")
-    assert not bucket.claim("place", b"two")
+    assert bucket.create_if_absent("place", b"one")
+    assert not bucket.create_if_absent("place", b"two")
     # Both looked before either wrote: now it is the server that decides.
     monkeypatch.setattr(bucket, "head", lambda _key: None)
-    assert not bucket.claim("place", b"two")
+    assert not bucket.create_if_absent("place", b"two")
     assert bucket.read("place", limit=10) == b"one"
 
 
@@ -154,7 +154,7 @@ def test_under_a_default_retention_exports_are_verified_and_what_stays_after_a_c
     oldest, newest = (publish(store, export_id, {"disk": b"d" * MIB}) for export_id in sorted(IDS[:2]))
     disk = f"backups/vms/{oldest}/disk"
     assert client.get_object_retention(Bucket=bucket, Key=disk)["Retention"]["RetainUntilDate"] > datetime.now(UTC)
-    done = clean_store(store, plan_store_cleanup(store, Cleanup(enabled=True, max_count=1)), lambda _: True)
+    done = delete_planned(store, plan_store_cleanup(store, Cleanup(enabled=True, max_count=1)), lambda _: True)
     assert (done.deleted, done.failed, done.freed_bytes) == ((str(oldest),), (), 0)
     assert "kept as older versions" in done.freed_words
     assert {str(one) for one in store.exports()} == {str(newest), str(proven)}

@@ -194,7 +194,7 @@ class TestFaults:
         method = "RemoveSnapshot_Task" if kind is FaultKind.TASK_IN_PROGRESS else None
         faults.add(Fault(kind, vm=vm.name, method=method, times=0))
         with pytest.raises(errors.SnapshotLeaked) as caught:
-            remove_snapshot(session, vm, moref, patience=1)
+            remove_snapshot(session, vm, moref, timeout=1)
         assert moref in str(caught.value)
         assert vm.path in str(caught.value)
 
@@ -278,7 +278,7 @@ def test_snapshots_that_cannot_be_read_are_not_taken_for_none(session, vm, owner
     with pytest.raises(expected, match="reading snapshot"):
         snapshot_tree(session, vm)
     with pytest.raises(errors.SnapshotLeaked, match=moref):
-        remove_snapshot(session, vm, moref, patience=0)
+        remove_snapshot(session, vm, moref, timeout=0)
     with pytest.raises(expected):
         make(session, vm, owner)
     faults.clear()

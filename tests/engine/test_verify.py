@@ -11,7 +11,7 @@ from hyperexport.base.stop import StopSignal
 from hyperexport.base.units import SECTOR
 from hyperexport.errors import Interrupted, ManifestInvalid
 from hyperexport.model.manifest import FILE_NAME, FileRole
-from hyperexport.model.progress import Progress, Stage, listening
+from hyperexport.model.progress import Progress, Stage, subscribed
 from hyperexport.options.groups import VerifyMode
 from hyperexport.steps import verification as steps
 from hyperexport.store.base import StoredExport
@@ -62,7 +62,7 @@ def test_a_sound_export_is_proved_and_each_of_its_bytes_read_once(
 
 def test_who_listens_is_told_how_far_the_reading_of_each_disk_is(store: LocalStore, export: StoredExport) -> None:
     told: list[Progress] = []
-    with listening(told.append):
+    with subscribed(told.append):
         steps.verify(store, export, VerifyMode.ON, StopSignal())
     last = {progress.item: progress for progress in told}
     assert {item: (progress.moved, progress.done) for item, progress in last.items()} == {

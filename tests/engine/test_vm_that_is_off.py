@@ -9,9 +9,9 @@ import pytest
 
 import hyperexport
 from hyperexport import errors
-from hyperexport.base import retry as repeating
+from hyperexport.base import retry as with_retries
 from hyperexport.model.manifest import FileRole
-from hyperexport.model.progress import Progress, listening
+from hyperexport.model.progress import Progress, subscribed
 from hyperexport.simulator import DiskSpec, Fault, FaultKind, Simulator, VmSpec, leases
 from hyperexport.store.local import LocalStore
 from tests.flows.support import exported_bytes, exports_in, guest_bytes, leftovers
@@ -27,7 +27,7 @@ def vcenter(monkeypatch: pytest.MonkeyPatch) -> Generator[Simulator]:
     with Simulator(vms) as simulator:
         for name, value in simulator.environment().items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setattr(repeating, "RETRY_DELAYS", (0, 0, 0))
+        monkeypatch.setattr(with_retries, "RETRY_DELAYS", (0, 0, 0))
         yield simulator
 
 
@@ -39,7 +39,7 @@ def store(tmp_path: Path) -> Path:
 def told_while(act: Callable[[], Any]) -> list[Progress]:
     """Everything that is told of the progress while something is done."""
     seen: list[Progress] = []
-    with listening(seen.append):
+    with subscribed(seen.append):
         act()
     return seen
 
@@ -90,7 +90,7 @@ def test_a_vm_that_ran_between_two_leases_is_not_put_together_from_different_mom
             vm.guest_write(0, 0, b"written between the disks")
             vm.power_off()
 
-    with listening(run_for_a_moment), pytest.raises(errors.HyperExportError) as caught:
+    with subscribed(run_for_a_moment), pytest.raises(errors.HyperExportError) as caught:
         hyperexport.export("files01", output=store)
 
     assert caught.value.code in ("vm-changed", "vm-powered-on")
@@ -119,7 +119,7 @@ def test_an_nvram_that_cannot_be_read_fails_before_a_disk_is_asked_for(vcenter: 
     vcenter.faults.add(Fault(FaultKind.HTTP_STATUS, vm="efi01", disk=-1, status=404, times=0))
 
     seen: list[Progress] = []
-    with listening(seen.append), pytest.raises(errors.ServerFault, match="nvram"):
+    with subscribed(seen.append), pytest.raises(errors.ServerFault, match="nvram"):
         hyperexport.export("efi01", output=store, snapshot=True)
 
     assert not any(each.item.endswith(".vmdk") for each in seen)

@@ -107,10 +107,10 @@ def winners(server: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch) -> l
     for one in buckets:
         monkeypatch.setattr(one, "head", lambda _key: None)  # both looked before either wrote
 
-    def claim(number: int, place: int) -> Callable[[], bool]:
-        return lambda: buckets[number].claim(f"place-{place}", b"%d" % number)
+    def create(number: int, place: int) -> Callable[[], bool]:
+        return lambda: buckets[number].create_if_absent(f"place-{place}", b"%d" % number)
 
-    return [sum(at_once(claim(0, place), claim(1, place))) for place in range(ROUNDS)]
+    return [sum(at_once(create(0, place), create(1, place))) for place in range(ROUNDS)]
 
 
 @pytest.mark.radosgw

@@ -16,7 +16,7 @@ from hyperexport.errors import DiskFull, HyperExportError, StoreUnusable
 from hyperexport.formats import ova
 from hyperexport.model.manifest import FileRole
 from hyperexport.options.groups import Cleanup
-from hyperexport.steps.cleanup import clean_store, plan_store_cleanup
+from hyperexport.steps.cleanup import delete_planned, plan_store_cleanup
 from hyperexport.steps.orphans import remove_abandoned_stagings
 from hyperexport.steps.preservation import preserve
 from hyperexport.store.base import StoredExport
@@ -73,8 +73,8 @@ def note_as_verified(store: LocalStore) -> None:
     store.replace_manifest(newest, newest.manifest.model_copy(update={"verified": newest.manifest.finished}))
 
 
-def clean_up(store: LocalStore) -> None:
-    done = clean_store(store, plan_store_cleanup(store, KEEP_ONE), everything_is_over)
+def clean_up_store(store: LocalStore) -> None:
+    done = delete_planned(store, plan_store_cleanup(store, KEEP_ONE), everything_is_over)
     if done.failed:
         raise StoreUnusable(done.failed[0])
 
@@ -84,7 +84,7 @@ WORK: list[Callable[[LocalStore], object]] = [
     export_as_ova,
     mark_as_preserved,
     note_as_verified,
-    clean_up,
+    clean_up_store,
 ]
 
 
@@ -136,7 +136,7 @@ def test_whichever_change_is_refused_nothing_earlier_is_lost(
         work(two_exports(tmp_path / "counting"))
     setting_up = counted_in(tmp_path / "setting up")
     steps = counted.seen - setting_up
-    assert steps > 0 or work is clean_up
+    assert steps > 0 or work is clean_up_store
     for step in range(1, steps + 1):
         store = two_exports(tmp_path / str(step))
         before = look(store)
@@ -145,9 +145,9 @@ def test_whichever_change_is_refused_nothing_earlier_is_lost(
                 work(store)
             assert failing.refused, "the disk was never full"
             seen = look(store)  # on the disk that is still full
-            if work is not clean_up:
+            if work is not clean_up_store:
                 assert {name: seen[name] for name in before} == before
-                cleaned = clean_store(store, plan_store_cleanup(store, KEEP_ONE), everything_is_over)
+                cleaned = delete_planned(store, plan_store_cleanup(store, KEEP_ONE), everything_is_over)
                 if code != errno.EIO and not once:
                     preserved = {str(item) for item in cleaned.plan.items if not item.delete}
                     assert cleaned.failed == ()
@@ -227,7 +227,7 @@ def test_a_filesystem_that_really_is_full_loses_nothing_and_can_be_cleaned_up(
                 file.write(b"\0" * 4096)
                 file.flush()
         newest = str(store.exports()[0])
-        cleaned = clean_store(store, plan_store_cleanup(store, KEEP_ONE), everything_is_over)
+        cleaned = delete_planned(store, plan_store_cleanup(store, KEEP_ONE), everything_is_over)
         assert cleaned.failed == ()
         assert look(store).keys() == {newest}
         filler.unlink()

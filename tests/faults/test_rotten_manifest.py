@@ -14,7 +14,7 @@ from hyperexport.cli.list import stored_lines
 from hyperexport.model.history import identity_of
 from hyperexport.model.manifest import FILE_NAME
 from hyperexport.options.groups import Cleanup, VerifyMode
-from hyperexport.steps.cleanup import clean_store, plan_store_cleanup
+from hyperexport.steps.cleanup import delete_planned, plan_store_cleanup
 from hyperexport.steps.plan import newest_usable
 from hyperexport.steps.recent import recent_exports
 from hyperexport.steps.verification import select_exports, verify, verify_selected
@@ -89,7 +89,7 @@ def test_an_export_whose_manifest_rots_after_the_plan_was_made_is_not_deleted(tm
     plan = plan_store_cleanup(store, limit)
     path = tmp_path / str(oldest) / FILE_NAME
     path.write_bytes(path.read_bytes().replace(b"run-1", b"run-2"))
-    done = clean_store(store, plan, lambda _: False)
+    done = delete_planned(store, plan, lambda _: False)
     assert done.deleted == (str(middle),)
     assert [words.partition(":")[0] for words in done.deferred] == [str(oldest)]
     assert path.exists()

@@ -20,7 +20,7 @@ from hyperexport.errors import ExportNotFound, ManifestInvalid, VerificationFail
 from hyperexport.model.manifest import FILE_NAME
 from hyperexport.simulator import DiskSpec, Simulator, VmSpec
 from hyperexport.steps.preservation import preserve
-from hyperexport.store.catalogue import Catalogue
+from hyperexport.store.cached_store import CachedStore
 from hyperexport.views.survey import survey
 from hyperexport.vsphere.endpoint import VSphereEndpoint
 from tests.engine.s3_servers import S3Server, rclone_s3
@@ -229,7 +229,7 @@ def test_no_job_after_it_believes_a_manifest_with_one_wrong_value(
     listing = store.store().listing()
     assert {str(one) for one in listing.exports} == set(whole)
     assert {str(one) for one in listing.damaged} == {rotten, *uses_it}
-    (vm,) = survey(Catalogue(store.store())).vms
+    (vm,) = survey(CachedStore(store.store())).vms
     assert [export.export_id for export in vm.exports] == [name.split("/")[1] for name in reversed(whole)]
     assert set(vm.damaged) == {name.split("/")[1] for name in (rotten, *uses_it)}
     assert any(rotten.split("/")[1] in words for words in vm.missing(datetime.now(UTC), timedelta(hours=1)))

@@ -17,7 +17,7 @@ from typing import Any
 from urllib3.util import Timeout
 
 from hyperexport import api
-from hyperexport.base import retry as repeating
+from hyperexport.base import retry as with_retries
 from hyperexport.errors import HyperExportError
 from hyperexport.jobs.direct import DirectRunner
 from hyperexport.jobs.reap import reap_snapshots
@@ -84,14 +84,14 @@ def live(request: dict[str, Any], answer: int) -> None:
 
 def impatient() -> None:
     """What is tried again is tried as often as ever, but sooner; and a small disk is an upload of several parts."""
-    repeating.RETRY_DELAYS = (0.0, 0.0, 0.0)
+    with_retries.RETRY_DELAYS = (0.0, 0.0, 0.0)
     s3_upload._SIZES = (1 << 20,) * len(s3_upload._SIZES)
     s3_errors.FIRST_PAUSE = 0.01
     s3_settings.CONTROL_ATTEMPTS = 2
     s3_parts._TIMEOUT = Timeout(connect=3, read=3)
     # contextmanager() keeps what it wraps; a default is bound when a function is made.
     source.open_source.__wrapped__.__kwdefaults__["read_timeout"] = 3.0  # type: ignore[attr-defined]
-    snapshots.remove_snapshot.__kwdefaults__["patience"] = 3.0
+    snapshots.remove_snapshot.__kwdefaults__["timeout"] = 3.0
 
 
 def main() -> None:

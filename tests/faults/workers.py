@@ -19,7 +19,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import State, StateType
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from hyperexport.deployments.catalogue import POOL, ensure_pool, on_demand_deployments
+from hyperexport.deployments.definitions import POOL, ensure_pool, on_demand_deployments
 from hyperexport.simulator import Simulator
 from tests.engine.s3_servers import free_port
 from tests.flows.service import eventually

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hyperexport.base import retry as repeating
+from hyperexport.base import retry as with_retries
 from hyperexport.base import secrets as process_secrets
 from hyperexport.simulator import DiskSpec, Simulator, VmSpec
 from hyperexport.tasks import registry
@@ -39,7 +39,7 @@ def vcenter(monkeypatch: pytest.MonkeyPatch) -> Generator[Simulator]:
 def impatient_retries(monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
     """A step that failed is tried again at once, as often as ever."""
     registry._task_of.cache_clear()
-    monkeypatch.setattr(repeating, "RETRY_DELAYS", (0, 0, 0))
+    monkeypatch.setattr(with_retries, "RETRY_DELAYS", (0, 0, 0))
     yield
     registry._task_of.cache_clear()
 

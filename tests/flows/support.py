@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hyperexport.formats.vmdk_image import open_image
 from hyperexport.model.manifest import ExportManifest
-from hyperexport.model.progress import Progress, Stage, listening
+from hyperexport.model.progress import Progress, Stage, subscribed
 from hyperexport.simulator import Simulator
 from hyperexport.store.base import Store, StoredExport
 from hyperexport.store.local import LocalStore
@@ -43,7 +43,7 @@ def while_transferring(action) -> Iterator[None]:
             done.append(True)
             action()
 
-    with listening(on_progress):
+    with subscribed(on_progress):
         yield
     assert done, "the transfer was never seen to begin"
 

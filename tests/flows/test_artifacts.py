@@ -8,7 +8,7 @@ from prefect.runtime import flow_run
 
 from hyperexport.model.progress import Progress, Stage, report
 from hyperexport.model.vm import VmRef
-from hyperexport.tasks.artifacts import pace, progress_artifacts
+from hyperexport.tasks.artifacts import progress_artifacts, rate_and_time_left
 from tests.examples import VM
 
 OF_THE_SAME_NAME = VM.model_copy(update={"moref": "vm-7", "path": "/DC0/vm/test/db01"})
@@ -48,4 +48,4 @@ def test_progress_says_how_fast_it_goes_and_how_long_it_will_take(first, now, wo
     def report_of(at: tuple[int, int]) -> Progress:
         return Progress(VM, "db01-disk-0.vmdk", Stage.TRANSFER, at[0], 1024, at[1])
 
-    assert pace(report_of(first), report_of(now), 10.0) == words
+    assert rate_and_time_left(report_of(first), report_of(now), 10.0) == words

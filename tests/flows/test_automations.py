@@ -67,7 +67,7 @@ def test_a_leaked_snapshot_and_a_vm_without_a_success_are_mailed_about(served: S
     def first_mail() -> bool:
         # The server takes up new automations when it comes to it: what happened before is not theirs.
         if time.monotonic() > told[0] + 5:
-            events.tell_of_leak(VM, moref="snapshot-9", name="hyperexport-20261125", vcenter="vc.example.com")
+            events.emit_snapshot_leaked(VM, moref="snapshot-9", name="hyperexport-20261125", vcenter="vc.example.com")
             told[0] = time.monotonic()
         return bool(postbox.messages)
 

@@ -12,7 +12,7 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from hyperexport import notify
 from hyperexport.blocks import VSphereCredentials
 from hyperexport.cli.main import run
-from hyperexport.deployments import catalogue, schedules
+from hyperexport.deployments import definitions, schedules
 from hyperexport.errors import SetupUnfit
 from hyperexport.flows import check_setup, export_vm
 from hyperexport.options.precedence import ExportOptions
@@ -130,9 +130,9 @@ def test_a_server_that_is_not_named_is_a_finding_among_others(store: Path) -> No
 
 
 def test_a_schedule_without_a_worker_is_told(vcenter: Simulator, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    nobodys = catalogue.Pool("nobodys", "process")  # the usual one may have had a worker of another test
+    nobodys = definitions.Pool("nobodys", "process")  # the usual one may have had a worker of another test
     for name in ("deployment_of", "ensure_pool"):
-        monkeypatch.setattr(schedules, name, partial(getattr(catalogue, name), pool=nobodys))
+        monkeypatch.setattr(schedules, name, partial(getattr(definitions, name), pool=nobodys))
     selection, options = Selection(vm=("db01",)), ExportOptions.from_keys({"output": store, "snapshot": True})
     plan = schedules.plan_export(
         "nobody-runs-it:0 2 * * *", selection, options, timezone="UTC", vsphere=None, profile=None

@@ -16,7 +16,7 @@ from prefect.settings import get_current_settings
 from hyperexport import flows
 from hyperexport.cli.main import run
 from hyperexport.deployments.__main__ import main
-from hyperexport.deployments.catalogue import (
+from hyperexport.deployments.definitions import (
     DOCKER,
     POOL,
     POOLS,

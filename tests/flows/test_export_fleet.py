@@ -12,7 +12,7 @@ import pytest
 import hyperexport
 from hyperexport import errors
 from hyperexport.flows import export_fleet
-from hyperexport.model.progress import Progress, Stage, listening
+from hyperexport.model.progress import Progress, Stage, subscribed
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.options.selection import Selection
 from hyperexport.results import FleetOutcome
@@ -74,7 +74,7 @@ def test_no_more_vms_are_in_flight_than_their_datastore_may_bear(fleet: Simulato
                 time.sleep(0.01)
             at_once.add(len(fleet.leases()))
 
-    with listening(hold_the_first_until_there_is_a_second):
+    with subscribed(hold_the_first_until_there_is_a_second):
         export_fleet(Selection(folder=("/DC0/vm/production",)), options(store, max_vms=5, max_per_datastore=2))
     assert names_in(store) == NAMES[:5]
     assert max(at_once) == 2
@@ -94,7 +94,7 @@ def test_a_fleet_that_is_stopped_stops_all_its_exports_and_leaves_nothing(fleet:
 
     watcher = threading.Thread(target=interrupt)
     watcher.start()
-    with listening(stop_at_the_first_byte), pytest.raises(KeyboardInterrupt):
+    with subscribed(stop_at_the_first_byte), pytest.raises(KeyboardInterrupt):
         export_fleet(Selection(match=("*0*",)), options(store, bandwidth_limit=0.01, max_vms=2))
     watcher.join()
     assert leftovers(fleet, store) == []

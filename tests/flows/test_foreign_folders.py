@@ -21,7 +21,7 @@ assert "prefect" not in sys.modules
 import {", ".join(NAMES)}
 theirs = {{module.OURS for module in ({", ".join(NAMES)})}}
 from hyperexport.blocks import ExportProfile, VSphereCredentials
-from hyperexport.deployments.catalogue import deployments
+from hyperexport.deployments.definitions import deployments
 import hyperexport
 assert "prefect" in sys.modules
 from hyperexport import export_fleet, export_vm

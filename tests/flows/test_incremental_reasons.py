@@ -14,7 +14,7 @@ from hyperexport.flows import export_vm, incremental_info
 from hyperexport.model.manifest import ExportKind
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.simulator import DiskSpec, Fault, FaultKind, Simulator, VmSpec
-from hyperexport.steps.cleanup import clean_store, plan_store_cleanup
+from hyperexport.steps.cleanup import delete_planned, plan_store_cleanup
 from hyperexport.store.local import LocalStore
 from hyperexport.store.s3 import S3Location, S3Settings, S3Store
 from hyperexport.transfer.bandwidth.throttle import Throttle
@@ -220,6 +220,6 @@ def test_in_s3_an_unchanged_disk_is_referred_to_and_what_is_referred_to_stays(vc
         assert [entry.stored_in for entry in newest.manifest.disks] == [oldest.export_id, None]
         assert exported_bytes(store, newest) == guest_bytes(vcenter, "db01")
         limits = ExportOptions.from_keys({"cleanup": True, "cleanup_max_count": 1}).cleanup
-        clean_store(store, plan_store_cleanup(store, limits), lambda _owner: False)
+        delete_planned(store, plan_store_cleanup(store, limits), lambda _owner: False)
         assert [str(export) for export in store.exports()] == [str(newest), str(oldest)]
     assert not (tmp_path / "none").exists()

@@ -80,8 +80,10 @@ def test_a_restore_is_a_job_like_any_other(service: Service, tmp_path: Path):
     _, answer = ask(service, "/api/v1/jobs", {"vm": "db01", "output_path": str(output), "snapshot": True})
     eventually(lambda: job(service, answer["job_ids"][0])["finished"], "the export's end")
 
-    wish = {"name": "db01-by-job", "host": "esx-01", "networks": ["none"]}
-    code, answer = ask(service, "/api/v1/restores", {"vm": "db01", "restore": wish, "options": {"output": str(output)}})
+    request = {"name": "db01-by-job", "host": "esx-01", "networks": ["none"]}
+    code, answer = ask(
+        service, "/api/v1/restores", {"vm": "db01", "restore": request, "options": {"output": str(output)}}
+    )
 
     assert code == 202, answer
     done = eventually(lambda: (found := job(service, answer["job_ids"][0]))["finished"] and found, "the job's end")

@@ -13,7 +13,7 @@ from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 
 from hyperexport.errors import UsageError
 from hyperexport.flows import export_vm
-from hyperexport.model.progress import Progress, Stage, listening
+from hyperexport.model.progress import Progress, Stage, subscribed
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.simulator import DiskSpec, Simulator, VmSpec
 from hyperexport.tasks import lease_limits
@@ -63,7 +63,7 @@ def none_ends_before_there_are(leases: int, simulator: Simulator) -> Generator[N
                 seen.set()
             time.sleep(0.01)
 
-    with listening(hold):
+    with subscribed(hold):
         yield
     assert seen.is_set()
 

@@ -20,7 +20,7 @@ from hyperexport.base.machine import ProcessIdentity, this_machine
 from hyperexport.base.stop import StopSignal
 from hyperexport.errors import HyperExportError, VmHeld
 from hyperexport.flows import export_vm
-from hyperexport.flows.outcome import told_in_words
+from hyperexport.flows.outcome import report_failures
 from hyperexport.model.ownership import Owner
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.simulator import DiskSpec, Simulator, UserSpec, VmSpec
@@ -28,7 +28,7 @@ from hyperexport.steps.liveness import over_or_acknowledged
 from hyperexport.steps.logins import Logins
 from hyperexport.tasks import liveness, runner
 from hyperexport.tasks.liveness import run_is_at_work, run_is_over, run_may_be_at_work
-from hyperexport.tasks.run_keys import RunKey, sign_tags_of, tell_that_run_ended
+from hyperexport.tasks.run_keys import RunKey, announce_run_end, sign_tags_of
 from hyperexport.tasks.runner import PrefectRunner
 from hyperexport.vsphere.session import connect
 from tests.engine.conftest import endpoint_of
@@ -207,7 +207,7 @@ def test_a_run_that_has_said_itself_that_it_ended_is_over_wherever_it_was(run_in
     sign_tags_of(run)
     tag = elsewhere(run)
     hidden = a_tag(run).model_copy(update={"process": None}).signed()
-    tell_that_run_ended(run)
+    announce_run_end(run)
     assert judged(tag) == "over"
     assert judged(hidden) == "over"
 
@@ -216,7 +216,7 @@ def test_a_flow_says_at_its_end_that_it_ended_however_it_ends(run_in) -> None:
     made: list[Owner] = []
 
     @flow
-    @told_in_words
+    @report_failures
     def fails(how: str) -> None:
         PrefectRunner()
         made.append(elsewhere(str(flow_run.id)))
@@ -239,7 +239,7 @@ def test_a_tag_that_the_run_did_not_sign_is_never_over(run_in, vcenter, state) -
     sign_tags_of(run)
     sign_tags_of(other)
     true = elsewhere(run, **on(vcenter))
-    tell_that_run_ended(run)
+    announce_run_end(run)
     foreign = elsewhere(other, **on(vcenter))
     forged = [
         true.model_copy(update={"key": None, "voucher": None}),

@@ -14,7 +14,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from hyperexport.deployments.local_server import end, launch
 from hyperexport.flows import vm_info
-from hyperexport.workarounds.one_connection import over_one_connection
+from hyperexport.workarounds.sqlite_connection import with_single_connection
 from tests.flows.service import eventually
 
 
@@ -52,4 +52,4 @@ def test_nobody_is_refused_because_another_is_entered(api: str) -> None:
 
 @pytest.mark.parametrize("address", ["postgresql+asyncpg://u:p@host/prefect", "sqlite+aiosqlite:///:memory:"])
 def test_what_has_no_file_is_left_as_it_is(address: str) -> None:
-    assert over_one_connection(address) == address
+    assert with_single_connection(address) == address

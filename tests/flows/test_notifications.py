@@ -141,20 +141,20 @@ def test_a_failure_is_told_after_the_cleanup_with_step_reason_and_what_was_taken
 
 
 @pytest.mark.parametrize(
-    ("fault", "step", "aftermath"),
+    ("fault", "step", "cleaned_up"),
     [
         (FaultKind.CREATE_SNAPSHOT_FAILED, "take-snapshot", "half-written export in .* was discarded"),
         (FaultKind.DESCRIPTOR_ERROR, "describe-vm", "snapshot hyperexport-.* was removed"),
     ],
 )
 def test_the_step_that_failed_is_named(
-    vcenter: Simulator, store: Path, postbox: Postbox, fault: FaultKind, step: str, aftermath: str
+    vcenter: Simulator, store: Path, postbox: Postbox, fault: FaultKind, step: str, cleaned_up: str
 ) -> None:
     vcenter.faults.add(Fault(fault, times=0))
     with pytest.raises(HyperExportError):
         export(store, **mailing(postbox.port))
     assert re.search(rf"Step: +{step}\n", text_of(postbox.only()))
-    assert re.search(aftermath, text_of(postbox.only()))
+    assert re.search(cleaned_up, text_of(postbox.only()))
 
 
 def test_a_snapshot_that_stays_is_told(vcenter: Simulator, store: Path, postbox: Postbox) -> None:

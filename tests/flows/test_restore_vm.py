@@ -9,7 +9,7 @@ from prefect.client.orchestration import get_client
 from hyperexport import ExportOptions, flows
 from hyperexport.cli.main import run
 from hyperexport.errors import DatastoreFull, TargetExists
-from hyperexport.model.restore import RestoreWish
+from hyperexport.model.restore import RestoreRequest
 from hyperexport.simulator import Fault, FaultKind, Simulator
 from tests.flows.support import guest_bytes
 from tests.flows.test_artifacts import artifacts_of
@@ -47,7 +47,7 @@ def test_a_restore_that_fails_leaves_no_vm_and_tells_why(vcenter: Simulator, sto
     vcenter.faults.add(Fault(FaultKind.DATASTORE_FULL, vm="copy", at_byte=50_000))
 
     with pytest.raises(DatastoreFull):
-        flows.restore_vm(vm="db01", restore=RestoreWish(name="copy", host="esx-01"), options=options)
+        flows.restore_vm(vm="db01", restore=RestoreRequest(name="copy", host="esx-01"), options=options)
 
     assert [vm.name for vm in vcenter.vms()] == ["db01"]
     assert vcenter.leases() == []

@@ -13,7 +13,7 @@ from prefect.flow_engine import run_flow
 from prefect.states import Pending
 
 from hyperexport import errors
-from hyperexport.deployments.catalogue import deployment_of, ensure_pool
+from hyperexport.deployments.definitions import deployment_of, ensure_pool
 from hyperexport.flows import export_fleet, export_vm
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.options.selection import Selection

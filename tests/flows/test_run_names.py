@@ -9,7 +9,7 @@ from prefect.flow_engine import run_flow
 from prefect.utilities.names import generate_slug
 
 from hyperexport import flows
-from hyperexport.deployments.catalogue import offered_flows, on_demand_deployments
+from hyperexport.deployments.definitions import offered_flows, on_demand_deployments
 from hyperexport.flows.run_names import is_made_up
 from hyperexport.simulator import Simulator
 

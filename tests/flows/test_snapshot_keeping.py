@@ -13,9 +13,9 @@ from prefect.settings import get_current_settings
 import hyperexport
 from hyperexport import errors
 from hyperexport.flows import export_vm, reap_snapshots
-from hyperexport.model.progress import Progress, Stage, listening
+from hyperexport.model.progress import Progress, Stage, subscribed
 from hyperexport.options.precedence import ExportOptions
-from hyperexport.policy.snapshots import Fate
+from hyperexport.policy.snapshots import SnapshotState
 from hyperexport.simulator import DiskSpec, Fault, FaultKind, Simulator, VmSpec
 from tests.flows.support import exports_in, leftovers
 
@@ -95,7 +95,7 @@ def test_the_reaper_leaves_a_live_run_alone_and_removes_what_it_left_when_killed
     ours = names(impatient)[0]
 
     alive = reap_snapshots(options=options(store))
-    assert [(item.found.fate, item.action) for item in alive.snapshots] == [(Fate.IN_DOUBT, "left alone")]
+    assert [(item.found.state, item.action) for item in alive.snapshots] == [(SnapshotState.IN_DOUBT, "left alone")]
     assert alive.stagings == ()
     assert ours in names(impatient)
 
@@ -118,7 +118,7 @@ def test_a_snapshot_that_was_kept_on_purpose_is_reported_and_stays(vcenter: Simu
     hyperexport.export("db01", options(store, snapshot=True, keep_snapshots=3))
     kept = names(vcenter)
     result = reap_snapshots(options=options(store))
-    assert [item.found.fate for item in result.snapshots] == [Fate.KEPT]
+    assert [item.found.state for item in result.snapshots] == [SnapshotState.KEPT]
     assert names(vcenter) == kept
 
 
@@ -166,7 +166,7 @@ def test_a_snapshot_made_during_the_export_was_not_listed_and_survives_consolida
             seen.append(True)
             vcenter.vm("db01").take_snapshot("new")
 
-    with listening(on_progress):
+    with subscribed(on_progress):
         result = export_vm("db01", options(store, snapshot=True, consolidate_snapshots=True))
     assert names(vcenter) == ["new"]
     assert any("new was made during the export" in warning for warning in result.warnings)
@@ -204,7 +204,7 @@ def test_a_removal_that_takes_long_shows_how_far_it_is(vcenter: Simulator, store
         if progress.stage is Stage.REMOVE_SNAPSHOT:
             seen.append(progress.position)
 
-    with listening(on_progress):
+    with subscribed(on_progress):
         export_vm("db01", options(store, snapshot=True))
     assert len(set(seen)) > 2
     assert seen == sorted(seen)

@@ -18,7 +18,7 @@ from pyVmomi import vim
 from pyVmomi.SoapAdapter import SoapResponseDeserializer, SoapStubAdapter
 
 from hyperexport.base.machine import ProcessIdentity
-from hyperexport.base.text import one_line, visible
+from hyperexport.base.text import escape_controls, one_line
 from hyperexport.base.units import MIB, format_bytes, format_duration, format_elapsed, parse_duration
 from hyperexport.cli.list import stored_lines
 from hyperexport.errors import HyperExportError, UsageError
@@ -196,7 +196,7 @@ def owner(data: bytes) -> None:
 def names(data: bytes) -> None:
     words = text(data)
     assert unescape(escape(words)) == words
-    visible(words).encode()
+    escape_controls(words).encode()
     assert len(one_line(words).splitlines()) <= 1
     assert len(mail_line(words)) <= 500
 

@@ -26,7 +26,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect_docker.worker import DockerWorker, DockerWorkerJobConfiguration
 from prefect_kubernetes.worker import KubernetesWorker, KubernetesWorkerJobConfiguration
 
-from hyperexport.deployments.catalogue import DOCKER, KUBERNETES, Pool, deployment_of, ensure_pool
+from hyperexport.deployments.definitions import DOCKER, KUBERNETES, Pool, deployment_of, ensure_pool
 from hyperexport.flows import vm_info
 from hyperexport.simulator import Simulator
 from tests.checkout import ROOT, copy_checkout

@@ -15,7 +15,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-from hyperexport.flows import export_fleet, fleet_spread
+from hyperexport.flows import export_fleet, fleet_distribution
 from hyperexport.model.ownership import Owner
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.options.selection import Selection
@@ -46,7 +46,7 @@ def fleet(monkeypatch: pytest.MonkeyPatch) -> Generator[Simulator]:
     with Simulator(specs, hosts=2, lease_timeout=LEASE_TIMEOUT) as simulator:
         for name, value in simulator.environment().items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setattr(fleet_spread, "SECONDS_TO_BEGIN", 120.0)
+        monkeypatch.setattr(fleet_distribution, "SECONDS_TO_BEGIN", 120.0)
         yield simulator
 
 

@@ -21,7 +21,7 @@ from hyperexport.cli.export import Export
 from hyperexport.cli.help import help_page
 from hyperexport.cli.incremental_info import IncrementalInfo
 from hyperexport.cli.list import ListExports
-from hyperexport.cli.output import Face
+from hyperexport.cli.output import OutputFormat
 from hyperexport.cli.preserve import Preserve
 from hyperexport.cli.profiles import DeleteProfile, ListProfiles, SaveProfile, ShowProfile
 from hyperexport.cli.schedules import MakeSchedules
@@ -438,9 +438,9 @@ def test_what_makes_no_sense_there_is_named(words, named):
 
 def test_faces_debug_and_the_block_are_understood():
     request = understood("--vm=a", "--quiet", "--debug", "--vsphere-block", "lab")
-    assert (request.face, request.debug, request.vsphere) == (Face.QUIET, True, "lab")
-    assert understood("list", "--json").face is Face.JSON
-    assert understood("list").face is Face.PRETTY
+    assert (request.output_format, request.debug, request.vsphere) == (OutputFormat.QUIET, True, "lab")
+    assert understood("list", "--json").output_format is OutputFormat.JSON
+    assert understood("list").output_format is OutputFormat.PRETTY
 
 
 def test_help_and_version_answer_by_themselves(capsys):

@@ -63,22 +63,22 @@ def test_an_error_that_causes_itself_does_not_hang():
 
 
 def test_a_failure_is_one_line_on_standard_error_with_its_code(capsys):
-    Failure(VmNotFound("no VM is named\ndb99", fix="Check the name"), "db99").tell(debug=False)
+    Failure(VmNotFound("no VM is named\ndb99", fix="Check the name"), "db99").report(debug=False)
     output = capsys.readouterr()
     assert output.out == ""
     assert output.err == "hyperexport: no VM is named db99. Check the name. [vm-not-found]\n"
 
 
 def test_a_failure_names_its_vm_where_the_message_does_not(capsys):
-    Failure(DiskFull("no room"), "db01").tell(debug=False)
+    Failure(DiskFull("no room"), "db01").report(debug=False)
     assert capsys.readouterr().err == "hyperexport: db01: no room [disk-full]\n"
 
 
 def test_a_traceback_is_shown_only_to_whoever_asked(capsys):
     error = wrapped(DiskFull("no room"))
-    Failure(error).tell(debug=False)
+    Failure(error).report(debug=False)
     assert "Traceback" not in capsys.readouterr().err
-    Failure(error).tell(debug=True)
+    Failure(error).report(debug=True)
     assert "Traceback" in capsys.readouterr().err
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from hyperexport.base.units import MIB
 from hyperexport.model.manifest import ExportManifest
-from hyperexport.policy.clock import ClockVerdict, OtherClock, Witness, judge_clock
+from hyperexport.policy.clock import ClockAgreement, ClockVerdict, OtherClock, compare_clocks
 from hyperexport.policy.retention import CleanupLimits, CleanupPlan, plan_cleanup
 from tests.examples import NOW, VM, a_disk_file, a_hash, an_export
 
@@ -26,13 +26,13 @@ def vcenter(time: datetime) -> OtherClock:
 
 
 def test_a_clock_with_which_another_agrees_decides() -> None:
-    verdict = judge_clock(NOW, [vcenter(NOW + timedelta(minutes=3))], None, uptime=None)
+    verdict = compare_clocks(NOW, [vcenter(NOW + timedelta(minutes=3))], None, uptime=None)
     assert verdict == ClockVerdict(confirmed=True, agreed=True)
 
 
 @pytest.mark.parametrize("leap", EVERY_LEAP, ids=str)
 def test_a_clock_that_another_contradicts_decides_nothing(leap: timedelta) -> None:
-    verdict = judge_clock(NOW + leap, [vcenter(NOW)], None, uptime=None)
+    verdict = compare_clocks(NOW + leap, [vcenter(NOW)], None, uptime=None)
     assert verdict.problem
     assert "vc01" in verdict.problem
     assert ("ahead" in verdict.problem) == (leap > timedelta(0))
@@ -41,24 +41,24 @@ def test_a_clock_that_another_contradicts_decides_nothing(leap: timedelta) -> No
 
 @pytest.mark.parametrize("leap", EVERY_LEAP, ids=str)
 def test_a_leap_since_the_last_agreement_is_proved_by_the_clock_that_nobody_sets(leap: timedelta) -> None:
-    witness = Witness(wall=NOW - DAY, uptime=1000)
-    verdict = judge_clock(NOW + leap, [], witness, uptime=1000 + DAY.total_seconds())
+    last_agreement = ClockAgreement(wall=NOW - DAY, uptime=1000)
+    verdict = compare_clocks(NOW + leap, [], last_agreement, uptime=1000 + DAY.total_seconds())
     assert verdict.problem
     assert ("forward" in verdict.problem) == (leap > timedelta(0))
 
 
 def test_a_clock_that_went_on_evenly_since_the_last_agreement_decides() -> None:
-    witness = Witness(wall=NOW - 30 * DAY, uptime=5)
-    verdict = judge_clock(NOW, [], witness, uptime=5 + (30 * DAY).total_seconds() - 60)
+    last_agreement = ClockAgreement(wall=NOW - 30 * DAY, uptime=5)
+    verdict = compare_clocks(NOW, [], last_agreement, uptime=5 + (30 * DAY).total_seconds() - 60)
     assert verdict == ClockVerdict(confirmed=True)
 
 
 def test_a_clock_that_nobody_confirms_is_neither_believed_nor_refuted() -> None:
-    assert judge_clock(NOW, [], None, uptime=77) == ClockVerdict(confirmed=False)
+    assert compare_clocks(NOW, [], None, uptime=77) == ClockVerdict(confirmed=False)
 
 
 def test_a_person_may_vouch_for_the_clock() -> None:
-    assert judge_clock(NOW, [vcenter(NOW - DAY)], None, uptime=None, trusted=True).problem is None
+    assert compare_clocks(NOW, [vcenter(NOW - DAY)], None, uptime=None, trusted=True).problem is None
 
 
 # -- clock leaps x retention: no wrong deletion ------------------------------------------------------------------------
@@ -135,7 +135,7 @@ def test_a_cleanup_while_the_clock_is_wrong_deletes_nothing_where_another_clock_
     leap: timedelta, limits: dict[str, Any], due: set[int]
 ) -> None:
     del due
-    verdict = judge_clock(NOW + leap, [vcenter(NOW)], None, uptime=None)
+    verdict = compare_clocks(NOW + leap, [vcenter(NOW)], None, uptime=None)
     plan = cleanup(history(4, 3, 2, 1), now=NOW + leap, clock=verdict, **limits)
     assert plan.to_delete == ()
     assert any("--cleanup-trust-clock" in doubt for doubt in plan.doubts)
@@ -159,7 +159,7 @@ def test_ages_go_on_being_kept_to_where_no_other_clock_is_known() -> None:
 
 def test_a_person_who_vouches_for_the_clock_gets_the_deletions_in_the_true_order() -> None:
     exports = history(4, -2, 2, 1)
-    trusted = judge_clock(NOW, [], None, uptime=None, trusted=True)
+    trusted = compare_clocks(NOW, [], None, uptime=None, trusted=True)
     assert cleanup(exports, max_count=1).to_delete == ()
     plan = cleanup(exports, clock=trusted, max_count=1)
     assert [item.export_id[-4:] for item in plan.to_delete] == ["0000", "0001", "0002"]

@@ -8,7 +8,7 @@ from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools.validation import ValidationError, validate
 
 from hyperexport import flows
-from hyperexport.flows.connections import options_in_force
+from hyperexport.flows.runtime import options_in_force
 from hyperexport.options.precedence import ExportOptions, Leaf, leaves
 
 LEAVES = list(leaves())

@@ -17,8 +17,8 @@ from hyperexport.formats.vmdk import GRAIN
 from hyperexport.images.cache import SharedCache
 from hyperexport.images.disk import Disk
 from hyperexport.images.layer import Layer
-from hyperexport.images.proven import ProvenFile, prove_whole
 from hyperexport.images.stream import StreamedDisk, StreamedPart
+from hyperexport.images.verified import VerifiedFile, verify_whole
 from hyperexport.simulator.disks import Disk as GuestDisk
 from tests.images import StoredFile, disk_of, entry_of, proven, vmdk_of
 
@@ -131,9 +131,9 @@ def test_a_file_that_is_not_the_manifests_is_refused_before_anything_is_read() -
     rotten[len(STORED) // 2] ^= 1
 
     with pytest.raises(VerificationFailed, match="its SHA-256 is not the one in the manifest"):
-        prove_whole(StoredFile(rotten), entry_of(STORED), where="X", stop=StopSignal())
+        verify_whole(StoredFile(rotten), entry_of(STORED), where="X", stop=StopSignal())
     with pytest.raises(VerificationFailed, match=f"damaged at byte {len(STORED) - 1}"):
-        prove_whole(StoredFile(STORED[:-1]), entry_of(STORED), where="X", stop=StopSignal())
+        verify_whole(StoredFile(STORED[:-1]), entry_of(STORED), where="X", stop=StopSignal())
 
 
 def streamed(data: bytes, entry_data: bytes) -> dict[int, bytes]:
@@ -166,9 +166,9 @@ def test_one_pass_gives_every_grain_once_and_ends_with_an_error_if_any_byte_is_a
 
 def test_whoever_reads_straight_on_from_a_distant_store_needs_ever_fewer_requests() -> None:
     data = random.Random(1).randbytes(40 * MIB)
-    tags = prove_whole(StoredFile(data), entry_of(data), where="X", stop=StopSignal())
+    tags = verify_whole(StoredFile(data), entry_of(data), where="X", stop=StopSignal())
     stored = StoredFile(data)
-    file = ProvenFile(stored, entry_of(data), tags, where="X", distant=True, stop=StopSignal())
+    file = VerifiedFile(stored, entry_of(data), tags, where="X", distant=True, stop=StopSignal())
 
     read = b"".join(file.read_at(offset, GRAIN) for offset in range(0, len(data), GRAIN))
 
@@ -179,9 +179,9 @@ def test_whoever_reads_straight_on_from_a_distant_store_needs_ever_fewer_request
 
 def test_random_reads_of_a_distant_store_fetch_one_block_each() -> None:
     data = random.Random(1).randbytes(40 * MIB)
-    tags = prove_whole(StoredFile(data), entry_of(data), where="X", stop=StopSignal())
+    tags = verify_whole(StoredFile(data), entry_of(data), where="X", stop=StopSignal())
     stored = StoredFile(data)
-    file = ProvenFile(stored, entry_of(data), tags, where="X", distant=True, stop=StopSignal())
+    file = VerifiedFile(stored, entry_of(data), tags, where="X", distant=True, stop=StopSignal())
 
     for block in (9, 120, 3, 77):
         file.read_at(block * BLOCK + 5, 100)

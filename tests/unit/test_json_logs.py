@@ -10,7 +10,7 @@ from hyperexport.base.json_logs import VARIABLE, json_logs_wanted
 from hyperexport.base.log_context import about
 from hyperexport.base.text import one_line
 from hyperexport.cli.failures import Failure
-from hyperexport.cli.output import Face, Output, showing_logs
+from hyperexport.cli.output import Output, OutputFormat, showing_logs
 from hyperexport.errors import UsageError, VmNotFound
 
 EVIL = 'db01\n{"level": "INFO"}\x1b[31m\u202e'
@@ -26,7 +26,7 @@ def told(capsys: pytest.CaptureFixture[str]) -> list[dict]:
 
 
 def test_a_line_bears_its_facts_beside_its_message(capsys):
-    with showing_logs(Output(Face.PRETTY, json_logs=True), debug=False):
+    with showing_logs(Output(OutputFormat.PRETTY, json_logs=True), debug=False):
         with about(run="run-1", vm=EVIL, disk=None), about(disk="Hard disk 1", stage="export-disk"):
             logger.info("%s: moved", EVIL)
         logger.debug("not shown")
@@ -49,7 +49,7 @@ def test_a_thread_tells_of_its_own_disk_and_outside_of_a_step_nothing_is_made_up
         with about(disk=disk):
             logger.warning("moved")
 
-    with showing_logs(Output(Face.QUIET, json_logs=True), debug=False):
+    with showing_logs(Output(OutputFormat.QUIET, json_logs=True), debug=False):
         threads = [threading.Thread(target=move, args=(f"disk {number}",)) for number in range(3)]
         for thread in threads:
             thread.start()
@@ -73,7 +73,7 @@ def test_a_failure_is_a_line_with_its_code_and_with_debug_its_traceback(capsys, 
 
 
 def test_nothing_is_drawn_between_the_lines(capsys):
-    output = Output(Face.PRETTY, json_logs=True)
+    output = Output(OutputFormat.PRETTY, json_logs=True)
     output.errors.print("a bar")
     with output.waiting("waiting for Prefect"):
         pass

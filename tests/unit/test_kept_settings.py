@@ -8,7 +8,7 @@ from pyVmomi import vim
 
 from hyperexport.errors import VerificationFailed
 from hyperexport.vsphere import kept_settings
-from hyperexport.vsphere.configuration import LEFT_OUT
+from hyperexport.vsphere.configuration import OMITTED
 from hyperexport.vsphere.kept_config import KeptConfig, decode
 from hyperexport.vsphere.kept_settings import put_back_settings
 
@@ -67,7 +67,7 @@ def test_advanced_settings_come_back_but_for_what_vsphere_writes_for_each_vm_ane
 
 
 def test_a_value_that_the_export_left_out_is_listed_and_never_set() -> None:
-    spec, lost = put_back(extraConfig=[{"key": "guestinfo.token", "value": LEFT_OUT}])
+    spec, lost = put_back(extraConfig=[{"key": "guestinfo.token", "value": OMITTED}])
     assert spec.extraConfig == []
     assert list(lost) == ["guestinfo.token"]
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from hyperexport.base.text import one_line, visible
+from hyperexport.base.text import escape_controls, one_line
 from hyperexport.cli import list as list_exports
 from hyperexport.cli import vm_info
 from hyperexport.cli.failures import Failure
@@ -63,11 +63,11 @@ def acts(text: str, *, allowed: str = "\n") -> list[str]:
 
 @given(st.text())
 def test_nothing_that_is_shown_acts_and_nothing_else_is_changed(text: str) -> None:
-    shown = visible(text)
+    shown = escape_controls(text)
     assert not {unicodedata.category(sign) for sign in shown.replace("\u200c", "").replace("\u200d", "")} & {
         "Cc", "Cf", "Cs", "Zl", "Zp",
     }  # fmt: skip
-    assert visible(shown) == shown
+    assert escape_controls(shown) == shown
     if text.isprintable():
         assert shown == text
     shown.encode()
@@ -75,8 +75,8 @@ def test_nothing_that_is_shown_acts_and_nothing_else_is_changed(text: str) -> No
 
 def test_what_people_write_stays_as_it_is() -> None:
     for name in ("db01", "Büro – Server №5", "データベース", "👩‍💻", "می‌خواهم", "a\u00a0b"):
-        assert visible(name) == name
-    assert visible("a\nb\tc", keep="\n") == "a\nb\\tc"
+        assert escape_controls(name) == name
+    assert escape_controls("a\nb\tc", keep="\n") == "a\nb\\tc"
     assert one_line(" a\n\tb\x1b ") == "a b\\x1b"
 
 

@@ -2,7 +2,7 @@
 
 import threading
 
-from hyperexport.model.progress import Progress, Stage, listening, report
+from hyperexport.model.progress import Progress, Stage, report, subscribed
 from tests.examples import VM
 
 MOMENT = Progress(VM, "db01-disk-0.vmdk", Stage.TRANSFER, position=512, total=1024, moved=100)
@@ -11,7 +11,7 @@ MOMENT = Progress(VM, "db01-disk-0.vmdk", Stage.TRANSFER, position=512, total=10
 def test_a_listener_hears_what_is_reported_while_it_listens():
     heard: list[Progress] = []
     report(MOMENT)
-    with listening(heard.append):
+    with subscribed(heard.append):
         report(MOMENT)
     report(MOMENT)
     assert heard == [MOMENT]
@@ -20,21 +20,21 @@ def test_a_listener_hears_what_is_reported_while_it_listens():
 def test_every_listener_hears_every_report():
     one: list[Progress] = []
     two: list[Progress] = []
-    with listening(one.append), listening(two.append):
+    with subscribed(one.append), subscribed(two.append):
         report(MOMENT)
     assert one == two == [MOMENT]
 
 
 def test_a_listener_that_fails_disturbs_neither_the_transfer_nor_the_others():
     heard: list[Progress] = []
-    with listening(lambda _progress: [].remove("not there")), listening(heard.append):
+    with subscribed(lambda _progress: [].remove("not there")), subscribed(heard.append):
         report(MOMENT)
     assert heard == [MOMENT]
 
 
 def test_a_listener_hears_reports_of_other_threads():
     heard: list[Progress] = []
-    with listening(heard.append):
+    with subscribed(heard.append):
         transfer = threading.Thread(target=report, args=(MOMENT,))
         transfer.start()
         transfer.join()
@@ -43,12 +43,12 @@ def test_a_listener_hears_reports_of_other_threads():
 
 def test_a_listener_may_stop_listening_while_it_hears():
     heard: list[str] = []
-    inner = listening(lambda _progress: heard.append("inner"))
+    inner = subscribed(lambda _progress: heard.append("inner"))
 
     def leave(_progress: Progress) -> None:
         inner.__exit__(None, None, None)
 
-    with listening(leave):
+    with subscribed(leave):
         inner.__enter__()
         report(MOMENT)
         report(MOMENT)

@@ -11,7 +11,7 @@ from rich.console import Console
 from hyperexport.base.units import MIB
 from hyperexport.cli import cleanup, export, incremental_info, vm_info
 from hyperexport.cli import list as list_exports
-from hyperexport.cli.output import Face, Output
+from hyperexport.cli.output import Output, OutputFormat
 from hyperexport.model.manifest import ExportKind, Quiescing, SnapshotRecord, TransferStatistics
 from hyperexport.model.vm import NicInfo, PowerState, SnapshotInfo, VmInfo
 from hyperexport.policy.incremental import Decision, DiskPlan, ExportPlan
@@ -279,8 +279,8 @@ def test_stored_exports_are_listed_and_an_empty_store_says_so():
 # -- standard output ---------------------------------------------------------------------------------------------------
 
 
-def answer_twice(face: Face) -> None:
-    output = Output(face)
+def answer_twice(output_format: OutputFormat) -> None:
+    output = Output(output_format)
     for name in ("a", "b"):
         output.answer(
             "vms", pretty=lambda console, name=name: console.print(f"table {name}"), quiet=["k=1"], document={"n": name}
@@ -289,12 +289,12 @@ def answer_twice(face: Face) -> None:
 
 
 def test_quiet_blocks_are_separated_by_an_empty_line_and_nothing_else_is_printed(capsys):
-    answer_twice(Face.QUIET)
+    answer_twice(OutputFormat.QUIET)
     assert capsys.readouterr().out == "k=1\n\nk=1\n"
 
 
 def test_json_is_one_document_with_the_failures_in_it(capsys):
-    answer_twice(Face.JSON)
+    answer_twice(OutputFormat.JSON)
     assert json.loads(capsys.readouterr().out) == {
         "vms": [{"n": "a"}, {"n": "b"}],
         "errors": [{"vm": "c", "code": "vm-not-found", "message": "no VM"}],
@@ -302,5 +302,5 @@ def test_json_is_one_document_with_the_failures_in_it(capsys):
 
 
 def test_tables_go_to_standard_output_and_no_document_follows(capsys):
-    answer_twice(Face.PRETTY)
+    answer_twice(OutputFormat.PRETTY)
     assert capsys.readouterr().out == "table a\ntable b\n"

@@ -8,7 +8,7 @@ from prefect.exceptions import FailedRun, PrefectHTTPStatusError
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES
 
 from hyperexport.errors import DiskFull, QuiesceFailed
-from hyperexport.flows.outcome import despite_prefect, told_in_words
+from hyperexport.flows.outcome import report_failures, tolerate_server_outage
 from hyperexport.tasks import reporting
 
 
@@ -31,8 +31,8 @@ def prefects(function: Callable[[], object]) -> Callable[[], object]:
     """Call it as Prefect does: report its outcome, and raise what the client raises where nobody hears it."""
 
     def run() -> object:
-        outcome = told_in_words(function)()
-        if reporting.prefect_is_gone():
+        outcome = report_failures(function)()
+        if reporting.prefect_is_unreachable():
             assert PREFECT_CLIENT_MAX_RETRIES.value() == 0, "it would try for a minute, and then again"
             raise Gone
         return outcome
@@ -49,19 +49,19 @@ def test_a_server_that_comes_back_is_told(answers: list[bool], monkeypatch: pyte
     monkeypatch.setattr(reporting, "SECONDS_AT_A_TERMINAL", 60)
     answers[:] = [False, False, False, True]
     assert reporting.wait_for_prefect()
-    assert not reporting.prefect_is_gone()
+    assert not reporting.prefect_is_unreachable()
 
 
 def test_a_server_that_stays_away_is_waited_for_once(answers: list[bool], caplog: pytest.LogCaptureFixture) -> None:
     answers[:] = [False]
     assert not reporting.wait_for_prefect()
-    assert reporting.prefect_is_gone()
+    assert reporting.prefect_is_unreachable()
     told = len(caplog.messages)
     assert not reporting.wait_for_prefect()
     assert len(caplog.messages) == told
     answers[:] = [True]
     assert reporting.wait_for_prefect()
-    assert not reporting.prefect_is_gone()
+    assert not reporting.prefect_is_unreachable()
 
 
 def test_a_worker_waits_longer_than_a_terminal(answers: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,7 +77,7 @@ def test_a_worker_waits_longer_than_a_terminal(answers: list[bool], monkeypatch:
 def test_a_result_outlives_the_server(answers: list[bool]) -> None:
     answers[:] = [False]
     before = PREFECT_CLIENT_MAX_RETRIES.value()
-    assert despite_prefect(prefects(lambda: "exported"))() == "exported"
+    assert tolerate_server_outage(prefects(lambda: "exported"))() == "exported"
     assert PREFECT_CLIENT_MAX_RETRIES.value() == before
 
 
@@ -88,7 +88,7 @@ def test_a_failure_outlives_the_server_as_itself(answers: list[bool]) -> None:
         raise DiskFull("no room")
 
     with pytest.raises(DiskFull, match="no room"):
-        despite_prefect(prefects(fail))()
+        tolerate_server_outage(prefects(fail))()
 
 
 def test_what_fails_before_the_function_has_ended_is_not_hidden(answers: list[bool]) -> None:
@@ -98,16 +98,16 @@ def test_what_fails_before_the_function_has_ended_is_not_hidden(answers: list[bo
         raise Gone
 
     with pytest.raises(Gone):
-        despite_prefect(never_begins)()
+        tolerate_server_outage(never_begins)()
 
 
 def test_the_outcome_of_a_flow_within_is_not_taken_for_that_of_the_flow_around_it(answers: list[bool]) -> None:
     def fleet() -> str:
-        assert told_in_words(lambda: "a member")() == "a member"
+        assert report_failures(lambda: "a member")() == "a member"
         return "the fleet"
 
     answers[:] = [True, False]
-    assert despite_prefect(prefects(fleet))() == "the fleet"
+    assert tolerate_server_outage(prefects(fleet))() == "the fleet"
 
 
 def busy() -> PrefectHTTPStatusError:
@@ -122,29 +122,29 @@ def test_a_run_that_is_refused_for_the_moment_is_entered_a_moment_later(answers:
     def run() -> object:
         for refusal in refusals:
             raise refusal
-        return told_in_words(lambda: "exported")()
+        return report_failures(lambda: "exported")()
 
-    assert despite_prefect(run)() == "exported"
+    assert tolerate_server_outage(run)() == "exported"
 
 
 def test_a_run_that_has_begun_does_not_begin_again(answers: list[bool]) -> None:
     runs: list[str] = []
 
     def run() -> object:
-        told_in_words(lambda: runs.append("begun"))()
+        report_failures(lambda: runs.append("begun"))()
         raise busy()
 
-    assert despite_prefect(run)() is None  # what its function returned, whatever the server answers
+    assert tolerate_server_outage(run)() is None  # what its function returned, whatever the server answers
     assert runs == ["begun"]
 
 
 def test_a_failure_is_the_functions_own_though_the_server_answers_late(answers: list[bool]) -> None:
     def run() -> object:
-        told_in_words(quiesce)()
+        report_failures(quiesce)()
         raise FailedRun("the state of the run is not known yet")
 
     def quiesce() -> object:
         raise QuiesceFailed("the guest did not freeze")
 
     with pytest.raises(QuiesceFailed):
-        despite_prefect(run)()
+        tolerate_server_outage(run)()

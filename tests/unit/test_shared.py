@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hyperexport.base.stop import StopSignal
 from hyperexport.base.units import MIB
 from hyperexport.errors import Interrupted
-from hyperexport.transfer.bandwidth.shared import lease_size, leasing, seconds_until_ones_turn, slots_for
+from hyperexport.transfer.bandwidth.shared import budget_slots, draw_from_budget, grant_size, seconds_until_next_grant
 from hyperexport.transfer.bandwidth.throttle import Throttle
 
 
@@ -46,15 +46,15 @@ class Ledger:
 class Run:
     """One run that moves bytes as fast as its pocket lets it: it asks again when half of a lease is left."""
 
-    def __init__(self, lease, start=0.0, rest=0.0):
-        self.lease, self.start, self.rest = lease, start, rest
+    def __init__(self, grant, start=0.0, rest=0.0):
+        self.grant, self.start, self.rest = grant, start, rest
         self.pocket, self.drained_at, self.served = 0.0, start, float("-inf")
-        self.leased = 0
+        self.granted = 0
 
     def seconds_until_it_asks(self, now, rate):
         self.pocket = max(0.0, self.pocket - (now - self.drained_at) * rate)
         self.drained_at = now
-        return max(0.0, self.pocket - self.lease / 2) / rate + self.rest
+        return max(0.0, self.pocket - self.grant / 2) / rate + self.rest
 
 
 def simulate(ledger, runs, *, seconds, chance):
@@ -69,18 +69,18 @@ def simulate(ledger, runs, *, seconds, chance):
     while events[0][0] < seconds:
         now, _, what, run = heapq.heappop(events)
         if what == "look":
-            wait = seconds_until_ones_turn(
+            wait = seconds_until_next_grant(
                 free=ledger.slots - ledger.active_now(now),
-                lease=run.lease,
+                grant=run.grant,
                 limit=ledger.slots,
                 rate=ledger.rate,
                 waited=now - run.served,
             )
             after(now + (wait or 0) + chance.uniform(0.01, 0.06), "look" if wait else "take", run)
-        elif ledger.take(now, run.lease):
-            run.served, run.leased = now, run.leased + run.lease
+        elif ledger.take(now, run.grant):
+            run.served, run.granted = now, run.granted + run.grant
             idle = run.seconds_until_it_asks(now, ledger.rate)
-            run.pocket += run.lease
+            run.pocket += run.grant
             after(now + idle + run.seconds_until_it_asks(now, ledger.rate), "look", run)
         else:
             after(now + chance.uniform(0.05, 0.2), "look", run)
@@ -89,24 +89,24 @@ def simulate(ledger, runs, *, seconds, chance):
 @pytest.mark.parametrize("rate", [1, 3.3, 10, 50, 500])
 @pytest.mark.parametrize("count", [1, 2, 4, 12, 24])
 def test_the_whole_budget_is_used_and_nobody_is_left_behind(rate, count):
-    ledger = Ledger(rate, slots_for(rate))
-    lease = lease_size(rate, ledger.slots)
-    seconds = 12 * count * lease / rate
-    runs = [Run(lease, start=0.01 * number) for number in range(count)]
+    ledger = Ledger(rate, budget_slots(rate))
+    grant = grant_size(rate, ledger.slots)
+    seconds = 12 * count * grant / rate
+    runs = [Run(grant, start=0.01 * number) for number in range(count)]
     simulate(ledger, runs, seconds=seconds, chance=random.Random(7))
-    leased = [run.leased for run in runs]
-    assert 0.95 * rate * seconds <= sum(leased) <= rate * seconds + ledger.slots
-    assert min(leased) >= 0.5 * sum(leased) / count
+    granted = [run.granted for run in runs]
+    assert 0.95 * rate * seconds <= sum(granted) <= rate * seconds + ledger.slots
+    assert min(granted) >= 0.5 * sum(granted) / count
 
 
 def test_what_one_does_not_need_the_others_get():
     rate = 50
-    ledger = Ledger(rate, slots_for(rate))
-    lease = lease_size(rate, ledger.slots)
-    runs = [Run(lease), Run(lease), Run(lease, rest=20.0)]
+    ledger = Ledger(rate, budget_slots(rate))
+    grant = grant_size(rate, ledger.slots)
+    runs = [Run(grant), Run(grant), Run(grant, rest=20.0)]
     simulate(ledger, runs, seconds=200, chance=random.Random(3))
-    assert sum(run.leased for run in runs) >= 0.95 * rate * 200
-    assert runs[2].leased < 0.1 * rate * 200
+    assert sum(run.granted for run in runs) >= 0.95 * rate * 200
+    assert runs[2].granted < 0.1 * rate * 200
 
 
 @settings(max_examples=30, deadline=None)
@@ -118,8 +118,8 @@ def test_what_one_does_not_need_the_others_get():
 )
 def test_in_no_stretch_of_time_is_more_leased_than_the_limit_and_what_came_in(rate, slots, starts, seed):
     ledger = Ledger(rate, slots)
-    lease = lease_size(rate, slots)
-    simulate(ledger, [Run(lease, start) for start in starts], seconds=30, chance=random.Random(seed))
+    grant = grant_size(rate, slots)
+    simulate(ledger, [Run(grant, start) for start in starts], seconds=30, chance=random.Random(seed))
     level, last = 0.0, 0.0
     for when, count in ledger.granted:
         level, last = max(0.0, level - rate * (when - last)) + count, when
@@ -128,10 +128,10 @@ def test_in_no_stretch_of_time_is_more_leased_than_the_limit_and_what_came_in(ra
 
 @given(rate=st.floats(0.01, 10_000), limit=st.integers(1, 100_000))
 def test_a_lease_fits_the_limit_and_is_a_seconds_worth_where_it_can_be(rate, limit):
-    lease = lease_size(rate, limit)
-    assert 1 <= lease <= max(1, limit // 2)
-    assert lease >= min(2 * rate, limit // 2)
-    assert lease_size(rate, slots_for(rate)) >= 2 * rate
+    grant = grant_size(rate, limit)
+    assert 1 <= grant <= max(1, limit // 2)
+    assert grant >= min(2 * rate, limit // 2)
+    assert grant_size(rate, budget_slots(rate)) >= 2 * rate
 
 
 # -- the pocket -------------------------------------------------------------------------------------------------------
@@ -140,8 +140,8 @@ def test_a_lease_fits_the_limit_and_is_a_seconds_worth_where_it_can_be(rate, lim
 class FakeBudget:
     """Hands out leases while it has any, and notes them."""
 
-    def __init__(self, leases=1000, lease=1):
-        self.rate, self.lease = 100.0, lease
+    def __init__(self, leases=1000, grant=1):
+        self.rate, self.grant = 100.0, grant
         self.left = leases
         self.asked = 0
         self.failing = False
@@ -157,7 +157,7 @@ class FakeBudget:
 
 
 def test_bytes_pass_only_out_of_what_was_leased():
-    budget, stop = FakeBudget(leases=3, lease=2), StopSignal()
+    budget, stop = FakeBudget(leases=3, grant=2), StopSignal()
     passed = []
 
     def move():
@@ -171,7 +171,7 @@ def test_bytes_pass_only_out_of_what_was_leased():
             pass
 
     all_spent = threading.Event()
-    with leasing(budget, warn=pytest.fail) as allowance:
+    with draw_from_budget(budget, warn=pytest.fail) as allowance:
         threads = [threading.Thread(target=move) for _ in range(3)]
         for thread in threads:
             thread.start()
@@ -179,19 +179,19 @@ def test_bytes_pass_only_out_of_what_was_leased():
         stop.set()
         for thread in threads:
             thread.join()
-    assert sum(passed) == allowance.leased == 3 * 2 * MIB
+    assert sum(passed) == allowance.granted == 3 * 2 * MIB
 
 
 def test_nothing_is_leased_before_a_byte_wants_to_move():
     budget = FakeBudget()
-    with leasing(budget, warn=pytest.fail):
+    with draw_from_budget(budget, warn=pytest.fail):
         pass
     assert budget.asked == 0
 
 
 def test_a_lease_is_asked_for_before_the_last_one_is_used_up():
-    budget = FakeBudget(lease=4)
-    with leasing(budget, warn=pytest.fail) as allowance:
+    budget = FakeBudget(grant=4)
+    with draw_from_budget(budget, warn=pytest.fail) as allowance:
         for _ in range(16):
             assert allowance.draw(MIB, StopSignal()) >= 0
     assert 4 <= 1000 - budget.left <= 6, "one or two leases ahead, and not more"
@@ -200,7 +200,7 @@ def test_a_lease_is_asked_for_before_the_last_one_is_used_up():
 def test_a_budget_that_does_not_answer_is_told_of_once_and_holds_nobody_up():
     budget, warnings = FakeBudget(), []
     budget.failing = True
-    with leasing(budget, warn=warnings.append, patience=0) as allowance:
+    with draw_from_budget(budget, warn=warnings.append, timeout=0) as allowance:
         for _ in range(10):
             allowance.draw(100 * MIB, StopSignal())
     assert len(warnings) == 1
@@ -210,7 +210,7 @@ def test_a_budget_that_does_not_answer_is_told_of_once_and_holds_nobody_up():
 
 def test_a_stop_ends_the_wait_for_a_lease():
     stop = StopSignal()
-    with leasing(FakeBudget(leases=0), warn=pytest.fail) as allowance:
+    with draw_from_budget(FakeBudget(leases=0), warn=pytest.fail) as allowance:
         threading.Timer(0.05, stop.set).start()
         with pytest.raises(Interrupted):
             allowance.draw(MIB, stop)
@@ -221,7 +221,7 @@ def test_the_throttle_counts_the_wait_for_a_lease():
         def acquire(self):
             return 0.05 if self.asked < 3 and super().acquire() == 0 else 0
 
-    with leasing(Slow(lease=8), warn=pytest.fail) as allowance:
+    with draw_from_budget(Slow(grant=8), warn=pytest.fail) as allowance:
         throttle = Throttle(None, allowance=allowance)
         throttle.take(4 * MIB, StopSignal())
     assert throttle.waited > 0

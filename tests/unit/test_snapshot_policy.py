@@ -8,13 +8,13 @@ from hyperexport.model.identity import VmIdentity
 from hyperexport.model.ownership import Owner
 from hyperexport.model.vm import SnapshotInfo
 from hyperexport.policy.snapshots import (
-    Fate,
     SnapshotPlan,
+    SnapshotState,
     abandoned,
     beyond_retention,
     chain_refusal,
+    classify_snapshots,
     given_up_after_a_failure,
-    judge,
     ours,
     plan_snapshots,
     space_warnings,
@@ -257,13 +257,15 @@ def test_a_tag_that_was_copied_to_another_snapshot_decides_nothing(keep: bool) -
     plan = a_plan([copied], keep=1, keeps_made=True, is_over=everybody, at_work=everybody)
     assert (plan.abandoned, plan.removed, plan.holder) == ((), (), None)
     assert [one.moref for one, _ in plan.in_doubt] == ["snapshot-0"]
-    assert [found.fate for found in judge(VM, [copied], vm=IDENTITY, is_over=everybody, runs=("r",))] == [Fate.IN_DOUBT]
+    assert [found.state for found in classify_snapshots(VM, [copied], vm=IDENTITY, is_over=everybody, runs=("r",))] == [
+        SnapshotState.IN_DOUBT
+    ]
 
 
 def test_a_run_that_the_user_names_gives_up_what_it_kept() -> None:
     tree = [a_snapshot(0, run="named", keep=True), a_snapshot(1, run="other", keep=True)]
-    found = judge(VM, tree, vm=IDENTITY, is_over=everybody, runs=("named",))
-    assert [marked.fate for marked in found] == [Fate.ABANDONED, Fate.KEPT]
+    found = classify_snapshots(VM, tree, vm=IDENTITY, is_over=everybody, runs=("named",))
+    assert [marked.state for marked in found] == [SnapshotState.ABANDONED, SnapshotState.KEPT]
 
 
 def test_what_was_abandoned_goes_first_and_is_in_no_other_list() -> None:
@@ -280,8 +282,8 @@ def test_a_merge_keeps_not_even_the_snapshot_that_was_to_be_kept() -> None:
 
 def test_each_marked_snapshot_is_judged_and_a_users_is_not() -> None:
     tree = [a_snapshot(0, run="dead"), a_snapshot(1, run="alive"), a_snapshot(2, run="dead", keep=True), a_snapshot(3)]
-    found = judge(VM, tree, vm=IDENTITY, is_over=lambda owner: owner.run == "dead")
-    assert [marked.fate for marked in found] == [Fate.ABANDONED, Fate.IN_DOUBT, Fate.KEPT]
+    found = classify_snapshots(VM, tree, vm=IDENTITY, is_over=lambda owner: owner.run == "dead")
+    assert [marked.state for marked in found] == [SnapshotState.ABANDONED, SnapshotState.IN_DOUBT, SnapshotState.KEPT]
 
 
 @pytest.mark.parametrize(("free", "warned"), [(20, False), (19, True)])

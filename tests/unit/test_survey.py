@@ -19,7 +19,7 @@ from hyperexport.model.drill import DrillRecord, DrillTarget, Sign
 from hyperexport.model.manifest import ExportManifest, Quiescing, SkippedDisk, SnapshotRecord, StageName, vm_folder
 from hyperexport.model.vm import VmRef
 from hyperexport.store.base import Record, RecordName, StoredExport
-from hyperexport.store.catalogue import Catalogue
+from hyperexport.store.cached_store import CachedStore
 from hyperexport.store.listing import StoreListing, listing_of
 from hyperexport.views.metrics import StoreCollector, as_text, registry_of, write_textfile
 from hyperexport.views.plots import bar_plot, line_plot
@@ -44,7 +44,7 @@ class Shelf:
         self.read: list[str] = []
         self.broken = False
 
-    def marks(self) -> dict[tuple[str, str], str]:
+    def manifest_versions(self) -> dict[tuple[str, str], str]:
         if self.broken:
             raise StoreUnreachable("nobody answers")
         return {place: one.model_dump_json() for place, one in self.manifests.items()} | dict.fromkeys(
@@ -75,7 +75,7 @@ def snapshot(**changes: object) -> SnapshotRecord:
 
 
 def surveyed(*manifests: ExportManifest) -> StoreSurvey:
-    return survey(Catalogue(Shelf(*manifests)), NOW)
+    return survey(CachedStore(Shelf(*manifests)), NOW)
 
 
 def missing(*manifests: ExportManifest) -> Sequence[str]:
@@ -113,7 +113,7 @@ def test_a_clock_that_was_ahead_makes_no_export_younger_and_no_verification_newe
 def test_a_vm_of_which_every_manifest_is_damaged_is_late_and_named_by_its_folder():
     shelf = Shelf()
     shelf.unreadable.add((vm_folder(VM), "20261120T000000Z-dead"))
-    found = survey(Catalogue(shelf), NOW)
+    found = survey(CachedStore(shelf), NOW)
     (vm,) = found.late(RPO)
     assert vm.name == vm_folder(VM)
     assert vm.missing(NOW, RPO) == (
@@ -151,7 +151,7 @@ def test_what_a_careful_administrator_would_look_at_is_named(changes, words):
 def test_a_store_that_does_not_answer_is_told_of_and_holds_nothing():
     shelf = Shelf(an_export())
     shelf.broken = True
-    assert survey(Catalogue(shelf), NOW) == StoreSurvey(store="/exports", taken=NOW, problem="nobody answers")
+    assert survey(CachedStore(shelf), NOW) == StoreSurvey(store="/exports", taken=NOW, problem="nobody answers")
 
 
 def test_only_the_vm_whose_manifests_changed_is_read_again():
@@ -159,7 +159,7 @@ def test_only_the_vm_whose_manifests_changed_is_read_again():
         moref="vm-2", name="web01", path="/DC0/vm/web01", instance_uuid="ffffffff-0000-0000-0000-000000000000"
     )
     shelf = Shelf(an_export(), an_export(vm=other))
-    catalogue = Catalogue(shelf)
+    catalogue = CachedStore(shelf)
     first = catalogue.look()
     assert shelf.read == sorted(first, key=shelf.read.index)
     shelf.read.clear()
@@ -179,9 +179,9 @@ def test_only_the_vm_whose_manifests_changed_is_read_again():
 
 def test_a_manifest_is_proved_again_after_an_hour_though_its_mark_is_the_same(monkeypatch: pytest.MonkeyPatch):
     shelf = Shelf(an_export())
-    catalogue = Catalogue(shelf)
+    catalogue = CachedStore(shelf)
     hours = iter((0.0, 3599.0, 3600.0))
-    monkeypatch.setattr("hyperexport.store.catalogue.time.monotonic", lambda: next(hours))
+    monkeypatch.setattr("hyperexport.store.cached_store.time.monotonic", lambda: next(hours))
     catalogue.look()
     catalogue.look()
     assert len(shelf.read) == 1

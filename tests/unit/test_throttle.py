@@ -8,7 +8,7 @@ import pytest
 from hyperexport.base.stop import StopSignal
 from hyperexport.base.units import KIB, MIB
 from hyperexport.errors import Interrupted
-from hyperexport.transfer.bandwidth.throttle import SHORTEST_NAP, TURN, Throttle
+from hyperexport.transfer.bandwidth.throttle import CHUNK, MIN_SLEEP, Throttle
 
 
 class Clock:
@@ -68,7 +68,7 @@ def test_one_stream_gets_exactly_the_rate_with_any_chunk_and_any_bucket(rate, ch
     paid = max(0.0, chunk * count - max(full, 0.05 * rate)) / rate
     seconds = seconds_for(Throttle(rate, burst, clock=clock), clock, chunk=chunk, count=count)
     # At the end a debt of less than the shortest nap is left.
-    assert paid - SHORTEST_NAP <= seconds <= paid + 1e-6
+    assert paid - MIN_SLEEP <= seconds <= paid + 1e-6
 
 
 def test_naps_that_last_too_long_are_made_up_for():
@@ -82,7 +82,7 @@ def test_nobody_sleeps_for_less_than_a_few_milliseconds():
     clock = Clock()
     stop = SleepingStop(clock)
     seconds_for(Throttle(500 * MIB, 0, clock=clock), clock, chunk=64 * KIB, count=4000, stop=stop)
-    assert min(stop.naps) >= SHORTEST_NAP
+    assert min(stop.naps) >= MIN_SLEEP
 
 
 @pytest.mark.parametrize(("burst", "at_once"), [(20 * MIB, 20 * MIB), (None, 10 * MIB)])
@@ -111,13 +111,13 @@ def test_no_span_of_a_run_has_more_than_the_limit_and_one_burst(burst, streams):
     for pause in pauses:
         at, stream = heapq.heappop(wakes)
         clock.now = max(clock.now, at) + (pause if len(wakes) == streams - 1 and stream == 0 else 0)
-        place = throttle.charge(TURN)
+        place = throttle.charge(CHUNK)
         moved.append((clock.now, place))
         heapq.heappush(wakes, (clock.now + throttle.due(place), stream))
     for begin in range(0, len(moved), 40):
         since, before = moved[begin]
         for now, place in moved[begin + 1 :]:
-            assert place - before <= rate * (now - since) + most + (streams + 1) * TURN
+            assert place - before <= rate * (now - since) + most + (streams + 1) * CHUNK
 
 
 def test_a_lowered_rate_lets_no_credit_of_the_old_one_pass():
@@ -180,13 +180,13 @@ def test_a_stream_that_takes_large_parts_lets_the_others_in_between():
 
     class AnotherStreamComes(SleepingStop):
         def wait(self, seconds):
-            waits.append(throttle.due(throttle.charge(TURN)))
+            waits.append(throttle.due(throttle.charge(CHUNK)))
             return super().wait(seconds)
 
     throttle.take(16 * MIB, AnotherStreamComes(clock))
     assert len(waits) >= 64
     # It waits for one turn of the large part and its own, and not for the sixteen seconds of the whole.
-    assert max(waits) <= 3 * TURN / MIB
+    assert max(waits) <= 3 * CHUNK / MIB
 
 
 def test_no_limit_never_waits_and_still_counts():

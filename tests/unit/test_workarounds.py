@@ -21,8 +21,8 @@ from prefect.task_engine import SyncTaskRunEngine
 
 from hyperexport.flows import vm_info
 from hyperexport.workarounds.child_runs import own_child_run
-from hyperexport.workarounds.one_connection import over_one_connection
 from hyperexport.workarounds.private import document_id_of, parameter_schema_of
+from hyperexport.workarounds.sqlite_connection import with_single_connection
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_prefect_opens_several_connections_to_its_sqlite_database(tmp_path: Path
         pool: Any = (await AioSqliteConfiguration(url).engine()).pool
         return pool.size() + pool._max_overflow
 
-    most = [asyncio.run(most_connections(url)) for url in (address, over_one_connection(address))]
+    most = [asyncio.run(most_connections(url)) for url in (address, with_single_connection(address))]
     assert most[0] > 1, "workarounds/one_connection.py is no longer needed"
     assert most[1] == 1
 

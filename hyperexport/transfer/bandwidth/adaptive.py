@@ -39,7 +39,7 @@ TICK: Final = 1.0
 
 
 @dataclass
-class Trend:
+class LatencyTrend:
     """Whether a latency has risen, compared with what is usual for it.
 
     Args:
@@ -73,8 +73,8 @@ class _Way:
 
     count: int = 0
     busy: float = 0.0
-    cost: Trend = field(default_factory=lambda: Trend(grace=0.008))  # seconds for each MiB
-    answer: Trend = field(default_factory=lambda: Trend(grace=0.25))  # seconds to a first byte
+    cost: LatencyTrend = field(default_factory=lambda: LatencyTrend(grace=0.008))  # seconds for each MiB
+    answer: LatencyTrend = field(default_factory=lambda: LatencyTrend(grace=0.25))  # seconds to a first byte
 
 
 class AdaptiveRate:

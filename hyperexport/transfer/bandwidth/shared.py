@@ -18,17 +18,17 @@ from hyperexport.base.units import MIB
 
 logger = logging.getLogger(__name__)
 
-PATIENCE: Final = 10.0
+BUDGET_TIMEOUT: Final = 10.0
 """Seconds for which streams wait for a budget that does not answer, before the run goes on without."""
 
 SECONDS_BETWEEN_TRIES: Final = 1.0
 SECONDS_BETWEEN_LATE_TRIES: Final = 15.0
 """Between two questions to a budget that does not answer: while streams wait for it, and when they don't any more."""
 
-POLITENESS: Final = 0.4
+HEADROOM: Final = 0.4
 """The part of a lease that is left free at first, for others who may have waited longer."""
 
-FORGETTING: Final = 0.85
+HEADROOM_DECAY: Final = 0.85
 """What is left of that room with each lease's worth of time: of up to two dozen runs, none was simulated to get less
 than half of its share (``tests/unit/test_shared.py``); with 0.5 it was a third."""
 
@@ -42,7 +42,7 @@ class Budget(Protocol):
         ...
 
     @property
-    def lease(self) -> int:
+    def grant(self) -> int:
         """MiB that are taken at once; the same for everyone who shares."""
         ...
 
@@ -58,26 +58,26 @@ class Budget(Protocol):
         ...
 
 
-def lease_size(rate: float, limit: int) -> int:
+def grant_size(rate: float, limit: int) -> int:
     """MiB to take at once from a budget of ``rate`` MiB/s that hands out ``limit`` at the most.
 
     Two seconds' worth, for a budget may take a second to answer, and more of a small one: whoever keeps it may count in
     whole MiB and drop the rest at each lease. Never more than half of the limit, so that what comes in while nobody
     asks is not lost.
     """
-    return max(1, min(_wanted_at_once(rate), limit // 2))
+    return max(1, min(_preferred_grant(rate), limit // 2))
 
 
-def slots_for(rate: float) -> int:
+def budget_slots(rate: float) -> int:
     """MiB that a new budget hands out at the most: what comes in while its keeper is slow to answer is not lost."""
-    return 3 * _wanted_at_once(rate)
+    return 3 * _preferred_grant(rate)
 
 
-def _wanted_at_once(rate: float) -> int:
+def _preferred_grant(rate: float) -> int:
     return max(ceil(2 * rate), min(16, ceil(4 * rate)))
 
 
-def seconds_until_ones_turn(*, free: int, lease: int, limit: int, rate: float, waited: float) -> float:
+def seconds_until_next_grant(*, free: int, grant: int, limit: int, rate: float, waited: float) -> float:
     """When to take a lease, by what is free now; everyone who shares follows the same rule.
 
     Whoever has just had a lease leaves some room above it, which shrinks as the others have theirs: so those who have
@@ -85,7 +85,7 @@ def seconds_until_ones_turn(*, free: int, lease: int, limit: int, rate: float, w
 
     Args:
         free: MiB that could be taken now.
-        lease: MiB to take.
+        grant: MiB to take.
         limit: MiB that can be free at the most.
         rate: MiB that come in each second.
         waited: Seconds since this run's last lease.
@@ -94,19 +94,19 @@ def seconds_until_ones_turn(*, free: int, lease: int, limit: int, rate: float, w
         0 to take it now; else the seconds after which to look again. The end of the wait is approached in small steps,
         because budgets count in whole MiB and each should be taken just when it has come in.
     """
-    room = min(POLITENESS * lease, (limit - lease) / 2) * FORGETTING ** (waited * rate / lease)
-    missing = lease + round(room) - free
+    room = min(HEADROOM * grant, (limit - grant) / 2) * HEADROOM_DECAY ** (waited * rate / grant)
+    missing = grant + round(room) - free
     return max((missing - 1) / rate, min(1 / rate, max(0.05, 0.2 / rate))) if missing > 0 else 0.0
 
 
 class Allowance:
-    """The pocket below a budget: filled by a thread of its own, emptied by streams. Made by :func:`leasing`.
+    """The pocket below a budget: filled by a thread of its own, emptied by streams. Made by :func:`draw_from_budget`.
 
     Args:
         budget: Asked by one thread only.
         warn: Told, once, when the budget does not answer.
         clock: Seconds that only ever go forward.
-        patience: Seconds for which streams wait for a budget that does not answer.
+        timeout: Seconds for which streams wait for a budget that does not answer.
     """
 
     def __init__(
@@ -115,12 +115,12 @@ class Allowance:
         *,
         warn: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
-        patience: float = PATIENCE,
+        timeout: float = BUDGET_TIMEOUT,
     ) -> None:
         self._budget = budget
         self._warn = warn
         self._clock = clock
-        self._patience = patience
+        self._timeout = timeout
         self._changed = threading.Condition()
         self._pocket = 0
         self._wanted = False
@@ -128,7 +128,7 @@ class Allowance:
         self._alone = False
         self._warned = False
         self._closed = threading.Event()
-        self.leased = 0
+        self.granted = 0
         """Bytes leased so far."""
 
     @property
@@ -173,7 +173,7 @@ class Allowance:
 
     @property
     def _low(self) -> int:
-        return self._budget.lease * MIB // 2
+        return self._budget.grant * MIB // 2
 
     def _ask(self) -> float:
         """Try for one lease.
@@ -191,8 +191,8 @@ class Allowance:
                 logger.info("the shared bandwidth budget answers again")
             self._alone = False
             if seconds == 0:
-                self._pocket += self._budget.lease * MIB
-                self.leased += self._budget.lease * MIB
+                self._pocket += self._budget.grant * MIB
+                self.granted += self._budget.grant * MIB
                 self._wanted = False
                 self._changed.notify_all()
         return seconds
@@ -201,8 +201,8 @@ class Allowance:
         now = self._clock()
         with self._changed:
             since = self._failing_since = now if self._failing_since is None else self._failing_since
-            if now - since < self._patience:
-                return min(SECONDS_BETWEEN_TRIES, self._patience)
+            if now - since < self._timeout:
+                return min(SECONDS_BETWEEN_TRIES, self._timeout)
             self._alone = True
             self._changed.notify_all()
         if not self._warned:
@@ -214,9 +214,11 @@ class Allowance:
 
 
 @contextmanager
-def leasing(budget: Budget, *, warn: Callable[[str], None], patience: float = PATIENCE) -> Generator[Allowance]:
+def draw_from_budget(
+    budget: Budget, *, warn: Callable[[str], None], timeout: float = BUDGET_TIMEOUT
+) -> Generator[Allowance]:
     """Lease from a budget while the block runs. Nothing is asked for before the first byte wants to move."""
-    allowance = Allowance(budget, warn=warn, patience=patience)
+    allowance = Allowance(budget, warn=warn, timeout=timeout)
     thread = threading.Thread(target=allowance.fill_until_closed, name="bandwidth-budget", daemon=True)
     thread.start()
     try:

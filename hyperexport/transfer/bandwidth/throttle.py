@@ -2,9 +2,9 @@
 
 The bucket is a *debt*: a stream takes its bytes first and then waits until all the credit up to and including them has
 been earned. So any size of chunk keeps exactly to the rate, streams are served in the order in which they took, and
-nobody sleeps for less than a few milliseconds at a time. The rate may follow a :class:`Pace`, and beneath it the bytes
-may come out of an :class:`Allowance` that the fleet shares. This module knows bytes, seconds and a stop signal.
-"""
+nobody sleeps for less than a few milliseconds at a time. The rate may follow a :class:`RateLimit`, and the bytes may also
+nobody sleeps for less than a few milliseconds at a time. The rate may follow a :class:`RateLimit`, and the bytes may
+also be drawn from an :class:`Allowance` that the fleet shares. This module knows bytes, seconds and a stop signal.
 
 import threading
 import time
@@ -13,16 +13,16 @@ from typing import Final, NamedTuple
 
 from hyperexport.base.stop import StopSignal
 from hyperexport.base.units import KIB
-from hyperexport.transfer.bandwidth.pace import Pace
+from hyperexport.transfer.bandwidth.rate_limit import RateLimit
 from hyperexport.transfer.bandwidth.shared import Allowance
 
-TURN: Final = 256 * KIB
+CHUNK: Final = 256 * KIB
 """Bytes taken at once: a 16 MiB part waits its turn as often as the same bytes of a disk's stream do."""
 
-SHORTEST_NAP: Final = 0.005
+MIN_SLEEP: Final = 0.005
 """Seconds. A shorter debt is carried on to the next turn: naps below a timer's resolution last too long."""
 
-LONGEST_NAP: Final = 0.5
+MAX_SLEEP: Final = 0.5
 """Seconds after which a waiting stream looks again, because the rate may have changed."""
 
 SLACK: Final = 0.05
@@ -62,7 +62,7 @@ class Throttle:
     Args:
         bytes_per_second: The rate; None for no limit. Only the first one, where there is a pace.
         burst_bytes: Credit that may be saved up, in bytes; two seconds' worth of the rate if not given.
-        pace: Says again and again which rate holds, and is told how the link is doing.
+        rate_limit: Says again and again which rate holds, and is told how the link is doing.
         allowance: What bytes are drawn from besides: the run's part of a shared budget.
         clock: Seconds that only ever go forward.
 
@@ -75,17 +75,17 @@ class Throttle:
         bytes_per_second: float | None,
         burst_bytes: float | None = None,
         *,
-        pace: Pace | None = None,
+        rate_limit: RateLimit | None = None,
         allowance: Allowance | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.warnings: list[str] = []
-        self._pace = pace
+        self._rate_limit = rate_limit
         self._allowance = allowance
         self._lock = threading.Lock()
         self._clock = clock
         self._burst = burst_bytes
-        self._rate = _checked(pace.rate() if pace else bytes_per_second)
+        self._rate = _checked(rate_limit.rate() if rate_limit else bytes_per_second)
         self._taken = 0
         self._earned = 0.0  # of the same line as _taken: bytes up to here are paid
         self._looked: float | None = None  # when _earned was last brought up to date; None before the first byte
@@ -127,12 +127,12 @@ class Throttle:
         Raises:
             Interrupted: The run was asked to stop.
         """
-        for begin in range(0, count, TURN):
-            turn = min(TURN, count - begin)
+        for begin in range(0, count, CHUNK):
+            chunk = min(CHUNK, count - begin)
             self._follow()
-            self._wait(self.charge(turn), stop)
+            self._wait(self.charge(chunk), stop)
             if self._allowance:
-                self._add_wait(self._allowance.draw(turn, stop))
+                self._add_wait(self._allowance.draw(chunk, stop))
 
     def observe(self, way: str, count: int, seconds: float) -> None:
         """Tell how long the link took for bytes, without any wait for the limit.
@@ -142,18 +142,18 @@ class Throttle:
             count: Bytes.
             seconds: How long.
         """
-        if self._pace:
-            self._pace.observe(way, count, seconds)
+        if self._rate_limit:
+            self._rate_limit.observe(way, count, seconds)
 
     def answered(self, way: str, seconds: float) -> None:
         """Tell how long a server took for the first byte of an answer."""
-        if self._pace:
-            self._pace.answered(way, seconds)
+        if self._rate_limit:
+            self._rate_limit.answered(way, seconds)
 
     def trouble(self) -> None:
         """Tell that an attempt failed for the network's or the server's sake."""
-        if self._pace:
-            self._pace.trouble()
+        if self._rate_limit:
+            self._rate_limit.trouble()
 
     @property
     def account(self) -> Account:
@@ -184,16 +184,16 @@ class Throttle:
 
     def _wait(self, place: int, stop: StopSignal) -> None:
         stop.check()
-        while (seconds := self.due(place)) >= SHORTEST_NAP:
+        while (seconds := self.due(place)) >= MIN_SLEEP:
             began = self._clock()
-            stop.wait(min(seconds, LONGEST_NAP))
+            stop.wait(min(seconds, MAX_SLEEP))
             self._add_wait(self._clock() - began)
             stop.check()
             self._follow()
         self._ended = self._clock()
 
     def _follow(self) -> None:
-        if self._pace and (rate := self._pace.rate()) != self._rate:
+        if self._rate_limit and (rate := self._rate_limit.rate()) != self._rate:
             self.set_rate(rate)
 
     def _add_wait(self, seconds: float) -> None:

@@ -61,22 +61,22 @@ def test_ages_of_exports_are_told_by_their_manifests_not_by_the_filesystem(root,
 
 def test_a_mark_changes_with_the_manifest_and_only_then(store, root):
     first, second = write_export(store, FIRST), write_export(store, SECOND)
-    before = store.marks()
+    before = store.manifest_versions()
     assert set(before) == {(FOLDER, first.export_id), (FOLDER, second.export_id)}
-    assert store.marks() == before
+    assert store.manifest_versions() == before
 
     store.replace_manifest(first, first.manifest.model_copy(update={"preserve": True}))
-    after = store.marks()
+    after = store.manifest_versions()
     assert after[FOLDER, first.export_id] != before[FOLDER, first.export_id]
     assert after[FOLDER, second.export_id] == before[FOLDER, second.export_id]
 
     (root / FOLDER / second.export_id / FILE_NAME).write_bytes(b"{")
-    assert store.marks()[FOLDER, second.export_id] != before[FOLDER, second.export_id]
+    assert store.manifest_versions()[FOLDER, second.export_id] != before[FOLDER, second.export_id]
     (root / FOLDER / second.export_id / FILE_NAME).unlink()
-    assert store.marks()[FOLDER, second.export_id] == "manifest-missing"
+    assert store.manifest_versions()[FOLDER, second.export_id] == "manifest-missing"
 
 
 def test_marks_of_a_store_that_cannot_be_listed_are_an_error(tmp_path):
     (tmp_path / "exports").write_text("a file")
     with pytest.raises(StoreUnusable):
-        LocalStore(tmp_path / "exports").marks()
+        LocalStore(tmp_path / "exports").manifest_versions()

@@ -66,7 +66,7 @@ def test_a_link_or_a_file_in_the_place_of_a_folder_is_named_and_never_followed(r
     }
     assert [str(one) for one in store.listing("linked.4f0e7a52").damaged] == ["linked.4f0e7a52"]
     assert store.exports("linked.4f0e7a52") == []
-    assert len(store.marks()) == 5
+    assert len(store.manifest_versions()) == 5
 
 
 def test_an_export_whose_manifest_is_gone_is_damaged_and_no_staging(root, store):
@@ -154,7 +154,7 @@ def test_a_manifest_that_cannot_be_read_fails_nothing_else(root, store, monkeypa
     (one,) = store.listing().damaged
     assert (str(one), str(one.problem)) == (str(bad), "unreadable")
     assert os.strerror(code) in one.reason
-    assert set(store.marks()) == {(FOLDER, good.export_id), (FOLDER, bad.export_id)}
+    assert set(store.manifest_versions()) == {(FOLDER, good.export_id), (FOLDER, bad.export_id)}
     with pytest.raises(StoreUnusable, match=re.escape(os.strerror(code))):
         store.delete(bad)
 

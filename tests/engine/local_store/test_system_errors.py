@@ -66,7 +66,7 @@ OPERATIONS: dict[str, Callable[[LocalStore, StoredExport], object]] = {
     "listing": on_store(LocalStore.listing),
     "listing of one": lambda store, _: store.listing(FOLDER),
     "read": lambda store, _: store.read(FOLDER, NEW_ID),
-    "marks": on_store(LocalStore.marks),
+    "manifest versions": on_store(LocalStore.manifest_versions),
     "abandoned": on_store(LocalStore.abandoned),
     "remove_abandoned": lambda store, _: store.remove_abandoned(
         AbandonedStaging(folder=FOLDER, export_id=NEW_ID, owner=OWNER)

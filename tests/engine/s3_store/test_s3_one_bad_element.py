@@ -8,7 +8,7 @@ import pytest
 from hyperexport.base.stop import StopSignal
 from hyperexport.errors import StoreUnusable
 from hyperexport.options.groups import Cleanup, VerifyMode
-from hyperexport.steps.cleanup import clean_store, plan_store_cleanup
+from hyperexport.steps.cleanup import delete_planned, plan_store_cleanup
 from hyperexport.steps.verification import select_exports, verify, verify_selected
 from hyperexport.store.base import StoredExport
 from hyperexport.store.s3 import S3Store
@@ -50,7 +50,7 @@ def test_a_forbidden_manifest_is_said_and_the_others_are_listed(store: S3Store, 
     assert list(listing.exports) == [newest, oldest]
     assert [(str(one), str(one.problem)) for one in listing.damaged] == [(str(middle), "unreadable")]
     assert "AccessDenied" in listing.damaged[0].reason
-    verified = verify_selected(select_exports([guarded], []), VerifyMode.ON, StopSignal(), prove=verify)
+    verified = verify_selected(select_exports([guarded], []), VerifyMode.ON, StopSignal(), verify_one=verify)
     assert [item.location.rpartition("/")[2] for item in verified] == [IDS[1], IDS[2], IDS[0]]
 
 
@@ -64,7 +64,7 @@ def test_while_an_element_cannot_be_read_no_export_that_it_may_use_is_deleted(
     plan = plan_store_cleanup(guarded, KEEP_ONE)
     assert plan.to_delete == ()
     assert [str(one) for one in plan.damaged] == [str(middle)]
-    done = clean_store(guarded, sound, is_over)  # planned while it could be read
+    done = delete_planned(guarded, sound, is_over)  # planned while it could be read
     assert done.deleted == ()
     assert len(done.deferred) == 2
     assert store.exports() == [newest, middle, oldest]
@@ -102,7 +102,7 @@ def test_an_export_whose_manifest_was_removed_is_damaged_and_no_staging(
     assert [str(one.problem) for one in store.listing().damaged] == ["manifest-missing"]
     assert store.abandoned() == []
     assert store.sweep() == []
-    assert set(store.marks()) == {(FOLDER, IDS[0])}
+    assert set(store.manifest_versions()) == {(FOLDER, IDS[0])}
 
 
 def test_an_owner_tag_that_cannot_be_read_stays_in_doubt_and_keeps_what_its_run_may_use(
@@ -115,7 +115,7 @@ def test_an_owner_tag_that_cannot_be_read_stays_in_doubt_and_keeps_what_its_run_
         (found,) = guarded.abandoned()
         assert found.owner is None
         assert "AccessDenied" in (found.doubt or "")
-        done = clean_store(guarded, plan_store_cleanup(guarded, KEEP_ONE), is_over)
+        done = delete_planned(guarded, plan_store_cleanup(guarded, KEEP_ONE), is_over)
         assert (done.deleted, done.abandoned) == ((), ())
         assert any(IDS[4] in words for words in done.deferred)
 
@@ -125,7 +125,7 @@ def test_a_result_that_cannot_be_recorded_is_said_and_the_next_export_is_verifie
 ) -> None:
     three(store)
     proxy.fault = lambda request, _: Fault.FORBIDDEN if request.startswith("PUT ") else None
-    verified = verify_selected(select_exports([guarded], []), VerifyMode.ON, StopSignal(), prove=verify)
+    verified = verify_selected(select_exports([guarded], []), VerifyMode.ON, StopSignal(), verify_one=verify)
     assert len(verified) == 3
     assert all("AccessDenied" in (item.verification.unrecorded or "") for item in verified)
 
@@ -134,7 +134,7 @@ def test_an_export_that_a_cleanup_deletes_meanwhile_is_said_and_is_no_damage(sto
     newest, middle, oldest = three(store)
     selected = select_exports([store], [])
     store.delete(middle)
-    verified = verify_selected(selected, VerifyMode.ON, StopSignal(), prove=verify)
+    verified = verify_selected(selected, VerifyMode.ON, StopSignal(), verify_one=verify)
     assert [item.deleted for item in verified] == [False, True, False]
     assert [item.location.rpartition("/")[2] for item in verified] == [
         one.export_id for one in (newest, middle, oldest)

@@ -170,9 +170,9 @@ def test_the_manifest_is_replaced_in_one_step_and_never_revived(store: S3Store) 
 def test_a_mark_changes_with_the_manifest_and_only_then(store: S3Store) -> None:
     first = publish(store, IDS[0], {"a.vmdk": b"a"})
     publish(store, IDS[1], {"b.vmdk": b"b"})
-    before = store.marks()
+    before = store.manifest_versions()
     assert set(before) == {(FOLDER, IDS[0]), (FOLDER, IDS[1])}
     store.replace_manifest(first, first.manifest.model_copy(update={"preserve": True}))
-    after = store.marks()
+    after = store.manifest_versions()
     assert after[FOLDER, IDS[0]] != before[FOLDER, IDS[0]]
     assert after[FOLDER, IDS[1]] == before[FOLDER, IDS[1]]

@@ -12,12 +12,12 @@ from tests.engine.s3_servers import S3Server
 
 def test_a_record_is_kept_beside_its_export_and_goes_with_it(store: S3Store, server: S3Server, bucket: str) -> None:
     export, other = (publish(store, name, {"a": b"1"}) for name in IDS[:2])
-    before = store.marks()
+    before = store.manifest_versions()
     store.keep_record(export, "drill-1.png", b"picture")
     store.keep_record(export, "drill-1.json", b"{}")
     kept = [Record(RecordName(FOLDER, export.export_id, "drill-1.json"), b"{}")]
     assert store.records(store.listing()) == store.records(store.listing(FOLDER)) == kept
-    after = store.marks()
+    after = store.manifest_versions()
     assert [place for place in before if before[place] != after[place]] == [(FOLDER, export.export_id)]
     assert sorted(store.exports(), key=str) == sorted([export, other], key=str)
     store.delete(export)

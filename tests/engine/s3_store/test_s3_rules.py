@@ -11,7 +11,7 @@ import pytest
 from hyperexport.base.units import MIB
 from hyperexport.errors import HyperExportError, StoreUnusable
 from hyperexport.options.groups import Cleanup
-from hyperexport.steps.cleanup import clean_store, plan_store_cleanup
+from hyperexport.steps.cleanup import delete_planned, plan_store_cleanup
 from hyperexport.store.s3 import S3Store
 from tests.engine.s3_exports import FOLDER, IDS, OWNER, entry, keys, make_manifest, open_store, publish, uploads
 from tests.engine.s3_proxy import Answer, Proxy, faulty_proxy, refusal
@@ -141,7 +141,7 @@ def test_an_export_whose_manifest_stays_though_its_deletion_was_confirmed_is_who
     before = two_exports(ruled)
     proxy.before = lambda method, *_: (204, [], b"") if method == "DELETE" else None
 
-    done = clean_store(ruled, plan_store_cleanup(ruled, KEEP_ONE), lambda _: False)
+    done = delete_planned(ruled, plan_store_cleanup(ruled, KEEP_ONE), lambda _: False)
 
     assert (done.deleted, done.freed_bytes) == ((), 0)
     assert "still there" in done.failed[0]
@@ -158,7 +158,7 @@ def test_files_that_cannot_be_removed_are_told_and_freed_by_a_later_cleanup(
     newest, oldest = two_exports(ruled)
     proxy.before = lambda method, target, *_: answer if method == "DELETE" and target.endswith("/disk") else None
 
-    done = clean_store(ruled, plan_store_cleanup(ruled, KEEP_ONE), lambda _: False)
+    done = delete_planned(ruled, plan_store_cleanup(ruled, KEEP_ONE), lambda _: False)
     assert (done.deleted, done.freed_bytes) == ((), 0)
     assert "1 of " in done.failed[0]
     assert ruled.sweep() == [], "what stays locked fails no later run"
@@ -176,7 +176,7 @@ def test_bytes_that_a_versioned_bucket_keeps_are_not_told_as_freed(ruled: S3Stor
         return (204, more, b"") if method == "DELETE" else answer
 
     proxy.after = versioned
-    done = clean_store(ruled, plan_store_cleanup(ruled, KEEP_ONE), lambda _: False)
+    done = delete_planned(ruled, plan_store_cleanup(ruled, KEEP_ONE), lambda _: False)
     assert (len(done.deleted), done.freed_bytes) == (1, 0)
     assert "0 B freed" in done.freed_words
     assert "older versions" in done.freed_words
@@ -185,7 +185,7 @@ def test_bytes_that_a_versioned_bucket_keeps_are_not_told_as_freed(ruled: S3Stor
 def test_a_deletion_that_was_done_though_the_server_failed_counts(ruled: S3Store, proxy: Proxy) -> None:
     two_exports(ruled)
     proxy.after = lambda method, _target, answer: refusal(500, "InternalError") if method == "DELETE" else answer
-    done = clean_store(ruled, plan_store_cleanup(ruled, KEEP_ONE), lambda _: False)
+    done = delete_planned(ruled, plan_store_cleanup(ruled, KEEP_ONE), lambda _: False)
     assert (len(done.deleted), done.failed) == (1, ())
     assert done.freed_bytes > MIB
 
@@ -322,7 +322,7 @@ def test_unfinished_uploads_that_may_not_be_listed_are_said_and_fail_nothing(rul
     for export_id in IDS[:2]:
         export(ruled, export_id)
     assert ruled.abandoned(FOLDER) == ruled.abandoned() == []
-    done = clean_store(ruled, plan_store_cleanup(ruled, KEEP_ONE), lambda _: True)
+    done = delete_planned(ruled, plan_store_cleanup(ruled, KEEP_ONE), lambda _: True)
     assert len(done.deleted) == 1
     assert done.failed == ()
     assert any(f"uploads of s3://{ruled._bucket.location.bucket}/backups/vms/{FOLDER}" in one for one in done.deferred)
@@ -337,14 +337,14 @@ def test_an_upload_that_cannot_be_aborted_keeps_no_file_and_its_owner_is_still_k
     proxy.before = lambda method, target, *_: (
         refusal(403, "AccessDenied") if method == "DELETE" and "uploadId" in query(target) else None
     )
-    done = clean_store(ruled, plan_store_cleanup(ruled, KEEP_ONE), lambda _: True)
+    done = delete_planned(ruled, plan_store_cleanup(ruled, KEEP_ONE), lambda _: True)
     assert done.abandoned == ()
     assert len(done.failed) == 1
     assert "upload" in done.failed[0]
     names = {key.rpartition("/")[2].partition("-")[0] for key in keys(server, bucket)}
     assert names == {".owner.json", ".upload"}, "what says whose it is stays until the rest is gone"
     proxy.before = lambda *_: None
-    assert len(clean_store(ruled, plan_store_cleanup(ruled, KEEP_ONE), lambda _: True).abandoned) == 1
+    assert len(delete_planned(ruled, plan_store_cleanup(ruled, KEEP_ONE), lambda _: True).abandoned) == 1
     assert keys(server, bucket) == uploads(server, bucket) == []
 
 

@@ -20,7 +20,7 @@ def wall_clock() -> datetime:
     return datetime.now().astimezone()
 
 
-class Pace:
+class RateLimit:
     """The rate that holds now. Safe to share between threads.
 
     Args:

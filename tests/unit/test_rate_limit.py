@@ -8,7 +8,7 @@ from hyperexport.base.stop import StopSignal
 from hyperexport.base.units import KIB, MIB
 from hyperexport.model.bandwidth_windows import parse_window
 from hyperexport.transfer.bandwidth.adaptive import AFTER_TROUBLE, AdaptiveRate
-from hyperexport.transfer.bandwidth.pace import Pace, wall_clock
+from hyperexport.transfer.bandwidth.rate_limit import RateLimit, wall_clock
 from hyperexport.transfer.bandwidth.throttle import Throttle
 
 MONDAY = datetime(2026, 11, 23)  # noqa: DTZ001 - a wall clock shows no zone
@@ -39,13 +39,13 @@ class SleepingStop(StopSignal):
         return self.is_set()
 
 
-def pace(clock, limit=0.0, **more):
-    return Pace(limit, clock=clock, wall=clock.wall, **more)
+def rate_limit(clock, limit=0.0, **more):
+    return RateLimit(limit, clock=clock, wall=clock.wall, **more)
 
 
 def test_the_limit_changes_with_the_window_also_for_a_stream_that_waits():
     clock = Clock()
-    throttle = Throttle(None, 0, pace=pace(clock, 10, windows=[parse_window("08:00-18:00=1")]), clock=clock)
+    throttle = Throttle(None, 0, rate_limit=rate_limit(clock, 10, windows=[parse_window("08:00-18:00=1")]), clock=clock)
     stop = SleepingStop(clock)
     while clock.now < 20:
         throttle.take(64 * KIB, stop)
@@ -58,7 +58,7 @@ def test_the_limit_changes_with_the_window_also_for_a_stream_that_waits():
 
 def test_a_window_of_zero_lifts_the_limit():
     clock = Clock()
-    office = pace(clock, 5, windows=[parse_window("18:00-06:00=0")])
+    office = rate_limit(clock, 5, windows=[parse_window("18:00-06:00=0")])
     assert office.rate() == 5 * MIB
     clock.now = 11
     assert office.rate() is None
@@ -66,13 +66,13 @@ def test_a_window_of_zero_lifts_the_limit():
 
 @pytest.mark.parametrize(("limit", "most", "holds"), [(0, None, None), (5, None, 5), (0, 8, 8), (5, 8, 5), (9, 8, 8)])
 def test_the_budget_of_the_fleet_is_never_exceeded(limit, most, holds):
-    rate = pace(Clock(), limit, most=most and most * MIB).rate()
+    rate = rate_limit(Clock(), limit, most=most and most * MIB).rate()
     assert rate == (holds and holds * MIB)
 
 
 def test_a_failure_slows_the_next_bytes_down():
     clock = Clock()
-    throttle = Throttle(None, pace=pace(clock, 10, adaptive=AdaptiveRate(clock=clock)), clock=clock)
+    throttle = Throttle(None, rate_limit=rate_limit(clock, 10, adaptive=AdaptiveRate(clock=clock)), clock=clock)
     stop = SleepingStop(clock)
     throttle.take(MIB, stop)
     assert throttle.rate == 10 * MIB
@@ -84,7 +84,7 @@ def test_a_failure_slows_the_next_bytes_down():
 
 def test_without_adaptive_nothing_that_is_told_changes_the_rate():
     clock = Clock()
-    throttle = Throttle(None, pace=pace(clock, 10), clock=clock)
+    throttle = Throttle(None, rate_limit=rate_limit(clock, 10), clock=clock)
     throttle.trouble()
     for _ in range(100):
         throttle.answered("write", 60)

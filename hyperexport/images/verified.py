@@ -17,7 +17,7 @@ MOST_AHEAD: Final = 32
 """Blocks (8 MiB) that one request to a distant store fetches when a reader goes straight on."""
 
 
-class ProvenFile:
+class VerifiedFile:
     """A file of an export, readable at any place and by several threads.
 
     Args:
@@ -119,7 +119,7 @@ Listener = Callable[[str, int, int], None]
 """Called with a file's name, how many of its bytes have been read, and how many there are."""
 
 
-def prove_whole(
+def verify_whole(
     reader: RangeReader, entry: FileEntry, *, where: str, stop: StopSignal, progress: Listener | None = None
 ) -> BlockTags:
     """Read a whole file, prove it by the manifest's SHA-256, and tag its blocks for the ranges read after that.

@@ -15,9 +15,9 @@ from hyperexport.errors import ExportNotFound, Interrupted, StoreUnusable, VmHel
 from hyperexport.model.manifest import new_export_id
 from hyperexport.model.ownership import Owner
 from hyperexport.options.groups import Cleanup
-from hyperexport.steps.claims import claimed, others
-from hyperexport.steps.cleanup import clean_store, plan_store_cleanup
+from hyperexport.steps.cleanup import delete_planned, plan_store_cleanup
 from hyperexport.steps.liveness import at_work_here, process_at_work, process_is_over
+from hyperexport.steps.locks import lock_folder, other_stagings
 from hyperexport.steps.orphans import abandoned_stagings, remove_abandoned_stagings
 from hyperexport.steps.preservation import preserve
 from hyperexport.store.base import Store
@@ -44,15 +44,15 @@ def nobody(_owner: Owner) -> bool:
     return False
 
 
-def claim(
+def lock(
     store: Store,
     owner: Owner,
     *,
     is_over: Callable[[Owner], bool] = nobody,
     at_work: Callable[[Owner], bool] = everybody,
-    patience: float = 0.0,
+    timeout: float = 0.0,
 ):
-    return claimed(
+    return lock_folder(
         store,
         FOLDER,
         new_export_id(datetime.now(UTC)),
@@ -60,7 +60,7 @@ def claim(
         is_over=is_over,
         at_work=at_work,
         stop=StopSignal(),
-        patience=patience,
+        timeout=timeout,
     )
 
 
@@ -92,7 +92,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
 
 
 def test_the_second_is_told_who_holds_the_vms_exports_and_since_when(store: Store) -> None:
-    with claim(store, ELSEWHERE), pytest.raises(VmHeld) as caught, claim(store, owner_of("second")):
+    with lock(store, ELSEWHERE), pytest.raises(VmHeld) as caught, lock(store, owner_of("second")):
         pass
     for words in (FOLDER, "far-away", "backup2", "4242", "2026-11-24 00:00:00 UTC"):
         assert words in str(caught.value)
@@ -101,7 +101,7 @@ def test_the_second_is_told_who_holds_the_vms_exports_and_since_when(store: Stor
 
 def test_the_second_waits_for_the_first_to_be_done(store: Store) -> None:
     first = ExitStack()
-    first.enter_context(claim(store, ELSEWHERE))
+    first.enter_context(lock(store, ELSEWHERE))
     asked: list[Owner] = []
 
     def is_over(owner: Owner) -> bool:
@@ -110,7 +110,7 @@ def test_the_second_waits_for_the_first_to_be_done(store: Store) -> None:
             first.close()
         return False
 
-    with claim(store, owner_of("second"), is_over=is_over, patience=60):
+    with lock(store, owner_of("second"), is_over=is_over, timeout=60):
         assert [staging.owner for staging in store.abandoned()] == [owner_of("second")]
     assert asked == [ELSEWHERE, ELSEWHERE]
 
@@ -124,9 +124,9 @@ def test_a_run_that_is_stopped_does_not_go_on_waiting(store: Store) -> None:
 
     who = {"owner": OWNER, "is_over": is_over, "at_work": everybody}
     with (
-        claim(store, ELSEWHERE),
+        lock(store, ELSEWHERE),
         pytest.raises(Interrupted),
-        claimed(store, FOLDER, "20261125T000000Z-0000", stop=stop, patience=600, **who),
+        lock_folder(store, FOLDER, "20261125T000000Z-0000", stop=stop, timeout=600, **who),
     ):
         pass
     assert store.abandoned() == []
@@ -141,7 +141,7 @@ def test_of_many_that_come_at_once_never_are_two_at_work(store: Store) -> None:
     def run(name: str) -> None:
         begin.wait(60)
         try:
-            with claim(store, owner_of(name), patience=6):
+            with lock(store, owner_of(name), timeout=6):
                 inside.append(name)
                 most.append(len(inside))
                 threading.Event().wait(0.05)
@@ -162,9 +162,9 @@ def test_of_many_that_come_at_once_never_are_two_at_work(store: Store) -> None:
 
 def test_a_run_that_nobody_knows_to_be_over_holds_the_exports_and_the_way_on_is_named(store: Store) -> None:
     with (
-        claim(store, ELSEWHERE),
+        lock(store, ELSEWHERE),
         pytest.raises(VmHeld) as caught,
-        claim(store, owner_of("second"), at_work=nobody),
+        lock(store, owner_of("second"), at_work=nobody),
     ):
         pass
     assert "unknown whether that run is over" in str(caught.value)
@@ -172,7 +172,7 @@ def test_a_run_that_nobody_knows_to_be_over_holds_the_exports_and_the_way_on_is_
 
 
 def test_a_run_that_is_over_holds_nothing(store: Store) -> None:
-    with claim(store, ELSEWHERE), claim(store, owner_of("second"), is_over=everybody) as held:
+    with lock(store, ELSEWHERE), lock(store, owner_of("second"), is_over=everybody) as held:
         assert held.doubtful == ()
 
 
@@ -196,7 +196,7 @@ def test_a_cleanup_leaves_a_vm_alone_whose_export_may_refer_to_what_would_go(s3:
     entry = base.manifest.file("db01-disk-1.vmdk")
     assert entry
     with s3.stage(FOLDER, manifest_of(THIRD).export_id, owner_of("exporting")) as staging:
-        held = clean_store(s3, plan_store_cleanup(s3, KEEP_ONE), process_is_over)
+        held = delete_planned(s3, plan_store_cleanup(s3, KEEP_ONE), process_is_over)
         assert held.deleted == ()
         assert held.failed == ()
         assert "exporting" in held.deferred[0]
@@ -204,7 +204,7 @@ def test_a_cleanup_leaves_a_vm_alone_whose_export_may_refer_to_what_would_go(s3:
         assert reused
         first = write_file(staging, "db01-disk-0.vmdk", DISKS["db01-disk-0.vmdk"])  # type: ignore[arg-type]
         staging.publish(manifest_of(THIRD, first, reused))
-    done = clean_store(s3, plan_store_cleanup(s3, KEEP_ONE), process_is_over)
+    done = delete_planned(s3, plan_store_cleanup(s3, KEEP_ONE), process_is_over)
     assert list(done.deleted) == [f"{FOLDER}/{manifest_of(SECOND).export_id}"]
     with s3.open(s3.exports()[0], entry.name) as reader:
         assert reader.read_at(0, reader.size) == DISKS["db01-disk-1.vmdk"]
@@ -216,7 +216,7 @@ def test_an_old_plan_does_not_take_what_a_new_export_uses(s3: S3Store) -> None:
     plan = plan_store_cleanup(s3, KEEP_ONE)
     assert [str(item) for item in plan.to_delete] == [str(base)]
     newest = write_export(s3, THIRD, reuse=base)  # type: ignore[arg-type]
-    done = clean_store(s3, plan, process_is_over)
+    done = delete_planned(s3, plan, process_is_over)
     assert done.deleted == ()
     assert str(newest) in done.deferred[0]
     assert len(s3.exports()) == 3
@@ -227,7 +227,7 @@ def test_an_export_waits_for_a_cleanup_of_its_vm(s3: S3Store) -> None:
     with (
         s3.stage(FOLDER, new_export_id(datetime.now(UTC)), cleaning),
         pytest.raises(VmHeld, match="cleaning"),
-        claim(s3, owner_of("exporting"), is_over=process_is_over, at_work=process_at_work),
+        lock(s3, owner_of("exporting"), is_over=process_is_over, at_work=process_at_work),
     ):
         pass
 
@@ -250,8 +250,8 @@ def test_two_cleanups_with_one_plan_both_end_well(store: Store) -> None:
     for age in (FIRST, SECOND, THIRD):
         write_export(store, age)  # type: ignore[arg-type]
     plan = plan_store_cleanup(store, KEEP_ONE)
-    first = clean_store(store, plan, process_is_over)
-    second = clean_store(store, plan, process_is_over)
+    first = delete_planned(store, plan, process_is_over)
+    second = delete_planned(store, plan, process_is_over)
     assert (first.failed, second.failed, second.deferred) == ((), (), ())
     assert len(first.deleted) == 2
     assert [export.export_id for export in store.exports()] == [manifest_of(THIRD).export_id]
@@ -265,7 +265,7 @@ def test_an_export_that_was_preserved_since_the_plan_was_made_stays(store: Store
         write_export(store, age)  # type: ignore[arg-type]
     plan = plan_store_cleanup(store, KEEP_ONE)
     preserve([store], [manifest_of(FIRST).export_id], on=True)
-    done = clean_store(store, plan, process_is_over)
+    done = delete_planned(store, plan, process_is_over)
     assert done.deleted == ()
     assert "preserved" in done.deferred[0]
     assert len(store.exports()) == 2
@@ -315,8 +315,8 @@ def test_no_flipped_byte_of_an_owner_tag_hides_a_claim_or_makes_a_run_dead(tmp_p
         believed: list[int] = []
         for at in range(len(data)):
             tag.write_bytes(data[:at] + bytes([data[at] ^ 1 << at % 8]) + data[at + 1 :])
-            claims = [one.export_id for one in others(store, FOLDER, mine)]
-            if claims != [staged.export_id] or abandoned_stagings(store, FOLDER, process_is_over):
+            found = [one.export_id for one in other_stagings(store, FOLDER, mine)]
+            if found != [staged.export_id] or abandoned_stagings(store, FOLDER, process_is_over):
                 believed.append(at)
         assert believed == []
         tag.write_bytes(data)
@@ -328,6 +328,6 @@ def test_a_tag_that_another_machine_made_for_another_vm_is_a_claim_in_doubt(tmp_
     store, vm = LocalStore(tmp_path), "99990000-1111-2222-3333-444455556666"
     for run, tag in {"far": ELSEWHERE.model_copy(update={"vm": vm}), "near": owner_of("near", vm=vm)}.items():
         with store.stage(FOLDER, new_export_id(datetime.now(UTC)), tag):
-            assert [one.owner.run for one in others(store, FOLDER, OWNER) if one.owner] == (
+            assert [one.owner.run for one in other_stagings(store, FOLDER, OWNER) if one.owner] == (
                 ["far-away"] if run == "far" else []
             )

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from hyperexport.model.manifest import StageName
 
 
-class Clock:
+class Stopwatch:
     """Measures one export. Its methods may be called from any thread."""
 
     def __init__(self) -> None:

@@ -16,19 +16,19 @@ PROVED_FOR: Final = 3600.0
 class _Known(NamedTuple):
     """What was read of one VM's folder."""
 
-    marks: Mapping[str, str]
+    manifest_versions: Mapping[str, str]
     listing: StoreListing
     drills: Drills
     read: float
     """On the monotonic clock."""
 
 
-class Catalogue:
+class CachedStore:
     """The exports of one store, remembered by VM.
 
-    A VM's manifests are read again when the mark of one of them changed, or one came or went (see
-    :meth:`hyperexport.store.base.Store.marks`), and after :data:`PROVED_FOR` in any case: an ETag does not change when
-    an object rots.
+    A VM's manifests are read again when one of them was changed, added or removed (see
+    :meth:`hyperexport.store.base.Store.manifest_versions`), and after :data:`PROVED_FOR` in any case: an ETag does not
+    change when an object rots.
 
     Args:
         store: The store.
@@ -47,14 +47,14 @@ class Catalogue:
         Raises:
             StoreUnusable, StoreUnreachable: It could not be listed; there is no telling what is there.
         """
-        marks: dict[str, dict[str, str]] = {}
-        for (folder, export_id), mark in self.store.marks().items():
-            marks.setdefault(folder, {})[export_id] = mark
+        versions: dict[str, dict[str, str]] = {}
+        for (folder, export_id), version in self.store.manifest_versions().items():
+            versions.setdefault(folder, {})[export_id] = version
         now = time.monotonic()
         known: dict[str, _Known] = {}
-        for folder, seen in marks.items():
+        for folder, seen in versions.items():
             before = self._known.get(folder)
-            fresh = before is not None and before.marks == seen and now - before.read < PROVED_FOR
+            fresh = before is not None and before.manifest_versions == seen and now - before.read < PROVED_FOR
             known[folder] = before if before and fresh else _Known(seen, *self._read(folder), now)
         self._known = known
         return {folder: found.listing for folder, found in known.items()}

@@ -22,8 +22,8 @@ from prefect.states import Crashed, Failed, Pending
 
 from hyperexport import errors
 from hyperexport.blocks import VSphereCredentials
-from hyperexport.deployments.catalogue import deployment_of, ensure_pool
-from hyperexport.flows import export_fleet, export_vm, fleet_spread
+from hyperexport.deployments.definitions import deployment_of, ensure_pool
+from hyperexport.flows import export_fleet, export_vm, fleet_distribution
 from hyperexport.options.precedence import ExportOptions, resolve
 from hyperexport.options.selection import Selection
 from hyperexport.results import FailureReport, FleetOutcome
@@ -38,7 +38,7 @@ def fleet(monkeypatch: pytest.MonkeyPatch) -> Generator[Simulator]:
     with Simulator([VmSpec(name, disks=(DiskSpec(1 << 20),)) for name in NAMES]) as simulator:
         for name, value in simulator.environment().items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setattr(fleet_spread, "SECONDS_BETWEEN_LOOKS", 0.3)
+        monkeypatch.setattr(fleet_distribution, "SECONDS_BETWEEN_LOOKS", 0.3)
         yield simulator
 
 
@@ -94,7 +94,7 @@ def test_each_vm_is_a_run_of_its_own_and_one_whose_worker_dies_is_given_to_anoth
     away = ["submit", "look", "look"]
 
     def sometimes_away(name: str) -> None:
-        real = getattr(fleet_spread, name)
+        real = getattr(fleet_distribution, name)
 
         def ask(*args: Any, **kwargs: Any) -> Any:
             if name in away:
@@ -102,7 +102,7 @@ def test_each_vm_is_a_run_of_its_own_and_one_whose_worker_dies_is_given_to_anoth
                 raise httpx.ConnectError("the server is being restarted")
             return real(*args, **kwargs)
 
-        monkeypatch.setattr(fleet_spread, name, ask)
+        monkeypatch.setattr(fleet_distribution, name, ask)
 
     sometimes_away("submit")
     sometimes_away("look")
@@ -156,14 +156,14 @@ def test_a_vm_that_costs_two_workers_gets_no_third_and_a_stopped_fleet_stops_its
 
     raise_in_main = threading.Event()
 
-    class Stopping(fleet_spread.StopSignal):
+    class Stopping(fleet_distribution.StopSignal):
         def check(self) -> None:
             if raise_in_main.is_set():
                 raise KeyboardInterrupt
 
     with working(stop_the_fleet), pytest.MonkeyPatch.context() as patch:
         patch.setattr("hyperexport.jobs.runner.StopSignal", Stopping)
-        patch.setattr(fleet_spread, "SECONDS_TO_STOP", 0.5)
+        patch.setattr(fleet_distribution, "SECONDS_TO_STOP", 0.5)
         with pytest.raises(KeyboardInterrupt):
             export_fleet(Selection(vm=("b",)), options(store))
     with get_client(sync_client=True) as client:
@@ -175,23 +175,23 @@ def test_a_vm_that_costs_two_workers_gets_no_third_and_a_stopped_fleet_stops_its
 def test_a_worker_that_takes_a_run_up_and_never_begins_it_has_lost_it(monkeypatch: pytest.MonkeyPatch) -> None:
     with get_client(sync_client=True) as client:
         run = client.create_flow_run(export_vm, parameters={"vm": "a"}, state=Pending())
-        sent = {run.id: fleet_spread.Sent(None, 1, 0.0)}
-        assert fleet_spread.look(client, sent) == []
-        monkeypatch.setattr(fleet_spread, "SECONDS_TO_BEGIN", 0.0)
-        fleet_spread.look(client, sent)
-        (lost,) = fleet_spread.look(client, sent)
-    assert fleet_spread.is_crashed(lost)
+        sent = {run.id: fleet_distribution.Sent(None, 1, 0.0)}
+        assert fleet_distribution.look(client, sent) == []
+        monkeypatch.setattr(fleet_distribution, "SECONDS_TO_BEGIN", 0.0)
+        fleet_distribution.look(client, sent)
+        (lost,) = fleet_distribution.look(client, sent)
+    assert fleet_distribution.is_crashed(lost)
 
 
 def test_workers_get_what_was_given_and_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    given = fleet_spread.given_as_json(ExportOptions.from_keys({"output": Path("here"), "verify": True}))
+    given = fleet_distribution.given_as_json(ExportOptions.from_keys({"output": Path("here"), "verify": True}))
     assert given == {"destination": {"output": str(tmp_path / "here")}, "execution": {"verify": "on"}}
 
-    assert fleet_spread.reference("prod") == "prod"
+    assert fleet_distribution.reference("prod") == "prod"
     unsaved = VSphereCredentials(url="https://vc.example.com", username="u", password="secret")  # type: ignore[arg-type]
     with pytest.raises(errors.UsageError, match="not saved"):
-        fleet_spread.reference(unsaved)
+        fleet_distribution.reference(unsaved)
 
 
 def test_a_limit_that_would_be_each_workers_own_is_refused() -> None:
@@ -200,4 +200,4 @@ def test_a_limit_that_would_be_each_workers_own_is_refused() -> None:
 
 
 def test_the_deployment_is_the_one_that_serve_makes() -> None:
-    assert f"{export_vm.name}/{export_vm.name}" == fleet_spread.DEPLOYMENT
+    assert f"{export_vm.name}/{export_vm.name}" == fleet_distribution.DEPLOYMENT

@@ -13,11 +13,11 @@ from typing import Any, Final
 from sqlalchemy.dialects import plugins
 from sqlalchemy.engine import URL, CreateEnginePlugin, make_url
 
-_NAME: Final = "hyperexport.one_connection"
+_NAME: Final = "hyperexport.single_connection"
 _SECONDS_FOR_ONES_TURN: Final = 120.0
 
 
-class OneConnection(CreateEnginePlugin):
+class SingleConnectionPlugin(CreateEnginePlugin):
     """What makes an engine keep to one connection, for which everybody waits (SQLAlchemy, CreateEnginePlugin)."""
 
     def update_url(self, url: URL) -> URL:
@@ -32,7 +32,7 @@ class OneConnection(CreateEnginePlugin):
         pool_args.update(pool_size=1, max_overflow=0, timeout=_SECONDS_FOR_ONES_TURN)
 
 
-def over_one_connection(address: str) -> str:
+def with_single_connection(address: str) -> str:
     """The address of the same database, by which SQLAlchemy uses one connection if it is SQLite's.
 
     Args:
@@ -41,5 +41,5 @@ def over_one_connection(address: str) -> str:
     url = make_url(address)
     if url.get_backend_name() != "sqlite" or url.database in (None, "", ":memory:"):
         return address
-    plugins.register(_NAME, __name__, OneConnection.__name__)
+    plugins.register(_NAME, __name__, SingleConnectionPlugin.__name__)
     return url.update_query_dict({"plugin": _NAME}).render_as_string(hide_password=False)

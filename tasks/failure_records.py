@@ -10,7 +10,7 @@ from prefect.runtime import flow_run
 from pydantic import ValidationError
 
 from hyperexport.results import FailureReport
-from hyperexport.tasks.reporting import without_patience
+from hyperexport.tasks.reporting import without_client_retries
 
 logger = logging.getLogger(__name__)
 
@@ -18,14 +18,14 @@ _LABEL: Final = "hyperexport.failure"
 _SECONDS_FOR_AN_ANSWER: Final = 5.0
 
 
-def keep_failure(error: BaseException) -> None:
+def record_failure(error: BaseException) -> None:
     """Keep the failure of this run as a label of it. Where Prefect does not take it, the run's state says it, too."""
     if flow_run.id is None:
         return
     report = FailureReport.of(error).model_dump_json()
     try:
         with (
-            without_patience(),
+            without_client_retries(),
             get_client(sync_client=True, httpx_settings={"timeout": _SECONDS_FOR_AN_ANSWER}) as client,
         ):
             client.update_flow_run_labels(UUID(str(flow_run.id)), {_LABEL: report})
@@ -33,7 +33,7 @@ def keep_failure(error: BaseException) -> None:
         logger.warning("Prefect did not take why the run failed: %s", type(problem).__name__)
 
 
-def failure_of(run: FlowRun) -> FailureReport | None:
+def recorded_failure(run: FlowRun) -> FailureReport | None:
     """What a run kept; None where it kept nothing, as one whose process died."""
     kept = run.labels.get(_LABEL)
     try:

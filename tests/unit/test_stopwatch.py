@@ -6,20 +6,20 @@ from contextlib import suppress
 import pytest
 
 from hyperexport.model.manifest import StageName
-from hyperexport.steps import clock
-from hyperexport.steps.clock import Clock
+from hyperexport.steps import stopwatch
+from hyperexport.steps.stopwatch import Stopwatch
 
 
 @pytest.fixture
 def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time, for the test to move."""
     moment = [100.0]
-    monkeypatch.setattr(clock.time, "monotonic", lambda: moment[0])
+    monkeypatch.setattr(stopwatch.time, "monotonic", lambda: moment[0])
     return moment
 
 
 def test_steps_side_by_side_count_once_and_a_repeated_step_counts_again(now: list[float]):
-    measured = Clock()
+    measured = Stopwatch()
     with measured.running(StageName.DISKS):
         now[0] += 2
         with measured.running(StageName.DISKS):
@@ -32,7 +32,7 @@ def test_steps_side_by_side_count_once_and_a_repeated_step_counts_again(now: lis
 
 
 def test_a_stage_that_fails_is_measured_and_one_that_goes_on_is_not_shown(now: list[float]):
-    measured = Clock()
+    measured = Stopwatch()
     with suppress(ZeroDivisionError), measured.running(StageName.PLAN):
         now[0] += 5
         raise ZeroDivisionError
@@ -41,7 +41,7 @@ def test_a_stage_that_fails_is_measured_and_one_that_goes_on_is_not_shown(now: l
 
 
 def test_only_the_end_of_the_runs_own_snapshot_ends_its_time(now: list[float]):
-    measured = Clock()
+    measured = Stopwatch()
     measured.snapshot_removed("snapshot-of-a-dead-run")
     measured.snapshot_made("snapshot-1")
     now[0] += 7
@@ -52,7 +52,7 @@ def test_only_the_end_of_the_runs_own_snapshot_ends_its_time(now: list[float]):
 
 
 def test_threads_measure_without_losing_one():
-    measured = Clock()
+    measured = Stopwatch()
 
     def work() -> None:
         for _ in range(200):

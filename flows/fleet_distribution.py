@@ -29,16 +29,16 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 from hyperexport.base.stop import StopSignal
 from hyperexport.blocks import VSphereCredentials
 from hyperexport.errors import Interrupted, UsageError
-from hyperexport.flows.connections import VSphere
 from hyperexport.flows.fleet_retry import earlier_runs
+from hyperexport.flows.runtime import VSphere
 from hyperexport.jobs.fleet import failed_member
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.policy.placement import Queue
 from hyperexport.results import FailureReport, FleetMember, FleetOutcome
-from hyperexport.steps.outcome import result_of_run
+from hyperexport.steps.run_result import result_of_run
 from hyperexport.store.base import Store
 from hyperexport.tasks.attempts import attempt as attempt_of_fleet
-from hyperexport.tasks.failures import failure_of
+from hyperexport.tasks.failure_records import recorded_failure
 from hyperexport.vsphere.inventory import VmRow
 from hyperexport.workarounds.private import document_id_of
 
@@ -77,7 +77,7 @@ class Sent:
     """When it was first seen with a worker and not yet begun."""
 
 
-def export_spread(
+def distribute_exports(
     vsphere: VSphere, due: Sequence[VmRow], options: ExportOptions, stores: Sequence[Store], stop: StopSignal
 ) -> dict[str, FleetMember]:
     """Export the VMs by all workers together, as many at a time as there is room for.
@@ -103,24 +103,26 @@ def export_spread(
         require_deployment(client)
         while True:
             while (row := queue.begin()) is not None:
-                patiently(stop, submit, sent, row, parameters, attempt=1, ended=ended[row.ref.path])
+                retry_until_stopped(stop, submit, sent, row, parameters, attempt=1, ended=ended[row.ref.path])
             if not sent:
                 return members
             stop.wait(SECONDS_BETWEEN_LOOKS)
             stop.check()
-            for run in patiently(stop, look, client, sent):
+            for run in retry_until_stopped(stop, look, client, sent):
                 one = sent.pop(run.id)
                 if is_crashed(run) and one.attempt < ATTEMPTS:
                     logger.warning("%s: its worker died (%s); another takes over", one.row.ref.path, _message(run))
                     again = one.attempt + 1
-                    patiently(stop, submit, sent, one.row, parameters, attempt=again, ended=ended[one.row.ref.path])
+                    retry_until_stopped(
+                        stop, submit, sent, one.row, parameters, attempt=again, ended=ended[one.row.ref.path]
+                    )
                     continue
                 queue.done(one.row)
                 members[one.row.ref.moref] = member = member_of(one, run, stores)
                 logger.info("%s: %s", member.vm.path, member.outcome)
 
 
-def patiently(stop: StopSignal, ask: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+def retry_until_stopped(stop: StopSignal, ask: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Ask the Prefect server again for as long as it is away: the workers go on meanwhile, and so does the fleet.
 
     Asking again is safe: to look changes nothing, and a VM that was submitted already is known by its key.
@@ -259,7 +261,7 @@ def _failure_of(run: FlowRun, state: State[Any]) -> FailureReport:
         return FailureReport(code=Interrupted.code, what=_message(run))
     if state.is_crashed():
         return FailureReport(code="crashed", what=_message(run))
-    return failure_of(run) or FailureReport(code="internal", what=_message(run))
+    return recorded_failure(run) or FailureReport(code="internal", what=_message(run))
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY
 
-from hyperexport.deployments.catalogue import TAG
+from hyperexport.deployments.definitions import TAG
 
 NAME: Final = "hyperexport: a run without heartbeat is crashed"
 
@@ -29,7 +29,7 @@ _MISSED: Final = 3
 """How many heartbeats in turn have to be missing: one is late when a server restarts."""
 
 
-def detect_lost_runs() -> None:
+def detect_zombie_runs() -> None:
     """Create the automation, fitted to how often this worker's runs send heartbeats.
 
     One that exists stays as people set it, but for a time that is too short. Of several that workers created in the
@@ -48,11 +48,11 @@ def detect_lost_runs() -> None:
         for other in others:
             with suppress(ObjectNotFound):
                 client.delete_automation(other.id)
-        if first.enabled and (longer := with_time_for(first, wanted)):
+        if first.enabled and (longer := with_longer_timeout(first, wanted)):
             client.update_automation(first.id, longer)
 
 
-def with_time_for(there: Automation, wanted: AutomationCore) -> AutomationCore | None:
+def with_longer_timeout(there: Automation, wanted: AutomationCore) -> AutomationCore | None:
     """The automation that exists, with the time in which this worker's runs send a heartbeat; None if it gives that.
 
     What people changed in the Prefect UI stays. A shorter time would call living runs crashed.

@@ -15,7 +15,7 @@ from prefect_email import EmailServerCredentials
 from hyperexport.errors import NotificationFailed, UsageError
 from hyperexport.notify import Notifier, notify
 from hyperexport.options.precedence import ExportOptions, resolve
-from hyperexport.tasks.channels import open_notifiers
+from hyperexport.tasks.notifiers import open_notifiers
 from hyperexport.views.mail import Mail
 from tests.flows.smtp_server import closed_port, html_of, silent_server, smtp_server, text_of, trust
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-from hyperexport.deployments.lost_runs import NAME, automation, detect_lost_runs
+from hyperexport.deployments.zombie_runs import NAME, automation, detect_zombie_runs
 
 
 def made():
@@ -19,24 +19,24 @@ def made():
 
 def test_the_automation_is_one_and_follows_the_heartbeats_but_stays_switched_off() -> None:
     with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: 60}):
-        detect_lost_runs()
+        detect_zombie_runs()
     assert made().trigger.within == timedelta(seconds=180)
     with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: 30}):
-        detect_lost_runs()
+        detect_zombie_runs()
     assert made().trigger.within == timedelta(seconds=180), "a shorter time would call other workers' runs crashed"
 
     with get_client(sync_client=True) as client:
         edited = automation(made().trigger.within).model_copy(update={"description": "Mine", "tags": ["ours"]})
         client.update_automation(made().id, edited)
     with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: 90}):
-        detect_lost_runs()
+        detect_zombie_runs()
     assert (made().description, made().tags) == ("Mine", ["ours"])
     assert made().trigger.within == timedelta(seconds=270)
 
     with get_client(sync_client=True) as client:
         client.pause_automation(made().id)
     with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: 120}):
-        detect_lost_runs()
+        detect_zombie_runs()
     assert not made().enabled
     assert made().trigger.within == timedelta(seconds=270)
 
@@ -48,5 +48,5 @@ def test_of_two_that_workers_made_in_the_same_moment_one_stays() -> None:
         for _ in range(2):
             client.create_automation(automation(timedelta(seconds=90)))
     with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: 60}):
-        detect_lost_runs()
+        detect_zombie_runs()
     assert made().trigger.within == timedelta(seconds=180)

@@ -14,7 +14,7 @@ from hyperexport.errors import HyperExportError, RestoreLeaked, ServerFault
 from hyperexport.model.ownership import Owner
 from hyperexport.model.vm import VmRef
 from hyperexport.vsphere.collector import properties, retrieve
-from hyperexport.vsphere.disk_moves import moving_of, take_back
+from hyperexport.vsphere.disk_moves import moving_of, reattach
 from hyperexport.vsphere.faults import GONE, is_caused_by
 from hyperexport.vsphere.inventory import read_inventory, vm_object
 from hyperexport.vsphere.session import Session
@@ -23,7 +23,7 @@ from hyperexport.vsphere.vm_tasks import run_task
 logger = logging.getLogger(__name__)
 
 
-class MadeVm(NamedTuple):
+class PartialVm(NamedTuple):
     """A VM that a restore was making."""
 
     ref: VmRef
@@ -33,7 +33,7 @@ class MadeVm(NamedTuple):
 def tagged(annotation: str, owner: Owner) -> str:
     """The notes of a VM while it is being made."""
     words = "Being restored by hyperexport, and not whole until this line is gone."
-    return f"{annotation}\n{words} {owner.to_mark()}".lstrip("\n")
+    return f"{annotation}\n{words} {owner.to_tag()}".lstrip("\n")
 
 
 def untagged(annotation: str) -> str:
@@ -42,7 +42,7 @@ def untagged(annotation: str) -> str:
     return head.rstrip("\n") if found else annotation
 
 
-def made_vms(session: Session) -> list[MadeVm]:
+def partial_vms(session: Session) -> list[PartialVm]:
     """Find every VM of the server that bears a restore's tag, made for a VM of that path.
 
     A copy of such a VM, or one that was moved or renamed meanwhile, is somebody's and is not among them.
@@ -56,7 +56,7 @@ def made_vms(session: Session) -> list[MadeVm]:
     if not owners:
         return []
     rows = read_inventory(session).rows
-    found = (MadeVm(row.ref, owners[row.ref.moref]) for row in rows if row.ref.moref in owners)
+    found = (PartialVm(row.ref, owners[row.ref.moref]) for row in rows if row.ref.moref in owners)
     return [made for made in found if made.owner.thing == thing_of(made.ref.path)]
 
 
@@ -78,7 +78,7 @@ def notes_of(session: Session, vm: VmRef) -> str | None:
     return values.get("config.annotation") or ""
 
 
-def destroy_made(session: Session, vm: VmRef, owner: Owner, *, stop: StopSignal | None = None) -> bool:
+def destroy_partial_vm(session: Session, vm: VmRef, owner: Owner, *, stop: StopSignal | None = None) -> bool:
     """Destroy a VM that a restore was making, powered off first if it runs; one that is gone is fine.
 
     Args:
@@ -101,7 +101,7 @@ def destroy_made(session: Session, vm: VmRef, owner: Owner, *, stop: StopSignal 
         return False
     try:
         if moving := moving_of(notes):
-            take_back(session, vm, moving)
+            reattach(session, vm, moving)
         _destroy(session, vm, doing=doing, stop=stop)
     except HyperExportError as error:
         if is_caused_by(error, GONE):
