@@ -123,7 +123,7 @@ def test_a_server_that_does_not_answer_is_a_warning_and_the_export_goes_on(
     def away(*_: object) -> None:
         raise ConnectionError
 
-    monkeypatch.setattr(lease_limits, "PATIENCE", 0.0)
+    monkeypatch.setattr(lease_limits, "SERVER_TIMEOUT", 0.0)
     monkeypatch.setattr(lease_limits, "_look", away)
     with none_ends_before_there_are(2, one_host):
         result = export_vm("db01", options(store, leases_per_host=1))

@@ -64,8 +64,8 @@ def test_a_thread_tells_of_its_own_disk_and_outside_of_a_step_nothing_is_made_up
 def test_a_failure_is_a_line_with_its_code_and_with_debug_its_traceback(capsys, monkeypatch):
     monkeypatch.setenv(VARIABLE, "json")
     failure = Failure(VmNotFound("there is no VM x", fix="Look"), "x")
-    failure.tell(debug=False)
-    failure.tell(debug=True)
+    failure.report(debug=False)
+    failure.report(debug=True)
     short, long = told(capsys)
     assert (short["level"], short["code"], short["vm"]) == ("ERROR", VmNotFound.code, "x")
     assert "exception" not in short

@@ -132,7 +132,7 @@ def test_an_error_carries_no_character_that_acts(capsys: pytest.CaptureFixture[s
     assert not acts(str(error), allowed="")
     for debug in (False, True):
         for raised in (error, ValueError(HOSTILE)):
-            Failure(raised, HOSTILE).tell(debug=debug)
+            Failure(raised, HOSTILE).report(debug=debug)
             assert not acts(capsys.readouterr().err)
 
 

@@ -2,9 +2,9 @@
 
 The bucket is a *debt*: a stream takes its bytes first and then waits until all the credit up to and including them has
 been earned. So any size of chunk keeps exactly to the rate, streams are served in the order in which they took, and
-nobody sleeps for less than a few milliseconds at a time. The rate may follow a :class:`RateLimit`, and the bytes may also
 nobody sleeps for less than a few milliseconds at a time. The rate may follow a :class:`RateLimit`, and the bytes may
 also be drawn from an :class:`Allowance` that the fleet shares. This module knows bytes, seconds and a stop signal.
+"""
 
 import threading
 import time
