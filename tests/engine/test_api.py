@@ -49,7 +49,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def script(*lines: str) -> subprocess.Popen[str]:
     """Run lines of Python in a process of their own, which says when the first bytes have come."""
     said = "print('moving', flush=True) if progress.moved else None"
-    head = ["import hyperexport", "from hyperexport.model.progress import listening", f"told = lambda progress: {said}"]
+    imported = "from hyperexport.model.progress import subscribed"
+    head = ["import hyperexport", imported, f"told = lambda progress: {said}"]
     command = [sys.executable, "-c", "\n".join([*head, *lines])]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
@@ -173,7 +174,7 @@ def test_ctrl_c_while_bytes_move_ends_the_transfer_and_leaves_nothing(vcenter: S
 
 def test_sigterm_ends_a_script_and_leaves_nothing(vcenter: Simulator, store: Path) -> None:
     vcenter.faults.add(Fault(FaultKind.STALL, at_byte=MIB, delay=100, times=0))
-    export = f"with listening(told): hyperexport.export('db01', output={str(store)!r}, snapshot=True)"
+    export = f"with subscribed(told): hyperexport.export('db01', output={str(store)!r}, snapshot=True)"
 
     with script(export) as process:
         assert process.stdout.readline() == "moving\n"
@@ -188,7 +189,7 @@ def test_sigterm_ends_a_script_and_leaves_nothing(vcenter: Simulator, store: Pat
 
 def test_what_a_killed_script_left_is_removed_by_the_next_export(vcenter: Simulator, store: Path) -> None:
     vcenter.faults.add(Fault(FaultKind.STALL, at_byte=MIB, delay=100, times=0))
-    export = f"with listening(told): hyperexport.export('db01', output={str(store)!r}, snapshot=True)"
+    export = f"with subscribed(told): hyperexport.export('db01', output={str(store)!r}, snapshot=True)"
     with script(export) as process:
         assert process.stdout.readline() == "moving\n"
         process.kill()

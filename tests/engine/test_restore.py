@@ -702,9 +702,9 @@ def test_a_restore_that_is_stopped_while_it_sends_leaves_nothing(
     said = "print('moving', flush=True) if progress.moved else None"
     lines = (
         "import hyperexport",
-        "from hyperexport.model.progress import listening",
+        "from hyperexport.model.progress import subscribed",
         f"told = lambda progress: {said}",
-        "with listening(told):",
+        "with subscribed(told):",
         f"    hyperexport.restore(vm='db01', name='copy', output={str(exports)!r})",
     )
     command = [sys.executable, "-c", "\n".join(lines)]
