@@ -4,7 +4,6 @@ A host takes a file only when it has come whole (its Content-Length is exact), s
 hash of all of it is known. No redirects, no proxies. This module knows nothing of leases, disks or stores.
 """
 
-import hashlib
 import http.client
 import ssl
 import time
@@ -21,6 +20,7 @@ from hyperexport.model.tls import Trust
 from hyperexport.transfer.bandwidth.throttle import Throttle
 from hyperexport.transfer.https import FAILURES, connect, cut, parse_address, reason_of, shown
 from hyperexport.transfer.pipeline import PROGRESS_INTERVAL, Received
+from hyperexport.transfer.read_ahead import read_ahead
 from hyperexport.transfer.source import CONNECT_TIMEOUT, READ_TIMEOUT
 
 _PIECE: Final = 256 * KIB
@@ -184,7 +184,6 @@ def send(
         VerificationFailed: There are more or fewer bytes than were announced, or another error of ``prove``.
         TransferInterrupted, ServerFault, PermissionMissing, Interrupted: As for :meth:`Upload.write`.
     """
-    hashes = {name: hashlib.new(name, usedforsecurity=False) for name in dict.fromkeys(("sha256", *digests))}
     held, taken, report_at = b"", 0, 0.0
 
     def pay_and_write(data: bytes) -> None:
@@ -195,24 +194,24 @@ def send(
             upload.write(piece)
             throttle.observe("write", len(piece), time.monotonic() - asked)
 
-    for chunk in chunks:
-        stop.check()
-        for one in hashes.values():
-            one.update(chunk)
-        taken += len(chunk)
-        if taken > upload.size:
-            break
-        if held:
-            pay_and_write(held)
-        held = chunk
-        if on_progress is not None and time.monotonic() >= report_at:
-            on_progress(upload.sent)
-            report_at = time.monotonic() + PROGRESS_INTERVAL
-    if taken != upload.size:
-        raise VerificationFailed(f"the stored file has another size than the {upload.size} bytes in the manifest")
-    prove(hashes["sha256"].hexdigest())
+    with read_ahead(chunks, digests=("sha256", *digests), stop=stop) as ahead:
+        for chunk in ahead:
+            stop.check()
+            taken += len(chunk)
+            if taken > upload.size:
+                break
+            if held:
+                pay_and_write(held)
+            held = chunk
+            if on_progress is not None and time.monotonic() >= report_at:
+                on_progress(upload.sent)
+                report_at = time.monotonic() + PROGRESS_INTERVAL
+        if taken != upload.size:
+            raise VerificationFailed(f"the stored file has another size than the {upload.size} bytes in the manifest")
+        found = ahead.digests()
+    prove(found["sha256"])
     pay_and_write(held)
     upload.finish()
     if on_progress is not None:
         on_progress(upload.sent)
-    return Received(taken, {name: one.hexdigest() for name, one in hashes.items()})
+    return Received(taken, found)

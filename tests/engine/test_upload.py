@@ -1,20 +1,24 @@
 """One file sent to a host: proved before its last byte, and never taken for sent because a connection ended."""
 
 import hashlib
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Iterator
 
 import pytest
 
 from hyperexport.base.stop import StopSignal
 from hyperexport.errors import (
     HyperExportError,
+    Interrupted,
     PermissionMissing,
     ServerFault,
+    StoreUnusable,
     TransferInterrupted,
     VerificationFailed,
 )
 from hyperexport.model.tls import Trust
 from hyperexport.transfer.bandwidth.throttle import Throttle
+from hyperexport.transfer.pipeline import Received
 from hyperexport.transfer.upload import open_upload, send
 from tests.engine.support import Exchange, Script, certificate, tls_server
 
@@ -27,11 +31,14 @@ def proved(digest: str) -> None:
         raise VerificationFailed("another file")
 
 
-def upload(url: str, chunks: Iterable[bytes], *, size: int = len(DATA)) -> None:
-    stop = StopSignal()
+def upload(
+    url: str, chunks: Iterable[bytes], *, size: int = len(DATA), stop: StopSignal | None = None, sha1: bool = False
+) -> Received:
+    stop = stop or StopSignal()
     trust = Trust(thumbprint=certificate().sha256)
+    digests = ("sha1",) if sha1 else ()
     with open_upload(url, verb="POST", size=size, headers={}, trust=trust, stop=stop) as sink:
-        send(chunks, sink, prove=proved, throttle=Throttle(None), stop=stop)
+        return send(chunks, sink, prove=proved, throttle=Throttle(None), stop=stop, digests=digests)
 
 
 def answering(status: str) -> Script:
@@ -82,6 +89,69 @@ def test_another_file_than_was_announced_never_arrives_whole(chunks: list[bytes]
     with tls_server(script) as server, pytest.raises(VerificationFailed):
         upload(server.url, chunks)
     assert all(len(body) < len(DATA) for body in bodies)
+
+
+@pytest.mark.parametrize("step", [1, 700, 100_000, len(DATA)])
+def test_the_digests_are_those_of_the_whole_file_whatever_its_pieces(step: int) -> None:
+    bodies: list[bytes] = []
+
+    def script(exchange: Exchange) -> None:
+        bodies.append(exchange.read_body())
+        exchange.head("201 Created", "Content-Length: 0")
+
+    pieces = [DATA[at : at + step] for at in range(0, len(DATA), step)]
+    with tls_server(script) as server:
+        received = upload(server.url, pieces, sha1=True)
+    assert bodies == [DATA]
+    assert received == Received(len(DATA), {"sha256": DIGEST, "sha1": hashlib.sha1(DATA).hexdigest()})
+
+
+def test_an_error_of_the_store_while_its_file_is_sent_is_the_error_of_the_upload() -> None:
+    def breaking() -> Iterator[bytes]:
+        yield DATA[:1000]
+        raise StoreUnusable("the store is gone")
+
+    bodies: list[bytes] = []
+    script = lambda exchange: bodies.append(exchange.read_body())  # noqa: E731
+    with tls_server(script) as server, pytest.raises(StoreUnusable, match="the store is gone"):
+        upload(server.url, breaking())
+    assert all(len(body) < len(DATA) for body in bodies)
+
+
+def test_the_store_is_read_no_further_and_closed_when_the_connection_breaks() -> None:
+    closed = threading.Event()
+
+    def endless() -> Iterator[bytes]:
+        try:
+            while True:
+                yield bytes(1 << 20)
+        finally:
+            closed.set()
+
+    before = threading.active_count()
+    with tls_server(lambda exchange: exchange.reset()) as server:
+        with pytest.raises(TransferInterrupted):
+            upload(server.url, endless(), size=1 << 50)
+        assert closed.is_set()
+    assert threading.active_count() == before
+
+
+def test_a_stop_ends_an_upload_and_its_reading() -> None:
+    stop = StopSignal()
+    closed = threading.Event()
+
+    def stopping() -> Iterator[bytes]:
+        try:
+            yield DATA[:1000]
+            stop.set()
+            while True:
+                yield bytes(1 << 20)
+        finally:
+            closed.set()
+
+    with tls_server(lambda exchange: exchange.read_body()) as server, pytest.raises(Interrupted):
+        upload(server.url, stopping(), size=1 << 50, stop=stop)
+    assert closed.is_set()
 
 
 def test_no_address_with_its_ticket_is_in_an_error() -> None:
