@@ -20,10 +20,10 @@ class TrackingPlan(Value):
 def plan_tracking(vm: VmInfo, *, wanted: bool, incremental: bool, snapshots: int, takes_snapshot: bool) -> TrackingPlan:
     """Decide whether change tracking is switched on.
 
-    vSphere API: ConfigSpec.changeTrackingEnabled takes effect when the VM is stopped for a moment the next time, as by
-    making or removing a snapshot; a VM that is off gets its maps at once (VMware KB 1031873; for a VM that is off
-    measured on ESXi 8.0.1, vatesfr/xen-orchestra pull request 10384). With snapshots
-    there already, what their disks held would not be tracked.
+    ConfigSpec.changeTrackingEnabled takes effect on a running VM at its next stun-unstun cycle: power on, migration,
+    resume, or a snapshot created, deleted or reverted (vSphere VDDK Programming Guide 8.0, "Enable Changed Block
+    Tracking"). On a VM that is off it takes effect at once (measured on ESXi 8.0.1, vatesfr/xen-orchestra pull request
+    10384). A VM that has snapshots already keeps no maps of what their disks hold.
 
     Args:
         vm: The VM.
