@@ -70,7 +70,7 @@ class Export(VmCommand):
     def _export_vm(self, vm: str) -> "ExportResult":
         if uses_prefect(self):
             from hyperexport.flows import export_vm
-            from hyperexport.flows.outcome import tolerate_server_outage
+            from hyperexport.workarounds.flow_calls import tolerate_server_outage
 
             return tolerate_server_outage(export_vm)(vm, self.options, vsphere=self.vsphere, profile=self.profile)
         from hyperexport.jobs.export import export_vm
@@ -80,7 +80,7 @@ class Export(VmCommand):
     def _export_fleet(self) -> "FleetResult":
         if uses_prefect(self):
             from hyperexport.flows import export_fleet
-            from hyperexport.flows.outcome import tolerate_server_outage
+            from hyperexport.workarounds.flow_calls import tolerate_server_outage
 
             return tolerate_server_outage(export_fleet)(
                 self.selection, self.options, vsphere=self.vsphere, profile=self.profile

@@ -11,6 +11,7 @@ import sys
 import threading
 from types import FrameType
 
+# Of the process: a signal handler has no other way to tell.
 _interrupted = threading.Event()
 
 

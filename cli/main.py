@@ -5,7 +5,6 @@ nothing of weight before the signals are in hand: an interruption during the imp
 """
 
 import gc
-import os
 import sys
 from collections.abc import Sequence
 
@@ -23,17 +22,9 @@ def main() -> None:
         print("hyperexport: interrupted [interrupted]", file=sys.stderr)
         code = 130
     ignore_interruptions()
-    _leave_at_once_if_nobody_listens(code)
+    if outage := sys.modules.get("hyperexport.workarounds.server_outage"):  # only where Prefect was imported
+        outage.exit_if_unreachable(code)
     sys.exit(code)
-
-
-def _leave_at_once_if_nobody_listens(code: int) -> None:
-    """Prefect's own exit would try for minutes to hand its events to a server that is gone."""
-    reporting = sys.modules.get("hyperexport.tasks.reporting")
-    if reporting is not None and reporting.prefect_is_unreachable():
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
 
 
 def run(words: Sequence[str]) -> int:

@@ -13,7 +13,6 @@ from typing import Any, Final, cast
 from uuid import UUID
 
 from prefect import Flow
-from prefect.blocks.core import Block
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate, DeploymentUpdate, WorkPoolCreate
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
@@ -22,12 +21,12 @@ from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.types.entrypoint import EntrypointType
 from prefect.workers.process import ProcessWorker
-from tenacity import retry, retry_if_exception_type, stop_after_attempt
 
 import hyperexport
 from hyperexport import flows
 from hyperexport.blocks import ExportProfile, VSphereCredentials
 from hyperexport.tasks.check_prefect import SCHEDULE_TAG
+from hyperexport.workarounds.block_types import register_block_type
 from hyperexport.workarounds.private import parameter_schema_of
 
 TAG: Final = "hyperexport"
@@ -192,13 +191,7 @@ def ensure_deployment(deployment: RunnerDeployment) -> UUID:
 def ensure_block_types() -> None:
     """Have our kinds of blocks on the server, so that they can be made, and picked in forms, in the Prefect UI."""
     for kind in (VSphereCredentials, ExportProfile):
-        _register(kind)
-
-
-@retry(retry=retry_if_exception_type(ObjectAlreadyExists), stop=stop_after_attempt(5), reraise=True)
-def _register(kind: type[Block]) -> None:
-    """Have the type on the server. Prefect looks and then makes it: of workers that start at once, one is too late."""
-    kind.register_type_and_schema()  # pyright: ignore[reportUnusedCoroutine] - not without a loop
+        register_block_type(kind)
 
 
 def ensure_pool(pool: Pool = PROCESS) -> None:

@@ -9,7 +9,7 @@ from prefect import flow
 from hyperexport.flows.export_vm import export_vm
 from hyperexport.flows.fleet_distribution import distribute_exports
 from hyperexport.flows.fleet_retry import exported_before
-from hyperexport.flows.outcome import report_failures, tolerate_server_outage
+from hyperexport.flows.outcome import report_failures
 from hyperexport.flows.run_names import run_name
 from hyperexport.flows.runtime import (
     OPTIONS,
@@ -25,9 +25,10 @@ from hyperexport.jobs.runner import Shared
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.options.selection import Selection, selection_in_force
 from hyperexport.results import ExportResult, FleetResult
-from hyperexport.tasks.reporting import wait_for_prefect
 from hyperexport.views.fleet import redo_command
 from hyperexport.workarounds.child_runs import own_child_run
+from hyperexport.workarounds.flow_calls import tolerate_server_outage
+from hyperexport.workarounds.server_outage import wait_for_prefect
 
 
 def _run_name(parameters: Mapping[str, Any]) -> str:

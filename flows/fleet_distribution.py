@@ -60,7 +60,7 @@ that begins late after all do nothing, so no VM is exported twice for it."""
 
 SECONDS_WITHOUT_WORKER: Final = 60.0
 SECONDS_WITHOUT_SERVER: Final = 1800.0
-"""As long as a worker's run waits to tell of its end (tasks/reporting.py)."""
+"""As long as a worker's run waits to tell of its end (workarounds/server_outage.py)."""
 
 SECONDS_TO_STOP: Final = 25.0
 """How long the exports are waited for when the run is stopped; Prefect kills this process after 30 s."""

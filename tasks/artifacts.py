@@ -24,7 +24,7 @@ from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from hyperexport.base.units import format_bytes, format_elapsed, format_rate
 from hyperexport.model.progress import Item, Progress, Stage, subscribed
 from hyperexport.model.vm import VmRef
-from hyperexport.tasks.reporting import wait_for_prefect
+from hyperexport.workarounds.server_outage import wait_for_prefect
 
 logger = logging.getLogger(__name__)
 

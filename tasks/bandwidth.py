@@ -4,7 +4,6 @@ One slot of the limit is 1 MiB, and the slots come back by its ``slot_decay_per_
 in MiB/s. Every call to the server is bounded in time, and its failure never reaches the bytes.
 """
 
-import contextvars
 import logging
 import random
 import time
@@ -15,14 +14,15 @@ from typing import Final
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from prefect.client.schemas.responses import GlobalConcurrencyLimitResponse
-from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectHTTPStatusError
-from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 
 from hyperexport.errors import UsageError
 from hyperexport.options.groups import Bandwidth
 from hyperexport.steps.bandwidth import throttle_for
 from hyperexport.transfer.bandwidth.shared import budget_slots, draw_from_budget, grant_size, seconds_until_next_grant
 from hyperexport.transfer.bandwidth.throttle import Throttle
+from hyperexport.workarounds.rate_limits import context_without_client_retries, take_rate_limit_slots
+from hyperexport.workarounds.server_outage import without_client_retries
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ def open_budget(name: str, *, make: float = 0) -> Generator["PrefectBudget"]:
     """
     with get_client(sync_client=True, httpx_settings={"timeout": SECONDS_FOR_AN_ANSWER}) as client:
         try:
-            with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+            with without_client_retries():
                 found = client.read_global_concurrency_limit_by_name(name)
         except ObjectNotFound:
             if not make:
@@ -104,9 +104,7 @@ class PrefectBudget:
         self._slots = slots
         self._make = make
         self._served = float("-inf")
-        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
-            # Settings are the context's, and the thread that asks has none: without this it would try for a minute.
-            self._context = contextvars.copy_context()
+        self._context = context_without_client_retries()
 
     def acquire(self) -> float:
         """Take one lease if it is this run's turn.
@@ -125,16 +123,10 @@ class PrefectBudget:
             rate=self.rate,
             waited=time.monotonic() - self._served,
         )
-        # A request that is denied makes Prefect forget the slots that came back since the last one (the row's time is
-        # renewed, the decay is not written down). So nothing is requested unless it was seen to be free.
         if wait > 0 and limit.active:
             return wait
-        try:
-            self._client.increment_concurrency_slots([self._name], self.grant, mode="rate_limit")
-        except PrefectHTTPStatusError as error:
-            if error.response.status_code != 423:
-                raise
-            return random.uniform(0.05, 0.2)  # noqa: S311 - somebody was quicker; no secret hangs on it
+        if not take_rate_limit_slots(self._client, self._name, self.grant):
+            return random.uniform(0.05, 0.2)  # noqa: S311 - no secret hangs on it
         self._served = time.monotonic()
         return 0
 

@@ -10,7 +10,7 @@ from prefect.runtime import flow_run
 from pydantic import ValidationError
 
 from hyperexport.results import FailureReport
-from hyperexport.tasks.reporting import without_client_retries
+from hyperexport.workarounds.server_outage import without_client_retries
 
 logger = logging.getLogger(__name__)
 

@@ -24,10 +24,10 @@ from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from prefect.client.schemas.objects import ConcurrencyLeaseHolder
 from prefect.client.schemas.responses import GlobalConcurrencyLimitResponse
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectHTTPStatusError
-from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from hyperexport.errors import HyperExportError, UsageError
 from hyperexport.jobs.runner import LeaseUser
+from hyperexport.workarounds.rate_limits import context_without_client_retries
 
 logger = logging.getLogger(__name__)
 
@@ -54,8 +54,7 @@ def lease_slots(job: LeaseUser) -> Generator["Slots"]:
     if not limits:
         yield Slots(wanted)
         return
-    with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):  # it is the loops here that retry, in this context
-        context = contextvars.copy_context()
+    context = context_without_client_retries()  # the loops below retry
     with get_client(sync_client=True, httpx_settings={"timeout": SECONDS_FOR_AN_ANSWER}) as client:
         slots = context.run(_wait_for_slots, job, client, limits, wanted)
         try:

@@ -35,8 +35,8 @@ from prefect.states import Crashed
 from hyperexport.model.ownership import Owner
 from hyperexport.steps.liveness import Life, is_elsewhere, life_of
 from hyperexport.steps.logins import Logins
-from hyperexport.tasks.reporting import without_client_retries
 from hyperexport.tasks.run_keys import has_announced_end, has_keys, is_signature_valid
+from hyperexport.workarounds.server_outage import without_client_retries
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.runtime import flow_run
 
 from hyperexport.model.ownership import Owner, run_keys
-from hyperexport.tasks.reporting import without_client_retries
+from hyperexport.workarounds.server_outage import without_client_retries
 
 logger = logging.getLogger(__name__)
 

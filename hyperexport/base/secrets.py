@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 EMAIL_PASSWORD_VARIABLE: Final = "HYPEREXPORT_EMAIL_PASSWORD"  # noqa: S105 - the variable's name
 
+# Of the process, because a flow that is called in it takes nothing but parameters, and these are stored.
 _kept: dict[str, SecretStr] = {}
 
 

@@ -64,6 +64,7 @@ class Progress:
 
 Listener = Callable[[Progress], None]
 
+# Of the process: transfer threads report without knowing who shows it (terminal, Prefect artifact, notebook).
 _listeners: list[Listener] = []
 _lock = threading.Lock()
 

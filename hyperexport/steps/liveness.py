@@ -99,6 +99,7 @@ def over_or_acknowledged(runs: Collection[str], is_over: IsOver, at_work: AtWork
     return lambda owner: is_over(owner) or (owner.run in runs and not at_work(owner))
 
 
+# Of the process, as its id is: tags of this process may belong to several runs, of which some have ended.
 _ended_here: Final[set[str]] = set()
 
 

@@ -18,7 +18,7 @@ def keep_prefect_quiet() -> None:
     """Keep Prefect's own messages off the network and the terminal."""
     os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-    # Prefect 3.8 prints every event that waits for a server that is away; tasks/reporting.py says it in a line.
+    # Prefect 3.8 prints every event that waits for a server that is away; server_outage.py logs one line instead.
     os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")
     for service in ("EventsWorker", "APILogWorker"):
         # Prefect 3.8 warns on standard error that each is "still processing items", when a command ends.

@@ -48,7 +48,7 @@ def test_bytes_come_out_of_the_limit_and_no_slot_is_taken_twice(name: str) -> No
     make_limit(name, limit=60, per_second=0.001)  # as good as none comes back while the test lasts
     with open_budget(name) as budget:
         assert [budget.acquire() for _ in range(3)] == [0, 0, 0]
-    assert budget.lease == 1
+    assert budget.grant == 1
     assert read_limit(name).active_slots == 3
 
 

@@ -2,26 +2,39 @@
 
 import asyncio
 import re
+import threading
 from importlib.metadata import requires
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import httpx
 import pytest
 from packaging.requirements import Requirement
 from prefect import Flow, Task, task
 from prefect._internal.engine import dynamic_key_for_task_run
 from prefect.blocks.core import Block
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun, State, TaskRun
 from prefect.context import FlowRunContext
 from prefect.deployments.runner import RunnerDeployment
+from prefect.events.worker import EventsWorker
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.flow_engine import FlowRunEngine
+from prefect.server.database import provide_database_interface
 from prefect.server.database.configurations import AioSqliteConfiguration
-from prefect.settings import Settings
+from prefect.server.models.concurrency_limits_v2 import bulk_update_denied_slots
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, Settings, temporary_settings
+from prefect.states import Completed
 from prefect.task_engine import SyncTaskRunEngine
 
+from hyperexport.blocks import VSphereCredentials
 from hyperexport.flows import vm_info
+from hyperexport.workarounds.block_types import register_block_type
 from hyperexport.workarounds.child_runs import own_child_run
 from hyperexport.workarounds.private import document_id_of, parameter_schema_of
+from hyperexport.workarounds.rate_limits import context_without_client_retries
+from hyperexport.workarounds.server_outage import without_client_retries
 from hyperexport.workarounds.sqlite_connection import with_single_connection
 
 
@@ -42,12 +55,14 @@ def test_prefect_opens_several_connections_to_its_sqlite_database(tmp_path: Path
         return pool.size() + pool._max_overflow
 
     most = [asyncio.run(most_connections(url)) for url in (address, with_single_connection(address))]
-    assert most[0] > 1, "workarounds/one_connection.py is no longer needed"
+    assert most[0] > 1, "workarounds/sqlite_connection.py is no longer needed"
     assert most[1] == 1
 
 
 def test_prefects_server_allows_every_origin(defaults: Settings) -> None:
-    assert defaults.server.api.cors_allowed_origins == "*", "workarounds/server.py need not restrict the origins"
+    assert defaults.server.api.cors_allowed_origins == "*", (
+        "workarounds/server_settings.py need not restrict the origins"
+    )
 
 
 def test_prefects_server_keeps_the_holders_of_slots_in_memory(defaults: Settings) -> None:
@@ -114,3 +129,78 @@ def test_prefect_finds_a_childs_run_by_counting_the_calls_of_its_parent() -> Non
                 keys.add(dynamic_key_for_task_run(inner, tracking))
     assert len(keys) == 3
     assert min(keys) > 1000
+
+
+NO_SERVER = "http://127.0.0.1:9/api"
+
+
+def test_a_run_whose_end_cannot_be_reported_raises_the_error_of_prefects_client() -> None:
+    def refuse(_request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("refused")
+
+    engine: Any = FlowRunEngine(flow=vm_info, flow_run=FlowRun(flow_id=uuid4()))
+    engine._client = SyncPrefectClient(NO_SERVER, httpx_settings={"transport": httpx.MockTransport(refuse)})
+    engine._is_started = True
+    with without_client_retries(), pytest.raises(httpx.ConnectError):
+        engine.set_state(Completed())  # if it returns, flow_calls.py and wait_for_prefect are no longer needed
+
+
+def test_prefects_client_gives_up_on_a_busy_server_after_a_few_attempts(defaults: Settings) -> None:
+    assert defaults.client.max_retries < 10, "tolerate_server_outage need not offer a run again"
+
+
+def test_prefect_sends_its_events_at_exit_however_long_that_takes() -> None:
+    assert hasattr(EventsWorker, "_at_exit"), "exit_if_unreachable is no longer needed"
+
+
+def test_prefect_registers_a_block_type_in_two_steps_between_which_another_worker_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    attempts: list[str] = []
+
+    def read(self: object, slug: str) -> None:
+        raise ObjectNotFound(Exception(slug))
+
+    def create(self: object, block_type: object) -> None:
+        attempts.append("create")
+        raise ObjectAlreadyExists(Exception("another worker was first"))
+
+    monkeypatch.setattr(SyncPrefectClient, "read_block_type_by_slug", read)
+    monkeypatch.setattr(SyncPrefectClient, "create_block_type", create)
+    with temporary_settings({PREFECT_API_URL: NO_SERVER}):
+        with pytest.raises(ObjectAlreadyExists):  # else block_types.py is no longer needed
+            VSphereCredentials.register_type_and_schema()
+        with pytest.raises(ObjectAlreadyExists):
+            register_block_type(VSphereCredentials)
+    assert len(attempts) == 6
+
+
+def test_a_denied_request_renews_the_time_of_a_limit_and_does_not_write_its_decay_down() -> None:
+    class Session:
+        rowcount = 1
+        query: Any
+
+        async def execute(self, query: Any) -> "Session":
+            self.query = query
+            return self
+
+    session: Any = Session()
+    asyncio.run(bulk_update_denied_slots(session=session, concurrency_limit_ids=[uuid4()], slots=1))
+    written = {column.name for column in session.query._values}
+    assert "active_slots" not in written, "slots may be requested without a look now: rate_limits.py"
+    assert provide_database_interface().ConcurrencyLimitV2.__table__.c.updated.onupdate is not None
+
+
+def test_a_thread_does_not_inherit_temporary_settings() -> None:
+    seen: list[int] = []
+
+    def look() -> None:
+        seen.append(PREFECT_CLIENT_MAX_RETRIES.value())
+
+    with without_client_retries():
+        thread = threading.Thread(target=look)
+        thread.start()
+        thread.join()
+    context_without_client_retries().run(look)
+    assert seen[0] > 0, "context_without_client_retries is no longer needed"
+    assert seen[1] == 0

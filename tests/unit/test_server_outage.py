@@ -8,8 +8,9 @@ from prefect.exceptions import FailedRun, PrefectHTTPStatusError
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES
 
 from hyperexport.errors import DiskFull, QuiesceFailed
-from hyperexport.flows.outcome import report_failures, tolerate_server_outage
-from hyperexport.tasks import reporting
+from hyperexport.flows.outcome import report_failures
+from hyperexport.workarounds import server_outage
+from hyperexport.workarounds.flow_calls import tolerate_server_outage
 
 
 class Gone(Exception):
@@ -20,11 +21,11 @@ class Gone(Exception):
 def answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
     """What the server says each time that it is looked at; the last word holds."""
     said = [True]
-    monkeypatch.setattr(reporting, "_answers", lambda: said.pop(0) if len(said) > 1 else said[0])
-    monkeypatch.setattr(reporting, "_SECONDS_BETWEEN_LOOKS", 0)
-    monkeypatch.setattr(reporting, "SECONDS_AT_A_TERMINAL", 0.05)
+    monkeypatch.setattr(server_outage, "_answers", lambda: said.pop(0) if len(said) > 1 else said[0])
+    monkeypatch.setattr(server_outage, "_SECONDS_BETWEEN_LOOKS", 0)
+    monkeypatch.setattr(server_outage, "SECONDS_AT_A_TERMINAL", 0.05)
     yield said
-    reporting._gone.clear()
+    server_outage._gone.clear()
 
 
 def prefects(function: Callable[[], object]) -> Callable[[], object]:
@@ -32,7 +33,7 @@ def prefects(function: Callable[[], object]) -> Callable[[], object]:
 
     def run() -> object:
         outcome = report_failures(function)()
-        if reporting.prefect_is_unreachable():
+        if server_outage.prefect_is_unreachable():
             assert PREFECT_CLIENT_MAX_RETRIES.value() == 0, "it would try for a minute, and then again"
             raise Gone
         return outcome
@@ -41,37 +42,37 @@ def prefects(function: Callable[[], object]) -> Callable[[], object]:
 
 
 def test_a_server_that_answers_is_not_waited_for(answers: list[bool], caplog: pytest.LogCaptureFixture) -> None:
-    assert reporting.wait_for_prefect()
+    assert server_outage.wait_for_prefect()
     assert caplog.messages == []
 
 
 def test_a_server_that_comes_back_is_told(answers: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reporting, "SECONDS_AT_A_TERMINAL", 60)
+    monkeypatch.setattr(server_outage, "SECONDS_AT_A_TERMINAL", 60)
     answers[:] = [False, False, False, True]
-    assert reporting.wait_for_prefect()
-    assert not reporting.prefect_is_unreachable()
+    assert server_outage.wait_for_prefect()
+    assert not server_outage.prefect_is_unreachable()
 
 
 def test_a_server_that_stays_away_is_waited_for_once(answers: list[bool], caplog: pytest.LogCaptureFixture) -> None:
     answers[:] = [False]
-    assert not reporting.wait_for_prefect()
-    assert reporting.prefect_is_unreachable()
+    assert not server_outage.wait_for_prefect()
+    assert server_outage.prefect_is_unreachable()
     told = len(caplog.messages)
-    assert not reporting.wait_for_prefect()
+    assert not server_outage.wait_for_prefect()
     assert len(caplog.messages) == told
     answers[:] = [True]
-    assert reporting.wait_for_prefect()
-    assert not reporting.prefect_is_unreachable()
+    assert server_outage.wait_for_prefect()
+    assert not server_outage.prefect_is_unreachable()
 
 
 def test_a_worker_waits_longer_than_a_terminal(answers: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[float] = []
     clock = iter(range(0, 100_000, 100))
-    monkeypatch.setattr(reporting.time, "monotonic", lambda: waited.append(next(clock)) or waited[-1])
+    monkeypatch.setattr(server_outage.time, "monotonic", lambda: waited.append(next(clock)) or waited[-1])
     monkeypatch.setenv("PREFECT__FLOW_RUN_ID", "3f1b")
     answers[:] = [False]
-    assert not reporting.wait_for_prefect()
-    assert waited[-1] >= reporting.SECONDS_ON_A_WORKER
+    assert not server_outage.wait_for_prefect()
+    assert waited[-1] >= server_outage.SECONDS_ON_A_WORKER
 
 
 def test_a_result_outlives_the_server(answers: list[bool]) -> None:

@@ -1,12 +1,13 @@
-"""What becomes of a run's reports while the Prefect server is away: they wait for it, a while, and never the bytes.
+"""How a run ends while the Prefect server does not answer: it waits for the server, and then ends as its work did.
 
-Prefect's own client gives up after a minute, and the run then counts as running for ever. So whoever is done with its
-work waits here until the server answers again, and only then reports. A backup outlives its orchestrator: where the
-server stays away, the run ends as it would have ended, with a warning.
+Prefect 3.8 reports a run's end with the retries of its client, about a minute; after that the run counts as running for
+ever, and a successful run raises the client's error. So a run that has done its work waits here until the server
+answers again, and only then reports. Where the server stays away, the run ends as it would have ended, with a warning.
 """
 
 import logging
 import os
+import sys
 import threading
 import time
 from contextlib import AbstractContextManager
@@ -19,16 +20,16 @@ logger = logging.getLogger("hyperexport.prefect")
 
 SECONDS_AT_A_TERMINAL: Final = 60.0
 SECONDS_ON_A_WORKER: Final = 1800.0
-"""How long a run that is done waits for the server: nobody waits for a worker's, and its state is all that is told."""
+"""How long a finished run waits for the server. On a worker nobody waits for it, and its state is its only report."""
 
 _SECONDS_FOR_AN_ANSWER: Final = 5.0
 _SECONDS_BETWEEN_LOOKS: Final = 1.0
 
-_gone = threading.Event()
+_gone = threading.Event()  # of the process: whether one server answers is the same for every run and thread in it
 
 
 def wait_for_prefect(seconds: float | None = None) -> bool:
-    """Wait until the Prefect server answers; at once where it does, and where it was waited for in vain before.
+    """Wait until the Prefect server answers; return at once if it does, or if an earlier wait ran out.
 
     Args:
         seconds: How long; if None, long in a process that a worker has started and short at a terminal.
@@ -56,13 +57,21 @@ def wait_for_prefect(seconds: float | None = None) -> bool:
 
 
 def without_client_retries() -> AbstractContextManager[object]:
-    """While the block runs, what Prefect's client asks is asked once."""
+    """Have Prefect's client send each request once while the block runs."""
     return temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0})
 
 
 def prefect_is_unreachable() -> bool:
-    """Whether it was waited for in vain: nothing more can be reported, and nothing should wait to try."""
+    """Whether a wait ran out: nothing more can be reported, and nothing should wait to try."""
     return _gone.is_set()
+
+
+def exit_if_unreachable(code: int) -> None:
+    """End the process at once if the server is gone: Prefect's exit hooks would try for minutes to send it events."""
+    if prefect_is_unreachable():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def _answers() -> bool:
