@@ -138,7 +138,7 @@ def upload_file(job: RestoreJob, file: RestoredFile) -> int:
                     prove=whole.prove,
                     throttle=job.throttle,
                     stop=job.stop,
-                    digests=("sha1",) if job.wish.verify and not (asked.disk and job.server_hashes) else (),
+                    digests=("sha1",) if job.request.verify and not (asked.disk and job.server_hashes) else (),
                     on_progress=on_progress,
                 )
             finally:
