@@ -5,18 +5,19 @@ each run. Which VMs are exported is no part of it, and neither is a secret: opti
 """
 
 from collections.abc import Mapping
-from typing import ClassVar, Final
+from typing import Annotated, ClassVar, Final
 
 from prefect.blocks.core import Block
 from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
-from pydantic import Field, HttpUrl, JsonValue
+from pydantic import BeforeValidator, Field, HttpUrl, JsonValue, PlainSerializer
 
 import hyperexport
 from hyperexport.blocks.loading import load_block, refuse_unknown_fields
 from hyperexport.errors import UsageError
+from hyperexport.options.form import ShownInBlock
 from hyperexport.options.precedence import ExportOptions
-from hyperexport.profiles import has_file, profile_name, set_explicitly, valid_options
+from hyperexport.profiles import flat, has_file, in_groups, profile_name, set_explicitly, valid_options
 
 _SLUG: Final = "export-profile"
 
@@ -25,7 +26,8 @@ class ExportProfile(Block):
     """Options of an export, kept under a name.
 
     Attributes:
-        options: What is set, by key: the name of the flag without its dashes, with underscores.
+        options: What is set, by key: the name of the flag without its dashes, with underscores. Prefect keeps it in
+            the groups of the form.
         saved_with: The version of HyperExport that saved it.
 
     Example:
@@ -39,16 +41,20 @@ class ExportProfile(Block):
 
     _block_type_name: ClassVar[str | None] = "Export Profile"
     _block_type_slug: ClassVar[str | None] = _SLUG
-    _logo_url: ClassVar[HttpUrl | None] = HttpUrl("https://www.vmware.com/favicon.ico")
     _documentation_url: ClassVar[HttpUrl | None] = HttpUrl("https://docs.prefect.io/v3/concepts/blocks")
     _description: ClassVar[str | None] = "Options of an export, kept under a name. Secrets stay in blocks of their own."
 
     # Required: where a block needs no field, Prefect takes a reference to one for a block as well, and refuses it.
-    options: dict[str, JsonValue] = Field(
-        description="What is set, by key: a flag without its dashes, with underscores, as in bandwidth_limit.",
-        examples=[{"snapshot": True, "bandwidth_limit": 20}],
+    options: Annotated[
+        dict[str, JsonValue], BeforeValidator(flat), PlainSerializer(in_groups), ShownInBlock(ExportOptions)
+    ] = Field(
+        title="Options", description="What is set. What is left alone comes from the environment, or is the default."
     )
-    saved_with: str = Field(default=hyperexport.__version__, description="The version of HyperExport that saved it.")
+    saved_with: str = Field(
+        default=hyperexport.__version__,
+        title="Saved with version",
+        description="The version of HyperExport that saved it.",
+    )
 
     @classmethod
     def of(cls, options: ExportOptions) -> "ExportProfile":

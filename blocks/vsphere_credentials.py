@@ -32,12 +32,13 @@ class VSphereCredentials(Block):
 
     _block_type_name: ClassVar[str | None] = "vSphere Credentials"
     _block_type_slug: ClassVar[str | None] = "vsphere-credentials"
-    _logo_url: ClassVar[HttpUrl | None] = HttpUrl("https://www.vmware.com/favicon.ico")
     _documentation_url: ClassVar[HttpUrl | None] = HttpUrl("https://docs.prefect.io/v3/concepts/blocks")
     _description: ClassVar[str | None] = "Where a vCenter is, and the account that exports virtual machines from it."
 
     url: str = Field(
-        description="The server's address: a host, host:port or a whole URL.", examples=["vcenter.example.com"]
+        title="Server",
+        description="The server's address: a host, host:port or a whole URL.",
+        examples=["vcenter.example.com"],
     )
     username: str = Field(description="The user to log in as.", examples=["backup@vsphere.local"])
     password: SecretStr = Field(description="The user's password.")

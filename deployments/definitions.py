@@ -112,6 +112,7 @@ def scheduled_deployments(pool: Pool = PROCESS) -> list[RunnerDeployment]:
             pool,
             _cron("daily-cleanup", "0 12 * * *", {"options": {"cleanup": {"max_age": "30d"}}}),
         ),
+        _scheduled(flows.inventory, "inventory-hourly", pool, _cron("hourly-inventory", "15 * * * *")),
         _scheduled(flows.reap_snapshots, "reap", pool, _cron("hourly-reap", "30 * * * *")),
         _scheduled(
             flows.restore_drill, "drill", pool, _cron("weekly-drill", "0 8 * * 6", {"within_days": 30, "most": 5})

@@ -7,7 +7,10 @@ from hyperexport.flows.convert_export import convert_export
 from hyperexport.flows.export_fleet import export_fleet
 from hyperexport.flows.export_vm import export_vm
 from hyperexport.flows.incremental_info import incremental_info
+from hyperexport.flows.inventory import inventory
+from hyperexport.flows.quick_export import quick_export
 from hyperexport.flows.reap_snapshots import reap_snapshots
+from hyperexport.flows.redo_fleet import redo_fleet
 from hyperexport.flows.restore_drill import restore_drill
 from hyperexport.flows.restore_vm import restore_vm
 from hyperexport.flows.send_notice import send_notice
@@ -22,7 +25,10 @@ __all__ = [
     "export_fleet",
     "export_vm",
     "incremental_info",
+    "inventory",
+    "quick_export",
     "reap_snapshots",
+    "redo_fleet",
     "restore_drill",
     "restore_vm",
     "send_notice",

@@ -1,14 +1,12 @@
 """The flow that tries tonight's export without exporting: what would fail, in plain words. Made to be scheduled."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
-from prefect import flow
-
-from hyperexport.flows.outcome import report_failures
-from hyperexport.flows.run_names import run_name
+from hyperexport.flows.job_flow import job_flow
 from hyperexport.flows.runtime import OPTIONS, Profile, VSphere, options_in_force, runner_for
 from hyperexport.jobs import check
+from hyperexport.options.keywords import ChosenKeywords
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.options.selection import Selection, selection_from_environment
 from hyperexport.results import SetupReport
@@ -18,14 +16,14 @@ def _run_name(parameters: Mapping[str, Any]) -> str:
     return f"check {Selection.model_validate(parameters['selection']) or 'the setup'}"
 
 
-@flow(name="check-setup", flow_run_name=run_name(_run_name), persist_result=False)
-@report_failures
+@job_flow("check-setup", _run_name)
 def check_setup(
     selection: Selection = Selection(),  # noqa: B008
     options: ExportOptions = OPTIONS,
     vsphere: VSphere = None,
     profile: Profile = None,
     restore: bool = False,
+    **_: Unpack[ChosenKeywords],
 ) -> SetupReport:
     """Try everything that an export with these options would need, and change nothing.
 
@@ -39,6 +37,9 @@ def check_setup(
         vsphere: The vSphere credentials block to use, or its name. The worker's environment (GOVC_URL, ...) if empty.
         profile: A saved export profile, or its name.
         restore: Also look whether the VMs could be restored to where they are, by this user.
+
+    Returns:
+        Everything that was tried, with the result of each.
 
     Raises:
         SetupUnfit: Something would fail; everything has been tried all the same, and the artifact has all of it.

@@ -1,16 +1,14 @@
 """The flow that deletes old exports."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
-
-from prefect import flow
+from typing import Annotated, Any, Unpack
 
 from hyperexport.base.display import Listing
-from hyperexport.flows.outcome import report_failures
-from hyperexport.flows.run_names import run_name
+from hyperexport.flows.job_flow import job_flow
 from hyperexport.flows.runtime import OPTIONS, Profile, options_in_force, runner_for
 from hyperexport.jobs import cleanup
 from hyperexport.options.form import Shown
+from hyperexport.options.keywords import OptionKeywords
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.results import CleanupResult
 
@@ -20,11 +18,11 @@ def _run_name(parameters: Mapping[str, Any]) -> str:
     return "clean up (dry run)" if options.cleanup.dry_run or options.execution.dry_run else "clean up"
 
 
-@flow(name="cleanup-exports", flow_run_name=run_name(_run_name), persist_result=False)
-@report_failures
+@job_flow("cleanup-exports", _run_name)
 def cleanup_exports(
     options: Annotated[ExportOptions, Shown("destination", "cleanup")] = OPTIONS,
     profile: Profile = None,
+    **_: Unpack[OptionKeywords],
 ) -> Listing[CleanupResult]:
     """Delete the exports that the limits give up, in the local store and in S3.
 
@@ -34,6 +32,9 @@ def cleanup_exports(
         options: Where the exports are, and the limits. What is not set comes from the environment, the
             profile, the defaults.
         profile: A saved export profile, or its name.
+
+    Returns:
+        What was deleted in each store, or in a dry run would be.
 
     Raises:
         StoreUnusable, StoreUnreachable: A store could not be listed; nothing was deleted in it.

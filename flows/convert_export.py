@@ -2,22 +2,19 @@
 
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
-
-from prefect import flow
+from typing import Annotated, Unpack
 
 from hyperexport.convert import Conversion, Target
-from hyperexport.flows.outcome import report_failures
-from hyperexport.flows.run_names import run_name
+from hyperexport.flows.job_flow import job_flow
 from hyperexport.flows.runtime import OPTIONS, Profile, options_in_force, runner_for
 from hyperexport.jobs import convert
 from hyperexport.model.restore_point import RestorePoint
 from hyperexport.options.form import Shown
+from hyperexport.options.keywords import OptionKeywords
 from hyperexport.options.precedence import ExportOptions
 
 
-@flow(name="convert-export", flow_run_name=run_name("convert {export}{vm} to {to}".format_map), persist_result=False)
-@report_failures
+@job_flow("convert-export", "convert {export}{vm} to {to}".format_map)
 def convert_export(
     export: str = "",
     vm: str = "",
@@ -29,6 +26,7 @@ def convert_export(
     libvirt: bool = False,
     options: Annotated[ExportOptions, Shown("destination", "bandwidth", "execution")] = OPTIONS,
     profile: Profile = None,
+    **_: Unpack[OptionKeywords],
 ) -> Conversion:
     """Convert an export to disk images, or to a self-contained OVF package or OVA. The export is not changed.
 
@@ -42,6 +40,9 @@ def convert_export(
         libvirt: Also write a libvirt domain definition; with raw, qcow2 or vmdk.
         options: Where the exports are. With dry_run everything is checked and nothing is written.
         profile: A saved export profile, or its name.
+
+    Returns:
+        The files that were written, or in a dry run would be.
 
     Raises:
         ExportNotFound: There is no such export.

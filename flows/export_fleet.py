@@ -2,15 +2,14 @@
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
-from prefect import flow
+from prefect.runtime import deployment
 
 from hyperexport.flows.export_vm import export_vm
 from hyperexport.flows.fleet_distribution import distribute_exports
 from hyperexport.flows.fleet_retry import exported_before
-from hyperexport.flows.outcome import report_failures
-from hyperexport.flows.run_names import run_name
+from hyperexport.flows.job_flow import job_flow
 from hyperexport.flows.runtime import (
     OPTIONS,
     Profile,
@@ -22,10 +21,11 @@ from hyperexport.flows.runtime import (
 )
 from hyperexport.jobs import fleet
 from hyperexport.jobs.runner import Shared
+from hyperexport.options.keywords import ChosenKeywords
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.options.selection import Selection, selection_in_force
 from hyperexport.results import ExportResult, FleetResult
-from hyperexport.views.fleet import redo_command
+from hyperexport.views.fleet import ONE_CLICK, redo_command
 from hyperexport.workarounds.child_runs import own_child_run
 from hyperexport.workarounds.flow_calls import tolerate_server_outage
 from hyperexport.workarounds.server_outage import wait_for_prefect
@@ -35,13 +35,13 @@ def _run_name(parameters: Mapping[str, Any]) -> str:
     return f"export {Selection.model_validate(parameters['selection'])}"
 
 
-@flow(name="export-fleet", flow_run_name=run_name(_run_name), persist_result=False)
-@report_failures
+@job_flow("export-fleet", _run_name)
 def export_fleet(
     selection: Selection = Selection(),  # noqa: B008
     options: ExportOptions = OPTIONS,
     vsphere: VSphere = None,
     profile: Profile = None,
+    **_: Unpack[ChosenKeywords],
 ) -> FleetResult:
     """Export several virtual machines side by side. One's failure is never another's.
 
@@ -50,6 +50,9 @@ def export_fleet(
         options: What to do with each, and how. What is not set comes from the environment, the profile, the defaults.
         vsphere: The vSphere credentials block to use, or its name. The worker's environment (GOVC_URL, ...) if empty.
         profile: A saved export profile, or its name.
+
+    Returns:
+        The outcome of each VM, and what a cleanup deleted.
 
     Raises:
         PartialFleetFailure: Some of the VMs failed; the others are exported.
@@ -65,6 +68,7 @@ def export_fleet(
         spread=partial(distribute_exports, vsphere),
         exported_before=partial(exported_before, spread=in_force.fleet.spread),
         redo=partial(redo_command, options=options, vsphere=name_of(vsphere), profile=name_of(profile)),
+        retry=ONE_CLICK if deployment.id else None,
     )
 
 

@@ -1,20 +1,17 @@
 """The main job: one VM, from its snapshot to a proven export. Its steps are in ``hyperexport/jobs/export.py``."""
 
-from typing import Annotated
+from typing import Annotated, Unpack
 
-from prefect import flow
-
-from hyperexport.flows.outcome import report_failures
-from hyperexport.flows.run_names import run_name
+from hyperexport.flows.job_flow import job_flow
 from hyperexport.flows.runtime import OPTIONS, Profile, VSphere, options_in_force, runner_for
 from hyperexport.jobs import export
 from hyperexport.options.form import Shown
+from hyperexport.options.keywords import OptionKeywords
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.results import ExportResult
 
 
-@flow(name="export-vm", flow_run_name=run_name("export {vm}".format_map), persist_result=False)
-@report_failures
+@job_flow("export-vm", "export {vm}".format_map)
 def export_vm(
     vm: str,
     options: Annotated[
@@ -22,14 +19,18 @@ def export_vm(
     ] = OPTIONS,
     vsphere: VSphere = None,
     profile: Profile = None,
+    **_: Unpack[OptionKeywords],
 ) -> ExportResult:
     """Export one virtual machine, consistently and at a controlled rate, with proof that the bytes are right.
 
     Args:
-        vm: The VM's name or its whole inventory path, exactly.
+        vm: The VM's name or its whole inventory path, exactly; the flow inventory lists them in an artifact.
         options: What to do, and how. What is not set comes from the environment, the profile, the defaults.
         vsphere: The vSphere credentials block to use, or its name. The worker's environment (GOVC_URL, ...) if empty.
         profile: A saved export profile, or its name.
+
+    Returns:
+        What was exported and where it is stored; in a dry run, the plan.
 
     Raises:
         HyperExportError: The export failed; what was begun has been cleaned up.

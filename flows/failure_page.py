@@ -4,16 +4,19 @@ import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from prefect.runtime import deployment, flow_run
 
 from hyperexport.flows.runtime import name_of
 from hyperexport.options.precedence import ExportOptions
+from hyperexport.options.quick import QuickOptions
 from hyperexport.results import FailureReport, FleetMember, FleetResult
 from hyperexport.tasks.artifacts import artifact_key, show_markdown
 from hyperexport.views.failure import failure_markdown
-from hyperexport.views.fleet import export_command
+from hyperexport.views.fleet import ONE_CLICK, export_command
+
+_OF_ONE_VM: Final = frozenset({"export_vm", "quick_export"})
 
 logger = logging.getLogger("hyperexport.flows")
 
@@ -53,10 +56,12 @@ def show_failure(
 
 def _commands(function: Callable[..., Any], given: Mapping[str, Any], failed: Sequence[FleetMember]) -> list[str]:
     """The command that does it again; none where a flow has no command of the same parameters."""
-    vms = [member.vm.path for member in failed] or ([given["vm"]] if function.__name__ == "export_vm" else [])
+    vms = [member.vm.path for member in failed] or ([given["vm"]] if function.__name__ in _OF_ONE_VM else [])
     options = given.get("options")
     if not vms:
         return []
+    if isinstance(options, QuickOptions):
+        options = options.as_export_options()
     options = options if isinstance(options, ExportOptions) else ExportOptions()
     blocks = {name: name_of(given.get(name)) for name in ("vsphere", "profile")}
     return [export_command(vms, options, **blocks)]
@@ -65,5 +70,4 @@ def _commands(function: Callable[..., Any], given: Mapping[str, Any], failed: Se
 def _hints(failed: Sequence[FleetMember]) -> list[str]:
     if deployment.id is None:
         return [] if failed else ["Call the flow again with the same parameters"]
-    rest = "; the VMs that are exported are not exported again" if failed else ""
-    return [f"Retry this run in the Prefect UI (menu of the run, Retry){rest}"]
+    return [ONE_CLICK] if failed else ["Retry this run in the Prefect UI (Retry, on the run's page)"]

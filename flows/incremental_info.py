@@ -1,25 +1,23 @@
 """The flow that only says what an incremental export would transfer, and why."""
 
-from typing import Annotated
+from typing import Annotated, Unpack
 
-from prefect import flow
-
-from hyperexport.flows.outcome import report_failures
-from hyperexport.flows.run_names import run_name
+from hyperexport.flows.job_flow import job_flow
 from hyperexport.flows.runtime import OPTIONS, Profile, VSphere, options_in_force, runner_for
 from hyperexport.jobs import incremental_info as info
 from hyperexport.options.form import Shown
+from hyperexport.options.keywords import OptionKeywords
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.policy.incremental import ExportPlan
 
 
-@flow(name="incremental-info", flow_run_name=run_name("analyse {vm}".format_map), persist_result=False)
-@report_failures
+@job_flow("incremental-info", "analyse {vm}".format_map)
 def incremental_info(
     vm: str,
     options: Annotated[ExportOptions, Shown("destination", "snapshot", "incremental")] = OPTIONS,
     vsphere: VSphere = None,
     profile: Profile = None,
+    **_: Unpack[OptionKeywords],
 ) -> ExportPlan:
     """Show, disk by disk, what an incremental export would transfer, why, and what it would save.
 
@@ -27,10 +25,13 @@ def incremental_info(
     again; without it nothing is changed, and such disks count as undecided.
 
     Args:
-        vm: The VM's name or its whole inventory path, exactly.
+        vm: The VM's name or its whole inventory path, exactly; the flow inventory lists them in an artifact.
         options: As for the export itself.
         vsphere: The vSphere credentials block to use, or its name. The worker's environment (GOVC_URL, ...) if empty.
         profile: A saved export profile, or its name.
+
+    Returns:
+        The decision for each disk, with its reason and its bytes.
 
     Raises:
         SnapshotLeaked: The snapshot that was made for it could not be removed.

@@ -1,16 +1,15 @@
 """The flow that finds what dead runs left on a vCenter and in the stores, and removes it. Made to be scheduled."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Unpack
 
-from prefect import flow
 from pydantic import Field
 
-from hyperexport.flows.outcome import report_failures
-from hyperexport.flows.run_names import run_name
+from hyperexport.flows.job_flow import job_flow
 from hyperexport.flows.runtime import OPTIONS, Profile, VSphere, options_in_force, runner_for
 from hyperexport.jobs import reap
 from hyperexport.options.form import Shown
+from hyperexport.options.keywords import DestinationKeywords
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.results import ReapResult
 
@@ -21,14 +20,14 @@ def _run_name(parameters: Mapping[str, Any]) -> str:
     return "reap snapshots (dry run)" if parameters["dry_run"] else "reap snapshots"
 
 
-@flow(name="reap-snapshots", flow_run_name=run_name(_run_name), persist_result=False)
-@report_failures
+@job_flow("reap-snapshots", _run_name)
 def reap_snapshots(
     vsphere: VSphere = None,
     dry_run: bool = False,
     options: Annotated[ExportOptions, Shown("destination")] = OPTIONS,
     profile: Profile = None,
     runs: Runs = (),
+    **_: Unpack[DestinationKeywords],
 ) -> ReapResult:
     """Remove the snapshots and half-written exports that runs left which are provably over.
 
@@ -41,6 +40,9 @@ def reap_snapshots(
         options: Where the exports are. What is not set comes from the environment, the profile, the defaults.
         profile: A saved export profile, or its name.
         runs: Runs that are over, though nothing here can prove it: what they left goes, too, and what they kept.
+
+    Returns:
+        What was found, and what was done about it.
 
     Raises:
         SnapshotLeaked: Something could not be removed; everything else was.

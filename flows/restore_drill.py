@@ -2,18 +2,17 @@
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, Unpack
 
-from prefect import flow
 from pydantic import Field
 
 from hyperexport.base.display import Listing
-from hyperexport.flows.outcome import report_failures
-from hyperexport.flows.run_names import run_name
+from hyperexport.flows.job_flow import job_flow
 from hyperexport.flows.runtime import OPTIONS, Profile, options_in_force, runner_for
 from hyperexport.jobs import drill
 from hyperexport.model.restore_point import RestorePoint
 from hyperexport.options.form import Shown
+from hyperexport.options.keywords import OptionKeywords
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.results import DrillResult
 
@@ -22,8 +21,7 @@ def _describe(parameters: Mapping[str, Any]) -> str:
     return f"drill {parameters['export'] or parameters['vm'] or 'the oldest proofs'}"
 
 
-@flow(name="restore-drill", flow_run_name=run_name(_describe), persist_result=False)
-@report_failures
+@job_flow("restore-drill", _describe)
 def restore_drill(
     export: str = "",
     vm: str = "",
@@ -37,6 +35,7 @@ def restore_drill(
     emulate: bool = False,
     profile: Profile = None,
     options: Annotated[ExportOptions, Shown("destination", "bandwidth", "execution")] = OPTIONS,
+    **_: Unpack[OptionKeywords],
 ) -> Listing[DrillResult]:
     """Boot exports on QEMU straight from their store, and record beside each what that proved.
 
@@ -54,6 +53,9 @@ def restore_drill(
         emulate: Emulate the processor even where KVM is.
         profile: A saved export profile, or its name.
         options: Where the exports are. With dry_run only what would be started is shown.
+
+    Returns:
+        The result of each drill.
 
     Raises:
         ExportNotFound: There is no such export.

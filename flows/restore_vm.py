@@ -1,25 +1,23 @@
 """The flow that restores an export into vSphere: a whole VM, some of its disks, or disks for a VM that is there."""
 
 from datetime import datetime
-from typing import Annotated, Final
+from typing import Annotated, Final, Unpack
 
-from prefect import flow
 from pydantic import Field
 
-from hyperexport.flows.outcome import report_failures
-from hyperexport.flows.run_names import run_name
+from hyperexport.flows.job_flow import job_flow
 from hyperexport.flows.runtime import OPTIONS, Profile, VSphere, options_in_force, runner_for
 from hyperexport.jobs import restore as job
 from hyperexport.model.restore import RestoreRequest, RestoreResult
 from hyperexport.model.restore_point import RestorePoint
 from hyperexport.options.form import Shown
+from hyperexport.options.keywords import RestoreKeywords
 from hyperexport.options.precedence import ExportOptions
 
 _AS_IT_WAS: Final = RestoreRequest()
 
 
-@flow(name="restore-vm", flow_run_name=run_name("restore {export}{vm}".format_map), persist_result=False)
-@report_failures
+@job_flow("restore-vm", "restore {export}{vm}".format_map)
 def restore_vm(
     export: str = "",
     vm: str = "",
@@ -29,6 +27,7 @@ def restore_vm(
     options: Annotated[ExportOptions, Shown("destination", "bandwidth", "execution", "email")] = OPTIONS,
     vsphere: VSphere = None,
     profile: Profile = None,
+    **_: Unpack[RestoreKeywords],
 ) -> RestoreResult:
     """Restore an export into vSphere. No other VM is touched; what fails or is cancelled leaves no VM.
 
@@ -40,6 +39,9 @@ def restore_vm(
         options: Where the exports are. With dry_run the plan is shown, and nothing is made.
         vsphere: The vSphere credentials block to use, or its name. The worker's environment (GOVC_URL, ...) if empty.
         profile: A saved export profile, or its name.
+
+    Returns:
+        The restored VM, and what does not come back; in a dry run, the plan.
 
     Raises:
         ExportNotFound: There is no such export.

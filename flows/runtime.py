@@ -2,14 +2,15 @@
 
 import logging
 from contextvars import ContextVar
-from typing import Any, Final
+from typing import Annotated, Final
 
-from pydantic import Field, model_serializer
+from pydantic import model_serializer
 
 from hyperexport.blocks import ExportProfile
 from hyperexport.blocks.export_profile import load_profile
 from hyperexport.jobs.runner import Shared
 from hyperexport.options.environment import warn_of_unknown_variables
+from hyperexport.options.form import Tabs
 from hyperexport.options.precedence import ExportOptions, resolve
 from hyperexport.tasks.runner import PrefectRunner, VSphere
 from hyperexport.views.options import options_line
@@ -18,7 +19,7 @@ logger = logging.getLogger("hyperexport.options")
 
 __all__ = ["OPTIONS", "Profile", "VSphere", "name_of", "options_in_force", "runner_for", "shared_by_fleet"]
 
-Profile = ExportProfile | str | None
+Profile = Annotated[ExportProfile | str | None, Tabs("Saved block", "Name", "None")]
 """A saved profile, its name, or None."""
 
 
@@ -30,8 +31,8 @@ class _NothingGiven(ExportOptions):
         return {}
 
 
-OPTIONS: Final[Any] = Field(default=_NothingGiven(), json_schema_extra={"position": 99})
-"""What a flow's options are declared with: nothing given, and in the form below the other parameters, which are few."""
+OPTIONS: Final[ExportOptions] = _NothingGiven()
+"""What a flow's options are declared with: nothing given."""
 
 
 def options_in_force(options: ExportOptions, profile: Profile) -> ExportOptions:

@@ -1,24 +1,22 @@
 """The flow that an automation runs to tell people something: Prefect has no notification block that sends mail."""
 
-from typing import Annotated
+from typing import Annotated, Unpack
 
-from prefect import flow
-
-from hyperexport.flows.outcome import report_failures
-from hyperexport.flows.run_names import run_name
+from hyperexport.flows.job_flow import job_flow
 from hyperexport.flows.runtime import OPTIONS, Profile, options_in_force, runner_for
 from hyperexport.jobs import mail
 from hyperexport.options.form import Shown
+from hyperexport.options.keywords import OptionKeywords
 from hyperexport.options.precedence import ExportOptions
 
 
-@flow(name="send-notice", flow_run_name=run_name("notice: {subject}".format_map), persist_result=False)
-@report_failures
+@job_flow("send-notice", "notice: {subject}".format_map)
 def send_notice(
     subject: str,
     message: str,
     options: Annotated[ExportOptions, Shown("email")] = OPTIONS,
     profile: Profile = None,
+    **_: Unpack[OptionKeywords],
 ) -> list[str]:
     """Send a notice to everyone whom an export with these options would tell.
 

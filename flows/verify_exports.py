@@ -1,16 +1,14 @@
 """The flow that proves stored exports again, long after they were made."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
-
-from prefect import flow
+from typing import Annotated, Any, Unpack
 
 from hyperexport.base.display import Listing
-from hyperexport.flows.outcome import report_failures
-from hyperexport.flows.run_names import run_name
+from hyperexport.flows.job_flow import job_flow
 from hyperexport.flows.runtime import OPTIONS, Profile, options_in_force, runner_for
 from hyperexport.jobs import verify
 from hyperexport.options.form import Shown
+from hyperexport.options.keywords import OptionKeywords
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.results import VerifiedExport
 
@@ -22,12 +20,12 @@ def _run_name(parameters: Mapping[str, Any]) -> str:
     )
 
 
-@flow(name="verify-exports", flow_run_name=run_name(_run_name), persist_result=False)
-@report_failures
+@job_flow("verify-exports", _run_name)
 def verify_exports(
     exports: list[str] | None = None,
     options: Annotated[ExportOptions, Shown("destination", "bandwidth", "execution")] = OPTIONS,
     profile: Profile = None,
+    **_: Unpack[OptionKeywords],
 ) -> Listing[VerifiedExport]:
     """Read stored exports back and prove them, in the local store and in S3.
 
@@ -35,6 +33,9 @@ def verify_exports(
         exports: Export ids, or paths that end in them. Every export of the store if empty.
         options: Where the exports are. With verify set to deep, what is in S3 is downloaded.
         profile: A saved export profile, or its name.
+
+    Returns:
+        The findings for each export.
 
     Raises:
         ExportNotFound: One of them is not there.

@@ -5,10 +5,10 @@ the package costs nothing; Prefect only with a flow. A flow that has the name of
 :mod:`hyperexport.flows` only.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
+import importlib as _importlib
+import typing as _typing
 
-if TYPE_CHECKING:
+if _typing.TYPE_CHECKING:
     from hyperexport.api import (
         cleanup_exports,
         convert_export,
@@ -65,7 +65,7 @@ __all__ = [
     "vm_info",
 ]
 
-_HOMES: Final = {
+_HOMES: _typing.Final = {
     "ExportOptions": "options.precedence",
     "HyperExportError": "errors",
     "S3Settings": "store.s3",
@@ -78,19 +78,20 @@ _HOMES: Final = {
 """Where what is named here is at home; everything else in ``api``."""
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> _typing.Any:
     """Import what is asked for, once."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = (
-        _version() if name == "__version__" else getattr(import_module(f"{__name__}.{_HOMES.get(name, 'api')}"), name)
-    )
+    if name == "__version__":
+        value: object = _version()
+    else:
+        value = getattr(_importlib.import_module(f"{__name__}.{_HOMES.get(name, 'api')}"), name)
     globals()[name] = value
     return value
 
 
 def _version() -> str:
-    metadata = import_module("importlib.metadata")
+    metadata = _importlib.import_module("importlib.metadata")
     try:
         return metadata.version(__name__)
     except metadata.PackageNotFoundError:  # run from a checkout that is not installed
@@ -98,5 +99,5 @@ def _version() -> str:
 
 
 def __dir__() -> list[str]:
-    """Everything that is named here, imported yet or not."""
-    return sorted({*globals(), *__all__})
+    """What is offered: neither the modules of this package nor what it imports."""
+    return sorted(__all__)

@@ -7,11 +7,11 @@ share) is refused, never ignored.
 """
 
 import logging
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import hyperexport.views.pages  # noqa: F401 # pyright: ignore[reportUnusedImport] - what is returned shows itself
 from hyperexport.base.display import Listing
@@ -32,6 +32,7 @@ from hyperexport.model.restore import RestoreRequest, RestoreResult
 from hyperexport.model.restore_point import RestorePoint
 from hyperexport.model.vm import VmInfo
 from hyperexport.options.environment import warn_of_unknown_variables
+from hyperexport.options.keywords import OptionKeywords, RestoreKeywords
 from hyperexport.options.precedence import ExportOptions, resolve
 from hyperexport.options.selection import make_selection, selection_in_force
 from hyperexport.policy.incremental import ExportPlan
@@ -53,7 +54,7 @@ def export(
     *,
     vsphere: VSphereEndpoint | None = None,
     s3: S3Settings | None = None,
-    **given: object,
+    **given: Unpack[OptionKeywords],
 ) -> ExportResult:
     """Export one virtual machine, consistently and at a controlled rate, with proof that the bytes are right.
 
@@ -63,6 +64,9 @@ def export(
         vsphere: The server and the login; this process's environment (``GOVC_URL``, ...) if None.
         s3: How to log in to S3; boto3's own way if None.
         given: Options by the names of their flags (``snapshot=True``, ``bandwidth_limit=50``); they beat ``options``.
+
+    Returns:
+        What was exported and where it is stored; with ``dry_run=True`` the plan.
 
     Raises:
         UsageError: An option is invalid, or needs a Prefect server; nothing was touched.
@@ -79,13 +83,16 @@ def incremental_info(
     *,
     vsphere: VSphereEndpoint | None = None,
     s3: S3Settings | None = None,
-    **given: object,
+    **given: Unpack[OptionKeywords],
 ) -> ExportPlan:
     """Say, disk by disk, what an incremental export would transfer, why, and what it would save.
 
     What changed on a running VM can be told only from a snapshot: with ``snapshot=True`` one is made and removed
     again; without it nothing is changed, and such disks count as undecided. Arguments and errors are those of
     :func:`export`.
+
+    Returns:
+        The decision for each disk, with its reason and its bytes.
     """
     wanted = _in_force(incremental.only_looking(_together(options, given)))
     with _runner(vsphere, s3) as run:
@@ -108,6 +115,9 @@ def vm_info(
         match: Those whose name or path matches this pattern, such as ``web-*``.
         vsphere: The server and the login; this process's environment (``GOVC_URL``, ...) if None.
 
+    Returns:
+        The description of each VM, in the order of their paths.
+
     Raises:
         VmNotFound, VmAmbiguous: A name fits no VM, or several; or nobody is chosen.
     """
@@ -122,6 +132,9 @@ def open_store(place: str | Path, *, s3: S3Settings | None = None) -> Store:
     Args:
         place: A folder, or ``s3://bucket/prefix``.
         s3: How to log in to S3; boto3's own way if None.
+
+    Returns:
+        The store.
     """
     if not str(place).startswith("s3://"):
         return LocalStore(Path(place))
@@ -139,6 +152,9 @@ def list_exports(place: str | Path | None = None, *, s3: S3Settings | None = Non
             or ``exports``, if None.
         s3: How to log in to S3; boto3's own way if None.
 
+    Returns:
+        The exports, newest first, and what is damaged.
+
     Raises:
         StoreUnusable, StoreUnreachable: The store could not be listed.
     """
@@ -146,7 +162,7 @@ def list_exports(place: str | Path | None = None, *, s3: S3Settings | None = Non
 
 
 def verify_exports(
-    *exports: str, options: ExportOptions | None = None, s3: S3Settings | None = None, **given: object
+    *exports: str, options: ExportOptions | None = None, s3: S3Settings | None = None, **given: Unpack[OptionKeywords]
 ) -> Listing[VerifiedExport]:
     """Read stored exports back and prove them; what came out is noted in their manifests.
 
@@ -155,6 +171,9 @@ def verify_exports(
         options: Where the exports are. With ``verify="deep"`` what is in S3 is downloaded.
         s3: How to log in to S3; boto3's own way if None.
         given: Options by the names of their flags (``output="/backup"``); they beat ``options``.
+
+    Returns:
+        The findings for each export.
 
     Raises:
         ExportNotFound: One of them is not there.
@@ -166,7 +185,7 @@ def verify_exports(
 
 
 def cleanup_exports(
-    options: ExportOptions | None = None, *, s3: S3Settings | None = None, **given: object
+    options: ExportOptions | None = None, *, s3: S3Settings | None = None, **given: Unpack[OptionKeywords]
 ) -> Listing[CleanupResult]:
     """Delete the exports that the limits give up, or with ``dry_run=True`` only say which they are.
 
@@ -176,6 +195,9 @@ def cleanup_exports(
         options: Where the exports are, and the limits.
         s3: How to log in to S3; boto3's own way if None.
         given: Options by the names of their flags (``cleanup_max_count=3``); they beat ``options``.
+
+    Returns:
+        What was deleted in each store, or in a dry run would be.
 
     Raises:
         StoreUnusable, StoreUnreachable: A store could not be listed; nothing was deleted in it.
@@ -196,7 +218,7 @@ def convert_export(
     disks: Sequence[int] = (),
     libvirt: bool = False,
     s3: S3Settings | None = None,
-    **given: object,
+    **given: Unpack[OptionKeywords],
 ) -> Conversion:
     """Convert an export to disk images, or to a self-contained OVF package or OVA. The export is not changed.
 
@@ -211,6 +233,9 @@ def convert_export(
         libvirt: Also write a libvirt domain definition.
         s3: How to log in to S3; boto3's own way if None.
         given: Options by the names of their flags (``output="/backup"``, ``dry_run=True``); they beat ``options``.
+
+    Returns:
+        The files that were written, or in a dry run would be.
 
     Raises:
         ExportNotFound: There is no such export.
@@ -235,7 +260,7 @@ def restore(
     request: RestoreRequest | None = None,
     vsphere: VSphereEndpoint | None = None,
     s3: S3Settings | None = None,
-    **given: Any,
+    **given: Unpack[RestoreKeywords],
 ) -> RestoreResult:
     """Restore an export into vSphere: a whole VM, some of its disks, or disks for a VM that is there.
 
@@ -252,15 +277,19 @@ def restore(
         given: Fields of :class:`RestoreRequest` (``name="db01-copy"``, ``datastore="ssd"``, ``power_on=True``), and
             options by the names of their flags (``output="/backup"``, ``dry_run=True``).
 
+    Returns:
+        The restored VM, and what does not come back; in a dry run, the plan.
+
     Raises:
         ExportNotFound: There is no such export.
         UsageError, PlaceNotFound, TargetExists, DatastoreFull, PermissionMissing, ImportRefused: It cannot be done;
             nothing was made.
         HyperExportError: The restore failed; nothing of it is left.
     """
-    fields = {name: given.pop(name) for name in RestoreRequest.model_fields if name in given}
+    keywords: dict[str, Any] = dict(given)
+    fields = {name: keywords.pop(name) for name in RestoreRequest.model_fields if name in keywords}
     wished = RestoreRequest.of({**(request.model_dump(exclude_unset=True) if request else {}), **fields})
-    wanted, force = RestorePoint(export=export, vm=vm, at=at), _in_force(options, given)
+    wanted, force = RestorePoint(export=export, vm=vm, at=at), _in_force(options, keywords)
     with _runner(vsphere, s3) as run:
         return restoring.restore_vm(run, wanted, wished, force)
 
@@ -278,7 +307,7 @@ def restore_drill(
     memory_mib: int | None = None,
     emulate: bool = False,
     s3: S3Settings | None = None,
-    **given: object,
+    **given: Unpack[OptionKeywords],
 ) -> Listing[DrillResult]:
     """Boot exports on QEMU straight from their store, and record beside each what that proved.
 
@@ -329,12 +358,15 @@ def open_export(
     at: datetime | None = None,
     disks: Sequence[int] = (),
     s3: S3Settings | None = None,
-    **given: object,
+    **given: Unpack[OptionKeywords],
 ) -> Generator[OpenedExport]:
     """Open the disks of an export to be read at any place, for the block of a ``with``; every byte is proved first.
 
     ``opened.disks`` are the disks in the VM's order, each with ``capacity`` and ``read(offset, length)``. Arguments are
     those of :func:`convert_export`.
+
+    Yields:
+        The opened export, for the block.
 
     Raises:
         ExportNotFound: There is no such export.
@@ -357,7 +389,7 @@ def serve_disks(
     socket: str | Path | None = None,
     port: int | None = None,
     s3: S3Settings | None = None,
-    **given: object,
+    **given: Unpack[OptionKeywords],
 ) -> Generator[ServedExport]:
     """Serve disks of an export read-only over NBD, for the block of a ``with``; ``served.disks[0].uri`` names one.
 
@@ -371,6 +403,9 @@ def serve_disks(
         port: A TCP port of the loopback address, open to every local user; 0 for any that is free.
         s3: How to log in to S3; boto3's own way if None.
         given: Options by the names of their flags; they beat ``options``.
+
+    Yields:
+        The served disks with their addresses, for the block.
 
     Raises:
         UsageError: The socket or port cannot be listened on.
@@ -389,9 +424,12 @@ def list_volumes(
     vm: str | None = None,
     at: datetime | None = None,
     s3: S3Settings | None = None,
-    **given: object,
+    **given: Unpack[OptionKeywords],
 ) -> Listing[VolumeInfo]:
     """List the guest's volumes in an export. Needs the extra ``files``; arguments are those of :func:`convert_export`.
+
+    Returns:
+        The volumes.
 
     Raises:
         ToolMissing: The extra is not installed.
@@ -410,11 +448,14 @@ def list_files(
     vm: str | None = None,
     at: datetime | None = None,
     s3: S3Settings | None = None,
-    **given: object,
+    **given: Unpack[OptionKeywords],
 ) -> Listing[GuestEntry]:
     """List a folder of the guest in an export, such as ``/disk0p1/etc``; of a file, itself.
 
     The other arguments are those of :func:`convert_export`.
+
+    Returns:
+        The entries of the folder.
 
     Raises:
         GuestFileNotFound: The guest has nothing of that path.
@@ -433,11 +474,14 @@ def extract_files(
     vm: str | None = None,
     at: datetime | None = None,
     s3: S3Settings | None = None,
-    **given: object,
+    **given: Unpack[OptionKeywords],
 ) -> Listing[Extracted]:
     """Copy files or whole folders of the guest out of an export into a folder of this machine.
 
     The other arguments are those of :func:`convert_export`.
+
+    Returns:
+        What was copied, and what was left out.
 
     Raises:
         GuestFileNotFound: The guest has nothing of that path.
@@ -456,11 +500,11 @@ def _runner(vsphere: VSphereEndpoint | None = None, s3: S3Settings | None = None
         yield DirectRunner(vsphere=vsphere, s3=s3)
 
 
-def _together(options: ExportOptions | None, given: dict[str, object]) -> ExportOptions:
+def _together(options: ExportOptions | None, given: Mapping[str, object]) -> ExportOptions:
     return ExportOptions.from_keys({**(options.given_keys() if options else {}), **given})
 
 
-def _in_force(options: ExportOptions | None, given: dict[str, object] | None = None) -> ExportOptions:
+def _in_force(options: ExportOptions | None, given: Mapping[str, object] | None = None) -> ExportOptions:
     """Merge what the caller gave with the environment and the defaults.
 
     Raises:

@@ -9,7 +9,7 @@ come from outside, so no character of it acts on a terminal or in a log. This mo
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
-from hyperexport.base.text import escape_controls
+from hyperexport.base.text import escape_controls, sentences
 
 
 class HyperExportError(Exception):
@@ -36,7 +36,7 @@ class HyperExportError(Exception):
     def __str__(self) -> str:
         if not self.fix:
             return self.what
-        return " ".join(words if words[-1:] in (".", "?", "!") else f"{words}." for words in (self.what, self.fix))
+        return sentences(self.what, self.fix)
 
     def __reduce__(self) -> tuple[object, ...]:
         # Prefect pickles exceptions between processes; the keyword argument must survive.

@@ -9,14 +9,15 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 from pydantic import Field, JsonValue, ValidationError
 
 import hyperexport
 from hyperexport.errors import UsageError
 from hyperexport.model.vm import Value
-from hyperexport.options.precedence import ExportOptions, leaves
+from hyperexport.options.form import YES_NO
+from hyperexport.options.precedence import ExportOptions, Leaf, leaves, leaves_by_key
 
 
 class Profile(Value):
@@ -33,6 +34,43 @@ class Profile(Value):
             UsageError: An option of it is not known any more, or its value is out of today's bounds; each is named.
         """
         return valid_options(self.name, self.options, self.saved_with)
+
+
+def flat(options: object) -> object:
+    """Read what a profile sets, by key; the form in the Prefect UI has it in groups, as a flow's form has."""
+    if not isinstance(options, Mapping):
+        return options
+    known = {(leaf.group, leaf.name): leaf for leaf in leaves()}
+    found: dict[str, object] = {}
+    for name, value in cast("Mapping[str, object]", options).items():
+        if isinstance(value, Mapping):
+            for field, one in cast("Mapping[str, object]", value).items():
+                leaf = known.get((name, field))
+                found[leaf.key if leaf else f"{name}.{field}"] = _read(leaf, one)
+        else:
+            found[name] = value
+    return found
+
+
+def _read(leaf: Leaf | None, value: object) -> object:
+    """A value of the form, where yes and no stand for true and false."""
+    switch = leaf is not None and bool in {leaf.field.annotation, *get_args(leaf.field.annotation)}
+    return {words: truth for truth, words in YES_NO.items()}.get(str(value), value) if switch else value
+
+
+def in_groups(options: Mapping[str, object]) -> dict[str, object]:
+    """Write what a profile sets in the groups of the form; :func:`flat` reads it again."""
+    known = leaves_by_key()
+    found: dict[str, Any] = {}
+    for key, value in options.items():
+        group, dot, field = key.partition(".")
+        if key in known:
+            group, dot, field = known[key].group, ".", known[key].name
+        if dot:
+            found.setdefault(group, {})[field] = YES_NO[value] if isinstance(value, bool) else value
+        else:
+            found[key] = value
+    return found
 
 
 def set_explicitly(options: ExportOptions) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
+from hyperexport.base.text import sentences
 from hyperexport.base.units import format_age, format_bytes
 from hyperexport.errors import HyperExportError, cleaned_up, failed_step
 from hyperexport.model.drill import DrillRecord
@@ -198,7 +199,7 @@ class FailureReport(Value):
         return cls(step=step, code="internal", what=what, cleaned_up=cleaned)
 
     def __str__(self) -> str:
-        return f"{self.what}. {self.fix}." if self.fix else self.what
+        return sentences(self.what, self.fix) if self.fix else self.what
 
 
 class FleetMember(Value):
@@ -248,6 +249,7 @@ class FleetResult(Value):
     cleanups: tuple[CleanupResult, ...] = Field(default=(), description="One for each store, with --cleanup.")
     warnings: tuple[str, ...] = Field(default=(), description="What concerns no single VM.")
     redo: str | None = Field(default=None, description="The command that exports again only what failed.")
+    retry: str | None = Field(default=None, description="How Prefect does that with one click, where it can.")
     seconds: float
 
     @property

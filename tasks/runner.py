@@ -6,7 +6,7 @@ The limits and budgets that runs share, events, artifacts, saved blocks, and whe
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
-from typing import Any, Final, ParamSpec, TypeVar, cast
+from typing import Annotated, Any, Final, ParamSpec, TypeVar, cast
 
 from prefect.futures import PrefectFuture, as_completed, wait
 from prefect.runtime import flow_run
@@ -26,6 +26,7 @@ from hyperexport.model.ownership import Run
 from hyperexport.model.restore import RestoreResult
 from hyperexport.model.vm import VmInfo, VmRef
 from hyperexport.notify import Notifier
+from hyperexport.options.form import Tabs
 from hyperexport.options.groups import Bandwidth, Destination, Email
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.results import ExportResult, SetupFinding, VerifiedExport
@@ -53,7 +54,7 @@ from hyperexport.vsphere.session import Session
 P = ParamSpec("P")
 R = TypeVar("R")
 
-VSphere = VSphereCredentials | str | None
+VSphere = Annotated[VSphereCredentials | str | None, Tabs("Saved block", "Name", "Worker's environment")]
 """A saved block, its name, or None for the environment of the process that the flow runs in (``GOVC_*``)."""
 
 SECONDS_TO_STOP: Final = 8.0

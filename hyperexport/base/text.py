@@ -39,6 +39,12 @@ def one_line(text: str) -> str:
     return escape_controls(" ".join(text.split()))
 
 
+def sentences(*parts: str | None) -> str:
+    """Join parts that are sentences without their full stops; one that ends with ``.``, ``?`` or ``!`` keeps it."""
+    said = [part for part in parts if part]
+    return " ".join(part if part.endswith((".", "?", "!")) else f"{part}." for part in said)
+
+
 def _acts(sign: str) -> bool:
     return unicodedata.category(sign) in _ACTING and sign not in _JOINERS
 

@@ -80,6 +80,7 @@ def export_fleet(
     spread: DistributeExports | None = None,
     exported_before: ExportedBefore | None = None,
     redo: Callable[[Sequence[FleetMember]], str],
+    retry: str | None = None,
 ) -> FleetResult:
     """Export several virtual machines side by side.
 
@@ -91,6 +92,7 @@ def export_fleet(
         spread: Has them exported by other processes, with ``--spread``.
         exported_before: Finds what an earlier attempt of this run exported; it is not exported again.
         redo: The command that exports again what failed.
+        retry: How Prefect does that with one click, where it can.
 
     Raises:
         PartialFleetFailure: Some of the VMs failed; the others are exported.
@@ -140,6 +142,7 @@ def export_fleet(
         cleanups=cleanups,
         warnings=tuple(warnings),
         redo=redo(failed) if failed else None,
+        retry=retry if failed else None,
         seconds=time.monotonic() - began,
     )
     show(run, result)
@@ -320,7 +323,7 @@ def fail_on_members(result: FleetResult) -> None:
     first = result.failed[0]
     error = kind(
         f"{len(result.failed)} of {len(result.members)} VMs failed, such as {first.vm.path}: {first.message}",
-        fix=f"When the reason is mended, export only these again: {result.redo}",
+        fix=f"When the reason is mended, export only these again: `{result.redo}`",
     )
     error.fleet = result
     raise error

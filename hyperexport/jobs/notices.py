@@ -92,7 +92,14 @@ class Notices:
             from hyperexport.views.mail import fleet_mail  # noqa: PLC0415
 
             rows = mail_rows(result.members)
-            return fleet_mail(rows, started=self._began, seconds=result.seconds, run=self._run.run, redo=result.redo)
+            return fleet_mail(
+                rows,
+                started=self._began,
+                seconds=result.seconds,
+                run=self._run.run,
+                redo=result.redo,
+                retry=result.retry,
+            )
 
         return result.model_copy(update={"warnings": (*result.warnings, *self._send(mail))})
 

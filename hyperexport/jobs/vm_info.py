@@ -56,3 +56,22 @@ def _show(run: StepRunner, found: Sequence[VmInfo]) -> None:
         return
     for vm in found:
         run.show_table(("vm-info", vm.name), lambda vm=vm: rows(vm), vm.ref.path)
+
+
+def inventory(run: StepRunner) -> list[VmBrief]:
+    """List every VM that the user may see, and leave the list with the run as a page that keeps its place.
+
+    Raises:
+        VmNotFound: There is none.
+    """
+    with run.stop_signal() as stop, connect(run.endpoint(), stop=stop, run=run.id) as session:
+        found = run(inspect.list_vms, session, run(choose_vms, session, Selection(match=("*",))).all_there())
+        address = session.address
+
+    def rows() -> list[dict[str, object]]:
+        from hyperexport.views.summary import brief_row  # noqa: PLC0415 - only where pages are kept
+
+        return [brief_row(vm) for vm in found]
+
+    run.show_table(("inventory", address.partition(":")[0]), rows, f"{len(found)} VMs on {address}")
+    return found

@@ -140,7 +140,8 @@ class VerifyMode(StrEnum):
     DEEP = "deep"
 
 
-def _read_verify(value: object) -> object:
+def read_verify(value: object) -> object:
+    """Take yes and no for a mode, too."""
     words = {"true": VerifyMode.ON, "false": VerifyMode.OFF, "yes": VerifyMode.ON, "no": VerifyMode.OFF}
     if isinstance(value, bool):
         return VerifyMode.ON if value else VerifyMode.OFF
@@ -150,16 +151,19 @@ def _read_verify(value: object) -> object:
 class Destination(Group):
     """Where the export is stored."""
 
-    output: Path = option(Path("exports"), "Local store folder", flag="--output")
+    output: Path = option(Path("exports"), "Local store folder", flag="--output", title="Local folder")
     format: Format = option(Format.OVF, "Package format: an OVF folder or a single OVA file", flag="--format")
     upload: str | None = option(
         None,
         "Also upload the export to S3 (s3://bucket/prefix)",
         flag="--upload",
+        title="Upload to S3",
         pattern=r"^s3://[^/\s]+(/\S*)?$",
         examples=["s3://bucket/prefix"],
     )
-    keep_local: bool = option(True, "Keep the local copy of an uploaded export", flag="--keep-local")
+    keep_local: bool = option(
+        True, "Keep the local copy of an uploaded export", flag="--keep-local", title="Keep the local copy"
+    )
     s3_endpoint: str | None = option(
         None,
         "S3 endpoint URL, for servers other than AWS",
@@ -201,20 +205,29 @@ class Destination(Group):
 class Snapshot(Group):
     """The snapshot that a running VM is exported from."""
 
-    take: bool = option(False, "Export from a temporary snapshot; required for a running VM", flag="--snapshot")
+    take: bool = option(
+        False, "Export from a temporary snapshot; required for a running VM", flag="--snapshot", title="Take a snapshot"
+    )
     delete: bool | None = option(
         None,
         "Remove the snapshot after the export, even if it fails (default: yes; no with --keep-snapshots)",
         flag="--delete-snapshot",
+        title="Remove the snapshot afterwards",
     )
     name: str | None = option(
         None,
-        "Snapshot name (default: hyperexport-<UTC time>)",
+        "Snapshot name (default: hyperexport- and the UTC time)",
         flag="--snapshot-name",
+        title="Snapshot name",
         min_length=1,
         max_length=80,
     )
-    memory: bool = option(False, "Include the VM's memory; cannot be combined with quiescing", flag="--snapshot-memory")
+    memory: bool = option(
+        False,
+        "Include the VM's memory; cannot be combined with quiescing",
+        flag="--snapshot-memory",
+        title="Include the memory",
+    )
     quiesce: bool | None = option(
         None, "Quiesce the guest's file systems (default: yes; no with --snapshot-memory)", flag="--snapshot-quiesce"
     )
@@ -227,6 +240,7 @@ class Snapshot(Group):
         0,
         "Keep the N newest snapshots created by this tool (0: no limit)",
         flag="--keep-snapshots",
+        title="Snapshots to keep",
         ge=0,
         le=30,
     )
@@ -234,6 +248,7 @@ class Snapshot(Group):
         False,
         "Merge all snapshots into the base disks after the export; removes every snapshot of the VM",
         flag="--consolidate-snapshots",
+        title="Consolidate afterwards",
     )
 
     def contradiction(self) -> str | None:
@@ -283,6 +298,7 @@ class Bandwidth(Group):
         (),
         "Limit for times of the week, in local time; =0 means no limit, the first match wins",
         flag="--bandwidth-window",
+        title="Limits by time",
         unit="MB/s",
         examples=["mon-fri 08:00-18:00=5"],
     )
@@ -291,6 +307,7 @@ class Bandwidth(Group):
         "Share a bandwidth budget with all runs of this name: a Prefect global concurrency limit, one slot per MB. "
         "Created with --bandwidth-limit MB/s if it does not exist",
         flag="--bandwidth-shared",
+        title="Shared budget",
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,99}$",
         examples=["wan-link"],
     )
@@ -326,32 +343,51 @@ class Bandwidth(Group):
 class Incremental(Group):
     """Incremental exports."""
 
-    enabled: bool = option(False, "Transfer only disks that changed since the last export", flag="--incremental")
+    enabled: bool = option(
+        False,
+        "Transfer only disks that changed since the last export",
+        flag="--incremental",
+        title="Incremental export",
+    )
     force_full: bool = option(False, "Transfer every disk, even with --incremental", flag="--force-full")
     full_after: Duration = option(
-        parse_duration("30d"), "Make a full export when the last one is older than this", flag="--full-after"
+        parse_duration("30d"),
+        "Make a full export when the last one is older than this",
+        flag="--full-after",
+        title="Full export after",
     )
     enable_tracking: bool = option(
         False,
         "Enable change tracking (CBT) where it is off; changes the VM's configuration",
         flag="--enable-change-tracking",
+        title="Enable change tracking",
     )
 
 
 class Cleanup(Group):
     """Which old exports are deleted."""
 
-    enabled: bool = option(False, "Delete old exports; with --vm, after its export", flag="--cleanup")
+    enabled: bool = option(
+        False, "Delete old exports; with --vm, after its export", flag="--cleanup", title="Delete old exports"
+    )
     max_age: Duration | None = option(
         None,
         "Delete exports older than this (default: 720h if no other limit is given; 0: no limit)",
         flag="--cleanup-max-age",
+        title="Maximum age",
     )
-    max_count: int = option(0, "Keep at most N exports per VM (0: no limit)", flag="--cleanup-max-count", ge=0)
+    max_count: int = option(
+        0,
+        "Keep at most N exports per VM (0: no limit)",
+        flag="--cleanup-max-count",
+        title="Exports to keep per VM",
+        ge=0,
+    )
     max_size: int = option(
         0,
         "Delete the oldest exports while the store is larger than this (0: no limit)",
         flag="--cleanup-max-size",
+        title="Maximum size of the store",
         unit="bytes",
         ge=0,
     )
@@ -359,6 +395,7 @@ class Cleanup(Group):
         0,
         "Delete the oldest exports until this much space is free (0: no limit)",
         flag="--cleanup-min-free",
+        title="Free space to keep",
         unit="bytes",
         ge=0,
     )
@@ -382,7 +419,10 @@ class Cleanup(Group):
         flag="--cleanup-trust-clock",
     )
     dry_run: bool = option(
-        False, "Print what would be deleted and delete nothing; implies --cleanup", flag="--cleanup-dry-run"
+        False,
+        "Print what would be deleted and delete nothing; implies --cleanup",
+        flag="--cleanup-dry-run",
+        title="Dry run",
     )
 
     @property
@@ -407,7 +447,7 @@ _BLOCK: Final = re.compile(r"[a-z0-9-]+/[a-z0-9-]+")
 class Email(Group):
     """Email and chat notifications. Passwords are not options: name a saved block."""
 
-    notify: bool = option(False, "Email the result of each export", flag="--email-notify")
+    notify: bool = option(False, "Email the result of each export", flag="--email-notify", title="Send email")
     smtp_host: str | None = option(
         None,
         "SMTP server host name",
@@ -426,17 +466,20 @@ class Email(Group):
         EmailTls.STARTTLS,
         "Connection security; certificates are always verified",
         flag="--email-tls",
+        title="Connection security",
     )
     username: str | None = option(
         None,
         "SMTP user name (default: no login); the password comes from HYPEREXPORT_EMAIL_PASSWORD",
         flag="--email-username",
+        title="User name",
         min_length=1,
     )
     credentials: str | None = option(
         None,
         "Saved Email Server Credentials block with server and login; recommended for scheduled runs",
         flag="--email-credentials",
+        title="Saved credentials",
         pattern=r"^[a-z0-9-]+$",
         examples=["backup-mail"],
     )
@@ -444,6 +487,7 @@ class Email(Group):
         None,
         "Sender address (default: --email-username if it is an address)",
         flag="--email-from",
+        title="Sender",
         pattern=f"^{_ADDRESS.pattern}$",
         examples=["backup@example.com"],
     )
@@ -451,6 +495,7 @@ class Email(Group):
         (),
         "Recipient addresses, separated by commas",
         flag="--email-to",
+        title="Recipients",
         examples=["admin@example.com,ops@example.com"],
     )
     on_start: bool = option(False, "Email when an export starts", flag="--email-on-start")
@@ -460,6 +505,7 @@ class Email(Group):
         (),
         "Saved notification block to send the same messages to, such as slack-webhook/NAME; repeatable",
         flag="--notify-webhook",
+        title="Notification blocks",
         examples=["slack-webhook/backups"],
     )
 
@@ -496,13 +542,15 @@ class Email(Group):
 class Execution(Group):
     """How the run is carried out."""
 
-    verify: Annotated[VerifyMode, BeforeValidator(_read_verify)] = option(
+    verify: Annotated[VerifyMode, BeforeValidator(read_verify)] = option(
         VerifyMode.OFF,
         "Read the stored export back and verify it; 'deep' also downloads it from S3",
         flag="--verify",
     )
     dry_run: bool = option(False, "Print what would be done and change nothing", flag="--dry-run")
-    parallel: int = option(4, "Disks to transfer in parallel", flag="--parallel", ge=1, le=16)
+    parallel: int = option(
+        4, "Disks to transfer in parallel", flag="--parallel", title="Disks in parallel", ge=1, le=16
+    )
     leases_per_host: int = option(
         0,
         "Limit NFC leases per ESXi host across all runs and workers with a Prefect global concurrency limit for "
@@ -523,10 +571,22 @@ class Execution(Group):
 class Fleet(Group):
     """Exports of several VMs."""
 
-    max_vms: int = option(4, "VMs to export in parallel", flag="--max-vms", ge=1, le=200)
-    max_per_host: int = option(4, "VMs to export in parallel on one ESXi host", flag="--max-per-host", ge=1, le=32)
+    max_vms: int = option(4, "VMs to export in parallel", flag="--max-vms", title="VMs in parallel", ge=1, le=200)
+    max_per_host: int = option(
+        4,
+        "VMs to export in parallel on one ESXi host",
+        flag="--max-per-host",
+        title="VMs in parallel per host",
+        ge=1,
+        le=32,
+    )
     max_per_datastore: int = option(
-        4, "VMs to export in parallel on one datastore", flag="--max-per-datastore", ge=1, le=32
+        4,
+        "VMs to export in parallel on one datastore",
+        flag="--max-per-datastore",
+        title="VMs in parallel per datastore",
+        ge=1,
+        le=32,
     )
     skip_newer_than: Duration | None = option(
         None, "Skip VMs whose newest complete export is newer than this", flag="--skip-newer-than"
@@ -536,4 +596,5 @@ class Fleet(Group):
         "Distribute the VMs over all workers instead of exporting them in this process; needs workers "
         "(hyperexport serve) that can reach the store",
         flag="--spread",
+        title="Spread over workers",
     )

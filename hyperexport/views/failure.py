@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from datetime import datetime
 
+from hyperexport.base.text import sentences
 from hyperexport.base.units import format_elapsed
 from hyperexport.results import FailureReport, FleetMember
-from hyperexport.views.markdown import code, section, table, text
+from hyperexport.views.markdown import code, link, raw_table, section, table, text
 
 NOTHING_LEFT = "There was nothing to clean up."
 
@@ -45,8 +46,8 @@ def failure_markdown(
     took = f"After {format_elapsed(seconds)}, at {failed:%Y-%m-%d %H:%M:%S} {failed.tzname() or 'local time'}."
     lines = [f"# {text(title)} failed", "", took, "", *table(("What", "How"), failure_facts(report))]
     if members:
-        rows = [(member.vm.path, member.code or "", member.message) for member in members]
-        lines += ["## VMs that failed", "", *table(("VM", "Code", "Error"), rows)]
+        rows = [(link(member.vm.path, member.url), text(member.code or ""), text(member.message)) for member in members]
+        lines += ["## VMs that failed", "", *raw_table(("VM", "Code", "Error"), rows)]
     lines += section("Cleaned up", report.cleaned_up or (() if members else (NOTHING_LEFT,)))
     if commands or hints:
         lines += ["## To do it again", "", *(f"- {text(hint)}" for hint in hints), ""]
@@ -56,4 +57,4 @@ def failure_markdown(
 
 def sentence(words: str) -> str:
     """Begin with a capital letter and end with a full stop."""
-    return words[:1].upper() + words[1:] + ("" if words.endswith((".", "!", "?")) else ".")
+    return sentences(words[:1].upper() + words[1:])

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Iterable
+from typing import Final
 
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.results import FleetMember, FleetResult
@@ -9,6 +10,11 @@ from hyperexport.views.mail import FleetRow
 from hyperexport.views.markdown import code, link, raw_table, section, text
 from hyperexport.views.options import option_words
 from hyperexport.views.summary import cleanup_markdown
+
+ONE_CLICK: Final = (
+    "In the Prefect UI: Retry on this run's page, or the deployment redo-fleet. What is exported is not exported again"
+)
+"""How Prefect exports again what failed."""
 
 
 def redo_command(
@@ -48,8 +54,9 @@ def fleet_markdown(result: FleetResult) -> str:
     columns = tuple(members[0].row()) if members else ()
     lines = [f"# {text(result.summary)}", "", *(raw_table(columns, rows) if rows else [])]
     if result.redo:
-        hint = "Retry this run in the Prefect UI: what is exported is not exported again. Or run this command:"
-        lines += ["## To export again what failed", "", hint, "", *code(result.redo)]
+        hints = [text(result.retry), ""] if result.retry else []
+        hints += ["Or run this command:" if hints else "Run this command:", ""]
+        lines += ["## To export again what failed", "", *hints, *code(result.redo)]
     lines += section("Warnings", result.warnings)
     return "\n".join([*lines, *("\n" + cleanup_markdown(cleanup) for cleanup in result.cleanups)])
 

@@ -188,7 +188,13 @@ def failure_mail(
 
 
 def fleet_mail(
-    rows: Sequence[FleetRow], *, started: datetime, seconds: float, run: Run, redo: str | None = None
+    rows: Sequence[FleetRow],
+    *,
+    started: datetime,
+    seconds: float,
+    run: Run,
+    redo: str | None = None,
+    retry: str | None = None,
 ) -> Mail:
     """Say in one mail how all VMs of a fleet fared; what failed comes first.
 
@@ -198,6 +204,7 @@ def fleet_mail(
         seconds: How long it took.
         run: The run.
         redo: The command that exports again only what failed.
+        retry: How Prefect does that with one click, where it can.
     """
     failed = sum(row.outcome == "failed" for row in rows)
     ordered = sorted(rows, key=lambda row: row.outcome != "failed")
@@ -215,6 +222,7 @@ def fleet_mail(
         run=run,
         links={row.vm: row.url for row in rows if row.url},
         redo=redo,
+        retry=retry,
     )
 
 
@@ -279,6 +287,7 @@ def _mail(
     run: Run,
     links: Mapping[str, str] | None = None,
     redo: str | None = None,
+    retry: str | None = None,
 ) -> Mail:
     """Put the same values into both templates.
 
@@ -291,6 +300,7 @@ def _mail(
         run: The run.
         links: Where the first cell of a table's row leads, by its text.
         redo: A command, whole however long it is.
+        retry: What to do in its place.
     """
     values = {
         "subject": brief_line(subject),
@@ -306,6 +316,7 @@ def _mail(
         "url": _web_address(run.url),
         "links": {brief_line(words): _web_address(url) for words, url in (links or {}).items()},
         "redo": one_line(redo) if redo else None,
+        "retry": retry,
     }
     text, html = (templates().get_template(name).render(values) for name in ("mail.txt.j2", "mail.html.j2"))
     return Mail(f"HyperExport: {brief_line(subject)}", text, html)

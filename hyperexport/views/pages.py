@@ -12,13 +12,14 @@ from hyperexport.convert import Conversion
 from hyperexport.files import Extracted, GuestEntry, VolumeInfo
 from hyperexport.files.filesystems import Kind
 from hyperexport.model.restore import RestoreResult
-from hyperexport.model.vm import VmInfo
+from hyperexport.model.vm import VmBrief, VmInfo
 from hyperexport.policy.incremental import ExportPlan
 from hyperexport.results import CleanupResult, ExportResult, FleetResult, ReapResult, SetupReport, VerifiedExport
 from hyperexport.store.base import StoredExport
 from hyperexport.store.contents import StoreContents
 from hyperexport.views.markdown import pages_markdown
 from hyperexport.views.summary import (
+    brief_row,
     cleanup_rows,
     damage_of,
     disk_rows,
@@ -46,6 +47,11 @@ def _(vm: VmInfo) -> tuple[Page, ...]:
 @row_of.register
 def _(vm: VmInfo) -> dict[str, object]:
     return vm_row(vm)
+
+
+@row_of.register
+def _(vm: VmBrief) -> dict[str, object]:
+    return brief_row(vm)
 
 
 @pages_of.register
@@ -139,7 +145,7 @@ def _(result: FleetResult) -> tuple[Page, ...]:
     tables = (
         *table("", [member.row() for member in result.members]),
         *lines("Warnings", result.warnings),
-        *lines("To do again what failed", [result.redo] if result.redo else []),
+        *lines("To do again what failed", [words for words in (result.retry, result.redo) if words]),
     )
     cleanups = tuple(page for cleanup in result.cleanups for page in pages_of(cleanup))
     return (Page(result.summary, tables), *cleanups)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from hyperexport.base.units import format_bytes, format_elapsed, format_rate
 from hyperexport.model.manifest import ExportKind, ExportManifest, FileEntry, Quiescing, TransferStatistics
 from hyperexport.model.rates import Rates
-from hyperexport.model.vm import DiskInfo, NicInfo, VmInfo
+from hyperexport.model.vm import DiskInfo, NicInfo, VmBrief, VmInfo
 from hyperexport.policy.incremental import Decision, DiskPlan, ExportPlan
 from hyperexport.policy.retention import CleanupItem
 from hyperexport.results import CleanupResult, ExportResult
@@ -268,6 +268,19 @@ def vm_rows(vm: VmInfo) -> list[dict[str, object]]:
         *(("Snapshot", f"{one.name}, made {one.created:%Y-%m-%d %H:%M}") for one in vm.snapshots),
     ]
     return [{"Property": name, "Value": str(value)} for name, value in facts]
+
+
+def brief_row(vm: VmBrief) -> dict[str, object]:
+    """A VM as one row of the list of all, its name first, to be copied."""
+    return {
+        "VM": vm.name,
+        "Path": vm.ref.path,
+        "Power state": str(vm.power_state),
+        "Guest OS": vm.guest_os,
+        "vCPUs": vm.cpus,
+        "Memory": f"{vm.memory_mb} MB",
+        "Disks": "unknown" if vm.storage_bytes is None else format_bytes(vm.storage_bytes),
+    }
 
 
 def vm_row(vm: VmInfo) -> dict[str, object]:

@@ -3,9 +3,10 @@
 import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterKey
 from prefect.runtime import flow_run
 
+from hyperexport.flows import inventory
 from hyperexport.model.progress import Progress, Stage, report
 from hyperexport.model.vm import VmRef
 from hyperexport.tasks.artifacts import progress_artifacts, rate_and_time_left
@@ -49,3 +50,14 @@ def test_progress_says_how_fast_it_goes_and_how_long_it_will_take(first, now, wo
         return Progress(VM, "db01-disk-0.vmdk", Stage.TRANSFER, at[0], 1024, at[1])
 
     assert rate_and_time_left(report_of(first), report_of(now), 10.0) == words
+
+
+def test_the_inventory_lists_every_vm_by_name_in_an_artifact_that_keeps_its_place(vcenter):
+    for _ in range(2):
+        assert [vm.name for vm in inventory()] == ["db01"]
+    with get_client(sync_client=True) as client:
+        found = client.read_artifacts(
+            artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["inventory-127-0-0-1"]))
+        )
+    assert len(found) == 2, "one version for each run, under one key"
+    assert "| db01 | /DC0/vm/db01 | poweredOn |" in found[0].data

@@ -95,6 +95,7 @@ def test_every_flow_is_offered_and_what_is_scheduled_is_paused_and_alone(pool: P
         "nightly-incremental",
         "weekly-full",
         "daily-cleanup",
+        "hourly-inventory",
         "hourly-reap",
         "weekly-drill",
         "monthly-verify",

@@ -14,7 +14,7 @@ from prefect.states import Pending
 
 from hyperexport import errors
 from hyperexport.deployments.definitions import deployment_of, ensure_pool
-from hyperexport.flows import export_fleet, export_vm
+from hyperexport.flows import export_fleet, export_vm, redo_fleet
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.options.selection import Selection
 from hyperexport.simulator import DiskSpec, Fault, FaultKind, Simulator, VmSpec
@@ -144,3 +144,36 @@ def test_a_fleet_with_retries_continues_by_itself(fleet: Simulator, store: Path,
     assert [member.failed for member in result.members] == [False, False]
     assert fleet.requests["CreateSnapshot_Task"] == 3
     assert subjects(postbox)[1:] == ["HyperExport: 2 of 2 VMs exported"]
+
+
+def test_one_run_of_redo_fleet_exports_only_what_failed_in_the_last_fleet(
+    fleet: Simulator, store: Path, postbox: Postbox, deployment: UUID
+) -> None:
+    fleet.faults.add(Fault(FaultKind.QUIESCE_FAILED, times=1, vm="web02"))
+    given = options(store, postbox).model_dump(mode="json", exclude_unset=True)
+    with get_client(sync_client=True) as client:
+        run = client.create_flow_run_from_deployment(
+            deployment, parameters={"selection": {"match": ["*"]}, "options": given}
+        )
+        assert work(client, run.id).state.type is StateType.FAILED
+
+        redone = redo_fleet()
+
+        assert redone["id"] == str(run.id)
+        assert work(client, run.id).state.type is StateType.COMPLETED
+    assert vm_names(store) == NAMES, "each exactly once"
+    (failed,) = [message for message in postbox.messages if "FAILED" in message["Subject"]]
+    assert "deployment redo-fleet" in text_of(failed)
+    with pytest.raises(errors.UsageError, match="did not fail: its state is Completed"):
+        redo_fleet(str(run.id))
+
+
+def test_a_fleet_run_that_cannot_be_continued_is_refused_with_the_reason(fleet: Simulator, store: Path) -> None:
+    fleet.faults.add(Fault(FaultKind.QUIESCE_FAILED, times=0, vm="web02"))
+    with pytest.raises(errors.PartialFleetFailure):
+        export_fleet(match="web*", output=store, snapshot=True, quiesce_required=True)
+
+    with pytest.raises(errors.UsageError, match="was started by a command"):
+        redo_fleet()
+    with pytest.raises(errors.UsageError, match="there is no run of export-fleet"):
+        redo_fleet("11111111-1111-4111-8111-111111111111")

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
+from hyperexport.blocks import ExportProfile
+from hyperexport.simulator import Fault, FaultKind
 from tests.flows.service import eventually
 from tests.flows.support import exports_in, leftovers
 from tests.ui.conftest import Lab
@@ -47,8 +49,8 @@ def test_the_form_has_its_groups_in_order_with_words_lists_and_bounds(page: Page
     page.goto(f"{lab.root}/v2{lab.form}")
     page.get_by_text("What to do, and how.").wait_for()
     text = page.locator("body").inner_text()
-    names = ["vm", "vsphere", "profile", "options", *GROUPS]
-    places = [text.index(f"\n{name}" + ("\n" if name == "vm" else " (Optional)")) for name in names]
+    names = ["VM", "vSphere credentials", "Export profile", "Options", *GROUPS]
+    places = [text.index(f"\n{name}" + ("\n" if name == "VM" else " (Optional)")) for name in names]
     assert places == sorted(places)
     assert "Several VMs" not in text
     assert "Disks to transfer in parallel. Default: 4." in text
@@ -56,7 +58,7 @@ def test_the_form_has_its_groups_in_order_with_words_lists_and_bounds(page: Page
     for value, fits in (("20", True), ("200000", False), ("-1", False)):
         limit.fill(value)
         assert limit.evaluate("input => input.validity.valid") is fits, value
-    for name, choices in (("Verify", ["off", "on", "deep"]), ("Take", ["true", "false"])):
+    for name, choices in (("Verify", ["off", "on", "deep"]), ("Take a snapshot", ["true", "false"])):
         page.get_by_label(f"Select {name}", exact=True).click()
         expect(page.get_by_role("option")).to_have_text(choices)
         page.keyboard.press("Escape")
@@ -67,9 +69,9 @@ def test_a_run_from_the_form_to_its_closing_page(page: Page, lab: Lab, picture):
     page.get_by_text("The VM's name or its whole inventory path").wait_for()
     page.locator("textarea").first.fill("db01")
     page.get_by_role("button", name="VSphereCredentials").click()
-    choose(page, "vsphere", "lab")
+    choose(page, "vSphere credentials", "lab")
     page.get_by_role("button", name="ExportProfile").click()
-    choose(page, "profile", "nightly")
+    choose(page, "Export profile", "nightly")
     choose(page, "Verify", "on")
     field(page, "Limit").locator("input").fill("1")
     field(page, "Burst").locator("input").fill("0.1")
@@ -109,6 +111,68 @@ def test_a_run_from_the_form_to_its_closing_page(page: Page, lab: Lab, picture):
     ):
         expect(page.get_by_text(words).first).to_be_visible()
     assert lab.service.simulator.password not in content
+
+
+def test_the_short_form_exports_a_vm_with_what_the_profile_says(page: Page, lab: Lab, picture):
+    deployment = lab.ask("/deployments/name/quick-export/quick-export")["id"]
+    page.goto(f"{lab.root}/deployments/deployment/{deployment}/run")
+    page.get_by_text("The VM's name or its whole inventory path").wait_for()
+    assert page.locator(".schema-form-property").count() < 12
+    page.locator("textarea").first.fill("db01")
+    page.get_by_role("button", name="ExportProfile").click()
+    choose(page, "Export profile", "nightly")
+    choose(page, "Dry run", "true")
+    picture("ui-quick")
+    with page.expect_response("**/create_flow_run") as answered:
+        page.get_by_role("button", name="Submit").click()
+    assert answered.value.ok, answered.value.text()
+    assert answered.value.request.post_data_json["parameters"]["options"] == {"dry_run": True}
+    run = answered.value.json()["id"]
+    eventually(lambda: lab.state_of(run) in {"COMPLETED", "FAILED", "CRASHED"}, "the run's end")
+    assert lab.state_of(run) == "COMPLETED"
+    (plan,) = lab.artifacts_of(run, "markdown")
+    assert "Would export /DC0/vm/db01" in plan["data"]
+    assert str(lab.store) in plan["data"], "where the profile says"
+
+
+@pytest.mark.parametrize("version", ["", "/v2"])
+def test_a_profile_is_made_in_the_form_of_its_block_with_groups(page: Page, lab: Lab, version: str):
+    name = f"made{version.strip('/')}"
+    page.goto(f"{lab.root}{version}/blocks/catalog/export-profile/create")
+    page.get_by_text("Take a snapshot").first.wait_for()
+    page.locator("input").first.fill(name)
+    if version:
+        page.get_by_label("Select Take a snapshot", exact=True).click()
+        page.get_by_role("option", name="yes").click()
+    else:
+        label = page.locator(".p-label", has=page.get_by_text("Take a snapshot", exact=False)).last
+        label.locator(".p-select-button__control").last.focus()
+        page.keyboard.press("Space")
+        page.locator("[class*=option]").get_by_text("yes", exact=True).last.click()
+    with page.expect_response("**/block_documents/") as answered:
+        page.get_by_role("button", name="Save" if version else "Create").last.click()
+    assert answered.value.ok, answered.value.text()
+    saved = lab.ask(f"/block_types/slug/export-profile/block_documents/name/{name}")["data"]
+    assert ExportProfile.model_validate(saved).get_options() == {"snapshot": True}
+
+
+def test_one_click_on_retry_exports_only_what_failed_in_a_fleet(page: Page, lab: Lab):
+    lab.service.simulator.faults.add(Fault(FaultKind.QUIESCE_FAILED, times=1, vm="db01"))
+    deployment = lab.ask("/deployments/name/export-fleet/export-fleet")["id"]
+    store = lab.store.parent / "fleet"
+    options = {"snapshot": {"take": True, "quiesce_required": True}, "destination": {"output": str(store)}}
+    parameters = {"selection": {"vm": ["db01", "big"]}, "options": options}
+    run = lab.ask(f"/deployments/{deployment}/create_flow_run", {"parameters": parameters})["id"]
+    eventually(lambda: lab.state_of(run) in {"COMPLETED", "FAILED", "CRASHED"}, "the run's end")
+    assert lab.state_of(run) == "FAILED"
+    assert [export.manifest.vm.name for export in exports_in(store)] == ["big"]
+
+    page.goto(f"{lab.root}/runs/flow-run/{run}")
+    page.get_by_role("button", name="Retry").first.click()
+    page.get_by_role("button", name="Retry").last.click()
+
+    eventually(lambda: lab.state_of(run) == "COMPLETED", "the end of the retry")
+    assert sorted(export.manifest.vm.name for export in exports_in(store)) == ["big", "db01"]
 
 
 def test_a_run_that_is_cancelled_in_the_ui_cleans_up_behind_itself(page: Page, lab: Lab, picture):

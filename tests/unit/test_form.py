@@ -1,5 +1,6 @@
 """What nobody touches in the form of the Prefect UI is not given; tests/ui looks at the form itself."""
 
+import re
 from functools import cache
 from typing import Any, cast
 
@@ -9,10 +10,12 @@ from prefect.utilities.schema_tools.validation import ValidationError, validate
 
 from hyperexport import flows
 from hyperexport.flows.runtime import options_in_force
-from hyperexport.options.precedence import ExportOptions, Leaf, leaves
+from hyperexport.options.precedence import ExportOptions, Leaf, leaves, leaves_by_key
+from hyperexport.options.quick import QuickOptions
 
 LEAVES = list(leaves())
 FLOWS = [getattr(flows, name) for name in flows.__all__]
+WITH_OPTIONS = [flow for flow in FLOWS if flow not in (flows.vm_info, flows.inventory, flows.redo_fleet)]
 
 
 @cache  # one schema for all tests: none changes it
@@ -24,6 +27,8 @@ def groups_of(flow: Any) -> dict[str, dict[str, Any]]:
     """The groups that the flow's form shows, each with its fields."""
     schema = schema_of(flow)
     options = schema["properties"]["options"]
+    if "QuickOptions" in schema["definitions"]:
+        return {"options": schema["definitions"]["QuickOptions"]["properties"]}
     shown = options.get("properties") or schema["definitions"]["ExportOptions"]["properties"]
     return {
         name: schema["definitions"][group["$ref"].rpartition("/")[2]]["properties"] for name, group in shown.items()
@@ -34,7 +39,7 @@ def field_of(leaf: Leaf) -> dict[str, Any]:
     return groups_of(flows.export_fleet)[leaf.group][leaf.name]
 
 
-@pytest.mark.parametrize("flow", [flow for flow in FLOWS if flow is not flows.vm_info], ids=lambda flow: flow.name)
+@pytest.mark.parametrize("flow", WITH_OPTIONS, ids=lambda flow: flow.name)
 def test_a_form_starts_from_nothing_and_shows_the_options_last(flow) -> None:
     properties = schema_of(flow)["properties"]
     assert properties["options"]["default"] == {}
@@ -49,13 +54,14 @@ def test_a_field_that_is_left_alone_sends_nothing_and_its_default_is_told(leaf: 
     assert field.get("type") != "boolean"
     assert "anyOf" not in field
     if leaf.field.default not in (None, False, ()):
-        assert "Default: " in field["description"]
+        assert "default: " in field["description"].lower()
 
 
 @pytest.mark.parametrize(
     ("flow", "groups"),
     [
         (flows.export_vm, "destination snapshot incremental bandwidth execution cleanup email"),
+        (flows.quick_export, "options"),
         (flows.export_fleet, " ".join(ExportOptions.model_fields)),
         (flows.incremental_info, "destination snapshot incremental"),
         (flows.cleanup_exports, "destination cleanup"),
@@ -107,10 +113,39 @@ def test_nothing_given_leaves_everything_to_the_environment(monkeypatch) -> None
     assert options_in_force(untouched, None).execution.parallel == 7
 
 
-@pytest.mark.parametrize("flow", [flow for flow in FLOWS if flow is not flows.vm_info], ids=lambda flow: flow.name)
+@pytest.mark.parametrize("flow", WITH_OPTIONS, ids=lambda flow: flow.name)
 def test_prefect_takes_the_blocks_that_are_picked_in_a_form(flow) -> None:
     picked = {"$ref": {"block_document_id": "00000000-0000-4000-8000-000000000001"}}
     parameters = schema_of(flow)["properties"]
     blocks = {name: picked for name in ("vsphere", "profile") if name in parameters}
     needed = dict.fromkeys(schema_of(flow).get("required", []), "x")
     validate({**needed, **blocks}, cast("Any", schema_of(flow)), raise_on_error=True)
+
+
+def test_the_short_form_has_few_fields_which_are_those_of_the_flags() -> None:
+    properties = schema_of(flows.quick_export)["properties"]
+    assert [field["title"] for field in properties.values()] == [
+        "VM",
+        "Export profile",
+        "Options",
+        "vSphere credentials",
+    ]
+    assert list(QuickOptions.model_fields) == ["snapshot", "incremental", "verify", "dry_run"]
+    (shown,) = groups_of(flows.quick_export).values()
+    for key, field in shown.items():
+        assert field == field_of(leaves_by_key()[key]), key
+
+
+def test_no_words_of_a_form_name_a_flag_or_look_like_a_tag() -> None:
+    for flow in WITH_OPTIONS:
+        for group in groups_of(flow).values():
+            for field in group.values():
+                assert not re.search(r"--[a-z]|<[a-z]", field["description"], re.I), field
+
+
+def test_fields_have_titles_in_words() -> None:
+    for flow in FLOWS:
+        for name, shown in schema_of(flow)["properties"].items():
+            title = shown.get("title") or shown["$ref"].rpartition("/")[2]
+            assert "_" not in title
+            assert title[0].isupper() or title == "vSphere credentials", (flow.name, name, title)

@@ -1,0 +1,36 @@
+"""What editors complete of keyword arguments is what the options model knows."""
+
+import typing
+from pathlib import Path
+
+import pytest
+
+from hyperexport.model.restore import RestoreRequest
+from hyperexport.options import keywords
+from hyperexport.options.precedence import ExportOptions, leaves
+from hyperexport.options.selection import Selection
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_option_keywords_are_the_options_in_their_order():
+    assert list(typing.get_type_hints(keywords.OptionKeywords)) == [leaf.key for leaf in leaves()]
+
+
+@pytest.mark.parametrize("group", list(ExportOptions.model_fields))
+def test_the_keywords_of_a_group_are_its_options(group):
+    typed = getattr(keywords, f"{group.capitalize()}Keywords")
+    assert list(typing.get_type_hints(typed)) == [leaf.key for leaf in leaves() if leaf.group == group]
+
+
+def test_the_keywords_that_choose_vms_and_those_of_a_restore_are_the_fields_of_their_models():
+    assert list(typing.get_type_hints(keywords.SelectionKeywords)) == list(Selection.model_fields)
+    options = set(typing.get_type_hints(keywords.OptionKeywords))
+    restored = set(typing.get_type_hints(keywords.RestoreKeywords))
+    assert restored == options | set(RestoreRequest.model_fields)
+
+
+@pytest.mark.parametrize("leaf", list(leaves()), ids=lambda leaf: leaf.key)
+def test_a_keyword_takes_none_exactly_where_the_option_does(leaf):
+    typed = typing.get_type_hints(keywords.OptionKeywords)[leaf.key]
+    assert (type(None) in typing.get_args(typed)) is (leaf.field.default is None)
