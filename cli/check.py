@@ -5,21 +5,17 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from pydantic import SecretStr
-from rich.console import Console
-from rich.text import Text
 
 from hyperexport.cli.command import VmCommand
 from hyperexport.cli.execution import ask_for_password, direct_runner, options_in_force, uses_prefect
 from hyperexport.cli.failures import Failure
 from hyperexport.cli.flags import WHAT, CommandLine, EmailPassword, Given, VSphere, vm_options
-from hyperexport.cli.output import Output, key_value, make_table, say
+from hyperexport.cli.output import Output, key_value, show
 from hyperexport.errors import SetupUnfit
 from hyperexport.options.selection import selection_from_environment
 
 if TYPE_CHECKING:
     from hyperexport.results import SetupReport
-
-_STYLES = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,22 +84,10 @@ LINE = CommandLine(arguments, vm_options)
 def _show(report: "SetupReport", output: Output) -> None:
     output.answer(
         "checks",
-        pretty=lambda console: show_check(console, report),
+        pretty=lambda console: show(console, report),
         quiet=check_lines(report),
         document={"summary": report.summary, **report.model_dump(mode="json")},
     )
-
-
-def show_check(console: Console, report: "SetupReport") -> None:
-    """Show everything that was tried; then, one by one, what to do about it."""
-    rows = (
-        (finding.what, Text(finding.level, style=_STYLES[finding.level]), finding.words) for finding in report.findings
-    )
-    console.print(make_table("Checks", ("Check", "Result", "Finding"), rows))
-    for finding in report.findings:
-        if finding.fix and finding.level != "ok":
-            say(console, f"{finding.what}: {finding.fix}")
-    say(console, report.summary)
 
 
 def check_lines(report: "SetupReport") -> list[str]:

@@ -4,20 +4,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
-from hyperexport.base.units import format_bytes, format_elapsed, format_rate
 from hyperexport.cli.cleanup import answer_cleanup, show_cleanup
 from hyperexport.cli.command import VmCommand, each_vm
 from hyperexport.cli.execution import ask_for_password, direct_runner, options_in_force, uses_prefect
 from hyperexport.cli.failures import FailedMember, Failure
-from hyperexport.cli.incremental_info import show_plan
-from hyperexport.cli.output import Output, key_value, make_table, noted, numbered, say
+from hyperexport.cli.output import Output, key_value, numbered, show
 from hyperexport.cli.profiles import save_given
 from hyperexport.errors import FleetFailure
 
 if TYPE_CHECKING:
-    from hyperexport.model.manifest import ExportManifest
+    from rich.console import Console
+
     from hyperexport.model.vm import VmRef
     from hyperexport.results import ExportResult, FleetMember, FleetOutcome, FleetResult
 
@@ -114,7 +111,7 @@ def _answer_fleet(result: "FleetResult", output: Output) -> None:
         answer_cleanup(cleanup, output)
     output.answer(
         "fleet",
-        pretty=lambda console: show_fleet(console, result),
+        pretty=lambda console: show(console, result.model_copy(update={"cleanups": ()})),  # shown above
         quiet=(),
         document={"summary": result.summary, "redo": result.redo, "members": [one.row() for one in result.members]},
     )
@@ -132,72 +129,11 @@ def _failures(error: FleetFailure, result: "FleetResult", *, debug: bool) -> lis
     return failures
 
 
-def show_export(console: Console, result: "ExportResult") -> None:
-    """Show what an export did, or in a dry run would do."""
-    from hyperexport.views.summary import snapshot_lines
-
-    if result.recent:
-        say(console, f"Nothing to do for {result.plan.vm.path}: {result.recent} is young enough")
-    elif result.manifest is None:
-        say(console, f"Dry run of {result.plan.vm.path}: nothing was changed")
-        show_plan(console, result.plan)
-        for place in result.locations:
-            say(console, f"would be kept at {place}")
-    else:
-        _show_done(console, result, result.manifest)
-    for line in snapshot_lines(result):
-        say(console, line)
+def show_export(console: "Console", result: "ExportResult") -> None:
+    """Show what an export did, or in a dry run would do; cleanups as the cleanup command shows them."""
+    show(console, result.model_copy(update={"cleanups": ()}))
     for cleanup in result.cleanups:
         show_cleanup(console, cleanup)
-    for warning in result.warnings:
-        console.print(noted("warning: ", "yellow", warning), soft_wrap=True)
-
-
-def _show_done(console: Console, result: "ExportResult", manifest: "ExportManifest") -> None:
-    from hyperexport.views.summary import bandwidth_words, stored_words
-
-    transfer = manifest.transfer
-    rate = transfer.bytes_transferred / transfer.seconds if transfer.seconds else 0.0
-    rows = [
-        ("VM", manifest.vm.path),
-        ("Export", manifest.export_id),
-        ("Kind", f"{manifest.kind}: {manifest.reason}"),
-        ("Consistency", str(manifest.snapshot.quiescing) if manifest.snapshot else "powered off"),
-        ("Transferred", f"{format_bytes(transfer.bytes_transferred)} at {format_rate(rate)}"),
-        *([("Bandwidth", bandwidth_words(transfer))] if transfer.limit_mean else []),
-        ("Saved", f"{format_bytes(result.plan.saved_bytes)} ({result.plan.saved_percent:.0f} %)"),
-        ("Stored", stored_words(manifest)),
-        ("Took", format_elapsed(result.seconds)),
-        ("Verified", verified_words(result)),
-        ("Snapshot", snapshot_words(result)),
-        *(("Location", place) for place in result.locations),
-        *(("Skipped", f"{disk.label}: {disk.reason}") for disk in manifest.skipped_disks),
-    ]
-    console.print(make_table("Exported", ("", ""), rows))
-
-
-def verified_words(result: "ExportResult") -> str:
-    """Whether what is stored was proved, in a word or two."""
-    return {None: "not asked for", True: "yes", False: "FAILED"}[result.verified]
-
-
-def snapshot_words(result: "ExportResult") -> str:
-    """What became of the snapshot."""
-    if result.manifest is None or result.manifest.snapshot is None:
-        return "none was needed"
-    name = result.manifest.snapshot.name
-    return f"{name}, kept" if result.snapshot_kept else f"{name}, removed"
-
-
-def show_fleet(console: Console, result: "FleetResult") -> None:
-    """Show how every VM of a fleet fared, and how to do again what failed."""
-    rows = [tuple(map(str, member.row().values())) for member in result.members]
-    columns = ("VM", "Outcome", "Kind", "Transferred", "Saved", "Seconds", "Message")
-    console.print(make_table(result.summary, columns, rows))
-    for warning in result.warnings:
-        console.print(noted("warning: ", "yellow", warning), soft_wrap=True)
-    if result.redo:
-        say(console, f"To export again only what failed: {result.redo}")
 
 
 def export_lines(result: "ExportResult") -> list[str]:

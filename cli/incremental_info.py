@@ -3,17 +3,14 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
-from hyperexport.base.units import format_bytes
 from hyperexport.cli.command import VmCommand, each_vm
 from hyperexport.cli.execution import ask_for_password, direct_runner, options_in_force, uses_prefect
 from hyperexport.cli.failures import Failure
-from hyperexport.cli.output import Output, key_value, make_table, say
+from hyperexport.cli.output import Output, key_value, show
 from hyperexport.cli.profiles import save_given
 
 if TYPE_CHECKING:
-    from hyperexport.policy.incremental import DiskPlan, ExportPlan
+    from hyperexport.policy.incremental import ExportPlan
     from hyperexport.steps.selection import Chosen
 
 
@@ -37,7 +34,7 @@ class IncrementalInfo(VmCommand):
             sums = {name: getattr(plan, name) for name in ("transfer_bytes", "saved_bytes", "saved_percent")}
             output.answer(
                 "plans",
-                pretty=lambda console: show_plan(console, plan),
+                pretty=lambda console: show(console, plan),
                 quiet=plan_lines(plan),
                 document={**plan.model_dump(mode="json"), **sums},
             )
@@ -70,25 +67,6 @@ class IncrementalInfo(VmCommand):
         from hyperexport.jobs.incremental_info import incremental_info, only_looking
 
         return incremental_info(direct_runner(self), vm, options_in_force(self, only_looking(self.options)))
-
-
-def show_plan(console: Console, plan: "ExportPlan") -> None:
-    """Show what an export will transfer, and why."""
-    say(console, f"{plan.vm.path}: {plan.kind} export: {plan.reason}")
-    rows = ((disk.label, _decision(disk), format_bytes(disk.expected_bytes), disk.reason) for disk in plan.disks)
-    console.print(make_table("Disks", ("Disk", "Decision", "Bytes", "Reason"), rows))
-    most = "at the most " if plan.undecided else ""
-    say(
-        console,
-        f"{most}{format_bytes(plan.transfer_bytes)} to transfer, "
-        f"{format_bytes(plan.saved_bytes)} saved ({plan.saved_percent:.0f} %)",
-    )
-
-
-def _decision(disk: "DiskPlan") -> str:
-    from hyperexport.policy.incremental import Decision
-
-    return "reuse" if disk.decision is Decision.REUSE else str(disk.decision)
 
 
 def plan_lines(plan: "ExportPlan") -> list[str]:

@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from hyperexport.base.units import format_bytes
 from hyperexport.cli.command import Command
 from hyperexport.cli.execution import store_runner
 from hyperexport.cli.failures import Failure
 from hyperexport.cli.flags import CommandLine, Given, store_options
-from hyperexport.cli.output import Output, key_value, make_table, numbered, say
+from hyperexport.cli.output import Output, key_value, numbered, show
 
 if TYPE_CHECKING:
     from hyperexport.model.damaged import DamagedExport
-    from hyperexport.model.manifest import ExportManifest
     from hyperexport.store.base import StoredExport
     from hyperexport.store.contents import StoreContents
 
@@ -71,53 +69,9 @@ def _document(found: "StoreContents") -> dict[str, object]:
 
 def show_stored(console: Console, found: "StoreContents") -> None:
     """Show the exports that a store holds, and what cannot be relied on last."""
-    if not found.exports and not found.damaged:
-        say(console, f"{found.store}: no exports")
-        return
-    from hyperexport.model.history import is_of_the_future
-    from hyperexport.model.manifest import short_id
+    import hyperexport.views.stored  # noqa: F401  # pyright: ignore[reportUnusedImport] - registers the page
 
-    added, shared = found.added_bytes, found.shared_with
-    now = datetime.now(UTC)
-    rows = [
-        (
-            short_id(str(export)),
-            export.manifest.vm.name,
-            f"{export.manifest.started:%Y-%m-%d %H:%M} UTC"
-            + (" (in the future)" if is_of_the_future(export.manifest, now) else ""),
-            str(export.manifest.kind),
-            format_bytes(added[str(export)]),
-            format_bytes(export.manifest.transfer.bytes_transferred),
-            _proof(export.manifest),
-            f"{found.drilled[str(export)]:%Y-%m-%d}" if str(export) in found.drilled else "",
-            "yes" if export.manifest.preserve else "",
-            _sharers(shared[str(export)]),
-        )
-        for export in found.exports
-    ]
-    rows += [
-        (short_id(str(one)) if one.export_id else "-", str(one), *"----", f"DAMAGED: {one.reason}", "", "", "")
-        for one in found.damaged
-    ]
-    columns = ("Id", "VM", "Time", "Kind", "Adds", "Moved", "Verified", "Drilled", "Preserved", "Shares bytes")
-    told = [number for number in range(len(columns)) if any(row[number] for row in rows)]
-    shown = [[row[number] for number in told] for row in rows]
-    console.print(make_table(found.store, [columns[number] for number in told], shown))
-
-
-def _sharers(names: Sequence[str]) -> str:
-    """The other exports that one rotten file would damage as well; the first few of them."""
-    from hyperexport.model.manifest import short_id
-
-    first = ", ".join(map(short_id, names[:2]))
-    return first if len(names) < 3 else f"{first} and {len(names) - 2} more"
-
-
-def _proof(manifest: "ExportManifest") -> str:
-    """What the newest verification found."""
-    if manifest.damage:
-        return "DAMAGED"
-    return f"{manifest.verified:%Y-%m-%d}" if manifest.verified else "never"
+    show(console, found)
 
 
 def stored_lines(found: "StoreContents") -> list[str]:

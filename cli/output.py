@@ -21,7 +21,7 @@ from hyperexport.options.groups import write_names
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Table as RichTable
     from rich.text import Text
 
 _PIPED_WIDTH = 200  # columns of a table that nobody's terminal bounds
@@ -140,19 +140,33 @@ def numbered(key: str, values: Iterable[object]) -> list[str]:
     return [key_value(key if number == 1 else f"{key}_{number}", value) for number, value in zip(count(1), values)]
 
 
-def make_table(title: str, columns: Sequence[str], rows: "Iterable[Sequence[str | Text]]") -> "Table":
-    """Draw a table; no cell is markup."""
-    from rich import box
-    from rich.table import Table
+def make_table(title: str, columns: Sequence[str], rows: "Iterable[Sequence[str]]") -> "RichTable":
+    """Draw a table of what is no result, such as options or schedules; no cell is markup."""
+    from hyperexport.base.display import Table, rich_table
+
+    return rich_table(Table(title, tuple(columns), tuple(tuple(row) for row in rows)))
+
+
+def show(console: "Console", *values: object) -> None:
+    """Print the page of each value: tables as wide as the terminal, sentences unwrapped, so that grep finds them."""
     from rich.text import Text
 
-    shown = Text(escape_controls(title))
-    table = Table(title=shown, title_justify="left", title_style="bold", box=box.SQUARE, show_header=any(columns))
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(cell if isinstance(cell, Text) else Text(escape_controls(cell)) for cell in row))
-    return table
+    from hyperexport.base.display import Page, pages_of, rich_parts
+
+    for value in values:
+        if not isinstance(value, Page) and pages_of.dispatch(type(value)) is pages_of.dispatch(object):
+            import hyperexport.views.pages  # noqa: F401  # pyright: ignore[reportUnusedImport] - registers all pages
+        for part in rich_parts((value,) if isinstance(value, Page) else pages_of(value)):
+            console.print(part, soft_wrap=isinstance(part, Text))
+
+
+def show_rows(console: "Console", title: str, values: "Sequence[object]") -> None:
+    """Print values as one table."""
+    from hyperexport.base.display import rich_table, table
+    from hyperexport.views.pages import rows_of
+
+    for each in table(title, rows_of(values)):
+        console.print(rich_table(each))
 
 
 def say(console: "Console", words: str) -> None:
@@ -167,11 +181,6 @@ def noted(mark: str, style: str, words: str) -> "Text":
     from rich.text import Text
 
     return Text(mark, style=style).append(escape_controls(words), style="default")
-
-
-def yes_no(value: bool) -> str:
-    """A boolean in a table."""
-    return "yes" if value else "no"
 
 
 class LogLines(logging.Handler):

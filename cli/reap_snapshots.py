@@ -4,13 +4,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
 
 from hyperexport.cli.command import Command
 from hyperexport.cli.execution import ask_for_password, direct_runner, options_in_force, uses_prefect
 from hyperexport.cli.failures import Failure
 from hyperexport.cli.flags import WHAT, CommandLine, Given, VSphere, dry_run_option, store_options
-from hyperexport.cli.output import Output, key_value, make_table, numbered, say
+from hyperexport.cli.output import Output, key_value, numbered, show
 
 if TYPE_CHECKING:
     from hyperexport.results import ReapResult
@@ -33,7 +32,7 @@ class ReapSnapshots(Command):
             result = self._reap()
         output.answer(
             "reaped",
-            pretty=lambda console: show_reaped(console, result),
+            pretty=lambda console: show(console, result),
             quiet=reaped_lines(result),
             document=result.model_dump(mode="json"),
         )
@@ -63,23 +62,6 @@ def arguments(
 
 
 LINE = CommandLine(arguments, lambda: (*store_options(), *dry_run_option()))
-
-
-def show_reaped(console: Console, result: "ReapResult") -> None:
-    """Show what dead runs left, and what was done about it."""
-    from hyperexport.policy.snapshots import SnapshotState
-
-    if result.snapshots:
-        rows = ((str(value) for value in item.row().values()) for item in result.snapshots)
-        columns = ("VM", "Snapshot", "Age", "Run", "Machine", "State", "Action")
-        console.print(make_table(f"Snapshots of this tool on {result.vcenter}", columns, (tuple(row) for row in rows)))
-    verb = "would be removed" if result.dry_run else "removed"
-    for path in result.vms:
-        say(console, f"half-made VM {path}: {verb}")
-    for staging in result.stagings:
-        say(console, f"half-written export {staging}: {verb}")
-    count = len(result.having(SnapshotState.ABANDONED))
-    say(console, f"{result.vcenter}: {count} snapshots and {len(result.stagings)} half-written exports {verb}")
 
 
 def reaped_lines(result: "ReapResult") -> list[str]:

@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import Parameter
-from rich.console import Console
 
 from hyperexport import __version__
-from hyperexport.base.units import format_age, format_bytes
 from hyperexport.cli.command import Command
 from hyperexport.cli.execution import store_runner
 from hyperexport.cli.failures import Failure
 from hyperexport.cli.flags import WHAT, CommandLine, Given, read_duration, store_options
-from hyperexport.cli.output import Output, OutputFormat, key_value, make_table, noted, numbered, say
+from hyperexport.cli.output import Output, OutputFormat, key_value, numbered, show
 from hyperexport.errors import StoreUnusable, UsageError
 
 if TYPE_CHECKING:
@@ -52,13 +50,14 @@ class Report(Command):
             StoreUnusable: A store could not be read; what the others hold is shown first.
         """
         from hyperexport.jobs.report import survey_stores
+        from hyperexport.views.survey import survey_page
 
         surveys = survey_stores(*store_runner(self))
         output.nothing("stores")
         for found in surveys:
             output.answer(
                 "stores",
-                pretty=lambda console, found=found: show_survey(console, found, self.rpo),
+                pretty=lambda console, found=found: show(console, survey_page(found, self.rpo)),
                 quiet=survey_lines(found, self.rpo),
                 document=_document(found, self.rpo),
             )
@@ -125,35 +124,6 @@ def fail_on_unread(surveys: "Sequence[StoreSurvey]") -> None:
     problems = [f"{found.store}: {found.problem}" for found in surveys if found.problem]
     if problems:
         raise StoreUnusable(f"not every store could be read: {problems[0]}")
-
-
-def show_survey(console: Console, found: "StoreSurvey", rpo: timedelta) -> None:
-    """Show how well each VM of a store is protected, those that lack something first."""
-    if found.problem or not found.vms:
-        say(console, f"{found.store}: {found.problem or 'no exports'}")
-        return
-    ordered = sorted(found.vms, key=lambda vm: (not vm.is_late(found.taken, rpo), not vm.missing(found.taken, rpo)))
-    rows: list[tuple[str, ...]] = []
-    for vm in ordered:
-        last, age = vm.last_good, vm.age(found.taken)
-        rows.append(
-            (
-                vm.name,
-                f"{last.started:%Y-%m-%d %H:%M} UTC" if last else "-",
-                format_age(age) if age is not None else "-",
-                format_bytes(vm.stored_bytes),
-                str(len(vm.exports)),
-                f"{last.verified:%Y-%m-%d}" if last and last.verified else "never",
-                f"{vm.last_drill.started:%Y-%m-%d}" if vm.last_drill else "never",
-                "; ".join(vm.missing(found.taken, rpo)) or "nothing",
-            )
-        )
-    columns = ("VM", "Last good export", "Age", "Stored", "Exports", "Verified", "Drilled", "Missing")
-    console.print(make_table(found.store, columns, rows))
-    late = len(found.late(rpo))
-    say(console, f"{len(found.vms) - late} of {len(found.vms)} VMs have a good export of the last {format_age(rpo)}.")
-    for one in found.unproved:
-        console.print(noted("DAMAGED ", "red", one.words), soft_wrap=True)
 
 
 def survey_lines(found: "StoreSurvey", rpo: timedelta) -> list[str]:

@@ -91,13 +91,13 @@ class ReapedSnapshot(Value):
         """A row of a table."""
         found = self.found
         return {
-            "vm": found.vm.path,
-            "snapshot": found.snapshot.name,
-            "age": format_age(self.age),
-            "run": found.owner.run,
-            "machine": found.owner.host,
-            "state": str(found.state),
-            "action": self.action,
+            "VM": found.vm.path,
+            "Snapshot": found.snapshot.name,
+            "Age": format_age(self.age),
+            "Run": found.owner.run,
+            "Machine": found.owner.host,
+            "State": str(found.state),
+            "Action": self.action,
         }
 
 
@@ -132,7 +132,7 @@ class VerifiedExport(Value):
         """A row of a table."""
         found = self.verification
         result = "; ".join(map(str, found.findings)) or ("deleted meanwhile" if self.deleted else "good")
-        return {"export": self.location, "result": result, "not recorded": found.unrecorded or ""}
+        return {"Export": self.location, "Result": result, "Not recorded": found.unrecorded or ""}
 
 
 class DrillResult(Value):

@@ -4,7 +4,8 @@ A value only knows that it can be asked (:class:`Displayed`); what is said of it
 ``views/pages.py``, so that values need no words. Everything that comes from outside is made harmless here.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from enum import StrEnum
 from functools import singledispatch
 from html import escape
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -13,10 +14,35 @@ from hyperexport.base.text import escape_controls
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.table import Table as RichTable
+    from rich.text import Text
 
 T = TypeVar("T")
 
 _LEFT = "text-align: left; vertical-align: top"
+
+
+class Tone(StrEnum):
+    """How good a state is; a terminal shows it as a colour."""
+
+    GOOD = "green"
+    DOUBTFUL = "yellow"
+    BAD = "red"
+    UNKNOWN = "dim"
+
+
+class Toned(str):
+    """A cell with a tone. To every renderer but the terminal's it is its text."""
+
+    __slots__ = ("tone",)
+
+    tone: Tone
+
+    def __new__(cls, words: object, tone: Tone) -> "Toned":
+        """Make the text of a value with a tone."""
+        made = super().__new__(cls, words)
+        made.tone = tone
+        return made
 
 
 class Table(NamedTuple):
@@ -42,7 +68,7 @@ def lines(title: str, items: Iterable[object]) -> tuple[Table, ...]:
 
 def table(title: str, rows: Sequence[dict[str, object]]) -> tuple[Table, ...]:
     """Rows with the names of their columns as a table; nothing where there are none."""
-    cells = tuple(tuple(str(cell) for cell in row.values()) for row in rows)
+    cells = tuple(tuple(cell if isinstance(cell, str) else str(cell) for cell in row.values()) for row in rows)
     return (Table(title, tuple(rows[0]), cells),) if rows else ()
 
 
@@ -66,24 +92,48 @@ def as_html(pages: Iterable[Page]) -> str:
 
 
 def as_rich(pages: Iterable[Page]) -> "RenderableType":
-    """Pages for a terminal, in which no text is markup."""
+    """Pages for a terminal as one thing to print."""
     from rich.console import Group  # noqa: PLC0415 - only who prints pays for it
+
+    return Group(*rich_parts(pages))
+
+
+def rich_parts(pages: Iterable[Page]) -> "Iterator[Text | RichTable]":
+    """The parts of pages for a terminal, in order: a list becomes a line for each item. No text is markup."""
+    from rich.text import Text  # noqa: PLC0415
+
+    for page in pages:
+        yield Text(escape_controls(page.title), style="bold")
+        for each in page.tables:
+            if each.columns:
+                yield rich_table(each)
+                continue
+            for (item,) in each.rows:
+                mark = Text(f"{escape_controls(each.title)}: " if each.title else "", style="yellow")
+                yield mark.append(escape_controls(item), style="default")
+
+
+def rich_table(each: Table) -> "RichTable":
+    """A table for a terminal; a cell with a tone has a coloured dot before it."""
+    from rich import box  # noqa: PLC0415
     from rich.table import Table as RichTable  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    parts: list[RenderableType] = []
-    for page in pages:
-        parts.append(Text(escape_controls(page.title), style="bold"))
-        for each in page.tables:
-            drawn = RichTable(
-                title=Text(escape_controls(each.title)), title_justify="left", show_header=bool(each.columns)
-            )
-            for column in each.columns or ("",):
-                drawn.add_column(Text(escape_controls(column)))
-            for row in each.rows:
-                drawn.add_row(*(Text(escape_controls(cell)) for cell in row))
-            parts.append(drawn)
-    return Group(*parts)
+    title = Text(escape_controls(each.title)) if each.title else None
+    named = any(each.columns)
+    drawn = RichTable(title=title, title_justify="left", title_style="bold", box=box.SQUARE, show_header=named)
+    for column in each.columns:
+        drawn.add_column(Text(escape_controls(column)), overflow="fold")
+    for row in each.rows:
+        drawn.add_row(*map(_rich_cell, row))
+    return drawn
+
+
+def _rich_cell(cell: str) -> "Text":
+    from rich.text import Text  # noqa: PLC0415
+
+    words = escape_controls(cell)
+    return Text("● ", style=cell.tone).append(words, style="default") if isinstance(cell, Toned) else Text(words)
 
 
 class Displayed:

@@ -41,21 +41,21 @@ def choose(run: StepRunner, selection: Selection) -> Chosen:
 
 
 def _show(run: StepRunner, found: Sequence[VmInfo]) -> None:
-    def rows(vm: VmInfo) -> list[dict[str, object]]:
-        from hyperexport.views.summary import vm_rows  # noqa: PLC0415 - only where pages are kept
+    def page(vm: VmInfo) -> str:
+        from hyperexport.views.pages import markdown_of  # noqa: PLC0415 - only where pages are kept
 
-        return vm_rows(vm)
+        return markdown_of(vm)
 
     def row_of_each() -> list[dict[str, object]]:
-        from hyperexport.views.summary import vm_row  # noqa: PLC0415
+        from hyperexport.views.pages import rows_of  # noqa: PLC0415
 
-        return [vm_row(vm) for vm in found]
+        return rows_of(found)
 
     if len(found) > MOST_BY_THEMSELVES:
         run.show_table(("vm-info",), row_of_each, f"{len(found)} VMs")
         return
     for vm in found:
-        run.show_table(("vm-info", vm.name), lambda vm=vm: rows(vm), vm.ref.path)
+        run.show_markdown(("vm-info", vm.name), lambda vm=vm: page(vm), vm.ref.path)
 
 
 def inventory(run: StepRunner) -> list[VmBrief]:
@@ -69,9 +69,9 @@ def inventory(run: StepRunner) -> list[VmBrief]:
         address = session.address
 
     def rows() -> list[dict[str, object]]:
-        from hyperexport.views.summary import brief_row  # noqa: PLC0415 - only where pages are kept
+        from hyperexport.views.pages import rows_of  # noqa: PLC0415 - only where pages are kept
 
-        return [brief_row(vm) for vm in found]
+        return rows_of(found)
 
     run.show_table(("inventory", address.partition(":")[0]), rows, f"{len(found)} VMs on {address}")
     return found

@@ -7,6 +7,7 @@ from hyperexport.base.text import sentences
 from hyperexport.base.units import format_elapsed
 from hyperexport.results import FailureReport, FleetMember
 from hyperexport.views.markdown import code, link, raw_table, section, table, text
+from hyperexport.views.summary import FACTS
 
 NOTHING_LEFT = "There was nothing to clean up."
 
@@ -44,7 +45,7 @@ def failure_markdown(
         hints: Other ways to do it again.
     """
     took = f"After {format_elapsed(seconds)}, at {failed:%Y-%m-%d %H:%M:%S} {failed.tzname() or 'local time'}."
-    lines = [f"# {text(title)} failed", "", took, "", *table(("What", "How"), failure_facts(report))]
+    lines = [f"# {text(title)} failed", "", took, "", *table(FACTS, failure_facts(report))]
     if members:
         rows = [(link(member.vm.path, member.url), text(member.code or ""), text(member.message)) for member in members]
         lines += ["## VMs that failed", "", *raw_table(("VM", "Code", "Error"), rows)]

@@ -4,29 +4,26 @@ Importing this module registers it with ``hyperexport/base/display.py``. The sam
 (``summary.py``), of the same values.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
-from hyperexport.base.display import Page, Table, lines, pages_of, row_of, table
+from hyperexport.base.display import Page, Table, Tone, Toned, lines, pages_of, row_of, table
 from hyperexport.base.units import format_bytes, format_elapsed
 from hyperexport.convert import Conversion
 from hyperexport.files import Extracted, GuestEntry, VolumeInfo
 from hyperexport.files.filesystems import Kind
 from hyperexport.model.restore import RestoreResult
-from hyperexport.model.vm import VmBrief, VmInfo
 from hyperexport.policy.incremental import ExportPlan
-from hyperexport.results import CleanupResult, ExportResult, FleetResult, ReapResult, SetupReport, VerifiedExport
-from hyperexport.store.base import StoredExport
-from hyperexport.store.contents import StoreContents
+from hyperexport.policy.snapshots import SnapshotState
+from hyperexport.results import CleanupResult, ExportResult, FleetResult, Level, ReapResult, SetupReport, VerifiedExport
+from hyperexport.views import stored, vms  # noqa: F401  # pyright: ignore[reportUnusedImport] - register pages
 from hyperexport.views.markdown import pages_markdown
 from hyperexport.views.summary import (
-    brief_row,
+    FACTS,
     cleanup_rows,
     damage_of,
     disk_rows,
     export_facts,
     snapshot_lines,
-    vm_row,
-    vm_rows,
     what_to_look_at,
 )
 
@@ -36,22 +33,13 @@ def markdown_of(value: object) -> str:
     return pages_markdown(pages_of(value))
 
 
+def rows_of(values: Iterable[object]) -> list[dict[str, object]]:
+    """Values as the rows of one table."""
+    return [row for value in values if (row := row_of(value)) is not None]
+
+
+_LEVELS = {Level.OK: Tone.GOOD, Level.WARN: Tone.DOUBTFUL, Level.FAIL: Tone.BAD}
 _DISKS = ("Disk", "Decision", "Why", "Capacity")
-
-
-@pages_of.register
-def _(vm: VmInfo) -> tuple[Page, ...]:
-    return (Page(vm.ref.path, table("", vm_rows(vm))),)
-
-
-@row_of.register
-def _(vm: VmInfo) -> dict[str, object]:
-    return vm_row(vm)
-
-
-@row_of.register
-def _(vm: VmBrief) -> dict[str, object]:
-    return brief_row(vm)
 
 
 @pages_of.register
@@ -73,10 +61,11 @@ def _(result: ExportResult) -> tuple[Page, ...]:
     if result.manifest is None:
         (plan,) = pages_of(result.plan)
         where = lines("Where it would be kept", result.locations)
-        return (Page(plan.title, (*plan.tables, *snapshots, *where, *warnings)), *cleanups)
+        note = lines("", ["Dry run: nothing was changed"])
+        return (Page(plan.title, (*plan.tables, *snapshots, *where, *warnings, *note)), *cleanups)
     manifest = result.manifest
     tables = (
-        Table("", ("What", "How"), tuple(export_facts(result, manifest))),
+        Table("", FACTS, tuple(export_facts(result, manifest))),
         Table("Disks", (*_DISKS, "Stored", "File"), disk_rows(result.plan, manifest)),
         *lines("Where it is", result.locations),
         *snapshots,
@@ -105,36 +94,6 @@ def _(result: CleanupResult) -> tuple[Page, ...]:
     return (Page(title, tables),)
 
 
-@pages_of.register
-def _(contents: StoreContents) -> tuple[Page, ...]:
-    title = f"{contents.store}: {len(contents.exports)} exports, {format_bytes(contents.stored_bytes)}"
-    added, shared = contents.added_bytes, contents.shared_with
-    rows = [_stored_row(export, added[str(export)], shared[str(export)]) for export in contents.exports]
-    return (Page(title, (*table("", rows), *lines("Damaged", [one.words_and_remedy for one in contents.damaged]))),)
-
-
-@row_of.register
-def _(export: StoredExport) -> dict[str, object]:
-    manifest = export.manifest
-    return _stored_row(export, manifest.stored_bytes, manifest.shares_with)
-
-
-def _stored_row(export: StoredExport, added: int, shared: Sequence[str]) -> dict[str, object]:
-    manifest = export.manifest
-    proved = f"{manifest.verified:%Y-%m-%d %H:%M}" if manifest.verified else "never"
-    return {
-        "VM": manifest.vm.path,
-        "Export": manifest.export_id,
-        "Made": f"{manifest.started:%Y-%m-%d %H:%M}",
-        "Kind": str(manifest.kind),
-        "Transferred": format_bytes(manifest.transfer.bytes_transferred),
-        "Stored": format_bytes(added),
-        "Verified": "DAMAGED" if manifest.damage else proved,
-        "Preserved": "yes" if manifest.preserve else "no",
-        "Shares bytes with": ", ".join(name.rpartition("/")[2] for name in shared),
-    }
-
-
 @row_of.register
 def _(item: VerifiedExport) -> dict[str, object]:
     return item.row()
@@ -145,7 +104,7 @@ def _(result: FleetResult) -> tuple[Page, ...]:
     tables = (
         *table("", [member.row() for member in result.members]),
         *lines("Warnings", result.warnings),
-        *lines("To do again what failed", [words for words in (result.retry, result.redo) if words]),
+        *lines("To export again only what failed", [words for words in (result.retry, result.redo) if words]),
     )
     cleanups = tuple(page for cleanup in result.cleanups for page in pages_of(cleanup))
     return (Page(result.summary, tables), *cleanups)
@@ -153,18 +112,21 @@ def _(result: FleetResult) -> tuple[Page, ...]:
 
 @pages_of.register
 def _(result: ReapResult) -> tuple[Page, ...]:
+    orphans, verb = len(result.having(SnapshotState.ABANDONED)), "would be removed" if result.dry_run else "removed"
     tables = (
         *table("Snapshots", [item.row() for item in result.snapshots]),
-        *lines("Half-made VMs", result.vms),
-        *lines("Half-written exports", result.stagings),
+        *lines(f"Half-made VM {verb}", result.vms),
+        *lines(f"Half-written export {verb}", result.stagings),
         *lines("Could not be removed", result.failed),
+        *lines("", [f"{result.vcenter}: {orphans} snapshots and {len(result.stagings)} half-written exports {verb}"]),
     )
     return (Page(f"Left by dead runs on {result.vcenter}" + (" (dry run)" if result.dry_run else ""), tables),)
 
 
 @pages_of.register
 def _(report: SetupReport) -> tuple[Page, ...]:
-    return (Page(report.summary, table("", [finding.row() for finding in report.findings])),)
+    rows = [{**finding.row(), "Result": Toned(finding.level, _LEVELS[finding.level])} for finding in report.findings]
+    return (Page(report.summary, table("", rows)),)
 
 
 @pages_of.register
@@ -204,7 +166,7 @@ def _(result: RestoreResult) -> tuple[Page, ...]:
     ]
     lost: list[dict[str, object]] = [{"Setting": each.setting, "Why": each.reason} for each in plan.lost]
     tables = (
-        Table("", ("What", "How"), (*plan.facts(), *done)),
+        Table("", FACTS, (*plan.facts(), *done)),
         *table("Files", files),
         *table("Does not come back", lost),
         *lines("Attached disks", result.attached),

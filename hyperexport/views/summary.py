@@ -1,6 +1,6 @@
 """What a run says of itself at its end, as Markdown for the Prefect UI: what, why, how fast, what to look at.
 
-Pure functions of values. The terminal's tables are in ``cli/``, and say the same of the same values.
+Pure functions of values. Terminal, notebook and mail draw the same facts from ``pages.py``.
 """
 
 from collections.abc import Sequence
@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from hyperexport.base.units import format_bytes, format_elapsed, format_rate
 from hyperexport.model.manifest import ExportKind, ExportManifest, FileEntry, Quiescing, TransferStatistics
 from hyperexport.model.rates import Rates
-from hyperexport.model.vm import DiskInfo, NicInfo, VmBrief, VmInfo
 from hyperexport.policy.incremental import Decision, DiskPlan, ExportPlan
 from hyperexport.policy.retention import CleanupItem
 from hyperexport.results import CleanupResult, ExportResult
 from hyperexport.views.chart import throughput_markdown
 from hyperexport.views.markdown import section, table, text
+
+FACTS = ("Property", "Value")
+"""The columns of a table of facts."""
 
 _DONE = {Decision.TRANSFER: "transferred", Decision.REUSE: "unchanged, reused"}
 
@@ -41,7 +43,7 @@ def export_markdown(result: ExportResult, rates: Sequence[Rates] = ()) -> str:
         "",
         f"{text(manifest.vm.path)} of {text(manifest.vcenter)}, in {format_elapsed(result.seconds)}.",
         "",
-        *table(("What", "How"), export_facts(result, manifest)),
+        *table(FACTS, export_facts(result, manifest)),
         *_disk_table(result.plan, manifest),
         *throughput_markdown(rates),
         *section("Where it is", result.locations),
@@ -245,79 +247,3 @@ def _cleanup_row(item: CleanupItem, result: CleanupResult, deleted: set[str]) ->
         "Decision": decision,
         "Why": item.reason,
     }
-
-
-def vm_rows(vm: VmInfo) -> list[dict[str, object]]:
-    """A VM as the rows of a table artifact."""
-    facts = [
-        ("Name", vm.name),
-        ("Path", vm.ref.path),
-        ("Power state", vm.power_state),
-        ("Guest OS", vm.guest_os),
-        ("vCPUs", vm.cpus),
-        ("Memory", f"{vm.memory_mb} MB"),
-        ("Storage", f"{format_bytes(vm.provisioned)} provisioned, {format_bytes(vm.used)} used"),
-        ("Hardware version", vm.hardware_version),
-        ("Firmware", vm.firmware),
-        ("Tools", vm.tools_status),
-        ("Change tracking", _tracking(vm)),
-        ("Host", vm.host or "-"),
-        ("Datastores", ", ".join(vm.datastores) or "-"),
-        *((disk.label, _disk_words(disk)) for disk in vm.disks),
-        *((nic.label, _nic_words(nic)) for nic in vm.nics),
-        *(("Snapshot", f"{one.name}, made {one.created:%Y-%m-%d %H:%M}") for one in vm.snapshots),
-    ]
-    return [{"Property": name, "Value": str(value)} for name, value in facts]
-
-
-def brief_row(vm: VmBrief) -> dict[str, object]:
-    """A VM as one row of the list of all, its name first, to be copied."""
-    return {
-        "VM": vm.name,
-        "Path": vm.ref.path,
-        "Power state": str(vm.power_state),
-        "Guest OS": vm.guest_os,
-        "vCPUs": vm.cpus,
-        "Memory": f"{vm.memory_mb} MB",
-        "Disks": "unknown" if vm.storage_bytes is None else format_bytes(vm.storage_bytes),
-    }
-
-
-def vm_row(vm: VmInfo) -> dict[str, object]:
-    """A VM as one row of a table of many."""
-    return {
-        "VM": vm.ref.path,
-        "Power state": str(vm.power_state),
-        "Guest OS": vm.guest_os,
-        "vCPUs": vm.cpus,
-        "Memory": f"{vm.memory_mb} MB",
-        "Disks": len(vm.disks),
-        "Storage": "unknown" if vm.storage_bytes is None else format_bytes(vm.storage_bytes),
-        "Used": format_bytes(vm.used),
-    }
-
-
-def _tracking(vm: VmInfo) -> str:
-    if not vm.change_tracking_supported:
-        return "not supported"
-    return "on" if vm.change_tracking else "off"
-
-
-def _disk_words(disk: DiskInfo) -> str:
-    parts = [format_bytes(disk.capacity)]
-    if disk.used is not None:
-        parts.append(f"{format_bytes(disk.used)} used")
-    if disk.thin is not None:
-        parts.append("thin" if disk.thin else "thick")
-    parts += [f"{disk.controller}:{disk.unit}", disk.backing, disk.file]
-    parts.append("changes tracked" if disk.change_id else "changes not tracked")
-    if disk.unexportable:
-        parts.append(f"cannot be exported: {disk.unexportable}")
-    elif disk.unsnapshottable:
-        parts.append(f"not exported from a snapshot: {disk.unsnapshottable}")
-    return ", ".join(parts)
-
-
-def _nic_words(nic: NicInfo) -> str:
-    state = "connected" if nic.connected else "not connected"
-    return ", ".join(part for part in (nic.type, nic.network, nic.mac, state) if part)

@@ -10,7 +10,8 @@ from functools import cached_property
 
 from pydantic import Field
 
-from hyperexport.base.units import format_age
+from hyperexport.base.display import Page, lines, table
+from hyperexport.base.units import format_age, format_bytes
 from hyperexport.errors import HyperExportError
 from hyperexport.model.content import shared_with, stored_bytes
 from hyperexport.model.damaged import DamagedExport
@@ -264,3 +265,28 @@ def _unproved(
 
 def _manifest(export: StoredExport) -> ExportManifest:
     return export.manifest
+
+
+def survey_page(found: StoreSurvey, rpo: timedelta) -> Page:
+    """How well each VM of a store is protected, those that lack something first."""
+    if found.problem or not found.vms:
+        return Page(f"{found.store}: {found.problem or 'no exports'}")
+    ordered = sorted(found.vms, key=lambda vm: (not vm.is_late(found.taken, rpo), not vm.missing(found.taken, rpo)))
+    late = len(found.late(rpo))
+    good = f"{len(found.vms) - late} of {len(found.vms)} VMs have a good export of the last {format_age(rpo)}."
+    rows = table("", [_survey_row(vm, found, rpo) for vm in ordered])
+    return Page(found.store, (*rows, *lines("", [good]), *lines("DAMAGED", [one.words for one in found.unproved])))
+
+
+def _survey_row(vm: VmSurvey, found: StoreSurvey, rpo: timedelta) -> dict[str, object]:
+    last, age = vm.last_good, vm.age(found.taken)
+    return {
+        "VM": vm.name,
+        "Last good export": f"{last.started:%Y-%m-%d %H:%M} UTC" if last else "-",
+        "Age": format_age(age) if age is not None else "-",
+        "Stored": format_bytes(vm.stored_bytes),
+        "Exports": len(vm.exports),
+        "Verified": f"{last.verified:%Y-%m-%d}" if last and last.verified else "never",
+        "Drilled": f"{vm.last_drill.started:%Y-%m-%d}" if vm.last_drill else "never",
+        "Missing": "; ".join(vm.missing(found.taken, rpo)) or "nothing",
+    }

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from hyperexport.base.display import Listing, pages_of
 from hyperexport.model.damaged import DamagedExport, Problem
+from hyperexport.model.manifest import short_id
 from hyperexport.model.vm import VmRef
 from hyperexport.policy.incremental import Decision, DiskPlan, ExportPlan
 from hyperexport.results import (
@@ -103,13 +104,13 @@ def test_a_store_shows_a_row_for_each_export() -> None:
     contents = StoreContents(store="/backup", exports=(stored(1), stored(2, damage=("bad",))), damaged=(GONE,))
     table = html_of(contents).find("table")
     rows = [[cell.text for cell in row] for row in table.find("tbody")]
-    assert [row[1] for row in rows] == [export.export_id for export in contents.exports]
-    assert [row[6] for row in rows] == ["never", "DAMAGED"]
+    assert [row[0] for row in rows[:2]] == [short_id(str(export)) for export in contents.exports]
+    assert [row[6] for row in rows] == ["never", "DAMAGED", "DAMAGED"]
     assert "f/gone: its manifest is missing" in texts(contents)
 
 
 def test_an_empty_store_says_so() -> None:
-    assert "/backup: 0 exports" in texts(StoreContents(store="/backup", exports=()))
+    assert "/backup: no exports" in texts(StoreContents(store="/backup", exports=()))
 
 
 def test_a_list_is_one_table_and_a_list_of_one_is_that_one() -> None:
@@ -144,7 +145,7 @@ def test_a_check_shows_what_would_fail() -> None:
         StoreContents(
             store=HOSTILE, exports=(stored(vm=VM.model_copy(update={"path": HOSTILE})),), damaged=(HOSTILE_DAMAGE,)
         ),
-        Listing([stored(vm=VM.model_copy(update={"path": HOSTILE})), stored()]),
+        Listing([stored(vm=VM.model_copy(update={"name": HOSTILE})), stored()]),
     ],
     ids=["plan", "store", "list"],
 )

@@ -13,7 +13,7 @@ from hyperexport.base.text import escape_controls, one_line
 from hyperexport.cli import list as list_exports
 from hyperexport.cli import vm_info
 from hyperexport.cli.failures import Failure
-from hyperexport.cli.output import LogLines
+from hyperexport.cli.output import LogLines, show
 from hyperexport.cli.progress_view import Lines, describe, showing_progress
 from hyperexport.errors import VmNotFound
 from hyperexport.model.damaged import DamagedExport, Problem
@@ -93,7 +93,7 @@ def test_no_name_forges_a_line_for_scripts() -> None:
 def test_no_escape_sequence_reaches_a_terminal() -> None:
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, color_system=None, width=200)
-    vm_info.show_vm(console, hostile_vm())
+    show(console, hostile_vm())
     bad = DamagedExport(folder=HOSTILE, problem=Problem.INVALID, reason=HOSTILE)
     list_exports.show_stored(console, StoreContents(store=HOSTILE, exports=(), damaged=(bad,)))
     assert "db01" in screen.getvalue()

@@ -11,7 +11,7 @@ from rich.console import Console
 from hyperexport.base.units import MIB
 from hyperexport.cli import cleanup, export, incremental_info, vm_info
 from hyperexport.cli import list as list_exports
-from hyperexport.cli.output import Output, OutputFormat
+from hyperexport.cli.output import Output, OutputFormat, show
 from hyperexport.model.manifest import ExportKind, Quiescing, SnapshotRecord, TransferStatistics
 from hyperexport.model.vm import NicInfo, PowerState, SnapshotInfo, VmInfo
 from hyperexport.policy.incremental import Decision, DiskPlan, ExportPlan
@@ -199,10 +199,10 @@ def test_a_cleanup_counts_only_what_is_really_gone():
 
 
 def test_the_vm_table_has_a_border_and_every_property():
-    text = drawn(vm_info.show_vm, a_vm())
+    text = drawn(show, a_vm())
     assert "┌" in text
     for words in (
-        "│ Power State     │ ● poweredOff ",
+        "│ Power state     │ ● poweredOff ",
         "8192 MB (8.0 GB)",
         "32.0 GB",
         "/DC0/vm/production/db01",
@@ -217,39 +217,45 @@ def test_the_vm_table_has_a_border_and_every_property():
 
 
 def test_what_cannot_be_exported_is_said_at_the_disk():
-    text = drawn(vm_info.show_vm, a_vm(disks=(a_disk(0, unexportable="a raw device"),)))
+    text = drawn(show, a_vm(disks=(a_disk(0, unexportable="a raw device"),)))
     assert "cannot be exported: a raw device" in text
 
 
 def test_names_are_shown_as_they_are_and_never_read_as_markup():
     vm = a_vm(ref=VM.model_copy(update={"name": "[red]db[/]", "path": "/DC0/vm/[bold]x"}))
-    assert "[red]db[/]" in drawn(vm_info.show_vm, vm)
-    assert "/DC0/vm/[bold]x" in drawn(incremental_info.show_plan, a_plan(vm=vm.ref))
+    assert "[red]db[/]" in drawn(show, vm)
+    assert "/DC0/vm/[bold]x" in drawn(show, a_plan(vm=vm.ref))
 
 
 def test_the_plan_is_told_in_words():
-    text = drawn(incremental_info.show_plan, a_plan())
-    assert "/DC0/vm/production/db01: incremental export: builds on x" in text
+    text = drawn(show, a_plan())
+    assert "Would export /DC0/vm/production/db01: incremental, builds on x" in text
     assert "3.0 MB to transfer, 1.0 MB saved (25 %)" in text
 
 
 def test_a_dry_run_says_that_nothing_was_changed_and_what_would_be():
     text = drawn(export.show_export, an_export_result(dry_run=True, manifest=None, cleanups=(a_cleanup(dry_run=True),)))
     assert "nothing was changed" in text
-    assert "would be kept at /exports/db01" in text
+    assert "Where it would be kept: /exports/db01" in text
     assert f"would delete {FOLDER}/20261120T060000Z-0003" in text
 
 
 def test_the_summary_says_where_how_fast_what_was_saved_and_what_to_look_at():
     text = drawn(export.show_export, an_export_result())
-    for words in ("s3://bucket/db01", "4.0 MB at 2.0 MB/s", "1.0 MB (25 %)", "hx, removed", "filesystem quiesced"):
+    for words in (
+        "s3://bucket/db01",
+        "4.0 MB, 2.0 MB/s",
+        "1.0 MB (25 %)",
+        "snapshot hx (only for this export)",
+        "filesystem quiesced",
+    ):
         assert words in text
-    assert "warning: the guest could not be quiesced" in text
+    assert "Warnings: the guest could not be quiesced" in text
 
 
 def test_a_kept_snapshot_and_an_export_that_needed_none_are_told_apart():
-    assert "hx, kept" in drawn(export.show_export, an_export_result(snapshot_kept=True))
-    assert "none was needed" in drawn(export.show_export, an_export_result(manifest=an_export()))
+    assert "snapshot hx (kept)" in drawn(export.show_export, an_export_result(snapshot_kept=True))
+    assert "powered off" in drawn(export.show_export, an_export_result(manifest=an_export()))
 
 
 def test_a_cleanup_says_deleted_only_of_what_is_gone():

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from hyperexport.base.display import pages_of
 from hyperexport.base.units import MIB
 from hyperexport.model.manifest import ExportManifest, Quiescing, SkippedDisk, SnapshotRecord, TransferStatistics
 from hyperexport.model.vm import NicInfo, PowerState, SnapshotInfo, VmInfo
@@ -13,7 +14,8 @@ from hyperexport.policy.retention import CleanupLimits, plan_cleanup
 from hyperexport.results import CleanupResult, ExportResult
 from hyperexport.verify import Finding, Verification
 from hyperexport.views.markdown import table, text
-from hyperexport.views.summary import cleanup_markdown, export_markdown, plan_markdown, vm_rows
+from hyperexport.views.pages import markdown_of
+from hyperexport.views.summary import cleanup_markdown, export_markdown, plan_markdown
 from tests.examples import NOW, VM, a_disk, a_disk_file, an_export
 
 SNAPSHOT = SnapshotRecord(name="hyperexport-1", moref="snapshot-1", created=NOW, quiescing=Quiescing.FILESYSTEM)
@@ -229,7 +231,7 @@ def test_no_name_can_break_the_page(name: str, shown: str) -> None:
     assert f"- {shown}: transfer ({shown})" in page
 
 
-def test_a_vm_is_shown_as_a_table_of_plain_values() -> None:
+def test_a_vm_is_a_page_of_facts_disks_adapters_and_snapshots() -> None:
     vm = VmInfo(
         ref=VM,
         power_state=PowerState.ON,
@@ -252,14 +254,17 @@ def test_a_vm_is_shown_as_a_table_of_plain_values() -> None:
         nics=(NicInfo(label="Network adapter 1", type="Vmxnet3", network="VLAN 7", mac="00:50:56:00:00:01"),),
         snapshots=(SnapshotInfo(moref="s", name="before", created=NOW),),
     )
-    rows = {str(one["Property"]): one["Value"] for one in vm_rows(vm)}
-    assert rows["Path"] == "/DC0/vm/production/db01"
+    (page,) = pages_of(vm)
+    facts, disks, adapters, snapshots = page.tables
+    rows = dict(facts.rows)
+    assert page.title == rows["Path"] == "/DC0/vm/production/db01"
     assert rows["Power state"] == "poweredOn"
-    assert rows["Storage"] == "32.0 GB provisioned, 8.0 GB used"
-    assert rows["Change tracking"] == "on"
+    assert rows["Used"] == "8.0 GB of 32.0 GB provisioned"
+    assert rows["Change tracking"] == "yes"
     assert rows["Host"] == "-"
-    assert "16.0 GB, 4.0 GB used, thin" in str(rows["Hard disk 1"])
-    assert str(rows["Hard disk 2"]).endswith("changes not tracked, cannot be exported: it is independent")
-    assert rows["Network adapter 1"] == "Vmxnet3, VLAN 7, 00:50:56:00:00:01, not connected"
-    assert rows["Snapshot"] == "before, made 2026-11-23 06:00"
-    assert all(isinstance(value, str) for value in rows.values())
+    assert disks.rows[0][:4] == ("Hard disk 1", "16.0 GB", "4.0 GB", "yes")
+    assert disks.rows[1][0] == "Hard disk 2 (cannot be exported: it is independent)"
+    assert disks.rows[1][-1] == "no"
+    assert adapters.rows == (("Network adapter 1", "Vmxnet3", "VLAN 7", "00:50:56:00:00:01", "no"),)
+    assert snapshots.rows[0][:2] == ("before", "2026-11-23 06:00 UTC")
+    assert "| Power state | poweredOn |" in markdown_of(vm)
