@@ -71,7 +71,7 @@ def arguments(
         Parameter(
             metavar="DURATION",
             group=WHAT,
-            help="After how long without a success of a VM to send a mail. [default: 26h]",
+            help="Time without a successful export of a VM after which to send a mail. [default: 26h]",
         ),
     ] = "26h",
 ) -> Automations:

@@ -68,7 +68,7 @@ def arguments(
     vsphere_block: VSphere = None,
     email_password: EmailPassword = None,
 ) -> Check:
-    """Try what an export with these options needs, and say what would fail tonight; nothing is changed."""
+    """Check what an export with these options needs, and report what would fail; nothing is changed."""
     return given.command(
         Check,
         selection=given.take_selection(),

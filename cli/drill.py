@@ -102,20 +102,20 @@ def arguments(
         Parameter(group=WHAT, metavar="DURATION", help="VMs without a passed drill in this time, such as 30d."),
     ] = None,
     max: Annotated[  # noqa: A002 - it is the flag's name
-        int | None, Parameter(group=WHAT, metavar="N", help="At most N VMs, those whose last passed drill is oldest.")
+        int | None, Parameter(group=WHAT, metavar="N", help="At most N VMs, those with the oldest passed drill.")
     ] = None,
     expect: Annotated[
         str | None,
         Parameter(group=WHAT, metavar="TEXT", help="Only this text on the serial console or the screen counts."),
     ] = None,
     timeout: Annotated[
-        str, Parameter(group=WHAT, metavar="DURATION", help="How long a sign of life is waited for.")
+        str, Parameter(group=WHAT, metavar="DURATION", help="How long to wait for a sign of life.")
     ] = "10m",
     memory: Annotated[
-        int | None, Parameter(group=WHAT, metavar="MB", help="Memory of the machine, if not as much as the VM had.")
+        int | None, Parameter(group=WHAT, metavar="MB", help="Memory of the machine (default: as much as the VM had).")
     ] = None,
     emulate: Annotated[
-        bool, Parameter(group=WHAT, negative=(), help="Emulate the processor, even where KVM is there.")
+        bool, Parameter(group=WHAT, negative=(), help="Emulate the processor, even where KVM is available.")
     ] = False,
 ) -> Drill:
     """Boot exports on QEMU straight from their store, and record beside each whether the guest came up.

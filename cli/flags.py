@@ -50,7 +50,7 @@ VSphere = Annotated[
         name="--vsphere-block",
         metavar="NAME",
         group=WHAT,
-        help="The saved block with the server and the login, in place of the environment.",
+        help="Saved vSphere credentials block, instead of the environment.",
     ),
 ]
 EmailPassword = Annotated[
@@ -69,7 +69,7 @@ Profile = Annotated[
         name="--profile",
         metavar="NAME",
         group=PROFILES,
-        help="Use the options saved under this name; flags and the environment win over them.",
+        help="Use the options saved under this name; flags and the environment take precedence.",
         validator=_check_name,
     ),
 ]

@@ -64,7 +64,11 @@ def arguments(
     *,
     listen: Annotated[
         str | None,
-        Parameter(metavar="ADDRESS:PORT", group=_METRICS, help="Answer Prometheus there until stopped, such as :9108."),
+        Parameter(
+            metavar="ADDRESS:PORT",
+            group=_METRICS,
+            help="Serve metrics at this address until stopped, such as :9108.",
+        ),
     ] = None,
     textfile: Annotated[
         Path | None,

@@ -43,7 +43,7 @@ class Preserve(Command):
 def arguments(
     given: Given,
     *exports: Annotated[str, Parameter(name="EXPORT", help="An export's id or path, as hyperexport list shows it.")],
-    off: Annotated[bool, Parameter(group=WHAT, negative=(), help="Take the mark away again.")] = False,
+    off: Annotated[bool, Parameter(group=WHAT, negative=(), help="Remove the mark.")] = False,
 ) -> Preserve:
     """Mark exports as preserved, wherever they are stored: no cleanup deletes them."""
     if not exports:

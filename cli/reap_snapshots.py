@@ -53,7 +53,11 @@ def arguments(
     *,
     reap_run: Annotated[
         tuple[str, ...],
-        Parameter(group=WHAT, negative=(), help="A run that is over though it cannot be proved: remove what it left."),
+        Parameter(
+            group=WHAT,
+            negative=(),
+            help="Treat this run as over without proof; remove its orphans.",
+        ),
     ] = (),
     vsphere_block: VSphere = None,
 ) -> ReapSnapshots:

@@ -36,7 +36,7 @@ class SendTestEmail(Command):
 
 
 def arguments(given: Given, *, email_password: EmailPassword = None) -> SendTestEmail:
-    """Send a test to everyone whom an export with these options would tell."""
+    """Send a test message to all recipients of an export with these options."""
     password = SecretStr(email_password) if email_password else None
     return given.command(SendTestEmail, email_password=password)
 

@@ -23,7 +23,7 @@ class Serve(Command):
     """Serve the deployments.
 
     Args:
-        limit: How many runs there may be at a time.
+        limit: Maximum number of concurrent runs.
         api_port: The jobs API's port; None for no jobs API.
         api_host: The address that it listens on.
         prefect_port: The port of the Prefect server, where none is configured.
@@ -75,9 +75,9 @@ class Serve(Command):
 
 def arguments(
     *,
-    limit: Annotated[int, Parameter(group=_SERVE, help="How many runs there may be at a time.")] = 4,
+    limit: Annotated[int, Parameter(group=_SERVE, help="Maximum number of concurrent runs.")] = 4,
     api_port: Annotated[
-        int | None, Parameter(group=_SERVE, help="Also answer the jobs API at this port; 0 chooses a free one.")
+        int | None, Parameter(group=_SERVE, help="Also serve the jobs API on this port; 0 chooses a free one.")
     ] = None,
     api_host: Annotated[
         str,

@@ -70,10 +70,10 @@ def arguments(
     disks: Annotated[int, Parameter(help="How many disks each VM has.")] = 2,
     disk_size: Annotated[int, Parameter(help="The capacity of each disk, in MB.")] = 64,
     address: Annotated[str, Parameter(help="The address to listen on.")] = "127.0.0.1",
-    username: Annotated[str, Parameter(help="The user whom it lets in.")] = "administrator@vsphere.local",
-    ready_file: Annotated[Path | None, Parameter(help="Written once it answers, with how to reach it.")] = None,
-    directory: Annotated[Path | None, Parameter(help="Where it keeps its certificate, if it shall stay.")] = None,
-    latency: Annotated[float, Parameter(help="Milliseconds that every answer takes longer.")] = 0.0,
+    username: Annotated[str, Parameter(help="The user name that it accepts.")] = "administrator@vsphere.local",
+    ready_file: Annotated[Path | None, Parameter(help="Write the connection settings here when ready.")] = None,
+    directory: Annotated[Path | None, Parameter(help="Folder in which to keep its certificate between runs.")] = None,
+    latency: Annotated[float, Parameter(help="Milliseconds to add to every response.")] = 0.0,
     debug: Debug = False,
 ) -> Simulate:
     """Run a simulated vCenter until Ctrl-C, to try everything without a real one; print how to reach it."""

@@ -53,7 +53,7 @@ def create(options: ExportOptions, *, within: timedelta, profile: ExportProfile 
         profile: A saved profile, which is looked at anew for each mail.
 
     Raises:
-        UsageError: The options make no sense, or somebody else's automation bears such a name.
+        UsageError: The options make no sense, or an automation of another owner has this name.
     """
     resolve(options, profile=profile.get_options() if profile else None)
     ensure_pool()

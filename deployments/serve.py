@@ -47,7 +47,7 @@ def serve(
     """Serve until SIGINT, SIGTERM or SIGHUP. To be called in the main thread, with a Prefect API configured.
 
     Args:
-        limit: How many runs there may be at a time.
+        limit: Maximum number of concurrent runs.
         api: The socket on which the jobs API listens; None for no jobs API.
         token: The bearer token that the jobs API asks for.
         output_roots: The folders and S3 prefixes below which jobs may write; the service's own stores if empty.

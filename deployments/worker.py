@@ -52,7 +52,7 @@ class DrainingWorker(ProcessWorker):
 
         Args:
             pool: The work pool's name.
-            limit: How many runs there may be at a time.
+            limit: Maximum number of concurrent runs.
             on_ready: Called when runs can be taken up.
         """
         super().__init__(work_pool_name=pool, limit=limit)

@@ -31,7 +31,7 @@ def reap_snapshots(
 ) -> ReapResult:
     """Remove the snapshots and half-written exports that runs left which are provably over.
 
-    Only what bears this tool's own mark is looked at. A snapshot that was kept on purpose stays; one whose run is
+    Only what has this tool's own owner tag is considered. A snapshot that was kept on purpose stays; one whose run is
     not provably over is left alone, and reported with its age.
 
     Args:

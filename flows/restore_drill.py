@@ -48,7 +48,7 @@ def restore_drill(
         within_days: Where no export is named: the VMs without a proof that is younger.
         most: Where no export is named: so many VMs at the most, those whose proof is oldest.
         expect: Only this text counts, on the serial console or the screen. Any sign of life if empty.
-        timeout_minutes: How long a sign of life is waited for.
+        timeout_minutes: How long to wait for a sign of life.
         memory_mib: MiB of memory, if not as much as the VM had.
         emulate: Emulate the processor even where KVM is.
         profile: A saved export profile, or its name.

@@ -16,7 +16,7 @@ def send_test_email(
     profile: Profile = None,
     **_: Unpack[OptionKeywords],
 ) -> list[str]:
-    """Send a test to everyone whom an export with these options would tell.
+    """Send a test message to all recipients of an export with these options.
 
     Args:
         options: The mail server, the recipients, the webhooks. Mails are sent unless only webhooks are named.

@@ -321,7 +321,7 @@ def restore_drill(
         within: Where no export is named: the VMs without a proof that is younger.
         most: Where no export is named: so many VMs at the most, those whose proof is oldest.
         expect: Only this text counts, on the serial console or the screen; any sign of life if None.
-        timeout: How long a sign of life is waited for.
+        timeout: How long to wait for a sign of life.
         memory_mib: MiB of memory, if not as much as the VM had.
         emulate: Emulate the processor even where KVM is.
         s3: How to log in to S3; boto3's own way if None.

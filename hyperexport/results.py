@@ -71,7 +71,7 @@ class ExportResult(Value):
 
     @property
     def verified(self) -> bool | None:
-        """Whether everything stored was proved; None where nobody asked."""
+        """Whether everything stored was proved; None where it was not requested."""
         return all(found.ok for found in self.verifications) if self.verifications else None
 
 
@@ -106,7 +106,7 @@ class ReapResult(Value):
 
     dry_run: bool
     vcenter: str
-    snapshots: tuple[ReapedSnapshot, ...] = Field(default=(), description="Those that bear our mark, by VM.")
+    snapshots: tuple[ReapedSnapshot, ...] = Field(default=(), description="Those with an owner tag, by VM.")
     vms: tuple[str, ...] = Field(default=(), description="Half-made VMs of dead restores, by their paths.")
     stagings: tuple[str, ...] = Field(default=(), description="Half-written exports of dead runs, with their store.")
     failed: tuple[str, ...] = Field(default=(), description="What could not be removed, each with its reason.")

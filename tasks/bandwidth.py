@@ -47,7 +47,7 @@ def throttle_of(wanted: Bandwidth) -> Generator[Throttle]:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever it is, the transfer goes on
                 reason = f"the shared bandwidth budget {wanted.shared} does not answer ({type(error).__name__})"
-                warnings.append(f"{reason}: going on at the own limit")
+                warnings.append(f"{reason}: continuing at this run's own limit")
                 logger.warning(warnings[0])
         yield throttle_for(wanted, allowance, warnings=warnings)
 

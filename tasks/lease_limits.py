@@ -134,7 +134,9 @@ def _wait_for_slots(job: LeaseUser, client: SyncPrefectClient, limits: Mapping[s
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the export goes on
             if time.monotonic() - answered >= SERVER_TIMEOUT:
-                warning = f"the limit of leases does not answer ({type(error).__name__}): going on at the own limits"
+                warning = (
+                    f"the limit of leases does not answer ({type(error).__name__}): continuing at this run's own limits"
+                )
                 logger.warning("%s: %s", job.name, warning)
                 job.warn(warning)
                 return Slots(wanted)

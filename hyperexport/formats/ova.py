@@ -172,7 +172,7 @@ def _check_end(reader: Readable, offset: int) -> None:
     if reader.size - offset < 2 * _BLOCK:
         raise _corrupt(reader.size, "it ends before its end marker")
     if reader.size - offset > 2 * _BLOCK + tarfile.RECORDSIZE:
-        raise _corrupt(offset, "it goes on after its end marker")
+        raise _corrupt(offset, "it continues after its end marker")
     rest = reader.read_at(offset, reader.size - offset)
     if any(rest):
         raise _corrupt(offset + len(rest) - len(rest.lstrip(b"\0")), "something follows its end marker")

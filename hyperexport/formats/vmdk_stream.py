@@ -197,4 +197,4 @@ class StreamCheck:
         self._next += len(rest)
         self._padding += len(rest)
         if self._padding > _LARGEST_PADDING * SECTOR:
-            raise corrupt(self._next, "it goes on after its end")
+            raise corrupt(self._next, "it continues after its end")

@@ -32,7 +32,7 @@ class DrillPlan(Value):
     expect: str | None = Field(
         default=None, min_length=1, max_length=1000, description="Only this text counts, on the console or the screen."
     )
-    timeout: timedelta = Field(default=TIMEOUT, gt=timedelta(0), description="How long a sign of life is waited for.")
+    timeout: timedelta = Field(default=TIMEOUT, gt=timedelta(0), description="How long to wait for a sign of life.")
     memory_mib: int | None = Field(default=None, ge=16, description="MiB of memory, if not as much as the VM had.")
     emulate: bool = Field(default=False, description="Emulate the processor even if KVM is there.")
 

@@ -371,5 +371,5 @@ def fail_on_leak(job: Job, done: str) -> None:
     if job.leaked_snapshots:
         raise SnapshotLeaked(
             f"{done}, but snapshot {', '.join(job.leaked_snapshots)} of {job.ref.path} could not be removed",
-            fix="Remove it in vSphere, or run reap-snapshots later; until then it goes on growing",
+            fix="Remove it in vSphere, or run reap-snapshots later; until then it keeps growing",
         )

@@ -9,7 +9,7 @@ from hyperexport.views.mail import notice_mail, probe_mail
 
 
 def send_test_email(run: StepRunner, options: ExportOptions) -> list[str]:
-    """Send a test to everyone whom an export with these options would tell.
+    """Send a test message to all recipients of an export with these options.
 
     Returns:
         What was sent, and to whom.

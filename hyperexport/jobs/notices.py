@@ -256,8 +256,8 @@ def notify_all(
     try:
         return run(notify, notifiers, mail(), seconds=seconds)
     except Exception as error:  # a job is no worse for a mail that could not be written
-        logger.warning("nobody was told: %s", type(error).__name__, exc_info=True)
-        return [f"nobody was told: an unforeseen {type(error).__name__}; the run's log has its traceback"]
+        logger.warning("no notification was sent: %s", type(error).__name__, exc_info=True)
+        return [f"no notification was sent: unexpected {type(error).__name__}; the run's log has its traceback"]
 
 
 def send_to_recipients(run: StepRunner, email: Email, mail: Callable[[], "Mail"]) -> list[str]:

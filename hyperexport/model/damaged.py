@@ -38,7 +38,7 @@ class DamagedExport(Value):
     problem: Problem
     reason: str = Field(description="What is wrong, as a sentence without a full stop.")
     uses: tuple[str, ...] | None = Field(
-        default=None, description="The ids of the exports whose files it uses; None where nobody can know."
+        default=None, description="The ids of the exports whose files it uses; None where it is unknown."
     )
 
     def __str__(self) -> str:

@@ -26,7 +26,7 @@ class Selection(Value):
         flag="--folder",
         examples=["/DC0/vm/production"],
     )
-    tag: Names = option((), "Every VM that bears this vSphere tag", flag="--tag", examples=["CATEGORY:NAME"])
+    tag: Names = option((), "Every VM with this vSphere tag", flag="--tag", examples=["CATEGORY:NAME"])
     match: Names = option(
         (), "Every VM whose name or whole path matches this pattern, with * and ?", flag="--match", examples=["web-*"]
     )

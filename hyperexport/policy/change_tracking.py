@@ -13,7 +13,7 @@ class TrackingPlan(Value):
 
     enable: bool = Field(default=False, description="Whether it is switched on.")
     refused: bool = Field(default=False, description="Whether it was asked for and cannot be.")
-    words: str = Field(default="", description="What is done, or why not; empty where nobody asked.")
+    words: str = Field(default="", description="What is done, or why not; empty where it was not requested.")
     missed: str = Field(default="", description="What an incremental export loses without it, and the remedy.")
 
 

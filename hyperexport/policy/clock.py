@@ -55,7 +55,7 @@ def compare_clocks(
         others: The clocks that could be asked.
         last_agreement: When they last agreed since the machine was started; None where that is not known.
         uptime: Seconds since the machine was started.
-        trusted: A person vouches for this machine's clock (``--cleanup-trust-clock``).
+        trusted: An administrator vouches for this machine's clock (``--cleanup-trust-clock``).
     """
     if trusted:
         return ClockVerdict(agreed=True, trusted=True)

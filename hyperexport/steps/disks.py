@@ -43,7 +43,7 @@ def export_disk(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, snapsh
         try:
             return reuse_disk(job, copies, plan, disk)
         except (ExportNotFound, ChecksumMismatch) as error:  # deleted since the plan was made, or damaged
-            job.warn(f"{disk.label} is unchanged and was transferred all the same: {error.what}")
+            job.warn(f"{disk.label} is unchanged, and was transferred anyway: {error.what}")
     return transfer_disk(job, copies, plan, disk, snapshot)
 
 

@@ -166,7 +166,7 @@ def ovf_text(job: Job, files: Sequence[FileEntry], snapshot: str | None) -> str:
     if refused:
         raise DescriptorFailed(
             f"what {job.session.address} gave as the descriptor of {job.ref.path} is not kept: {refused}",
-            fix="Ask who runs that server: whoever imported it could be attacked",
+            fix="Ask the administrator of that server: importing it could be an attack",
         )
     for warning in descriptor.warnings:
         job.warn(f"descriptor: {warning}")

@@ -154,7 +154,7 @@ def remove_snapshot(job: Job, moref: str, name: str) -> None:
         try:
             vsphere.remove_snapshot(job.session, job.ref, moref, on_progress=on_progress, stop=enough)
         except Interrupted:
-            logger.warning("%s: snapshot %s is being removed; vSphere goes on with it", job.vm.name, name)
+            logger.warning("%s: snapshot %s is being removed; vSphere completes the removal", job.vm.name, name)
             return
         finally:
             timer.cancel()

@@ -64,7 +64,7 @@ def assess_clock(store: Store, server: ServerTime | None, *, trusted: bool) -> C
     Args:
         store: Where something is to be deleted.
         server: What the vSphere server said in this run; None in a run that speaks to none.
-        trusted: A person vouches for the clock.
+        trusted: An administrator vouches for the clock.
 
     Raises:
         StoreUnusable, StoreUnreachable: The store did not answer.

@@ -234,7 +234,7 @@ def _fleet_row(row: FleetRow) -> tuple[str, ...]:
 
 def probe_mail(*, sent: datetime, run: Run) -> Mail:
     """Say that mails arrive."""
-    sentence = "This is a test. Whoever reads it is told how exports go."
+    sentence = "This is a test. The recipients of this mail receive the results of exports."
     return _mail("Test of the notifications", Tone.GOOD, sentence, [("Sent", _time(sent))], run=run)
 
 

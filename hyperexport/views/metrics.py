@@ -66,7 +66,7 @@ _OF_NEWEST: Final[Sequence[tuple[str, str, Callable[[ExportManifest], float | No
         "Seconds that its streams waited for the bandwidth limit, summed.",
         lambda one: one.transfer.throttle_wait,
     ),
-    ("last_export_retries", "Transfers that were repeated.", lambda one: one.transfer.retries),
+    ("last_export_retries", "Transfers that were retried.", lambda one: one.transfer.retries),
     ("last_export_skipped_disks", "Disks that are not in it.", lambda one: len(one.skipped_disks)),
     ("last_export_warnings", "What there was to warn of.", lambda one: len(one.warnings)),
     (
@@ -142,7 +142,7 @@ def _of_stores(surveys: Sequence[tuple[StoreSurvey, float]]) -> Iterable[Metric]
     def family(name: str, words: str) -> GaugeMetricFamily:
         return GaugeMetricFamily(f"hyperexport_store_{name}", words, labels=["store"])
 
-    up = family("up", "Whether the store could be read; while it is 0, nothing is told of its VMs.")
+    up = family("up", "Whether the store could be read; while it is 0, there are no metrics of its VMs.")
     took = family("read_seconds", "How long this look at the store took.")
     unreadable = family("unreadable_exports", "Exports whose manifest is damaged, missing or unreadable.")
     free = family("free_bytes", "Bytes that are free; absent for a bucket.")

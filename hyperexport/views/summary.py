@@ -170,7 +170,7 @@ def what_to_look_at(result: ExportResult, manifest: ExportManifest) -> list[str]
     """What a careful administrator would do next; only what there is a reason for."""
     advice: list[str] = []
     if result.verified is None and result.locations:
-        advice.append(f"Nobody has read this export back yet: hyperexport verify {result.locations[0]}")
+        advice.append(f"This export has not been verified yet: hyperexport verify {result.locations[0]}")
     if result.verified is False:
         advice.append("Export the VM again: what is stored is damaged, and nothing will build on it")
     if manifest.snapshot and manifest.snapshot.quiescing is Quiescing.CRASH_CONSISTENT:
@@ -181,7 +181,7 @@ def what_to_look_at(result: ExportResult, manifest: ExportManifest) -> list[str]
         names = ", ".join(disk.label for disk in manifest.skipped_disks)
         advice.append(f"This export lacks {names}: back them up from inside the guest")
     if manifest.transfer.retries:
-        advice.append(f"{manifest.transfer.retries} transfers were repeated: look at the network and the hosts")
+        advice.append(f"{manifest.transfer.retries} transfers were retried: check the network and the hosts")
     return advice
 
 

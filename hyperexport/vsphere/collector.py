@@ -153,7 +153,7 @@ def watch(
             failures += 1
             if not _mendable(obj, error) or failures > _REBUILDS:
                 raise
-            logger.warning("%s; waiting goes on", error)
+            logger.warning("%s; still waiting", error)
             signal.wait(0.25 * 2**failures)
 
 

@@ -115,7 +115,7 @@ FREE_SPACE: Final = Requirement(
     place=Place.DATASTORE,
     calls=("Datastore.summary",),
     vital=False,
-    without="nobody is warned of a datastore that a snapshot may fill",
+    without="there is no warning of a datastore that a snapshot may fill",
 )
 TABLE: Final = (
     EXPORT,

@@ -192,7 +192,7 @@ def remove_snapshot(
             return
         raise SnapshotLeaked(
             f"snapshot {moref} of {ref.path} could not be removed: {error.what}",
-            fix="Remove it in vSphere (Snapshots, Delete), or run reap_snapshots later; until then it goes on growing",
+            fix="Remove it in vSphere (Snapshots, Delete), or run reap_snapshots later; until then it keeps growing",
         ) from error
     logger.info("removed snapshot %s of %s", moref, ref.name)
 
@@ -354,7 +354,7 @@ class _Making:
             try:
                 remove_snapshot(self._session, self._ref, moref, stop=enough)
             except Interrupted:
-                logger.warning("snapshot %s of %s is being removed; vSphere goes on with it", moref, self._ref.path)
+                logger.warning("snapshot %s of %s is being removed; vSphere completes it", moref, self._ref.path)
             finally:
                 timer.cancel()
 

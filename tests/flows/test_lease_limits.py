@@ -127,5 +127,5 @@ def test_a_server_that_does_not_answer_is_a_warning_and_the_export_goes_on(
     monkeypatch.setattr(lease_limits, "_look", away)
     with none_ends_before_there_are(2, one_host):
         result = export_vm("db01", options(store, leases_per_host=1))
-    assert [warning for warning in result.warnings if "going on at the own limits" in warning]
+    assert [warning for warning in result.warnings if "continuing at this run's own limits" in warning]
     assert len(exports_in(store)) == 1

@@ -148,7 +148,7 @@ def hostile(**changes: object) -> bytes:
         (b"not a tar".ljust(512) + bytes(1024), "no member's header"),
         (b"", "ends before its end marker"),
         (bytes(512), "ends before its end marker"),
-        (hostile() + bytes(512 * 20) + b"x" * 512, "goes on after"),
+        (hostile() + bytes(512 * 20) + b"x" * 512, "continues after"),
         (hostile()[:-512] + b"x" * 512, "something follows its end marker"),
     ],
 )

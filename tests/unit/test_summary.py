@@ -109,7 +109,7 @@ def test_what_became_of_the_bandwidth_is_told() -> None:
             {"manifest": a_manifest(skipped_disks=(SkippedDisk(key=1, label="Hard disk 3", reason="raw"),))},
             "lacks Hard disk 3",
         ),
-        ({"manifest": a_manifest(transfer=MOVED.model_copy(update={"retries": 3}))}, "3 transfers were repeated"),
+        ({"manifest": a_manifest(transfer=MOVED.model_copy(update={"retries": 3}))}, "3 transfers were retried"),
         (
             {
                 "manifest": a_manifest(

@@ -191,7 +191,7 @@ def head_style(more: bytes = b"") -> bytes:
 def test_a_few_zeros_may_follow_the_end_where_the_directory_is_in_front() -> None:
     check(head_style())
     check(head_style(bytes(126 * SECTOR)))
-    refused(head_style(bytes(130 * SECTOR)), "goes on after its end")
+    refused(head_style(bytes(130 * SECTOR)), "continues after its end")
     refused(head_style(b"\n"), "something follows its end")
     refused(head_style()[:56] + struct.pack("<Q", 128) + head_style()[64:], "grain directory would be at sector 128")
 

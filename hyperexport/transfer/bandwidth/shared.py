@@ -207,7 +207,8 @@ class Allowance:
             self._changed.notify_all()
         if not self._warned:
             self._warned = True
-            message = f"the shared bandwidth budget does not answer ({type(error).__name__}): going on at the own limit"
+            problem = f"the shared bandwidth budget does not answer ({type(error).__name__})"
+            message = f"{problem}: continuing at this run's own limit"
             logger.warning(message)
             self._warn(message)
         return SECONDS_BETWEEN_LATE_TRIES
