@@ -13,6 +13,7 @@ from prefect.logging.handlers import APILogHandler
 
 from hyperexport.base.text import one_line
 from hyperexport.errors import HyperExportError
+from hyperexport.workarounds.environment import keep_services_quiet
 
 
 @cache
@@ -34,6 +35,7 @@ def quieten_prefect() -> None:
     These are the line of each step that succeeded, which its run in the UI says, too, and the traceback of an error
     that is written for people. At level DEBUG everything stays, and other flows' lines do at every level.
     """
+    keep_services_quiet()
     logging.getLogger("prefect.task_runs").addFilter(_no_success_of_a_step)
     for name in ("prefect.task_runs", "prefect.flow_runs"):
         logging.getLogger(name).addFilter(_words_for_traceback)

@@ -9,7 +9,8 @@ Precedence, highest first: what the caller gave, the environment (``HYPEREXPORT_
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from difflib import get_close_matches
 from typing import Any, Final, Literal, NamedTuple, cast
 
 from pydantic import AliasChoices, ConfigDict, Field, ValidationError, create_model, field_validator
@@ -73,7 +74,7 @@ class ExportOptions(Value):
         except ValidationError as error:
             raise UsageError("; ".join([*problems, explain(error)])) from error
         if unknown:
-            raise UsageError(problems[0], fix="See hyperexport --help for their names")
+            raise UsageError(problems[0], fix=_suggest(unknown, known))
         return options
 
     def check(self) -> None:
@@ -109,6 +110,14 @@ class ExportOptions(Value):
             for leaf in leaves()
             if document[leaf.group][leaf.name] != default[leaf.group][leaf.name]
         }
+
+
+def _suggest(unknown: Iterable[str], known: Iterable[str]) -> str:
+    """Name the options that are nearest to those that there are not."""
+    names = list(known)
+    near = [get_close_matches(key.replace("-", "_").casefold(), names, n=1, cutoff=0.8) for key in unknown]
+    found = dict.fromkeys(name for names in near for name in names)
+    return f"Did you mean {' and '.join(found)}?" if found else "See hyperexport --help for their names"
 
 
 class Leaf(NamedTuple):

@@ -14,14 +14,18 @@ WHOLE_SERVER: Final = {
 """Settings of a server that lasts."""
 
 
+def keep_services_quiet() -> None:
+    """Keep Prefect 3.8 from warning on standard error, when a process ends, that a service is "still processing"."""
+    for service in ("EventsWorker", "APILogWorker"):
+        logging.getLogger(service).setLevel(logging.ERROR)
+
+
 def keep_prefect_quiet() -> None:
     """Keep Prefect's own messages off the network and the terminal."""
     os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     # Prefect 3.8 prints every event that waits for a server that is away; server_outage.py logs one line instead.
     os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")
-    for service in ("EventsWorker", "APILogWorker"):
-        # Prefect 3.8 warns on standard error that each is "still processing items", when a command ends.
-        logging.getLogger(service).setLevel(logging.ERROR)
+    keep_services_quiet()
     if json_logs_wanted():  # Prefect's own form of it, for the processes that hyperexport serve starts
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_FORMATTER", "json")

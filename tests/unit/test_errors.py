@@ -2,12 +2,15 @@
 
 import copy
 import pickle
+import re
 from collections.abc import Iterator
 
 import pytest
 
 from hyperexport import errors
 from hyperexport.errors import HyperExportError, TransientError
+from hyperexport.results import FailureReport
+from hyperexport.views.failure import sentence
 
 
 def family(root: type[HyperExportError] = HyperExportError) -> Iterator[type[HyperExportError]]:
@@ -69,3 +72,10 @@ def test_exit_codes_are_those_of_the_contract(kind: type[HyperExportError]):
 @pytest.mark.parametrize("kind", FAMILY)
 def test_what_may_be_repeated_follows_from_the_type(kind: type[HyperExportError]):
     assert kind.transient is issubclass(kind, TransientError)
+
+
+@pytest.mark.parametrize("fix", ["Did you mean db01?", "Try again", "Stop!", None])
+def test_an_error_and_its_report_never_end_a_sentence_twice(fix):
+    error = errors.UsageError("no VM is named db1", fix=fix)
+    for words in (str(error), str(FailureReport.of(error)), sentence(error.what), sentence(fix or "x")):
+        assert not re.search(r"[.?!][.?!]", words), words

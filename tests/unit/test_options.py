@@ -446,3 +446,18 @@ def test_every_option_has_one_line_of_help(leaf: Leaf) -> None:
 def test_the_groups_come_in_the_order_of_the_form() -> None:
     groups = ExportOptions.model_json_schema()["properties"]
     assert [groups[name]["position"] for name in groups] == list(range(len(groups)))
+
+
+@pytest.mark.parametrize(
+    ("key", "fix"),
+    [
+        ("snapshott", "Did you mean snapshot?"),
+        ("Bandwidth-Limit", "Did you mean bandwidth_limit?"),
+        ("email_password", "See hyperexport --help for their names"),
+    ],
+)
+def test_an_option_that_there_is_not_suggests_the_nearest(key: str, fix: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        ExportOptions.from_keys({key: True})
+    assert refused.value.fix == fix
+    assert not str(refused.value).endswith("?.")
