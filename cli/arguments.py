@@ -29,7 +29,7 @@ and the environment over a saved profile; hyperexport config shows what is in fo
 
 Examples:
   hyperexport --vm db01 --snapshot --incremental --verify
-  hyperexport --tag backup:daily --snapshot --output /backups --cleanup --cleanup-max-age 30d
+  hyperexport --tag backup:daily --snapshot --cleanup --cleanup-max-age 30d
   hyperexport list --output /backups
 """
 

@@ -77,7 +77,9 @@ def help_page(app: App, command: str, commands: Mapping[str, str], *, width: int
     assert function is not None
     flags = [_flag(parameter) for parameter in inspect.signature(function).parameters.values()]
     usage = [flag.usage for flag in flags if flag.usage] if command else ["[COMMAND]"]
-    lines = [" ".join(["Usage:", app.name[0], *([command] if command else []), *usage, "[OPTIONS]"]), ""]
+    called = " ".join(["Usage:", app.name[0], *([command] if command else []), *usage, "[OPTIONS]"])
+    folded = wrap(called, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    lines = [*folded, ""]
     for paragraph in inspect.cleandoc(shown.help).split("\n\n"):
         lines += [*_paragraph(paragraph, width), ""]
     for title, entries in _sections(flags, commands):

@@ -96,6 +96,15 @@ def test_the_help_fits_the_terminal() -> None:
         assert max(map(len, usual)) <= width
 
 
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_the_help_of_every_command_fits_80_columns(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert parse([command, "--help"] if command else ["--help"]) is None
+    assert [line for line in capsys.readouterr().out.splitlines() if len(line) > 80] == []
+
+
 _SOME: Final = (
     *("--vm", "db01", "--verify", "--parallel", "--parallel=2", "--no-snapshot", "--snapshot=false", "--quiet", "--"),
     *("--bandwidth-window=mon=5", "--cleanup", "--cleanup-preserve", "a,b", "--profile", "nightly", "--vm-info", "-x"),
