@@ -122,6 +122,8 @@ def test_the_short_form_exports_a_vm_with_what_the_profile_says(page: Page, lab:
     page.get_by_role("button", name="ExportProfile").click()
     choose(page, "Export profile", "nightly")
     choose(page, "Dry run", "true")
+    page.set_viewport_size({"width": 1100, "height": 1330})
+    page.locator("textarea").first.scroll_into_view_if_needed()
     picture("ui-quick")
     with page.expect_response("**/create_flow_run") as answered:
         page.get_by_role("button", name="Submit").click()
@@ -131,7 +133,7 @@ def test_the_short_form_exports_a_vm_with_what_the_profile_says(page: Page, lab:
     eventually(lambda: lab.state_of(run) in {"COMPLETED", "FAILED", "CRASHED"}, "the run's end")
     assert lab.state_of(run) == "COMPLETED"
     (plan,) = lab.artifacts_of(run, "markdown")
-    assert "Would export /DC0/vm/db01" in plan["data"]
+    assert "# Would export db01\n" in plan["data"]
     assert str(lab.store) in plan["data"], "where the profile says"
 
 
