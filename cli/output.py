@@ -1,6 +1,6 @@
 """The two streams of a terminal, and the one face in which the user wants to be answered.
 
-Standard output bears answers and nothing else: tables and sentences, or key=value lines, or one JSON document at the
+Standard output has answers and nothing else: tables and sentences, or key=value lines, or one JSON document at the
 end. Progress, warnings and errors go to standard error.
 """
 

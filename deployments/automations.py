@@ -1,6 +1,6 @@
 """Prefect automations that watch over the exports: plain events in, a mail by ``send-notice`` out.
 
-They are made anew by name, so that making them twice changes nothing, and bear our tag: what else is there under such
+They are made anew by name, so that making them twice changes nothing, and have our tag: what else is there under such
 a name is somebody's own, and stays. The mail's options are part of the automation; a password never is one.
 """
 

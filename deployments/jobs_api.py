@@ -33,7 +33,7 @@ def create_api(token: str | None, *, local_only: bool, allowed: AllowedRoots | N
     """Make the API.
 
     Args:
-        token: The bearer token that every request for jobs must bear; None asks for none.
+        token: The bearer token that every request for jobs must have; None asks for none.
         local_only: Whether it is bound to loopback; see :class:`hyperexport.deployments.http_guard.SameOrigin`.
         allowed: Where jobs may write; the service's own stores if None.
     """

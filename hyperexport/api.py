@@ -111,7 +111,7 @@ def vm_info(
     Args:
         vm: Names or whole inventory paths, exactly. With nothing given at all the environment chooses.
         folder: Those in this folder, or these folders.
-        tag: Those that bear this tag, as ``CATEGORY:NAME``.
+        tag: Those that have this tag, as ``CATEGORY:NAME``.
         match: Those whose name or path matches this pattern, such as ``web-*``.
         vsphere: The server and the login; this process's environment (``GOVC_URL``, ...) if None.
 

@@ -184,7 +184,7 @@ class VmNotFound(HyperExportError):
 
 
 class VmAmbiguous(HyperExportError):
-    """Several VMs bear this name; the message lists their paths."""
+    """Several VMs have this name; the message lists their paths."""
 
     code = "vm-ambiguous"
 

@@ -3,7 +3,7 @@
 vSphere API: HostDatastoreBrowser. Only the folders of VMs are known; what can be asked for is what FileQueryFlags name.
 """
 
-# ruff: noqa: D102 - what bears a name of the vSphere API is documented there
+# ruff: noqa: D102 - what has a name of the vSphere API is documented there
 
 import fnmatch
 import re
@@ -39,7 +39,7 @@ class DatastoreBrowser(Managed):
         return self._datastore
 
     def SearchDatastore_Task(self, datastorePath: str, searchSpec: Any) -> Any:
-        # vSphere API: HostDatastoreBrowser requires Datastore.Browse on the datastore; no method bears it as privId.
+        # vSphere API: HostDatastoreBrowser requires Datastore.Browse on the datastore; no method has it as privId.
         require("Datastore.Browse", self._datastore)
 
         def work(task: Task) -> Any:

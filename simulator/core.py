@@ -50,7 +50,7 @@ class Simulator:
         address: The address to listen on.
         directory: Where the CA's certificate is written; None makes a temporary directory.
         manifests: Whether hosts hash what they send; where they don't, GetManifest is empty, and serving costs half.
-        tags: Tags that no VM bears, each as ``category:name``, beside those that the VMs bear.
+        tags: Tags that no VM has, each as ``category:name``, beside those that the VMs have.
         datastores: The datastores; the first is that of VMs for which none is named.
         networks: The networks; the first is that of adapters for which none is named.
         pools: Resource pools below the cluster's own.

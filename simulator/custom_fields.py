@@ -3,7 +3,7 @@
 vSphere API: CustomFieldsManager, ExtensibleManagedObject.
 """
 
-# ruff: noqa: D102 - what bears a name of the vSphere API is documented there
+# ruff: noqa: D102 - what has a name of the vSphere API is documented there
 
 from collections.abc import Iterable
 from typing import Any

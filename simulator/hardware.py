@@ -128,7 +128,7 @@ class AttachedDisk:
         return min(int(self.image.capacity * self.spec.used) + self.image.added, self.image.capacity)
 
     def file(self, delta: int | None) -> str:
-        """Its path in the datastore; a delta bears the number of the snapshot that it was made by."""
+        """Its path in the datastore; a delta has the number of the snapshot that it was made by."""
         return self.base if delta is None else f"{self.base.removesuffix('.vmdk')}-{delta:06d}.vmdk"
 
 

@@ -3,7 +3,7 @@
 vSphere API: HttpNfcLease. Until it is completed the VM is half made; aborted, timed out or failed, the VM goes.
 """
 
-# ruff: noqa: D102 - what bears a name of the vSphere API is documented there
+# ruff: noqa: D102 - what has a name of the vSphere API is documented there
 
 import uuid
 from collections.abc import Callable

@@ -1,10 +1,10 @@
 """The inventory around the VMs: folders, the datacenter, hosts, the cluster, the pool, datastores, networks.
 
-They hold each other by attributes that bear the names of vSphere's properties. Nothing here changes after the start
+They hold each other by attributes that have the names of vSphere's properties. Nothing here changes after the start
 but the lists of VMs and the datastores' free space.
 """
 
-# ruff: noqa: D102 - what bears a name of the vSphere API is documented there
+# ruff: noqa: D102 - what has a name of the vSphere API is documented there
 
 import uuid
 from collections.abc import Iterable
@@ -417,7 +417,7 @@ class Host(_HoldsVms):
                 numHBAs=1,
             ),
             runtime=self.runtime,
-            # A real host bears here the name by which vCenter reaches it; a simulated one's name resolves nowhere.
+            # A real host has here the name by which vCenter reaches it; a simulated one's name resolves nowhere.
             config=vim.host.Summary.ConfigSummary(
                 name=self.netloc.rpartition(":")[0] or self.name,
                 port=int(self.netloc.rpartition(":")[2] or 443),

@@ -5,7 +5,7 @@ progress for ``leaseTimeout`` seconds. All that time its task runs, and what wou
 imports are in ``import_lease.py``.
 """
 
-# ruff: noqa: D102 - what bears a name of the vSphere API is documented there
+# ruff: noqa: D102 - what has a name of the vSphere API is documented there
 
 import hashlib
 import time

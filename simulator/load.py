@@ -1,4 +1,4 @@
-"""How much a host bears at once, and how much it ever bore: what limits on exports are proved by."""
+"""How much a host has at once, and the most it ever had: what limits on exports are proved by."""
 
 from collections.abc import Generator
 from contextlib import contextmanager

@@ -4,7 +4,7 @@ vSphere API: VirtualMachine. How it is described is in ``hardware.py`` and ``mac
 ``snapshots.py``, the holds of exports in ``leases.py``.
 """
 
-# ruff: noqa: D102 - what bears a name of the vSphere API is documented there
+# ruff: noqa: D102 - what has a name of the vSphere API is documented there
 
 import itertools
 import logging

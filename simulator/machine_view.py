@@ -1,6 +1,6 @@
 """The VM as its vSphere properties show it. Reads a machine's state; changes nothing."""
 
-# ruff: noqa: D102 - what bears a name of the vSphere API is documented there
+# ruff: noqa: D102 - what has a name of the vSphere API is documented there
 
 from collections.abc import Callable
 from typing import Any

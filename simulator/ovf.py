@@ -4,7 +4,7 @@ Sources: DMTF DSP0243 1.1 for the envelope and DSP0004's resource types; vSphere
 descriptor is made from: the files with the sizes that the client gives, and the VM's configuration.
 """
 
-# ruff: noqa: D102 - what bears a name of the vSphere API is documented there
+# ruff: noqa: D102 - what has a name of the vSphere API is documented there
 
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass

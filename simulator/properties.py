@@ -5,7 +5,7 @@ of what the objects are. vSphere API: PropertyCollector, in particular the rules
 refer to each other by name, and versions of update sets.
 """
 
-# ruff: noqa: D102 - what bears a name of the vSphere API is documented there
+# ruff: noqa: D102 - what has a name of the vSphere API is documented there
 
 import itertools
 import re

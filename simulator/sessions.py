@@ -4,7 +4,7 @@ Sessions are known by the ``vmware_soap_session`` cookie. One that was idle for 
 vCenter), and with it go the leases, views and collectors that it opened.
 """
 
-# ruff: noqa: D102 - what bears a name of the vSphere API is documented there
+# ruff: noqa: D102 - what has a name of the vSphere API is documented there
 
 import secrets
 import time

@@ -3,7 +3,7 @@
 vSphere API: VirtualMachineSnapshot. The guest goes on writing, into deltas; what a snapshot froze never changes.
 """
 
-# ruff: noqa: D102 - what bears a name of the vSphere API is documented there
+# ruff: noqa: D102 - what has a name of the vSphere API is documented there
 
 from collections.abc import Iterator
 from dataclasses import replace

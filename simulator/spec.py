@@ -70,9 +70,9 @@ class VmSpec:
         vtpm: Whether it has a virtual TPM: then its home is encrypted, and its disks are not.
         connection: vSphere's runtime.connectionState.
         snapshots: Names of snapshots that a user took before, oldest first.
-        tags: The tags that it bears, each as ``category:name``.
+        tags: The tags that it has, each as ``category:name``.
         target_prefix: What stands before the names that its export leases give to files (``targetId``), such as
-            ``../../``. No vCenter says so; one in somebody else's hands may.
+            ``../../``. No vCenter says so; one in another owner's hands may.
         datastore: The datastore that it lies in; "" is the first.
         pool: The resource pool below the cluster's own; "" is that one.
         networks: The network of each adapter; "" is the first.

@@ -37,8 +37,8 @@ class Tagging:
 
     Args:
         sessions: Who may log in.
-        borne: The tags that each VM bears, as ``category:name``, by managed object id.
-        others: Tags that no VM bears.
+        borne: The tags that each VM has, as ``category:name``, by managed object id.
+        others: Tags that no VM has.
     """
 
     def __init__(

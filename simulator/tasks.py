@@ -4,7 +4,7 @@ A real vCenter answers a ``..._Task`` call at once; what goes wrong afterwards i
 is here: each task runs in a thread of its own, holding the world's lock except where it waits.
 """
 
-# ruff: noqa: D102 - what bears a name of the vSphere API is documented there
+# ruff: noqa: D102 - what has a name of the vSphere API is documented there
 
 import itertools
 import logging

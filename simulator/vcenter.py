@@ -1,6 +1,6 @@
 """The vCenter's own services: its content, the search index, and the inventory that it starts with."""
 
-# ruff: noqa: D102 - what bears a name of the vSphere API is documented there
+# ruff: noqa: D102 - what has a name of the vSphere API is documented there
 
 import uuid
 from collections.abc import Iterator

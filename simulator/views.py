@@ -3,7 +3,7 @@
 vSphere API: ViewManager, ContainerView, ListView. A view belongs to the session that made it.
 """
 
-# ruff: noqa: D102 - what bears a name of the vSphere API is documented there
+# ruff: noqa: D102 - what has a name of the vSphere API is documented there
 
 from collections.abc import Iterator
 from typing import Any

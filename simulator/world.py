@@ -1,6 +1,6 @@
 """The simulated world: all managed objects by their ids, one lock, and the news that something changed.
 
-Managed objects are Python objects whose attributes bear the names of the vSphere properties and whose methods bear
+Managed objects are Python objects whose attributes have the names of the vSphere properties and whose methods have
 the WSDL names of the vSphere methods; what a class does not have, the simulator does not do. Nothing here knows how
 objects are asked for or answered on the wire.
 """

@@ -1,7 +1,7 @@
 """The key with which a run signs its owner tags, so that Prefect's record of the run vouches for them.
 
-The record holds the public half as a label, written before the run makes anything that bears a tag, and whether the run
-has said itself that it ended. A tag that was not signed with a key of the run that it names is somebody else's word:
+The record holds the public half as a label, written before the run makes anything that has a tag, and whether the run
+has said itself that it ended. A tag that was not signed with a key of the run that it names is another owner's word:
 what Prefect says of that run is then not believed of the thing.
 """
 

@@ -13,7 +13,7 @@ _about: ContextVar[Mapping[str, str]] = ContextVar("what log lines are about", d
 
 @contextmanager
 def about(**facts: str | None) -> Generator[None]:
-    """Have the block's log lines bear these facts, beside those of the blocks around it; None is none."""
+    """Attach these facts to the block's log lines, with those of the enclosing blocks; None is left out."""
     told = {name: fact for name, fact in facts.items() if fact is not None}
     token = _about.set({**_about.get(), **told})
     try:

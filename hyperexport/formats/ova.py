@@ -71,7 +71,7 @@ def write(parts: Sequence[Part], sink: Callable[[memoryview], object], *, modifi
     Args:
         parts: The files, the descriptor first.
         sink: Takes the OVA's bytes in order.
-        modified: The time that the members bear.
+        modified: The time that the members have.
 
     Returns:
         Where each file's bytes lie in the OVA.

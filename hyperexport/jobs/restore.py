@@ -164,7 +164,7 @@ def undo_on_failure(job: RestoreJob, plan: RestorePlan) -> Generator[None]:
 
 
 def make_vm(run: StepRunner, job: RestoreJob, plan: RestorePlan) -> int:
-    """Import the VM and send its files, side by side. It bears the owner tag still.
+    """Import the VM and send its files, side by side. It has the owner tag still.
 
     Returns:
         The bytes that were sent.

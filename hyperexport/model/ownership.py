@@ -1,7 +1,7 @@
 """The owner tag that a run leaves in everything that it may leave behind.
 
 A snapshot, a staged export and an unfinished upload each say, *in themselves*, which tool, run, server and VM they
-belong to, so that no second record can disagree. Only what bears this tag is ever removed.
+belong to, so that no second record can disagree. Only what has this tag is ever removed.
 
 Others can write such tags, too: everybody who may take snapshots writes their descriptions. So a tag is signed twice.
 With a key that only its machine knows and only in this boot (``base/machine.py``): what it says of a process is

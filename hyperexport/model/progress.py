@@ -37,7 +37,7 @@ class Progress:
     """One moment of one item's way.
 
     Args:
-        vm: The VM; its name alone would not do, since several of a fleet may bear it.
+        vm: The VM; its name alone would not do, since several of a fleet may have it.
         item: The file or thing that moves, unique within the VM and stage (``db01-disk-0.vmdk``).
         stage: What is being done.
         position: How far, in bytes of the *disk* (not of the compressed stream), or per cent for a server's task.

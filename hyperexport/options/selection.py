@@ -17,7 +17,7 @@ from hyperexport.options.precedence import ENV_PREFIX, Leaf, read_environment
 
 
 class Selection(Value):
-    """The VMs named, and besides them those that lie in a folder, bear a tag and match a pattern, as far as asked."""
+    """The VMs named, and besides them those that lie in a folder, have a tag and match a pattern, as far as asked."""
 
     vm: Names = option((), "A VM's name or whole inventory path, exactly", flag="--vm", examples=["NAME"])
     folder: Names = option(

@@ -243,7 +243,7 @@ def beyond_retention(tree: Iterable[SnapshotInfo], *, vm: VmIdentity, keep: int,
 
 
 class SnapshotState(StrEnum):
-    """What becomes of a snapshot that bears our mark, seen from outside its run."""
+    """What becomes of a snapshot that has our mark, seen from outside its run."""
 
     ABANDONED = "abandoned"
     """Its run is over and should have removed it."""
@@ -269,7 +269,7 @@ def classify_snapshots(
     is_over: Callable[[Owner], bool],
     runs: Collection[str] = (),
 ) -> list[TaggedSnapshot]:
-    """Say of each snapshot that bears our tag what becomes of it, oldest first; a user's are left out.
+    """Say of each snapshot that has our tag what becomes of it, oldest first; a user's are left out.
 
     Args:
         ref: The VM, as its server knows it.

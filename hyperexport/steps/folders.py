@@ -23,7 +23,7 @@ def distinct_folder(ref: VmRef, vm: VmIdentity) -> str:
 
 
 def folders_of(store: Store, ref: VmRef, vm: VmIdentity) -> list[str]:
-    """Find the folders in which exports of a VM can lie: a renamed VM's bear its old name and the same digits.
+    """Find the folders in which exports of a VM can lie: a renamed VM's have its old name and the same digits.
 
     Raises:
         StoreUnusable, StoreUnreachable: The store could not be listed.

@@ -25,7 +25,7 @@ def preserve(stores: Sequence[Store], wanted: Sequence[str], *, on: bool) -> lis
     Raises:
         UsageError: A name fits exports of several VMs; nothing was marked.
         ExportNotFound: A name fits nothing in any of the stores; nothing was marked.
-        ManifestInvalid: One has no readable manifest that could bear a mark; nothing was marked.
+        ManifestInvalid: One has no readable manifest that could have a mark; nothing was marked.
         StoreUnusable, StoreUnreachable: A manifest could not be written.
     """
     selections = select_exports(stores, wanted)

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 @step("find-snapshots", retried=True)
 def find_tagged_snapshots(session: Session, is_over: IsOver, runs: Collection[str] = ()) -> list[TaggedSnapshot]:
-    """Find every snapshot of the vCenter that bears our tag, and say what becomes of it.
+    """Find every snapshot of the vCenter that has our tag, and say what becomes of it.
 
     The logins of dead runs are ended first: a lease that they hold keeps its VM's snapshots from being removed.
 

@@ -63,7 +63,7 @@ def destroy_partial(session: Session, made: PartialVm, *, stop: StopSignal) -> s
 
 @step("begin-import", retried=True)
 def begin_import(job: RestoreJob, plan: RestorePlan) -> None:
-    """Have vSphere begin to make the VM. It bears the run's owner tag from its first moment. Safe to repeat.
+    """Have vSphere begin to make the VM. It has the run's owner tag from its first moment. Safe to repeat.
 
     Raises:
         TargetExists, DatastoreFull, PermissionMissing, ImportRefused: vSphere refuses it.
@@ -192,7 +192,7 @@ def compare_with_server(job: RestoreJob, lease: ImportLease, key: str, sent: Rec
 
 @step("complete-import")
 def complete_import(job: RestoreJob, plan: RestorePlan) -> VmRef:
-    """Have vSphere make the VM whole. It still bears the run's tag, and still goes if anything fails.
+    """Have vSphere make the VM whole. It still has the run's tag, and still goes if anything fails.
 
     Raises:
         RestoreFailed: The VM was not made.

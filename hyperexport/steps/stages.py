@@ -1,6 +1,6 @@
 """How long each stage of an export takes, and whose log lines they are.
 
-A step that is marked with :func:`stage` is measured, and what is logged while it runs bears the run, the VM, the disk
+A step that is marked with :func:`stage` is measured, and what is logged while it runs names the run, the VM, the disk
 that it is given and the stage (:mod:`hyperexport.base.log_context`). What runs side by side, as disks do, counts once:
 a stage lasts for as long as at least one of its steps is at work.
 """

@@ -250,7 +250,7 @@ class Store(Protocol):
         ...
 
     def sweep(self, folder: str | None = None) -> list[str]:
-        """Remove what a crash left that bears no mark of an owner, because it fell between two steps.
+        """Remove what a crash left that has no mark of an owner, because it fell between two steps.
 
         It is never a part of an export, and nobody alive needs it: deletions that were begun are ended, a staging
         that nobody signed goes, and marks that outlived their use.

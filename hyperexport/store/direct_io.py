@@ -75,7 +75,7 @@ class FileSink:
         return Stored(size=self._size)
 
     def abort(self) -> None:
-        """Remove the file, if it is still this one that bears the name."""
+        """Remove the file, if it is still this one that has the name."""
         with suppress(Exception):
             self._settle()
         with suppress(OSError):

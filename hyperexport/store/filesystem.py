@@ -132,11 +132,11 @@ def read_at_most(path: Path, limit: int) -> bytes:
 
 
 class NotRegular(OSError):
-    """Something other than a plain file bears the name."""
+    """Something other than a plain file has the name."""
 
 
 def open_regular(path: Path) -> int:
-    """Open a plain file for reading and nothing else that may bear its name; returns the descriptor.
+    """Open a plain file for reading and nothing else that may have its name; returns the descriptor.
 
     Raises:
         OSError: As the system has it.

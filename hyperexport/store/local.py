@@ -163,7 +163,7 @@ class LocalStore:
         remove_if_empty(path.parent)
 
     def sweep(self, folder: str | None = None) -> list[str]:
-        """Remove what a crash left that bears no mark of an owner."""
+        """Remove what a crash left that has no mark of an owner."""
         with translated("sweep", self._root):
             kept = sweep_root(self._root)
 

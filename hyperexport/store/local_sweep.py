@@ -1,4 +1,4 @@
-"""What a crash leaves in a local store that bears no mark of an owner, because it fell between two steps.
+"""What a crash leaves in a local store that has no mark of an owner, because it fell between two steps.
 
 None of it is ever a part of an export, and each of it can be told by itself: a staging that was made and not yet
 signed, an export whose deletion was begun, a manifest half-written beside the old one, a mark that outlived its use.

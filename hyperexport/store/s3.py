@@ -236,7 +236,7 @@ class S3Store:
         logger.info("removed the abandoned %s (%d bytes)", self._bucket.url(prefix), freed)
 
     def sweep(self, folder: str | None = None) -> list[str]:
-        """Remove what a crash left that bears no mark of an owner: the rest of a deletion, and marks without use.
+        """Remove what a crash left that has no mark of an owner: the rest of a deletion, and marks without use.
 
         Raises:
             StoreUnusable, StoreUnreachable: Something could not be listed or removed.

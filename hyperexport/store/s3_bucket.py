@@ -93,7 +93,7 @@ class S3Bucket:
         return f"s3://{self._name}/{key}"
 
     def server_time(self) -> datetime | None:
-        """What time the service says it is, to the second; None where its answers bear no date."""
+        """What time the service says it is, to the second; None where its answers have no date."""
         with translated(f"listing {self.url('')}"):
             answer = self.client.list_objects_v2(Bucket=self._name, Prefix=self.location.key(""), MaxKeys=1)
         return date_in(answer["ResponseMetadata"]["HTTPHeaders"])

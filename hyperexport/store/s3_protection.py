@@ -54,7 +54,7 @@ class Protection(StrEnum):
 
 
 HEADERS: Final = {"ChecksumCRC32": "x-amz-checksum-crc32", "ContentMD5": "Content-MD5"}
-"""The headers that a request pre-signed with those parameters must bear."""
+"""The headers that a request pre-signed with those parameters must have."""
 
 
 def headers(parameters: Mapping[str, str]) -> dict[str, str]:
@@ -90,7 +90,7 @@ def find_protection(bucket: S3Bucket, *, drop: bool = True) -> Protection:
 
 
 def _demanded(bucket: S3Bucket) -> Protection:
-    """Find what parts have to bear though nobody checks it, as with Object Lock and a default retention."""
+    """Find what parts have to have though nobody checks it, as with Object Lock and a default retention."""
     key = bucket.location.key(PROBE_NAME)
     upload = UnfinishedUpload(key, bucket.begin_upload(key, {}))
     probe = memoryview(_PROBE)

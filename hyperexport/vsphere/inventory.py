@@ -118,7 +118,7 @@ class Inventory(NamedTuple):
     """Whose view it is, for messages: ``vcenter.example.com, or backup``, who may not see everything."""
 
     def named(self, name_or_path: str) -> VmRow:
-        """The one VM that bears this name or whole inventory path.
+        """The one VM that has this name or whole inventory path.
 
         Raises:
             VmNotFound: None does; near names are suggested.
@@ -174,9 +174,9 @@ def read_inventory(session: Session) -> Inventory:
 
 
 def find_vm(session: Session, name_or_path: str) -> VmRef:
-    """Find the one VM that bears this name or whole inventory path.
+    """Find the one VM that has this name or whole inventory path.
 
-    A path is looked up alone. A name needs the list of all VMs, since several may bear it.
+    A path is looked up alone. A name needs the list of all VMs, since several may have it.
 
     Raises:
         VmNotFound: None does; near names are suggested.

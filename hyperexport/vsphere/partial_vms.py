@@ -1,7 +1,7 @@
 """VMs that a restore is making: their owner tag, found in their notes, and their removal.
 
-From the first moment until a restore has ended well its VM bears the run's tag at the end of its notes
-(``config.annotation``); taking the tag off is what makes the VM the user's. Only what bears a tag is ever destroyed.
+From the first moment until a restore has ended well its VM has the run's tag at the end of its notes
+(``config.annotation``); taking the tag off is what makes the VM the user's. Only what has a tag is ever destroyed.
 """
 
 import logging
@@ -43,7 +43,7 @@ def untagged(annotation: str) -> str:
 
 
 def partial_vms(session: Session) -> list[PartialVm]:
-    """Find every VM of the server that bears a restore's tag, made for a VM of that path.
+    """Find every VM of the server that has a restore's tag, made for a VM of that path.
 
     A copy of such a VM, or one that was moved or renamed meanwhile, is somebody's and is not among them.
     """
@@ -84,7 +84,7 @@ def destroy_partial_vm(session: Session, vm: VmRef, owner: Owner, *, stop: StopS
     Args:
         session: The login.
         vm: The VM.
-        owner: Its tag, which it must still bear.
+        owner: Its tag, which it must still have.
         stop: Ends the waiting, not the removal; None in clean-up.
 
     Returns:
@@ -125,14 +125,14 @@ def take_off_tag(session: Session, vm: VmRef, annotation: str, *, stop: StopSign
     """Give a VM the notes that it had when it was exported: from now on it is the user's.
 
     Raises:
-        HyperExportError: It was not done; the VM still bears its tag.
+        HyperExportError: It was not done; the VM still has its tag.
     """
     spec = vim.vm.ConfigSpec(annotation=annotation)
     doing = f"taking the restore's tag off {vm.path}"
     try:
         run_task(session, vm, vm_object(session, vm).ReconfigVM_Task, spec, doing=doing, stop=stop)
     except HyperExportError:
-        # Its answer may have been lost on the way; what the VM bears decides.
+        # Its answer may have been lost on the way; what the VM has decides.
         values = properties(session, vm_object(session, vm), ("config.annotation",), doing=doing)
         if values.get("config.annotation", "") != annotation:
             raise

@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 class Login(NamedTuple):
-    """A login that bears this tool's mark."""
+    """A login that has this tool's mark."""
 
     key: str
     owner: Owner
@@ -25,7 +25,7 @@ class Login(NamedTuple):
 
 
 def tagged_sessions(session: Session) -> list[Login] | None:
-    """Each other login that bears this tool's mark; None where not every login can be seen.
+    """Each other login that has this tool's mark; None where not every login can be seen.
 
     vSphere API: SessionManager.sessionList asks for Sessions.TerminateSession; who lacks it sees none. A list without
     the own login is not whole.

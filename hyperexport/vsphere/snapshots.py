@@ -1,6 +1,6 @@
 """Making a snapshot that is surely ours, and surely removing it again.
 
-A snapshot bears its owner's mark in its description; that mark, and nothing else, makes it ours. Whoever asks for one
+A snapshot has its owner's mark in its description; that mark, and nothing else, makes it ours. Whoever asks for one
 either gets it or finds that none was left behind, whatever interrupted the asking. How a task ended is decided by
 looking at the VM's tree of snapshots, never by the task alone. Nothing of a VM but its snapshots is changed here.
 """
@@ -95,7 +95,7 @@ def create_snapshot(
         session: The login.
         ref: The VM.
         name: The snapshot's name; need not be unique.
-        owner: The mark that it bears.
+        owner: The mark that it has.
         quiesce: Ask the guest to bring its filesystems to rest.
         memory: Keep the memory, too.
         quiesce_required: Rather fail than make a crash-consistent one.
@@ -334,7 +334,7 @@ class _Making:
         return next((info for info in new if info.description == self._description), None)
 
     def _undo(self, begun: Future[Any]) -> None:
-        """Let the server finish what it has begun (it cannot be called back), then remove what bears our mark."""
+        """Let the server finish what it has begun (it cannot be called back), then remove what has our mark."""
         try:
             for task in self._tasks(begun):
                 _wait_for_end(self._session, task, doing=self._doing)

@@ -1,4 +1,4 @@
-"""Which VMs bear a tag, and the tags of one VM, by vCenter's REST API: the SOAP API knows nothing of tags.
+"""Which VMs have a tag, and the tags of one VM, by vCenter's REST API: the SOAP API knows nothing of tags.
 
 vCenter 7.0 U2 and later answer at ``/api``, older ones (and vcsim) only at ``/rest``, with the same questions in
 another dress. A login of its own, which ends with the question. Only vCenters have tags; a host of its own has none.
@@ -42,7 +42,7 @@ _MAX_CONCURRENCY: Final = 200
 
 
 def tagged_vms(session: Session, tags: Iterable[str]) -> frozenset[str]:
-    """The VMs that bear any of these tags themselves, by managed object id.
+    """The VMs that have any of these tags themselves, by managed object id.
 
     A tag on a folder or a host is not one of the VMs there, as in vSphere's own client.
 
@@ -72,7 +72,7 @@ def tagged_vms(session: Session, tags: Iterable[str]) -> frozenset[str]:
 
 
 def tags_of(session: Session, moref: str) -> tuple[str, ...]:
-    """The tags that a VM bears itself, each as ``CATEGORY:NAME``, in alphabetical order; none on a host of its own.
+    """The tags that a VM has itself, each as ``CATEGORY:NAME``, in alphabetical order; none on a host of its own.
 
     Raises:
         TaggingUnavailable: The vCenter has no tagging API.

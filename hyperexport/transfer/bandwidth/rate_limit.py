@@ -1,4 +1,4 @@
-"""How fast a run may be at this moment: its limit, the window of the week, what the link bears, the fleet's budget.
+"""How fast a run may be at this moment: its limit, the window of the week, what the link allows, the fleet's budget.
 
 The throttle asks, at most once a second, and follows. Nothing here waits or moves bytes.
 """
