@@ -14,7 +14,7 @@ from tests.flows.support import exported_bytes, guest_bytes
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), flags=re.DOTALL)
-ENGINE = [example for example in EXAMPLES if "export_vm" not in example]  # that one is a flow
+ENGINE = [example for example in EXAMPLES if "hyperexport." in example]  # others are flows
 
 
 @pytest.mark.parametrize("example", ENGINE, ids=["ten lines", "progress"])
