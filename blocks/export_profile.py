@@ -17,6 +17,7 @@ from hyperexport.blocks.loading import load_block, refuse_unknown_fields
 from hyperexport.errors import UsageError
 from hyperexport.options.form import ShownInBlock
 from hyperexport.options.precedence import ExportOptions
+from hyperexport.prefect_errors import translated
 from hyperexport.profiles import flat, has_file, in_groups, profile_name, set_explicitly, valid_options
 
 _SLUG: Final = "export-profile"
@@ -103,13 +104,15 @@ def save_profile(name: str, options: ExportOptions, *, base: Mapping[str, object
         base: What else it sets, by key; the options win.
     """
     profile = ExportProfile.of(ExportOptions.from_keys({**(base or {}), **options.given_keys()}))
-    profile.save(profile_name(name), overwrite=True)  # pyright: ignore[reportUnusedCoroutine] - not without a loop
+    document = profile_name(name)
+    with translated(f"saving profile {name}"):
+        profile.save(document, overwrite=True)  # pyright: ignore[reportUnusedCoroutine] - not without a loop
     return profile
 
 
 def saved_names() -> list[str]:
     """The names of all saved profiles, in order, damaged ones too."""
-    with get_client(sync_client=True) as client:
+    with translated("listing the profiles"), get_client(sync_client=True) as client:
         try:
             documents = client.read_block_documents_by_type(_SLUG, include_secrets=False)
         except ObjectNotFound:  # nobody ever saved one
@@ -123,7 +126,11 @@ def delete_profile(name: str) -> None:
     Raises:
         UsageError: There is none of this name.
     """
-    try:
-        ExportProfile.delete(profile_name(name))  # pyright: ignore[reportUnusedCoroutine] - not without a loop
-    except ValueError as error:
-        raise _missing(name) from error
+    document = profile_name(name)
+    with translated(f"deleting profile {name}"):
+        try:
+            ExportProfile.delete(document)  # pyright: ignore[reportUnusedCoroutine] - not without a loop
+        except ValueError as error:
+            if isinstance(error.__cause__, ObjectNotFound):
+                raise _missing(name) from error
+            raise

@@ -7,9 +7,11 @@ does not have without a word, and raises a bare RuntimeError for a value that do
 from typing import TypeVar, cast
 
 from prefect.blocks.core import Block
+from prefect.exceptions import ObjectNotFound
 from pydantic import ValidationError
 
 from hyperexport.errors import UsageError
+from hyperexport.prefect_errors import translated
 
 AnyBlock = TypeVar("AnyBlock", bound=Block)
 
@@ -28,16 +30,23 @@ def load_block(block_class: type[AnyBlock], name: str, *, what: str, missing: Us
 
     Raises:
         UsageError: There is none, or a field of it is missing, unknown or of a wrong value; the message names each.
+        PrefectFailed, ServerUnreachable: Prefect does not hand it out.
     """
-    try:
-        block = cast("AnyBlock", block_class.load(name))
-    except ValueError as error:
-        raise missing from error
-    except RuntimeError as error:
-        if not isinstance(error.__cause__, ValidationError):
+    if block_class is Block and "/" not in name:
+        raise missing
+    with translated(f"loading {what}"):
+        try:
+            return cast("AnyBlock", block_class.load(name))
+        except ValueError as error:
+            if isinstance(error.__cause__, ObjectNotFound):
+                raise missing from error
             raise
-        raise UsageError(f"{what}: {wrong_fields(error.__cause__)}", fix=_FIX) from None
-    return block
+        except RuntimeError as error:
+            if not isinstance(error.__cause__, ValidationError):
+                raise
+            raise UsageError(f"{what}: {wrong_fields(error.__cause__)}", fix=_FIX) from None
+        except (LookupError, TypeError) as error:  # of another version, or a type that no package here has
+            raise UsageError(f"{what} cannot be used here: {type(error).__name__}: {error}", fix=_FIX) from error
 
 
 def wrong_fields(error: ValidationError) -> str:

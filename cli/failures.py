@@ -10,7 +10,8 @@ from hyperexport.base.json_logs import VARIABLE as JSON_LOGS
 from hyperexport.base.json_logs import json_line
 from hyperexport.base.text import escape_controls, one_line
 from hyperexport.cli.interrupts import was_interrupted
-from hyperexport.errors import HyperExportError, Interrupted, PartialFleetFailure, PrefectFailed, ServerUnreachable
+from hyperexport.errors import HyperExportError, Interrupted, PartialFleetFailure
+from hyperexport.prefect_errors import of_prefect
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def find_cause(error: BaseException) -> HyperExportError | None:
             return found
         if isinstance(found, KeyboardInterrupt):
             return Interrupted("interrupted")
-        prefects = prefects or _of_prefect(found)
+        prefects = prefects or of_prefect(found)
         if id(found) in seen:
             continue
         seen.add(id(found))
@@ -115,27 +116,3 @@ def find_cause(error: BaseException) -> HyperExportError | None:
         waiting += [nearby for nearby in (*inner, found.__cause__, found.__context__) if nearby is not None]
     # pydantic and others make an error of their own of a KeyboardInterrupt that meets them, and lose it on the way.
     return Interrupted("interrupted") if was_interrupted() else prefects
-
-
-def _of_prefect(error: BaseException) -> HyperExportError | None:
-    """The error for what Prefect or its HTTP client raises; only Prefect uses httpx here. Both are slow to import."""
-    httpx, prefect = sys.modules.get("httpx"), sys.modules.get("prefect.exceptions")
-    words = str(error).splitlines()[0] if str(error) else type(error).__name__
-    if httpx is None:
-        return None
-    if isinstance(error, httpx.HTTPStatusError):
-        return PrefectFailed(
-            f"the Prefect API refused: {words}",
-            fix="Check PREFECT_API_URL, PREFECT_API_KEY and that the server there is as new as this Prefect",
-        )
-    if isinstance(error, httpx.HTTPError | httpx.InvalidURL | httpx.StreamError | httpx.CookieConflict):
-        return ServerUnreachable(
-            f"the Prefect API cannot be reached: {words}",
-            fix="Check PREFECT_API_URL and the server there, or unset it to run without one",
-        )
-    if prefect is not None and isinstance(error, prefect.PrefectException):
-        return PrefectFailed(
-            f"Prefect failed: {type(error).__name__}: {words}",
-            fix="Run it with --no-prefect, or look at the Prefect server's log",
-        )
-    return None

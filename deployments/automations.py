@@ -20,6 +20,7 @@ from hyperexport.errors import UsageError
 from hyperexport.flows import send_notice
 from hyperexport.model.vm import Value
 from hyperexport.options.precedence import ExportOptions, resolve
+from hyperexport.prefect_errors import translated
 from hyperexport.tasks.events import COMPLETED, DAMAGED, LEAKED, RESOURCE
 
 LEAKED_NAME: Final = "hyperexport: snapshot left on a VM"
@@ -44,6 +45,7 @@ class Automation(Value):
     when: str
 
 
+@translated("creating the automations")
 def create(options: ExportOptions, *, within: timedelta, profile: ExportProfile | None = None) -> list[Automation]:
     """Put the automations in place; those of the same names that we made are replaced.
 
@@ -151,12 +153,14 @@ def plan(deployment: UUID, told: dict[str, Any], within: timedelta) -> list[Auto
     ]
 
 
+@translated("listing the automations")
 def automations() -> list[Automation]:
     """Those of ours that there are."""
     with get_client(sync_client=True) as client:
         return [_shown(one) for one in _ours(client)]
 
 
+@translated("removing the automations")
 def remove() -> list[Automation]:
     """Delete those of ours that there are; the deployment stays, as every flow has one."""
     with get_client(sync_client=True) as client:

@@ -25,6 +25,7 @@ from prefect.workers.process import ProcessWorker
 import hyperexport
 from hyperexport import flows
 from hyperexport.blocks import ExportProfile, VSphereCredentials
+from hyperexport.prefect_errors import translated
 from hyperexport.tasks.check_prefect import SCHEDULE_TAG
 from hyperexport.workarounds.block_types import register_block_type
 from hyperexport.workarounds.private import parameter_schema_of
@@ -164,6 +165,7 @@ def description_of(flow: Flow[..., Any]) -> str:
     return re.split(r"\n\n(?:Args|Returns|Raises):\n", flow.description or "", maxsplit=1)[0].strip()
 
 
+@translated("saving a deployment")
 def ensure_deployment(deployment: RunnerDeployment) -> UUID:
     """Create a deployment, or bring one that exists up to this version.
 
@@ -189,12 +191,14 @@ def ensure_deployment(deployment: RunnerDeployment) -> UUID:
     return there.id
 
 
+@translated("registering the block types")
 def ensure_block_types() -> None:
     """Have our kinds of blocks on the server, so that they can be made, and picked in forms, in the Prefect UI."""
     for kind in (VSphereCredentials, ExportProfile):
         register_block_type(kind)
 
 
+@translated("creating the work pool")
 def ensure_pool(pool: Pool = PROCESS) -> None:
     """Have the work pool. One that is there is left as its administrator set it."""
     with get_client(sync_client=True) as client:

@@ -1,8 +1,10 @@
 """The jobs API: HTTP in, flow runs out. It checks who asks and what is asked, and keeps no state of its own."""
 
+import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from json import JSONDecodeError
 from typing import Annotated, Final
 from uuid import UUID
 
@@ -12,7 +14,8 @@ from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBearer
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import StateType
-from pydantic import SkipValidation
+from prefect.exceptions import PrefectException
+from pydantic import SkipValidation, ValidationError
 from starlette.concurrency import run_in_threadpool
 
 import hyperexport
@@ -21,9 +24,18 @@ from hyperexport.deployments.allowed_roots import AllowedRoots
 from hyperexport.deployments.http_guard import BoundedBody, SameOrigin, Token
 from hyperexport.deployments.job_model import Accepted, Cancelled, Job, JobDetails, JobIds, JobList, Jobs, read_jobs
 from hyperexport.deployments.restore_model import RestoreJob, read_restore
+from hyperexport.errors import HyperExportError
 from hyperexport.flows import restore_vm
+from hyperexport.prefect_errors import of_prefect
+
+logger = logging.getLogger("hyperexport.serve")
 
 _PAGE: Final = 200
+_OF_PREFECT: Final = (
+    *(httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, PrefectException, HyperExportError),
+    *(ValidationError, JSONDecodeError),  # an answer that is none of Prefect's
+)
+"""What a request to Prefect raises."""
 
 Submission = Annotated[Job | list[Job] | Jobs, SkipValidation, Body()]
 """Documented as it is, and read job by job: a bad one must not refuse the others."""
@@ -44,7 +56,8 @@ def create_api(token: str | None, *, local_only: bool, allowed: AllowedRoots | N
     if token:
         app.add_middleware(Token, token=token, open_paths=frozenset({"/health"}))
     app.add_middleware(SameOrigin, loopback_only=local_only)
-    app.add_exception_handler(httpx.HTTPError, _prefect_is_away)
+    for kind in _OF_PREFECT:
+        app.add_exception_handler(kind, _prefect_is_away)
     described = [Depends(HTTPBearer(auto_error=False))] if token else []  # for the page at /docs; Token has checked it
     app.include_router(_router, dependencies=described)
     return app
@@ -65,6 +78,8 @@ Prefect = Annotated[PrefectClient, Depends(_prefect)]
 
 
 def _prefect_is_away(_request: Request, error: Exception) -> JSONResponse:
+    """Say that Prefect did not do its part. What is raised holds addresses, and is not for whoever asks."""
+    logger.warning("the jobs API could not ask Prefect: %s", of_prefect(error) or error)
     words = f"the Prefect API does not answer: {type(error).__name__}"
     return JSONResponse({"detail": words}, status.HTTP_503_SERVICE_UNAVAILABLE)
 

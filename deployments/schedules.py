@@ -41,6 +41,7 @@ from hyperexport.flows import cleanup_exports, export_fleet, export_vm
 from hyperexport.model.vm import Value
 from hyperexport.options.precedence import ExportOptions, leaves
 from hyperexport.options.selection import Selection
+from hyperexport.prefect_errors import translated
 from hyperexport.tasks.check_prefect import SCHEDULE_TAG
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
@@ -238,6 +239,7 @@ def next_time(times: SCHEDULE_TYPES) -> datetime | None:
 # -- what is done with them --------------------------------------------------------------------------------------------
 
 
+@translated("saving the schedule")
 def apply(plan: PlannedSchedule) -> Schedule:
     """Have Prefect keep a schedule; one of the same name is replaced."""
     ensure_pool()
@@ -257,11 +259,13 @@ def _deployment(plan: PlannedSchedule) -> RunnerDeployment:
     )
 
 
+@translated("listing the schedules")
 def schedules() -> list[Schedule]:
     """Every schedule that there is, by name."""
     return sorted((_shown(deployment) for deployment in _deployments()), key=lambda item: (item.name, item.flow))
 
 
+@translated("pausing the schedule")
 def pause(name: str) -> Schedule:
     """Let a schedule fire no more until it is resumed; a run that is going on goes on.
 
@@ -274,6 +278,7 @@ def pause(name: str) -> Schedule:
         return _shown(client.read_deployment(found.id))
 
 
+@translated("resuming the schedule")
 def resume(name: str) -> Schedule:
     """Let a paused schedule fire again, from now on; what it missed is not made up for.
 
@@ -286,6 +291,7 @@ def resume(name: str) -> Schedule:
         return _shown(client.read_deployment(found.id))
 
 
+@translated("removing the schedule")
 def remove(name: str) -> Schedule:
     """Delete a schedule. What it exported stays.
 

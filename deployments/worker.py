@@ -88,7 +88,10 @@ class DrainingWorker(ProcessWorker):
         for run in list(self._runs):
             logger.info("stopping: cancelling run %s", run)
             cancelling = State[Any](type=StateType.CANCELLING, message="hyperexport serve was stopped")
-            await self.client.set_flow_run_state(run, cancelling)
+            try:
+                await self.client.set_flow_run_state(run, cancelling)
+            except Exception as error:  # noqa: BLE001 - the others are to be cancelled all the same
+                logger.error("run %s could not be cancelled: %s", run, type(error).__name__)
         with anyio.move_on_after(SECONDS_TO_DRAIN):
             while self._runs:
                 await anyio.sleep(0.1)

@@ -18,6 +18,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY
 
 from hyperexport.deployments.definitions import TAG
+from hyperexport.prefect_errors import translated
 
 NAME: Final = "hyperexport: a run without heartbeat is crashed"
 
@@ -29,6 +30,7 @@ _MISSED: Final = 3
 """How many heartbeats in turn have to be missing: one is late when a server restarts."""
 
 
+@translated("watching over zombie runs")
 def detect_zombie_runs() -> None:
     """Create the automation, fitted to how often this worker's runs send heartbeats.
 

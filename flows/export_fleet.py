@@ -24,6 +24,7 @@ from hyperexport.jobs.runner import Shared
 from hyperexport.options.keywords import ChosenKeywords
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.options.selection import Selection, selection_in_force
+from hyperexport.prefect_errors import translated
 from hyperexport.results import ExportResult, FleetResult
 from hyperexport.views.fleet import ONE_CLICK, redo_command
 from hyperexport.workarounds.child_runs import own_child_run
@@ -77,7 +78,7 @@ def _as_flow_run(vsphere: VSphere, vm: str, options: ExportOptions, shared: Shar
     wait_for_prefect()  # a run begins only where it can be entered
     token = shared_by_fleet.set(shared)
     try:
-        with own_child_run(export_vm):
+        with translated(f"running the export of {vm}"), own_child_run(export_vm):
             return tolerate_server_outage(export_vm)(vm, options, vsphere=vsphere)
     finally:
         shared_by_fleet.reset(token)

@@ -10,8 +10,9 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from json import JSONDecodeError
 from typing import Any, Final, ParamSpec, TypeVar, cast
 from uuid import UUID
 
@@ -24,6 +25,7 @@ from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.runtime import flow_run
 from prefect.states import Crashed
 from prefect.utilities.urls import url_for
+from pydantic import ValidationError
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from hyperexport.base.stop import StopSignal
@@ -34,6 +36,7 @@ from hyperexport.flows.runtime import VSphere
 from hyperexport.jobs.fleet import failed_member
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.policy.placement import Queue
+from hyperexport.prefect_errors import translated
 from hyperexport.results import FailureReport, FleetMember, FleetOutcome
 from hyperexport.steps.run_result import result_of_run
 from hyperexport.store.base import Store
@@ -99,8 +102,11 @@ def distribute_exports(
     queue = Queue(due, options.fleet)
     members: dict[str, FleetMember] = {}
     ended = ended_before()
-    with get_client(sync_client=True) as client, in_flight(client) as sent:
-        require_deployment(client)
+    with ExitStack() as stack:
+        with translated("handing the VMs to the workers"):
+            client = stack.enter_context(get_client(sync_client=True))
+            require_deployment(client)
+        sent = stack.enter_context(in_flight(client))
         while True:
             while (row := queue.begin()) is not None:
                 retry_until_stopped(stop, submit, sent, row, parameters, attempt=1, ended=ended[row.ref.path])
@@ -125,16 +131,19 @@ def distribute_exports(
 def retry_until_stopped(stop: StopSignal, ask: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Ask the Prefect server again for as long as it is away: the workers go on meanwhile, and so does the fleet.
 
+    A proxy that answers in its place counts as away, too: its page is no answer of Prefect's.
+
     Asking again is safe: to look changes nothing, and a VM that was submitted already is known by its key.
 
     Raises:
         Interrupted: The run was asked to stop meanwhile.
+        PrefectFailed, ServerUnreachable: It refused, or stayed away.
     """
 
     def away(error: BaseException) -> bool:
         if isinstance(error, PrefectHTTPStatusError):
             return error.response.is_server_error
-        return isinstance(error, httpx.TransportError)
+        return isinstance(error, httpx.TransportError | httpx.DecodingError | ValidationError | JSONDecodeError)
 
     def wait(seconds: float) -> None:
         logger.warning("the Prefect server does not answer; the workers go on, and it is asked again")
@@ -148,7 +157,8 @@ def retry_until_stopped(stop: StopSignal, ask: Callable[P, T], *args: P.args, **
         sleep=wait,
         reraise=True,
     )
-    return trying(ask, *args, **kwargs)
+    with translated("asking Prefect how the exports are"):
+        return trying(ask, *args, **kwargs)
 
 
 def given_as_json(options: ExportOptions) -> dict[str, Any]:

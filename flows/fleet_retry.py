@@ -14,6 +14,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.runtime import flow_run
 from prefect.utilities.urls import url_for
 
+from hyperexport.prefect_errors import translated
 from hyperexport.results import FleetMember, FleetOutcome
 from hyperexport.steps.run_result import result_of_run
 from hyperexport.store.base import Store
@@ -58,7 +59,7 @@ def earlier_runs() -> list[FlowRun]:
     """The child runs that this fleet run has begun so far, in all its attempts."""
     ours = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[UUID(str(flow_run.id))]))
     found: list[FlowRun] = []
-    with get_client(sync_client=True) as client:
+    with translated("listing the runs of this fleet"), get_client(sync_client=True) as client:
         while page := client.read_flow_runs(flow_run_filter=ours, limit=_A_PAGE, offset=len(found)):
             found += page
     return found

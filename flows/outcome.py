@@ -2,7 +2,7 @@
 
 Prefect logs a traceback for every exception that leaves a flow. An error of our own says in its sentence what failed
 and what to do, so the flow returns its Failed state, from which Prefect raises the same error for a caller in Python.
-Any other exception is a defect, and keeps its traceback.
+What Prefect's client raises becomes one of them. Any other exception is a defect, and keeps its traceback.
 """
 
 import logging
@@ -15,6 +15,7 @@ from prefect.states import Failed
 
 from hyperexport.errors import HyperExportError
 from hyperexport.flows.failure_page import show_failure
+from hyperexport.prefect_errors import of_prefect
 from hyperexport.tasks.attempts import will_retry
 from hyperexport.tasks.failure_records import record_failure
 from hyperexport.tasks.logs import quieten_prefect, send_engine_logs_to_prefect
@@ -41,19 +42,22 @@ def report_failures(function: Callable[P, R]) -> Callable[P, R]:
             try:
                 outcome = function(*args, **kwargs)
                 call.outcomes.append(outcome)
-            except HyperExportError as error:
-                logger.error("%s [%s]", error, error.code)
-                logger.debug("the traceback", exc_info=True)
-                if will_retry():
-                    raise  # of a flow that returns its failed state, Prefect 3.8 retries nothing
-                outcome = cast("R", Failed(message=f"{error} [{error.code}]", data=error))
-                call.outcomes.append(error)
-                record_failure(error)
-                show_failure(error, function, args, kwargs, seconds=time.monotonic() - began)
             except Exception as error:
-                if not will_retry():
-                    show_failure(error, function, args, kwargs, seconds=time.monotonic() - began)
-                raise
+                ours = error if isinstance(error, HyperExportError) else of_prefect(error)
+                if ours is None:
+                    if not will_retry():
+                        show_failure(error, function, args, kwargs, seconds=time.monotonic() - began)
+                    raise
+                logger.error("%s [%s]", ours, ours.code)
+                logger.debug("the traceback", exc_info=True)
+                if will_retry():  # of a flow that returns its failed state, Prefect 3.8 retries nothing
+                    if ours is error:
+                        raise
+                    raise ours from error
+                outcome = cast("R", Failed(message=f"{ours} [{ours.code}]", data=ours))
+                call.outcomes.append(ours)
+                record_failure(ours)
+                show_failure(ours, function, args, kwargs, seconds=time.monotonic() - began)
             finally:
                 announce_run_end()
         if not wait_for_prefect() and call.ends:

@@ -15,7 +15,7 @@ import random
 import threading
 import time
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Final
 from uuid import UUID
 
@@ -55,7 +55,15 @@ def lease_slots(job: LeaseUser) -> Generator["Slots"]:
         yield Slots(wanted)
         return
     context = context_without_client_retries()  # the loops below retry
-    with get_client(sync_client=True, httpx_settings={"timeout": SECONDS_FOR_AN_ANSWER}) as client:
+    with ExitStack() as stack:
+        try:
+            client = stack.enter_context(
+                get_client(sync_client=True, httpx_settings={"timeout": SECONDS_FOR_AN_ANSWER})
+            )
+        except Exception as error:  # noqa: BLE001 - whatever it is, the export goes on
+            job.warn(f"the limit of leases cannot be asked ({type(error).__name__}): continuing without it")
+            yield Slots(wanted)
+            return
         slots = context.run(_wait_for_slots, job, client, limits, wanted)
         try:
             yield slots

@@ -28,6 +28,7 @@ from enum import Enum, auto
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
 from prefect.states import Crashed
@@ -96,15 +97,26 @@ def _record_agrees(owner: Owner) -> bool:
     return True
 
 
-def _life_in_prefect(owner: Owner, logins: Logins | None) -> _Life:
+def _record_of(owner: Owner) -> FlowRun | _Life:
+    """Prefect's record of a run; or what follows from it that there is none, or that nobody answers."""
+    try:
+        run_id = UUID(owner.run)
+    except ValueError:
+        return _Life.UNKNOWN  # no run of Prefect's
     try:
         with get_client(sync_client=True) as client:
-            record = client.read_flow_run(UUID(owner.run))
-    except (ValueError, ObjectNotFound):
+            return client.read_flow_run(run_id)
+    except ObjectNotFound:
         return _Life.UNKNOWN
     except Exception as error:  # noqa: BLE001 - without an answer there is no proof
         logger.warning("Prefect does not say whether run %s is over: %s", owner.run, type(error).__name__)
         return _Life.UNANSWERED
+
+
+def _life_in_prefect(owner: Owner, logins: Logins | None) -> _Life:
+    record = _record_of(owner)
+    if not isinstance(record, FlowRun):
+        return record
     if has_announced_end(owner, record):
         return _Life.OVER
     an_earlier_attempt = owner.run == str(flow_run.id)

@@ -75,8 +75,12 @@ def exit_if_unreachable(code: int) -> None:
 
 
 def _answers() -> bool:
-    with (
-        without_client_retries(),
-        get_client(sync_client=True, httpx_settings={"timeout": _SECONDS_FOR_AN_ANSWER}) as client,
-    ):
-        return client.api_healthcheck() is None
+    try:
+        with (
+            without_client_retries(),
+            get_client(sync_client=True, httpx_settings={"timeout": _SECONDS_FOR_AN_ANSWER}) as client,
+        ):
+            return client.api_healthcheck() is None
+    except Exception as error:  # noqa: BLE001 - the run ends as it would have ended
+        logger.info("Prefect cannot be asked: %s", type(error).__name__)
+        return False
