@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from typing import Final
 
 from hyperexport.base.units import format_bytes
 from hyperexport.errors import (
@@ -30,10 +31,16 @@ from hyperexport.steps.step import step
 from hyperexport.store.base import Sink, StoredExport
 from hyperexport.transfer.pipeline import Received, transfer
 from hyperexport.transfer.source import open_source
-from hyperexport.vsphere.lease import Lease
+from hyperexport.vsphere.lease import Lease, ServerChecksum
 from hyperexport.vsphere.lease_files import LeaseFile
 
 logger = logging.getLogger(__name__)
+
+SECONDS_FOR_PROMISED: Final = 10.0
+"""How long a checksum is waited for that the server took the request for."""
+
+SECONDS_FOR_CHECKSUM: Final = 0.5
+"""How long any other is waited for: not every server keeps one."""
 
 
 @step("export-disk", run_name="{plan.decision} {plan.label}", retried=True)
@@ -165,10 +172,10 @@ def receive(
                 throttle=job.throttle,
                 stop=job.stop,
                 check=check,
-                digests=("sha256",) if server_hashes else ("sha256", "sha1"),
+                digests=("sha256",) if server_hashes and file.disk else ("sha256", "sha1"),
                 on_progress=on_progress,
             )
-        compare_with_server(lease, file, received, item)
+        compare_with_server(job, lease, file, received, item, promised=server_hashes and file.disk)
     except BaseException as error:
         job.failed_attempts.append(item)
         if isinstance(error, TransferInterrupted | ServerUnreachable):
@@ -183,22 +190,47 @@ def receive(
     return received
 
 
-def compare_with_server(lease: Lease, file: LeaseFile, received: Received, item: str) -> None:
+def compare_with_server(
+    job: Job, lease: Lease, file: LeaseFile, received: Received, item: str, *, promised: bool
+) -> None:
     """Compare what came with what the server's manifest says it sent, where the server keeps one.
+
+    Args:
+        job: The export.
+        lease: The lease that offers the file.
+        file: Which of its files.
+        received: What came.
+        item: The file's name in the export.
+        promised: Whether the server took the request for a checksum: then a missing one is a warning.
 
     Raises:
         ChecksumMismatch: They differ.
+        Interrupted: The run was asked to stop.
     """
-    sent = lease.checksums().get(file.key)
-    if sent is None:
-        logger.debug("%s: the server gives no checksum", item)
-        return
-    got = received.digests.get(sent.algorithm)
-    if sent.size != received.size or (got is not None and got != sent.digest):
+    sent = wait_for_checksum(job, lease, file, seconds=SECONDS_FOR_PROMISED if promised else SECONDS_FOR_CHECKSUM)
+    got = received.digests.get(sent.algorithm) if sent else None
+    if sent and (sent.size != received.size or got not in {None, sent.digest}):
         raise ChecksumMismatch(
             f"{item}: the server sent {sent.size} bytes with {sent.algorithm} {sent.digest}, "
             f"and {received.size} bytes with {got} came"
         )
+    if got is None:
+        job.gives_checksums = False
+        logger.info("%s: the server gives no checksum that could be compared", item)
+        if promised:
+            job.warn(f"{item}: the server promised a checksum of what it sent and gives none, so nothing was compared")
+
+
+def wait_for_checksum(job: Job, lease: Lease, file: LeaseFile, *, seconds: float) -> ServerChecksum | None:
+    """Ask for the server's checksum of a file that was downloaded: a host may record it after the last byte.
+
+    A server that gave none before is asked once.
+    """
+    end = time.monotonic() + (seconds if job.gives_checksums else 0)
+    while (sent := lease.checksums().get(file.key)) is None and time.monotonic() < end:
+        job.stop.wait(0.1)
+        job.stop.check()
+    return sent
 
 
 def store_once(job: Job, copy: StagedCopy, entry: FileEntry) -> FileEntry:

@@ -88,6 +88,8 @@ class Job:
         self.backing_files: dict[int, tuple[BackingFile, ...]] | None = None
         """The files of each disk of a VM that is off, as they were before the first byte was read; None: not asked."""
         self.failed_attempts: list[str] = []
+        self.gives_checksums = True
+        """Whether the server gives checksums of what it sent, as far as is known."""
         self.cleaned_up: list[str] = []
         """What became of the snapshot and of the half-written export, in words for whoever hears of a failure."""
 

@@ -13,6 +13,7 @@ from hyperexport.base import retry as with_retries
 from hyperexport.model.manifest import FileRole
 from hyperexport.model.progress import Progress, subscribed
 from hyperexport.simulator import DiskSpec, Fault, FaultKind, Simulator, VmSpec, leases
+from hyperexport.steps import disks
 from hyperexport.store.local import LocalStore
 from tests.flows.support import exported_bytes, exports_in, guest_bytes, leftovers
 
@@ -126,6 +127,14 @@ def test_an_nvram_that_cannot_be_read_fails_before_a_disk_is_asked_for(vcenter: 
     assert leftovers(vcenter, store) == []
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checksum that never comes is not waited for."""
+    monkeypatch.setattr(disks, "SECONDS_FOR_PROMISED", 0)
+    monkeypatch.setattr(disks, "SECONDS_FOR_CHECKSUM", 0)
+
+
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("manifest", [True, False], ids=["with the server's checksum", "without"])
 @pytest.mark.parametrize("told", [0, 17, 5_000_000])
 def test_a_wrong_announced_size_of_the_nvram_is_no_failure(
@@ -141,6 +150,7 @@ def test_a_wrong_announced_size_of_the_nvram_is_no_failure(
     assert (store / str(export) / "efi01.nvram").read_bytes() == vcenter.vm("efi01").nvram
 
 
+@pytest.mark.usefixtures("impatient")
 def test_an_nvram_that_is_cut_short_is_read_again(vcenter: Simulator, store: Path) -> None:
     vcenter.faults.add(Fault(FaultKind.TRUNCATE, vm="efi01", disk=-1, at_byte=1000))
     vcenter.faults.add(Fault(FaultKind.MANIFEST_MISSING, times=0))
@@ -149,6 +159,30 @@ def test_an_nvram_that_is_cut_short_is_read_again(vcenter: Simulator, store: Pat
 
     (export,) = exports_in(store)
     assert (store / str(export) / "efi01.nvram").read_bytes() == vcenter.vm("efi01").nvram
+
+
+@pytest.mark.parametrize(("vm", "disk"), [("efi01", -1), ("files01", 0)], ids=["nvram", "disk"])
+def test_a_byte_that_was_changed_on_its_way_is_found_also_where_the_checksum_comes_after_the_last_byte(
+    vcenter: Simulator, store: Path, vm: str, disk: int
+) -> None:
+    vcenter.faults.add(Fault(FaultKind.CORRUPT, vm=vm, disk=disk, at_byte=1000))
+    vcenter.faults.add(Fault(FaultKind.MANIFEST_MISSING, vm=vm, times=2))
+
+    result = hyperexport.export(vm, output=store, snapshot=vm == "efi01")
+
+    (export,) = exports_in(store)
+    if disk == -1:
+        assert (store / str(export) / "efi01.nvram").read_bytes() == vcenter.vm("efi01").nvram
+    assert exported_bytes(LocalStore(store), export) == guest_bytes(vcenter, vm)
+    assert result.manifest is not None
+    assert result.manifest.transfer.retries == 1
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_checksum_that_the_server_promised_and_does_not_give_is_a_warning(vcenter: Simulator, store: Path) -> None:
+    vcenter.faults.add(Fault(FaultKind.MANIFEST_MISSING, vm="files01", times=0))
+    result = hyperexport.export("files01", output=store)
+    assert any("gives none" in words and "files01-disk-0" in words for words in result.warnings)
 
 
 def test_two_nvram_files_are_both_kept(vcenter: Simulator, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
