@@ -23,7 +23,7 @@ from hyperexport.steps.cleanup import delete_planned, plan_store_cleanup
 from hyperexport.steps.ova import pack_ova
 from hyperexport.steps.verification import verify
 from hyperexport.store.base import Store, StoredExport
-from hyperexport.store.catalogue import Catalogue
+from hyperexport.store.cached_store import CachedStore
 from hyperexport.store.contents import StoreContents
 from hyperexport.store.local import LocalStore
 from hyperexport.views import metrics
@@ -271,7 +271,7 @@ def figures(place: Place) -> dict[str, int]:
     """What each face says that the store takes."""
     exports = place.store.exports()
     pairs = [(export.folder, export.manifest) for export in exports]
-    found = survey(Catalogue(place.store))
+    found = survey(CachedStore(place.store))
     contents = StoreContents(store=place.store.url, exports=tuple(exports))
     text = metrics.as_text(metrics.StoreCollector([place.store], version="1"))
     told = [line for line in text.splitlines() if line.startswith("hyperexport_vm_stored_bytes{")]

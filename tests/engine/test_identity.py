@@ -38,6 +38,8 @@ from tests.engine.local_exports import (
     write_export,
     write_file,
 )
+from tests.engine.s3_exports import open_store, settings
+from tests.engine.s3_servers import S3Server, rclone_s3
 from tests.examples import VM
 
 MIB = 1 << 20
@@ -172,6 +174,42 @@ def test_two_vms_without_a_uuid_keep_their_exports_and_their_bases_apart(
     assert ids(store) == {manifest(of_a).export_id, manifest(last).export_id}
     assert is_of(of_a, nameless, a, tmp_path / "a.raw")
     assert is_of(last, nameless, b, tmp_path / "b.raw")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Generator[S3Server]:
+    with rclone_s3(tmp_path_factory.mktemp("rclone")) as running:
+        yield running
+
+
+@pytest.mark.parametrize("limit", LIMITS[:3], ids=LIMIT_NAMES[:3])  # a bucket has no end
+def test_two_vms_without_a_uuid_keep_their_exports_and_their_bases_apart_in_a_bucket(
+    nameless: Simulator, server: S3Server, limit: dict[str, Any]
+) -> None:
+    bucket = server.make_bucket(f"b{uuid.uuid4().hex}")
+    place = {"upload": f"s3://{bucket}/vms", "keep_local": False, "s3": settings(server)}
+    bucket_store = open_store(server, bucket, "vms")
+
+    def export_to_bucket(path: str, **options: Any) -> ExportResult:
+        return hyperexport.export(path, vsphere=endpoint(nameless), incremental=True, **place, **options)
+
+    def disk_of(result: ExportResult) -> bytes:
+        with hyperexport.open_export(manifest(result).export_id, upload=place["upload"], s3=place["s3"]) as opened:
+            return opened.disks[0].read(0, opened.disks[0].capacity)
+
+    a, b = (f"/DC0/vm/customer-{name}/db01" for name in "ab")
+    of_a, of_b = export_to_bucket(a), export_to_bucket(b)
+    assert [manifest(one).kind for one in (of_a, of_b)] == [ExportKind.FULL, ExportKind.FULL]
+    (again,) = [export_to_bucket(b, skip_newer_than="1h")]
+    assert again.recent is not None
+    nameless.vm(b).guest_write(0, 8192, b"changed since" * 100)
+    last = export_to_bucket(b, skip_newer_than="0s", cleanup=True, **limit)
+
+    assert manifest(last).base == manifest(of_b).export_id
+    assert {one.export_id for one in bucket_store.exports()} == {manifest(of_a).export_id, manifest(last).export_id}
+    assert [vm.path for vm in survey(CachedStore(bucket_store)).vms] == [a, b]
+    for result, path in ((of_a, a), (last, b)):
+        assert disk_of(result) == nameless.vm(path).read_disk(0, 0, 4 * MIB)
 
 
 def rename(simulator: Simulator, old: str, new: str) -> None:

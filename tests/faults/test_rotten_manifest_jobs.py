@@ -11,13 +11,13 @@ import shutil
 from collections.abc import Generator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import pytest
 
 import hyperexport
 from hyperexport.errors import ExportNotFound, ManifestInvalid, VerificationFailed
-from hyperexport.model.manifest import FILE_NAME
+from hyperexport.model.manifest import FILE_NAME, ExportManifest
 from hyperexport.simulator import DiskSpec, Simulator, VmSpec
 from hyperexport.steps.preservation import preserve
 from hyperexport.store.cached_store import CachedStore
@@ -33,21 +33,42 @@ LIMITS: tuple[dict[str, Any], ...] = (
     {"cleanup_max_size": 1},
     {"cleanup_min_free": 1 << 60},
 )
-FIELDS = (
+MAIN = (
     "export_id", "base", "last_full", "moref", "instance_uuid", "vcenter", "vcenter_uuid", "started", "server_time",
     "predecessors", "name", "size", "sha256", "capacity", "disk_key", "backing_uuid", "content_id", "change_id",
     "stored_in", "written_as", "etag", "checksum", "seconds", "seal",
 )  # fmt: skip
-"""Fields with a digit in their value, in which one flipped bit leaves another digit."""
+"""Fields that something could be decided by; tried in every export of every store."""
 WORDS = {"preserve": b"true", "kind": b'"full"', "damage": b'["rotten"]', "verified": b'"2026-11-28T00:00:00Z"'}
 """Fields that somebody edits."""
+
+
+def fields_of(schema: Any) -> list[str]:
+    """Every field that a manifest may have, at any depth, by its published schema."""
+    match schema:
+        case dict():
+            parts = cast("dict[str, Any]", schema)
+            return [*parts.get("properties", ()), *(name for part in parts.values() for name in fields_of(part))]
+        case list():
+            return [name for part in cast("list[Any]", schema) for name in fields_of(part)]
+        case _:
+            return []
+
+
+REST = sorted({*fields_of(ExportManifest.model_json_schema())} - {*MAIN, *WORDS})
+"""All others; each is tried in one export of every kind of store."""
 SAMPLES = [("local", NEWEST, "change_id"), ("local", MIDDLE, "started"), ("local", OLDEST, "size")]
 SAMPLES += [("s3", NEWEST, "change_id")]
 EVERY = [
     pytest.param(kind, place, field, marks=() if (kind, place, field) in SAMPLES else pytest.mark.faults)
     for kind in ("local", "s3")
     for place in (NEWEST, MIDDLE, OLDEST)
-    for field in (*FIELDS, *WORDS)
+    for field in (*MAIN, *WORDS)
+]
+EVERY += [
+    pytest.param(kind, number % 3, field, marks=pytest.mark.faults)
+    for kind in ("local", "s3")
+    for number, field in enumerate(REST, start=kind == "s3")
 ]
 
 
@@ -173,15 +194,22 @@ def copy_of(kind: str, made: Made, s3: S3Server, tmp_path: Path) -> Place:
 
 
 def spoil(data: bytes, field: str) -> bytes:
-    """Flip one bit of a digit of the field's value, so that another value stands there; or edit it."""
+    """Have the first such field say something else: by one flipped bit where its value has one to flip, or edited."""
     if field in WORDS:
         spoilt = re.sub(rb'("%s": )(\[[^\]]*\]|[^,\n]*)' % field.encode(), rb"\g<1>" + WORDS[field], data, count=1)
     else:
-        found = re.search(rb'"%s": (?:\[\s*)?"?[^",\n\]]*?([0-9])' % field.encode(), data)
+        found = re.search(rb'"%s": ' % field.encode(), data)
         if found is None:
-            pytest.skip(f"this manifest has no digit in {field}")
-        at = found.start(1)
-        spoilt = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+            pytest.skip(f"this manifest has no {field}")
+        at = found.end()
+        literal = re.compile(rb"true|false|null|\[\]|\{\}").match(data, at)
+        other = {b"true": b"false", b"false": b"true", b"null": b"0", b"[]": b"[0]", b"{}": b'{"a": 0}'}
+        scalar = re.compile(rb'(?:\[\s*)?"?[^",\n\]{]*?([0-9])|"[^"\n]*?([A-Za-z])').match(data, at)
+        if literal:
+            spoilt = data[:at] + other[literal[0]] + data[literal.end() :]
+        else:  # of a list or an object of more, its name
+            at = scalar.start(scalar.lastindex or 0) if scalar else found.start() + 1
+            spoilt = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
     json.loads(spoilt)
     if spoilt == data:
         pytest.skip(f"{field} says so already")
