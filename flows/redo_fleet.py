@@ -18,6 +18,7 @@ from prefect.utilities.urls import url_for
 
 from hyperexport.errors import UsageError
 from hyperexport.flows.job_flow import job_flow
+from hyperexport.prefect_errors import translated
 
 FLEET: Final = "export-fleet"
 _FAILED: Final = [StateType.FAILED, StateType.CRASHED]
@@ -36,7 +37,7 @@ def redo_fleet(run: str = "") -> dict[str, str]:
     Raises:
         UsageError: There is no such run, it did not fail, or no deployment can continue it; nothing was done.
     """
-    with get_client(sync_client=True) as client:
+    with translated("redoing a fleet run"), get_client(sync_client=True) as client:
         failed = _named(client, run) if run else _last(client)
         if failed.state is None or failed.state.type not in _FAILED:
             state = failed.state.name if failed.state else "none"
