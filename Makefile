@@ -27,8 +27,9 @@ demo: venv ## Export a running VM from a simulated vCenter: snapshot, verify, in
 	@$(BIN)/python -m hyperexport.cli.demo
 
 .PHONY: peers
-peers: venv ## Build VMware's vcsim and govc for the conformance tests (needs Go)
+peers: venv ## Build vcsim and govc for the conformance tests (needs Go), fetch a Linux kernel for drills
 	@$(BIN)/python -m tests.peers
+	@$(BIN)/python -m tests.guest_os
 
 .PHONY: test
 test: venv peers ## Run the tests, all but the long fault matrix

@@ -39,7 +39,7 @@ COMMANDS: Final = {
     "list": "Show the exports that the local store and, with --upload, the bucket hold.",
     "restore": "Restore an export into vSphere: a whole VM, some of its disks, or disks for a VM that is there.",
     "convert": "Convert an export to disk images for KVM, Hyper-V or a cloud, or to a self-contained OVF or OVA.",
-    "drill": "Boot exports on QEMU straight from their store, and record beside each whether the guest came up.",
+    "drill": "Boot exports, and record beside each whether the guest came up.",
     "nbd": "Serve the disks of an export read-only over NBD until Ctrl-C, for qemu, qemu-img, guestfish and nbdcopy.",
     "files": "List or extract files of the guest from an export, without a restore and without root.",
     "reap-snapshots": "Remove snapshots, half-made VMs and half-written exports that dead runs left; never a user's.",

@@ -1,7 +1,7 @@
 """``hyperexport check``: try what an export needs; nothing is changed."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 from pydantic import SecretStr
@@ -12,6 +12,7 @@ from hyperexport.cli.failures import Failure
 from hyperexport.cli.flags import WHAT, CommandLine, EmailPassword, Given, VSphere, vm_options
 from hyperexport.cli.output import Output, key_value, show
 from hyperexport.errors import SetupUnfit
+from hyperexport.model.drill import DrillTarget
 from hyperexport.options.selection import selection_from_environment
 
 if TYPE_CHECKING:
@@ -24,9 +25,11 @@ class Check(VmCommand):
 
     Args:
         restore: Also look whether the VMs could be restored to where they are.
+        drill: Also look whether their exports could be drilled there.
     """
 
     restore: bool = False
+    drill: DrillTarget | None = None
 
     def run(self, output: Output) -> list[Failure]:
         """Show everything that was tried; the exit code says whether an export would work."""
@@ -51,12 +54,19 @@ class Check(VmCommand):
             from hyperexport.flows import check_setup
 
             return check_setup(
-                self.selection, self.options, vsphere=self.vsphere, profile=self.profile, restore=self.restore
+                self.selection,
+                self.options,
+                vsphere=self.vsphere,
+                profile=self.profile,
+                restore=self.restore,
+                drill=self.drill,
             )
         from hyperexport.jobs.check import check_setup
 
         selection = self.selection or selection_from_environment()
-        return check_setup(direct_runner(self), selection, options_in_force(self), restore=self.restore)
+        return check_setup(
+            direct_runner(self), selection, options_in_force(self), restore=self.restore, drill=self.drill
+        )
 
 
 def arguments(
@@ -65,6 +75,15 @@ def arguments(
     restore: Annotated[
         bool, Parameter(group=WHAT, negative=(), help="Also check whether the VMs could be restored to where they are.")
     ] = False,
+    drill: Annotated[
+        Literal["qemu", "vsphere"] | None,
+        Parameter(
+            group=WHAT,
+            metavar="qemu|vsphere",
+            show_choices=False,
+            help="Also check whether exports of the VMs could be drilled there.",
+        ),
+    ] = None,
     vsphere_block: VSphere = None,
     email_password: EmailPassword = None,
 ) -> Check:
@@ -73,6 +92,7 @@ def arguments(
         Check,
         selection=given.take_selection(),
         restore=restore,
+        drill=DrillTarget(drill) if drill else None,
         vsphere=vsphere_block,
         email_password=SecretStr(email_password) if email_password else None,
     )

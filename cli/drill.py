@@ -1,31 +1,35 @@
-"""``hyperexport drill``: boot exports, and record that they do."""
+"""``hyperexport drill``: boot exports on QEMU or in vSphere, and record that they do."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 from rich.console import Console
 
 from hyperexport.base.units import format_elapsed
 from hyperexport.cli.command import Command
-from hyperexport.cli.execution import direct_runner, options_in_force, uses_prefect
+from hyperexport.cli.execution import ask_for_password, direct_runner, options_in_force, uses_prefect
 from hyperexport.cli.failures import Failure
 from hyperexport.cli.flags import (
     WHAT,
     CommandLine,
     Given,
-    dry_run_option,
+    VSphere,
+    drill_options,
     read_duration,
-    reading_options,
     restore_point,
 )
 from hyperexport.cli.output import Output, OutputFormat, key_value, numbered, say
 from hyperexport.errors import DrillFailed
+from hyperexport.model.drill import DrillPlan, DrillTarget
 
 if TYPE_CHECKING:
     from hyperexport.results import DrillResult
+
+
+Targets = Literal["qemu", "vsphere"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,10 +37,10 @@ class Drill(Command):
     """Boot exports.
 
     Args:
-        plan: What ``hyperexport.jobs.drill.DrillPlan.of`` takes.
+        plan: What is drilled, where, and what counts as life.
     """
 
-    plan: dict[str, Any]
+    plan: DrillPlan
 
     def run(self, output: Output) -> list[Failure]:
         """Boot them one after the other, and show every one, also where some did not come up.
@@ -44,6 +48,8 @@ class Drill(Command):
         Raises:
             DrillFailed: Some did not come up.
         """
+        if self.plan.target is DrillTarget.VSPHERE:
+            ask_for_password(self)
         output.nothing("drills")
         try:
             with output.progress():
@@ -57,9 +63,7 @@ class Drill(Command):
         return []
 
     def _drill(self) -> "Sequence[DrillResult]":
-        from hyperexport.jobs.drill import DrillPlan, restore_drill
-
-        plan = DrillPlan.of(**self.plan)
+        plan = self.plan
         if uses_prefect(self):
             from hyperexport import flows
 
@@ -70,14 +74,23 @@ class Drill(Command):
                 wanted and wanted.at,
                 within_days=None if plan.within is None else plan.within / timedelta(days=1),
                 most=plan.most,
+                target=plan.target,
+                place=plan.place,
                 expect=plan.expect or "",
                 timeout_minutes=plan.timeout / timedelta(minutes=1),
                 memory_mib=plan.memory_mib,
                 emulate=plan.emulate,
                 options=self.options,
+                vsphere=self.vsphere,
                 profile=self.profile,
             )
+        from hyperexport.jobs.drill import restore_drill
+
         return restore_drill(direct_runner(self), plan, options_in_force(self))
+
+
+def _place(metavar: str, what: str) -> Parameter:
+    return Parameter(group=WHAT, metavar=metavar, help=f"In vSphere: the {what}. [default: where the VM was]")
 
 
 def arguments(
@@ -104,9 +117,19 @@ def arguments(
     max: Annotated[  # noqa: A002 - it is the flag's name
         int | None, Parameter(group=WHAT, metavar="N", help="At most N VMs, those with the oldest passed drill.")
     ] = None,
+    target: Annotated[
+        Targets,
+        Parameter(group=WHAT, metavar="qemu|vsphere", show_choices=False, help="Where the exports are started."),
+    ] = "qemu",
+    folder: Annotated[str | None, _place("PATH", "VM folder")] = None,
+    resource_pool: Annotated[str | None, _place("PATH", "resource pool, cluster or host")] = None,
+    host: Annotated[str | None, _place("NAME", "ESXi host")] = None,
+    datastore: Annotated[str | None, _place("NAME", "datastore")] = None,
     expect: Annotated[
         str | None,
-        Parameter(group=WHAT, metavar="TEXT", help="Only this text on the serial console or the screen counts."),
+        Parameter(
+            group=WHAT, metavar="TEXT", help="On QEMU: only this text on the serial console or the screen counts."
+        ),
     ] = None,
     timeout: Annotated[
         str, Parameter(group=WHAT, metavar="DURATION", help="How long to wait for a sign of life.")
@@ -115,12 +138,14 @@ def arguments(
         int | None, Parameter(group=WHAT, metavar="MB", help="Memory of the machine (default: as much as the VM had).")
     ] = None,
     emulate: Annotated[
-        bool, Parameter(group=WHAT, negative=(), help="Emulate the processor, even where KVM is available.")
+        bool, Parameter(group=WHAT, negative=(), help="On QEMU: emulate the processor, even where KVM is available.")
     ] = False,
+    vsphere_block: VSphere = None,
 ) -> Drill:
-    """Boot exports on QEMU straight from their store, and record beside each whether the guest came up.
+    """Boot exports, and record beside each whether the guest came up.
 
-    The guest has the controllers that it had on vSphere and no network; what it writes is dropped.
+    On QEMU they boot straight from their store. With --target vsphere each is restored under another name, with no
+    connected network adapter, powered on, watched, and destroyed. No export and no other VM is touched.
     """
     wanted = None
     if export or vm or at:
@@ -129,15 +154,17 @@ def arguments(
         "wanted": wanted,
         "within": None if within is None else read_duration("--within", within),
         "most": max,
+        "target": target,
+        "place": {"folder": folder, "resource_pool": resource_pool, "host": host, "datastore": datastore},
         "expect": expect,
         "timeout": read_duration("--timeout", timeout),
         "memory_mib": memory,
         "emulate": emulate,
     }
-    return given.command(Drill, plan=plan)
+    return given.command(Drill, plan=DrillPlan.of(**plan), vsphere=vsphere_block)
 
 
-LINE = CommandLine(arguments, lambda: (*reading_options(), *dry_run_option()))
+LINE = CommandLine(arguments, drill_options)
 
 
 def _show(drills: "Sequence[DrillResult]", output: Output) -> None:
@@ -154,6 +181,9 @@ def _pretty(console: Console, drill: "DrillResult") -> None:
     record = drill.record
     took = f" ({format_elapsed(sum(record.seconds.values()))} on {record.platform})" if record else ""
     say(console, f"{drill.location}: {drill.words}{took}")
+    if drill.plan:
+        for name, value in drill.plan.facts():
+            say(console, f"  {name}: {value}")
     for warning in record.warnings if record else ():
         say(console, f"  Note: {warning}")
     if record and not record.passed and record.console.strip():
@@ -174,4 +204,5 @@ def _lines(drill: "DrillResult") -> list[str]:
         *([key_value("sign", record.sign), key_value("drill", record.drill_id)] if record else []),
         *numbered("warning", record.warnings if record else ()),
         *numbered("unrecorded", filter(None, [drill.unrecorded])),
+        *numbered("leaked", filter(None, [drill.leaked])),
     ]

@@ -218,6 +218,11 @@ def restore_options() -> tuple[Leaf, ...]:
     return (*reading_options(), *(leaf for leaf in leaves() if leaf.key in more), *mail)
 
 
+def drill_options() -> tuple[Leaf, ...]:
+    """What a drill takes of the options of an export: where exports are, how fast they may be read, and mails."""
+    return tuple(leaf for leaf in restore_options() if leaf.key != "parallel")
+
+
 def mail_options() -> tuple[Leaf, ...]:
     """How mails are sent; not when."""
     return tuple(leaf for leaf in leaves() if leaf.group == "email" and not leaf.name.startswith("on_"))

@@ -27,6 +27,7 @@ from hyperexport import flows
 from hyperexport.blocks import ExportProfile, VSphereCredentials
 from hyperexport.prefect_errors import translated
 from hyperexport.tasks.check_prefect import SCHEDULE_TAG
+from hyperexport.tasks.restore_points import PICK, offered_by, offering
 from hyperexport.workarounds.block_types import register_block_type
 from hyperexport.workarounds.private import parameter_schema_of
 
@@ -91,8 +92,12 @@ def offered_flows() -> list[Flow[..., Any]]:
 
 
 def on_demand_deployments(pool: Pool = PROCESS) -> list[RunnerDeployment]:
-    """The deployments without a schedule, one for each flow, and named like it: the UI often shows only that name."""
-    return [deployment_of(flow, flow.name, pool=pool, tags=[TAG]) for flow in offered_flows()]
+    """The deployments without a schedule, one for each flow, and named like it: the UI often shows only that name.
+
+    A restore has another one, whose form offers a list of restore points.
+    """
+    of_flows = [deployment_of(flow, flow.name, pool=pool, tags=[TAG]) for flow in offered_flows()]
+    return [*of_flows, deployment_of(flows.restore_vm, PICK.rpartition("/")[2], pool=pool, tags=[TAG])]
 
 
 def scheduled_deployments(pool: Pool = PROCESS) -> list[RunnerDeployment]:
@@ -118,6 +123,7 @@ def scheduled_deployments(pool: Pool = PROCESS) -> list[RunnerDeployment]:
         _scheduled(
             flows.restore_drill, "drill", pool, _cron("weekly-drill", "0 8 * * 6", {"within_days": 30, "most": 5})
         ),
+        _scheduled(flows.restore_points, "points", pool, _cron("hourly-points", "45 * * * *")),
         _scheduled(flows.verify_exports, "proof", pool, _cron("monthly-verify", "0 6 1 * *")),
     ]
 
@@ -180,12 +186,15 @@ def ensure_deployment(deployment: RunnerDeployment) -> UUID:
             there = client.read_deployment_by_name(f"{deployment.flow_name}/{deployment.name}")
         except ObjectNotFound:
             return cast("UUID", deployment.apply())
+        schema = parameter_schema_of(deployment)
+        if offered := offered_by(there.parameter_openapi_schema or {}):
+            schema = offering(schema, offered)
         client.update_deployment(
             there.id,
             DeploymentUpdate(
                 version=deployment.version,
                 entrypoint=deployment.entrypoint,
-                parameter_openapi_schema=parameter_schema_of(deployment),
+                parameter_openapi_schema=schema,
             ),
         )
     return there.id

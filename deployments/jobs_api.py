@@ -21,11 +21,12 @@ from starlette.concurrency import run_in_threadpool
 import hyperexport
 from hyperexport.deployments import jobs
 from hyperexport.deployments.allowed_roots import AllowedRoots
+from hyperexport.deployments.drill_model import DrillJob, read_drill
 from hyperexport.deployments.http_guard import BoundedBody, SameOrigin, Token
 from hyperexport.deployments.job_model import Accepted, Cancelled, Job, JobDetails, JobIds, JobList, Jobs, read_jobs
 from hyperexport.deployments.restore_model import RestoreJob, read_restore
 from hyperexport.errors import HyperExportError
-from hyperexport.flows import restore_vm
+from hyperexport.flows import restore_drill, restore_vm
 from hyperexport.prefect_errors import of_prefect
 
 logger = logging.getLogger("hyperexport.serve")
@@ -126,6 +127,16 @@ async def submit_restore(job: RestoreJob, prefect: Prefect, request: Request, re
     """Submit a restore into vSphere; it is a job like any other from then on. 422 if it is not accepted."""
     parameters, errors = await run_in_threadpool(read_restore, job, request.app.state.allowed)
     ids = [await jobs.submit(prefect, parameters, flow=restore_vm.name)] if parameters else []
+    if not ids:
+        response.status_code = status.HTTP_422_UNPROCESSABLE_CONTENT
+    return Accepted(job_ids=ids, accepted=len(ids), rejected=len(errors), errors=errors, timestamp=datetime.now(UTC))
+
+
+@_router.post("/api/v1/drills", status_code=status.HTTP_202_ACCEPTED, responses={422: {"model": Accepted}})
+async def submit_drill(job: DrillJob, prefect: Prefect, request: Request, response: Response) -> Accepted:
+    """Submit restore drills; they are a job like any other from then on. 422 if it is not accepted."""
+    parameters, errors = await run_in_threadpool(read_drill, job, request.app.state.allowed)
+    ids = [await jobs.submit(prefect, parameters, flow=restore_drill.name)] if parameters else []
     if not ids:
         response.status_code = status.HTTP_422_UNPROCESSABLE_CONTENT
     return Accepted(job_ids=ids, accepted=len(ids), rejected=len(errors), errors=errors, timestamp=datetime.now(UTC))

@@ -12,6 +12,7 @@ from hyperexport.flows.quick_export import quick_export
 from hyperexport.flows.reap_snapshots import reap_snapshots
 from hyperexport.flows.redo_fleet import redo_fleet
 from hyperexport.flows.restore_drill import restore_drill
+from hyperexport.flows.restore_points import restore_points
 from hyperexport.flows.restore_vm import restore_vm
 from hyperexport.flows.send_notice import send_notice
 from hyperexport.flows.send_test_email import send_test_email
@@ -30,6 +31,7 @@ __all__ = [
     "reap_snapshots",
     "redo_fleet",
     "restore_drill",
+    "restore_points",
     "restore_vm",
     "send_notice",
     "send_test_email",

@@ -6,6 +6,7 @@ from typing import Any, Unpack
 from hyperexport.flows.job_flow import job_flow
 from hyperexport.flows.runtime import OPTIONS, Profile, VSphere, options_in_force, runner_for
 from hyperexport.jobs import check
+from hyperexport.model.drill import DrillTarget
 from hyperexport.options.keywords import ChosenKeywords
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.options.selection import Selection, selection_from_environment
@@ -22,7 +23,9 @@ def check_setup(
     options: ExportOptions = OPTIONS,
     vsphere: VSphere = None,
     profile: Profile = None,
+    *,
     restore: bool = False,
+    drill: DrillTarget | None = None,
     **_: Unpack[ChosenKeywords],
 ) -> SetupReport:
     """Try everything that an export with these options would need, and change nothing.
@@ -37,6 +40,7 @@ def check_setup(
         vsphere: The vSphere credentials block to use, or its name. The worker's environment (GOVC_URL, ...) if empty.
         profile: A saved export profile, or its name.
         restore: Also look whether the VMs could be restored to where they are, by this user.
+        drill: Also look whether exports of the VMs could be drilled: on QEMU where the flow runs, or in vSphere.
 
     Returns:
         Everything that was tried, with the result of each.
@@ -49,4 +53,5 @@ def check_setup(
         selection or selection_from_environment(),
         options_in_force(options, profile),
         restore=restore,
+        drill=drill,
     )

@@ -28,6 +28,7 @@ from hyperexport.jobs.direct import DirectRunner
 from hyperexport.jobs.export import export_vm
 from hyperexport.jobs.list import read_store
 from hyperexport.jobs.read import OpenedExport, ServedExport
+from hyperexport.model.drill import TIMEOUT, DrillPlace, DrillPlan, DrillTarget
 from hyperexport.model.restore import RestoreRequest, RestoreResult
 from hyperexport.model.restore_point import RestorePoint
 from hyperexport.model.vm import VmInfo
@@ -302,16 +303,20 @@ def restore_drill(
     at: datetime | None = None,
     within: timedelta | None = None,
     most: int | None = None,
+    target: DrillTarget | str = DrillTarget.QEMU,
+    place: DrillPlace | None = None,
     expect: str | None = None,
-    timeout: timedelta = drill.TIMEOUT,
+    timeout: timedelta = TIMEOUT,
     memory_mib: int | None = None,
     emulate: bool = False,
+    vsphere: VSphereEndpoint | None = None,
     s3: S3Settings | None = None,
     **given: Unpack[OptionKeywords],
 ) -> Listing[DrillResult]:
-    """Boot exports on QEMU straight from their store, and record beside each what that proved.
+    """Boot exports, and record beside each what that proved.
 
-    Nothing is written to an export, and the machines have no network.
+    On QEMU they boot straight from their store. In vSphere each is restored under another name, with no connected
+    network adapter, powered on, watched, and destroyed. No export and no other VM is touched.
 
     Args:
         export: The export's id, as ``list_exports`` shows it, or None where ``vm`` names it.
@@ -320,10 +325,13 @@ def restore_drill(
         at: With ``vm``: the newest good export begun at this time or before.
         within: Where no export is named: the VMs without a proof that is younger.
         most: Where no export is named: so many VMs at the most, those whose proof is oldest.
-        expect: Only this text counts, on the serial console or the screen; any sign of life if None.
+        target: Where they are started: ``qemu`` or ``vsphere``.
+        place: In vSphere: where the VM is made; where the exported VM was if None.
+        expect: On QEMU: only this text counts, on the serial console or the screen; any sign of life if None.
         timeout: How long to wait for a sign of life.
         memory_mib: MiB of memory, if not as much as the VM had.
-        emulate: Emulate the processor even where KVM is.
+        emulate: On QEMU: emulate the processor even where KVM is.
+        vsphere: The server; the environment (``GOVC_URL``, ...) if None. Asked only for drills in vSphere.
         s3: How to log in to S3; boto3's own way if None.
         given: Options by the names of their flags (``output="/backup"``, ``dry_run=True``); they beat ``options``.
 
@@ -335,17 +343,19 @@ def restore_drill(
         UsageError, ToolMissing: It cannot be done; nothing was.
         DrillFailed: At least one did not come up; all were tried first.
     """
-    plan = drill.DrillPlan.of(
+    plan = DrillPlan.of(
         wanted=RestorePoint(export=export, vm=vm, at=at) if export or vm or at else None,
         within=within,
         most=most,
+        target=target,
+        place=place or DrillPlace(),
         expect=expect,
         timeout=timeout,
         memory_mib=memory_mib,
         emulate=emulate,
     )
     wanted = _in_force(options, given)
-    with _runner(s3=s3) as run:
+    with _runner(vsphere, s3) as run:
         return drill.restore_drill(run, plan, wanted)
 
 

@@ -11,6 +11,7 @@ from hyperexport.base.units import format_age, format_bytes
 from hyperexport.errors import HyperExportError, cleaned_up, failed_step
 from hyperexport.model.drill import DrillRecord
 from hyperexport.model.manifest import ExportManifest
+from hyperexport.model.restore import RestorePlan
 from hyperexport.model.vm import Value, VmRef
 from hyperexport.policy.change_tracking import TrackingPlan
 from hyperexport.policy.incremental import ExportPlan
@@ -145,18 +146,23 @@ class DrillResult(Value):
     record: DrillRecord | None = Field(default=None, description="None in a dry run, and where it could not begin.")
     problem: str | None = Field(default=None, description="Why it could not begin; nothing is proved either way.")
     unrecorded: str | None = Field(default=None, description="Why the record is not beside the export.")
+    plan: RestorePlan | None = Field(default=None, description="In vSphere: the VM that is made, in a dry run only.")
+    leaked: str | None = Field(default=None, description="In vSphere: why the VM that was made is still there.")
 
     @property
     def failed(self) -> bool:
-        """Whether the guest did not come up, or could not be tried."""
-        return self.problem is not None or (self.record is not None and not self.record.passed)
+        """Whether the guest did not come up, or could not be tried, or the VM that was made is still there."""
+        if self.problem is not None or self.leaked is not None:
+            return True
+        return self.record is not None and not self.record.passed
 
     @property
     def words(self) -> str:
         """What came out."""
         if self.record is None:
             return self.problem or f"would be started on {self.platform}"
-        return f"{'passed' if self.record.passed else 'FAILED'}: {self.record.reason}"
+        left = f"; NOT REMOVED: {self.leaked}" if self.leaked else ""
+        return f"{'passed' if self.record.passed else 'FAILED'}: {self.record.reason}{left}"
 
     def row(self) -> dict[str, object]:
         """A row of a table."""

@@ -349,7 +349,12 @@ def kept_of(device: Any) -> dict[str, Any]:
 
 
 def _connected(wanted: Any) -> Any:
-    return clone(devices.connectable(True), startConnected=wanted.startConnected, connected=bool(wanted.connected))
+    return clone(
+        devices.connectable(True),
+        startConnected=wanted.startConnected,
+        connected=bool(wanted.connected),
+        allowGuestControl=bool(wanted.allowGuestControl),
+    )
 
 
 def invalid_device(index: int, why: str) -> Any:

@@ -45,6 +45,7 @@ from hyperexport.tasks.liveness import run_is_at_work, run_is_over, run_may_be_a
 from hyperexport.tasks.logs import send_engine_logs_to_prefect
 from hyperexport.tasks.notifiers import open_notifiers
 from hyperexport.tasks.registry import task_of
+from hyperexport.tasks.restore_points import offer
 from hyperexport.tasks.run_keys import sign_tags_of
 from hyperexport.transfer.bandwidth.throttle import Throttle
 from hyperexport.views.markdown import pages_markdown
@@ -207,6 +208,10 @@ class PrefectRunner(StepRunner):
     def snapshot_leaked(self, vm: VmRef, *, moref: str, name: str, vcenter: str) -> None:
         """Emit the event."""
         events.emit_snapshot_leaked(vm, moref=moref, name=name, vcenter=vcenter)
+
+    def offer_restore_points(self, names: Sequence[str]) -> None:
+        """Offer them in the form of the deployment that picks one."""
+        offer(names)
 
     def drill_finished(self, record: DrillRecord) -> None:
         """Emit the event."""

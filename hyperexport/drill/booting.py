@@ -7,12 +7,12 @@ import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Final, NamedTuple
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from hyperexport.base.stop import StopSignal
+from hyperexport.drill.folder import private_folder
 from hyperexport.drill.qemu import BootDisk, QemuHost, compose
 from hyperexport.drill.qmp import Qmp
 from hyperexport.drill.serial_console import Console, Expectation, screen_text
@@ -90,11 +90,7 @@ def boot_on_qemu(
         read += length
 
     images = {f"disk-{number}": disk for number, (_, disk) in enumerate(disks)}
-    with (
-        TemporaryDirectory(prefix="hyperexport-drill-") as name,  # mode 0700
-        NbdServer(images, socket_path=Path(name) / "nbd", on_read=count) as server,
-    ):
-        folder = Path(name)
+    with private_folder() as folder, NbdServer(images, socket_path=folder / "nbd", on_read=count) as server:
         uris = [BootDisk(entry, server.uri(f"disk-{number}")) for number, (entry, _) in enumerate(disks)]
         command, warnings = compose(host, hardware, uris, folder=folder, memory_mib=memory_mib)
         with _running(command, folder) as process, stop.waking(process.kill):

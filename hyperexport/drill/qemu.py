@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from hyperexport.errors import ToolMissing
-from hyperexport.model.hardware import Hardware
+from hyperexport.model.hardware import Hardware, Slot
 from hyperexport.model.manifest import FileEntry
 
 PROGRAM: Final = "qemu-system-x86_64"
@@ -31,6 +31,8 @@ _FIRMWARE: Final = (
     ("/usr/share/qemu/ovmf-x86_64-code.bin", "/usr/share/qemu/ovmf-x86_64-vars.bin"),
 )
 """Where Debian, Fedora, Arch and SUSE put the EFI firmware: its code, and a template of its variables."""
+_FOR_FIRMWARE: Final = 20
+"""Numbers of the SATA controllers that stand for SCSI controllers, which no VM's own have."""
 _KVM: Final = Path("/dev/kvm")
 _LEAST_MEMORY: Final = 256
 
@@ -141,14 +143,23 @@ def _memory(hardware: Hardware, warnings: list[str]) -> int:
     return min(hardware.memory_mib, most)
 
 
-def _firmware(folder: Path, warnings: list[str], *, secure: bool) -> list[str]:
+def find_firmware() -> tuple[str, str]:
+    """Where the EFI firmware is, and a template of its variables.
+
+    Raises:
+        ToolMissing: None is installed.
+    """
     found = next(((code, variables) for code, variables in _FIRMWARE if Path(code).exists()), None)
     if found is None:
         raise ToolMissing(
             "the VM boots by EFI, and no EFI firmware for QEMU is installed",
             fix="Install ovmf (Debian, Ubuntu) or edk2-ovmf (Red Hat)",
         )
-    code, template = found
+    return found
+
+
+def _firmware(folder: Path, warnings: list[str], *, secure: bool) -> list[str]:
+    code, template = find_firmware()
     variables = folder / "variables.fd"
     shutil.copyfile(template, variables)
     warnings.append("it boots from the standard path of EFI: the entries in vSphere's nvram are not used")
@@ -166,6 +177,13 @@ def _attached(hardware: Hardware, disks: Sequence[BootDisk], warnings: list[str]
     made: set[str] = set()
     for order, disk in enumerate(disks):
         slot, differs = hardware.slot_of(disk.entry, nvme=True)
+        if hardware.efi and slot.bus == "scsi":
+            # Debian's OVMF is built without drivers for PVSCSI, LSI Logic and LSI SAS: it would see no disk.
+            model, slot = slot.model, Slot("sata", None, _FOR_FIRMWARE + slot.controller, slot.unit)
+            differs = (
+                f"{disk.entry.name} is on a SATA controller, since QEMU's EFI firmware has no driver for {model}: "
+                "a guest without a driver for SATA does not find it"
+            )
         warnings += [differs] if differs else []
         place = places[slot[:3]] = places.get(slot[:3], -1) + 1
         # Opened with snapshot=on, every write goes into a temporary file that has no name any more.

@@ -20,6 +20,7 @@ _LIVES: Final = re.compile(
 _DEAD: Final = {
     "No bootable device": "the firmware finds nothing to boot from",
     "Boot failed: not a bootable disk": "the firmware finds nothing to boot from",
+    "UEFI Interactive Shell": "the EFI firmware finds nothing to boot from",
     "Missing operating system": "the disk has no boot loader",
     "grub rescue>": "the boot loader does not find its files",
     "Kernel panic": "the guest's kernel has given up",

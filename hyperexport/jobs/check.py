@@ -3,17 +3,26 @@
 from hyperexport.base.stop import StopSignal
 from hyperexport.errors import HyperExportError, SetupUnfit
 from hyperexport.jobs.runner import StepRunner
+from hyperexport.model.drill import DrillTarget
 from hyperexport.model.vm import VmInfo
 from hyperexport.notify import check_mail
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.options.selection import Selection
 from hyperexport.results import Level, SetupFinding, SetupReport
 from hyperexport.steps import check
+from hyperexport.steps.check_restore import check_qemu_drill
 from hyperexport.steps.stores import open_stores
 from hyperexport.transfer.bandwidth.throttle import Throttle
 
 
-def check_setup(run: StepRunner, selection: Selection, options: ExportOptions, *, restore: bool = False) -> SetupReport:
+def check_setup(
+    run: StepRunner,
+    selection: Selection,
+    options: ExportOptions,
+    *,
+    restore: bool = False,
+    drill: DrillTarget | None = None,
+) -> SetupReport:
     """Try everything that an export with these options would need, and change nothing.
 
     Args:
@@ -21,13 +30,18 @@ def check_setup(run: StepRunner, selection: Selection, options: ExportOptions, *
         selection: The VMs.
         options: Those in force.
         restore: Also look whether the VMs could be restored to where they are.
+        drill: Also look whether their exports could be drilled there: on QEMU here, or in vSphere.
 
     Raises:
         SetupUnfit: Something would fail; everything has been tried all the same, and the error carries the report.
     """
     run.check_options(options)
     with run.stop_signal() as stop:
-        findings, vcenter, vms = _check_vsphere(run, selection, options, stop, restore=restore)
+        findings, vcenter, vms = _check_vsphere(
+            run, selection, options, stop, restore=restore, drill=drill is DrillTarget.VSPHERE
+        )
+        if drill is DrillTarget.QEMU:
+            findings += run(check_qemu_drill, vms)
         findings += _check_stores(run, options, vms, stop)
         findings += run(check_mail, lambda: run.notifiers(options.email))
         findings += run.check_orchestrator(options, vcenter, vms)
@@ -38,13 +52,13 @@ def check_setup(run: StepRunner, selection: Selection, options: ExportOptions, *
 
 
 def _check_vsphere(
-    run: StepRunner, selection: Selection, options: ExportOptions, stop: StopSignal, *, restore: bool
+    run: StepRunner, selection: Selection, options: ExportOptions, stop: StopSignal, *, restore: bool, drill: bool
 ) -> tuple[list[SetupFinding], str | None, list[VmInfo]]:
     try:
         endpoint = run.endpoint()
     except HyperExportError as error:
         return [check.failed("vSphere", error)], None, []
-    findings, vms = run(check.check_vsphere, endpoint, selection, options, stop=stop, restore=restore)
+    findings, vms = run(check.check_vsphere, endpoint, selection, options, stop=stop, restore=restore, drill=drill)
     return list(findings), endpoint.address, list(vms)
 
 

@@ -1,18 +1,15 @@
 """The job that boots exports and records what that proves."""
 
+import logging
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Final, Self
-
-from pydantic import Field, ValidationError
+from datetime import UTC, datetime
 
 from hyperexport.base.display import Listing
-from hyperexport.base.stop import StopSignal
-from hyperexport.drill import Expectation, QemuHost, find_qemu
-from hyperexport.errors import DrillFailed, HyperExportError, Interrupted, UsageError
+from hyperexport.errors import DrillFailed, HyperExportError, Interrupted
+from hyperexport.jobs.drill_targets import Target, open_target
+from hyperexport.jobs.notices import notifying_of_drills
 from hyperexport.jobs.runner import StepRunner
-from hyperexport.model.restore_point import RestorePoint
-from hyperexport.model.vm import Value
+from hyperexport.model.drill import DrillPlan
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.results import DrillResult
 from hyperexport.steps import drilling
@@ -20,79 +17,48 @@ from hyperexport.steps.choosing import ChosenExport, choose_export
 from hyperexport.steps.stores import open_stores
 from hyperexport.store.base import Store
 
-TIMEOUT: Final = timedelta(minutes=10)
-
-
-class DrillPlan(Value):
-    """What is drilled, and what counts as life."""
-
-    wanted: RestorePoint | None = Field(default=None, description="This export; the VMs whose proof is oldest if None.")
-    within: timedelta | None = Field(default=None, description="Leave out VMs with a proof that is not older.")
-    most: int | None = Field(default=None, ge=1, description="How many VMs at the most.")
-    expect: str | None = Field(
-        default=None, min_length=1, max_length=1000, description="Only this text counts, on the console or the screen."
-    )
-    timeout: timedelta = Field(default=TIMEOUT, gt=timedelta(0), description="How long to wait for a sign of life.")
-    memory_mib: int | None = Field(default=None, ge=16, description="MiB of memory, if not as much as the VM had.")
-    emulate: bool = Field(default=False, description="Emulate the processor even if KVM is there.")
-
-    @classmethod
-    def of(cls, **values: object) -> Self:
-        """Make a plan of what a person gave.
-
-        Raises:
-            UsageError: A value is invalid; the message names it.
-        """
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            raise UsageError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+logger = logging.getLogger(__name__)
 
 
 def restore_drill(run: StepRunner, plan: DrillPlan, options: ExportOptions) -> Listing[DrillResult]:
-    """Boot exports on QEMU straight from their store, and record beside each what that proved.
+    """Boot exports, and record beside each what that proved.
 
-    Nothing is written to an export, and the machines have no network.
+    On QEMU they boot straight from their store; in vSphere they are restored under another name, without a connected
+    network adapter, and destroyed at the end. Nothing is written to an export, and no other VM is touched.
 
     Args:
         run: Carries out the steps.
-        plan: Which exports, and what counts as life.
-        options: Where the exports are, and whether it is a dry run.
+        plan: Which exports, where, and what counts as life.
+        options: Where the exports are, who is told, and whether it is a dry run.
 
     Returns:
         What came of each. Empty where every VM has a proof that is young enough.
 
     Raises:
-        UsageError: Neither an export nor a number of VMs is given.
+        UsageError: Neither an export nor a number of VMs is given, or something has no effect on this target.
         ExportNotFound: There is no such export, or no good one at all.
         ToolMissing: QEMU is not installed; nothing was done.
-        DrillFailed: At least one did not come up; all were tried first.
+        DrillFailed: At least one did not come up, or its VM could not be destroyed; all were tried first.
         StoreUnusable, StoreUnreachable: A store could not be listed.
+        ServerUnreachable, LoginRefused: vSphere could not be reached; nothing was done.
     """
-    if plan.wanted is None and plan.within is None and plan.most is None:
-        raise UsageError(
-            "nothing says which exports are to be drilled",
-            fix="Name an export or --vm, or give --max or --within for the VMs whose proof is oldest",
-        )
     run.check_options(options)
-    host = find_qemu()
-    host = host._replace(kvm=host.kvm and not plan.emulate)
     place = options.destination
-    expected = Expectation(plan.expect, plan.timeout.total_seconds())
     results: list[DrillResult] = []
-    with run.stop_signal() as stop, run.bandwidth(options.bandwidth) as throttle:
-        stores = open_stores(place, throttle=throttle, stop=stop, s3=run.s3_settings(place))
-        for store, export in _chosen(stores, plan):
-            location = f"{store.url}/{export}"
-            if options.execution.dry_run:
-                results.append(DrillResult(location=location, vm=export.manifest.vm, platform=host.words, dry_run=True))
-                continue
-            with run.progress(export.manifest.vm):
-                results.append(_drilled(run, ChosenExport(store, export), host, expected, plan, stop=stop))
-    drilled = Listing(results)
-    run.show_table(("drill",), lambda: [item.row() for item in drilled], "Restore drills")
-    _fail_on_any(drilled)
+    with notifying_of_drills(run, plan, options) as notices:
+        with run.stop_signal() as stop, run.bandwidth(options.bandwidth) as throttle:
+            stores = open_stores(place, throttle=throttle, stop=stop, s3=run.s3_settings(place))
+            with open_target(run, plan, options, throttle=throttle, stop=stop) as target:
+                chosen = _chosen(stores, plan)
+                notices.started([one.export for one in chosen], target.words)
+                for one in chosen:
+                    with run.progress(one.export.manifest.vm):
+                        results.append(_drilled(run, one, target, dry_run=options.execution.dry_run))
+        drilled = Listing(results)
+        run.show_table(("drill",), lambda: [item.row() for item in drilled], "Restore drills")
+        _fail_on_any(drilled)
+        for warning in notices.passed(drilled):
+            logger.warning("%s", warning)
     return drilled
 
 
@@ -103,27 +69,29 @@ def _chosen(stores: Sequence[Store], plan: DrillPlan) -> list[ChosenExport]:
     return drilling.due(stores, datetime.now(UTC), within=plan.within, most=plan.most)
 
 
-def _drilled(
-    run: StepRunner,
-    chosen: ChosenExport,
-    host: QemuHost,
-    expected: Expectation,
-    plan: DrillPlan,
-    *,
-    stop: StopSignal,
-) -> DrillResult:
+def _drilled(run: StepRunner, chosen: ChosenExport, target: Target, *, dry_run: bool) -> DrillResult:
     """Drill one. What fails of one does not keep the others from their turn."""
     store, export = chosen
     location, vm = f"{store.url}/{export}", export.manifest.vm
+    result = DrillResult(location=location, vm=vm, platform=target.words, dry_run=dry_run)
     try:
-        drilled = run(drilling.boot_export, store, export, host, expected, stop=stop, memory_mib=plan.memory_mib)
+        if dry_run:
+            return result.model_copy(update={"plan": target.planned(chosen)})
+        drilled = target.drilled(chosen)
     except Interrupted:
         raise
     except HyperExportError as error:
-        return DrillResult(location=location, vm=vm, platform=host.words, problem=str(error))
+        return result.model_copy(update={"problem": str(error)})
     unrecorded = drilling.keep(store, export, drilled)
     run.drill_finished(drilled.record)
-    return DrillResult(location=location, vm=vm, platform=host.words, record=drilled.record, unrecorded=unrecorded)
+    return result.model_copy(
+        update={
+            "platform": drilled.record.platform,
+            "record": drilled.record,
+            "unrecorded": unrecorded,
+            "leaked": drilled.leaked,
+        }
+    )
 
 
 def _fail_on_any(drilled: Sequence[DrillResult]) -> None:
@@ -131,9 +99,11 @@ def _fail_on_any(drilled: Sequence[DrillResult]) -> None:
     if failed:
         words = "; ".join(f"{one.location}: {one.words}" for one in failed[:3])
         more = f"; and {len(failed) - 3} more" if len(failed) > 3 else ""
-        error = DrillFailed(
-            f"{len(failed)} of {len(drilled)} did not come up: {words}{more}",
-            fix="Look at the console and the screenshot beside the export; then try an older export with --at",
-        )
+        fix = "Look at the console and the screenshot beside the export; then try an older export with --at"
+        if all(one.record is None for one in failed):
+            fix = "Nothing is proved of these exports; mend what is named, and drill them again"
+        elif any(one.leaked for one in failed):
+            fix = "Delete the VM in vSphere, or run hyperexport reap-snapshots"
+        error = DrillFailed(f"{len(failed)} of {len(drilled)} did not come up: {words}{more}", fix=fix)
         error.drills = tuple(drilled)
         raise error

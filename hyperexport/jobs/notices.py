@@ -9,14 +9,16 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from hyperexport.errors import FleetFailure, Interrupted, NotificationFailed, note_cleanup
+from hyperexport.errors import DrillFailed, FleetFailure, Interrupted, NotificationFailed, note_cleanup
 from hyperexport.jobs.runner import StepRunner
+from hyperexport.model.drill import DrillPlan
 from hyperexport.model.restore import RestorePlan, RestoreResult
 from hyperexport.model.vm import VmRef
 from hyperexport.notify import SECONDS_TO_SEND, SECONDS_WHEN_STOPPED, Notifier, notify
 from hyperexport.options.groups import Email
 from hyperexport.options.precedence import ExportOptions
-from hyperexport.results import ExportResult, FailureReport, FleetResult
+from hyperexport.results import DrillResult, ExportResult, FailureReport, FleetResult
+from hyperexport.store.base import StoredExport
 
 if TYPE_CHECKING:
     from hyperexport.steps.job import Job
@@ -245,6 +247,92 @@ class RestoreNotices:
 
         seconds = SECONDS_WHEN_STOPPED if stopped else SECONDS_TO_SEND
         notify_all(self._run, self._notifiers, mail, seconds=seconds)
+
+
+@contextmanager
+def notifying_of_drills(run: StepRunner, plan: DrillPlan, options: ExportOptions) -> Generator["DrillNotices"]:
+    """Tell how restore drills go, as the options ask; where the block fails, that is told last of all.
+
+    Args:
+        run: Carries out the steps.
+        plan: What is drilled.
+        options: Those in force. In a dry run they are checked, and nobody is told anything.
+    """
+    notices = DrillNotices(run, plan, options.email, run.notifiers(options.email), options.execution.dry_run)
+    try:
+        yield notices
+    except BaseException as error:
+        notices.failed(error)
+        raise
+
+
+class DrillNotices:
+    """The notices of one run's drills; the event of each is the job's."""
+
+    def __init__(
+        self, run: StepRunner, plan: DrillPlan, email: Email, notifiers: tuple[Notifier, ...], silent: bool
+    ) -> None:
+        wanted = plan.wanted
+        self._run: Final = run
+        self._email: Final = email
+        self._notifiers: Final = () if silent else notifiers
+        self._began: Final = datetime.now(UTC)
+        self._what: Final = (wanted.vm or wanted.export or "") if wanted else "the VMs whose proof is oldest"
+
+    def started(self, exports: Sequence[StoredExport], target: str) -> None:
+        """Say that the drills begin."""
+        if not self._email.on_start or not exports or self._run.attempt > 1:
+            return
+
+        def mail() -> "Mail":
+            from hyperexport.views.drill_mail import drilling_mail  # noqa: PLC0415
+
+            return drilling_mail(exports, target, run=self._run.run)
+
+        self._send(mail)
+
+    def passed(self, drills: Sequence[DrillResult]) -> list[str]:
+        """Say that every export came up; returns a warning for each mail that could not be sent."""
+        return self._send(self._of(drills)) if self._email.on_complete and drills else []
+
+    def failed(self, error: BaseException) -> None:
+        """Say which exports did not come up, or why none was drilled. The error goes on its way."""
+        stopped = isinstance(error, Interrupted) or not isinstance(error, Exception)
+        if not self._email.on_failure or (self._run.will_retry and not stopped):
+            return
+        if isinstance(error, DrillFailed) and error.drills:
+            self._send(self._of(error.drills))
+            return
+        failure = FailureReport.of(error)
+
+        def mail() -> "Mail":
+            from hyperexport.views.mail import failure_mail  # noqa: PLC0415
+
+            return failure_mail(
+                error,
+                vm=self._what,
+                step=failure.step,
+                started=self._began,
+                failed=datetime.now(UTC),
+                cleaned_up=failure.cleaned_up,
+                stopped=stopped,
+                run=self._run.run,
+                what_failed="Restore drill",
+            )
+
+        self._send(mail, seconds=SECONDS_WHEN_STOPPED if stopped else SECONDS_TO_SEND)
+
+    def _of(self, drills: Sequence[DrillResult]) -> "Callable[[], Mail]":
+        def mail() -> "Mail":
+            from hyperexport.views.drill_mail import drilled_mail  # noqa: PLC0415
+
+            seconds = (datetime.now(UTC) - self._began).total_seconds()
+            return drilled_mail(drills, seconds=seconds, run=self._run.run)
+
+        return mail
+
+    def _send(self, mail: Callable[[], "Mail"], seconds: float = SECONDS_TO_SEND) -> list[str]:
+        return notify_all(self._run, self._notifiers, mail, seconds=seconds)
 
 
 def notify_all(

@@ -93,8 +93,6 @@ def opened(
     wanted: RestorePoint,
     request: RestoreRequest,
     options: ExportOptions,
-    *,
-    reservations: bool = True,
 ) -> Generator[RestoreJob]:
     """Open the store and the server for one restore, and choose the export.
 
@@ -103,7 +101,6 @@ def opened(
         wanted: Which export.
         request: What becomes of it.
         options: Where the exports are.
-        reservations: Whether CPU and memory reservations come back.
     """
     place = options.destination
     with run.stop_signal() as stop, run.bandwidth(options.bandwidth) as throttle, at_work_here(run.id) as network:
@@ -121,7 +118,6 @@ def opened(
                 throttle=throttle,
                 stop=stop,
                 network=network,
-                reservations=reservations,
             )
 
 

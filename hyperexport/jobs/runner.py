@@ -245,6 +245,9 @@ class StepRunner(ABC):
     def snapshot_leaked(self, vm: VmRef, *, moref: str, name: str, vcenter: str) -> None:  # noqa: B027
         """Emit the event of a snapshot of ours that is on a VM and should not be."""
 
+    def offer_restore_points(self, names: Sequence[str]) -> None:  # noqa: B027
+        """Offer these where a restore is started from a form."""
+
     def drill_finished(self, record: DrillRecord) -> None:  # noqa: B027
         """Emit the event of a drill that passed or failed."""
 

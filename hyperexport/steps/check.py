@@ -18,7 +18,7 @@ from hyperexport.options.precedence import ExportOptions
 from hyperexport.options.selection import Selection
 from hyperexport.results import Level, SetupFinding
 from hyperexport.steps.check_certificates import check_certificate
-from hyperexport.steps.check_restore import check_restore
+from hyperexport.steps.check_restore import check_restore, check_vsphere_drill
 from hyperexport.steps.check_vms import check_vms
 from hyperexport.steps.selection import choose_vms
 from hyperexport.steps.step import step
@@ -57,6 +57,7 @@ def check_vsphere(
     *,
     stop: StopSignal,
     restore: bool = False,
+    drill: bool = False,
 ) -> tuple[list[SetupFinding], list[VmInfo]]:
     """Try everything that an export asks of vSphere, as far as one thing after the other works.
 
@@ -84,6 +85,8 @@ def check_vsphere(
                 findings += _guarded("VMs", lambda: check_vms(session, vms, options, stop=stop))
                 if restore:
                     findings += _guarded("restore", lambda: check_restore(session, vms, stop=stop))
+                if drill:
+                    findings += _guarded("drill", lambda: check_vsphere_drill(session, vms, stop=stop))
     except HyperExportError as error:
         stop.check()
         findings.append(failed("login", error))

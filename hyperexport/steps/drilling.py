@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
@@ -15,7 +15,7 @@ from hyperexport.images.opening import read_whole
 from hyperexport.model.drill import DrillRecord, DrillTarget, Sign
 from hyperexport.model.hardware import Hardware
 from hyperexport.model.history import by_vm, newest_first
-from hyperexport.model.manifest import FileRole, new_export_id
+from hyperexport.model.manifest import ExportManifest, FileRole, new_export_id
 from hyperexport.model.progress import Stage
 from hyperexport.steps.choosing import ChosenExport, is_good
 from hyperexport.steps.conversion import reporting
@@ -33,6 +33,8 @@ class Drilled(NamedTuple):
 
     record: DrillRecord
     screenshot: bytes | None
+    leaked: str | None = None
+    """Why the VM of a drill in vSphere could not be destroyed, in words; None if nothing is left."""
 
 
 @step("boot-export", run_name="boot {export.export_id}")
@@ -57,6 +59,8 @@ def boot_export(
     started, began = datetime.now(UTC), time.monotonic()
     opened = began
     try:
+        if noted := export.manifest.damage:
+            raise VerificationFailed(noted[0])
         hardware = Hardware.from_json(_configuration(store, export))
         listen = reporting(export, Stage.VERIFY)
         entries = export.manifest.disks
@@ -65,24 +69,57 @@ def boot_export(
             pairs = list(zip(entries, disks, strict=True))
             boot = boot_on_qemu(host, hardware, pairs, expected, stop=stop, memory_mib=memory_mib)
     except VerificationFailed as error:
-        boot = Boot(Sign.NONE, f"the export is damaged: {error.what}", 0.0, "", None, 0, ())
+        boot = damaged(error)
         opened = time.monotonic()
-    manifest = export.manifest
-    drill_id = new_export_id(started)
+    return drilled(
+        export.manifest,
+        DrillTarget.QEMU,
+        host.words,
+        boot,
+        drill_id=new_export_id(started),
+        started=started,
+        seconds={"open": opened - began, "boot": boot.seconds},
+        expected=expected.text,
+    )
+
+
+def drilled(
+    manifest: ExportManifest,
+    target: DrillTarget,
+    platform: str,
+    boot: Boot,
+    *,
+    drill_id: str,
+    started: datetime,
+    seconds: Mapping[str, float],
+    expected: str | None = None,
+) -> Drilled:
+    """Make the record of a drill, which names its picture.
+
+    Args:
+        manifest: The export's.
+        target: Where it was started.
+        platform: On what, in words.
+        boot: What came of it.
+        drill_id: The drill's name.
+        started: When the drill began.
+        seconds: How long each part took.
+        expected: The text that was waited for.
+    """
     picture = boot.screenshot
     record = DrillRecord(
         drill_id=drill_id,
         export_id=manifest.export_id,
         vm=manifest.vm,
         vcenter_uuid=manifest.vcenter_uuid,
-        target=DrillTarget.QEMU,
-        platform=host.words,
+        target=target,
+        platform=platform,
         started=started,
-        seconds={"open": round(opened - began, 3), "boot": round(boot.seconds, 3)},
+        seconds={part: round(took, 3) for part, took in seconds.items()},
         passed=boot.passed,
         sign=boot.sign,
         reason=boot.reason,
-        expected=expected.text,
+        expected=expected,
         console=boot.console,
         screenshot=f"drill-{drill_id}.png" if picture else None,
         screenshot_sha256=hashlib.sha256(picture).hexdigest() if picture else None,
@@ -90,6 +127,11 @@ def boot_export(
         warnings=boot.warnings,
     )
     return Drilled(record, picture)
+
+
+def damaged(error: VerificationFailed) -> Boot:
+    """What comes of a drill whose export is found damaged: nothing can be booted from it."""
+    return Boot(Sign.NONE, f"the export is damaged: {error.what}", 0.0, "", None, 0, ())
 
 
 def _configuration(store: Store, export: StoredExport) -> bytes:

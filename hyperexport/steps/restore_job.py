@@ -2,7 +2,7 @@
 
 import threading
 from contextlib import ExitStack
-from typing import Final
+from typing import Final, NamedTuple
 
 from hyperexport.base.stop import StopSignal
 from hyperexport.model.ownership import Owner
@@ -17,6 +17,13 @@ from hyperexport.vsphere.import_spec import ImportSpec
 from hyperexport.vsphere.partial_vms import thing_of
 from hyperexport.vsphere.places import Placement
 from hyperexport.vsphere.session import Session
+
+
+class DrillVm(NamedTuple):
+    """How a VM that is made for a drill differs from a restored one, beside being cut off and destroyed at the end."""
+
+    memory_mib: int | None = None
+    """MiB of memory, if not as much as the VM had."""
 
 
 class Prepared:
@@ -56,7 +63,7 @@ class RestoreJob:
         throttle: Throttle,
         stop: StopSignal,
         network: str | None,
-        reservations: bool = True,
+        drill: DrillVm | None = None,
     ) -> None:
         self.run: Final = run
         self.session: Final = session
@@ -66,8 +73,8 @@ class RestoreJob:
         self.options: Final = options
         self.throttle: Final = throttle
         self.stop: Final = stop
-        self.reservations: Final = reservations
-        """Whether CPU and memory reservations come back; a drill must not take them from others."""
+        self.drill: Final = drill
+        """What the VM is like if it is made for a drill; None if a user gets it."""
         self._owner: Final = Owner.of_this_process(
             run=run, vcenter=session.address, vcenter_uuid=session.instance_uuid, vm=""
         ).announced_in(network)

@@ -76,14 +76,16 @@ def make_restore_plan(job: RestoreJob) -> RestorePlan:
         provisioning=wanted or Provisioning.THIN,
     )
     annotation = untagged(kept.text("annotation") or "")
+    drill = job.drill
     edits = Edits(
         disks=entries,
         identity=identity,
         provisioning=wanted,
         disconnected=job.request.disconnected,
-        annotation=tagged("" if target else annotation, job.owner(path)),
-        reservations=job.reservations,
+        annotation=tagged("" if target else annotation, job.owner(path), drill=drill is not None),
         bare=target is not None,
+        isolated=drill is not None,
+        memory_mib=drill.memory_mib if drill else None,
     )
     kinds = provisioning_of_disks(kept, entries, wanted)
     lost = edit_import_spec(made, kept, edits)
@@ -110,8 +112,9 @@ def make_restore_plan(job: RestoreJob) -> RestorePlan:
             for entry in entries
         ),
         space_free=placement.free,
-        tags=() if target else was.tags,
-        custom_attributes=() if target else tuple(was.custom_attributes.items()),
+        # By its tags or attributes other tools, and fleets of ours, would take a drill's VM for the original.
+        tags=() if target or drill else was.tags,
+        custom_attributes=() if target or drill else tuple(was.custom_attributes.items()),
         power_on=job.request.power_on,
         lost=(*lost_of_export(job, entries, identity), *lost) if target is None else (),
         warnings=made.warnings,
@@ -310,6 +313,7 @@ def check_privileges(job: RestoreJob, plan: RestorePlan, placement: Placement) -
         tags=bool(plan.tags),
         attributes=bool(plan.custom_attributes),
         attach_to=plan.attach_to,
+        drill=job.drill is not None,
     )
     missing = missing_for_restore(job.session, placement, needs)
     vital = [f"{each.requirement.privilege} on {each.place}" for each in missing if each.requirement.vital]

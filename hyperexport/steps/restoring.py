@@ -237,9 +237,13 @@ def remove_owner_tag(job: RestoreJob) -> VmRef:
 
 
 @step("power-on")
-def power_on(job: RestoreJob, vm: VmRef) -> None:
-    """Power the VM on."""
-    vm_tasks.power_on(job.session, vm, stop=job.stop)
+def power_on(job: RestoreJob, vm: VmRef, *, timeout: float | None = None) -> None:
+    """Power the VM on, which may take so many seconds.
+
+    Raises:
+        HyperExportError: It is not on.
+    """
+    vm_tasks.power_on(job.session, vm, stop=job.stop, timeout=timeout)
 
 
 @step("attach-disks")
@@ -272,6 +276,18 @@ def remove_carrier(job: RestoreJob, plan: RestorePlan) -> None:
     job.vm = None
 
 
+@step("destroy-drill-vm")
+def destroy_drill_vm(job: RestoreJob, plan: RestorePlan) -> None:
+    """Power off and destroy the VM that was made for a drill.
+
+    Raises:
+        RestoreLeaked: It could not be destroyed; the message names it.
+    """
+    assert job.vm
+    destroy_partial_vm(job.session, job.vm, job.owner_of_plan(plan), stop=job.stop)
+    job.vm = None
+
+
 def undo(job: RestoreJob, plan: RestorePlan) -> None:
     """Take back what was begun: the lease is aborted, and the VM destroyed if it is still there. Never raises."""
     began = time.monotonic()
@@ -284,6 +300,7 @@ def undo(job: RestoreJob, plan: RestorePlan) -> None:
         return
     try:
         destroy_partial_vm(job.session, vm, job.owner_of_plan(plan))
+        job.vm = None
         job.cleaned_up.append(f"the half-made VM {vm.path} is gone")
         logger.info("%s: taken back in %.1f s", vm.path, time.monotonic() - began)
     except HyperExportError as error:

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from hyperexport.model.manifest import FILE_NAME, is_export_id
+from hyperexport.store.base import is_record
 from hyperexport.store.filesystem import PROBE, held, remove_if_empty, remove_tree
 from hyperexport.store.local_staging import DELETED, OWNER_FILE, PARTIAL, is_unsigned
 
 logger = logging.getLogger(__name__)
 
-_HALF_MANIFEST: Final = re.compile(rf"\.{re.escape(FILE_NAME)}\.[0-9a-f]{{8}}")
+_SUFFIX: Final = re.compile(r"[0-9a-f]{8}")
+"""What the name of a file ends with that is being written beside the one that it will replace."""
 _PROBE: Final = re.compile(rf"{re.escape(PROBE)}[0-9a-f]{{8}}")
 
 
@@ -92,12 +94,17 @@ def _remove_unsigned(path: Path) -> bool:
         return True
 
 
+def _is_half_written(name: str) -> bool:
+    hidden, _, suffix = name.removeprefix(".").rpartition(".")
+    return name.startswith(".") and (hidden == FILE_NAME or is_record(hidden)) and _SUFFIX.fullmatch(suffix) is not None
+
+
 def _remove_marks(path: Path) -> bool:
-    """A mark of ownership or a half-written manifest in an export that is complete."""
+    """A mark of ownership, or a half-written manifest or record, in an export that is complete."""
     with held(path, wait=False) as ours:
         if not ours or not (path / FILE_NAME).exists():
             return False
-        found = [entry for entry in _entries(path) if entry.name == OWNER_FILE or _HALF_MANIFEST.fullmatch(entry.name)]
+        found = [entry for entry in _entries(path) if entry.name == OWNER_FILE or _is_half_written(entry.name)]
         for entry in found:
             entry.unlink(missing_ok=True)
         return bool(found)

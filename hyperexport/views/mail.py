@@ -123,7 +123,7 @@ def _disks(result: ExportResult, manifest: ExportManifest) -> tuple[tuple[str, .
 
 
 def facts_mail(
-    subject: str, sentence: str, facts: Sequence[tuple[str, str]], *parts: Section | Table, doubtful: bool, run: Run
+    subject: str, sentence: str, facts: Sequence[tuple[str, str]], *parts: Section | Table, tone: Tone, run: Run
 ) -> Mail:
     """Say that something was done, with facts about it.
 
@@ -132,10 +132,10 @@ def facts_mail(
         sentence: Its first sentence.
         facts: What and how.
         parts: Lists and tables below.
-        doubtful: Whether there is something to look at.
+        tone: How the news is.
         run: The run.
     """
-    return _mail(subject, Tone.DOUBTFUL if doubtful else Tone.GOOD, sentence, list(facts), *parts, run=run)
+    return _mail(subject, tone, sentence, list(facts), *parts, run=run)
 
 
 def failure_mail(
@@ -161,7 +161,7 @@ def failure_mail(
         cleaned_up: What was taken back; what could not be, too.
         stopped: Whether somebody stopped it, so that nothing is wrong.
         run: The run.
-        what_failed: ``Export`` or ``Restore``.
+        what_failed: ``Export``, ``Restore``, ``Restore drill``.
     """
     report = FailureReport.of(error)
     if not isinstance(error, HyperExportError):  # its text was written for nobody, and might hold anything

@@ -3,7 +3,7 @@
 from hyperexport.base.units import format_bytes, format_elapsed
 from hyperexport.model.ownership import Run
 from hyperexport.model.restore import RestorePlan, RestoreResult
-from hyperexport.views.mail import Mail, Section, Table, facts_mail
+from hyperexport.views.mail import Mail, Section, Table, Tone, facts_mail
 
 
 def restoring_mail(plan: RestorePlan, *, run: Run) -> Mail:
@@ -13,7 +13,7 @@ def restoring_mail(plan: RestorePlan, *, run: Run) -> Mail:
         f"Restore of {plan.source.name} started",
         "The restore has begun.",
         [export, *plan.facts()],
-        doubtful=False,
+        tone=Tone.NEWS,
         run=run,
     )
 
@@ -36,6 +36,6 @@ def restored_mail(result: RestoreResult, *, run: Run) -> Mail:
         ],
         Section("Warnings", tuple(doubts)),
         Table("Does not come back", ("Setting", "Why"), tuple((each.setting, each.reason) for each in plan.lost)),
-        doubtful=bool(doubts),
+        tone=Tone.DOUBTFUL if doubts else Tone.GOOD,
         run=run,
     )

@@ -79,8 +79,9 @@ class Edits:
         provisioning: How space is taken; as each disk was if None.
         disconnected: Leave every network adapter disconnected.
         annotation: The VM's notes while it is being made.
-        reservations: Whether CPU and memory reservations come back.
         bare: Make nothing but a carrier of the disks, with no network adapter and the least of everything else.
+        isolated: Make a VM that no user gets: without reservations, and its guest cannot connect an adapter.
+        memory_mib: MiB of memory; as much as the VM had if None.
     """
 
     disks: Sequence[FileEntry]
@@ -88,8 +89,9 @@ class Edits:
     provisioning: Provisioning | None
     disconnected: bool
     annotation: str
-    reservations: bool = True
     bare: bool = False
+    isolated: bool = False
+    memory_mib: int | None = None
 
 
 def create_import_spec(
@@ -161,7 +163,9 @@ def edit_import_spec(made: ImportSpec, kept: KeptConfig, edits: Edits) -> list[L
     editor.edit_adapters()
     editor.edit_video()
     editor.edit_identity()
-    lost = put_back_settings(made.config, kept, editor.new_keys(), reservations=edits.reservations)
+    lost = put_back_settings(made.config, kept, editor.new_keys(), reservations=not edits.isolated)
+    if edits.memory_mib:
+        made.config.memoryMB = edits.memory_mib
     return [*lost, *editor.lost, *editor.lost_devices()]
 
 
@@ -273,6 +277,9 @@ class _Editor:
         for adapter in self._adapters if self._edits.disconnected else ():
             adapter.connectable = adapter.connectable or _device.VirtualDevice.ConnectInfo(allowGuestControl=True)
             adapter.connectable.startConnected = adapter.connectable.connected = False
+            if self._edits.isolated:
+                # vSphere API: otherwise VMware Tools in the guest may connect it.
+                adapter.connectable.allowGuestControl = False
 
     def _edit_adapter(self, adapter: Any, was: dict[str, Any]) -> None:
         if self._edits.identity is Identity.KEEP and isinstance(was.get("macAddress"), str):
@@ -289,7 +296,7 @@ class _Editor:
         allocation = decode(was.get("resourceAllocation"))
         if isinstance(allocation, _device.VirtualEthernetCard.ResourceAllocation):
             adapter.resourceAllocation = allocation
-            if not self._edits.reservations:
+            if self._edits.isolated:
                 adapter.resourceAllocation.reservation = 0
 
     @property

@@ -1,11 +1,12 @@
-"""VMs that a restore is making: their owner tag, found in their notes, and their removal.
+"""VMs that a restore or a drill is making: their owner tag, found in their notes, and their removal.
 
 From the first moment until a restore has ended well its VM has the run's tag at the end of its notes
-(``config.annotation``); taking the tag off is what makes the VM the user's. Only what has a tag is ever destroyed.
+(``config.annotation``); taking the tag off is what makes the VM the user's. The VM of a drill keeps it to its end. Only
+what has a tag is ever destroyed.
 """
 
 import logging
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from pyVmomi import vim
 
@@ -30,16 +31,24 @@ class PartialVm(NamedTuple):
     owner: Owner
 
 
-def tagged(annotation: str, owner: Owner) -> str:
-    """The notes of a VM while it is being made."""
-    words = "Being restored by hyperexport, and not whole until this line is gone."
+_RESTORED: Final = "Being restored by hyperexport"
+_DRILLED: Final = "Made by hyperexport for a restore drill"
+
+
+def tagged(annotation: str, owner: Owner, *, drill: bool = False) -> str:
+    """The notes of a VM while it is being made, or while a drill uses it."""
+    words = f"{_RESTORED}, and not whole until this line is gone."
+    if drill:
+        words = f"{_DRILLED}, which destroys it at its end."
     return f"{annotation}\n{words} {owner.to_tag()}".lstrip("\n")
 
 
 def untagged(annotation: str) -> str:
-    """A VM's notes without the tag of any restore."""
-    head, found, _ = annotation.partition("Being restored by hyperexport")
-    return head.rstrip("\n") if found else annotation
+    """A VM's notes without the tag of any restore or drill."""
+    for words in (_RESTORED, _DRILLED):
+        head, found, _ = annotation.partition(words)
+        annotation = head.rstrip("\n") if found else annotation
+    return annotation
 
 
 def partial_vms(session: Session) -> list[PartialVm]:

@@ -68,6 +68,8 @@ class Placement:
     datastore: Place
     networks: dict[str, Place]
     """The target of each network that was asked for."""
+    datacenter: Place | None = None
+    """The one that the folder is in."""
 
     @property
     def free(self) -> int | None:
@@ -123,7 +125,15 @@ class Places:
         datastore = self._one("--datastore", request.datastore, next(iter(was.datastores), None), usable, "datastore")
         there = [each for each in self._of(vim.Network) if each.within(reach.values.shown("network", ()))]
         there = [each for each in there if not each.values.shown("config.uplink", False)]
-        return Placement(folder, pool, host, datastore, self._networks(request, networks, there))
+        datacenter = self._datacenter(folder)
+        return Placement(
+            folder,
+            pool,
+            host,
+            datastore,
+            self._networks(request, networks, there),
+            self._all[datacenter] if datacenter else None,
+        )
 
     def folder(self, wanted: str | None, was: str | None) -> Place:
         """The VM folder that is asked for, or in which the VM was."""

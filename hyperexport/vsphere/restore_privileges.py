@@ -69,6 +69,42 @@ POWER_ON: Final = Requirement(
     vital=True,
     without="such a restore does not begin",
 )
+DRILL_POWER_ON: Final = POWER_ON.model_copy(
+    update={"feature": "start a drill", "when": "drill --target vsphere", "without": "such a drill does not begin"}
+)
+DRILL_POWER_OFF: Final = Requirement(
+    feature="end a drill",
+    when="drill --target vsphere, reap-snapshots",
+    privilege="VirtualMachine.Interact.PowerOff",
+    title="Virtual machine > Interaction > Power off",
+    place=Place.FOLDER,
+    calls=("PowerOffVM_Task",),
+    vital=True,
+    without="a drill would leave a running VM, so it does not begin",
+)
+SCREENSHOT: Final = Requirement(
+    feature="take a drill's picture",
+    when="drill --target vsphere",
+    privilege="VirtualMachine.Interact.CreateScreenshot",
+    title="Virtual machine > Interaction > Create screenshot",
+    place=Place.FOLDER,
+    calls=("CreateScreenshot_Task",),
+    vital=False,
+    without="the record has no picture of the screen",
+)
+FETCH_SCREENSHOT: Final = Requirement(
+    feature="fetch a drill's picture",
+    when="drill --target vsphere",
+    privilege="Datastore.Browse",
+    title="Datastore > Browse datastore",
+    place=Place.TARGET_DATASTORE,
+    calls=(),
+    vital=False,
+    without="the record has no picture of the screen",
+)
+READ_SCREENSHOT: Final = FETCH_SCREENSHOT.model_copy(
+    update={"privilege": "Datastore.FileManagement", "title": "Datastore > Low level file operations"}
+)
 SET_ATTRIBUTES: Final = Requirement(
     feature="set custom attributes",
     when="restore of a VM that had some",
@@ -132,6 +168,11 @@ RESTORE_TABLE: Final = (
 )
 
 
+DRILL_TABLE: Final = (DRILL_POWER_ON, DRILL_POWER_OFF, SCREENSHOT, FETCH_SCREENSHOT, READ_SCREENSHOT)
+"""What a drill needs beside :data:`DRILL_AS_RESTORE`."""
+DRILL_AS_RESTORE: Final = (IMPORT_FOLDER, IMPORT_POOL, ALLOCATE, ASSIGN, DESTROY)
+
+
 class RestoreNeeds(NamedTuple):
     """What a restore does beside making a VM."""
 
@@ -139,10 +180,13 @@ class RestoreNeeds(NamedTuple):
     tags: bool = False
     attributes: bool = False
     attach_to: VmRef | None = None
+    drill: bool = False
 
     @property
     def requirements(self) -> tuple[Requirement, ...]:
         """The privileges that it needs."""
+        if self.drill:
+            return (*DRILL_AS_RESTORE, *DRILL_TABLE)
         needed = [IMPORT_FOLDER, IMPORT_POOL, ALLOCATE, ANNOTATE, DESTROY]
         needed += [] if self.attach_to else [ASSIGN]
         needed += [POWER_ON] * self.power_on + [SET_ATTRIBUTES] * self.attributes + [ATTACH_TAGS] * self.tags

@@ -102,6 +102,11 @@ class Session:
         """Whether this is a vCenter and not a host of its own."""
         return self.content.about.apiType == "VirtualCenter"
 
+    @property
+    def cookie(self) -> str:
+        """The session's cookie, for downloads from the server's datastores. It is as good as the login: never shown."""
+        return str(self._stub.cookie).partition(";")[0]
+
     def time(self) -> datetime:
         """The time by the server's clock."""
         instance = self.reference(vim.ServiceInstance, "ServiceInstance")

@@ -26,7 +26,7 @@ from hyperexport.vsphere.inventory import datastore_free, describe, disks_of_sna
 from hyperexport.vsphere.lease import open_lease
 from hyperexport.vsphere.ovf import create_descriptor
 from hyperexport.vsphere.privileges import TABLE, Place, Requirement, missing_on_datastores, missing_privileges
-from hyperexport.vsphere.restore_privileges import RESTORE_TABLE
+from hyperexport.vsphere.restore_privileges import DRILL_AS_RESTORE, DRILL_TABLE, RESTORE_TABLE
 from hyperexport.vsphere.session import Session, connect
 from hyperexport.vsphere.snapshots import consolidate_disks, create_snapshot, remove_all_snapshots, remove_snapshot
 from tests.engine.conftest import endpoint_of
@@ -297,12 +297,12 @@ def test_the_page_shows_the_table_as_it_is():
     shown = [(row[0], row[1], row[2].strip("`"), row[3], row[4], row[5]) for row in rows if len(row) == 6]
     assert shown == [
         (need.feature, _code(need.when), need.privilege, need.title, need.place, need.without)
-        for need in (*TABLE, *RESTORE_TABLE)
+        for need in (*TABLE, *RESTORE_TABLE, *DRILL_TABLE)
     ]
 
 
 def _code(when: str) -> str:
-    return re.sub(r"(--[a-z-]+|reap-snapshots)", r"`\1`", when).strip("`")
+    return re.sub(r"(--target vsphere|--[a-z-]+|reap-snapshots)", r"`\1`", when).strip("`")
 
 
 def test_the_commands_of_the_page_make_roles_of_exactly_the_table():
@@ -317,4 +317,5 @@ def test_the_commands_of_the_page_make_roles_of_exactly_the_table():
         "HyperExportTracking": on_vms,
         "HyperExportDatastore": {"Datastore.Browse"},
         "HyperExportRestore": {need.privilege for need in RESTORE_TABLE},
+        "HyperExportDrill": {need.privilege for need in (*DRILL_AS_RESTORE, *DRILL_TABLE)},
     }

@@ -64,7 +64,7 @@ class Victims:
         """Run a flow to its end, or to its death.
 
         Args:
-            flow: ``export``, ``restore``, ``reap``, ``cleanup`` or ``verify``.
+            flow: ``export``, ``restore``, ``drill``, ``reap``, ``cleanup`` or ``verify``.
             environment: What the process finds in its environment: the vCenter, the credentials of S3.
             options: The options, by their keys.
             vm: The VM to export.
@@ -72,7 +72,7 @@ class Victims:
             kill_in: Or before this event of this step.
             kill_after: Or after so many seconds, wherever it is then.
             mischief: What else is done to it (tests/faults/mischief.py).
-            restore: What becomes of the export that is restored.
+            restore: What becomes of the export that is restored, or how it is drilled.
         """
         request = {
             "flow": flow,

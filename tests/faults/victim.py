@@ -44,6 +44,8 @@ def work(request: dict[str, Any]) -> dict[str, Any]:
                 result: object = api.export(request["vm"], options)
             case "restore":
                 result = api.restore(vm=request["vm"], options=options, **request["restore"])
+            case "drill":
+                result = api.restore_drill(vm=request["vm"], options=options, **request["restore"])
             case "cleanup":
                 result = api.cleanup_exports(options)
             case "verify":

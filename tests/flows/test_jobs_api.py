@@ -13,6 +13,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from hyperexport.blocks.export_profile import save_profile
 from hyperexport.deployments.allowed_roots import AllowedRoots
+from hyperexport.deployments.drill_model import DrillJob, read_drill
 from hyperexport.deployments.job_model import read_jobs
 from hyperexport.deployments.jobs_api import create_api
 from hyperexport.deployments.restore_model import RestoreJob, read_restore
@@ -75,7 +76,7 @@ def test_the_documented_request_exports_a_vm(service: Service, tmp_path: Path):
     assert ask(service, f"/api/v1/jobs/{job_id}/cancel", {})[0] == 409
 
 
-def test_a_restore_is_a_job_like_any_other(service: Service, tmp_path: Path):
+def test_a_restore_and_a_drill_are_jobs_like_any_other(service: Service, tmp_path: Path):
     output = tmp_path / "exports"
     _, answer = ask(service, "/api/v1/jobs", {"vm": "db01", "output_path": str(output), "snapshot": True})
     eventually(lambda: job(service, answer["job_ids"][0])["finished"], "the export's end")
@@ -90,6 +91,17 @@ def test_a_restore_is_a_job_like_any_other(service: Service, tmp_path: Path):
     assert (done["state"], done["error"], done["vm"]) == ("Completed", None, "db01")
     assert "db01-by-job" in {vm.name for vm in service.simulator.vms()}
 
+    there = {vm.name for vm in service.simulator.vms()}
+    wish = {"vm": "db01", "target": "vsphere", "place": {"host": "esx-01"}, "options": {"output": str(output)}}
+    code, answer = ask(service, "/api/v1/drills", wish)
+
+    assert code == 202, answer
+    done = eventually(lambda: (found := job(service, answer["job_ids"][0]))["finished"] and found, "the job's end")
+    assert (done["state"], done["error"], done["vm"]) == ("Completed", None, "db01")
+    assert "heartbeat" in done["summary"]
+    assert len(list(output.rglob("drill-*.json"))) == 1
+    assert {vm.name for vm in service.simulator.vms()} == there
+
 
 @pytest.mark.parametrize(
     ("document", "words"),
@@ -102,6 +114,23 @@ def test_a_restore_is_a_job_like_any_other(service: Service, tmp_path: Path):
 )
 def test_a_restore_that_makes_no_sense_is_refused_with_words(document: dict[str, Any], words: str, tmp_path: Path):
     parameters, errors = read_restore(RestoreJob.model_validate(document), AllowedRoots((str(tmp_path),)))
+    assert parameters is None
+    assert words in errors[0]
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        ({}, "nothing says which exports are to be drilled"),
+        ({"vm": "db01", "export": "x"}, "one export must be named"),
+        ({"vm": "db01", "target": "vsphere", "expect": "login:"}, "--expect would have no effect"),
+        ({"vm": "db01", "place": {"folder": "drills"}}, "--folder would have no effect"),
+        ({"most": 3, "options": {"output": "/etc"}}, "output_path /etc"),
+        ({"most": 3, "options": {"email_notify": True}}, "--email-notify needs --email-to"),
+    ],
+)
+def test_a_drill_that_makes_no_sense_is_refused_with_words(document: dict[str, Any], words: str, tmp_path: Path):
+    parameters, errors = read_drill(DrillJob.model_validate(document), AllowedRoots((str(tmp_path),)))
     assert parameters is None
     assert words in errors[0]
 

@@ -24,7 +24,13 @@ def test_a_drill_by_prefect_boots_the_export_and_fails_with_words(
         for name, value in vcenter.environment().items():
             monkeypatch.setenv(name, value)
         assert run(["--vm", "db01", "--output", str(tmp_path), "--no-prefect"]) == 0
-    capsys.readouterr()
+        capsys.readouterr()
+        assert run(["drill", "--vm", "db01", "--target", "vsphere", "--output", str(tmp_path), "--json"]) == 0
+        assert [vm.name for vm in vcenter.vms()] == ["db01"]
+    (result,) = json.loads(capsys.readouterr().out)["drills"]
+    assert (result["record"]["sign"], result["leaked"]) == ("heartbeat", None)
+    (path,) = tmp_path.rglob("drill-*.json")
+    path.unlink()
 
     drill = ["drill", "--vm", "db01", "--emulate", "--output", str(tmp_path), "--json"]
     assert run([*drill, "--expect", "proof of db01"]) == 0

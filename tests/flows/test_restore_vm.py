@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pytest
 from prefect.client.orchestration import get_client
+from prefect.exceptions import PrefectHTTPStatusError
 
+import hyperexport
 from hyperexport import ExportOptions, flows
 from hyperexport.cli.main import run
+from hyperexport.deployments.definitions import ensure_deployment, ensure_pool, on_demand_deployments
 from hyperexport.errors import DatastoreFull, TargetExists
 from hyperexport.model.restore import RestoreRequest
 from hyperexport.simulator import Fault, FaultKind, Simulator
@@ -56,3 +59,42 @@ def test_a_restore_that_fails_leaves_no_vm_and_tells_why(vcenter: Simulator, sto
     assert told["payload"]["step"] == "upload-file"
     with pytest.raises(TargetExists, match="never replaces a VM"):
         flows.restore_vm(made.manifest.export_id, options=options)
+
+
+def test_a_restore_point_is_picked_from_a_list_in_the_form(vcenter: Simulator, store: Path, tmp_path: Path) -> None:
+    for _ in range(2):
+        hyperexport.export("db01", snapshot=True, output=store)
+    newest_first = [str(export) for export in hyperexport.list_exports(store).exports]
+    ensure_pool()
+    (pick,) = [item for item in on_demand_deployments() if item.name == "pick"]
+    ensure_deployment(pick)
+
+    listed = flows.restore_points(ExportOptions.from_keys({"output": store}))
+
+    assert [point.name for point in listed] == newest_first
+    assert len(newest_first) == 2
+    with get_client(sync_client=True) as client:
+        form = client.read_deployment_by_name("restore-vm/pick").parameter_openapi_schema
+        assert form["properties"]["export"]["enum"] == newest_first
+        assert form["required"] == ["export"]
+        ensure_deployment(pick)  # as the next start of the service does
+        there = client.read_deployment_by_name("restore-vm/pick")
+        assert there.parameter_openapi_schema["properties"]["export"]["enum"] == newest_first
+        with pytest.raises(PrefectHTTPStatusError):
+            client.create_flow_run_from_deployment(there.id, parameters={"export": "another"})
+        (newest,) = client.read_flow_runs(sort="START_TIME_DESC", limit=1)
+    shown = {key: data for key, data, _ in artifacts_of(newest.id)}
+    assert newest_first[1] in str(shown["restore-points"]).replace("\\", "")
+
+    restored = flows.restore_vm(
+        newest_first[1],
+        restore=RestoreRequest(name="picked", host="esx-01"),
+        options=ExportOptions.from_keys({"output": store}),
+    )
+    assert restored.plan.export_id == newest_first[1].rpartition("/")[2]
+    assert guest_bytes(vcenter, "picked") == guest_bytes(vcenter, "db01")
+
+    flows.restore_points(ExportOptions.from_keys({"output": tmp_path / "empty"}))
+    with get_client(sync_client=True) as client:
+        form = client.read_deployment_by_name("restore-vm/pick").parameter_openapi_schema
+    assert "enum" not in form["properties"]["export"]

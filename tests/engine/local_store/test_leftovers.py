@@ -146,14 +146,15 @@ def test_a_sweep_never_touches_a_staging_that_holds_anything(root, store):
         assert store.abandoned()
 
 
-def test_a_sweep_takes_marks_and_half_written_manifests_out_of_complete_exports(root, store):
+def test_a_sweep_takes_marks_and_half_written_manifests_and_records_out_of_complete_exports(root, store):
     export = write_export(store, FIRST)
     folder = root / FOLDER / export.export_id
     before = {path.name for path in folder.iterdir()}
-    for name in (".owner.json", ".export.json.0123abcd", "mine", ".mine"):
+    halves = (".export.json.0123abcd", ".drill-1-a.json.0123abcd", ".drill-1-a.png.0123abcd")
+    for name in (".owner.json", *halves, "mine", ".mine", ".drill-1-a.json"):
         (folder / name).write_bytes(b"{}")
     assert store.sweep(FOLDER) == [str(export)]
-    assert {path.name for path in folder.iterdir()} == before | {"mine", ".mine"}
+    assert {path.name for path in folder.iterdir()} == before | {"mine", ".mine", ".drill-1-a.json"}
 
 
 def test_a_probe_that_is_swept_up_by_a_run_beside_does_not_fail_the_check(root, store, monkeypatch):

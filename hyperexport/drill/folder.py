@@ -1,0 +1,49 @@
+"""The private folder of a machine that is booted: its sockets, and what it writes. It ends with the machine.
+
+A run that was killed leaves its folder, which the next drill of the same user removes: a run that is alive holds a lock
+on its folder, and the kernel drops the lock with the process.
+"""
+
+import fcntl
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+_PREFIX: Final = "hyperexport-drill-"
+_SECONDS_TO_LOCK: Final = 60.0
+"""A folder that is younger may be one that its run is about to lock."""
+
+
+@contextmanager
+def private_folder() -> Generator[Path]:
+    """Make a folder that only this user may read, and remove it with what is in it; those of dead runs go first."""
+    _sweep()
+    with tempfile.TemporaryDirectory(prefix=_PREFIX) as name:  # mode 0700
+        handle = os.open(name, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield Path(name)
+        finally:
+            os.close(handle)
+
+
+def _sweep() -> None:
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        try:
+            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except OSError:
+            continue
+        try:
+            state = os.fstat(handle)
+            if state.st_uid == os.getuid() and time.time() - state.st_mtime > _SECONDS_TO_LOCK:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+        except BlockingIOError:
+            continue
+        finally:
+            os.close(handle)
