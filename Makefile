@@ -75,9 +75,10 @@ lint: venv ## Style and common mistakes (ruff)
 	@echo "lint: ok"
 
 .PHONY: types
-types: venv ## Types (pyright, strict)
+types: venv ## Types (pyright; strict, the tests less so)
 	@mkdir -p .cache
 	@$(BIN)/pyright --project pyproject.toml > .cache/pyright.log || { cat .cache/pyright.log; exit 1; }
+	@$(BIN)/pyright --project tests/pyrightconfig.json > .cache/pyright-tests.log || { cat .cache/pyright-tests.log; exit 1; }
 	@echo "types: ok"
 
 .PHONY: layers

@@ -24,6 +24,7 @@ from hyperexport.model.restore import RestoreRequest
 from hyperexport.options.form import title_of
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.options.selection import Selection, make_selection
+from hyperexport.workarounds.parameters import LightFlow
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -50,7 +51,7 @@ _TITLES: Final = {
 """The titles of parameters whose names do not say enough in a form."""
 
 
-class JobFlow(Flow[P, R]):
+class JobFlow(LightFlow[P, R]):
     """A flow that takes the fields of its options, its selection and its restore as keywords of its own."""
 
     def _show_in_form(self) -> None:

@@ -13,7 +13,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Unpack
 
-import hyperexport.views.pages  # noqa: F401 # pyright: ignore[reportUnusedImport] - what is returned shows itself
 from hyperexport.base.display import Listing
 from hyperexport.base.signals import sigterm_raises
 from hyperexport.base.stop import StopSignal

@@ -4,7 +4,7 @@ import logging
 import secrets
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -61,7 +61,7 @@ class Simulator:
 
     def __init__(
         self,
-        vms: tuple[VmSpec, ...] = DEFAULT_VMS,
+        vms: Sequence[VmSpec] = DEFAULT_VMS,
         *,
         port: int = 0,
         username: str = "administrator@vsphere.local",

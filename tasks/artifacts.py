@@ -19,12 +19,11 @@ from prefect.artifacts import (
     create_progress_artifact,
     update_progress_artifact,
 )
-from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from hyperexport.base.units import format_bytes, format_elapsed, format_rate
 from hyperexport.model.progress import Item, Progress, Stage, subscribed
 from hyperexport.model.vm import VmRef
-from hyperexport.workarounds.server_outage import wait_for_prefect
+from hyperexport.workarounds.server_outage import client_retries, wait_for_prefect
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +86,7 @@ class _Board:
 
     def show_until_closed(self) -> None:
         # What could not be shown is shown with the next update; Prefect's client would try for a minute.
-        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 1}):
+        with client_retries(1):
             while not self._closed.wait(SECONDS_BETWEEN_UPDATES if self._shown else 0.5):
                 self._show()
             self._show()

@@ -4,13 +4,12 @@ import logging
 from typing import Final
 from uuid import UUID
 
-from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.runtime import flow_run
 from pydantic import ValidationError
 
 from hyperexport.results import FailureReport
-from hyperexport.workarounds.server_outage import without_client_retries
+from hyperexport.workarounds.server_outage import impatient_client
 
 logger = logging.getLogger(__name__)
 
@@ -24,10 +23,7 @@ def record_failure(error: BaseException) -> None:
         return
     report = FailureReport.of(error).model_dump_json()
     try:
-        with (
-            without_client_retries(),
-            get_client(sync_client=True, httpx_settings={"timeout": _SECONDS_FOR_AN_ANSWER}) as client,
-        ):
+        with impatient_client(_SECONDS_FOR_AN_ANSWER) as client:
             client.update_flow_run_labels(UUID(str(flow_run.id)), {_LABEL: report})
     except Exception as problem:  # noqa: BLE001 - the run ends as it would have ended
         logger.warning("Prefect did not take why the run failed: %s", type(problem).__name__)

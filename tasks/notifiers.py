@@ -7,7 +7,7 @@ import logging
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from prefect.blocks.abstract import NotificationBlock, NotificationError
 from prefect.blocks.core import Block
@@ -16,7 +16,9 @@ from hyperexport.blocks.loading import load_block
 from hyperexport.errors import NotificationFailed, UsageError
 from hyperexport.notify import Notifier, SmtpServer, open_mailbox
 from hyperexport.options.groups import Email, EmailTls
-from hyperexport.views.mail import Mail
+
+if TYPE_CHECKING:
+    from hyperexport.views.mail import Mail
 
 _SAVE_ONE: Final = "Save one in the Prefect UI under Blocks"
 _TELL_THEIR_ADDRESS: Final = ("apprise", "httpx")
@@ -71,7 +73,7 @@ class Webhook:
         """Nothing: a chat's webhook can be tried only by a message."""
         return "the block is there; only a message proves it: hyperexport send-test-email"
 
-    def send(self, mail: Mail) -> None:
+    def send(self, mail: "Mail") -> None:
         """Send the mail's text."""
         try:
             with _unlogged(), self._block.raise_on_failure():

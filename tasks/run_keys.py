@@ -13,12 +13,11 @@ from uuid import UUID
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.runtime import flow_run
 
 from hyperexport.model.ownership import Owner, run_keys
-from hyperexport.workarounds.server_outage import without_client_retries
+from hyperexport.workarounds.server_outage import impatient_client
 
 logger = logging.getLogger(__name__)
 
@@ -83,9 +82,8 @@ def has_announced_end(owner: Owner, record: FlowRun) -> bool:
 
 
 def _tell(run: str, key: RunKey, state: str) -> None:
-    timeout = {"timeout": _SECONDS_FOR_AN_ANSWER}
     try:
-        with without_client_retries(), get_client(sync_client=True, httpx_settings=timeout) as client:
+        with impatient_client(_SECONDS_FOR_AN_ANSWER) as client:
             client.update_flow_run_labels(UUID(run), {f"{_LABEL}{key.public}": state})
     except Exception as error:  # noqa: BLE001 - a backup outlives its orchestrator
         logger.info("Prefect was not told that run %s is %s: %s", run, state, type(error).__name__)

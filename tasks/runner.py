@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, ParamSpec, TypeVar, cast
 from prefect.futures import PrefectFuture, as_completed, wait
 from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.utilities.annotations import quote
 from prefect.utilities.urls import url_for
 
 from hyperexport.base import display
@@ -39,7 +40,6 @@ from hyperexport.tasks import events
 from hyperexport.tasks.artifacts import artifact_key, progress_artifacts, show_markdown
 from hyperexport.tasks.attempts import attempt, will_retry
 from hyperexport.tasks.bandwidth import throttle_of
-from hyperexport.tasks.check_prefect import look_at_prefect
 from hyperexport.tasks.lease_limits import lease_slots
 from hyperexport.tasks.liveness import run_is_at_work, run_is_over, run_may_be_at_work
 from hyperexport.tasks.logs import send_engine_logs_to_prefect
@@ -92,8 +92,9 @@ class PrefectRunner(StepRunner):
 
     def __call__(self, step: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the step's task."""
+        task = cast("Callable[..., R]", task_of(step))
         try:
-            return task_of(step)(*args, **kwargs)
+            return task(*map(quote, args), **_quoted(kwargs))
         except BaseException as error:
             note_step(error, policy_of(step).name)
             raise
@@ -108,7 +109,7 @@ class PrefectRunner(StepRunner):
                 "ThreadPoolTaskRunner[R]",
                 stack.enter_context(ThreadPoolTaskRunner(max_workers=max_concurrency)),  # pyright: ignore[reportUnknownArgumentType]
             )
-            futures = [cast("PrefectFuture[R]", runner.submit(task, dict(call))) for call in calls]  # pyright: ignore[reportUnknownMemberType]
+            futures = [cast("PrefectFuture[R]", runner.submit(task, _quoted(call))) for call in calls]  # pyright: ignore[reportUnknownMemberType]
             try:
                 for future in as_completed(futures):
                     future.result()
@@ -174,6 +175,8 @@ class PrefectRunner(StepRunner):
         self, options: ExportOptions, vcenter: str | None, vms: Sequence[VmInfo]
     ) -> list[SetupFinding]:
         """Ask the Prefect server for what an export asks of it."""
+        from hyperexport.tasks.check_prefect import look_at_prefect  # noqa: PLC0415 - only a check needs it
+
         return self(look_at_prefect, options, vcenter, vms)
 
     def progress(self, vm: VmRef | None = None) -> AbstractContextManager[None]:
@@ -220,6 +223,11 @@ class PrefectRunner(StepRunner):
     def export_damaged(self, export: StoredExport | DamagedExport, verified: VerifiedExport) -> None:
         """Emit the event."""
         events.emit_export_damaged(export, verified)
+
+
+def _quoted(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Have Prefect pass a task's arguments as they are; it searches all others for the results of other tasks."""
+    return {name: quote(value) for name, value in arguments.items()}
 
 
 def block_of(vsphere: VSphereCredentials | str) -> VSphereCredentials:

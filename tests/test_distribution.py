@@ -7,6 +7,7 @@ import tarfile
 import venv
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -19,7 +20,7 @@ ROOMS = {"blocks", "cli", "deployments", "flows", "simulator", "tasks"}
 UV = Path(sys.executable).parent / "uv"
 
 
-def run(*words: object, **keywords: object) -> str:
+def run(*words: object, **keywords: Any) -> str:
     done = subprocess.run([str(word) for word in words], capture_output=True, text=True, **keywords)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

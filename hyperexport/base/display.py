@@ -1,13 +1,15 @@
 """How a value shows itself to who looks at it in a notebook, or prints it with rich.
 
 A value only knows that it can be asked (:class:`Displayed`); what is said of it is registered from above, in
-``views/pages.py``, so that values need no words. Everything that comes from outside is made harmless here.
+``views/pages.py``, so that values need no words; that is imported when a value is first shown. Everything that comes
+from outside is made harmless here.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from functools import singledispatch
 from html import escape
+from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from hyperexport.base.text import escape_controls
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 T = TypeVar("T")
+
+_PAGES = "hyperexport.views.pages"
+"""What registers itself with :func:`pages_of` and :func:`row_of`."""
 
 _LEFT = "text-align: left; vertical-align: top"
 
@@ -140,11 +145,13 @@ class Displayed:
     """Shows itself by what is registered for its kind; else as it always did."""
 
     def _repr_html_(self) -> str | None:
+        import_module(_PAGES)
         return as_html(pages_of(self)) or None
 
     def __rich__(self) -> "RenderableType":
         from rich.pretty import Pretty  # noqa: PLC0415
 
+        import_module(_PAGES)
         pages = pages_of(self)
         return as_rich(pages) if pages else Pretty(self)
 
@@ -159,6 +166,7 @@ class Listing(list[T]):
         return as_rich(self._pages())
 
     def _pages(self) -> tuple[Page, ...]:
+        import_module(_PAGES)
         rows = [row for item in self if (row := row_of(item)) is not None]
         whole = tuple(page for item in self for page in pages_of(item)) if len(self) == 1 or not rows else ()
         return whole or (Page(f"{len(self)} in all", table("", rows)),)

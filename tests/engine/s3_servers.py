@@ -159,7 +159,8 @@ def answers(url: str, ca_file: Path) -> bool:
 def program(arguments: list[str | Path], log: Path, **options: Any) -> Generator["subprocess.Popen[bytes]"]:
     """Run a server for the time of the block, then kill it: asked to end, rclone waits for its clients first."""
     with log.open("ab") as output:
-        process = subprocess.Popen([str(a) for a in arguments], stdout=output, stderr=output, **options)
+        started: Any = subprocess.Popen([str(a) for a in arguments], stdout=output, stderr=output, **options)
+    process: subprocess.Popen[bytes] = started
     try:
         yield process
     finally:

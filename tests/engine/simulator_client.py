@@ -34,7 +34,8 @@ def logged_in(sim: Simulator, user: str | None = None, password: str | None = No
     finally:
         with contextlib.suppress(vmodl.MethodFault, OSError):
             Disconnect(service)
-        service._stub.DropConnections()
+        stub: Any = service._stub
+        stub.DropConnections()
 
 
 def find(service: Any, name: str) -> Any:
@@ -91,6 +92,7 @@ class Download:
 
     def __init__(self, url: str, headers: dict[str, str] | None = None) -> None:
         parts = urlsplit(url)
+        assert parts.hostname is not None
         context = ssl._create_unverified_context()
         self._connection = http.client.HTTPSConnection(parts.hostname, parts.port, context=context, timeout=20)
         self._connection.request("GET", parts.path, headers=headers or {})

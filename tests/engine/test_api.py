@@ -262,8 +262,9 @@ def test_what_only_a_prefect_server_can_do_is_refused(key: str, value: object, f
 
 
 def test_an_option_that_does_not_exist_is_named() -> None:
+    wrong: dict[str, Any] = {"snapshots": True}
     with pytest.raises(errors.UsageError, match="there is no option snapshots"):
-        hyperexport.export("db01", snapshots=True)
+        hyperexport.export("db01", **wrong)
 
 
 def test_everything_that_the_package_names_is_there() -> None:

@@ -24,9 +24,13 @@ def server():
         VmSpec("untracked", disks=(DiskSpec(MIB),), change_tracking=False),
     )
     with Simulator(vms) as server:
-        server.fresh = iter([vm.name for vm in vms])
         yield server
-    server.fresh = None
+
+
+@pytest.fixture(scope="module")
+def fresh(server):
+    """The names of VMs that no test has used."""
+    return iter([vm.name for vm in server.vms()])
 
 
 @pytest.fixture
@@ -37,8 +41,8 @@ def session(server):
 
 
 @pytest.fixture
-def guest(server):
-    return server.vm(next(server.fresh))
+def guest(server, fresh):
+    return server.vm(next(fresh))
 
 
 class Backup:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Generator
 from dataclasses import replace
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import pytest
@@ -566,8 +567,8 @@ def left_half_made(restore: Callable[..., RestoreResult], monkeypatch: pytest.Mo
     with monkeypatch.context() as patch:
         patch.setattr(restoring, "undo", lambda *_: None)
         for name in steps:
-            dying = type(dies)(dies.__code__, dies.__globals__, name)
-            dying.hyperexport_step = getattr(restoring, name).hyperexport_step  # type: ignore[attr-defined]
+            dying: Any = FunctionType(dies.__code__, dies.__globals__, name)
+            dying.hyperexport_step = getattr(restoring, name).hyperexport_step
             patch.setattr(job.restoring, name, dying)
         with pytest.raises(errors.ServerFault, match="killed"):
             restore()

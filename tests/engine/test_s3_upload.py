@@ -376,7 +376,7 @@ def test_credentials_that_expire_are_renewed_while_parts_are_sent(
         expiry = (datetime.now(UTC) + timedelta(minutes=2)).isoformat()
         return {"access_key": server.access_key, "secret_key": server.secret_key, "token": "", "expiry_time": expiry}
 
-    session = get_session()
+    session: Any = get_session()
     session._credentials = RefreshableCredentials.create_from_metadata(renew(), renew, "test")
     store = open_store(session_factory=lambda: boto3.Session(botocore_session=session))
     with stage(store) as staging:

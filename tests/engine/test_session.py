@@ -86,15 +86,18 @@ def test_a_wrong_password_is_refused_in_words(peer):
 
 @pytest.mark.parametrize("leave", [None, ValueError, KeyboardInterrupt, SystemExit])
 def test_the_server_keeps_no_session_however_the_block_ends(peer, leave):
+    keys = []
     with connect(peer.endpoint) as observer:
         try:
             with connect(peer.endpoint) as session:
+                keys.append(session.key)
                 assert session.key in session_keys(observer)
                 if leave:
                     raise leave
         except (ValueError, KeyboardInterrupt, SystemExit):
             pass
-        assert session.key not in session_keys(observer)
+        (key,) = keys
+        assert key not in session_keys(observer)
         assert observer.key in session_keys(observer)
 
 

@@ -55,7 +55,8 @@ def serving(folder: Path, *flags: str, **environment: str) -> Generator[Service]
             finally:
                 process.kill()
                 process.wait()
-                process.stdout and process.stdout.close()
+                if process.stdout:
+                    process.stdout.close()
 
 
 def eventually(question: Callable[[], T | None], what: str) -> T:

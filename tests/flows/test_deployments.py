@@ -72,6 +72,7 @@ def on_the_server(pool: Pool) -> dict[str, dict[str, Any]]:
             "schedules": {
                 schedule.slug: (schedule.schedule.cron, schedule.schedule.timezone, schedule.parameters)
                 for schedule in item.schedules
+                if isinstance(schedule.schedule, CronSchedule)
             },
         }
         for item in found

@@ -15,7 +15,7 @@ from hyperexport.flows import export_fleet
 from hyperexport.model.progress import Progress, Stage, subscribed
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.options.selection import Selection
-from hyperexport.results import FleetOutcome
+from hyperexport.results import FleetOutcome, FleetResult
 from hyperexport.simulator import DiskSpec, Fault, FaultKind, Simulator, VmSpec
 from hyperexport.store.local import LocalStore
 from tests.flows.smtp_server import smtp_server, text_of
@@ -49,10 +49,12 @@ def test_one_vm_that_fails_does_not_harm_the_others_and_alone_is_done_again(flee
         export_fleet(Selection(match=("*",)), options(store, quiesce_required=True))
 
     result = failed.value.fleet
+    assert isinstance(result, FleetResult)
     assert [member.vm.name for member in result.members] == NAMES
     assert [member.vm.name for member in result.failed] == ["web02"]
     assert result.failed[0].code == "quiesce-failed"
     assert names_in(store) == [name for name in NAMES if name != "web02"]
+    assert result.redo is not None
     assert result.redo in str(failed.value)
     assert "--vm /DC0/vm/production/web02" in result.redo
     for export in exports_in(store):
@@ -145,5 +147,5 @@ def test_nobody_chosen_says_what_was_looked_for(fleet: Simulator, store: Path) -
 
 def test_the_bandwidth_is_that_of_the_whole_fleet(fleet: Simulator, store: Path) -> None:
     result = export_fleet(Selection(match=("web*",)), options(store, bandwidth_limit=4, bandwidth_burst=0.1))
-    moved = sum(member.moved for member in result.members)
+    moved = sum(member.moved or 0 for member in result.members)
     assert moved / result.seconds <= 4 * MIB

@@ -14,6 +14,7 @@ from hyperexport import errors
 from hyperexport.flows import cleanup_exports, export_fleet, export_vm
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.options.selection import Selection
+from hyperexport.results import FleetResult
 from hyperexport.simulator import Fault, FaultKind, Simulator
 from tests.flows.smtp_server import html_of, smtp_server, text_of
 
@@ -58,12 +59,15 @@ def test_a_failed_fleet_lists_its_failures_and_how_to_do_only_these_again(
         mail |= {"email_tls": "none", "email_from": "export@example.com", "email_to": "admin@example.com"}
         with pytest.raises(errors.FleetFailure) as failed:
             export_fleet(Selection(vm=("db01", "nobody")), options(store, snapshot=False, **mail))
-    redo = failed.value.fleet.redo
+    result = failed.value.fleet
+    assert isinstance(result, FleetResult)
+    redo = result.redo
+    assert redo is not None
     assert "--vm nobody" in redo
     assert "--vm /DC0/vm/db01" in redo
     failure, fleet = page("failure-export-fleet"), page("fleet")
     assert "| nobody | vm-not-found |" in failure
-    child = next(member.url for member in failed.value.fleet.members if member.vm.name == "db01")
+    child = next(member.url for member in result.members if member.vm.name == "db01")
     assert f"| [/DC0/vm/db01]({child}) | failed |" in fleet
     text, page_of_mail = text_of(postbox.only()), html.unescape(html_of(postbox.only()))
     for told in (failure, fleet, text, page_of_mail):

@@ -26,7 +26,7 @@ from hyperexport.deployments.definitions import deployment_of, ensure_pool
 from hyperexport.flows import export_fleet, export_vm, fleet_distribution
 from hyperexport.options.precedence import ExportOptions, resolve
 from hyperexport.options.selection import Selection
-from hyperexport.results import FailureReport, FleetOutcome
+from hyperexport.results import FailureReport, FleetOutcome, FleetResult
 from hyperexport.simulator import DiskSpec, Simulator, VmSpec
 from tests.flows.support import exports_in
 
@@ -123,6 +123,7 @@ def test_each_vm_is_a_run_of_its_own_and_one_whose_worker_dies_is_given_to_anoth
         export_fleet(Selection(match=("*",)), options(store))
     assert away == [], "it was away, and the fleet went on"
     result = failed.value.fleet
+    assert isinstance(result, FleetResult)
     outcomes = {member.vm.name: (member.outcome, member.code) for member in result.members}
     assert outcomes == {
         "a": (FleetOutcome.EXPORTED, None),
@@ -148,6 +149,7 @@ def test_a_vm_that_costs_two_workers_gets_no_third_and_a_stopped_fleet_stops_its
     with working(dying) as taken, pytest.raises(errors.FleetFailure) as failed:
         export_fleet(Selection(vm=("a",)), options(store))
     assert taken == ["/DC0/vm/a"] * 2
+    assert isinstance(failed.value.fleet, FleetResult)
     assert failed.value.fleet.members[0].code == "crashed"
 
     def stop_the_fleet(client: SyncPrefectClient, run: FlowRun) -> None:

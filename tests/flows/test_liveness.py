@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
-from prefect.states import Cancelled, Completed, Crashed, Failed, Paused, Running, State
+from prefect.states import Cancelled, Completed, Crashed, Failed, Paused, Running
 from pydantic import SecretStr
 
 from hyperexport.base.machine import ProcessIdentity, this_machine

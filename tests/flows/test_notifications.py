@@ -254,6 +254,8 @@ def test_no_password_of_a_mail_server_and_no_address_of_a_webhook_is_written_any
         name="chat",
         url=f"http://127.0.0.1:{closed_port()}/{{{{token}}}}",
         json_data={"text": "{{body}}"},
+        headers={},
+        cookies={},
         secrets={"token": token},
     ).save("secret-chat", overwrite=True)
     hook = {"notify_webhook": "custom-webhook/secret-chat"}

@@ -207,6 +207,8 @@ def hook() -> Generator[Hook]:
             name="chat",
             url=server.url,
             json_data={"title": "{{subject}}", "text": "{{body}}"},
+            headers={},
+            cookies={},
             secrets={"token": TOKEN},  # Prefect writes a block's open fields into its events
         ).save("chat", overwrite=True)
         yield server

@@ -4,9 +4,10 @@ import json
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
-from prefect.testing.standard_test_suites import BlockStandardTestSuite
+from prefect.testing.standard_test_suites.blocks import BlockStandardTestSuite
 
 import hyperexport
 from hyperexport.blocks import ExportProfile
@@ -23,7 +24,7 @@ class TestTheBlock(BlockStandardTestSuite):
     def block(self):
         return ExportProfile
 
-    test_has_a_valid_image = None  # it would ask the internet for the logo
+    test_has_a_valid_image: Any = None  # it would ask the internet for the logo
 
 
 @pytest.fixture

@@ -6,10 +6,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.states import State
+from prefect.client.schemas.objects import State
 
 import hyperexport
 from hyperexport import ExportOptions, flows
@@ -78,8 +79,9 @@ def test_a_keyword_that_makes_no_sense_is_refused_by_name_before_there_is_a_run(
 
 
 def test_an_argument_that_is_missing_is_named():
+    call: Any = export_vm
     with pytest.raises(TypeError, match="'vm'"):
-        export_vm(snapshot=True)
+        call(snapshot=True)
 
 
 @pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: flow.name)

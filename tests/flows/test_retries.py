@@ -42,7 +42,9 @@ def postbox(tmp_path: Path) -> Generator[Postbox]:
 @pytest.fixture(scope="module")
 def deployment() -> UUID:
     ensure_pool()
-    return deployment_of(export_fleet, "retried").apply()
+    made = deployment_of(export_fleet, "retried").apply()
+    assert isinstance(made, UUID)
+    return made
 
 
 def options(store: Path, postbox: Postbox, **keys: object) -> ExportOptions:

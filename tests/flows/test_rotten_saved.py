@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State
 from prefect.flow_engine import run_flow
-from prefect.states import State
 
 import hyperexport
 from hyperexport.blocks import ExportProfile, VSphereCredentials
@@ -144,7 +144,9 @@ def run_edited(parameters: dict[str, Any]) -> State:
         edited = {"parameters": parameters, "enforce_parameter_schema": False}
         client.request("PATCH", "/deployments/{id}", path_params={"id": deployment.id}, json=edited)
         flow_run = client.create_flow_run_from_deployment(deployment.id)
-    return run_flow(cleanup_exports, flow_run=flow_run, parameters=flow_run.parameters, return_type="state")
+    state = run_flow(cleanup_exports, flow_run=flow_run, parameters=flow_run.parameters, return_type="state")
+    assert isinstance(state, State)
+    return state
 
 
 def with_cleanup(changes: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str, Any]]:

@@ -15,7 +15,7 @@ import time
 from contextlib import redirect_stderr
 from io import StringIO
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 CACHE = Path(".cache/fuzz")
 MEMORY = 1024
@@ -33,7 +33,7 @@ def main() -> int:
     if importlib.util.find_spec("atheris") is None:
         print("fuzz: skipped, since atheris has no wheel for this Python and machine")
         return 0
-    import atheris
+    atheris: Any = importlib.import_module("atheris")
 
     # It tells of each module that it instruments.
     with redirect_stderr(StringIO()), atheris.instrument_imports(include=["hyperexport"]):
@@ -74,7 +74,7 @@ def run(name: str, seconds: int) -> bool:
 
 def fuzz(name: str, flags: list[str], log: Path) -> NoReturn:
     """Hand one parser to atheris, which ends the process."""
-    import atheris
+    atheris: Any = importlib.import_module("atheris")
 
     from tests.fuzz.targets import parsers
 

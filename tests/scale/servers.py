@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import psutil
 
@@ -49,7 +49,7 @@ def postgres_program(name: str) -> str | None:
 @contextmanager
 def postgres() -> Generator[str]:
     """A database cluster of the test's own; gives SQLAlchemy's address of a database. It refuses to run as root."""
-    as_whom = {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
+    as_whom: dict[str, Any] = {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
     folder = Path(tempfile.mkdtemp(prefix="postgres-", dir="/tmp"))
     port = free_port()
     server = None

@@ -25,6 +25,7 @@ import botocore.parsers
 import pytest
 import urllib3.exceptions
 from pydantic import SecretStr
+from urllib3.connection import HTTPSConnection
 
 from hyperexport.base.stop import StopSignal
 from hyperexport.cli.failures import find_cause
@@ -77,7 +78,8 @@ def made(kind: type[Any]) -> Any:
             return kind(*arguments, **keywords)
         except (TypeError, ValueError, AttributeError):
             continue
-    return kind.__new__(kind)
+    bare: Any = kind.__new__
+    return bare(kind)
 
 
 OPERATING_SYSTEM = [OSError(code, name) for code, name in errno.errorcode.items()] + [
@@ -207,7 +209,7 @@ def test_reading_a_disk():
 
 @pytest.mark.parametrize("where", ["connect", "putrequest", "putheader", "endheaders"])
 def test_asking_for_a_disk(monkeypatch, where):
-    class Unconnected(urllib3.connection.HTTPSConnection):
+    class Unconnected(HTTPSConnection):
         def connect(self) -> None:
             self.sock = tls.wrap_socket(socket.socket(), server_hostname="esx1.example.com")
 

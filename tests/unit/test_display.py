@@ -26,7 +26,6 @@ from hyperexport.results import (
 from hyperexport.store.base import StoredExport
 from hyperexport.store.contents import StoreContents
 from hyperexport.verify import Verification
-from hyperexport.views import pages  # noqa: F401 - registers what is shown
 from tests.examples import VM, an_export
 
 HOSTILE = '<script>alert("x")</script> [red]$x$ & \x1b[2J'

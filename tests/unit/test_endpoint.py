@@ -34,7 +34,7 @@ def test_an_address_is_read_in_every_form_that_govc_takes(given, url, host, port
 
 
 def test_user_and_password_are_split_out_of_the_address_and_unquoted():
-    read = VSphereEndpoint(url="https://backup%40vsphere.local:p%3Ass%2Fword@vc:8443")
+    read = VSphereEndpoint.model_validate({"url": "https://backup%40vsphere.local:p%3Ass%2Fword@vc:8443"})
     assert read.username == "backup@vsphere.local"
     assert read.password.get_secret_value() == "p:ss/word"
     assert read.address == "vc:8443"

@@ -1,5 +1,7 @@
 """Whether a fault of the API passes, lasts, or may do either, against what vSphere's API reference says of each."""
 
+from collections.abc import Callable
+
 import pytest
 from pyVmomi import vim, vmodl
 from pyVmomi.VmomiSupport import GetVmodlType, ListDataTypes
@@ -83,19 +85,19 @@ def test_every_fault_that_a_called_method_documents_is_classified() -> None:
 
 
 @pytest.mark.parametrize("kind", LASTING)
-def test_a_fault_that_lasts_is_not_tried_again(kind: type[Exception]) -> None:
+def test_a_fault_that_lasts_is_not_tried_again(kind: Callable[..., Exception]) -> None:
     assert outlook(kind()) is Outlook.LASTS
     assert not translate(kind(), doing="exporting db01", endpoint=ENDPOINT).transient
 
 
 @pytest.mark.parametrize("kind", PASSING)
-def test_a_fault_that_passes_is_tried_again(kind: type[Exception]) -> None:
+def test_a_fault_that_passes_is_tried_again(kind: Callable[..., Exception]) -> None:
     assert outlook(kind()) is Outlook.PASSES
     assert translate(kind(), doing="exporting db01", endpoint=ENDPOINT).transient
 
 
 @pytest.mark.parametrize("kind", [vmodl.MethodFault, vmodl.RuntimeFault, vim.fault.VimFault, vmodl.fault.SystemError])
-def test_a_fault_that_names_no_cause_is_uncertain(kind: type[Exception]) -> None:
+def test_a_fault_that_names_no_cause_is_uncertain(kind: Callable[..., Exception]) -> None:
     assert outlook(kind()) is Outlook.UNCERTAIN
 
 
@@ -160,7 +162,7 @@ def test_a_missing_file_is_named_with_the_likely_cause() -> None:
 
 
 @pytest.mark.parametrize("kind", [vim.fault.FileNotFound, vim.fault.CannotAccessFile, vim.fault.FileLocked])
-def test_an_image_of_a_drive_that_is_missing_says_how_to_do_without_it(kind: type[Exception]) -> None:
+def test_an_image_of_a_drive_that_is_missing_says_how_to_do_without_it(kind: Callable[..., Exception]) -> None:
     error = said_of(kind(file="[nfs-iso] Windows 2022.ISO"))
     assert "Windows 2022.ISO" in error.what
     if not error.transient:

@@ -16,7 +16,11 @@ ROOT = Path(__file__).parents[2]
 GROUPS_MODULE = ROOT / "hyperexport" / "options" / "groups.py"
 MODEL = {ROOT / "hyperexport" / "options" / "precedence.py", GROUPS_MODULE}
 ROOMS = ("blocks", "cli", "deployments", "flows", "hyperexport", "tasks")
-GROUPS = {field.annotation.__name__: name for name, field in ExportOptions.model_fields.items()}
+GROUPS = {
+    field.annotation.__name__: name
+    for name, field in ExportOptions.model_fields.items()
+    if isinstance(field.annotation, type)
+}
 """The name of each group's class, and of the field that holds it."""
 
 

@@ -256,7 +256,7 @@ def test_a_vm_is_a_page_of_facts_disks_adapters_and_snapshots() -> None:
     )
     (page,) = pages_of(vm)
     facts, disks, adapters, snapshots = page.tables
-    rows = dict(facts.rows)
+    rows = {row[0]: row[1] for row in facts.rows}
     assert page.title == rows["Path"] == "/DC0/vm/production/db01"
     assert rows["Power state"] == "poweredOn"
     assert rows["Used"] == "8.0 GB of 32.0 GB provisioned"

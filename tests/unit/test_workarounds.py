@@ -1,8 +1,10 @@
 """Each workaround is still needed. A test that fails here names what Prefect has mended: remove the workaround."""
 
 import asyncio
+import inspect
 import re
 import threading
+from datetime import timedelta
 from importlib.metadata import requires
 from pathlib import Path
 from typing import Any
@@ -27,9 +29,13 @@ from prefect.server.models.concurrency_limits_v2 import bulk_update_denied_slots
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, Settings, temporary_settings
 from prefect.states import Completed
 from prefect.task_engine import SyncTaskRunEngine
+from pydantic import SecretStr
 
-from hyperexport.blocks import VSphereCredentials
+from hyperexport.blocks import ExportProfile, VSphereCredentials
 from hyperexport.flows import vm_info
+from hyperexport.flows.runtime import OPTIONS
+from hyperexport.options.precedence import ExportOptions, resolve
+from hyperexport.options.selection import Selection
 from hyperexport.workarounds.block_types import register_block_type
 from hyperexport.workarounds.child_runs import own_child_run
 from hyperexport.workarounds.private import document_id_of, parameter_schema_of
@@ -204,3 +210,26 @@ def test_a_thread_does_not_inherit_temporary_settings() -> None:
     context_without_client_retries().run(look)
     assert seen[0] > 0, "context_without_client_retries is no longer needed"
     assert seen[1] == 0
+
+
+def test_prefect_imports_fastapi_to_write_parameters_down() -> None:
+    source = inspect.getsource(Flow.serialize_parameters)
+    assert "from fastapi.encoders import" in source, "workarounds/parameters.py is no longer needed"
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"vm": "db01", "options": ExportOptions(), "vsphere": None, "profile": "nightly"},
+        {"options": resolve(ExportOptions.model_validate({"destination": {"output": "/exports"}})).options},
+        {"options": OPTIONS},
+        {"vsphere": VSphereCredentials(url="vc01", username="backup", password=SecretStr("secret"))},
+        {"profile": ExportProfile(options={"bandwidth": {"limit": 5}})},
+        {"selection": Selection(vm=("db01",)), "disks": (0, 1), "path": Path("/exports"), "age": timedelta(hours=3)},
+        {"odd": object(), "options": ExportOptions()},
+        {"state": Completed(), "vm": "db01"},
+    ],
+)
+def test_parameters_are_written_down_as_prefect_writes_them(parameters: dict[str, Any]) -> None:
+    assert isinstance(vm_info, Flow)
+    assert vm_info.serialize_parameters(parameters) == Flow.serialize_parameters(vm_info, parameters)

@@ -198,8 +198,8 @@ def test_a_reused_file_replaces_a_finished_one_of_its_name(root, store):
     first = write_export(store, FIRST)
     with store.stage(FOLDER, NEW_ID, OWNER) as staging:
         write_file(staging, DISK_1, DISKS[DISK_1])
-        for _ in range(2):
-            entry = staging.reuse(first, first.manifest.file(DISK_1), DISK_1)
+        staging.reuse(first, first.manifest.file(DISK_1), DISK_1)
+        entry = staging.reuse(first, first.manifest.file(DISK_1), DISK_1)
         second = staging.publish(manifest_of(SECOND, entry))
     prove(store, second)
     assert set(everything(root / FOLDER / NEW_ID)) == {DISK_1, FILE_NAME}

@@ -215,7 +215,7 @@ HABITS = pytest.mark.parametrize("habit", [as_minio, not_listed])
 def leave_behind(store: S3Store) -> None:
     """Stage an export, send a part of it, and die: nothing is discarded."""
     context = store.stage(FOLDER, IDS[0], OWNER)
-    sink = context.__enter__().create("disk")
+    sink: Any = context.__enter__().create("disk")
     sink.write(memoryview(DATA))
     sink._collect()
     ABANDONED.append((context, sink))
