@@ -28,6 +28,7 @@ class Serve(Command):
         api_host: The address that it listens on.
         prefect_port: The port of the Prefect server, where none is configured.
         api_output_roots: The folders and S3 prefixes below which jobs may write; the service's own stores if empty.
+        allow_users: The names of the local users who are answered besides this one and root.
     """
 
     limit: int
@@ -35,17 +36,20 @@ class Serve(Command):
     api_host: str
     prefect_port: int
     api_output_roots: tuple[str, ...] = ()
+    allow_users: tuple[str, ...] = ()
 
     def run(self, output: Output) -> list[Failure]:
         """Serve until it is stopped."""
         from hyperexport.deployments.local_server import provide_persistent_api
+        from hyperexport.deployments.local_users import allowed_users
         from hyperexport.deployments.orchestrator import announced, configured_api
 
         keep_prefect_quiet()
         token = os.environ.pop(TOKEN_VARIABLE, None)  # no flow process needs it
+        users = allowed_users(self.allow_users)
         own = configured_api() is None
         with output.waiting("waiting for Prefect"):
-            url = provide_persistent_api(self.prefect_port)
+            url = provide_persistent_api(self.prefect_port, self.allow_users)
         from hyperexport.deployments import serve as service
 
         listener = None if self.api_port is None else service.listen(self.api_host, self.api_port, token)
@@ -68,7 +72,12 @@ class Serve(Command):
 
         with announced(url):
             service.serve(
-                limit=self.limit, api=listener, token=token, output_roots=self.api_output_roots, on_ready=announce
+                limit=self.limit,
+                api=listener,
+                token=token,
+                output_roots=self.api_output_roots,
+                users=users,
+                on_ready=announce,
             )
         return []
 
@@ -98,6 +107,16 @@ def arguments(
     prefect_port: Annotated[
         int, Parameter(group=_SERVE, help="The port of the Prefect server that is started where none is configured.")
     ] = 4200,
+    allow_user: Annotated[
+        list[str] | None,
+        Parameter(
+            group=_SERVE,
+            metavar="NAME",
+            negative=(),
+            help="Also answer this local user, at the Prefect server that is started and at a jobs API without a "
+            "token; repeatable; any: every user. Without it only the user who started the service, and root.",
+        ),
+    ] = None,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> Serve:
@@ -119,6 +138,7 @@ def arguments(
         api_host=api_host,
         prefect_port=prefect_port,
         api_output_roots=tuple(api_output_root or ()),
+        allow_users=tuple(allow_user or ()),
     )
 
 

@@ -24,6 +24,7 @@ from hyperexport.deployments.allowed_roots import AllowedRoots
 from hyperexport.deployments.drill_model import DrillJob, read_drill
 from hyperexport.deployments.http_guard import BoundedBody, SameOrigin, Token
 from hyperexport.deployments.job_model import Accepted, Cancelled, Job, JobDetails, JobIds, JobList, Jobs, read_jobs
+from hyperexport.deployments.local_users import LocalUsers
 from hyperexport.deployments.restore_model import RestoreJob, read_restore
 from hyperexport.errors import HyperExportError
 from hyperexport.flows import restore_drill, restore_vm
@@ -42,13 +43,20 @@ Submission = Annotated[Job | list[Job] | Jobs, SkipValidation, Body()]
 """Documented as it is, and read job by job: a bad one must not refuse the others."""
 
 
-def create_api(token: str | None, *, local_only: bool, allowed: AllowedRoots | None = None) -> FastAPI:
+def create_api(
+    token: str | None,
+    *,
+    local_only: bool,
+    allowed: AllowedRoots | None = None,
+    users: frozenset[int] | None = None,
+) -> FastAPI:
     """Make the API.
 
     Args:
         token: The bearer token that every request for jobs must have; None asks for none.
         local_only: Whether it is bound to loopback; see :class:`hyperexport.deployments.http_guard.SameOrigin`.
         allowed: Where jobs may write; the service's own stores if None.
+        users: The users of this machine who are answered; None for all.
     """
     app = FastAPI(title="HyperExport jobs", version=hyperexport.__version__, lifespan=_lifespan)
     app.state.allowed = allowed or AllowedRoots.of_service()
@@ -57,6 +65,7 @@ def create_api(token: str | None, *, local_only: bool, allowed: AllowedRoots | N
     if token:
         app.add_middleware(Token, token=token, open_paths=frozenset({"/health"}))
     app.add_middleware(SameOrigin, loopback_only=local_only)
+    app.add_middleware(LocalUsers, users=users)
     for kind in _OF_PREFECT:
         app.add_exception_handler(kind, _prefect_is_away)
     described = [Depends(HTTPBearer(auto_error=False))] if token else []  # for the page at /docs; Token has checked it

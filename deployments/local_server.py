@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import IO, TYPE_CHECKING, Any, Final
 from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
@@ -35,11 +35,12 @@ _OURS: Final = ("GOVC_", "HYPEREXPORT_", "AWS_")
 """What is told to this command and is none of the server's business: passwords, for one."""
 
 
-def provide_persistent_api(port: int) -> str:
+def provide_persistent_api(port: int, users: Collection[str] = ()) -> str:
     """Have a Prefect API that also starts scheduled runs: the configured one, or a whole server in this process's care.
 
     Args:
         port: Where on this machine such a server listens, so that other commands and a browser find it.
+        users: Who of this machine is answered by it, besides this user and root; see :func:`launch`.
 
     Returns:
         The API's address.
@@ -48,10 +49,10 @@ def provide_persistent_api(port: int) -> str:
         UsageError: The port is taken, or a server of our own is forbidden.
         ServerUnreachable: It does not start.
     """
-    return configured_api() or start(port)
+    return configured_api() or start(port, users)
 
 
-def start(port: int) -> str:
+def start(port: int, users: Collection[str] = ()) -> str:
     """Start a whole server in this process's care, and have Prefect use it; answers the API's address.
 
     Raises:
@@ -68,7 +69,7 @@ def start(port: int) -> str:
             fix="Set TMPDIR to a folder that this user can write",
         ) from error
     settings = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
-    server, url = launch(port, settings, log, whole=True)
+    server, url = launch(port, settings, log, whole=True, users=users)
     atexit.register(end, server)
     os.environ["PREFECT_API_URL"] = url
     use_no_proxy_for(url)
@@ -79,7 +80,7 @@ def start(port: int) -> str:
 
 
 def launch(
-    port: int, settings: Mapping[str, str], log: IO[bytes], *, whole: bool
+    port: int, settings: Mapping[str, str], log: IO[bytes], *, whole: bool, users: Collection[str] = ()
 ) -> tuple[subprocess.Popen[bytes], str]:
     """Begin to run such a server. Whoever connects before it answers simply waits.
 
@@ -88,6 +89,8 @@ def launch(
         settings: Its environment.
         log: Where it prints.
         whole: Whether it also has the UI, and starts scheduled runs.
+        users: The names of users of this machine who are answered besides this one and root; ``any`` for all. All are
+            answered, too, where a password (PREFECT_SERVER_API_AUTH_STRING) is asked for.
 
     Returns:
         Its process, to be given to :func:`end`, and the API's address.
@@ -106,7 +109,8 @@ def launch(
             "-m",
             "hyperexport.deployments.local_server",
             str(listener.fileno()),
-            *(["whole"] if whole else []),
+            "whole" if whole else "api",
+            *users,
         ]
         try:
             server = subprocess.Popen(
@@ -163,25 +167,30 @@ def end(server: subprocess.Popen[bytes]) -> None:
 def main() -> None:
     """Be that server, on the socket inherited as the descriptor in the first argument, until standard input ends."""
     from prefect.server.api.server import create_app
-    from prefect.settings import temporary_settings
+    from prefect.settings import PREFECT_SERVER_API_AUTH_STRING, temporary_settings
 
     from hyperexport.deployments.http_guard import SameOrigin
+    from hyperexport.deployments.local_users import LocalUsers, allowed_users
     from hyperexport.workarounds.server_settings import server_settings
 
-    whole = "whole" in sys.argv[2:]
+    whole = sys.argv[2] == "whole"
+    users = None if PREFECT_SERVER_API_AUTH_STRING.value() else allowed_users(sys.argv[3:])
     # The parent's blocked signals were inherited. A service manager sends SIGTERM to both at once, and while the
     # parent cancels its runs it still needs this server.
     signal.pthread_sigmask(signal.SIG_SETMASK, {signal.SIGTERM} if whole else ())
     listener = socket.socket(fileno=int(sys.argv[1]))
     with temporary_settings(server_settings(listener.getsockname()[1])):
-        serve(SameOrigin(create_app(ephemeral=not whole, final=True), loopback_only=True), listener)
+        app = SameOrigin(create_app(ephemeral=not whole, final=True), loopback_only=True)
+        serve(LocalUsers(app, users=users), listener)
 
 
 def serve(app: "Application", listener: socket.socket) -> None:
     """Answer on a listening socket until standard input ends."""
     import uvicorn
 
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on", timeout_graceful_shutdown=5))
+    # Whom a request is of is asked by the connection's own address, not by what a header says.
+    settings = uvicorn.Config(app, log_level="error", lifespan="on", proxy_headers=False, timeout_graceful_shutdown=5)
+    server = uvicorn.Server(settings)
 
     def end_with_parent() -> None:
         sys.stdin.buffer.read()

@@ -42,6 +42,7 @@ def serve(
     api: socket.socket | None = None,
     token: str | None = None,
     output_roots: tuple[str, ...] = (),
+    users: frozenset[int] | None = None,
     on_ready: Callable[[], None],
 ) -> None:
     """Serve until SIGINT, SIGTERM or SIGHUP. To be called in the main thread, with a Prefect API configured.
@@ -51,6 +52,7 @@ def serve(
         api: The socket on which the jobs API listens; None for no jobs API.
         token: The bearer token that the jobs API asks for.
         output_roots: The folders and S3 prefixes below which jobs may write; the service's own stores if empty.
+        users: The users of this machine whom the jobs API answers where it asks for no token; None for all.
         on_ready: Called when everything is in place.
     """
     ensure_pool()
@@ -60,7 +62,7 @@ def serve(
     defaults = temporary_settings(
         set_defaults={PREFECT_WORKER_QUERY_SECONDS: 2.0, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: 60}
     )
-    with defaults, _jobs_api(api, token, output_roots):
+    with defaults, _jobs_api(api, token, output_roots, users):
         detect_zombie_runs()
         asyncio.run(_work(limit, on_ready))
 
@@ -110,14 +112,24 @@ async def _work(limit: int, on_ready: Callable[[], None]) -> None:
 
 
 @contextmanager
-def _jobs_api(listener: socket.socket | None, token: str | None, output_roots: tuple[str, ...]) -> Generator[None]:
+def _jobs_api(
+    listener: socket.socket | None, token: str | None, output_roots: tuple[str, ...], users: frozenset[int] | None
+) -> Generator[None]:
     """Answer the jobs API from a thread of its own."""
     if listener is None:
         yield
         return
     loopback = ip_address(str(listener.getsockname()[0])).is_loopback
-    app = create_api(token, local_only=loopback, allowed=AllowedRoots.of_service(output_roots))
-    settings = uvicorn.Config(app, http=BoundedHeaders, ws="none", log_level="warning", timeout_graceful_shutdown=5)
+    users = None if token else users
+    app = create_api(token, local_only=loopback, allowed=AllowedRoots.of_service(output_roots), users=users)
+    settings = uvicorn.Config(
+        app,
+        http=BoundedHeaders,
+        ws="none",
+        log_level="warning",
+        proxy_headers=users is None,  # else whom a request is of is asked by the connection's own address
+        timeout_graceful_shutdown=5,
+    )
     server = uvicorn.Server(settings)
     thread = threading.Thread(target=server.run, args=([listener],), name="jobs-api", daemon=True)
     thread.start()

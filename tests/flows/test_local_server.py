@@ -1,6 +1,7 @@
 """The Prefect server that a command brings along: many flow runs within one are entered without being refused."""
 
 import os
+import subprocess
 import tempfile
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
@@ -53,3 +54,19 @@ def test_nobody_is_refused_because_another_is_entered(api: str) -> None:
 @pytest.mark.parametrize("address", ["postgresql+asyncpg://u:p@host/prefect", "sqlite+aiosqlite:///:memory:"])
 def test_what_has_no_file_is_left_as_it_is(address: str) -> None:
     assert with_single_connection(address) == address
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can act as another user")
+def test_another_user_of_the_machine_reads_nothing(api: str) -> None:
+    code = """import sys, urllib.error, urllib.request
+try:
+    print(urllib.request.urlopen(sys.argv[1], timeout=60).status)
+except urllib.error.HTTPError as error:
+    print(error.code)"""
+    for path in ("/health", "/admin/settings"):
+        command = ["/usr/bin/python3", "-c", code, f"{api}{path}"]
+        answers = [
+            subprocess.run(command, user=user, cwd="/", capture_output=True, text=True, check=True, env={})
+            for user in (os.getuid(), 65_534)
+        ]
+        assert [answer.stdout.strip() for answer in answers] == ["200", "403"]
