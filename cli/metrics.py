@@ -13,7 +13,6 @@ from hyperexport.cli.execution import store_runner
 from hyperexport.cli.failures import Failure
 from hyperexport.cli.flags import CommandLine, Given, store_options
 from hyperexport.cli.output import Output
-from hyperexport.cli.report import fail_on_unread
 from hyperexport.errors import UsageError
 
 if TYPE_CHECKING:
@@ -42,6 +41,7 @@ class Metrics(Command):
             StoreUnusable: A store could not be read; the metrics say so, too.
         """
         from hyperexport.jobs.list import stores_of
+        from hyperexport.jobs.report import unread_error
         from hyperexport.views import metrics as prometheus
 
         collector = prometheus.StoreCollector(stores_of(*store_runner(self)), version=__version__)
@@ -55,7 +55,8 @@ class Metrics(Command):
                 raise UsageError(f"--textfile: {self.textfile}: {error.strerror or error}") from error
         else:
             output.say(prometheus.as_text(collector).rstrip("\n"))
-        fail_on_unread(collector.surveys)
+        if error := unread_error(collector.surveys):
+            raise error
         return []
 
 

@@ -1,6 +1,5 @@
 """``hyperexport report``: how well the VMs of the stores are protected."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -14,9 +13,11 @@ from hyperexport.cli.execution import store_runner
 from hyperexport.cli.failures import Failure
 from hyperexport.cli.flags import WHAT, CommandLine, Given, read_duration, store_options
 from hyperexport.cli.output import Output, OutputFormat, key_value, numbered, show
-from hyperexport.errors import StoreUnusable, UsageError
+from hyperexport.errors import UsageError
 
 if TYPE_CHECKING:
+    from hyperexport.jobs.report import Reported
+    from hyperexport.views.coverage import Coverage
     from hyperexport.views.survey import StoreSurvey
 
 _SURVEYED: Final = (
@@ -38,34 +39,45 @@ class Report(Command):
     Args:
         rpo: How old the last good export of a VM may be.
         html: Where to write the page.
+        inventory: Whether vCenter is asked which VMs there are.
     """
 
     rpo: timedelta
     html: Path | None = None
+    inventory: bool = False
 
     def run(self, output: Output) -> list[Failure]:
         """Show how well the VMs are protected, and write the page if one was asked for.
 
         Raises:
-            StoreUnusable: A store could not be read; what the others hold is shown first.
+            HyperExportError: A store, or vCenter, could not be read; what the others hold is shown first.
         """
-        from hyperexport.jobs.report import survey_stores
+        from hyperexport.jobs.report import report
+        from hyperexport.views.coverage import coverage_page
         from hyperexport.views.survey import survey_page
 
-        surveys = survey_stores(*store_runner(self))
+        reported = report(*store_runner(self), inventory=self.inventory)
         output.nothing("stores")
-        for found in surveys:
+        for found in reported.surveys:
             output.answer(
                 "stores",
                 pretty=lambda console, found=found: show(console, survey_page(found, self.rpo)),
                 quiet=survey_lines(found, self.rpo),
                 document=_document(found, self.rpo),
             )
+        if (covered := reported.coverage) is not None:
+            output.answer(
+                "inventory",
+                pretty=lambda console: show(console, coverage_page(covered, self.rpo)),
+                quiet=lambda: coverage_lines(covered, self.rpo),
+                document=lambda: {"vcenter": covered.server, "vms": covered.facts(self.rpo)},
+            )
         if self.html:
-            _write_page(surveys, self.rpo, self.html)
+            _write_page(reported, self.rpo, self.html)
             if output.output_format is OutputFormat.PRETTY:
                 output.say(f"The page is {self.html}")
-        fail_on_unread(surveys)
+        if reported.error:
+            raise reported.error
         return []
 
 
@@ -79,20 +91,25 @@ def arguments(
         str,
         Parameter(metavar="DURATION", group=WHAT, help="How old the last good export may be. [default: 26h]"),
     ] = "26h",
+    inventory: Annotated[
+        bool,
+        Parameter(group=WHAT, negative=(), help="Also ask vCenter for its VMs, and show those without an export."),
+    ] = False,
 ) -> Report:
     """Show how well each VM is protected: its last good export, its age, its proof, what is missing."""
-    return given.command(Report, html=html, rpo=read_duration("--rpo", rpo))
+    return given.command(Report, html=html, rpo=read_duration("--rpo", rpo), inventory=inventory)
 
 
 LINE = CommandLine(arguments, store_options)
 
 
-def _write_page(surveys: "Sequence[StoreSurvey]", rpo: timedelta, path: Path) -> None:
+def _write_page(reported: "Reported", rpo: timedelta, path: Path) -> None:
     from hyperexport.views.store_page import store_page
 
+    page = store_page(reported.surveys, rpo, version=__version__, covered=reported.coverage)
     fresh = path.with_name(f".{path.name}.partial")  # a reader sees the old page or the new one
     try:
-        fresh.write_text(store_page(surveys, rpo, version=__version__), encoding="utf-8")
+        fresh.write_text(page, encoding="utf-8")
         fresh.replace(path)
     except OSError as error:
         raise UsageError(f"--html: {path} cannot be written: {error.strerror or error}") from error
@@ -115,17 +132,6 @@ def _document(found: "StoreSurvey", rpo: timedelta) -> dict[str, object]:
     }
 
 
-def fail_on_unread(surveys: "Sequence[StoreSurvey]") -> None:
-    """Fail where a store could not be read: of what is in it nothing is known.
-
-    Raises:
-        StoreUnusable: One could not.
-    """
-    problems = [f"{found.store}: {found.problem}" for found in surveys if found.problem]
-    if problems:
-        raise StoreUnusable(f"not every store could be read: {problems[0]}")
-
-
 def survey_lines(found: "StoreSurvey", rpo: timedelta) -> list[str]:
     """How well each VM of a store is protected: the store's lines, then a block for each VM."""
     lines = [
@@ -139,6 +145,18 @@ def survey_lines(found: "StoreSurvey", rpo: timedelta) -> list[str]:
         facts = vm.facts(found.taken, rpo)
         lines += ["", key_value("vm", vm.name), *(key_value(key, _plain(facts[key])) for key in _SURVEYED)]
         lines += numbered("missing", vm.missing(found.taken, rpo))
+    return lines
+
+
+def coverage_lines(covered: "Coverage", rpo: timedelta) -> list[str]:
+    """The VMs of vCenter: the server's lines, then a block for each VM."""
+    lines = [
+        key_value("vcenter", covered.server),
+        key_value("inventory_vms", len(covered.vms)),
+        key_value("without_good_export", len(covered.without)),
+    ]
+    for facts in covered.facts(rpo):
+        lines += ["", *(key_value(key, _plain(value)) for key, value in facts.items())]
     return lines
 
 

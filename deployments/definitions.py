@@ -124,6 +124,7 @@ def scheduled_deployments(pool: Pool = PROCESS) -> list[RunnerDeployment]:
             flows.restore_drill, "drill", pool, _cron("weekly-drill", "0 8 * * 6", {"within_days": 30, "most": 5})
         ),
         _scheduled(flows.restore_points, "points", pool, _cron("hourly-points", "45 * * * *")),
+        _scheduled(flows.report, "weekly", pool, _cron("weekly-report", "0 7 * * 1")),
         _scheduled(flows.verify_exports, "proof", pool, _cron("monthly-verify", "0 6 1 * *")),
     ]
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hyperexport.flows.quick_export import quick_export
     from hyperexport.flows.reap_snapshots import reap_snapshots
     from hyperexport.flows.redo_fleet import redo_fleet
+    from hyperexport.flows.report import report
     from hyperexport.flows.restore_drill import restore_drill
     from hyperexport.flows.restore_points import restore_points
     from hyperexport.flows.restore_vm import restore_vm
@@ -39,6 +40,7 @@ __all__ = [
     "quick_export",
     "reap_snapshots",
     "redo_fleet",
+    "report",
     "restore_drill",
     "restore_points",
     "restore_vm",

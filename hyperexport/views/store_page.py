@@ -14,6 +14,7 @@ from markupsafe import Markup
 from hyperexport.base.units import format_age, format_bytes, format_elapsed, format_rate
 from hyperexport.model.content import added_bytes
 from hyperexport.model.manifest import ExportManifest
+from hyperexport.views.coverage import Coverage
 from hyperexport.views.plots import bar_plot, line_plot
 from hyperexport.views.rendering import templates
 from hyperexport.views.survey import StoreSurvey, VmSurvey, is_good, rate_of
@@ -67,13 +68,14 @@ class StoreEntry(NamedTuple):
     vms: tuple[VmEntry, ...]
 
 
-def store_page(surveys: Sequence[StoreSurvey], rpo: timedelta, *, version: str) -> str:
+def store_page(surveys: Sequence[StoreSurvey], rpo: timedelta, *, version: str, covered: Coverage | None = None) -> str:
     """Write the page.
 
     Args:
         surveys: What each store holds.
         rpo: How old the last good export of a VM may be.
         version: Which version of this tool writes it.
+        covered: The VMs of vCenter, where it was asked.
     """
     values = {
         "stores": [_store(found, rpo) for found in surveys],
@@ -81,6 +83,9 @@ def store_page(surveys: Sequence[StoreSurvey], rpo: timedelta, *, version: str) 
         "taken": f"{max(found.taken for found in surveys):%Y-%m-%d %H:%M} UTC",
         "version": version,
         "most": MOST_PICTURED,
+        "covered": covered,
+        "covered_title": covered.title(rpo) if covered else "",
+        "covered_rows": covered.rows(rpo) if covered else [],
     }
     return templates().get_template("report.html.j2").render(values)
 
