@@ -113,7 +113,7 @@ class Output:
         """While the block runs, show on standard error how far its items are; nothing where that is to be quiet."""
         if self.is_quiet or self.json_logs:  # JSON lines have the steps
             return nullcontext()
-        from hyperexport.cli.progress_view import showing_progress
+        from hyperexport.views.progress import showing_progress
 
         return showing_progress(self.errors)
 

@@ -22,13 +22,14 @@ from prefect.artifacts import (
 
 from hyperexport.base.units import format_bytes, format_elapsed, format_rate
 from hyperexport.model.progress import Item, Progress, Stage, subscribed
+from hyperexport.model.progress_totals import WithTotals
 from hyperexport.model.vm import VmRef
 from hyperexport.workarounds.server_outage import client_retries, wait_for_prefect
 
 logger = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_UPDATES: Final = 5.0
-_SHOWN: Final = frozenset({Stage.TRANSFER, Stage.CONVERT, Stage.RESTORE, Stage.REMOVE_SNAPSHOT})
+_SHOWN: Final = frozenset({Stage.TRANSFER, Stage.CONVERT, Stage.RESTORE, Stage.REMOVE_SNAPSHOT, Stage.FLEET})
 _NOT_A_KEY: Final = re.compile(r"[^a-z0-9]+")
 
 
@@ -55,7 +56,7 @@ def progress_artifacts(vm: VmRef | None = None) -> Generator[None]:
     thread = threading.Thread(target=lambda: context.run(board.show_until_closed), name="progress", daemon=True)
     thread.start()
     try:
-        with subscribed(board.note):
+        with subscribed(WithTotals(board.note)):
             yield
     finally:
         board.close()
@@ -114,6 +115,8 @@ class _Board:
 
 
 def _words(progress: Progress) -> str:
+    if progress.stage is Stage.FLEET:
+        return f"{progress.position} of {progress.total} VMs are done"
     if progress.stage is Stage.REMOVE_SNAPSHOT:
         return f"removing snapshot {progress.item}: {progress.position} %"
     if progress.stage is Stage.RESTORE:
@@ -135,7 +138,7 @@ def rate_and_time_left(first: Progress, now: Progress, seconds: float) -> str:
         seconds: The time between them.
     """
     way, moved = now.position - first.position, now.moved - first.moved
-    if now.stage is Stage.REMOVE_SNAPSHOT or now.failed or seconds < 1 or way <= 0:
+    if now.stage in {Stage.REMOVE_SNAPSHOT, Stage.FLEET} or now.failed or seconds < 1 or way <= 0:
         return ""
     rate = f", {format_rate(moved / seconds)}" if moved > 0 else ""
     return rate if now.done else f"{rate}, {format_elapsed((now.total - now.position) * seconds / way)} left"

@@ -7,6 +7,7 @@ told by this machine's process table alone.
 from __future__ import annotations
 
 import contextvars
+import sys
 import uuid
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
@@ -25,6 +26,7 @@ from hyperexport.steps.step import policy_of
 from hyperexport.transfer.bandwidth.throttle import Throttle
 
 if TYPE_CHECKING:
+    from hyperexport.model.vm import VmRef
     from hyperexport.notify import Notifier
     from hyperexport.options.groups import Bandwidth, Destination, Email
     from hyperexport.options.precedence import ExportOptions
@@ -128,6 +130,15 @@ class DirectRunner(StepRunner):
     def bandwidth(self, wanted: Bandwidth) -> AbstractContextManager[Throttle]:
         """The fleet's, or one of its own."""
         return nullcontext(self.shared.throttle if self.shared else throttle_for(wanted))
+
+    def progress(self, vm: VmRef | None = None) -> AbstractContextManager[None]:
+        """Bars, where the run was started in IPython; the command line shows its own."""
+        del vm
+        if "IPython" not in sys.modules:
+            return nullcontext()
+        from hyperexport.views.interactive_progress import interactive_progress  # noqa: PLC0415 - only there
+
+        return interactive_progress()
 
     def lease_slots(self, job: LeaseUser) -> AbstractContextManager[OwnLimits]:
         """Let the run hold a lease for each disk that may move at once."""

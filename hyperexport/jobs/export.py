@@ -15,6 +15,7 @@ from hyperexport.errors import HyperExportError, SnapshotLeaked, VerificationFai
 from hyperexport.jobs.notices import Notices, notifying
 from hyperexport.jobs.runner import StepRunner
 from hyperexport.model.manifest import ExportKind, SnapshotRecord
+from hyperexport.model.progress import Stage, expect
 from hyperexport.model.rates import RateRecorder, recording_rates
 from hyperexport.options.groups import Format, VerifyMode
 from hyperexport.options.precedence import ExportOptions
@@ -269,6 +270,7 @@ def move_files(
         for disk in export_plan.disks
         if disk.decision is not Decision.SKIP
     ]
+    expect(job.ref, Stage.TRANSFER, [(disk.file_name, disk.capacity) for disk in export_plan.to_transfer])
     nvram = run(package.export_nvram, job, copies, moref)
     moved = run.side_by_side(disks.export_disk, calls, max_concurrency=max_concurrency if moref else 1, stop=job.stop)
     return run(package.describe_vm, job, copies, moved, nvram, moref)

@@ -15,6 +15,7 @@ from hyperexport.jobs.export import export_vm
 from hyperexport.jobs.notices import notifying
 from hyperexport.jobs.runner import Shared, StepRunner
 from hyperexport.model.identity import VmIdentity
+from hyperexport.model.progress_totals import FLEET, report_fleet
 from hyperexport.model.vm import VmRef
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.options.selection import Selection
@@ -129,7 +130,8 @@ def export_fleet(
             exported = spread(due, each, stores, stop)
         else:
             shared = Shared(stop, throttle, {row.ref.path: row.ref for row in due}, {})
-            exported = export_all(due, each, shared, export_one)
+            with run.progress(FLEET):
+                exported = export_all(due, each, shared, export_one)
         members = (
             *(missing_member(name, error) for name, error in missing.items()),
             *(skipped.get(row.ref.moref) or exported[row.ref.moref] for row in chosen),
@@ -225,6 +227,7 @@ def export_all(
     """
     queue = Queue(due, options.fleet)
     members: dict[str, FleetMember] = {}
+    report_fleet(0, len(due))
     with side_by_side(options.fleet.max_vms, shared.stop) as (pool, running):
         while True:
             while (row := queue.begin()) is not None:
@@ -236,6 +239,7 @@ def export_all(
                 row = running.pop(future)
                 queue.done(row)
                 members[row.ref.moref] = future.result()
+                report_fleet(len(members), len(due))
 
 
 @contextmanager

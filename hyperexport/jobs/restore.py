@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from hyperexport.errors import HyperExportError
 from hyperexport.jobs.notices import notifying_of_restore
 from hyperexport.jobs.runner import StepRunner
+from hyperexport.model.progress import Stage, expect
 from hyperexport.model.restore import RestorePlan, RestoreRequest, RestoreResult
 from hyperexport.model.restore_point import RestorePoint
 from hyperexport.model.vm import VmRef
@@ -168,6 +169,7 @@ def make_vm(run: StepRunner, job: RestoreJob, plan: RestorePlan) -> int:
     with run.lease_slots(job) as slots:
         run(restoring.begin_import, job, plan)
         calls = [{"job": job, "file": file} for file in plan.files]
+        expect(job.source, Stage.RESTORE, [(file.name, file.size) for file in plan.files])
         sent = run.side_by_side(restoring.upload_file, calls, max_concurrency=slots.max_concurrency, stop=job.stop)
     run(restoring.complete_import, job, plan)
     return sum(sent)

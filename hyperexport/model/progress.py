@@ -5,11 +5,11 @@ raise; what they raise is dropped.
 """
 
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from hyperexport.model.vm import VmRef
 
@@ -22,6 +22,7 @@ class Stage(StrEnum):
     CONVERT = "convert"
     RESTORE = "restore"
     REMOVE_SNAPSHOT = "remove snapshot"
+    FLEET = "fleet"
 
 
 class Item(NamedTuple):
@@ -40,7 +41,8 @@ class Progress:
         vm: The VM; its name alone would not do, since several of a fleet may have it.
         item: The file or thing that moves, unique within the VM and stage (``db01-disk-0.vmdk``).
         stage: What is being done.
-        position: How far, in bytes of the *disk* (not of the compressed stream), or per cent for a server's task.
+        position: How far, in bytes of the *disk* (not of the compressed stream), per cent for a server's
+            task, or VMs of a fleet.
         total: Where the end is, in the unit of ``position``; 0 where it is not known.
         moved: Bytes that went over the wire so far.
         done: The item is finished; no later report will follow.
@@ -64,6 +66,16 @@ class Progress:
 
 Listener = Callable[[Progress], None]
 
+
+@runtime_checkable
+class Expecting(Protocol):
+    """A listener that also wants to know which files will move, before the first of them does."""
+
+    def expect(self, vm: VmRef, stage: Stage, files: Sequence[tuple[str, int]]) -> None:
+        """Take the names and sizes of the files of a VM; of a disk the bytes that the guest sees."""
+        ...
+
+
 # Of the process: transfer threads report without knowing who shows it (terminal, Prefect artifact, notebook).
 _listeners: list[Listener] = []
 _lock = threading.Lock()
@@ -83,8 +95,19 @@ def subscribed(listener: Listener) -> Generator[None]:
 
 def report(progress: Progress) -> None:
     """Tell every listener; never raises."""
-    with _lock:
-        listeners = tuple(_listeners)
-    for listener in listeners:
+    for listener in _subscribed():
         with suppress(Exception):
             listener(progress)
+
+
+def expect(vm: VmRef, stage: Stage, files: Sequence[tuple[str, int]]) -> None:
+    """Tell the listeners that sum up which files of a VM will move; never raises."""
+    for listener in _subscribed():
+        with suppress(Exception):
+            if isinstance(listener, Expecting):
+                listener.expect(vm, stage, files)
+
+
+def _subscribed() -> tuple[Listener, ...]:
+    with _lock:
+        return tuple(_listeners)

@@ -178,6 +178,12 @@ def place_of(job: RestoreJob, kept: KeptConfig) -> VmPlace:
     return VmPlace(folder=folder or None, datastores=(store,) if store else ())
 
 
+_KEPT_BY_VCENTER: Final = (
+    "storage policy, DRS groups and rules, permissions",
+    "vCenter keeps them outside the VM, and an export does not keep them; set them again in vSphere",
+)
+
+
 def lost_of_export(job: RestoreJob, entries: Sequence[FileEntry], identity: Identity) -> list[LostSetting]:
     """What does not come back because of the export, or of what is asked for."""
     manifest = job.export.manifest
@@ -195,6 +201,8 @@ def lost_of_export(job: RestoreJob, entries: Sequence[FileEntry], identity: Iden
         lost.append(LostSetting("resource pool, host, tags, custom attributes", reason))
     else:
         lost += [LostSetting("place", f"it could not be read at the export: {words}") for words in place.unread]
+    if manifest.vcenter_uuid:
+        lost.append(LostSetting(*_KEPT_BY_VCENTER))
     return lost
 
 

@@ -247,7 +247,11 @@ def test_what_does_not_come_back_is_listed_with_the_reason(
 ) -> None:
     result = restore()
     lost = {each.setting: each.reason for each in result.plan.lost}
-    assert lost.keys() == {"MAC addresses, BIOS UUID, instance UUID", "guestinfo.password"}
+    assert lost.keys() == {
+        "MAC addresses, BIOS UUID, instance UUID",
+        "guestinfo.password",
+        "storage policy, DRS groups and rules, permissions",
+    }
     assert all(lost.values())
     assert "migrate.hostlog" not in extra(config_of(sim, "copy"))
     assert "hunter2" not in str(extra(config_of(sim, "copy")))

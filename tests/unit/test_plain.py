@@ -14,7 +14,6 @@ from hyperexport.cli import list as list_exports
 from hyperexport.cli import vm_info
 from hyperexport.cli.failures import Failure
 from hyperexport.cli.output import LogLines, show
-from hyperexport.cli.progress_view import Lines, describe, showing_progress
 from hyperexport.errors import VmNotFound
 from hyperexport.model.damaged import DamagedExport, Problem
 from hyperexport.model.ownership import Run
@@ -24,6 +23,7 @@ from hyperexport.store.contents import StoreContents
 from hyperexport.tasks.logs import _harmless
 from hyperexport.views.mail import start_mail, to_message
 from hyperexport.views.markdown import table
+from hyperexport.views.progress import Lines, describe, showing_progress
 from tests import examples
 
 HOSTILE = "db01\nverified=true\r\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.exe\u2028\x00\x7f[/bold]"

@@ -7,8 +7,8 @@ from rich.console import Console
 from rich.progress import Progress as Bars
 
 from hyperexport.base.units import MIB
-from hyperexport.cli.progress_view import LINE_EVERY, Lines, LiveBars, Rate, showing_progress
 from hyperexport.model.progress import Progress, Stage, report
+from hyperexport.views.progress import LINE_EVERY, Lines, LiveBars, Rate, showing_progress
 from tests.examples import VM
 
 

@@ -19,10 +19,12 @@ from rich.text import Text
 from hyperexport.base.text import one_line
 from hyperexport.base.units import format_bytes, format_rate
 from hyperexport.model.progress import Item, Progress, Stage, subscribed
+from hyperexport.model.progress_totals import ALL_FILES, WithTotals
 
 LINE_EVERY: Final = 10.0
 """Seconds between two lines about the same item where there is no terminal."""
 
+_NO_BYTES: Final = frozenset({Stage.REMOVE_SNAPSHOT, Stage.FLEET})
 _WINDOW: Final = 5.0  # seconds over which a rate is averaged
 
 
@@ -38,7 +40,7 @@ def showing_progress(console: Console, *, quiet: bool = False) -> Generator[None
         yield
         return
     if not console.is_terminal:
-        with subscribed(Lines(console.file)):
+        with subscribed(WithTotals(Lines(console.file))):
             yield
         return
     columns = (
@@ -48,13 +50,15 @@ def showing_progress(console: Console, *, quiet: bool = False) -> Generator[None
         _RateColumn(),
         TimeRemainingColumn(compact=True),
     )
-    with Bars(*columns, console=console, expand=True) as bars, subscribed(LiveBars(bars)):
+    with Bars(*columns, console=console, expand=True) as bars, subscribed(WithTotals(LiveBars(bars))):
         yield
 
 
 def describe(progress: Progress) -> str:
     """Name what moves: the file, and what is done with it unless that is the transfer."""
-    item = one_line(progress.item)
+    if progress.stage is Stage.FLEET:
+        return f"fleet: {progress.position} of {progress.total} VMs"
+    item = one_line(f"{progress.vm.name}: {ALL_FILES}" if progress.item == ALL_FILES else progress.item)
     return item if progress.stage is Stage.TRANSFER else f"{progress.stage} {item}"
 
 
@@ -93,9 +97,10 @@ class LiveBars:
                 self._items[key] = self._bars.add_task(describe(progress), total=None), Rate()
             bar, rate = self._items[key]
             speed = rate.update(progress.moved)
-        moves_bytes = progress.stage is not Stage.REMOVE_SNAPSHOT
+        moves_bytes = progress.stage not in _NO_BYTES
         self._bars.update(
             bar,
+            description=describe(progress),
             total=progress.total or None,
             completed=progress.total if progress.done else progress.position,
             visible=not (progress.done and progress.stage is Stage.VERIFY),  # there may be thousands
@@ -123,20 +128,25 @@ class Lines:
             if not (due or progress.done or progress.failed):
                 return
             self._last[key] = now
-            words = f"{one_line(progress.vm.name)}: {describe(progress)}: {self._state(progress, speed)}"
-            print(words, file=self._stream, flush=True)
+            whole = progress.stage is Stage.FLEET or progress.item == ALL_FILES
+            name = "" if whole else f"{one_line(progress.vm.name)}: "
+            print(f"{name}{describe(progress)}: {state_of(progress, speed)}", file=self._stream, flush=True)
 
-    @staticmethod
-    def _state(progress: Progress, speed: float) -> str:
-        condition = _condition(progress)
-        if progress.stage is Stage.REMOVE_SNAPSHOT:
-            return condition or f"{progress.position} %"
-        if condition:
-            return f"{condition}, {format_bytes(progress.moved)}"
-        percent = (
-            f"{100 * progress.position // progress.total} %" if progress.total else format_bytes(progress.position)
-        )
-        return f"{percent}, {format_bytes(progress.moved)} at {format_rate(speed)}"
+
+def state_of(progress: Progress, speed: float) -> str:
+    """How far an item is, in words.
+
+    Args:
+        progress: Its newest report.
+        speed: Bytes per second.
+    """
+    condition = _condition(progress)
+    percent = f"{100 * progress.position // progress.total} %" if progress.total else format_bytes(progress.position)
+    if progress.stage in _NO_BYTES:
+        return condition or percent
+    if condition:
+        return f"{condition}, {format_bytes(progress.moved)}"
+    return f"{percent}, {format_bytes(progress.moved)} at {format_rate(speed)}"
 
 
 def _condition(progress: Progress) -> str:
