@@ -259,10 +259,13 @@ def prefect_has_profile(name: str) -> bool:
 
 
 def _api_has(url: str, name: str) -> bool:
+    from base64 import b64encode  # noqa: PLC0415
     from urllib.request import Request  # noqa: PLC0415
 
-    key = os.environ.get("PREFECT_API_KEY")
+    key, password = os.environ.get("PREFECT_API_KEY"), os.environ.get("PREFECT_API_AUTH_STRING")
     headers = {"Authorization": f"Bearer {key}"} if key else {}
+    if password:  # as Prefect's client sends it
+        headers["Authorization"] = f"Basic {b64encode(password.encode()).decode()}"
     address = f"{url}/block_types/slug/export-profile/block_documents/name/{name}"
     try:
         with _ask(Request(address, headers=headers), url) as answer:  # noqa: S310 - the user's own API
