@@ -38,10 +38,12 @@ _BELOW_THE_OTHERS: Final = 99
 _TITLES: Final = {
     "at": "Newest export until",
     "into": "Target folder",
+    "inventory": "Look for VMs without an export",
     "libvirt": "Domain for libvirt",
     "memory_mib": "Memory (MiB)",
     "most": "Number of VMs at most",
     "profile": "Export profile",
+    "rpo": "Oldest good export allowed",
     "runs": "Runs that are over",
     "timeout_minutes": "Timeout (minutes)",
     "to": "Target format",
