@@ -118,7 +118,6 @@ def shown_by_converted(export_id: str, where: dict[str, Any], folder: Path) -> s
     return number_shown_by(image, "qcow2")
 
 
-@pytest.mark.faults
 @pytest.mark.timeout(900)
 def test_a_guest_comes_back_restored_converted_and_from_its_store_full_and_incremental(
     scene: Scene, tmp_path: Path
@@ -134,7 +133,6 @@ def test_a_guest_comes_back_restored_converted_and_from_its_store_full_and_incre
     assert shown_by_drill(second, later, where) == []
 
 
-@pytest.mark.faults
 @pytest.mark.timeout(600)
 def test_a_guest_that_boots_by_efi_comes_up_from_an_ova_in_s3(scene: Scene, tmp_path: Path) -> None:
     guest = scene.guest("efi01")
