@@ -9,12 +9,11 @@ from prefect.runtime import flow_run
 from pydantic import ValidationError
 
 from hyperexport.results import FailureReport
-from hyperexport.workarounds.server_outage import impatient_client
+from hyperexport.workarounds.server_outage import request_once
 
 logger = logging.getLogger(__name__)
 
 _LABEL: Final = "hyperexport.failure"
-_SECONDS_FOR_AN_ANSWER: Final = 5.0
 
 
 def record_failure(error: BaseException) -> None:
@@ -23,8 +22,8 @@ def record_failure(error: BaseException) -> None:
         return
     report = FailureReport.of(error).model_dump_json()
     try:
-        with impatient_client(_SECONDS_FOR_AN_ANSWER) as client:
-            client.update_flow_run_labels(UUID(str(flow_run.id)), {_LABEL: report})
+        run = UUID(str(flow_run.id))
+        request_once(lambda client: client.update_flow_run_labels(run, {_LABEL: report}))
     except Exception as problem:  # noqa: BLE001 - the run ends as it would have ended
         logger.warning("Prefect did not take why the run failed: %s", type(problem).__name__)
 

@@ -17,14 +17,13 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.runtime import flow_run
 
 from hyperexport.model.ownership import Owner, run_keys
-from hyperexport.workarounds.server_outage import impatient_client
+from hyperexport.workarounds.server_outage import request_once
 
 logger = logging.getLogger(__name__)
 
 _LABEL: Final = "hyperexport.run-key."
 _AT_WORK: Final = "at work"
 _ENDED: Final = "ended"
-_SECONDS_FOR_AN_ANSWER: Final = 10.0
 
 
 class RunKey:
@@ -83,8 +82,8 @@ def has_announced_end(owner: Owner, record: FlowRun) -> bool:
 
 def _tell(run: str, key: RunKey, state: str) -> None:
     try:
-        with impatient_client(_SECONDS_FOR_AN_ANSWER) as client:
-            client.update_flow_run_labels(UUID(run), {f"{_LABEL}{key.public}": state})
+        run_id = UUID(run)
+        request_once(lambda client: client.update_flow_run_labels(run_id, {f"{_LABEL}{key.public}": state}))
     except Exception as error:  # noqa: BLE001 - a backup outlives its orchestrator
         logger.info("Prefect was not told that run %s is %s: %s", run, state, type(error).__name__)
 

@@ -8,13 +8,12 @@ server answers late, a ``FailedRun``, in place of what the flow's function raise
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
-from http import HTTPStatus
 from typing import Any, Final, ParamSpec, TypeVar
 
-from prefect.exceptions import PrefectHTTPStatusError
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from hyperexport.errors import HyperExportError
+from hyperexport.workarounds.server_outage import is_refused_for_now
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -61,7 +60,7 @@ def tolerate_server_outage(flow: Callable[P, R]) -> Callable[P, R]:
         call = FlowCall()
         call.ends = True
         retrying = Retrying(
-            retry=retry_if_exception(lambda error: not call.began and _is_refused_for_now(error)),
+            retry=retry_if_exception(lambda error: not call.began and is_refused_for_now(error)),
             wait=wait_random_exponential(multiplier=0.1, max=5),
             stop=stop_after_delay(SECONDS_TO_START),
             reraise=True,
@@ -80,7 +79,3 @@ def tolerate_server_outage(flow: Callable[P, R]) -> Callable[P, R]:
         return call.outcomes[-1]
 
     return called
-
-
-def _is_refused_for_now(error: BaseException) -> bool:
-    return isinstance(error, PrefectHTTPStatusError) and error.response.status_code == HTTPStatus.SERVICE_UNAVAILABLE

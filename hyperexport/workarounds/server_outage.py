@@ -11,13 +11,18 @@ import ssl
 import sys
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Final
+from http import HTTPStatus
+from typing import Final, TypeVar
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.context import SettingsContext, get_settings_context
+from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
+
+T = TypeVar("T")
 
 logger = logging.getLogger("hyperexport.prefect")
 
@@ -26,6 +31,8 @@ SECONDS_ON_A_WORKER: Final = 1800.0
 """How long a finished run waits for the server. On a worker nobody waits for it, and its state is its only report."""
 
 _SECONDS_FOR_AN_ANSWER: Final = 5.0
+_SECONDS_FOR_A_REQUEST: Final = 10.0
+_SECONDS_WHILE_BUSY: Final = 20.0
 _SECONDS_BETWEEN_LOOKS: Final = 1.0
 
 _gone = threading.Event()  # of the process: whether one server answers is the same for every run and thread in it
@@ -88,6 +95,30 @@ def impatient_client(seconds: float) -> Generator[SyncPrefectClient]:
     plain = {"verify": ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)} if url.startswith("http://") else {}
     with without_client_retries(), get_client(sync_client=True, httpx_settings={"timeout": seconds, **plain}) as client:
         yield client
+
+
+def request_once(request: Callable[[SyncPrefectClient], T]) -> T:
+    """Send a request to a server that may be away, without waiting long for it.
+
+    A server that answers 503 is not away: Prefect 3.8 on SQLite does so while another request writes. The request is
+    then sent again, for up to 20 s.
+
+    Raises:
+        httpx.HTTPError: The server did not answer in 10 s, or refused the request.
+    """
+    with impatient_client(_SECONDS_FOR_A_REQUEST) as client:
+        retrying = Retrying(
+            retry=retry_if_exception(is_refused_for_now),
+            wait=wait_random_exponential(multiplier=0.1, max=2),
+            stop=stop_after_delay(_SECONDS_WHILE_BUSY),
+            reraise=True,
+        )
+        return retrying(request, client)
+
+
+def is_refused_for_now(error: BaseException) -> bool:
+    """Whether the server refused a request only for the moment."""
+    return isinstance(error, PrefectHTTPStatusError) and error.response.status_code == HTTPStatus.SERVICE_UNAVAILABLE
 
 
 def prefect_is_unreachable() -> bool:
