@@ -17,7 +17,7 @@ def restore_points(
     profile: Profile = None,
     **_: Unpack[OptionKeywords],
 ) -> Listing[job.OfferedPoint]:
-    """List the good exports of the stores as a table, and offer them in the form of the deployment restore-vm/pick.
+    """List the good exports of the stores as a table, and in the form of restore-vm/restore-from-list.
 
     Args:
         options: Where the exports are. What is not set comes from the environment, the profile, the defaults.

@@ -1,4 +1,4 @@
-"""The form of the deployment ``restore-vm/pick``: its list of restore points to pick from.
+"""The form of the deployment ``restore-vm/restore-from-list``: its list of restore points to pick from.
 
 A form's field is a list where its JSON schema has an ``enum``. The schema belongs to the deployment, and is written
 anew whenever the flow ``restore-points`` has read the stores.
@@ -14,7 +14,7 @@ from prefect.exceptions import ObjectNotFound
 
 logger = logging.getLogger("hyperexport.restore_points")
 
-PICK: Final = "restore-vm/pick"
+PICK: Final = "restore-vm/restore-from-list"
 """The deployment from which a restore is started by picking a restore point."""
 
 _SECONDS_FOR_AN_ANSWER: Final = 10.0

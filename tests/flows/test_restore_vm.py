@@ -66,7 +66,7 @@ def test_a_restore_point_is_picked_from_a_list_in_the_form(vcenter: Simulator, s
         hyperexport.export("db01", snapshot=True, output=store)
     newest_first = [str(export) for export in hyperexport.list_exports(store).exports]
     ensure_pool()
-    (pick,) = [item for item in on_demand_deployments() if item.name == "pick"]
+    (pick,) = [item for item in on_demand_deployments() if item.name == "restore-from-list"]
     ensure_deployment(pick)
 
     listed = flows.restore_points(ExportOptions.from_keys({"output": store}))
@@ -74,11 +74,11 @@ def test_a_restore_point_is_picked_from_a_list_in_the_form(vcenter: Simulator, s
     assert [point.name for point in listed] == newest_first
     assert len(newest_first) == 2
     with get_client(sync_client=True) as client:
-        form = client.read_deployment_by_name("restore-vm/pick").parameter_openapi_schema
+        form = client.read_deployment_by_name("restore-vm/restore-from-list").parameter_openapi_schema
         assert form["properties"]["export"]["enum"] == newest_first
         assert form["required"] == ["export"]
         ensure_deployment(pick)  # as the next start of the service does
-        there = client.read_deployment_by_name("restore-vm/pick")
+        there = client.read_deployment_by_name("restore-vm/restore-from-list")
         assert there.parameter_openapi_schema["properties"]["export"]["enum"] == newest_first
         with pytest.raises(PrefectHTTPStatusError):
             client.create_flow_run_from_deployment(there.id, parameters={"export": "another"})
@@ -96,5 +96,5 @@ def test_a_restore_point_is_picked_from_a_list_in_the_form(vcenter: Simulator, s
 
     flows.restore_points(ExportOptions.from_keys({"output": tmp_path / "empty"}))
     with get_client(sync_client=True) as client:
-        form = client.read_deployment_by_name("restore-vm/pick").parameter_openapi_schema
+        form = client.read_deployment_by_name("restore-vm/restore-from-list").parameter_openapi_schema
     assert "enum" not in form["properties"]["export"]

@@ -1,5 +1,6 @@
 """What runs and deployments are called."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,9 @@ def test_only_names_that_prefect_makes_up_count_as_made_up() -> None:
 
 def test_every_flow_names_its_runs_and_describes_itself_without_words_for_programmers() -> None:
     assert all(flow.flow_run_name for flow in offered_flows())
+    names = Counter(deployment.name for deployment in on_demand_deployments())
+    assert set(names.values()) == {1}, "a deployment's name says in every list which one it is"
+    assert {deployment.flow_name for deployment in on_demand_deployments()} == set(names) - {"restore-from-list"}
     for deployment in on_demand_deployments():
-        assert deployment.name == deployment.flow_name
         assert deployment.description
         assert not {"Args:", "Returns:", "Raises:"} & set(deployment.description.split())
