@@ -50,7 +50,7 @@ def reap_stagings(store: Store, is_over: IsOver, *, dry_run: bool) -> Removed:
     return remove_abandoned_stagings(store, None, is_over)
 
 
-@step("reap-snapshot", run_name="reap {marked.snapshot.name} of {marked.vm.name}")
+@step("reap-snapshot", run_name="reap {tagged.snapshot.name} of {tagged.vm.name}")
 def reap(session: Session, tagged: TaggedSnapshot, *, stop: StopSignal) -> str | None:
     """Remove an abandoned snapshot and wait for its consolidation; leave any other alone.
 
