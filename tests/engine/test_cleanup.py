@@ -1,6 +1,7 @@
 """A cleanup of real stores: what was planned goes, what can't go is told, and a failed listing deletes nothing."""
 
 import os
+import re
 import subprocess
 from collections.abc import Generator
 from datetime import timedelta
@@ -186,7 +187,9 @@ def test_list_and_preserve_at_the_terminal(local: LocalStore, capsys: pytest.Cap
         (middle, None, "manifest-invalid"),
     ]
     assert run(["list", "--output", local.url]) == 0
-    assert "DAMAGED: its manifest cannot be read" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert re.search(rf"{re.escape(middle)} .* DAMAGED", shown), "a row of the table"
+    assert re.search(rf"{re.escape(middle)}.*: its manifest cannot be read", shown), "why, below it"
     assert run(["preserve", middle, "--output", local.url]) == 1
     assert "[manifest-invalid]" in capsys.readouterr().err
     assert run(["preserve", "no-such", "--output", local.url]) == 1
