@@ -392,7 +392,7 @@ def test_a_drill_that_is_stopped_leaves_nothing(
     lines = (
         "import os",
         "import hyperexport",
-        "from hyperexport.model.progress import listening",
+        "from hyperexport.model.progress import subscribed",
         "from hyperexport.vsphere import guest_life",
         "watch = guest_life.watch",
         "def loud(*args, **kwargs):",
@@ -401,7 +401,7 @@ def test_a_drill_that_is_stopped_leaves_nothing(
         "        yield values",
         "guest_life.watch = loud",
         "told = lambda progress: os.write(1, b'sending\\n') if progress.moved else None",
-        "with listening(told):",
+        "with subscribed(told):",
         f"    hyperexport.restore_drill(vm='db01', target='vsphere', output={str(exports)!r})",
     )
     command = [sys.executable, "-c", "\n".join(lines)]
