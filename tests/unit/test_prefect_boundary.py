@@ -3,7 +3,7 @@
 import ast
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -13,7 +13,7 @@ import httpx
 import prefect.exceptions
 import pytest
 from prefect.client.base import PrefectHttpxAsyncClient, PrefectHttpxSyncClient
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from pydantic import TypeAdapter
 
 import hyperexport
@@ -135,8 +135,10 @@ def is_conflict(error: BaseException) -> bool:
 
 
 @pytest.fixture
-def in_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def in_a_run(monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
     monkeypatch.setenv("PREFECT__FLOW_RUN_ID", str(uuid4()))
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: 30}):  # without heartbeats nobody watches over runs
+        yield
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
