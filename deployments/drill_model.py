@@ -1,32 +1,19 @@
 """What the jobs API takes for restore drills: which exports, where they are started, and what counts as life."""
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from hyperexport.blocks.export_profile import load_profile
 from hyperexport.deployments.allowed_roots import AllowedRoots
-from hyperexport.deployments.parameters import kept_parameters
-from hyperexport.errors import UsageError
+from hyperexport.deployments.submission import StoredExportJob
 from hyperexport.model.drill import DrillPlace, DrillPlan, DrillTarget
 from hyperexport.model.restore_point import RestorePoint
-from hyperexport.options.precedence import ExportOptions, resolve
-from hyperexport.tasks.notifiers import open_notifiers
 
 
-class DrillJob(BaseModel):
+class DrillJob(StoredExportJob):
     """One export to drill, or the VMs whose last passed drill is oldest."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    export: str | None = Field(default=None, description="The export's id, as hyperexport list shows it.")
-    vm_path: str | None = Field(
-        default=None,
-        validation_alias=AliasChoices("vm_path", "vm"),
-        description="In place of the id: the VM's name or inventory path; its newest good export.",
-    )
-    at: datetime | None = Field(default=None, description="With vm_path: the newest good export begun by then.")
     within_days: float | None = Field(
         default=None, gt=0, description="Where no export is named: the VMs without a passed drill in so many days."
     )
@@ -39,11 +26,6 @@ class DrillJob(BaseModel):
     timeout_minutes: float = Field(default=10, gt=0, description="How long a sign of life is waited for.")
     memory_mib: int | None = Field(default=None, ge=16, description="MiB of memory, if not as much as the VM had.")
     emulate: bool = Field(default=False, description="On QEMU: emulate the processor even where KVM is.")
-    options: dict[str, Any] = Field(default={}, description="Where the exports are, and mails; options by their names.")
-    vsphere_block: str | None = Field(
-        default=None, description="The saved block with the server and the login; else the server's environment."
-    )
-    profile: str | None = Field(default=None, description="The saved profile whose options hold where this does not.")
 
     def parameters(self, allowed: AllowedRoots) -> dict[str, Any]:
         """Make it the parameters of the flow restore-drill. Asks Prefect for the profile.
@@ -61,10 +43,6 @@ class DrillJob(BaseModel):
         DrillPlan.of(
             wanted=wanted, within=None if self.within_days is None else timedelta(days=self.within_days), **plan
         )
-        options = ExportOptions.from_keys(self.options)
-        allowed.check(options)
-        profile = load_profile(self.profile) if self.profile is not None else None
-        open_notifiers(resolve(options, profile=profile.get_options() if profile else None).options.email)
         fields = self.model_dump(
             mode="json", exclude={"export", "vm_path", "at", "expect", "options", "vsphere_block", "profile"}
         )
@@ -74,14 +52,5 @@ class DrillJob(BaseModel):
             "vm": (wanted and wanted.vm) or "",
             "at": wanted.at.isoformat() if wanted and wanted.at else None,
             "expect": self.expect or "",
-            **({"vsphere": self.vsphere_block} if self.vsphere_block else {}),
-            **kept_parameters(options, profile),
+            **self._checked_options(allowed),
         }
-
-
-def read_drill(job: DrillJob, allowed: AllowedRoots) -> tuple[dict[str, Any] | None, list[str]]:
-    """The parameters of the drill flow, or why the request is invalid."""
-    try:
-        return job.parameters(allowed), []
-    except UsageError as error:
-        return None, [str(error)]

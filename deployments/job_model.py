@@ -6,12 +6,10 @@ from uuid import UUID
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from hyperexport.blocks.export_profile import load_profile
 from hyperexport.deployments.allowed_roots import AllowedRoots
-from hyperexport.deployments.parameters import kept_parameters
+from hyperexport.deployments.submission import checked_parameters
 from hyperexport.errors import UsageError
-from hyperexport.options.precedence import ExportOptions, leaves, resolve
-from hyperexport.tasks.notifiers import open_notifiers
+from hyperexport.options.precedence import leaves
 
 _OTHER_NAMES: Final = {"output": "output_path", "bandwidth_limit": "bandwidth_limit_mbps"}
 """As the jobs endpoint of the Go tool, which people come from, calls them."""
@@ -48,13 +46,8 @@ class JobBase(BaseModel):
         keys = {leaf.key for leaf in leaves()}
         # Programs write null for what they leave out, and nothing else is meant by it.
         given = {name: value for name in self.model_fields_set & keys if (value := getattr(self, name)) is not None}
-        block = {"vsphere": self.vsphere_block} if self.vsphere_block else {}
-        profile = load_profile(self.profile) if self.profile is not None else None
-        options = ExportOptions.from_keys(given)
-        allowed.check(options)
-        in_force = resolve(options, profile=profile.get_options() if profile else None).options
-        open_notifiers(in_force.email)  # what could never be sent is refused now, not when the export begins
-        return {"vm": self.vm_path, **kept_parameters(options, profile), **block}
+        options = checked_parameters(given, allowed, profile=self.profile, vsphere_block=self.vsphere_block)
+        return {"vm": self.vm_path, **options}
 
 
 def _job_model() -> type[JobBase]:

@@ -21,11 +21,12 @@ from starlette.concurrency import run_in_threadpool
 import hyperexport
 from hyperexport.deployments import jobs
 from hyperexport.deployments.allowed_roots import AllowedRoots
-from hyperexport.deployments.drill_model import DrillJob, read_drill
+from hyperexport.deployments.drill_model import DrillJob
 from hyperexport.deployments.http_guard import BoundedBody, SameOrigin, Token
 from hyperexport.deployments.job_model import Accepted, Cancelled, Job, JobDetails, JobIds, JobList, Jobs, read_jobs
 from hyperexport.deployments.local_users import LocalUsers
-from hyperexport.deployments.restore_model import RestoreJob, read_restore
+from hyperexport.deployments.restore_model import RestoreJob
+from hyperexport.deployments.submission import StoredExportJob, read_stored_job
 from hyperexport.errors import HyperExportError
 from hyperexport.flows import restore_drill, restore_vm
 from hyperexport.prefect_errors import of_prefect
@@ -88,7 +89,7 @@ Prefect = Annotated[PrefectClient, Depends(_prefect)]
 
 
 def _prefect_is_away(_request: Request, error: Exception) -> JSONResponse:
-    """Say that Prefect did not do its part. What is raised holds addresses, and is not for whoever asks."""
+    """Answer 503. The error itself goes to the log only: its text contains addresses."""
     logger.warning("the jobs API could not ask Prefect: %s", of_prefect(error) or error)
     words = f"the Prefect API does not answer: {type(error).__name__}"
     return JSONResponse({"detail": words}, status.HTTP_503_SERVICE_UNAVAILABLE)
@@ -134,18 +135,20 @@ async def submit(document: Submission, prefect: Prefect, request: Request, respo
 @_router.post("/api/v1/restores", status_code=status.HTTP_202_ACCEPTED, responses={422: {"model": Accepted}})
 async def submit_restore(job: RestoreJob, prefect: Prefect, request: Request, response: Response) -> Accepted:
     """Submit a restore into vSphere; it is a job like any other from then on. 422 if it is not accepted."""
-    parameters, errors = await run_in_threadpool(read_restore, job, request.app.state.allowed)
-    ids = [await jobs.submit(prefect, parameters, flow=restore_vm.name)] if parameters else []
-    if not ids:
-        response.status_code = status.HTTP_422_UNPROCESSABLE_CONTENT
-    return Accepted(job_ids=ids, accepted=len(ids), rejected=len(errors), errors=errors, timestamp=datetime.now(UTC))
+    return await _submit_stored(job, restore_vm.name, prefect, request, response)
 
 
 @_router.post("/api/v1/drills", status_code=status.HTTP_202_ACCEPTED, responses={422: {"model": Accepted}})
 async def submit_drill(job: DrillJob, prefect: Prefect, request: Request, response: Response) -> Accepted:
     """Submit restore drills; they are a job like any other from then on. 422 if it is not accepted."""
-    parameters, errors = await run_in_threadpool(read_drill, job, request.app.state.allowed)
-    ids = [await jobs.submit(prefect, parameters, flow=restore_drill.name)] if parameters else []
+    return await _submit_stored(job, restore_drill.name, prefect, request, response)
+
+
+async def _submit_stored(
+    job: StoredExportJob, flow: str, prefect: PrefectClient, request: Request, response: Response
+) -> Accepted:
+    parameters, errors = await run_in_threadpool(read_stored_job, job, request.app.state.allowed)
+    ids = [await jobs.submit(prefect, parameters, flow=flow)] if parameters else []
     if not ids:
         response.status_code = status.HTTP_422_UNPROCESSABLE_CONTENT
     return Accepted(job_ids=ids, accepted=len(ids), rejected=len(errors), errors=errors, timestamp=datetime.now(UTC))

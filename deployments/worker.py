@@ -90,7 +90,7 @@ class DrainingWorker(ProcessWorker):
             cancelling = State[Any](type=StateType.CANCELLING, message="hyperexport serve was stopped")
             try:
                 await self.client.set_flow_run_state(run, cancelling)
-            except Exception as error:  # noqa: BLE001 - the others are to be cancelled all the same
+            except Exception as error:  # noqa: BLE001 - the other runs still have to be cancelled
                 logger.error("run %s could not be cancelled: %s", run, type(error).__name__)
         with anyio.move_on_after(SECONDS_TO_DRAIN):
             while self._runs:

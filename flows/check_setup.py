@@ -46,7 +46,7 @@ def check_setup(
         Everything that was tried, with the result of each.
 
     Raises:
-        SetupUnfit: Something would fail; everything has been tried all the same, and the artifact has all of it.
+        SetupUnfit: Something would fail. Every check has run; the artifact has the report.
     """
     return check.check_setup(
         runner_for(vsphere),

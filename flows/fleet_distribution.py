@@ -291,7 +291,7 @@ def cancel(client: SyncPrefectClient, sent: dict[UUID, Sent]) -> None:
     for run in list(sent):
         try:
             client.set_flow_run_state(run, State[Any](type=StateType.CANCELLING, message="its fleet was stopped"))
-        except Exception as error:  # noqa: BLE001 - the others are to be cancelled all the same
+        except Exception as error:  # noqa: BLE001 - the other runs still have to be cancelled
             logger.error("run %s could not be cancelled: %s", run, type(error).__name__)
     try:
         while sent and time.monotonic() < end:

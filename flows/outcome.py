@@ -9,12 +9,11 @@ import logging
 import time
 from collections.abc import Callable
 from functools import wraps
-from typing import ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 from prefect.states import Failed
 
 from hyperexport.errors import HyperExportError
-from hyperexport.flows.failure_page import show_failure
 from hyperexport.prefect_errors import of_prefect
 from hyperexport.tasks.attempts import will_retry
 from hyperexport.tasks.failure_records import record_failure
@@ -46,7 +45,7 @@ def report_failures(function: Callable[P, R]) -> Callable[P, R]:
                 ours = error if isinstance(error, HyperExportError) else of_prefect(error)
                 if ours is None:
                     if not will_retry():
-                        show_failure(error, function, args, kwargs, seconds=time.monotonic() - began)
+                        _show(error, function, args, kwargs, seconds=time.monotonic() - began)
                     raise
                 logger.error("%s [%s]", ours, ours.code)
                 logger.debug("the traceback", exc_info=True)
@@ -57,7 +56,7 @@ def report_failures(function: Callable[P, R]) -> Callable[P, R]:
                 outcome = cast("R", Failed(message=f"{ours} [{ours.code}]", data=ours))
                 call.outcomes.append(ours)
                 record_failure(ours)
-                show_failure(ours, function, args, kwargs, seconds=time.monotonic() - began)
+                _show(ours, function, args, kwargs, seconds=time.monotonic() - began)
             finally:
                 announce_run_end()
         if not wait_for_prefect() and call.ends:
@@ -66,3 +65,10 @@ def report_failures(function: Callable[P, R]) -> Callable[P, R]:
         return outcome
 
     return wrapped
+
+
+def _show(error: Exception, function: Callable[..., Any], args: Any, kwargs: Any, *, seconds: float) -> None:
+    """Leave the closing page of a failed run. Its templates are loaded only now: most runs do not fail."""
+    from hyperexport.flows.failure_page import show_failure  # noqa: PLC0415
+
+    show_failure(error, function, args, kwargs, seconds=seconds)

@@ -91,7 +91,7 @@ def _record_agrees(owner: Owner) -> bool:
                 client.set_flow_run_state(run_id, Crashed(message=gone), force=True)
                 logger.warning("run %s has crashed: %s", owner.run, gone)
     except (ValueError, ObjectNotFound):
-        pass  # no run of this Prefect's
+        pass  # this Prefect server has no such run, so it contradicts nothing
     except Exception as error:  # noqa: BLE001 - this machine has proved it; the rest is a courtesy
         logger.info("Prefect was not told that run %s is over: %s", owner.run, type(error).__name__)
     return True

@@ -33,7 +33,7 @@ def check_setup(
         drill: Also look whether their exports could be drilled there: on QEMU here, or in vSphere.
 
     Raises:
-        SetupUnfit: Something would fail; everything has been tried all the same, and the error carries the report.
+        SetupUnfit: Something would fail. Every check has run; the error carries the report.
     """
     run.check_options(options)
     with run.stop_signal() as stop:

@@ -59,7 +59,7 @@ def export_vm(run: StepRunner, vm: str, options: ExportOptions) -> ExportResult:
 
     Raises:
         HyperExportError: The export failed; what was begun has been cleaned up.
-        VerificationFailed, SnapshotLeaked: The export is there, and all the same not everything is well.
+        VerificationFailed, SnapshotLeaked: The export exists, but it is damaged or its snapshot is still on the VM.
     """
     began = time.monotonic()
     run.check_options(options)
@@ -230,7 +230,7 @@ def snapshot_for(
 
 
 def release(run: StepRunner, job: Job, snapshot: SnapshotRecord) -> None:
-    """Remove the run's own snapshot. Where that fails, the export is published all the same, and the run fails then."""
+    """Remove the run's own snapshot. If that fails, publish the export anyway, and fail the run afterwards."""
     try:
         run(snapshots.remove_snapshot, job, snapshot.moref, snapshot.name)
         job.cleaned_up.append(f"snapshot {snapshot.name} was removed")
@@ -365,7 +365,7 @@ def fail_on_leak(job: Job, done: str) -> None:
 
     Args:
         job: The run.
-        done: What went well all the same, for the message.
+        done: What succeeded nevertheless, for the message.
 
     Raises:
         SnapshotLeaked: One is.

@@ -5,9 +5,9 @@ People are told as the options ask; automations always are, by an event of the o
 
 import logging
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from hyperexport.errors import DrillFailed, FleetFailure, Interrupted, NotificationFailed, note_cleanup
 from hyperexport.jobs.runner import StepRunner
@@ -27,19 +27,31 @@ if TYPE_CHECKING:
 logger = logging.getLogger("hyperexport.notify")
 
 
-@contextmanager
-def notifying(run: StepRunner, vm: str, options: ExportOptions) -> Generator["Notices"]:
-    """Tell how the export of a VM goes, as the options ask; where the block fails, that is told last of all.
+def notifying(run: StepRunner, vm: str, options: ExportOptions) -> AbstractContextManager["Notices"]:
+    """Email the progress of a VM's export as the options ask, and last of all why the block failed.
 
     Args:
         run: Carries out the steps.
         vm: The VM, as it was asked for.
-        options: Those in force. In a dry run they are checked, and nobody is told anything.
+        options: Those in force. A dry run checks them and sends nothing.
 
     Raises:
         UsageError: The options ask for a mail that could not be sent; nothing has been touched.
     """
     notices = Notices(run, vm, options.email, run.notifiers(options.email), silent=options.execution.dry_run)
+    return _notifying(notices)
+
+
+class _TellsFailure(Protocol):
+    def failed(self, error: BaseException) -> None: ...
+
+
+N = TypeVar("N", bound=_TellsFailure)
+
+
+@contextmanager
+def _notifying(notices: N) -> Generator[N]:
+    """Where the block fails, report that last of all: by then it is known what was cleaned up."""
     try:
         yield notices
     except BaseException as error:
@@ -159,21 +171,18 @@ class Notices:
         return notify_all(self._run, self._notifiers, mail, seconds=seconds)
 
 
-@contextmanager
-def notifying_of_restore(run: StepRunner, source: str, options: ExportOptions) -> Generator["RestoreNotices"]:
-    """Tell how a restore goes, as the options ask; where the block fails, that is told last of all.
+def notifying_of_restore(
+    run: StepRunner, source: str, options: ExportOptions
+) -> AbstractContextManager["RestoreNotices"]:
+    """Email the progress of a restore as the options ask, and last of all why the block failed.
 
     Args:
         run: Carries out the steps.
         source: The export or VM, as it was asked for.
-        options: Those in force. In a dry run they are checked, and nobody is told anything.
+        options: Those in force. A dry run checks them and sends nothing.
     """
     notices = RestoreNotices(run, source, options.email, run.notifiers(options.email), options.execution.dry_run)
-    try:
-        yield notices
-    except BaseException as error:
-        notices.failed(error)
-        raise
+    return _notifying(notices)
 
 
 class RestoreNotices:
@@ -249,21 +258,18 @@ class RestoreNotices:
         notify_all(self._run, self._notifiers, mail, seconds=seconds)
 
 
-@contextmanager
-def notifying_of_drills(run: StepRunner, plan: DrillPlan, options: ExportOptions) -> Generator["DrillNotices"]:
-    """Tell how restore drills go, as the options ask; where the block fails, that is told last of all.
+def notifying_of_drills(
+    run: StepRunner, plan: DrillPlan, options: ExportOptions
+) -> AbstractContextManager["DrillNotices"]:
+    """Email the progress of restore drills as the options ask, and last of all why the block failed.
 
     Args:
         run: Carries out the steps.
         plan: What is drilled.
-        options: Those in force. In a dry run they are checked, and nobody is told anything.
+        options: Those in force. A dry run checks them and sends nothing.
     """
     notices = DrillNotices(run, plan, options.email, run.notifiers(options.email), options.execution.dry_run)
-    try:
-        yield notices
-    except BaseException as error:
-        notices.failed(error)
-        raise
+    return _notifying(notices)
 
 
 class DrillNotices:

@@ -121,7 +121,7 @@ def full_reason(
         disks: The VM's disks, as they are or as the snapshot froze them.
         base: The newest complete export of the VM in the store.
         wanted: Whether an incremental export was asked for.
-        force_full: Whether a full one was asked for all the same.
+        force_full: Whether a full export was requested.
         full_after: The age of the last full export at which the next one is full.
         now: The time of this run.
         base_problem: Why the base cannot be built on, such as a file that is missing.

@@ -140,7 +140,7 @@ def take_snapshot(job: Job, name: str) -> CreatedSnapshot:
 def remove_snapshot(job: Job, moref: str, name: str) -> None:
     """Remove one snapshot and wait for its consolidation, however long it takes, with visible progress.
 
-    When the run was asked to stop, the removal is begun all the same and waited for only a little: vSphere goes on
+    When the run was asked to stop, the removal still starts, with a short wait: vSphere goes on
     with it by itself, and Prefect kills a cancelled run after 30 s.
 
     Raises:

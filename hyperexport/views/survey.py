@@ -196,7 +196,7 @@ def is_full(export: ExportManifest) -> bool:
 
 
 def survey(store: CachedStore, now: datetime | None = None) -> StoreSurvey:
-    """Look at a store. One that cannot be read gives a survey that says so: others are looked at all the same."""
+    """Survey a store. One that cannot be read gives a survey with the reason, so that the others are still surveyed."""
     taken = now or datetime.now(UTC)
     url = store.store.url
     try:

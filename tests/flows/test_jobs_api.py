@@ -13,11 +13,12 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from hyperexport.blocks.export_profile import save_profile
 from hyperexport.deployments.allowed_roots import AllowedRoots
-from hyperexport.deployments.drill_model import DrillJob, read_drill
+from hyperexport.deployments.drill_model import DrillJob
 from hyperexport.deployments.job_model import read_jobs
 from hyperexport.deployments.jobs_api import create_api
-from hyperexport.deployments.restore_model import RestoreJob, read_restore
+from hyperexport.deployments.restore_model import RestoreJob
 from hyperexport.deployments.serve import listen
+from hyperexport.deployments.submission import read_stored_job
 from hyperexport.errors import UsageError
 from hyperexport.notify import open_mailbox
 from hyperexport.options.precedence import ExportOptions, leaves, resolve
@@ -110,10 +111,11 @@ def test_a_restore_and_a_drill_are_jobs_like_any_other(service: Service, tmp_pat
         ({"vm": "db01", "restore": {"color": "red"}}, "color"),
         ({"vm": "db01", "restore": {"attach_to": "x"}}, "--attach-to needs the disks"),
         ({"vm": "db01", "options": {"output": "/etc"}}, "output_path /etc"),
+        ({"vm": "db01", "options": {"email_notify": True}}, "--email-notify needs --email-to"),
     ],
 )
 def test_a_restore_that_makes_no_sense_is_refused_with_words(document: dict[str, Any], words: str, tmp_path: Path):
-    parameters, errors = read_restore(RestoreJob.model_validate(document), AllowedRoots((str(tmp_path),)))
+    parameters, errors = read_stored_job(RestoreJob.model_validate(document), AllowedRoots((str(tmp_path),)))
     assert parameters is None
     assert words in errors[0]
 
@@ -130,7 +132,7 @@ def test_a_restore_that_makes_no_sense_is_refused_with_words(document: dict[str,
     ],
 )
 def test_a_drill_that_makes_no_sense_is_refused_with_words(document: dict[str, Any], words: str, tmp_path: Path):
-    parameters, errors = read_drill(DrillJob.model_validate(document), AllowedRoots((str(tmp_path),)))
+    parameters, errors = read_stored_job(DrillJob.model_validate(document), AllowedRoots((str(tmp_path),)))
     assert parameters is None
     assert words in errors[0]
 
