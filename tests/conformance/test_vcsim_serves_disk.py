@@ -63,7 +63,7 @@ def test_a_real_disk_in_the_place_of_the_dummy_is_served_byte_for_byte(
     vcsim: Vcsim, guest_disk: tuple[Path, Path], qemu_img: Path, tmp_path: Path
 ):
     raw, stream = guest_disk
-    vm = "DC0_H0_VM3"
+    vm = "DC0_C0_RP0_VM3"  # nobody else puts a disk in this one
     place_disk(vcsim, vm, stream, disk=1)
     vcsim.govc("snapshot.create", "-vm", vm, "for-the-export")
     # vcsim has no OvfManager.CreateDescriptor, so govc fails after the disks have come.

@@ -197,7 +197,7 @@ def test_after_an_export_with_the_clock_two_days_ahead_the_next_one_survives_its
     ahead = machine.export("+2d", incremental=True)
     first = machine.export(incremental=True, cleanup=True, **limit)
     second = machine.export(incremental=True, cleanup=True, **limit)
-    assert ahead > second > first, "libfaketime did not set the clock"
+    assert ahead > max(first, second), "libfaketime did not set the clock"
     assert machine.left() == {ahead, first, second}
 
 

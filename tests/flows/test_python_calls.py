@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowFilter, FlowFilterName
 from prefect.client.schemas.objects import State
+from prefect.client.schemas.sorting import FlowRunSort
 
 import hyperexport
 from hyperexport import ExportOptions, flows
@@ -27,10 +29,12 @@ FLOWS = [getattr(flows, name) for name in flows.__all__]
 def runs_of(flow: str) -> list[dict]:
     """Parameters of the runs of a flow, the newest first."""
     with get_client(sync_client=True) as client:
-        found = client.read_flow_runs(limit=50)
-        names = {run.flow_id: client.read_flow(run.flow_id).name for run in found}
-        found.sort(key=lambda run: run.created, reverse=True)
-        return [run.parameters for run in found if names[run.flow_id] == flow]
+        found = client.read_flow_runs(
+            flow_filter=FlowFilter(name=FlowFilterName(any_=[flow])),
+            sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+            limit=200,
+        )
+        return [run.parameters for run in found]
 
 
 def test_a_flow_takes_options_flat_and_its_run_shows_them_as_options(vcenter: Simulator, store: Path):
