@@ -19,7 +19,9 @@ class Problem(StrEnum):
     SEAL = "seal-broken"
     """The manifest's seal does not fit its bytes, or is not there."""
     INVALID = "manifest-invalid"
-    """The manifest cannot be read as one by this version."""
+    """The bytes are no manifest."""
+    NEWER = "manifest-newer"
+    """The manifest's seal fits, so it is as it was written, and this version does not read it: a newer one wrote it."""
     FOREIGN = "manifest-of-another-export"
     """The manifest names another export id than its folder."""
     UNREADABLE = "unreadable"
@@ -54,6 +56,8 @@ class DamagedExport(Value):
         """What a person can do, because nothing that runs by itself touches it; without a full stop."""
         if self.problem is Problem.LINK:
             return f"Put the folder itself in the place of {self}"
+        if self.problem is Problem.NEWER:
+            return f"Update hyperexport here, and do not delete {self}/"
         if self.problem is Problem.UNREADABLE:
             return f"See why {self}/export.json cannot be read: permissions, the disk, the network"
         if self.problem is Problem.BYTES:

@@ -274,7 +274,7 @@ class ExportManifest(Value):
             source: Where they come from, for the error.
 
         Raises:
-            ManifestInvalid: Too large, not sealed or with a broken seal, of an unknown version, or not a manifest.
+            ManifestInvalid: Too large, not sealed or with a broken seal, of a newer version, or not a manifest.
         """
         if len(data) > LARGEST:
             raise _invalid(source, Problem.INVALID, f"is {len(data)} bytes long, which no manifest is")
@@ -282,9 +282,12 @@ class ExportManifest(Value):
             manifest = cls.model_validate_json(data)
         except ValidationError as error:
             why = _first_problem(error)
+            if _is_sealed(data):
+                words = f"was written by a newer version of hyperexport, and cannot be read by this one: {why}"
+                raise _invalid(source, Problem.NEWER, words, fix="Update hyperexport here") from error
             words = f"is not a manifest that this version reads: {why}"
             raise _invalid(source, Problem.INVALID, words, reason=f"its manifest cannot be read: {why}") from error
-        if data != sealed(data.rpartition(SEAL_KEY)[0]):
+        if not _is_sealed(data):
             raise _invalid(source, Problem.SEAL, _unsealed(data))
         return manifest.model_copy(update={"seal": None})
 
@@ -306,10 +309,17 @@ class ExportManifest(Value):
         return next((one for one in self.files if one.stored_in is None and (one.sha256, one.size) == content), None)
 
 
-def _invalid(source: str, problem: Problem, words: str, *, reason: str = "") -> ManifestInvalid:
-    error = ManifestInvalid(f"{source} {words}", fix="Restore the file from a copy, or remove the export by hand")
+_RESTORE: Final = "Restore the file from a copy, or remove the export by hand"
+
+
+def _invalid(source: str, problem: Problem, words: str, *, reason: str = "", fix: str = _RESTORE) -> ManifestInvalid:
+    error = ManifestInvalid(f"{source} {words}", fix=fix)
     error.problem, error.reason = problem, reason or f"its manifest {words}"
     return error
+
+
+def _is_sealed(data: bytes) -> bool:
+    return data == sealed(data.rpartition(SEAL_KEY)[0])
 
 
 def _unsealed(data: bytes) -> str:

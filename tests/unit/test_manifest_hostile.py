@@ -119,7 +119,7 @@ def test_a_manifest_of_another_export_or_a_damaged_one_hides_no_other(tmp_path: 
         (tmp_path / FOLDER / name / FILE_NAME).write_bytes(content)
     assert [export.export_id for export in store.exports()] == [good.export_id]
     assert [str(one) for one in store.listing().damaged] == [f"{FOLDER}/{name}" for name in names[:3]]
-    assert [one.problem for one in store.listing().damaged] == [Problem.INVALID, Problem.FOREIGN, Problem.INVALID]
+    assert [one.problem for one in store.listing().damaged] == [Problem.NEWER, Problem.FOREIGN, Problem.INVALID]
 
 
 def test_a_file_whose_name_is_in_no_encoding_is_named_and_ends_nothing(tmp_path: Path) -> None:

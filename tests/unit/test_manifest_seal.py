@@ -3,7 +3,7 @@
 import pytest
 
 from hyperexport.errors import ManifestInvalid
-from hyperexport.model.damaged import Problem
+from hyperexport.model.damaged import DamagedExport, Problem
 from hyperexport.model.manifest import ExportManifest, sealed
 from tests.examples import an_export
 
@@ -53,3 +53,24 @@ def test_a_manifest_that_was_edited_by_hand_is_damaged_with_or_without_a_seal() 
 def test_a_manifest_of_the_first_schema_is_read() -> None:
     head, _, _ = DATA.rpartition(b'"seal": "')
     assert read(sealed(head.replace(b'"schema_version": 2', b'"schema_version": 1'))).schema_version == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        (b'"schema_version": 2', b'"schema_version": 3'),
+        (b'"kind": "full"', b'"kind": "of the future"'),
+        (b'"preserve": false', b'"preserve": false, "unheard_of": 1'),
+    ],
+)
+def test_a_sealed_manifest_that_this_version_does_not_read_is_of_a_newer_one_and_nobody_is_told_to_delete_it(
+    change: tuple[bytes, bytes],
+) -> None:
+    head, _, _ = DATA.rpartition(b'"seal": "')
+    assert change[0] in head
+    with pytest.raises(ManifestInvalid, match="a newer version of hyperexport") as caught:
+        read(sealed(head.replace(*change)))
+    assert caught.value.problem == Problem.NEWER
+    assert caught.value.fix == "Update hyperexport here"
+    damaged = DamagedExport(folder="db01.00000001", export_id="x", problem=Problem.NEWER, reason=caught.value.reason)
+    assert damaged.remedy == "Update hyperexport here, and do not delete db01.00000001/x/"
