@@ -1,7 +1,6 @@
 """Files that appear under their names only when all of them are written; a failure leaves none."""
 
 import errno
-import fcntl
 import os
 import shutil
 from collections.abc import Generator
@@ -10,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from hyperexport.base.file_locks import FileLock, lock_file
 from hyperexport.base.units import format_bytes
 from hyperexport.errors import ConversionFailed, DiskFull, TargetExists
 from hyperexport.store.filesystem import is_full, sync_folder
@@ -109,13 +109,11 @@ class Output:
         path = self.partial(name)
         with writing(path):
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if lock_file(fd) is FileLock.BUSY:
                 os.close(fd)
                 raise ConversionFailed(
                     f"another conversion is writing {path}", fix="Wait for it, or choose another --into"
-                ) from None
+                )
             self._files[name] = fd
             os.ftruncate(fd, 0)
         return fd

@@ -4,7 +4,6 @@ A run that was killed leaves its folder, which the next drill of the same user r
 on its folder, and the kernel drops the lock with the process.
 """
 
-import fcntl
 import os
 import shutil
 import tempfile
@@ -13,6 +12,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
+
+from hyperexport.base.file_locks import FileLock, lock_file
 
 _PREFIX: Final = "hyperexport-drill-"
 _SECONDS_TO_LOCK: Final = 60.0
@@ -26,7 +27,7 @@ def private_folder() -> Generator[Path]:
     with tempfile.TemporaryDirectory(prefix=_PREFIX) as name:  # mode 0700
         handle = os.open(name, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            lock_file(handle, wait=True)  # where there are no locks, nobody can take the folder for a dead run's
             yield Path(name)
         finally:
             os.close(handle)
@@ -40,10 +41,8 @@ def _sweep() -> None:
             continue
         try:
             state = os.fstat(handle)
-            if state.st_uid == os.getuid() and time.time() - state.st_mtime > _SECONDS_TO_LOCK:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            old = time.time() - state.st_mtime > _SECONDS_TO_LOCK
+            if state.st_uid == os.getuid() and old and lock_file(handle) is FileLock.HELD:
                 shutil.rmtree(folder, ignore_errors=True)
-        except BlockingIOError:
-            continue
         finally:
             os.close(handle)

@@ -5,7 +5,6 @@ module knows nothing of exports.
 """
 
 import errno
-import fcntl
 import os
 import shutil
 import stat
@@ -15,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from hyperexport.base.file_locks import FileLock, lock_file
 from hyperexport.errors import DiskFull, HyperExportError, StoreUnusable
 
 PROBE: Final = ".hyperexport-probe-"
@@ -182,11 +182,8 @@ def held(path: Path, *, wait: bool) -> Generator[bool]:
         yield False
         return
     try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-            ours = True
-        except OSError:
-            ours = wait
+        lock = lock_file(fd, wait=wait)
+        ours = lock is FileLock.HELD or (wait and lock is FileLock.UNKNOWN)
         try:
             ours = ours and os.path.samestat(os.fstat(fd), os.lstat(path))
         except FileNotFoundError:
