@@ -15,6 +15,7 @@ from pydantic import Field, JsonValue, ValidationError
 
 import hyperexport
 from hyperexport.errors import UsageError
+from hyperexport.model.manifest import is_sealed, sealed
 from hyperexport.model.vm import Value
 from hyperexport.options.form import YES_NO
 from hyperexport.options.precedence import ExportOptions, Leaf, leaves, leaves_by_key
@@ -26,6 +27,7 @@ class Profile(Value):
     name: str
     options: dict[str, JsonValue] = Field(description="What is set, by key: a flag without its dashes.")
     saved_with: str = Field(default="", description="The version of HyperExport that saved it.")
+    seal: str | None = Field(default=None, description="Last in a file: the SHA-256 of every byte before this key.")
 
     def get_options(self) -> dict[str, object]:
         """What it sets, by key, held against the options that there are now.
@@ -125,15 +127,22 @@ def load_profile(name: str) -> Profile:
     """Load a profile from its file.
 
     Raises:
-        UsageError: There is none of this name, or its file cannot be read as one.
+        UsageError: There is none of this name, its file cannot be read as one, or its seal does not fit.
     """
     path = _path(name)
     try:
-        return Profile.model_validate_json(path.read_bytes())
+        data = path.read_bytes()
+        profile = Profile.model_validate_json(data)
     except FileNotFoundError as error:
         raise _missing(name) from error
     except (OSError, ValidationError) as error:
         raise UsageError(f"profile {name}: {path} cannot be read as a profile", fix="Save it again") from error
+    if profile.seal is not None and not is_sealed(data):
+        raise UsageError(
+            f"profile {name}: {path} was changed after it was saved, or is damaged",
+            fix='Save it again with --save-profile. If you edited it, delete its line "seal"',
+        )
+    return profile.model_copy(update={"seal": None})
 
 
 def save_profile(name: str, options: ExportOptions, *, base: Mapping[str, object] | None = None) -> Profile:
@@ -155,7 +164,8 @@ def save_profile(name: str, options: ExportOptions, *, base: Mapping[str, object
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         fresh.unlink(missing_ok=True)
         with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:  # noqa: PTH123
-            file.write(profile.model_dump_json(indent=2).encode() + b"\n")
+            document = profile.model_dump_json(indent=2, exclude={"seal"}).encode()
+            file.write(sealed(document.removesuffix(b"\n}") + b",\n  "))
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(path)

@@ -7,7 +7,7 @@ from typing import Final, Self
 from pydantic import Field, ValidationError
 
 from hyperexport.errors import UsageError
-from hyperexport.model.manifest import SEAL_KEY, sealed
+from hyperexport.model.manifest import is_sealed, sealed
 from hyperexport.model.restore_point import RestorePoint
 from hyperexport.model.vm import Value, VmRef
 
@@ -144,5 +144,5 @@ class DrillRecord(Value):
             record = cls.model_validate_json(data)
         except ValidationError:
             return None
-        proved = data == sealed(data.rpartition(SEAL_KEY)[0]) and record.export_id == export_id
+        proved = is_sealed(data) and record.export_id == export_id
         return record.model_copy(update={"seal": None}) if proved else None

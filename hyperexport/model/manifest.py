@@ -282,12 +282,12 @@ class ExportManifest(Value):
             manifest = cls.model_validate_json(data)
         except ValidationError as error:
             why = _first_problem(error)
-            if _is_sealed(data):
+            if is_sealed(data):
                 words = f"was written by a newer version of hyperexport, and cannot be read by this one: {why}"
                 raise _invalid(source, Problem.NEWER, words, fix="Update hyperexport here") from error
             words = f"is not a manifest that this version reads: {why}"
             raise _invalid(source, Problem.INVALID, words, reason=f"its manifest cannot be read: {why}") from error
-        if not _is_sealed(data):
+        if not is_sealed(data):
             raise _invalid(source, Problem.SEAL, _unsealed(data))
         return manifest.model_copy(update={"seal": None})
 
@@ -318,7 +318,8 @@ def _invalid(source: str, problem: Problem, words: str, *, reason: str = "", fix
     return error
 
 
-def _is_sealed(data: bytes) -> bool:
+def is_sealed(data: bytes) -> bool:
+    """Tell whether the bytes end with a seal that proves them."""
     return data == sealed(data.rpartition(SEAL_KEY)[0])
 
 
@@ -338,7 +339,7 @@ def _first_problem(error: ValidationError) -> str:
 
 
 def sealed(head: bytes) -> bytes:
-    """Complete a manifest's bytes, all before the key ``seal``, with the seal that proves them."""
+    """Complete a JSON document's bytes, all before the key ``seal``, with the seal that proves them."""
     return head + _SEAL % hashlib.sha256(head).hexdigest().encode()
 
 

@@ -53,3 +53,27 @@ def test_what_an_edited_file_sets_is_checked_by_the_same_model() -> None:
     path.write_text("{")
     with pytest.raises(UsageError, match="cannot be read as a profile"):
         profiles.load_profile("x")
+
+
+def test_no_flipped_bit_of_a_profile_decides_anything() -> None:
+    profiles.save_profile("x", ExportOptions.from_keys({"cleanup_max_count": 30, "cleanup": True}))
+    path = profiles.folder() / "x.json"
+    data = path.read_bytes()
+    for place in range(len(data)):
+        for bit in range(8):
+            path.write_bytes(data[:place] + bytes([data[place] ^ 1 << bit]) + data[place + 1 :])
+            with pytest.raises(UsageError, match="profile x: "):
+                profiles.load_profile("x")
+
+
+def test_a_profile_that_was_edited_is_read_once_its_seal_is_deleted() -> None:
+    profiles.save_profile("x", ExportOptions.from_keys({"parallel": 2}))
+    path = profiles.folder() / "x.json"
+    document = json.loads(path.read_text())
+    document["options"]["parallel"] = 3
+    path.write_text(json.dumps(document))
+    with pytest.raises(UsageError, match='delete its line "seal"'):
+        profiles.load_profile("x")
+    del document["seal"]
+    path.write_text(json.dumps(document))
+    assert profiles.load_profile("x").options == {"parallel": 3}
