@@ -125,7 +125,7 @@ def distribute_exports(
                     continue
                 queue.done(one.row)
                 members[one.row.ref.moref] = member = member_of(one, run, stores)
-                logger.info("%s: %s", member.vm.path, member.outcome)
+                logger.info("%s: %s (%d of %d VMs are done)", member.vm.path, member.outcome, len(members), len(due))
 
 
 def retry_until_stopped(stop: StopSignal, ask: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -88,8 +88,9 @@ def options(store: Path, **keys: object) -> ExportOptions:
 
 @pytest.mark.usefixtures("deployed")
 def test_each_vm_is_a_run_of_its_own_and_one_whose_worker_dies_is_given_to_another(
-    fleet: Simulator, store: Path, monkeypatch: pytest.MonkeyPatch
+    fleet: Simulator, store: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     seen: set[str] = set()
     away = ["submit", "look", "look"]
 
@@ -137,6 +138,7 @@ def test_each_vm_is_a_run_of_its_own_and_one_whose_worker_dies_is_given_to_anoth
     assert told.moved == stored.manifest.transfer.bytes_transferred > 0
     assert told.row()["Kind"] == "full"
     assert result.failed[0].message == "the disk is full. Make room."
+    assert [line for line in caplog.messages if line.endswith("(3 of 3 VMs are done)")]
 
 
 @pytest.mark.usefixtures("deployed")
