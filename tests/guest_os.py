@@ -12,9 +12,11 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
+from xml.etree import ElementTree as ET
 
 import pytest
 
+from hyperexport.drill.qemu import find_firmware
 from tests.peers import MISSING, ROOT, require_program
 
 SIZE = 96 << 20
@@ -139,20 +141,42 @@ def _run(*command: str | Path, text: str | None = None) -> None:
 
 def number_shown_by(image: Path, kind: str, controller: str = "pvscsi") -> str:
     """Boot an image on QEMU, and read the number that its guest shows on the serial console."""
-    command = [
-        *(
-            "qemu-system-x86_64",
-            "-accel",
-            "tcg,thread=multi",
-            "-machine",
-            "pc",
-            "-m",
-            "256",
-            "-nodefaults",
-            "-no-reboot",
-        ),
-        *("-display", "none", "-serial", "stdio", "-device", f"{controller},id=s0"),
+    return _number_shown_by(
+        *("-machine", "pc", "-device", f"{controller},id=s0"),
         *("-drive", f"id=d0,if=none,file={image},format={kind},snapshot=on", "-device", "scsi-hd,drive=d0,bus=s0.0"),
+    )
+
+
+_SCSI = {"vmpvscsi": "pvscsi", "lsilogic": "lsi53c895a", "lsisas1068": "mptsas1068"}
+
+
+def number_shown_by_domain(definition: str, folder: Path) -> str:
+    """Boot the machine that a libvirt domain with one disk describes, with its firmware and controller, on QEMU."""
+    domain = ET.fromstring(definition)
+    system, disk = domain.find("os"), domain.find("devices/disk")
+    assert system is not None
+    assert disk is not None
+    found = (system.find("type"), *map(disk.find, ("source", "driver", "target")))
+    machine, source, driver, target = (each.attrib for each in found if each is not None)
+    firmware: list[str] = []
+    if system.get("firmware") == "efi":
+        code, template = find_firmware()
+        shutil.copyfile(template, folder / "variables.fd")
+        firmware = ["-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={code}"]
+        firmware += ["-drive", f"if=pflash,format=raw,unit=1,file={folder / 'variables.fd'}"]
+    controller = domain.find(f"devices/controller[@type='{target['bus']}']")
+    device = {"sata": "ich9-ahci", "scsi": _SCSI.get(controller.get("model", "") if controller is not None else "", "")}
+    return _number_shown_by(
+        *("-machine", machine["machine"], *firmware, "-device", f"{device[target['bus']]},id=c0"),
+        *("-drive", f"id=d0,if=none,file={source['file']},format={driver['type']},snapshot=on"),
+        *("-device", "ide-hd,drive=d0,bus=c0.0" if target["bus"] == "sata" else "scsi-hd,drive=d0,bus=c0.0"),
+    )
+
+
+def _number_shown_by(*machine: str) -> str:
+    command = [
+        *("qemu-system-x86_64", "-accel", "tcg,thread=multi", "-m", "256", "-nodefaults", "-no-reboot"),
+        *("-display", "none", "-serial", "stdio", *machine),
     ]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as guest:
         assert guest.stdout

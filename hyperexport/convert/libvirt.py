@@ -5,6 +5,7 @@ drivers it has, and nothing in it is changed. What QEMU lacks is replaced by the
 element names are those of https://libvirt.org/formatdomain.html.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -20,6 +21,8 @@ _NICS: Final = {
     "VirtualE1000e": "e1000e",
     "VirtualPCNet32": "pcnet",
 }
+_SATA_PORTS: Final = 6
+"""Of QEMU's AHCI controller."""
 _XML_SAFE: Final = str.maketrans(dict.fromkeys((*range(9), 11, 12, *range(14, 32), 65534, 65535), "?"))
 
 
@@ -100,9 +103,14 @@ def _add_disks(devices: ET.Element, hardware: Hardware, images: Sequence[DiskIma
     controllers: dict[tuple[str, int], str | None] = {}
     names = {"scsi": "sd", "sata": "sd", "ide": "hd"}
     letters: dict[str, int] = {}
+    ports = itertools.count()
     for image in images:
         slot, differs = hardware.slot_of(image.entry, nvme=False)
         warnings += [differs] if differs else []
+        if (
+            slot.bus == "sata"
+        ):  # counted afresh: VMware's controllers have 30 ports, and libvirt makes all up to a number
+            slot = Slot("sata", None, *divmod(next(ports), _SATA_PORTS))
         controllers.setdefault((slot.bus, slot.controller), slot.model)
         disk = ET.SubElement(devices, "disk", type="file", device="disk")
         ET.SubElement(disk, "driver", name="qemu", type=image.driver)

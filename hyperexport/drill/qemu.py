@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from hyperexport.errors import ToolMissing
-from hyperexport.model.hardware import Hardware, Slot
+from hyperexport.model.hardware import Hardware
 from hyperexport.model.manifest import FileEntry
 
 PROGRAM: Final = "qemu-system-x86_64"
@@ -31,8 +31,6 @@ _FIRMWARE: Final = (
     ("/usr/share/qemu/ovmf-x86_64-code.bin", "/usr/share/qemu/ovmf-x86_64-vars.bin"),
 )
 """Where Debian, Fedora, Arch and SUSE put the EFI firmware: its code, and a template of its variables."""
-_FOR_FIRMWARE: Final = 20
-"""Numbers of the SATA controllers that stand for SCSI controllers, which no VM's own have."""
 _KVM: Final = Path("/dev/kvm")
 _LEAST_MEMORY: Final = 256
 
@@ -177,13 +175,6 @@ def _attached(hardware: Hardware, disks: Sequence[BootDisk], warnings: list[str]
     made: set[str] = set()
     for order, disk in enumerate(disks):
         slot, differs = hardware.slot_of(disk.entry, nvme=True)
-        if hardware.efi and slot.bus == "scsi":
-            # Debian's OVMF is built without drivers for PVSCSI, LSI Logic and LSI SAS: it would see no disk.
-            model, slot = slot.model, Slot("sata", None, _FOR_FIRMWARE + slot.controller, slot.unit)
-            differs = (
-                f"{disk.entry.name} is on a SATA controller, since QEMU's EFI firmware has no driver for {model}: "
-                "a guest without a driver for SATA does not find it"
-            )
         warnings += [differs] if differs else []
         place = places[slot[:3]] = places.get(slot[:3], -1) + 1
         # Opened with snapshot=on, every write goes into a temporary file that has no name any more.

@@ -203,7 +203,7 @@ class RestoreNotices:
 
     def started(self, plan: RestorePlan) -> list[str]:
         """Say that the restore begins; returns a warning for each mail that could not be sent."""
-        if not self._email.on_start:
+        if not self._email.on_start or self._run.attempt > 1:
             return []
 
         def mail() -> "Mail":
@@ -234,6 +234,9 @@ class RestoreNotices:
         stopped = isinstance(error, Interrupted) or not isinstance(error, Exception)
         note_cleanup(error, self.cleaned_up)
         failure = FailureReport.of(error)
+        if not stopped and self._run.will_retry:
+            logger.warning("attempt %d failed, and the run is retried: mails wait for the end", self._run.attempt)
+            return
         if not self._silent:
             self._run.restore_failed(self.vm, error, stopped=stopped)
         if not self._email.on_failure:

@@ -15,6 +15,7 @@ SCSI_MODELS: Final = {
     "VirtualLsiLogicSASController": "lsisas1068",
 }
 """libvirt's names of the SCSI controllers that QEMU has of VMware's."""
+_BUS_LOGIC: Final = "VirtualBusLogicController"
 
 
 class Slot(NamedTuple):
@@ -25,6 +26,7 @@ class Slot(NamedTuple):
     model: str | None
     """The SCSI controller's model, as libvirt names it."""
     controller: int
+    """Tells controllers apart. Of SATA, those from 10 on stand for controllers that cannot be had."""
     unit: int
 
 
@@ -98,20 +100,30 @@ class Hardware:
             nvme: Whether an NVMe controller can be had.
         """
         kind, bus, unit = self.controller_of(entry)
-        if kind in SCSI_MODELS:
-            return Slot("scsi", SCSI_MODELS[kind], bus, unit), None
+        if kind in SCSI_MODELS or kind == _BUS_LOGIC:
+            return self._scsi_slot(entry, kind, bus, unit)
         if kind == "VirtualAHCIController":
             return Slot("sata", None, bus, unit), None
         if kind == "VirtualIDEController" and not self.efi:
             return Slot("ide", None, 0, bus * 2 + unit), None
         if kind == "VirtualNVMEController" and nvme:
             return Slot("nvme", None, bus, unit), None
-        if kind == "VirtualBusLogicController":
-            words = f"{entry.name} was on a BusLogic controller, which QEMU has not: LSI Logic stands for it"
-            return Slot("scsi", "lsilogic", bus, unit), words
         was = "an NVMe" if kind == "VirtualNVMEController" else kind or "an unknown"
         words = f"{entry.name} was on {was} controller: SATA stands for it"
         return Slot("sata", None, 10 + bus, unit % 6), words
+
+    def _scsi_slot(self, entry: FileEntry, kind: str, bus: int, unit: int) -> tuple[Slot, str | None]:
+        if self.efi:
+            # Debian's OVMF is built without drivers for PVSCSI, LSI Logic and LSI SAS: it would see no disk.
+            words = (
+                f"{entry.name} is on a SATA controller, since QEMU's EFI firmware has no driver for "
+                f"{SCSI_MODELS.get(kind, 'BusLogic')}: a guest without a driver for SATA does not find it"
+            )
+            return Slot("sata", None, 20 + bus, unit), words
+        if kind == _BUS_LOGIC:
+            words = f"{entry.name} was on a BusLogic controller, which QEMU has not: LSI Logic stands for it"
+            return Slot("scsi", "lsilogic", bus, unit), words
+        return Slot("scsi", SCSI_MODELS[kind], bus, unit), None
 
 
 def devices_of(hardware: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -16,7 +16,7 @@ import hyperexport
 from hyperexport.base import retry as repeating
 from hyperexport.simulator import DiskSpec, Simulator, VmSpec
 from tests.engine.s3_servers import S3Server, rclone_s3
-from tests.guest_os import SIZE, Parts, make_disk, number_shown_by, require_parts
+from tests.guest_os import SIZE, Parts, make_disk, number_shown_by, number_shown_by_domain, require_parts
 
 GRAIN = 1 << 16
 DRILL: dict[str, Any] = {"timeout": timedelta(seconds=170), "emulate": True, "memory_mib": 256}
@@ -142,6 +142,20 @@ def test_a_guest_that_boots_by_efi_comes_up_from_an_ova_in_s3(scene: Scene, tmp_
         words for words in shown_by_drill(made, guest.number, {**where, "keep_local": False}) if "SATA" in words
     ]
     assert "no driver for vmpvscsi" in warning
+
+
+@pytest.mark.timeout(600)
+def test_a_domain_for_libvirt_of_an_efi_vm_boots_from_the_controller_that_it_names(
+    scene: Scene, tmp_path: Path
+) -> None:
+    guest = scene.guest("efi01")
+    where = place(scene, "folder", tmp_path / "store", "libvirt")
+    converted = hyperexport.convert_export(
+        export(guest, where), to="qcow2", into=tmp_path / "kvm", libvirt=True, **where
+    )
+    assert any("SATA" in words for words in converted.warnings)
+    (definition,) = (tmp_path / "kvm").rglob("*.xml")
+    assert number_shown_by_domain(definition.read_text(), tmp_path) == guest.number
 
 
 @pytest.mark.faults

@@ -1,0 +1,3 @@
+module hyperexport/benchmarks/tlssink
+
+go 1.22
