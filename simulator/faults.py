@@ -61,6 +61,8 @@ class FaultKind(StrEnum):
     """The host reads nothing of an upload from byte ``at_byte`` on, for ``delay`` seconds or until the lease ends."""
     DATASTORE_FULL = "datastore-full"
     """The datastore is full when byte ``at_byte`` of an upload arrives: HTTP 500, and the lease fails."""
+    QUESTION = "question"
+    """The next power on asks a question, and waits for AnswerVM, or for ``delay`` seconds."""
     NO_HEARTBEAT = "no-heartbeat"
     """The guest does not start at the next power on, whatever its disk holds."""
 

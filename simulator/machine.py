@@ -13,7 +13,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 from pyVmomi import vim, vmodl
 
@@ -35,6 +35,8 @@ from hyperexport.simulator.world import Managed, World, now
 logger = logging.getLogger(__name__)
 
 PowerState = vim.VirtualMachine.PowerState
+_FOREVER: Final = 1e6
+"""Seconds."""
 
 
 @lru_cache(maxsize=16)
@@ -100,6 +102,8 @@ class Machine(MachineView):
         self.connection = "connected"
         self.target_prefix = ""
         self.guest_runs = False
+        self.question: Any = None
+        """What it waits for an answer to."""
         """Whether the guest has started, so that what it has of VMware Tools runs."""
         self.booted: Any = None
         self.created = now()
@@ -302,11 +306,28 @@ class Machine(MachineView):
                     raise vmodl.fault.NotSupported(msg="A template cannot be powered on.")
                 self._require_power(PowerState.poweredOff)
                 self._require_memory()
+                self._ask()
                 self.set_power(PowerState.poweredOn)
                 self.guest_runs = False
                 self.tasks.background(self._start_guest)
 
         return self.tasks.start(self, "PowerOnVM_Task", work)
+
+    def _ask(self) -> None:
+        """Wait for the answer to a question, as the task of a power on does, if the VM is to ask one."""
+        fault = self.world.faults.take(FaultKind.QUESTION, vm=self.vm_name)
+        if fault is None:
+            return
+        self.question = vim.vm.QuestionInfo(
+            id="0",
+            text="msg.uuid.altered: This virtual machine might have been moved or copied.",
+            choice=vim.option.ChoiceOption(
+                choiceInfo=[vim.ElementDescription(key="0", label="I Copied It", summary="I Copied It")], defaultIndex=0
+            ),
+        )
+        self.world.touch()
+        self.world.sleep(_FOREVER if fault.delay is None else fault.delay, lambda: self.question is None)
+        self.question = None
 
     def _require_memory(self) -> None:
         """Refuse to be powered on where its host can't keep what it is promised."""
@@ -340,6 +361,14 @@ class Machine(MachineView):
                 self.set_power(PowerState.poweredOff)
 
         return self.tasks.start(self, "PowerOffVM_Task", work)
+
+    def AnswerVM(self, questionId: str, answerChoice: str) -> None:
+        if self.question is None or self.question.id != questionId:
+            raise vim.fault.ConcurrentAccess(msg="The question has been answered.")
+        if answerChoice not in {each.key for each in self.question.choice.choiceInfo}:
+            raise vmodl.fault.InvalidArgument(invalidProperty="answerChoice")
+        self.question = None
+        self.world.touch()
 
     def CreateScreenshot_Task(self) -> Any:
         def work(task: Task) -> str:

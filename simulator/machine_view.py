@@ -89,6 +89,7 @@ class MachineView(Entity):
             recordReplayState=vim.VirtualMachine.RecordReplayState.inactive,
             onlineStandby=False,
             consolidationNeeded=self.consolidation_needed,
+            question=self.question,
             cryptoState="safe" if self.settings.encrypted else None,
         )
 

@@ -36,6 +36,7 @@ def wait_task(
     on_progress: Callable[[int], None] | None = None,
     stop: StopSignal | None = None,
     timeout: float | None = None,
+    on_tick: Callable[[], None] | None = None,
 ) -> Any:
     """Wait for a task to end, and return its result.
 
@@ -46,6 +47,7 @@ def wait_task(
         on_progress: Called with the percentage whenever the server tells one.
         stop: Waiting (not the task) ends when it is raised.
         timeout: Seconds after which waiting ends; None waits as long as the task takes (a removal may take hours).
+        on_tick: Called about every second while it runs; what it raises ends the waiting.
 
     Raises:
         HyperExportError: The task failed; the class says how.
@@ -67,6 +69,8 @@ def wait_task(
             if state == "error":
                 fault = values["info.error"]
                 raise session.error(fault, doing=doing) from fault
+            if on_tick is not None:
+                on_tick()
             if deadline is not None and time.monotonic() > deadline:
                 raise ServerBusy(f"{doing} has not ended on {session.address} after {timeout:.0f} s")
     except ServerFault as error:

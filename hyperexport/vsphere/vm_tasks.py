@@ -1,12 +1,19 @@
 """Tasks on a VM: begun, waited for, and begun again where another task was in their way."""
 
+import time
+from collections.abc import Callable
 from typing import Any, Final
 
 from hyperexport.base.stop import StopSignal
+from hyperexport.errors import ServerFault
 from hyperexport.model.vm import VmRef
+from hyperexport.vsphere.collector import properties
 from hyperexport.vsphere.inventory import vm_object
 from hyperexport.vsphere.session import Session
 from hyperexport.vsphere.tasks import wait_task, when_free
+
+SECONDS_FOR_AN_ANSWER: Final = 5.0
+"""How long a VM's question may stand while it is powered on: a host can be set to answer some by itself."""
 
 _UNDO_TIMEOUT: Final = 120.0
 """Seconds that a task of a clean-up may take."""
@@ -20,6 +27,7 @@ def run_task(
     doing: str,
     stop: StopSignal | None = None,
     timeout: float | None = None,
+    on_tick: Callable[[], None] | None = None,
 ) -> Any:
     """Call a method that begins a task on a VM, wait for it, and again where another task was in its way.
 
@@ -31,6 +39,7 @@ def run_task(
         doing: For error messages.
         stop: Ends the waiting, not the task; None in clean-up, which waits for two minutes.
         timeout: Seconds that the task may take, with ``stop``; as long as it takes if None.
+        on_tick: Called about every second while the task runs; what it raises ends the waiting.
 
     Raises:
         HyperExportError: It failed; the class says how.
@@ -40,7 +49,8 @@ def run_task(
 
     def once() -> Any:
         task = session.call(method, *args, doing=doing)
-        return wait_task(session, task, doing=doing, stop=stop, timeout=_UNDO_TIMEOUT if stop is None else timeout)
+        limit = _UNDO_TIMEOUT if stop is None else timeout
+        return wait_task(session, task, doing=doing, stop=stop, timeout=limit, on_tick=on_tick)
 
     return when_free(session, vm, once, stop=stop)
 
@@ -52,10 +62,24 @@ def power_on(session: Session, vm: VmRef, *, stop: StopSignal, timeout: float | 
         session: The login.
         vm: The VM.
         stop: Ends the waiting.
-        timeout: Seconds that it may take: vSphere can wait for an answer to a question of the VM for ever.
+        timeout: Seconds that it may take.
 
     Raises:
-        HyperExportError: It is not on.
+        HyperExportError: It is not on. Where the VM asks a question, vSphere would wait for its answer for ever.
     """
     doing = f"powering on {vm.path}"
-    run_task(session, vm, vm_object(session, vm).PowerOnVM_Task, doing=doing, stop=stop, timeout=timeout)
+    asked: float | None = None
+
+    def look_for_question() -> None:
+        nonlocal asked
+        values = properties(session, vm_object(session, vm), ("runtime.question",), doing=doing)
+        question = values.shown("runtime.question")
+        asked = None if question is None else asked or time.monotonic()
+        if question is not None and asked is not None and time.monotonic() - asked >= SECONDS_FOR_AN_ANSWER:
+            raise ServerFault(
+                f"{doing}: vSphere waits for an answer: {question.text}",
+                fix="Answer the VM's question in the vSphere client; it goes on by itself then",
+            )
+
+    method = vm_object(session, vm).PowerOnVM_Task
+    run_task(session, vm, method, doing=doing, stop=stop, timeout=timeout, on_tick=look_for_question)

@@ -557,6 +557,31 @@ def test_a_vm_that_cannot_be_powered_on_is_there_and_the_result_says_why(
     assert disks_of(sim, "copy") == disks_of(sim, "db01")
 
 
+def test_a_vm_that_asks_a_question_when_it_is_powered_on_is_there_and_the_result_has_the_question(
+    sim: Simulator, restore: Callable[..., RestoreResult]
+) -> None:
+    sim.faults.add(Fault(FaultKind.QUESTION, vm="copy"))
+    result = restore(power_on=True)
+    assert not result.powered_on
+    assert "waits for an answer: msg.uuid.altered: This virtual machine might have been moved" in result.warnings[-1]
+    assert disks_of(sim, "copy") == disks_of(sim, "db01")
+    with logged_in(sim) as service:  # it goes on when somebody answers
+        vm = find(service, "copy")
+        vm.AnswerVM(vm.runtime.question.id, "0")
+        for task in vm.recentTask:
+            finish(task)
+        assert vm.runtime.powerState == "poweredOn"
+
+
+def test_a_question_that_the_host_answers_by_itself_does_not_disturb_a_power_on(
+    sim: Simulator, restore: Callable[..., RestoreResult]
+) -> None:
+    sim.faults.add(Fault(FaultKind.QUESTION, vm="copy", delay=1.5))
+    result = restore(power_on=True)
+    assert result.powered_on
+    assert result.warnings == ()
+
+
 # -- the reaper --------------------------------------------------------------------------------------------------------
 
 

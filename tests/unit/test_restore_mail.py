@@ -89,6 +89,9 @@ class Attempt(DirectRunner):
         del email, mails
         return (self,)
 
+    def probe(self) -> str:
+        return ""
+
     def send(self, mail: Mail) -> None:
         self.told.append(mail.subject.rpartition("] ")[2])
 
