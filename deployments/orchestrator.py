@@ -13,7 +13,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Generator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 from hyperexport.base.machine import ProcessIdentity, identity_of
 from hyperexport.errors import ServerUnreachable
+from hyperexport.workarounds.saved_blocks import database_has_block
 
 if TYPE_CHECKING:
     from http.client import HTTPResponse
@@ -255,7 +256,9 @@ def prefect_has_profile(name: str) -> bool:
         name: The block's name.
     """
     place = find_configured() or _find_service()
-    return _api_has(place.url, name) if place and place.url else _database_has(name)
+    return _api_has(place.url, name) if place and place.url else database_has_block(
+        _prefect_home() / "prefect.db", block_type="export-profile", name=name
+    )
 
 
 def _api_has(url: str, name: str) -> bool:
@@ -271,22 +274,4 @@ def _api_has(url: str, name: str) -> bool:
         with _ask(Request(address, headers=headers), url) as answer:  # noqa: S310 - the user's own API
             return answer.status == HTTPStatus.OK
     except (OSError, ValueError):
-        return False
-
-
-def _database_has(name: str) -> bool:
-    """Look into the database in which Prefect keeps what a server of this user saved (Prefect 3.8)."""
-    path = _prefect_home() / "prefect.db"
-    if not path.is_file():
-        return False
-    import sqlite3  # noqa: PLC0415
-
-    query = (
-        "SELECT 1 FROM block_document JOIN block_type ON block_type.id = block_document.block_type_id "
-        "WHERE block_type.slug = 'export-profile' AND block_document.name = ?"
-    )
-    try:
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=1)) as database:
-            return database.execute(query, (name,)).fetchone() is not None
-    except (sqlite3.Error, ValueError):
         return False

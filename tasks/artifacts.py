@@ -24,7 +24,7 @@ from hyperexport.base.units import format_bytes, format_elapsed, format_rate
 from hyperexport.model.progress import Item, Progress, Stage, subscribed
 from hyperexport.model.progress_totals import WithTotals
 from hyperexport.model.vm import VmRef
-from hyperexport.workarounds.server_outage import client_retries, wait_for_prefect
+from hyperexport.workarounds.server_outage import few_client_retries, wait_for_prefect
 
 logger = logging.getLogger(__name__)
 
@@ -86,8 +86,7 @@ class _Board:
         self._closed.set()
 
     def show_until_closed(self) -> None:
-        # What could not be shown is shown with the next update; Prefect's client would try for a minute.
-        with client_retries(1):
+        with few_client_retries():  # what could not be shown is shown with the next update
             while not self._closed.wait(SECONDS_BETWEEN_UPDATES if self._shown else 0.5):
                 self._show()
             self._show()

@@ -1,7 +1,6 @@
-"""Whom we believe to be the server: CAs, a pinned certificate, or, when told so, anybody.
+"""How a server's certificate is checked: against CAs, against a pinned thumbprint, or not at all.
 
-One value, :class:`Trust`, says it for the SOAP session and for the hosts that a lease's URLs point at, so that both
-follow the same rules. Knows nothing of vSphere or of transfers.
+The SOAP session and the transfers from and to hosts use the same value, :class:`Trust`.
 """
 
 import hashlib
@@ -10,15 +9,15 @@ import re
 import socket
 import ssl
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, cast
 
 from pydantic import Field, field_validator
 
 from hyperexport.model.vm import Value
 
 _ALGORITHMS: Final = {40: "sha1", 64: "sha256"}
-_DATES: Final = ("certificate has expired", "certificate is not yet valid")
-"""What OpenSSL says of a certificate that is not of this time."""
+_DATES: Final = frozenset({9, 10})
+"""OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED (x509_vfy.h)."""
 _NOT_HEX: Final = re.compile(r"[^0-9a-f]")
 
 
@@ -45,22 +44,42 @@ def certificate_thumbprint(certificate: bytes | str, algorithm: str = "sha256") 
     return hashlib.new(algorithm, der).hexdigest()
 
 
+def certificate_error(error: BaseException) -> ssl.SSLCertVerificationError | None:
+    """Find the refusal of a certificate in an error, or in what an HTTP library has put around it.
+
+    urllib3 keeps it in ``args`` or ``reason``, botocore in ``kwargs["error"]``; both raise from it.
+    """
+    waiting: list[object] = [error]
+    seen: set[int] = set()
+    while waiting:
+        found = waiting.pop(0)
+        if isinstance(found, ssl.SSLCertVerificationError):
+            return found
+        if isinstance(found, BaseException) and id(found) not in seen:
+            seen.add(id(found))
+            kwargs: object = getattr(found, "kwargs", None)
+            inside = cast("dict[str, object]", kwargs).get("error") if isinstance(kwargs, dict) else None
+            waiting += [*found.args, getattr(found, "reason", None), inside, found.__cause__, found.__context__]
+    return None
+
+
 def refusal_words(error: Exception) -> str:
-    """Why OpenSSL does not believe a certificate; where its dates are the reason, with this machine's time.
+    """Why OpenSSL refuses a certificate; where its dates are the reason, with this machine's time.
 
     Args:
-        error: What the handshake raised, or an error of a library that has OpenSSL's words in its own.
+        error: What the handshake raised, or an error of a library that has it inside.
     """
-    found = getattr(error, "verify_message", "") or str(error.args[-1] if error.args else error)
-    dated = next((words for words in _DATES if words in str(found)), None)
-    if dated is None:
-        return str(found)
-    return f"{dated}, by this machine's clock, which says {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+    found = certificate_error(error) or error
+    words = str(getattr(found, "verify_message", "") or (found.args[-1] if found.args else found))
+    if not clock_is_in_question(error):
+        return words
+    return f"{words}, by this machine's clock, which says {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def clock_is_in_question(error: Exception) -> bool:
-    """Tell whether a certificate is refused for its dates, which a wrong clock of this machine explains as well."""
-    return any(words in str(error) for words in _DATES)
+    """Whether a certificate is refused for its dates, which a wrong clock of this machine explains as well."""
+    found = certificate_error(error)
+    return found is not None and getattr(found, "verify_code", None) in _DATES
 
 
 class Trust(Value):

@@ -106,6 +106,12 @@ _OUTLOOK: Final[dict[type[Any], Outlook]] = {
 }
 """By the fault's own class or its nearest ancestor here. Every other fault names a definite cause, and lasts."""
 
+_QUIESCE_FAULTS: Final[tuple[type[Exception], ...]] = (
+    vim.fault.ApplicationQuiesceFault,
+    vim.fault.FilesystemQuiesceFault,
+    vim.fault.ToolsUnavailable,
+)
+
 _NAMELESS: Final = frozenset({vmodl.MethodFault, vmodl.RuntimeFault, vim.fault.VimFault})
 """Classes that say only that something failed."""
 
@@ -155,6 +161,22 @@ def cannot_succeed(error: HyperExportError) -> bool:
 def is_caused_by(error: BaseException, kinds: tuple[type[Exception], ...]) -> bool:
     """Tell whether an error of ours stands for one of these faults of the API."""
     return isinstance(error.__cause__, kinds)
+
+
+def is_about_quiescing(error: BaseException) -> bool:
+    """Whether a snapshot failed because the guest could not be quiesced.
+
+    Without a fault class of its own, ESXi says so in the fault's messages only: with the key
+    ``msg.snapshot.error-QUIESCINGERROR``, or as "An error occurred while quiescing the virtual machine".
+    """
+    fault = error.__cause__
+    if isinstance(fault, _QUIESCE_FAULTS):
+        return True
+    parts = getattr(fault, "faultMessage", None) or ()
+    texts = [getattr(fault, "msg", None), *(getattr(part, "message", None) for part in parts)]
+    return any("QUIESC" in (getattr(part, "key", None) or "").upper() for part in parts) or any(
+        "while quiescing the virtual machine" in (text or "") for text in texts
+    )
 
 
 def words(fault: Any) -> str:
@@ -237,8 +259,9 @@ def _translate_wire(error: Exception, *, doing: str, endpoint: VSphereEndpoint) 
     address = endpoint.address
     if isinstance(error, ssl.SSLCertVerificationError):
         return untrusted(error, endpoint)
-    if isinstance(error, ssl.SSLError) and "WRONG_VERSION_NUMBER" in str(error):
+    if isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
         return NotVSphere(f"{address} does not speak TLS", fix="Check the port")
+    # pyVmomi raises HTTPException("503 Service Unavailable"): the status is nowhere but in the text.
     if isinstance(error, HTTPException) and str(error).startswith("503"):
         # vSphere: "Out of HTTP sessions" and a service that is still starting answer so.
         return ServerBusy(f"{doing} failed: {address} answers {error}", fix="Run it again in a few minutes")

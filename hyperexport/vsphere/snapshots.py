@@ -33,7 +33,7 @@ from hyperexport.model.manifest import Quiescing, SnapshotRecord
 from hyperexport.model.ownership import Owner
 from hyperexport.model.vm import SnapshotInfo, Value, VmRef
 from hyperexport.vsphere.collector import properties
-from hyperexport.vsphere.faults import GONE, cannot_succeed, is_caused_by
+from hyperexport.vsphere.faults import GONE, cannot_succeed, is_about_quiescing, is_caused_by
 from hyperexport.vsphere.inventory import vm_object
 from hyperexport.vsphere.names import escape
 from hyperexport.vsphere.session import Session
@@ -51,11 +51,6 @@ REMOVAL_TIMEOUT: Final = 600.0
 _UNDO_TIMEOUT: Final = 120.0
 _SECONDS_AFTER_A_STOP: Final = 15.0
 _REPEATED_FAULTS: Final = 3
-_QUIESCE_FAULTS: Final[tuple[type[Exception], ...]] = (
-    vim.fault.ApplicationQuiesceFault,
-    vim.fault.FilesystemQuiesceFault,
-    vim.fault.ToolsUnavailable,
-)
 
 OnProgress = Callable[[int], None]
 """Takes the per cent that the server says are done."""
@@ -274,7 +269,7 @@ class _Making:
         try:
             found = self.attempt(quiesce=True, memory=False)
         except SnapshotFailed as error:
-            if not _is_about_quiescing(error):
+            if not is_about_quiescing(error):
                 raise
             fix = "Look into the guest's event log, and at its freeze scripts"
             raise QuiesceFailed(error.what, fix=fix) from error
@@ -380,11 +375,6 @@ def _refuse_long_chain(ref: VmRef, tree: tuple[SnapshotInfo, ...]) -> None:
             f"{ref.path} has a chain of {depth} snapshots, and vSphere allows 32",
             fix="Remove snapshots that are no longer needed",
         )
-
-
-def _is_about_quiescing(error: HyperExportError) -> bool:
-    # Without one of its own fault classes, vSphere says "An error occurred while quiescing the virtual machine".
-    return is_caused_by(error, _QUIESCE_FAULTS) or "quiesc" in error.what.lower()
 
 
 def _until_removed(remove: Callable[[], None], *, stop: StopSignal | None, timeout: float) -> None:

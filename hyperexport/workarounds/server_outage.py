@@ -80,6 +80,15 @@ def client_retries(count: int) -> Generator[None]:
         yield
 
 
+def few_client_retries() -> AbstractContextManager[object]:
+    """Have Prefect's client try each request twice while the block runs.
+
+    Prefect 3.8 tries six times by default, for about a minute. What is shown anew every few seconds must not wait so
+    long for what is out of date by then.
+    """
+    return client_retries(1)
+
+
 def without_client_retries() -> AbstractContextManager[object]:
     """Have Prefect's client send each request once while the block runs."""
     return client_retries(0)

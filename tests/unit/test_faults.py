@@ -6,9 +6,9 @@ import pytest
 from pyVmomi import vim, vmodl
 from pyVmomi.VmomiSupport import GetVmodlType, ListDataTypes
 
-from hyperexport.errors import HyperExportError
+from hyperexport.errors import HyperExportError, SnapshotFailed
 from hyperexport.vsphere.endpoint import VSphereEndpoint
-from hyperexport.vsphere.faults import Outlook, outlook, translate
+from hyperexport.vsphere.faults import Outlook, is_about_quiescing, outlook, translate
 
 ENDPOINT = VSphereEndpoint(url="https://vc01.example.com/sdk", username="backup", password="unused")
 
@@ -148,6 +148,34 @@ def test_every_fault_of_pyvmomi_is_decided() -> None:
 
 def said_of(fault: Exception) -> HyperExportError:
     return translate(fault, doing="making a snapshot of db01", endpoint=ENDPOINT)
+
+
+def about_quiescing(fault: Exception, *, vm: str = "db01") -> bool:
+    """Whether a snapshot of a VM that failed with a fault failed because of quiescing."""
+    error = SnapshotFailed(f"making a snapshot of {vm} failed")
+    error.__cause__ = fault
+    return is_about_quiescing(error)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        vim.fault.ApplicationQuiesceFault(),
+        vim.fault.FilesystemQuiesceFault(),
+        vim.fault.GenericVmConfigFault(msg="An error occurred while quiescing the virtual machine. See its event log."),
+        vim.fault.GenericVmConfigFault(
+            msg="Ein Fehler ist aufgetreten",
+            faultMessage=[vmodl.LocalizableMessage(key="msg.snapshot.error-QUIESCINGERROR", message="Fehler")],
+        ),
+    ],
+)
+def test_a_guest_that_cannot_be_quiesced_is_known_in_every_language(fault: Exception) -> None:
+    assert about_quiescing(fault)
+
+
+def test_a_vm_named_for_quiescing_does_not_make_another_fault_one_of_quiescing() -> None:
+    full = vim.fault.NoDiskSpace(msg="Insufficient disk space on datastore quiesced-vms", datastore="quiesced-vms")
+    assert not about_quiescing(full, vm="quiesce-test")
 
 
 def test_a_free_esxi_licence_is_explained() -> None:

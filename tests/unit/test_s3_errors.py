@@ -50,9 +50,10 @@ def test_a_date_that_is_none_is_not_known(text: str) -> None:
     assert date_in({}) is None
 
 
-@pytest.mark.parametrize("words", ["certificate has expired", "certificate is not yet valid"])
-def test_a_certificate_that_is_not_of_this_time_names_the_clock(words: str) -> None:
+@pytest.mark.parametrize(("code", "words"), [(10, "certificate has expired"), (9, "certificate is not yet valid")])
+def test_a_certificate_that_is_not_of_this_time_names_the_clock(code: int, words: str) -> None:
     cause = ssl.SSLCertVerificationError(1, f"[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: {words}")
+    cause.verify_code, cause.verify_message = code, words
     error = translate(SSLError(endpoint_url="https://s3.example.com", error=cause), "listing s3://b")
     assert isinstance(error, StoreUnusable)
     assert f"{words}, by this machine's clock, which says {datetime.now(UTC):%Y-%m-%d}" in str(error)

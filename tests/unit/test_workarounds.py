@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 from prefect import Flow, Task, task
 from prefect._internal.engine import dynamic_key_for_task_run
 from prefect.blocks.core import Block
-from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State, TaskRun
 from prefect.context import FlowRunContext
 from prefect.deployments.runner import RunnerDeployment
@@ -25,11 +25,20 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.flow_engine import FlowRunEngine
 from prefect.server.database import provide_database_interface
 from prefect.server.database.configurations import AioSqliteConfiguration
+from prefect.server.database.orm_models import Base, BlockDocument, BlockSchema, BlockType
 from prefect.server.models.concurrency_limits_v2 import bulk_update_denied_slots
-from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, Settings, temporary_settings
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_CLIENT_MAX_RETRIES,
+    PREFECT_SERVER_ALLOW_EPHEMERAL_MODE,
+    Settings,
+    temporary_settings,
+)
 from prefect.states import Completed
 from prefect.task_engine import SyncTaskRunEngine
 from pydantic import SecretStr
+from sqlalchemy import create_engine
+from sqlalchemy.orm import Session as SqlSession
 
 from hyperexport.blocks import ExportProfile, VSphereCredentials
 from hyperexport.flows import vm_info
@@ -40,6 +49,7 @@ from hyperexport.workarounds.block_types import register_block_type
 from hyperexport.workarounds.child_runs import own_child_run
 from hyperexport.workarounds.private import document_id_of, parameter_schema_of
 from hyperexport.workarounds.rate_limits import context_without_client_retries
+from hyperexport.workarounds.saved_blocks import database_has_block
 from hyperexport.workarounds.server_outage import without_client_retries
 from hyperexport.workarounds.sqlite_connection import with_single_connection
 
@@ -153,6 +163,36 @@ def test_a_run_whose_end_cannot_be_reported_raises_the_error_of_prefects_client(
 
 def test_prefects_client_gives_up_on_a_busy_server_after_a_few_attempts(defaults: Settings) -> None:
     assert defaults.client.max_retries < 10, "tolerate_server_outage need not offer a run again"
+
+
+def test_prefects_client_tries_many_times_by_default(defaults: Settings) -> None:
+    assert defaults.client.max_retries > 1, "few_client_retries is no longer needed"
+
+
+def test_prefect_reads_no_block_without_a_server() -> None:
+    with (
+        temporary_settings({PREFECT_API_URL: None, PREFECT_SERVER_ALLOW_EPHEMERAL_MODE: False}),
+        pytest.raises(ValueError, match="No Prefect API URL"),
+    ):
+        get_client(sync_client=True)  # if there is one, workarounds/saved_blocks.py may be no longer needed
+
+
+def test_a_block_is_found_in_the_database_that_prefect_writes(tmp_path: Path) -> None:
+    database = tmp_path / "prefect.db"
+    engine = create_engine(f"sqlite:///{database}")
+    Base.metadata.create_all(engine, tables=[BlockType.__table__, BlockSchema.__table__, BlockDocument.__table__])
+    with SqlSession(engine) as session:
+        kind = BlockType(name="Export profile", slug="export-profile")
+        session.add(kind)
+        session.flush()
+        schema = BlockSchema(block_type_id=kind.id, checksum="sha256:0", fields={}, capabilities=[])
+        session.add(schema)
+        session.flush()
+        session.add(BlockDocument(name="nightly", block_type_id=kind.id, block_schema_id=schema.id, data={}))
+        session.commit()
+    found = [database_has_block(database, block_type="export-profile", name=name) for name in ("nightly", "weekly")]
+    assert found == [True, False]
+    assert not database_has_block(database, block_type="s3-credentials", name="nightly")
 
 
 def test_prefect_sends_its_events_at_exit_however_long_that_takes() -> None:
