@@ -10,7 +10,7 @@ from hyperexport.cli.command import VmCommand
 from hyperexport.cli.execution import ask_for_password, direct_runner, options_in_force, uses_prefect
 from hyperexport.cli.failures import Failure
 from hyperexport.cli.flags import WHAT, CommandLine, EmailPassword, Given, VSphere, vm_options
-from hyperexport.cli.output import Output, key_value, show
+from hyperexport.cli.output import Output, pair_lines, show
 from hyperexport.errors import SetupUnfit
 from hyperexport.model.drill import DrillTarget
 from hyperexport.options.selection import selection_from_environment
@@ -105,24 +105,6 @@ def _show(report: "SetupReport", output: Output) -> None:
     output.answer(
         "checks",
         pretty=lambda console: show(console, report),
-        quiet=check_lines(report),
+        quiet=lambda: pair_lines(report),
         document={"summary": report.summary, **report.model_dump(mode="json")},
     )
-
-
-def check_lines(report: "SetupReport") -> list[str]:
-    """What was tried, and what came of it."""
-    from hyperexport.results import Level
-
-    lines = [
-        line
-        for position, finding in enumerate(report.findings)
-        for line in (
-            key_value(f"check_{position}", finding.what),
-            key_value(f"check_{position}_result", finding.level),
-            key_value(f"check_{position}_finding", finding.words),
-            key_value(f"check_{position}_fix", finding.fix or ""),
-        )
-    ]
-    counts = ((level, len(report.having(level))) for level in Level)
-    return [*lines, *(key_value(str(level), count) for level, count in counts)]

@@ -5,14 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
-from rich.console import Console
 
-from hyperexport.base.units import format_bytes, format_elapsed
 from hyperexport.cli.command import Command
 from hyperexport.cli.execution import direct_runner, options_in_force, uses_prefect
 from hyperexport.cli.failures import Failure
 from hyperexport.cli.flags import WHAT, CommandLine, Disks, Given, dry_run_option, reading_options
-from hyperexport.cli.output import Output, key_value, say
+from hyperexport.cli.output import Output
 from hyperexport.model.restore_point import RestorePoint
 
 if TYPE_CHECKING:
@@ -41,15 +39,12 @@ class Convert(Command):
 
     def run(self, output: Output) -> list[Failure]:
         """Convert the export, and show the files."""
+        import hyperexport.views.conversions  # noqa: F401  # pyright: ignore[reportUnusedImport] - registers the page
+
         output.nothing("conversions")
         with output.progress():
             result = self._convert()
-        output.answer(
-            "conversions",
-            pretty=lambda console: _show(console, result),
-            quiet=_lines(result),
-            document=result.model_dump(mode="json"),
-        )
+        output.result("conversions", result)
         return []
 
     def _convert(self) -> "Conversion":
@@ -105,29 +100,3 @@ def arguments(
 
 
 LINE = CommandLine(arguments, lambda: (*reading_options(), *dry_run_option()), one_export=True)
-
-
-def _show(console: Console, result: "Conversion") -> None:
-    done = "Would convert" if result.dry_run else "Converted"
-    took = "" if result.dry_run else f" in {format_elapsed(result.seconds)}"
-    say(console, f"{done} {result.vm.name}, export {result.export_id}, to {result.to}{took}:")
-    for file in result.files:
-        most = "at most " if result.dry_run else ""
-        say(console, f"  {file.path}  ({format_bytes(file.size)}, {most}{format_bytes(file.allocated)} on disk)")
-    for warning in result.warnings:
-        say(console, f"  Note: {warning}")
-
-
-def _lines(result: "Conversion") -> list[str]:
-    lines = [
-        key_value("vm", result.vm.name),
-        key_value("export", result.export_id),
-        key_value("to", result.to),
-        key_value("dry_run", result.dry_run),
-    ]
-    for number, file in enumerate(result.files, start=1):
-        suffix = "" if number == 1 else f"_{number}"
-        lines += [key_value(f"file{suffix}", file.path), key_value(f"size{suffix}", file.size)]
-    lines += [key_value("warning", warning) for warning in result.warnings[:1]]
-    lines += [key_value(f"warning_{number}", warning) for number, warning in enumerate(result.warnings[1:], start=2)]
-    return lines

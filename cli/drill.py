@@ -6,9 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
-from rich.console import Console
 
-from hyperexport.base.units import format_elapsed
 from hyperexport.cli.command import Command
 from hyperexport.cli.execution import ask_for_password, direct_runner, options_in_force, uses_prefect
 from hyperexport.cli.failures import Failure
@@ -21,7 +19,7 @@ from hyperexport.cli.flags import (
     read_duration,
     restore_point,
 )
-from hyperexport.cli.output import Output, OutputFormat, key_value, numbered, say
+from hyperexport.cli.output import Output, OutputFormat, say
 from hyperexport.errors import DrillFailed
 from hyperexport.model.drill import DrillPlan, DrillTarget
 
@@ -48,6 +46,8 @@ class Drill(Command):
         Raises:
             DrillFailed: Some did not come up.
         """
+        import hyperexport.views.drills  # noqa: F401  # pyright: ignore[reportUnusedImport] - registers the page
+
         if self.plan.target is DrillTarget.VSPHERE:
             ask_for_password(self)
         output.nothing("drills")
@@ -169,40 +169,4 @@ LINE = CommandLine(arguments, drill_options)
 
 def _show(drills: "Sequence[DrillResult]", output: Output) -> None:
     for drill in drills:
-        output.answer(
-            "drills",
-            pretty=lambda console, drill=drill: _pretty(console, drill),
-            quiet=_lines(drill),
-            document=drill.model_dump(mode="json"),
-        )
-
-
-def _pretty(console: Console, drill: "DrillResult") -> None:
-    record = drill.record
-    took = f" ({format_elapsed(sum(record.seconds.values()))} on {record.platform})" if record else ""
-    say(console, f"{drill.location}: {drill.words}{took}")
-    if drill.plan:
-        for name, value in drill.plan.facts():
-            say(console, f"  {name}: {value}")
-    for warning in record.warnings if record else ():
-        say(console, f"  Note: {warning}")
-    if record and not record.passed and record.console.strip():
-        say(console, "  The end of its console:")
-        for line in record.console.strip().splitlines()[-5:]:
-            say(console, f"    {line}")
-    if drill.unrecorded:
-        say(console, f"  not recorded beside the export: {drill.unrecorded}")
-
-
-def _lines(drill: "DrillResult") -> list[str]:
-    record = drill.record
-    return [
-        key_value("location", drill.location),
-        key_value("vm", drill.vm.name),
-        key_value("passed", "" if record is None else record.passed),
-        key_value("reason", drill.words),
-        *([key_value("sign", record.sign), key_value("drill", record.drill_id)] if record else []),
-        *numbered("warning", record.warnings if record else ()),
-        *numbered("unrecorded", filter(None, [drill.unrecorded])),
-        *numbered("leaked", filter(None, [drill.leaked])),
-    ]
+        output.result("drills", drill)

@@ -2,21 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
-from hyperexport.cli.cleanup import answer_cleanup, show_cleanup
 from hyperexport.cli.command import VmCommand, each_vm
 from hyperexport.cli.execution import ask_for_password, direct_runner, options_in_force, uses_prefect
 from hyperexport.cli.failures import FailedMember, Failure
-from hyperexport.cli.output import Output, key_value, numbered, show
+from hyperexport.cli.output import Output, pair_lines, show
 from hyperexport.cli.profiles import save_given
 from hyperexport.errors import FleetFailure
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from hyperexport.model.vm import VmRef
-    from hyperexport.results import ExportResult, FleetMember, FleetOutcome, FleetResult
+    from hyperexport.results import ExportResult, FleetMember, FleetResult
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +37,7 @@ class Export(VmCommand):
         def export(vm: str) -> None:
             with output.progress():
                 result = self._export_vm(vm)
-            output.answer(
-                "exports",
-                pretty=lambda console: show_export(console, result),
-                quiet=export_lines(result),
-                document=result.model_dump(mode="json"),
-            )
+            output.result("exports", result)
 
         return each_vm(self.vms, export, debug=self.debug)
 
@@ -101,14 +93,14 @@ def _answer_fleet(result: "FleetResult", output: Output) -> None:
             done = member.result
             output.answer(
                 "exports",
-                pretty=lambda console, done=done: show_export(console, done) if done.dry_run else None,
-                quiet=export_lines(done),
-                document=done.model_dump(mode="json"),
+                pretty=lambda console, done=done: show(console, done) if done.dry_run else None,
+                quiet=partial(pair_lines, done),
+                document=partial(done.model_dump, mode="json"),
             )
         elif not member.failed:
-            output.answer("skipped", pretty=lambda _: None, quiet=member_lines(member), document=member.vm.path)
+            output.answer("skipped", pretty=lambda _: None, quiet=partial(pair_lines, member), document=member.vm.path)
     for cleanup in result.cleanups:
-        answer_cleanup(cleanup, output)
+        output.result("cleanups", cleanup)
     output.answer(
         "fleet",
         pretty=lambda console: show(console, result.model_copy(update={"cleanups": ()})),  # shown above
@@ -127,55 +119,3 @@ def _failures(error: FleetFailure, result: "FleetResult", *, debug: bool) -> lis
     if debug:
         Failure(error).report(debug=True)
     return failures
-
-
-def show_export(console: "Console", result: "ExportResult") -> None:
-    """Show what an export did, or in a dry run would do; cleanups as the cleanup command shows them."""
-    show(console, result.model_copy(update={"cleanups": ()}))
-    for cleanup in result.cleanups:
-        show_cleanup(console, cleanup)
-
-
-def export_lines(result: "ExportResult") -> list[str]:
-    """What an export did, or in a dry run would do."""
-    from hyperexport.results import FleetOutcome
-
-    manifest, plan = result.manifest, result.plan
-    if result.recent:
-        return _lines_of_nothing_done(plan.vm, FleetOutcome.SKIPPED, f"{result.recent} is young enough")
-    removed = manifest is not None and manifest.snapshot is not None and not result.snapshot_kept
-    return [
-        key_value("vm", plan.vm.name),
-        key_value("path", plan.vm.path),
-        key_value("dry_run", result.dry_run),
-        key_value("export_id", manifest.export_id if manifest else ""),
-        key_value("kind", plan.kind),
-        key_value("reason", plan.reason),
-        *numbered("location", result.locations),
-        key_value("bytes_transferred", manifest.transfer.bytes_transferred if manifest else plan.transfer_bytes),
-        key_value("bytes_saved", manifest.transfer.bytes_reused if manifest else plan.saved_bytes),
-        key_value("seconds", f"{result.seconds:.1f}"),
-        key_value("verified", "" if result.verified is None else result.verified),
-        key_value("snapshot_removed", removed),
-        *numbered("snapshot_made", filter(None, [result.snapshots.make])),
-        *numbered("snapshot_abandoned", (one.name for one in result.snapshots.abandoned)),
-        *numbered("snapshot_given_up", (one.name for one in result.snapshots.removed)),
-        *numbered("change_tracking", filter(None, [result.tracking.words])),
-        key_value("warnings", len(result.warnings)),
-        key_value("bytes_stored", manifest.stored_bytes if manifest else ""),
-        *numbered("shares_with", manifest.shares_with if manifest else ()),
-    ]
-
-
-def member_lines(member: "FleetMember") -> list[str]:
-    """A VM of a fleet that there was nothing to do for."""
-    return _lines_of_nothing_done(member.vm, member.outcome, member.message)
-
-
-def _lines_of_nothing_done(vm: "VmRef", outcome: "FleetOutcome", message: str) -> list[str]:
-    return [
-        key_value("vm", vm.name),
-        key_value("path", vm.path),
-        key_value("outcome", outcome),
-        key_value("message", message),
-    ]

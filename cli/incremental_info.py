@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from hyperexport.cli.command import VmCommand, each_vm
 from hyperexport.cli.execution import ask_for_password, direct_runner, options_in_force, uses_prefect
 from hyperexport.cli.failures import Failure
-from hyperexport.cli.output import Output, key_value, show
+from hyperexport.cli.output import Output, pair_lines, show
 from hyperexport.cli.profiles import save_given
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class IncrementalInfo(VmCommand):
             output.answer(
                 "plans",
                 pretty=lambda console: show(console, plan),
-                quiet=plan_lines(plan),
+                quiet=lambda: pair_lines(plan),
                 document={**plan.model_dump(mode="json"), **sums},
             )
 
@@ -67,29 +67,3 @@ class IncrementalInfo(VmCommand):
         from hyperexport.jobs.incremental_info import incremental_info, only_looking
 
         return incremental_info(direct_runner(self), vm, options_in_force(self, only_looking(self.options)))
-
-
-def plan_lines(plan: "ExportPlan") -> list[str]:
-    """What an export would transfer, and why."""
-    lines = [
-        key_value("vm", plan.vm.name),
-        key_value("path", plan.vm.path),
-        key_value("kind", plan.kind),
-        key_value("reason", plan.reason),
-        key_value("base", plan.base or ""),
-    ]
-    for position, disk in enumerate(plan.disks):
-        lines += [
-            key_value(f"disk_{position}", disk.label),
-            key_value(f"disk_{position}_decision", disk.decision),
-            key_value(f"disk_{position}_reason", disk.reason),
-            key_value(f"disk_{position}_bytes", disk.expected_bytes),
-            key_value(f"disk_{position}_capacity", disk.capacity),
-            key_value(f"disk_{position}_changed_bytes", "" if disk.changed_bytes is None else disk.changed_bytes),
-        ]
-    return [
-        *lines,
-        key_value("transfer_bytes", plan.transfer_bytes),
-        key_value("saved_bytes", plan.saved_bytes),
-        key_value("saved_percent", f"{plan.saved_percent:.1f}"),
-    ]

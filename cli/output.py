@@ -1,4 +1,4 @@
-"""The two streams of a terminal, and the one face in which the user wants to be answered.
+"""The two streams of a terminal, and the form in which answers are given.
 
 Standard output has answers and nothing else: tables and sentences, or key=value lines, or one JSON document at the
 end. Progress, warnings and errors go to standard error.
@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from enum import StrEnum
-from itertools import count
 from typing import TYPE_CHECKING, Any, cast
 
 from hyperexport.base.json_logs import JsonLines
@@ -23,6 +22,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table as RichTable
     from rich.text import Text
+
+    from hyperexport.model.vm import Value
 
 _PIPED_WIDTH = 200  # columns of a table that nobody's terminal bounds
 
@@ -47,7 +48,7 @@ def output_format_of(*, quiet: bool, json: bool) -> OutputFormat:
 
 
 class Output:
-    """Answers in the face that was asked for."""
+    """Gives answers in the form that was asked for."""
 
     def __init__(self, output_format: OutputFormat, *, json_logs: bool = False) -> None:
         self.output_format = output_format
@@ -70,7 +71,7 @@ class Output:
         quiet: Sequence[str] | Callable[[], Sequence[str]],
         document: Any | Callable[[], Any],
     ) -> None:
-        """Give one answer, in the face that was asked for.
+        """Give one answer, in the form that was asked for.
 
         Args:
             key: The list of the JSON document that it belongs to.
@@ -86,6 +87,20 @@ class Output:
         elif lines := quiet() if callable(quiet) else quiet:
             self.say(*([""] if self._blocks else []), *lines)
             self._blocks += 1
+
+    def result(self, key: str, result: "Value") -> None:
+        """Give a result as an answer: its page, its pairs, or itself as JSON.
+
+        Args:
+            key: The list of the JSON document that it belongs to.
+            result: Of a kind that ``hyperexport/views/`` has a page for.
+        """
+        self.answer(
+            key,
+            pretty=lambda console: show(console, result),
+            quiet=lambda: pair_lines(result),
+            document=lambda: result.model_dump(mode="json"),
+        )
 
     @property
     def is_quiet(self) -> bool:
@@ -137,7 +152,19 @@ def as_flag(value: object) -> str:
 
 def numbered(key: str, values: Iterable[object]) -> list[str]:
     """One line for each value: ``location=``, ``location_2=``, ..."""
-    return [key_value(key if number == 1 else f"{key}_{number}", value) for number, value in zip(count(1), values)]
+    from hyperexport.base.display import numbered as pairs
+
+    return [key_value(name, value) for name, value in pairs(key, values)]
+
+
+def pair_lines(result: object) -> list[str]:
+    """The key=value lines of a result."""
+    from hyperexport.base.display import pairs_of
+
+    if pairs_of.dispatch(type(result)) is pairs_of.dispatch(object):
+        import hyperexport.views.pages  # noqa: F401  # pyright: ignore[reportUnusedImport] - registers all pairs
+
+    return [key_value(key, value) for key, value in pairs_of(result)]
 
 
 def make_table(title: str, columns: Sequence[str], rows: "Iterable[Sequence[str]]") -> "RichTable":

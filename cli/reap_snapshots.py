@@ -9,7 +9,7 @@ from hyperexport.cli.command import Command
 from hyperexport.cli.execution import ask_for_password, direct_runner, options_in_force, uses_prefect
 from hyperexport.cli.failures import Failure
 from hyperexport.cli.flags import WHAT, CommandLine, Given, VSphere, dry_run_option, store_options
-from hyperexport.cli.output import Output, key_value, numbered, show
+from hyperexport.cli.output import Output
 
 if TYPE_CHECKING:
     from hyperexport.results import ReapResult
@@ -30,12 +30,7 @@ class ReapSnapshots(Command):
         ask_for_password(self)
         with output.progress():
             result = self._reap()
-        output.answer(
-            "reaped",
-            pretty=lambda console: show(console, result),
-            quiet=reaped_lines(result),
-            document=result.model_dump(mode="json"),
-        )
+        output.result("reaped", result)
         return []
 
     def _reap(self) -> "ReapResult":
@@ -66,27 +61,3 @@ def arguments(
 
 
 LINE = CommandLine(arguments, lambda: (*store_options(), *dry_run_option()))
-
-
-def reaped_lines(result: "ReapResult") -> list[str]:
-    """What dead runs left, and what was done about it."""
-    from hyperexport.policy.snapshots import SnapshotState
-
-    lines = [key_value("vcenter", result.vcenter), key_value("dry_run", result.dry_run)]
-    for position, item in enumerate(result.snapshots):
-        found = item.found
-        lines += [
-            key_value(f"snapshot_{position}", found.snapshot.name),
-            key_value(f"snapshot_{position}_vm", found.vm.path),
-            key_value(f"snapshot_{position}_age_seconds", int(item.age.total_seconds())),
-            key_value(f"snapshot_{position}_state", found.state),
-            key_value(f"snapshot_{position}_action", item.action),
-        ]
-    return [
-        *lines,
-        *numbered("half_made_vm", result.vms),
-        *numbered("staging", result.stagings),
-        key_value("abandoned", len(result.having(SnapshotState.ABANDONED))),
-        key_value("in_doubt", len(result.having(SnapshotState.IN_DOUBT))),
-        key_value("stagings", len(result.stagings)),
-    ]

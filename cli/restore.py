@@ -4,14 +4,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
-from rich.console import Console
 
-from hyperexport.base.units import format_bytes, format_elapsed
 from hyperexport.cli.command import Command
 from hyperexport.cli.execution import ask_for_password, direct_runner, options_in_force, uses_prefect
 from hyperexport.cli.failures import Failure
 from hyperexport.cli.flags import WHAT, CommandLine, Disks, Given, VSphere, restore_options
-from hyperexport.cli.output import Output, key_value, numbered, say
+from hyperexport.cli.output import Output
 from hyperexport.model.restore import RestoreRequest
 from hyperexport.model.restore_point import RestorePoint
 
@@ -36,16 +34,13 @@ class Restore(Command):
 
     def run(self, output: Output) -> list[Failure]:
         """Restore, and show what was made, or in a dry run would be."""
+        import hyperexport.views.restores  # noqa: F401  # pyright: ignore[reportUnusedImport] - registers the page
+
         ask_for_password(self)
         output.nothing("restores")
         with output.progress():
             result = self._restore()
-        output.answer(
-            "restores",
-            pretty=lambda console: _show(console, result),
-            quiet=_lines(result),
-            document=result.model_dump(mode="json"),
-        )
+        output.result("restores", result)
         return []
 
     def _restore(self) -> "RestoreResult":
@@ -128,45 +123,3 @@ def arguments(
 
 
 LINE = CommandLine(arguments, restore_options, one_export=True)
-
-
-def _show(console: Console, result: "RestoreResult") -> None:
-    plan = result.plan
-    done = "Would restore" if result.dry_run else "Restored"
-    took = "" if result.dry_run else f" in {format_elapsed(result.seconds)}"
-    say(console, f"{done} {plan.source.path}, export {plan.export_id}{took}:")
-    facts = list(plan.facts())
-    width = max(len(name) for name, _ in facts)
-    for name, value in facts:
-        say(console, f"  {name:<{width}}  {value}")
-    for file in plan.files:
-        kind = f", {file.provisioning}" if file.provisioning else ""
-        say(console, f"  {file.name}  ({format_bytes(file.size)} to upload{kind})")
-    if not result.dry_run:
-        words = "the server has what was sent" if result.verified else "NOT everything was compared with the server"
-        say(console, f"  Verified: {words}")
-    if plan.lost:
-        say(console, "  Does not come back:")
-        for each in plan.lost:
-            say(console, f"    {each.setting}: {each.reason}")
-    for warning in (*plan.warnings, *result.warnings):
-        say(console, f"  Warning: {warning}")
-
-
-def _lines(result: "RestoreResult") -> list[str]:
-    plan = result.plan
-    return [
-        key_value("export", plan.export_id),
-        key_value("vm", result.vm.path if result.vm else plan.path),
-        key_value("moref", result.vm.moref if result.vm else ""),
-        key_value("dry_run", result.dry_run),
-        key_value("datastore", plan.datastore),
-        key_value("space_needed", plan.space_needed),
-        key_value("identity", plan.identity),
-        key_value("uploaded", result.uploaded),
-        key_value("verified", bool(result.verified)),
-        key_value("powered_on", result.powered_on),
-        *numbered("attached", result.attached),
-        *numbered("lost", [f"{each.setting}: {each.reason}" for each in plan.lost]),
-        *numbered("warning", [*plan.warnings, *result.warnings]),
-    ]

@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
 
 from hyperexport.cli.command import Command
 from hyperexport.cli.execution import direct_runner, options_in_force, uses_prefect
 from hyperexport.cli.failures import Failure
 from hyperexport.cli.flags import WHAT, CommandLine, Exports, Given, reading_options
-from hyperexport.cli.output import Output, key_value, numbered, say
+from hyperexport.cli.output import Output
 from hyperexport.errors import VerificationFailed
 from hyperexport.options.groups import VerifyMode
 
@@ -31,6 +30,8 @@ class Verify(Command):
         Raises:
             VerificationFailed: Some are damaged.
         """
+        import hyperexport.views.verified  # noqa: F401  # pyright: ignore[reportUnusedImport] - registers the page
+
         output.nothing("verified")
         try:
             with output.progress():
@@ -66,31 +67,4 @@ LINE = CommandLine(arguments, reading_options)
 
 def _show(exports: "Sequence[VerifiedExport]", output: Output) -> None:
     for export in exports:
-        output.answer(
-            "verified",
-            pretty=lambda console, export=export: show_verified(console, export),
-            quiet=verified_lines(export),
-            document=export.model_dump(mode="json"),
-        )
-
-
-def show_verified(console: Console, export: "VerifiedExport") -> None:
-    """Show that an export is what it was."""
-    found = export.verification
-    say(console, f"{export.location}: {export.words}")
-    for finding in found.findings:
-        say(console, f"  {finding}")
-    if found.unrecorded:
-        say(console, f"  not recorded in its manifest: {found.unrecorded}")
-
-
-def verified_lines(export: "VerifiedExport") -> list[str]:
-    """Whether an export is what it was."""
-    found = export.verification
-    return [
-        key_value("location", export.location),
-        key_value("verified", "" if export.deleted else found.ok),
-        *numbered("finding", found.findings),
-        *numbered("deleted", [True] if export.deleted else []),
-        *numbered("unrecorded", filter(None, [found.unrecorded])),
-    ]
+        output.result("verified", export)

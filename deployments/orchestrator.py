@@ -256,8 +256,10 @@ def prefect_has_profile(name: str) -> bool:
         name: The block's name.
     """
     place = find_configured() or _find_service()
-    return _api_has(place.url, name) if place and place.url else database_has_block(
-        _prefect_home() / "prefect.db", block_type="export-profile", name=name
+    return (
+        _api_has(place.url, name)
+        if place and place.url
+        else database_has_block(_prefect_home() / "prefect.db", block_type="export-profile", name=name)
     )
 
 

@@ -129,12 +129,6 @@ class VerifiedExport(Value):
         """What came out, in a word or two."""
         return "deleted meanwhile" if self.deleted else "verified" if self.verification.ok else "DAMAGED"
 
-    def row(self) -> dict[str, object]:
-        """A row of a table."""
-        found = self.verification
-        result = "; ".join(map(str, found.findings)) or ("deleted meanwhile" if self.deleted else "good")
-        return {"Export": self.location, "Result": result, "Not recorded": found.unrecorded or ""}
-
 
 class DrillResult(Value):
     """What came of one restore drill."""
@@ -163,17 +157,6 @@ class DrillResult(Value):
             return self.problem or f"would be started on {self.platform}"
         left = f"; NOT REMOVED: {self.leaked}" if self.leaked else ""
         return f"{'passed' if self.record.passed else 'FAILED'}: {self.record.reason}{left}"
-
-    def row(self) -> dict[str, object]:
-        """A row of a table."""
-        record = self.record
-        return {
-            "VM": self.vm.name,
-            "result": self.words,
-            "export": self.location.rpartition("/")[2],
-            "seconds": f"{sum(record.seconds.values()):.0f}" if record else "-",
-            "not recorded": self.unrecorded or "",
-        }
 
 
 class FleetOutcome(StrEnum):

@@ -3,7 +3,7 @@
 The limits and budgets that runs share, events, artifacts, saved blocks, and whether another run is over.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from typing import Annotated, Any, Final, ParamSpec, TypeVar, cast
@@ -49,6 +49,7 @@ from hyperexport.tasks.restore_points import offer
 from hyperexport.tasks.run_keys import sign_tags_of
 from hyperexport.transfer.bandwidth.throttle import Throttle
 from hyperexport.views.markdown import pages_markdown
+from hyperexport.views.pages import markdown_of, rows_of
 from hyperexport.vsphere.endpoint import VSphereEndpoint
 from hyperexport.vsphere.session import Session
 
@@ -186,6 +187,14 @@ class PrefectRunner(StepRunner):
     def show_markdown(self, key: Sequence[str], markdown: Callable[[], str], title: str) -> None:
         """A Markdown artifact."""
         show_markdown(artifact_key(*key), markdown(), title)
+
+    def show_result(self, key: Sequence[str], result: object, title: str) -> None:
+        """A Markdown artifact of the result's page."""
+        show_markdown(artifact_key(*key), markdown_of(result), title)
+
+    def show_rows(self, key: Sequence[str], values: Iterable[object], title: str) -> None:
+        """A page of one table."""
+        self.show_table(key, lambda: rows_of(values), title)
 
     def show_table(self, key: Sequence[str], rows: Callable[[], list[dict[str, object]]], title: str) -> None:
         """A page: in a table artifact Prefect's UI cuts a cell off, and shows a dash as a bullet."""

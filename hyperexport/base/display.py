@@ -10,6 +10,7 @@ from enum import StrEnum
 from functools import singledispatch
 from html import escape
 from importlib import import_module
+from itertools import count
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from hyperexport.base.text import escape_controls
@@ -22,7 +23,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _PAGES = "hyperexport.views.pages"
-"""What registers itself with :func:`pages_of` and :func:`row_of`."""
+"""What registers itself with :func:`pages_of`, :func:`row_of` and :func:`pairs_of`."""
+
+Pairs = tuple[tuple[str, object], ...]
+"""A result for a script: keys that stay, and exact values."""
+
+FACTS = ("Property", "Value")
+"""The columns of a table of facts."""
 
 _LEFT = "text-align: left; vertical-align: top"
 
@@ -56,6 +63,8 @@ class Table(NamedTuple):
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    detail: bool = False
+    """Explains what did not change, for as many things as there are: left out at a terminal."""
 
 
 class Page(NamedTuple):
@@ -71,10 +80,15 @@ def lines(title: str, items: Iterable[object]) -> tuple[Table, ...]:
     return (Table(title, (), rows),) if rows else ()
 
 
-def table(title: str, rows: Sequence[dict[str, object]]) -> tuple[Table, ...]:
+def table(title: str, rows: Sequence[dict[str, object]], *, detail: bool = False) -> tuple[Table, ...]:
     """Rows with the names of their columns as a table; nothing where there are none."""
     cells = tuple(tuple(cell if isinstance(cell, str) else str(cell) for cell in row.values()) for row in rows)
-    return (Table(title, tuple(rows[0]), cells),) if rows else ()
+    return (Table(title, tuple(rows[0]), cells, detail),) if rows else ()
+
+
+def numbered(key: str, values: Iterable[object]) -> Pairs:
+    """A pair for each value: ``location``, ``location_2``, ..."""
+    return tuple((key if number == 1 else f"{key}_{number}", value) for number, value in zip(count(1), values))
 
 
 @singledispatch
@@ -89,6 +103,13 @@ def row_of(value: object) -> dict[str, object] | None:
     """A value as one row of a table of several; None of a kind that nobody registered."""
     del value
     return None
+
+
+@singledispatch
+def pairs_of(value: object) -> Pairs:
+    """A value as keys and exact values, for ``--quiet``; nothing of a kind that nobody registered."""
+    del value
+    return ()
 
 
 def as_html(pages: Iterable[Page]) -> str:
@@ -110,6 +131,8 @@ def rich_parts(pages: Iterable[Page]) -> "Iterator[Text | RichTable]":
     for page in pages:
         yield Text(escape_controls(page.title), style="bold")
         for each in page.tables:
+            if each.detail:
+                continue
             if each.columns:
                 yield rich_table(each)
                 continue

@@ -46,7 +46,7 @@ def check_setup(
         findings += run(check_mail, lambda: run.notifiers(options.email))
         findings += run.check_orchestrator(options, vcenter, vms)
     report = SetupReport(findings=tuple(findings))
-    run.show_table(("check",), lambda: [finding.row() for finding in report.findings], report.summary)
+    run.show_result(("check",), report, report.summary)
     fail_on_unfit(report)
     return report
 

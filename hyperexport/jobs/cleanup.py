@@ -24,11 +24,6 @@ def cleanup_exports(run: StepRunner, options: ExportOptions) -> Listing[CleanupR
             for store in stores
         )
 
-    def page(result: CleanupResult) -> str:
-        from hyperexport.views.summary import cleanup_markdown  # noqa: PLC0415 - only where pages are kept
-
-        return cleanup_markdown(result)
-
     for result in done:
-        run.show_markdown(("cleanup",), lambda result=result: page(result), f"Cleanup of {result.store}")
+        run.show_result(("cleanup",), result, f"Cleanup of {result.store}")
     return done

@@ -57,10 +57,5 @@ def convert_export(
                 dry_run=options.execution.dry_run,
             )
 
-    def page() -> str:
-        from hyperexport.views.pages import markdown_of  # noqa: PLC0415 - only where pages are kept
-
-        return markdown_of(result)
-
-    run.show_markdown(("conversion", export.manifest.vm.name), page, f"Conversion of {export}")
+    run.show_result(("conversion", export.manifest.vm.name), result, f"Conversion of {export}")
     return result

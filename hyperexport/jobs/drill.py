@@ -55,7 +55,7 @@ def restore_drill(run: StepRunner, plan: DrillPlan, options: ExportOptions) -> L
                     with run.progress(one.export.manifest.vm):
                         results.append(_drilled(run, one, target, dry_run=options.execution.dry_run))
         drilled = Listing(results)
-        run.show_table(("drill",), lambda: [item.row() for item in drilled], "Restore drills")
+        run.show_rows(("drill",), drilled, "Restore drills")
         _fail_on_any(drilled)
         for warning in notices.passed(drilled):
             logger.warning("%s", warning)

@@ -160,7 +160,7 @@ def show(run: StepRunner, job: Job, recorder: RateRecorder, result: ExportResult
     title = "Nothing to do for" if result.recent else title
 
     def page() -> str:
-        from hyperexport.views.summary import export_markdown  # noqa: PLC0415 - only where pages are kept
+        from hyperexport.views.exports import export_markdown  # noqa: PLC0415 - only where pages are kept
 
         return export_markdown(result, recorder.rates)
 

@@ -28,12 +28,7 @@ def incremental_info(run: StepRunner, vm: str, options: ExportOptions) -> Export
             with snapshot_for(run, job, snapshot_plan.make, []) as snapshot:
                 found = run(plan.make_plan, job, snapshot.moref if snapshot else None)
 
-    def page() -> str:
-        from hyperexport.views.summary import plan_markdown  # noqa: PLC0415 - only where pages are kept
-
-        return plan_markdown(found)
-
-    run.show_markdown(("plan", job.vm.name), page, f"Plan for {job.vm.ref.path}")
+    run.show_result(("plan", job.vm.name), found, f"Plan for {job.vm.ref.path}")
     fail_on_leak(job, f"the analysis of {job.ref.path} is done")
     return found
 

@@ -59,7 +59,7 @@ def reap_snapshots(run: StepRunner, options: ExportOptions, runs: Collection[str
         stagings=tuple(stagings),
         failed=tuple(failed),
     )
-    run.show_table(("reap", session.address), lambda: rows_of(result), f"Left by dead runs on {session.address}")
+    run.show_result(("reap", session.address), result, f"Left by dead runs on {session.address}")
     if failed:
         raise SnapshotLeaked(f"{len(failed)} leftovers could not be removed: {failed[0]}", fix="Run it again later")
     return result
@@ -100,11 +100,3 @@ def _reap(
     problem = run(reaping.reap, session, tagged, stop=stop)
     action = "removed" if problem is None else f"NOT REMOVED: {problem}"
     return ReapedSnapshot(found=tagged, action=action, problem=problem)
-
-
-def rows_of(result: ReapResult) -> list[dict[str, object]]:
-    """The rows of the run's table: snapshots, half-made VMs, half-written exports."""
-    done = "would be removed" if result.dry_run else "removed"
-    vms: list[dict[str, object]] = [{"vm": path, "state": "half-made VM", "action": done} for path in result.vms]
-    rows = [*(item.row() for item in result.snapshots), *vms]
-    return rows + [{"snapshot": name, "state": "half-written export", "action": done} for name in result.stagings]

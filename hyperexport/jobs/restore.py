@@ -188,12 +188,6 @@ def power_on(run: StepRunner, job: RestoreJob, vm: VmRef) -> bool:
 
 def show(run: StepRunner, result: RestoreResult) -> RestoreResult:
     """Leave the closing page with the run."""
-
-    def page() -> str:
-        from hyperexport.views.pages import markdown_of  # noqa: PLC0415 - only where pages are kept
-
-        return markdown_of(result)
-
     kind, title = ("plan", "Plan for the restore") if result.dry_run else ("restore", "Restore")
-    run.show_markdown((kind, result.plan.source.name), page, f"{title} of {result.plan.source.path}")
+    run.show_result((kind, result.plan.source.name), result, f"{title} of {result.plan.source.path}")
     return result

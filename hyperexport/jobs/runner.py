@@ -7,7 +7,7 @@ same under every runner; how a step is retried, timed and shown is the runner's.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
@@ -226,6 +226,12 @@ class StepRunner(ABC):
 
     def show_markdown(self, key: Sequence[str], markdown: Callable[[], str], title: str) -> None:  # noqa: B027
         """Leave a page with the run."""
+
+    def show_result(self, key: Sequence[str], result: object, title: str) -> None:  # noqa: B027
+        """Leave the page of a result with the run."""
+
+    def show_rows(self, key: Sequence[str], values: Iterable[object], title: str) -> None:  # noqa: B027
+        """Leave values with the run as one table."""
 
     def show_table(self, key: Sequence[str], rows: Callable[[], list[dict[str, object]]], title: str) -> None:  # noqa: B027
         """Leave a table with the run."""

@@ -34,6 +34,6 @@ def verify_exports(run: StepRunner, exports: Sequence[str], options: ExportOptio
         verified = Listing(
             verification.verify_selected(selected, mode, stop, verify_one=verify_one, on_damage=run.export_damaged)
         )
-    run.show_table(("verification",), lambda: [item.row() for item in verified], "Verified exports")
+    run.show_rows(("verification",), verified, "Verified exports")
     verification.fail_on_damage(verified)
     return verified

@@ -41,21 +41,11 @@ def choose(run: StepRunner, selection: Selection) -> Chosen:
 
 
 def _show(run: StepRunner, found: Sequence[VmInfo]) -> None:
-    def page(vm: VmInfo) -> str:
-        from hyperexport.views.pages import markdown_of  # noqa: PLC0415 - only where pages are kept
-
-        return markdown_of(vm)
-
-    def row_of_each() -> list[dict[str, object]]:
-        from hyperexport.views.pages import rows_of  # noqa: PLC0415
-
-        return rows_of(found)
-
     if len(found) > MOST_BY_THEMSELVES:
-        run.show_table(("vm-info",), row_of_each, f"{len(found)} VMs")
+        run.show_rows(("vm-info",), found, f"{len(found)} VMs")
         return
     for vm in found:
-        run.show_markdown(("vm-info", vm.name), lambda vm=vm: page(vm), vm.ref.path)
+        run.show_result(("vm-info", vm.name), vm, vm.ref.path)
 
 
 def inventory(run: StepRunner) -> list[VmBrief]:
@@ -68,10 +58,5 @@ def inventory(run: StepRunner) -> list[VmBrief]:
         found = run(inspect.list_vms, session, run(choose_vms, session, Selection(match=("*",))).all_there())
         address = session.address
 
-    def rows() -> list[dict[str, object]]:
-        from hyperexport.views.pages import rows_of  # noqa: PLC0415 - only where pages are kept
-
-        return rows_of(found)
-
-    run.show_table(("inventory", address.partition(":")[0]), rows, f"{len(found)} VMs on {address}")
+    run.show_rows(("inventory", address.partition(":")[0]), found, f"{len(found)} VMs on {address}")
     return found

@@ -34,6 +34,11 @@ class VmCoverage(Value):
     store: str | None = Field(default=None, description="The store that has it.")
     unknown: str | None = Field(default=None, description="Why nothing can be said of it.")
 
+    @property
+    def never_exported(self) -> bool:
+        """Whether it is certain that no store has an export of it."""
+        return self.unknown is None and not self.exports
+
     def age(self, now: datetime) -> timedelta | None:
         """How old the newest good export is."""
         return now - self.last_good if self.last_good else None
@@ -47,7 +52,7 @@ class VmCoverage(Value):
         """How well it is protected, in words."""
         if self.last_good:
             return "protected" if self.is_covered(now, rpo) else "late"
-        return self.unknown or ("no good export" if self.exports else "never exported")
+        return "never exported" if self.never_exported else self.unknown or "no good export"
 
 
 class Coverage(Value):
@@ -66,7 +71,7 @@ class Coverage(Value):
     def title(self, rpo: timedelta) -> str:
         """The finding in one sentence."""
         covered = sum(vm.is_covered(self.taken, rpo) for vm in self.vms)
-        never = sum(vm.state(self.taken, rpo) == "never exported" for vm in self.vms)
+        never = sum(vm.never_exported for vm in self.vms)
         return (
             f"{self.server}: {covered} of {len(self.vms)} VMs have a good export of the last {format_age(rpo)}, "
             f"{never} {'was' if never == 1 else 'were'} never exported"

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from datetime import datetime
 
+from hyperexport.base.display import FACTS
 from hyperexport.base.text import sentences
 from hyperexport.base.units import format_elapsed
 from hyperexport.results import FailureReport, FleetMember
 from hyperexport.views.markdown import code, link, raw_table, section, table, text
-from hyperexport.views.summary import FACTS
 
 NOTHING_LEFT = "There was nothing to clean up."
 

@@ -4,12 +4,13 @@ import shlex
 from collections.abc import Iterable
 from typing import Final
 
+from hyperexport.base.display import pages_of
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.results import FleetMember, FleetResult
+from hyperexport.views import cleanups  # noqa: F401  # pyright: ignore[reportUnusedImport] - registers its page
 from hyperexport.views.mail import FleetRow
-from hyperexport.views.markdown import code, link, raw_table, section, text
+from hyperexport.views.markdown import code, link, pages_markdown, raw_table, section, text
 from hyperexport.views.options import option_words
-from hyperexport.views.summary import cleanup_markdown
 
 ONE_CLICK: Final = (
     "In the Prefect UI: Retry on this run's page, or the deployment redo-fleet. What is exported is not exported again"
@@ -58,7 +59,8 @@ def fleet_markdown(result: FleetResult) -> str:
         hints += ["Or run this command:" if hints else "Run this command:", ""]
         lines += ["## To export again what failed", "", *hints, *code(result.redo)]
     lines += section("Warnings", result.warnings)
-    return "\n".join([*lines, *("\n" + cleanup_markdown(cleanup) for cleanup in result.cleanups)])
+    cleaned = [page for cleanup in result.cleanups for page in pages_of(cleanup)]
+    return "\n".join([*lines, pages_markdown(cleaned)])
 
 
 def _cells(member: FleetMember) -> list[object]:

@@ -1,7 +1,7 @@
-"""The mails: what happened, first as one plain value, then as text and HTML of the same facts.
+"""The mails, each as text and as HTML of the same facts; a result's mail is made of its page.
 
-Pure functions of values, from the start of an export to the end of a fleet. Every word from outside is made one
-harmless line here and escaped in the HTML. Nothing here knows a mail server; who sends, and by what, is not told.
+Pure functions of values. Every text from outside becomes one line without control characters here, and is escaped in
+the HTML. ``hyperexport/notify.py`` sends them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,15 +13,16 @@ from email.utils import format_datetime, localtime, make_msgid
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+from hyperexport.base.display import FACTS, Page, Table, lines, pages_of
 from hyperexport.base.text import one_line
 from hyperexport.base.units import format_bytes, format_elapsed
 from hyperexport.errors import HyperExportError, Interrupted
 from hyperexport.model.manifest import ExportManifest
 from hyperexport.model.ownership import Run
 from hyperexport.results import ExportResult, FailureReport
+from hyperexport.views.exports import damage_of
 from hyperexport.views.failure import NOTHING_LEFT, failure_facts
 from hyperexport.views.rendering import templates
-from hyperexport.views.summary import damage_of, disk_rows, export_facts, what_to_look_at
 
 _LONGEST: Final = 500
 """Characters of one text from outside: a VM's name has at most 80, an error some hundreds."""
@@ -34,21 +35,6 @@ class Tone(StrEnum):
     GOOD = "good"
     DOUBTFUL = "doubtful"
     BAD = "bad"
-
-
-class Section(NamedTuple):
-    """A heading with a list below it."""
-
-    title: str
-    items: tuple[str, ...]
-
-
-class Table(NamedTuple):
-    """A heading with a table below it."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
 
 
 class Mail(NamedTuple):
@@ -80,62 +66,43 @@ class FleetRow(NamedTuple):
 
 
 def start_mail(*, vm: str, vcenter: str, export_format: str, started: datetime, run: Run) -> Mail:
-    """Say that an export began."""
+    """Write the mail that an export starts."""
     facts = [("VM", vm), ("vCenter", vcenter), ("Format", export_format.upper()), ("Started", _time(started))]
-    return _mail(f"Export of {_short(vm)} started", Tone.NEWS, "The export has begun.", facts, run=run)
+    return _mail(f"Export of {_short(vm)} started", Tone.NEWS, "The export has started.", facts, run=run)
 
 
 def success_mail(result: ExportResult, manifest: ExportManifest, *, run: Run) -> Mail:
-    """Say that an export is complete, with what it cost, what it saved and what to look at.
+    """Write the mail that an export is complete: what it cost, what it saved and what to look at.
 
     Args:
         result: What the export did.
         manifest: Its manifest.
         run: The run.
     """
-    vm = manifest.vm
-    doubts = [*result.warnings, *damage_of(result)]
+    doubts = len(result.warnings) + len(damage_of(result))
     moved = format_bytes(manifest.transfer.bytes_transferred)
-    sentence = f"Complete in {format_elapsed(result.seconds)}, {moved} transferred"
-    noted = {0: "", 1: ", with a warning"}.get(len(doubts), f", with {len(doubts)} warnings")
-    return _mail(
-        f"{vm.name} exported{noted}",
-        Tone.DOUBTFUL if doubts else Tone.GOOD,
-        f"{sentence}{noted}.",
-        [
-            ("VM", vm.path),
-            ("vCenter", manifest.vcenter),
-            ("Started", _time(manifest.started)),
-            ("Duration", format_elapsed(result.seconds)),
-            *export_facts(result, manifest),
-            *(("Destination", place) for place in result.locations),
-        ],
-        Section("Warnings", tuple(doubts)),
-        Table("Disks", ("Disk", "Decision", "Why", "Stored"), _disks(result, manifest)),
-        Section("What to look at", tuple(what_to_look_at(result, manifest))),
+    noted = {0: "", 1: ", with a warning"}.get(doubts, f", with {doubts} warnings")
+    return page_mail(
+        f"{manifest.vm.name} exported{noted}",
+        f"Complete in {format_elapsed(result.seconds)}, {moved} transferred{noted}.",
+        pages_of(result)[0],
+        tone=Tone.DOUBTFUL if doubts else Tone.GOOD,
         run=run,
     )
 
 
-def _disks(result: ExportResult, manifest: ExportManifest) -> tuple[tuple[str, ...], ...]:
-    rows = disk_rows(result.plan, manifest)
-    return tuple((disk, decision, why, size) for disk, decision, why, _, size, _ in rows)
-
-
-def facts_mail(
-    subject: str, sentence: str, facts: Sequence[tuple[str, str]], *parts: Section | Table, tone: Tone, run: Run
-) -> Mail:
-    """Say that something was done, with facts about it.
+def page_mail(subject: str, sentence: str, page: Page, *, tone: Tone, run: Run) -> Mail:
+    """Make a mail of the page of a result.
 
     Args:
         subject: The mail's subject.
         sentence: Its first sentence.
-        facts: What and how.
-        parts: Lists and tables below.
+        page: The result's page. Its title is left out, the sentence says the same.
         tone: How the news is.
         run: The run.
     """
-    return _mail(subject, tone, sentence, list(facts), *parts, run=run)
+    facts = [(row[0], row[1]) for each in page.tables if each.columns == FACTS for row in each.rows]
+    return _mail(subject, tone, sentence, facts, *(each for each in page.tables if each.columns != FACTS), run=run)
 
 
 def failure_mail(
@@ -150,7 +117,7 @@ def failure_mail(
     run: Run,
     what_failed: str = "Export",
 ) -> Mail:
-    """Say that an export or a restore failed or was stopped: where, why, and that nothing was left behind.
+    """Write the mail that a job failed or was stopped: where, why, and what was cleaned up.
 
     Args:
         error: What ended it.
@@ -182,7 +149,7 @@ def failure_mail(
         Tone.DOUBTFUL if stopped else Tone.BAD,
         f"The {what_failed.lower()} {ended} after {took}{f', in step {step}' if step else ''}.",
         facts,
-        Section("Cleaned up", tuple(cleaned_up) or (NOTHING_LEFT,)),
+        *lines("Cleaned up", tuple(cleaned_up) or (NOTHING_LEFT,)),
         run=run,
     )
 
@@ -196,7 +163,7 @@ def fleet_mail(
     redo: str | None = None,
     retry: str | None = None,
 ) -> Mail:
-    """Say in one mail how all VMs of a fleet fared; what failed comes first.
+    """Write the one mail for all VMs of a fleet; those that failed come first.
 
     Args:
         rows: One for each VM.
@@ -233,23 +200,23 @@ def _fleet_row(row: FleetRow) -> tuple[str, ...]:
 
 
 def probe_mail(*, sent: datetime, run: Run) -> Mail:
-    """Say that mails arrive."""
+    """Write the test mail."""
     sentence = "This is a test. The recipients of this mail receive the results of exports."
     return _mail("Test of the notifications", Tone.GOOD, sentence, [("Sent", _time(sent))], run=run)
 
 
 def notice_mail(subject: str, message: str, *, run: Run) -> Mail:
-    """Say what an automation was told.
+    """Write the mail of a Prefect automation. Its message is text: Prefect's notification blocks take nothing else.
 
     Args:
         subject: What it is about.
         message: A sentence, and below it ``name: value`` lines; another line is a detail without a name.
         run: The run that sends it.
     """
-    first, *lines = message.splitlines() or [""]
-    facts = [(name, value) for name, colon, value in (line.partition(": ") for line in lines) if colon]
-    others = tuple(line for line in lines if line.strip() and ": " not in line)
-    return _mail(subject, Tone.DOUBTFUL, first, facts, Section("More", others), run=run)
+    first, *rest = message.splitlines() or [""]
+    facts = [(name, value) for name, colon, value in (line.partition(": ") for line in rest) if colon]
+    others = tuple(line for line in rest if line.strip() and ": " not in line)
+    return _mail(subject, Tone.DOUBTFUL, first, facts, *lines("More", others), run=run)
 
 
 def to_message(mail: Mail, *, sender: str, recipients: Sequence[str]) -> EmailMessage:
@@ -283,7 +250,7 @@ def _mail(
     tone: Tone,
     sentence: str,
     facts: Sequence[tuple[str, str]],
-    *parts: Section | Table,
+    *parts: Table,
     run: Run,
     links: Mapping[str, str] | None = None,
     redo: str | None = None,
@@ -307,11 +274,11 @@ def _mail(
         "tone": tone.value,
         "sentence": brief_line(sentence),
         "facts": [(name, brief_line(value)) for name, value in (*facts, ("Run", run.name))],
-        "tables": [_harmless(part) for part in parts if isinstance(part, Table) and part.rows],
+        "tables": [_harmless(part) for part in parts if part.columns and part.rows],
         "sections": [
-            (part.title, [brief_line(item) for item in part.items])
+            (part.title, [brief_line(cell) for row in part.rows for cell in row])
             for part in parts
-            if isinstance(part, Section) and part.items
+            if not part.columns and part.rows
         ],
         "url": _web_address(run.url),
         "links": {brief_line(words): _web_address(url) for words, url in (links or {}).items()},

@@ -1,35 +1,32 @@
-"""What is said of the values that a notebook shows: an export, a plan, VMs, a store's contents, a cleanup.
+"""What is said of every result, and of the small ones here: a fleet, a check, a reaping, files of a guest.
 
-Importing this module registers it with ``hyperexport/base/display.py``. The same words as in the Prefect UI
-(``summary.py``), of the same values.
+Importing this module registers all of them with ``hyperexport/base/display.py``. Terminal, notebook, Prefect UI and
+mail draw a result from its page here; key=value lines come from its pairs.
 """
 
 from collections.abc import Iterable
 
-from hyperexport.base.display import Page, Table, Tone, Toned, lines, pages_of, row_of, table
-from hyperexport.base.units import format_bytes, format_elapsed
-from hyperexport.convert import Conversion
+from hyperexport.base.display import Page, Pairs, Tone, Toned, lines, numbered, pages_of, pairs_of, row_of, table
+from hyperexport.base.units import format_bytes
 from hyperexport.files import Extracted, GuestEntry, VolumeInfo
 from hyperexport.files.filesystems import Kind
-from hyperexport.model.restore import RestoreResult
-from hyperexport.policy.incremental import ExportPlan
 from hyperexport.policy.snapshots import SnapshotState
-from hyperexport.results import CleanupResult, ExportResult, FleetResult, Level, ReapResult, SetupReport, VerifiedExport
-from hyperexport.views import stored, vms  # noqa: F401  # pyright: ignore[reportUnusedImport] - register pages
-from hyperexport.views.markdown import pages_markdown
-from hyperexport.views.summary import (
-    FACTS,
-    cleanup_rows,
-    damage_of,
-    disk_rows,
-    export_facts,
-    snapshot_lines,
-    what_to_look_at,
+from hyperexport.results import FleetMember, FleetResult, Level, ReapResult, SetupReport
+from hyperexport.views import (  # noqa: F401
+    cleanups,  # pyright: ignore[reportUnusedImport] - each registers its pages
+    conversions,  # pyright: ignore[reportUnusedImport]
+    drills,  # pyright: ignore[reportUnusedImport]
+    exports,  # pyright: ignore[reportUnusedImport]
+    restores,  # pyright: ignore[reportUnusedImport]
+    stored,  # pyright: ignore[reportUnusedImport]
+    verified,  # pyright: ignore[reportUnusedImport]
+    vms,  # pyright: ignore[reportUnusedImport]
 )
+from hyperexport.views.markdown import pages_markdown
 
 
 def markdown_of(value: object) -> str:
-    """What is to be said of a value, as Markdown for the Prefect UI."""
+    """The pages of a value as Markdown, for the Prefect UI."""
     return pages_markdown(pages_of(value))
 
 
@@ -39,64 +36,6 @@ def rows_of(values: Iterable[object]) -> list[dict[str, object]]:
 
 
 _LEVELS = {Level.OK: Tone.GOOD, Level.WARN: Tone.DOUBTFUL, Level.FAIL: Tone.BAD}
-_DISKS = ("Disk", "Decision", "Why", "Capacity")
-
-
-@pages_of.register
-def _(plan: ExportPlan) -> tuple[Page, ...]:
-    most = "at most " if plan.undecided else ""
-    title = f"Would export {plan.vm.path}: {plan.kind}, {plan.reason}"
-    moved = f"{most}{format_bytes(plan.transfer_bytes)} to transfer, {format_bytes(plan.saved_bytes)} saved"
-    disks = Table("", (*_DISKS, "Expected", "File"), disk_rows(plan, None))
-    return (Page(title, (disks, *lines("", [f"{moved} ({plan.saved_percent:.0f} %)"]))),)
-
-
-@pages_of.register
-def _(result: ExportResult) -> tuple[Page, ...]:
-    cleanups = tuple(page for cleanup in result.cleanups for page in pages_of(cleanup))
-    warnings = lines("Warnings", result.warnings)
-    if result.recent:
-        return (Page(f"Nothing to do for {result.plan.vm.path}: {result.recent} is young enough", warnings),)
-    snapshots = lines("Snapshots and change tracking", snapshot_lines(result))
-    if result.manifest is None:
-        (plan,) = pages_of(result.plan)
-        where = lines("Where it would be kept", result.locations)
-        note = lines("", ["Dry run: nothing was changed"])
-        return (Page(plan.title, (*plan.tables, *snapshots, *where, *warnings, *note)), *cleanups)
-    manifest = result.manifest
-    tables = (
-        Table("", FACTS, tuple(export_facts(result, manifest))),
-        Table("Disks", (*_DISKS, "Stored", "File"), disk_rows(result.plan, manifest)),
-        *lines("Where it is", result.locations),
-        *snapshots,
-        *lines("Damage", damage_of(result)),
-        *warnings,
-        *lines("What to look at", what_to_look_at(result, manifest)),
-    )
-    return (Page(f"Exported {manifest.vm.path} in {format_elapsed(result.seconds)}", tables), *cleanups)
-
-
-@pages_of.register
-def _(result: CleanupResult) -> tuple[Page, ...]:
-    deleted = "would be deleted" if result.dry_run else "deleted"
-    number = len(result.plan.to_delete if result.dry_run else result.deleted)
-    title = f"Cleanup of {result.store}: {number} of {len(result.plan.items)} exports {deleted}"
-    tables = (
-        *table("", cleanup_rows(result)),
-        *lines("Could not be deleted", result.failed),
-        *lines("Left for now", result.deferred),
-        *lines("Half-written exports of dead runs", result.abandoned),
-        *lines("Not deleted because a clock is in doubt", result.plan.doubts),
-        *lines("Warnings", result.plan.unmatched),
-        *lines("Limits that cannot be kept", result.plan.unreachable),
-        *lines("Damaged: neither counted nor deleted", [one.words_and_remedy for one in result.plan.damaged]),
-    )
-    return (Page(title, tables),)
-
-
-@row_of.register
-def _(item: VerifiedExport) -> dict[str, object]:
-    return item.row()
 
 
 @pages_of.register
@@ -106,8 +45,18 @@ def _(result: FleetResult) -> tuple[Page, ...]:
         *lines("Warnings", result.warnings),
         *lines("To export again only what failed", [words for words in (result.retry, result.redo) if words]),
     )
-    cleanups = tuple(page for cleanup in result.cleanups for page in pages_of(cleanup))
-    return (Page(result.summary, tables), *cleanups)
+    cleaned = tuple(page for cleanup in result.cleanups for page in pages_of(cleanup))
+    return (Page(result.summary, tables), *cleaned)
+
+
+@pairs_of.register
+def _(member: FleetMember) -> Pairs:
+    return (
+        ("vm", member.vm.name),
+        ("path", member.vm.path),
+        ("outcome", member.outcome),
+        ("message", member.message),
+    )
 
 
 @pages_of.register
@@ -123,64 +72,47 @@ def _(result: ReapResult) -> tuple[Page, ...]:
     return (Page(f"Left by dead runs on {result.vcenter}" + (" (dry run)" if result.dry_run else ""), tables),)
 
 
+@pairs_of.register
+def _(result: ReapResult) -> Pairs:
+    pairs: list[tuple[str, object]] = [("vcenter", result.vcenter), ("dry_run", result.dry_run)]
+    for position, item in enumerate(result.snapshots):
+        found = item.found
+        pairs += [
+            (f"snapshot_{position}", found.snapshot.name),
+            (f"snapshot_{position}_vm", found.vm.path),
+            (f"snapshot_{position}_age_seconds", int(item.age.total_seconds())),
+            (f"snapshot_{position}_state", found.state),
+            (f"snapshot_{position}_action", item.action),
+        ]
+    return (
+        *pairs,
+        *numbered("half_made_vm", result.vms),
+        *numbered("staging", result.stagings),
+        ("abandoned", len(result.having(SnapshotState.ABANDONED))),
+        ("in_doubt", len(result.having(SnapshotState.IN_DOUBT))),
+        ("stagings", len(result.stagings)),
+    )
+
+
 @pages_of.register
 def _(report: SetupReport) -> tuple[Page, ...]:
     rows = [{**finding.row(), "Result": Toned(finding.level, _LEVELS[finding.level])} for finding in report.findings]
     return (Page(report.summary, table("", rows)),)
 
 
-@pages_of.register
-def _(result: Conversion) -> tuple[Page, ...]:
-    done = "Would convert" if result.dry_run else "Converted"
-    took = "" if result.dry_run else f" in {format_elapsed(result.seconds)}"
-    size, needed = ("Size at most", "Space needed at most") if result.dry_run else ("Size", "Space on disk")
-    rows: list[dict[str, object]] = [
-        {
-            "File": str(file.path),
-            "Made of": file.source or "-",
-            size: format_bytes(file.size),
-            needed: format_bytes(file.allocated),
-        }
-        for file in result.files
+@pairs_of.register
+def _(report: SetupReport) -> Pairs:
+    pairs = [
+        pair
+        for position, finding in enumerate(report.findings)
+        for pair in (
+            (f"check_{position}", finding.what),
+            (f"check_{position}_result", finding.level),
+            (f"check_{position}_finding", finding.words),
+            (f"check_{position}_fix", finding.fix or ""),
+        )
     ]
-    tables = (*table("", rows), *lines("Warnings", result.warnings))
-    return (Page(f"{done} {result.vm.path}, export {result.export_id}, to {result.to}{took}", tables),)
-
-
-@pages_of.register
-def _(result: RestoreResult) -> tuple[Page, ...]:
-    plan = result.plan
-    what = f"{plan.source.path}, export {plan.export_id}"
-    took = f" in {format_elapsed(result.seconds)}"
-    title = f"Would restore {what}" if result.dry_run else f"Restored {what}{took}"
-    done = [] if result.dry_run else [("Verified", _verified_words(result)), ("Powered on", _yes(result.powered_on))]
-    files: list[dict[str, object]] = [
-        {
-            "File": file.name,
-            "Disk": file.label or "-",
-            "Upload": format_bytes(file.size),
-            "Capacity": format_bytes(file.capacity) if file.capacity is not None else "-",
-            "Provisioning": str(file.provisioning or "-"),
-        }
-        for file in plan.files
-    ]
-    lost: list[dict[str, object]] = [{"Setting": each.setting, "Why": each.reason} for each in plan.lost]
-    tables = (
-        Table("", FACTS, (*plan.facts(), *done)),
-        *table("Files", files),
-        *table("Does not come back", lost),
-        *lines("Attached disks", result.attached),
-        *lines("Warnings", (*plan.warnings, *result.warnings)),
-    )
-    return (Page(title, tables),)
-
-
-def _verified_words(result: RestoreResult) -> str:
-    return "yes, the server has what was sent" if result.verified else "NO, not everything was compared"
-
-
-def _yes(value: bool) -> str:
-    return "yes" if value else "no"
+    return (*pairs, *((str(level), len(report.having(level))) for level in Level))
 
 
 @row_of.register

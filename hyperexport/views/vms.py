@@ -1,9 +1,8 @@
 """The page of a VM, and its row in a table of several."""
 
-from hyperexport.base.display import Page, Table, Tone, Toned, lines, pages_of, row_of, table
+from hyperexport.base.display import FACTS, Page, Table, Tone, Toned, lines, pages_of, row_of, table
 from hyperexport.base.units import format_bytes
 from hyperexport.model.vm import DiskInfo, NicInfo, PowerState, SnapshotInfo, VmBrief, VmInfo
-from hyperexport.views.summary import FACTS
 
 _TONES = {
     PowerState.ON: Tone.GOOD,

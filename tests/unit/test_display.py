@@ -165,4 +165,4 @@ def test_a_verification_is_a_row() -> None:
     found = Verification(files=1, bytes_read=1, findings=(), seconds=0, protection="sha256")
     shown = texts(Listing([VerifiedExport(location="/backup/a", verification=found)]))
     assert "/backup/a" in shown
-    assert "good" in shown
+    assert "verified" in shown

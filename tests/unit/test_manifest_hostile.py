@@ -20,7 +20,7 @@ from hyperexport.store.base import StoredExport
 from hyperexport.store.contents import StoreContents
 from hyperexport.store.local import LocalStore
 from hyperexport.verify import verify_export
-from hyperexport.views.summary import cleanup_markdown
+from hyperexport.views.pages import markdown_of
 from tests.examples import NOW, VM, an_export
 
 FOLDER = vm_folder(VM)
@@ -163,7 +163,7 @@ def test_whatever_is_put_into_a_manifest_is_refused_or_does_no_harm(path: list[i
         return
     others = [(FOLDER, found), (FOLDER, an_export(age=timedelta(days=9)))]
     plan = plan_cleanup(others, CleanupLimits(max_count=1), now=NOW, free_bytes=None)
-    cleanup_markdown(CleanupResult(store="/exports", dry_run=True, plan=plan))
+    markdown_of(CleanupResult(store="/exports", dry_run=True, plan=plan))
     lines = stored_lines(StoreContents(store="/exports", exports=(StoredExport(folder=FOLDER, manifest=found),)))
     assert all(len(line.splitlines()) <= 1 for line in lines)
     assert ExportManifest.from_json(found.to_json(), source="again").vm == found.vm

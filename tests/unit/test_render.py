@@ -3,15 +3,16 @@
 import hashlib
 import io
 import json
+import re
 from datetime import timedelta
 
 import pytest
 from rich.console import Console
 
 from hyperexport.base.units import MIB
-from hyperexport.cli import cleanup, export, incremental_info, vm_info
 from hyperexport.cli import list as list_exports
-from hyperexport.cli.output import Output, OutputFormat, show
+from hyperexport.cli import vm_info
+from hyperexport.cli.output import Output, OutputFormat, pair_lines, show
 from hyperexport.model.manifest import ExportKind, Quiescing, SnapshotRecord, TransferStatistics
 from hyperexport.model.vm import NicInfo, PowerState, SnapshotInfo, VmInfo
 from hyperexport.policy.incremental import Decision, DiskPlan, ExportPlan
@@ -122,7 +123,7 @@ def test_a_line_stays_one_line_whatever_a_name_holds():
 
 
 def test_an_export_is_exactly_these_lines_in_this_order():
-    assert export.export_lines(an_export_result()) == [
+    assert pair_lines(an_export_result()) == [
         "vm=db01",
         "path=/DC0/vm/production/db01",
         "dry_run=false",
@@ -146,16 +147,16 @@ def test_an_export_is_exactly_these_lines_in_this_order():
     [({}, "true"), ({"snapshot_kept": True}, "false"), ({"manifest": an_export()}, "false")],
 )
 def test_a_snapshot_counts_as_removed_only_if_there_was_one_and_it_is_gone(changes, removed):
-    assert f"snapshot_removed={removed}" in export.export_lines(an_export_result(**changes))
+    assert f"snapshot_removed={removed}" in pair_lines(an_export_result(**changes))
 
 
 def test_a_dry_run_gives_what_is_expected_in_place_of_what_was_done():
-    lines = export.export_lines(an_export_result(dry_run=True, manifest=None))
+    lines = pair_lines(an_export_result(dry_run=True, manifest=None))
     assert {"dry_run=true", "export_id=", "bytes_transferred=3145728", "bytes_saved=1048576"} <= set(lines)
 
 
 def test_a_plan_says_for_each_disk_what_and_why():
-    assert incremental_info.plan_lines(a_plan()) == [
+    assert pair_lines(a_plan()) == [
         "vm=db01",
         "path=/DC0/vm/production/db01",
         "kind=incremental",
@@ -181,7 +182,7 @@ def test_a_plan_says_for_each_disk_what_and_why():
 
 def test_a_cleanup_counts_only_what_is_really_gone():
     gone = f"{FOLDER}/20261120T060000Z-0003"
-    lines = cleanup.cleanup_lines(a_cleanup(dry_run=False, deleted=(gone,), failed=("other: no permission",)))
+    lines = pair_lines(a_cleanup(dry_run=False, deleted=(gone,), failed=("other: no permission",)))
     assert lines == [
         "store=/exports",
         "dry_run=false",
@@ -234,14 +235,14 @@ def test_the_plan_is_told_in_words():
 
 
 def test_a_dry_run_says_that_nothing_was_changed_and_what_would_be():
-    text = drawn(export.show_export, an_export_result(dry_run=True, manifest=None, cleanups=(a_cleanup(dry_run=True),)))
+    text = drawn(show, an_export_result(dry_run=True, manifest=None, cleanups=(a_cleanup(dry_run=True),)))
     assert "nothing was changed" in text
     assert "Where it would be kept: /exports/db01" in text
-    assert f"would delete {FOLDER}/20261120T060000Z-0003" in text
+    assert re.search(rf"would delete +│ {FOLDER}/20261120T060000Z-0003 ", text)
 
 
 def test_the_summary_says_where_how_fast_what_was_saved_and_what_to_look_at():
-    text = drawn(export.show_export, an_export_result())
+    text = drawn(show, an_export_result())
     for words in (
         "s3://bucket/db01",
         "4.0 MB, 2.0 MB/s",
@@ -254,24 +255,26 @@ def test_the_summary_says_where_how_fast_what_was_saved_and_what_to_look_at():
 
 
 def test_a_kept_snapshot_and_an_export_that_needed_none_are_told_apart():
-    assert "snapshot hx (kept)" in drawn(export.show_export, an_export_result(snapshot_kept=True))
-    assert "powered off" in drawn(export.show_export, an_export_result(manifest=an_export()))
+    assert "snapshot hx (kept)" in drawn(show, an_export_result(snapshot_kept=True))
+    assert "powered off" in drawn(show, an_export_result(manifest=an_export()))
 
 
 def test_a_cleanup_says_deleted_only_of_what_is_gone():
     gone = f"{FOLDER}/20261120T060000Z-0003"
-    text = drawn(cleanup.show_cleanup, a_cleanup(dry_run=False, deleted=(gone,), failed=("other: no permission",)))
-    assert text.count("deleted db01") == 1
-    assert f"deleted {gone}" in text
-    assert "could not delete other: no permission" in text
+    text = drawn(show, a_cleanup(dry_run=False, deleted=(gone,), failed=("other: no permission",)))
+    assert "Cleanup of /exports: 1 of 3 exports deleted, 0 B freed\n" in text
+    assert re.search(rf"│ deleted +│ {gone} ", text)
+    assert text.count("NOT DELETED") == 1
+    assert "Could not be deleted: other: no permission" in text
     assert "would" not in text
-    assert "/exports: 1 deleted, 0 B freed, 2 kept" in text
+    assert "newest export" not in text, "what is kept is explained in a dry run, and in Prefect's UI"
 
 
-def test_a_dry_cleanup_says_would_delete_for_the_same_plan():
-    text = drawn(cleanup.show_cleanup, a_cleanup(dry_run=True))
-    assert text.count("would delete db01") == 2
-    assert "/exports: 2 would be deleted" in text
+def test_a_dry_cleanup_says_would_delete_for_the_same_plan_and_why_the_rest_stays():
+    text = drawn(show, a_cleanup(dry_run=True))
+    assert "Cleanup of /exports: 2 of 3 exports would be deleted" in text
+    assert text.count("│ would delete │") == 2
+    assert text.count("│ kept ") == 1
 
 
 def test_stored_exports_are_listed_and_an_empty_store_says_so():

@@ -48,6 +48,7 @@ def test_the_mail_at_the_start_says_where_it_goes() -> None:
     mail = restoring_mail(PLAN, run=Run("run-1"))
     assert mail.subject.endswith("Restore of db01 started")
     assert "/DC0/vm/copy" in mail.text
+    assert "20261123T065304Z-00ff" in mail.text
 
 
 @pytest.mark.parametrize(
@@ -64,7 +65,7 @@ def test_the_mail_at_the_end_says_what_did_not_come_back(warnings: tuple[str, ..
 def test_a_restore_that_was_not_compared_says_so_everywhere() -> None:
     told = result(verified=False)
     assert "NOT everything was compared" in restored_mail(told, run=Run("run-1")).text
-    assert "NO, not everything was compared" in markdown_of(told)
+    assert "NOT everything was compared" in markdown_of(told)
 
 
 class Attempt(DirectRunner):

@@ -13,9 +13,9 @@ from hyperexport.policy.incremental import ChangeEvidence, ExportPlan, plan_expo
 from hyperexport.policy.retention import CleanupLimits, plan_cleanup
 from hyperexport.results import CleanupResult, ExportResult
 from hyperexport.verify import Finding, Verification
+from hyperexport.views.exports import export_markdown
 from hyperexport.views.markdown import table, text
 from hyperexport.views.pages import markdown_of
-from hyperexport.views.summary import cleanup_markdown, export_markdown, plan_markdown
 from tests.examples import NOW, VM, a_disk, a_disk_file, an_export
 
 SNAPSHOT = SnapshotRecord(name="hyperexport-1", moref="snapshot-1", created=NOW, quiescing=Quiescing.FILESYSTEM)
@@ -54,30 +54,22 @@ def row(page: str, first: str) -> list[str]:
 
 def test_the_closing_page_says_what_was_exported_why_and_how_fast() -> None:
     page = export_markdown(a_result())
-    assert page.startswith("# Exported db01\n")
-    assert "in 1m03s." in page
+    assert page.startswith("# Exported /DC0/vm/production/db01 in 1m03s\n")
     assert "1 of 2 disks unchanged" in row(page, "Kind")[1]
     assert row(page, "Transferred")[1] == "100.0 MB, 10.0 MB/s"
     assert row(page, "Saved")[1] == "100.0 MB (50 %)"
     assert row(page, "Consistency")[1] == "filesystem quiesced, by snapshot hyperexport-1 (only for this export)"
-    assert "- /backups/db01.4f0e7a52/1\n- s3://bucket/db01.4f0e7a52/1" in page
+    assert "## Destination\n\n- /backups/db01.4f0e7a52/1\n- s3://bucket/db01.4f0e7a52/1" in page
 
 
 def test_every_disk_has_its_decision_its_reason_and_its_size() -> None:
     manifest = a_manifest(files=(a_disk_file(0, stored_in=an_export().export_id), a_disk_file(1, size=7 * MIB)))
     page = export_markdown(a_result(manifest=manifest))
     where = f"db01-disk-0.vmdk (in {an_export().export_id})"
-    assert row(page, "Hard disk 1")[1:] == ["unchanged, reused", "16.0 GB", "100.0 MB", where]
-    assert row(page, "Hard disk 2")[1:] == ["transferred", "16.0 GB", "7.0 MB", "db01-disk-1.vmdk"]
-    assert row(page, "Hard disk 3")[1:] == ["skipped", "16.0 GB", "-", "-"]
-    assert "- Hard disk 1: unchanged, reused (change tracking proves that nothing changed since the base" in page
-    assert "- Hard disk 2: transferred (3.0 MB changed)" in page
-    assert "- Hard disk 3: skipped (it is independent)" in page
-
-
-def test_disks_with_one_reason_share_a_line() -> None:
-    page = plan_markdown(a_plan(full="--force-full was given"))
-    assert "- Hard disk 1, Hard disk 2: transfer (--force-full was given)\n" in page
+    unchanged = "change tracking proves that nothing changed since the base"
+    assert row(page, "Hard disk 1")[1:] == ["unchanged, reused", unchanged, "16.0 GB", "100.0 MB", where]
+    assert row(page, "Hard disk 2")[1:] == ["transferred", "3.0 MB changed", "16.0 GB", "7.0 MB", "db01-disk-1.vmdk"]
+    assert row(page, "Hard disk 3")[1:] == ["skipped", "it is independent", "16.0 GB", "-", "-"]
 
 
 def test_a_full_export_claims_no_saving() -> None:
@@ -152,18 +144,18 @@ def test_warnings_are_listed_and_their_section_is_absent_without_any() -> None:
 
 def test_a_dry_run_says_would_and_at_most_and_where() -> None:
     page = export_markdown(a_result(manifest=None, dry_run=True, plan=a_plan(evidence={}, undecided=True)))
-    assert page.startswith("# Would export db01\n")
-    assert "At most 200.0 MB to transfer" in page
+    assert page.startswith("# Would export /DC0/vm/production/db01: ")
+    assert "at most 200.0 MB to transfer" in page
     assert "## Where it would be kept\n\n- /backups" in page
     assert "Exported" not in page
 
 
 def test_a_plan_says_its_kind_and_why() -> None:
-    full = plan_markdown(a_plan(full="the last full export is 31d old, and --full-after is 30d"))
-    assert "a full export, because the last full export is 31d old, and --full-after is 30d." in full
-    incremental = plan_markdown(a_plan())
-    assert f"an incremental export, which builds on {an_export().export_id}, 1 of 2 disks unchanged." in incremental
-    assert "100.0 MB to transfer, 100.0 MB (50 %) saved." in incremental
+    full = markdown_of(a_plan(full="the last full export is 31d old, and --full-after is 30d"))
+    assert ": full, the last full export is 31d old, and --full-after is 30d\n" in full
+    incremental = markdown_of(a_plan())
+    assert f": incremental, builds on {an_export().export_id}, 1 of 2 disks unchanged\n" in incremental
+    assert "100.0 MB to transfer, 100.0 MB (50 %) saved\n" in incremental
 
 
 def a_cleanup(**changes: Any) -> CleanupResult:
@@ -174,25 +166,28 @@ def a_cleanup(**changes: Any) -> CleanupResult:
 
 
 def test_a_cleanup_says_what_was_deleted_and_why_the_rest_stays() -> None:
-    page = cleanup_markdown(a_cleanup())
+    page = markdown_of(a_cleanup())
     assert "2 of 3 exports deleted" in page
-    assert "| deleted | 50d old, over --cleanup-max-age 30d |" in page
-    assert "| kept | the newest export of its VM |" in page
+    assert page.count("| deleted |") == 2
+    assert "| 50d old, over --cleanup-max-age 30d |" in page
+    assert "## Kept" in page
+    assert "| the newest export of its VM |" in page
     assert "would" not in page
 
 
 def test_a_dry_run_of_a_cleanup_says_would_of_the_same_exports() -> None:
-    page = cleanup_markdown(a_cleanup(dry_run=True, deleted=()))
+    page = markdown_of(a_cleanup(dry_run=True, deleted=()))
     assert "2 of 3 exports would be deleted" in page
-    assert "| would delete | 50d old, over --cleanup-max-age 30d |" in page
+    assert page.count("| would delete |") == 2
+    assert "| 50d old, over --cleanup-max-age 30d |" in page
     assert "| deleted |" not in page
 
 
 def test_what_could_not_be_deleted_is_not_counted_as_deleted() -> None:
     whole = a_cleanup()
     first, second = whole.deleted
-    page = cleanup_markdown(a_cleanup(deleted=(second,), failed=(f"{first}: permission denied",)))
-    assert "1 of 3 exports deleted, 0 B freed.\n" in page
+    page = markdown_of(a_cleanup(deleted=(second,), failed=(f"{first}: permission denied",)))
+    assert "1 of 3 exports deleted, 0 B freed\n" in page
     assert "| NOT DELETED |" in page
     assert f"## Could not be deleted\n\n- {first}: permission denied" in page
 
@@ -200,9 +195,9 @@ def test_what_could_not_be_deleted_is_not_counted_as_deleted() -> None:
 def test_a_cleanup_reports_limits_out_of_reach_and_what_dead_runs_left() -> None:
     exports = [("db01.4f0e7a52", an_export(age=timedelta(days=50)))]
     plan = plan_cleanup(exports, CleanupLimits(max_age=timedelta(days=30)), now=NOW, free_bytes=None)
-    page = cleanup_markdown(a_cleanup(plan=plan, deleted=(), abandoned=("db01.4f0e7a52/x",)))
+    page = markdown_of(a_cleanup(plan=plan, deleted=(), abandoned=("db01.4f0e7a52/x",)))
     assert "## Limits that cannot be kept\n\n- --cleanup-max-age 30d: 1 export beyond it stays" in page
-    assert "## Removed\n\n- db01.4f0e7a52/x" in page
+    assert "## Half-written exports of dead runs, removed\n\n- db01.4f0e7a52/x" in page
 
 
 def test_the_page_of_an_export_ends_with_its_cleanups() -> None:
@@ -225,10 +220,9 @@ def test_no_name_can_break_the_page(name: str, shown: str) -> None:
     assert text(name) == shown
     assert table(("N",), [(name,)])[2] == f"| {shown} |"
     evil = VM.model_copy(update={"name": name, "path": f"/DC0/vm/{name}"})
-    page = plan_markdown(plan_export(evil, (a_disk(0, label=name),), base=None, full=name, evidence={}))
-    assert page.startswith(f"# Would export {shown}\n")
-    assert row(page, shown)[1] == "transfer"
-    assert f"- {shown}: transfer ({shown})" in page
+    page = markdown_of(plan_export(evil, (a_disk(0, label=name),), base=None, full=name, evidence={}))
+    assert page.startswith(f"# Would export /DC0/vm/{shown}: full, {shown}\n")
+    assert row(page, shown)[1:3] == ["transfer", shown]
 
 
 def test_a_vm_is_a_page_of_facts_disks_adapters_and_snapshots() -> None:

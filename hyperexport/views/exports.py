@@ -1,66 +1,136 @@
-"""What a run says of itself at its end, as Markdown for the Prefect UI: what, why, how fast, what to look at.
-
-Pure functions of values. Terminal, notebook and mail draw the same facts from ``pages.py``.
-"""
+"""What is said of an export, of its plan, and of its dry run: page, key=value lines and the mail at its end."""
 
 from collections.abc import Sequence
+from typing import Final
 
+from hyperexport.base.display import FACTS, Page, Pairs, Table, lines, numbered, pages_of, pairs_of
 from hyperexport.base.units import format_bytes, format_elapsed, format_rate
 from hyperexport.model.manifest import ExportKind, ExportManifest, FileEntry, Quiescing, TransferStatistics
 from hyperexport.model.rates import Rates
 from hyperexport.policy.incremental import Decision, DiskPlan, ExportPlan
-from hyperexport.policy.retention import CleanupItem
-from hyperexport.results import CleanupResult, ExportResult
+from hyperexport.results import ExportResult, FleetOutcome
+from hyperexport.views import cleanups  # noqa: F401  # pyright: ignore[reportUnusedImport] - registers its page
 from hyperexport.views.chart import throughput_markdown
-from hyperexport.views.markdown import section, table, text
+from hyperexport.views.markdown import pages_markdown
 
-FACTS = ("Property", "Value")
-"""The columns of a table of facts."""
+_DONE: Final = {Decision.TRANSFER: "transferred", Decision.REUSE: "unchanged, reused"}
+_DISKS: Final = ("Disk", "Decision", "Why", "Capacity")
 
-_DONE = {Decision.TRANSFER: "transferred", Decision.REUSE: "unchanged, reused"}
+
+@pages_of.register
+def _(plan: ExportPlan) -> tuple[Page, ...]:
+    most = "at most " if plan.undecided else ""
+    title = f"Would export {plan.vm.path}: {plan.kind}, {plan.reason}"
+    moved = f"{most}{format_bytes(plan.transfer_bytes)} to transfer, {_saved(plan)} saved"
+    return (Page(title, (Table("Disks", (*_DISKS, "Expected", "File"), disk_rows(plan, None)), *lines("", [moved]))),)
+
+
+@pages_of.register
+def _(result: ExportResult) -> tuple[Page, ...]:
+    cleaned = tuple(page for cleanup in result.cleanups for page in pages_of(cleanup))
+    warnings = lines("Warnings", result.warnings)
+    if result.recent:
+        return (Page(f"Nothing to do for {result.plan.vm.path}: {result.recent} is young enough", warnings),)
+    snapshots = lines("Snapshots and change tracking", snapshot_lines(result))
+    if result.manifest is None:
+        (plan,) = pages_of(result.plan)
+        where = lines("Where it would be kept", result.locations)
+        note = lines("", ["Dry run: nothing was changed"])
+        return (Page(plan.title, (*plan.tables, *snapshots, *where, *warnings, *note)), *cleaned)
+    manifest = result.manifest
+    tables = (
+        Table("", FACTS, tuple(export_facts(result, manifest))),
+        Table("Disks", (*_DISKS, "Stored", "File"), disk_rows(result.plan, manifest)),
+        *lines("Destination", result.locations),
+        *snapshots,
+        *lines("Damage", damage_of(result)),
+        *warnings,
+        *lines("What to look at", what_to_look_at(result, manifest)),
+    )
+    return (Page(f"Exported {manifest.vm.path} in {format_elapsed(result.seconds)}", tables), *cleaned)
 
 
 def export_markdown(result: ExportResult, rates: Sequence[Rates] = ()) -> str:
-    """The closing page of an export, or of its dry run.
+    """The closing page of an export, or of its dry run, as Markdown.
 
     Args:
         result: What it did.
         rates: How fast its files moved.
     """
-    cleanups = [line for cleanup in result.cleanups for line in ("", cleanup_markdown(cleanup))]
-    if result.recent:
-        return f"# Nothing to do for {text(result.plan.vm.name)}\n\n{text(result.recent)} is young enough."
-    if result.manifest is None:
-        lines = [
-            plan_markdown(result.plan),
-            *section("Snapshots and change tracking", snapshot_lines(result)),
-            *section("Where it would be kept", result.locations),
-        ]
-        return "\n".join([*lines, *section("Warnings", result.warnings), *cleanups])
-    manifest = result.manifest
-    lines = [
-        f"# Exported {text(manifest.vm.name)}",
-        "",
-        f"{text(manifest.vm.path)} of {text(manifest.vcenter)}, in {format_elapsed(result.seconds)}.",
-        "",
-        *table(FACTS, export_facts(result, manifest)),
-        *_disk_table(result.plan, manifest),
-        *throughput_markdown(rates),
-        *section("Where it is", result.locations),
-        *section("Snapshots and change tracking", snapshot_lines(result)),
-        *section("Damage", damage_of(result)),
-        *section("Warnings", result.warnings),
-        *section("What to look at", what_to_look_at(result, manifest)),
+    export, *cleaned = pages_of(result)
+    return "\n".join([pages_markdown([export]), *throughput_markdown(rates), pages_markdown(cleaned)])
+
+
+@pairs_of.register
+def _(plan: ExportPlan) -> Pairs:
+    pairs: list[tuple[str, object]] = [
+        ("vm", plan.vm.name),
+        ("path", plan.vm.path),
+        ("kind", plan.kind),
+        ("reason", plan.reason),
+        ("base", plan.base or ""),
     ]
-    return "\n".join([*lines, *cleanups])
+    for position, disk in enumerate(plan.disks):
+        pairs += [
+            (f"disk_{position}", disk.label),
+            (f"disk_{position}_decision", disk.decision),
+            (f"disk_{position}_reason", disk.reason),
+            (f"disk_{position}_bytes", disk.expected_bytes),
+            (f"disk_{position}_capacity", disk.capacity),
+            (f"disk_{position}_changed_bytes", "" if disk.changed_bytes is None else disk.changed_bytes),
+        ]
+    return (
+        *pairs,
+        ("transfer_bytes", plan.transfer_bytes),
+        ("saved_bytes", plan.saved_bytes),
+        ("saved_percent", f"{plan.saved_percent:.1f}"),
+    )
+
+
+@pairs_of.register
+def _(result: ExportResult) -> Pairs:
+    manifest, plan = result.manifest, result.plan
+    if result.recent:
+        return (
+            ("vm", plan.vm.name),
+            ("path", plan.vm.path),
+            ("outcome", FleetOutcome.SKIPPED),
+            ("message", f"{result.recent} is young enough"),
+        )
+    removed = manifest is not None and manifest.snapshot is not None and not result.snapshot_kept
+    return (
+        ("vm", plan.vm.name),
+        ("path", plan.vm.path),
+        ("dry_run", result.dry_run),
+        ("export_id", manifest.export_id if manifest else ""),
+        ("kind", plan.kind),
+        ("reason", plan.reason),
+        *numbered("location", result.locations),
+        ("bytes_transferred", manifest.transfer.bytes_transferred if manifest else plan.transfer_bytes),
+        ("bytes_saved", manifest.transfer.bytes_reused if manifest else plan.saved_bytes),
+        ("seconds", f"{result.seconds:.1f}"),
+        ("verified", "" if result.verified is None else result.verified),
+        ("snapshot_removed", removed),
+        *numbered("snapshot_made", filter(None, [result.snapshots.make])),
+        *numbered("snapshot_abandoned", (one.name for one in result.snapshots.abandoned)),
+        *numbered("snapshot_given_up", (one.name for one in result.snapshots.removed)),
+        *numbered("change_tracking", filter(None, [result.tracking.words])),
+        ("warnings", len(result.warnings)),
+        ("bytes_stored", manifest.stored_bytes if manifest else ""),
+        *numbered("shares_with", manifest.shares_with if manifest else ()),
+    )
 
 
 def export_facts(result: ExportResult, manifest: ExportManifest) -> list[tuple[str, str]]:
-    """What an export did, as names and values; the mail says the same."""
+    """What an export did, as names and values."""
     moved = manifest.transfer
     rate = f", {format_rate(moved.bytes_transferred / moved.seconds)}" if moved.seconds else ""
     limit = f" (limit {format_rate(moved.limit)})" if moved.limit else ""
     return [
+        ("VM", manifest.vm.path),
+        ("vCenter", manifest.vcenter),
+        ("Started", f"{manifest.started:%Y-%m-%d %H:%M:%S} {manifest.started.tzname() or 'local time'}"),
+        ("Duration", format_elapsed(result.seconds)),
         ("Export", manifest.export_id),
         ("Kind", f"{manifest.kind}: {manifest.reason}"),
         ("Consistency", _consistency(result, manifest)),
@@ -110,22 +180,6 @@ def _saving(plan: ExportPlan) -> str:
 
 def _saved(plan: ExportPlan) -> str:
     return f"{format_bytes(plan.saved_bytes)} ({plan.saved_percent:.0f} %)"
-
-
-def _disk_table(plan: ExportPlan, manifest: ExportManifest | None) -> list[str]:
-    """One row for each disk, as it was stored, or as it is expected before it was; then why, in words."""
-    rows = disk_rows(plan, manifest)
-    columns = ("Disk", "Decision", "Capacity", "Stored" if manifest else "Expected", "File")
-    disks_by_reason: dict[str, list[str]] = {}
-    for label, decision, why, *_ in rows:
-        disks_by_reason.setdefault(f"{decision} ({why})", []).append(label)
-    return [
-        "## Disks",
-        "",
-        *table(columns, ([label, decision, *rest] for label, decision, _, *rest in rows)),
-        *(f"- {text(', '.join(disks))}: {text(why)}" for why, disks in disks_by_reason.items()),
-        "",
-    ]
 
 
 def disk_rows(plan: ExportPlan, manifest: ExportManifest | None) -> tuple[tuple[str, ...], ...]:
@@ -183,67 +237,3 @@ def what_to_look_at(result: ExportResult, manifest: ExportManifest) -> list[str]
     if manifest.transfer.retries:
         advice.append(f"{manifest.transfer.retries} transfers were retried: check the network and the hosts")
     return advice
-
-
-def plan_markdown(plan: ExportPlan) -> str:
-    """What an export would do, before it does anything."""
-    most = "At most " if plan.undecided else ""
-    why = f"because {text(plan.reason)}" if plan.kind is ExportKind.FULL else f"which {text(plan.reason)}"
-    article = "a" if plan.kind is ExportKind.FULL else "an"
-    lines = [
-        f"# Would export {text(plan.vm.name)}",
-        "",
-        f"{text(plan.vm.path)}: {article} {plan.kind} export, {why}.",
-        "",
-        *_disk_table(plan, None),
-        f"{most}{format_bytes(plan.transfer_bytes)} to transfer, {_saved(plan)} saved.",
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def cleanup_markdown(result: CleanupResult) -> str:
-    """What a cleanup deleted, or in a dry run would delete, and why the rest stays."""
-    deleted = {str(item) for item in result.plan.to_delete} if result.dry_run else set(result.deleted)
-    verb = "would be deleted" if result.dry_run else "deleted"
-    lines = [
-        f"# Cleanup of {text(result.store)}",
-        "",
-        f"{len(deleted)} of {len(result.plan.items)} exports {verb}, {result.freed_words}.",
-        "",
-        *table(
-            ("Export", "VM", "Time", "Size", "Decision", "Why"),
-            (tuple(row.values()) for row in cleanup_rows(result)),
-        ),
-        *section("Could not be deleted", result.failed),
-        *section("Left for now", result.deferred),
-        *section("Abandoned exports that would be removed" if result.dry_run else "Removed", result.abandoned),
-        *section("Not deleted because a clock is in doubt", result.plan.doubts),
-        *section("Warnings", result.plan.unmatched),
-        *section("Limits that cannot be kept", result.plan.unreachable),
-        *section("Damaged: neither counted nor deleted", [one.words_and_remedy for one in result.plan.damaged]),
-    ]
-    return "\n".join(lines)
-
-
-def cleanup_rows(result: CleanupResult) -> list[dict[str, object]]:
-    """For each export of the store what becomes of it, and why."""
-    deleted = {str(item) for item in result.plan.to_delete} if result.dry_run else set(result.deleted)
-    return [_cleanup_row(item, result, deleted) for item in result.plan.items]
-
-
-def _cleanup_row(item: CleanupItem, result: CleanupResult, deleted: set[str]) -> dict[str, object]:
-    if not item.delete:
-        decision = "kept"
-    elif str(item) in deleted:
-        decision = "would delete" if result.dry_run else "deleted"
-    else:
-        decision = "NOT DELETED"
-    return {
-        "Export": str(item),
-        "VM": item.vm,
-        "Time": f"{item.started:%Y-%m-%d %H:%M}",
-        "Size": format_bytes(item.size),
-        "Decision": decision,
-        "Why": item.reason,
-    }
