@@ -92,7 +92,7 @@ def _missing(name: str) -> UsageError:
             f"there is no profile {name} in Prefect, but a file of this machine keeps one of this name",
             fix="Use it with --no-prefect, or save it in Prefect with --save-profile",
         )
-    return UsageError(f"there is no profile {name}", fix="See hyperexport --list-profiles for those that there are")
+    return UsageError(f"there is no profile {name}", fix="hyperexport --list-profiles lists them")
 
 
 def save_profile(name: str, options: ExportOptions, *, base: Mapping[str, object] | None = None) -> ExportProfile:
@@ -115,7 +115,7 @@ def saved_names() -> list[str]:
     with translated("listing the profiles"), get_client(sync_client=True) as client:
         try:
             documents = client.read_block_documents_by_type(_SLUG, include_secrets=False)
-        except ObjectNotFound:  # nobody ever saved one
+        except ObjectNotFound:  # none was ever saved
             documents = []
     return sorted(document.name for document in documents if document.name)
 

@@ -17,7 +17,7 @@ class VSphereCredentials(Block):
         url: The server's address.
         username: The user to log in as.
         password: The user's password.
-        ca_certificates: The CAs that vouch for the server.
+        ca_certificates: The CAs that may sign the server's certificate.
         thumbprint: The server's certificate's SHA-256 thumbprint.
         insecure: Whether any certificate is taken.
 
@@ -45,7 +45,7 @@ class VSphereCredentials(Block):
     ca_certificates: str | None = Field(
         default=None,
         title="CA certificates",
-        description="The CAs that vouch for the server, as PEM text. The system's own when empty.",
+        description="The CAs that may sign the server's certificate, as PEM text (default: the system's).",
     )
     thumbprint: str | None = Field(
         default=None,
@@ -53,7 +53,7 @@ class VSphereCredentials(Block):
         description="The server's certificate, pinned by its SHA-256 thumbprint in place of a CA.",
     )
     insecure: bool = Field(
-        default=False, description="Take any certificate. Only for laboratories: anybody can pose as the server."
+        default=False, description="Accept any certificate. Only for labs: anyone can impersonate the server."
     )
 
     def get_endpoint(self) -> VSphereEndpoint:

@@ -82,7 +82,7 @@ def arguments(
     """
     action = words[0] if words else "list"
     if len(words) > 1 or action not in _ACTIONS:
-        raise UsageError(f"{' '.join(words)!r} is nothing that automations do", fix="Say create, list or remove")
+        raise UsageError(f"{' '.join(words)!r} is not an action for automations", fix="Use create, list or remove")
     if read_duration("--within", within) < timedelta(minutes=1):
         raise UsageError(f"--within: {within} is too short", fix="Give at least 1m, such as 26h")
     if action != "create" and (given.given or given.profile):
@@ -105,7 +105,7 @@ def show_automations(console: Console, found: "Sequence[Automation]", done: str 
 
 
 def automation_lines(automation: "Automation") -> list[str]:
-    """One automation."""
+    """The key=value lines of an automation."""
     return [
         key_value("automation", automation.name),
         key_value("enabled", automation.enabled),

@@ -6,7 +6,7 @@ from rich.console import Console
 
 
 class PipeSafeConsole(Console):
-    """A console whose reader may stop reading, as ``grep -q`` and ``head`` do: the work goes on, unseen."""
+    """A console whose reader may stop reading, as ``grep -q`` and ``head`` do: the work continues, unseen."""
 
     def on_broken_pipe(self) -> None:
         """Discard all further output; rich itself would exit here."""

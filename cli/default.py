@@ -187,4 +187,4 @@ def _check_saving(given: Mapping[str, object], base: str | None, *, password: bo
     if "dry_run" in given:
         raise UsageError("--dry-run changes nothing, so it saves no profile", fix="Leave one of them out")
     if not given and base is None:
-        raise UsageError("there is nothing to save", fix="Give the options that the profile shall set")
+        raise UsageError("there is nothing to save", fix="Give the options to save in the profile")

@@ -30,7 +30,7 @@ class Failure:
 
     @property
     def cause(self) -> HyperExportError | None:
-        """The error of our own family behind it; None for what nobody foresaw."""
+        """The HyperExportError behind it; None for an unexpected error."""
         return find_cause(self.error)
 
     @property
@@ -54,7 +54,7 @@ class Failure:
         return one_line(f"unexpected {name}: {self.error} (--debug shows where)")
 
     def report(self, *, debug: bool) -> None:
-        """Write the line to standard error, and the traceback above it for whoever asked."""
+        """Write the line to standard error, and with ``--debug`` the traceback above it."""
         if os.environ.get(JSON_LOGS) == "json":
             told = "".join(traceback.format_exception(self.error)) if debug else None
             print(json_line("ERROR", self.message, vm=self.vm, code=self.code, exception=told), file=sys.stderr)
@@ -85,7 +85,7 @@ class FailedMember(Failure):
 
     @property
     def message(self) -> str:
-        """What failed on it."""
+        """The error of the VM, as its fleet recorded it."""
         return one_line(self.member_message)
 
 

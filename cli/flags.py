@@ -156,8 +156,8 @@ class Given:
     def options(self, **more: object) -> ExportOptions:
         """The options, of which only what was given counts as set.
 
-        Where only the environment can add to them, they are checked at once: a mistake is told before a server is
-        waited for. Whoever runs the command merges and checks again.
+        Where only the environment can add to them, they are checked at once: a mistake is reported before a server is
+        waited for. The command merges and checks again.
 
         Raises:
             UsageError: A value is invalid; the message names the flag or the variable.
@@ -197,7 +197,7 @@ def vm_options() -> tuple[Leaf, ...]:
 
 
 def store_options() -> tuple[Leaf, ...]:
-    """Where exports are stored."""
+    """The options that say where exports are stored."""
     return tuple(leaf for leaf in leaves() if leaf.group == "destination" and leaf.key != "format")
 
 
@@ -207,7 +207,7 @@ def reading_options() -> tuple[Leaf, ...]:
 
 
 def dry_run_option() -> tuple[Leaf, ...]:
-    """``--dry-run``."""
+    """The option ``--dry-run``."""
     return tuple(leaf for leaf in leaves() if leaf.key == "dry_run")
 
 
@@ -261,7 +261,7 @@ def read_duration(flag: str, text: str) -> timedelta:
     except ValueError as error:
         raise UsageError(f"{flag}: {error}") from error
     if not duration:
-        raise UsageError(f"{flag}: {text} is no time at all", fix="Give one such as 26h")
+        raise UsageError(f"{flag}: {text} is not a time", fix="Give one such as 26h")
     return duration
 
 

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and a closed terminal, all the same: one interruption, and then the cleanup is left in peace.
+"""Ctrl-C, SIGTERM and a closed terminal interrupt a run once; later ones do not disturb its cleanup.
 
 Prefect installs a SIGTERM handler of its own while a flow runs, which raises a second exception in the middle of the
 cleanup of the first. So SIGTERM is blocked and fetched by a thread (POSIX ``sigwait``), which passes it on as the

@@ -80,7 +80,7 @@ def arguments(
     if listen and textfile:
         raise UsageError("--listen and --textfile exclude each other", fix="Choose one")
     if textfile and textfile.suffix != ".prom":
-        raise UsageError(f"--textfile: node_exporter reads no {textfile.name}", fix="Name it something.prom")
+        raise UsageError(f"--textfile: node_exporter reads no {textfile.name}", fix="Give it a name that ends in .prom")
     return given.command(Metrics, listen=_address(listen) if listen else None, textfile=textfile)
 
 

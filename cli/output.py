@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from hyperexport.model.vm import Value
 
-_PIPED_WIDTH = 200  # columns of a table that nobody's terminal bounds
+_PIPED_WIDTH = 200  # columns of a table without a terminal
 
 
 class OutputFormat(StrEnum):
@@ -133,7 +133,7 @@ class Output:
         return showing_progress(self.errors)
 
     def waiting(self, for_what: str) -> AbstractContextManager[object]:
-        """While the block runs, show whoever watches a terminal what the program waits for."""
+        """While the block runs, show at a terminal what the program waits for."""
         return self.errors.status(for_what) if self.errors.is_terminal else nullcontext()
 
 

@@ -167,8 +167,8 @@ def arguments(
     """
     if words and (len(words) != 2 or words[0] not in _DONE):
         raise UsageError(
-            f"{' '.join(words)!r} is nothing that can be done to a schedule",
-            fix="Say pause, resume or remove and one schedule's name, or nothing for the list",
+            f"{' '.join(words)!r} is not an action for schedules",
+            fix="Use pause, resume or remove with the name of one schedule, or neither for the list",
         )
     action, name = words or (None, None)
     return ManageSchedules(

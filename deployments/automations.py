@@ -1,7 +1,7 @@
 """Prefect automations that watch over the exports: plain events in, a mail by ``send-notice`` out.
 
 They are made anew by name, so that making them twice changes nothing, and have our tag: what else is there under such
-a name is somebody's own, and stays. The mail's options are part of the automation; a password never is one.
+a name is a user's own, and stays. The mail's options are part of the automation; a password never is one.
 """
 
 from datetime import timedelta

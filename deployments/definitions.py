@@ -1,7 +1,7 @@
 """Which deployments there are, and the work pools they wait in. Knows flows and Prefect; runs nothing.
 
 Every flow of ours has a deployment without a schedule, so that *Run* in the Prefect UI and the jobs API work; beside
-them there are the usual scheduled ones, paused until somebody wants them. The pool of processes is what ``hyperexport
+them there are the usual scheduled ones, paused until they are resumed. The pool of processes is what ``hyperexport
 serve`` works off; the same deployments can wait in a pool of containers. ``prefect.yaml`` and its siblings say the
 same for ``prefect deploy`` (``prefect_file.py``). Entrypoints are module paths, so that a flow's classes are those of
 the installed package.

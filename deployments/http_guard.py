@@ -174,7 +174,7 @@ class BoundedHeaders(H11Protocol):
             self._end_waiting()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection."""
+        """Stop tracking a closed connection."""
         self._end_waiting()
         super().connection_lost(exc)
 

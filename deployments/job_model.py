@@ -96,7 +96,7 @@ class JobProgress(BaseModel):
 
 
 class JobStatus(BaseModel):
-    """How a job stands."""
+    """The state of a job."""
 
     id: UUID
     vm: str

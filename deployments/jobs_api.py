@@ -36,7 +36,7 @@ logger = logging.getLogger("hyperexport.serve")
 _PAGE: Final = 200
 _OF_PREFECT: Final = (
     *(httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, PrefectException, HyperExportError),
-    *(ValidationError, JSONDecodeError),  # an answer that is none of Prefect's
+    *(ValidationError, JSONDecodeError),  # an answer that is not Prefect's
 )
 """What a request to Prefect raises."""
 

@@ -32,7 +32,7 @@ _START: Final = 120.0
 
 _STOP: Final = 10.0
 _OURS: Final = ("GOVC_", "HYPEREXPORT_", "AWS_")
-"""What is told to this command and is none of the server's business: passwords, for one."""
+"""Variables that this command gets and the server must not: passwords, for example."""
 
 
 def provide_persistent_api(port: int, users: Collection[str] = ()) -> str:
@@ -82,7 +82,7 @@ def start(port: int, users: Collection[str] = ()) -> str:
 def launch(
     port: int, settings: Mapping[str, str], log: IO[bytes], *, whole: bool, users: Collection[str] = ()
 ) -> tuple[subprocess.Popen[bytes], str]:
-    """Begin to run such a server. Whoever connects before it answers simply waits.
+    """Start such a server. A client that connects before it answers waits.
 
     Args:
         port: Where it listens on this machine; 0 for a free port.

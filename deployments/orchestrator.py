@@ -2,7 +2,7 @@
 
 Without importing Prefect, which takes seconds. A Prefect API is looked up where Prefect looks for it
 (docs.prefect.io, settings): the environment, ``.env``, ``prefect.toml`` and ``pyproject.toml`` here, and the active
-profile. A ``hyperexport serve`` of this user is found by the file that it keeps while it runs, and believed only while
+profile. A ``hyperexport serve`` of this user is found by the file that it keeps while it runs, and trusted only while
 its process lives and its address answers.
 """
 

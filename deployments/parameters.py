@@ -11,8 +11,8 @@ def kept_parameters(options: ExportOptions, profile: ExportProfile | None = None
     """Keep what was given, as JSON, the profile by its name, and the local store's folder as an absolute path.
 
     The rest is left to the environment and the profile as the process finds them that executes it. So is the folder,
-    where one of these names it. Any other is made absolute: that process may have another working folder than whoever
-    asked, and a plain Prefect worker deletes its own after each run.
+    where one of these names it. Any other is made absolute: that process may have another
+    working folder than this one, and a plain Prefect worker deletes its own after each run.
 
     Raises:
         UsageError: The options contradict each other, the environment or the profile; or the profile is invalid.

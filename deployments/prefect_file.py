@@ -51,7 +51,7 @@ def _named(file: str) -> str:
 
 
 def write_all() -> None:
-    """Write every file anew."""
+    """Write ``prefect.yaml`` and the variants for Docker and Kubernetes."""
     for pool in POOLS:
         (ROOT / FILES[pool.type]).write_text(text_of(pool), encoding="utf-8")
 

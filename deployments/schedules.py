@@ -267,7 +267,7 @@ def schedules() -> list[Schedule]:
 
 @translated("pausing the schedule")
 def pause(name: str) -> Schedule:
-    """Let a schedule fire no more until it is resumed; a run that is going on goes on.
+    """Let a schedule fire no more until it is resumed; a run in progress continues.
 
     Raises:
         UsageError: There is no such schedule.
@@ -296,7 +296,7 @@ def remove(name: str) -> Schedule:
     """Delete a schedule. What it exported stays.
 
     Raises:
-        UsageError: There is no such schedule, or a run of it is going on: Prefect could not write down that run's end.
+        UsageError: There is no such schedule, or one of its runs is in progress: Prefect could not record its end.
     """
     found = _find(name)
     with get_client(sync_client=True) as client:
@@ -304,7 +304,7 @@ def remove(name: str) -> Schedule:
         of_it = DeploymentFilter(id=DeploymentFilterId(any_=[found.id]))
         if client.read_flow_runs(deployment_filter=of_it, flow_run_filter=_GOING_ON):
             raise UsageError(
-                f"a run of the schedule {name!r} is going on; it is paused, so that no other begins",
+                f"a run of the schedule {name!r} is in progress; the schedule is paused, and starts no other",
                 fix="Remove it when the run has ended, or cancel the run first",
             )
         client.delete_deployment(found.id)

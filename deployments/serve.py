@@ -77,8 +77,8 @@ def listen(host: str, port: int, token: str | None) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         if not token and not ip_address(str(address[0])).is_loopback:
             raise UsageError(
-                f"the jobs API on {host} could be used by anybody on the network",
-                fix="Set HYPEREXPORT_API_TOKEN to a long random word, which callers then send as their bearer token",
+                f"the jobs API on {host} could be used by anyone on the network",
+                fix="Set HYPEREXPORT_API_TOKEN to a long random string; callers send it as their bearer token",
             )
         return socket.create_server(address[:2], family=family)
     except OSError as error:

@@ -58,7 +58,7 @@ def export_fleet(
     Raises:
         PartialFleetFailure: Some of the VMs failed; the others are exported.
         FleetFailure: All of them failed.
-        HyperExportError: Nobody is chosen, or it could not be found out who is.
+        HyperExportError: No VM is chosen, or the VMs could not be looked up.
     """
     in_force = options_in_force(options, profile)
     return fleet.export_fleet(

@@ -63,7 +63,7 @@ that begins late after all do nothing, so no VM is exported twice for it."""
 
 SECONDS_WITHOUT_WORKER: Final = 60.0
 SECONDS_WITHOUT_SERVER: Final = 1800.0
-"""As long as a worker's run waits to tell of its end (workarounds/server_outage.py)."""
+"""As long as a worker's run waits to report its end (workarounds/server_outage.py)."""
 
 SECONDS_TO_STOP: Final = 25.0
 """How long the exports are waited for when the run is stopped; Prefect kills this process after 30 s."""
@@ -146,7 +146,7 @@ def retry_until_stopped(stop: StopSignal, ask: Callable[P, T], *args: P.args, **
         return isinstance(error, httpx.TransportError | httpx.DecodingError | ValidationError | JSONDecodeError)
 
     def wait(seconds: float) -> None:
-        logger.warning("the Prefect server does not answer; the workers go on, and it is asked again")
+        logger.warning("the Prefect server does not answer; the workers continue, and the server is asked again")
         stop.wait(seconds)
         stop.check()
 
@@ -194,7 +194,7 @@ def require_deployment(client: SyncPrefectClient) -> None:
         client.read_deployment_by_name(DEPLOYMENT)
     except ObjectNotFound:
         raise UsageError(
-            f"there is no deployment {DEPLOYMENT}, so no worker could take up a VM",
+            f"there is no deployment {DEPLOYMENT}, so no worker could pick up a VM",
             fix="Start hyperexport serve on each worker, or run prefect deploy --all",
         ) from None
 
@@ -202,7 +202,7 @@ def require_deployment(client: SyncPrefectClient) -> None:
 def ended_before() -> Counter[str]:
     """For each VM, by its path, how many of its runs ended in earlier attempts of this fleet run.
 
-    A retry starts new ones in their place, and goes on with those that are still at work.
+    A retry starts new ones in their place, and waits for those that are still at work.
     """
     if attempt_of_fleet() == 1:
         return Counter()
@@ -230,7 +230,7 @@ def look(client: SyncPrefectClient, sent: dict[UUID, Sent]) -> list[FlowRun]:
     now = time.monotonic()
     waiting = [sent[run.id] for run in runs if run.state and run.state.is_scheduled()]
     if waiting and len(waiting) == len(sent) and min(now - one.sent for one in waiting) > SECONDS_WITHOUT_WORKER:
-        logger.warning("no worker takes up any of the %d VMs that wait: is hyperexport serve running?", len(waiting))
+        logger.warning("no worker picks up any of the %d waiting VMs: is hyperexport serve running?", len(waiting))
         for one in waiting:
             one.sent = now
     for run in runs:
@@ -240,7 +240,7 @@ def look(client: SyncPrefectClient, sent: dict[UUID, Sent]) -> list[FlowRun]:
 
 
 def give_up_if_late(client: SyncPrefectClient, run: FlowRun, one: Sent, now: float) -> None:
-    """Call a run crashed that a worker took up and never began: no heartbeat tells of it, since it had none yet."""
+    """Call a run crashed that a worker took up and never began: it had no heartbeat yet that could stop."""
     one.taken_up = one.taken_up or now
     if now - one.taken_up > SECONDS_TO_BEGIN:
         client.set_flow_run_state(run.id, Crashed(message="a worker took it up and did not begin it"))
@@ -301,7 +301,7 @@ def cancel(client: SyncPrefectClient, sent: dict[UUID, Sent]) -> None:
     except Exception as error:  # noqa: BLE001 - the reason why this run ends is another
         logger.error("it could not be seen whether the exports have stopped: %s", type(error).__name__)
     if sent:
-        logger.warning("%d exports are still stopping; their workers go on with it", len(sent))
+        logger.warning("%d exports are still stopping on their workers", len(sent))
 
 
 def _message(run: FlowRun) -> str:

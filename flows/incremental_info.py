@@ -21,7 +21,7 @@ def incremental_info(
 ) -> ExportPlan:
     """Show, disk by disk, what an incremental export would transfer, why, and what it would save.
 
-    What changed on a running VM can be told only from a snapshot. With the snapshot option one is made and removed
+    The changed areas of a running VM are known only from a snapshot. With the snapshot option one is made and removed
     again; without it nothing is changed, and such disks count as undecided.
 
     Args:

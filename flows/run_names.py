@@ -1,4 +1,4 @@
-"""What a flow run is called: by what it does, unless somebody gave it a name when it was started."""
+"""What a flow run is called: by what it does, unless it was given a name when it was started."""
 
 from collections.abc import Callable, Mapping
 from functools import cache

@@ -24,7 +24,7 @@ Profile = Annotated[ExportProfile | str | None, Tabs("Saved block", "Name", "Non
 
 
 class _NothingGiven(ExportOptions):
-    """Options of which nobody set any. Written down, they are ``{}``: a form that starts from them sends nothing."""
+    """Options that are all unset. Written down, they are ``{}``: a form that starts from them sends nothing."""
 
     @model_serializer
     def _nothing(self) -> dict[str, object]:

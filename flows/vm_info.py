@@ -32,6 +32,6 @@ def vm_info(
         The description of each VM, in the order of their paths.
 
     Raises:
-        VmNotFound, VmAmbiguous: A name fits no VM, or several; or nobody is chosen.
+        VmNotFound, VmAmbiguous: A name fits no VM, or several; or no VM is chosen.
     """
     return info.vm_info(runner_for(vsphere), selection_in_force(selection))

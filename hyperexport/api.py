@@ -87,7 +87,7 @@ def incremental_info(
 ) -> ExportPlan:
     """Say, disk by disk, what an incremental export would transfer, why, and what it would save.
 
-    What changed on a running VM can be told only from a snapshot: with ``snapshot=True`` one is made and removed
+    The changed areas of a running VM are known only from a snapshot: with ``snapshot=True`` one is made and removed
     again; without it nothing is changed, and such disks count as undecided. Arguments and errors are those of
     :func:`export`.
 
@@ -119,7 +119,7 @@ def vm_info(
         The description of each VM, in the order of their paths.
 
     Raises:
-        VmNotFound, VmAmbiguous: A name fits no VM, or several; or nobody is chosen.
+        VmNotFound, VmAmbiguous: A name fits no VM, or several; or no VM is chosen.
     """
     selection = selection_in_force(make_selection({"vm": vm, "folder": folder, "tag": tag, "match": match}))
     with _runner(vsphere) as run:

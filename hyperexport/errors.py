@@ -1,9 +1,8 @@
-"""Every way in which the product fails, as one family of exceptions.
+"""The errors of HyperExport: one class for each code.
 
-An error is written for the person who has to act on it: what failed, on what, why, and what to do. Decisions
-hang on the type, never on the text: ``transient`` says whether repeating the same step may succeed, ``code`` is a
-stable name to search for, ``exit_code`` is what the command line exits with. Names in an error
-come from outside, so no character of it acts on a terminal or in a log. This module knows nothing but words.
+A message says what failed, on what, why, and what to do. Code decides by the type and its attributes, never by the
+text: ``transient`` says whether a retry of the step may succeed, ``code`` is a stable name to search for,
+``exit_code`` is the exit code of the command. Names in a message come from outside: control characters are escaped.
 """
 
 from collections.abc import Iterable
@@ -13,7 +12,7 @@ from hyperexport.base.text import escape_controls, sentences
 
 
 class HyperExportError(Exception):
-    """The root of the family; raised only through its subclasses.
+    """The base class; only its subclasses are raised.
 
     Args:
         what: What failed and on what, with the reason, as one sentence without a full stop.
@@ -26,7 +25,7 @@ class HyperExportError(Exception):
     failed_step: str | None = None
     """The step that raised it, as its runner notes."""
     cleaned_up: tuple[str, ...] = ()
-    """What became of the snapshot and of the half-written export of the job that it ended."""
+    """What was cleaned up after the job that it ended, and what could not be."""
 
     def __init__(self, what: str, *, fix: str | None = None) -> None:
         self.what = _on_one_line(what)
@@ -64,38 +63,38 @@ def failed_step(error: BaseException) -> str | None:
 
 
 def note_cleanup(error: BaseException, cleaned_up: Iterable[str]) -> None:
-    """Note what a job took back, or could not, after this error ended it."""
+    """Note what was cleaned up after the job that this error ended, and what could not be."""
     error.cleaned_up = tuple(cleaned_up)  # pyright: ignore[reportAttributeAccessIssue] - any exception takes one
 
 
 def cleaned_up(error: BaseException) -> tuple[str, ...]:
-    """What the job that this error ended took back, or could not."""
+    """What was cleaned up after the job that this error ended, and what could not be."""
     return getattr(error, "cleaned_up", ())
 
 
 class TransientError(HyperExportError):
-    """The same step, repeated from its beginning, may succeed."""
+    """A retry of the whole step may succeed."""
 
     code = "transient"
     transient = True
 
 
 class UsageError(HyperExportError):
-    """What was asked for makes no sense; nothing was touched."""
+    """An option or argument is invalid, or options contradict each other; nothing was changed."""
 
     code = "usage"
     exit_code = 2
 
 
 class Interrupted(HyperExportError):
-    """The run was asked to stop (Ctrl-C, SIGTERM, a cancellation) and obeyed."""
+    """The run was stopped by Ctrl-C, SIGTERM or a cancellation."""
 
     code = "interrupted"
     exit_code = 130
 
 
 class FleetFailure(HyperExportError):
-    """Not one of several VMs could be exported."""
+    """None of several VMs could be exported."""
 
     code = "fleet-failure"
     fleet: object = None
@@ -127,25 +126,25 @@ class ServerUnreachable(TransientError):
 
 
 class NotVSphere(HyperExportError):
-    """Something answered, and it is not a vSphere server."""
+    """The address answers, but not as a vSphere server."""
 
     code = "not-vsphere"
 
 
 class CertificateUntrusted(HyperExportError):
-    """The server's certificate is not vouched for by the CA or thumbprint given."""
+    """The server's certificate is not trusted: neither a known CA nor the given thumbprint matches it."""
 
     code = "certificate-untrusted"
 
 
 class LoginRefused(HyperExportError):
-    """The server does not take this user name and password."""
+    """The server refused the user name or the password."""
 
     code = "login-refused"
 
 
 class SessionLost(TransientError):
-    """The session ended on the server and logging in again did not mend it."""
+    """The session ended on the server, and another login did not help."""
 
     code = "session-lost"
 
@@ -163,7 +162,7 @@ class ServerFault(HyperExportError):
 
 
 class ServerBusy(TransientError):
-    """The server is at a limit or works on a conflicting task; it will pass."""
+    """The server is at a limit or runs a conflicting task; a later retry may succeed."""
 
     code = "server-busy"
 
@@ -226,25 +225,25 @@ class VmChanged(HyperExportError):
 
 
 class NothingToExport(HyperExportError):
-    """Not one disk of the VM can be exported; the message gives the reason for each."""
+    """No disk of the VM can be exported; the message gives the reason for each."""
 
     code = "nothing-to-export"
 
 
 class SnapshotFailed(HyperExportError):
-    """The server did not make the snapshot."""
+    """The server did not create the snapshot."""
 
     code = "snapshot-failed"
 
 
 class QuiesceFailed(SnapshotFailed):
-    """The guest could not be quiesced and ``--quiesce-required`` forbids going on without."""
+    """The guest could not be quiesced and ``--quiesce-required`` forbids a crash-consistent snapshot."""
 
     code = "quiesce-failed"
 
 
 class SnapshotChainTooLong(SnapshotFailed):
-    """One more snapshot would come too near to the limit of 32 in a chain."""
+    """Another snapshot would come too close to vSphere's limit of 32 in a chain."""
 
     code = "snapshot-chain-too-long"
 
@@ -256,7 +255,7 @@ class SnapshotLeaked(HyperExportError):
 
 
 class ChangeTrackingUnavailable(HyperExportError):
-    """What changed on a disk cannot be told; the disk has to be transferred whole."""
+    """The changed areas of a disk are unknown; the whole disk has to be transferred."""
 
     code = "change-tracking-unavailable"
 
@@ -265,19 +264,19 @@ class ChangeTrackingUnavailable(HyperExportError):
 
 
 class LeaseFailed(TransientError):
-    """The export lease ended in an error or did not become ready; another may."""
+    """The NFC lease failed or did not become ready; a retry may succeed."""
 
     code = "lease-failed"
 
 
 class LeaseRefused(HyperExportError):
-    """The export lease was refused for a reason that another attempt does not change; the message gives it."""
+    """The NFC lease was refused, and a retry would be refused, too; the message gives the reason."""
 
     code = "lease-refused"
 
 
 class LeaseExpired(TransientError):
-    """The export lease ended before the transfer did."""
+    """The NFC lease ended before the transfer did."""
 
     code = "lease-expired"
 
@@ -293,7 +292,7 @@ class StreamCorrupt(TransientError):
 
     code = "stream-corrupt"
     offset: int | None = None
-    """Where in the file, in bytes, for those who don't read messages; it does not survive pickling."""
+    """Where in the file, in bytes, for programs; pickling loses it."""
 
 
 class ChecksumMismatch(TransientError):
@@ -336,7 +335,7 @@ class DiskFull(HyperExportError):
 
 
 class ExportNotFound(HyperExportError):
-    """The store holds no such complete export."""
+    """The store has no complete export of this name."""
 
     code = "export-not-found"
 
@@ -346,7 +345,7 @@ class ManifestInvalid(HyperExportError):
 
     code = "manifest-invalid"
     problem: str | None = None
-    """A :class:`hyperexport.model.damaged.Problem`, for those who don't read messages; it does not survive pickling."""
+    """A :class:`hyperexport.model.damaged.Problem`, for programs; pickling loses it."""
     reason: str = ""
     """What is wrong, without the place."""
 
@@ -356,15 +355,14 @@ class VerificationFailed(HyperExportError):
 
     code = "verification-failed"
     exports: tuple[Any, ...] = ()
-    """What was found of every export that was looked at, sound ones too, for those who show it; it does not survive
-    pickling."""
+    """What was found of every export that was looked at, sound ones too; pickling loses it."""
 
 
 # -- conversion -------------------------------------------------------------------------------------------------------
 
 
 class TargetExists(HyperExportError):
-    """Something has the name that a file is to get; nothing is overwritten."""
+    """A file of this name exists; nothing is overwritten."""
 
     code = "target-exists"
 
@@ -397,13 +395,13 @@ class DatastoreFull(HyperExportError):
 
 
 class ImportRefused(HyperExportError):
-    """vSphere does not make a VM of the export; the message has its reasons."""
+    """vSphere refused to create a VM from the export; the message has its reasons."""
 
     code = "import-refused"
 
 
 class RestoreFailed(HyperExportError):
-    """The restore ended before the VM was whole; nothing of it is left."""
+    """The restore failed before the VM was complete; nothing of the VM is left."""
 
     code = "restore-failed"
 
@@ -422,7 +420,7 @@ class DrillFailed(HyperExportError):
 
     code = "drill-failed"
     drills: tuple[Any, ...] = ()
-    """What came of every drill, passed ones too, for those who show it; it does not survive pickling."""
+    """What came of every drill, passed ones too; pickling loses it."""
 
 
 # -- files of a guest -------------------------------------------------------------------------------------------------
@@ -446,7 +444,7 @@ class ExtractionFailed(HyperExportError):
     code = "extraction-failed"
 
 
-# -- telling people ---------------------------------------------------------------------------------------------------
+# -- notifications ---------------------------------------------------------------------------------------------------
 
 
 class NotificationFailed(HyperExportError):

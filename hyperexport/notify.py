@@ -94,8 +94,8 @@ class SmtpServer(NamedTuple):
         """
         if self.username is not None and not (self.username + self.password.get_secret_value()).isascii():
             raise NotificationFailed(
-                f"{self.host} was not asked: the user name or the password holds other signs than ASCII",
-                fix="Give that account a password of ASCII signs",
+                f"{self.host} was not asked: the user name or the password holds characters other than ASCII",
+                fix="Give that account a password of ASCII characters",
             )
         context = None if self.tls is EmailTls.NONE else ssl.create_default_context()
         if context and not self.verify:
@@ -277,7 +277,7 @@ def notify(notifiers: Sequence[Notifier], mail: "Mail", *, seconds: float = SECO
 
 
 class _Sending:
-    """One notifier at work, in a thread that nobody has to wait for: a server may keep silent for ever."""
+    """One notifier at work, in a thread of its own: a server that never answers must not delay the run."""
 
     def __init__(self, notifier: Notifier, mail: "Mail") -> None:
         self._notifier = notifier
@@ -318,7 +318,7 @@ def check_mail(notifiers: Callable[[], Sequence[Notifier]]) -> list[SetupFinding
 
 
 class _Probe:
-    """One notifier that is tried in a thread which nobody has to wait for: a server may keep silent for ever."""
+    """One notifier that is tried in a thread of its own: a server that never answers must not delay the check."""
 
     def __init__(self, notifier: Notifier) -> None:
         self._notifier = notifier

@@ -19,7 +19,7 @@ _SERVER_FIX: Final = "Check PREFECT_API_URL and the server there, or unset it to
 def translated(doing: str) -> Generator[None]:
     """Turn whatever a call to Prefect raises into an error of ours. Also a decorator, for a function of such calls.
 
-    Prefect documents ``httpx``'s errors and its own; an answer that is none raises ``ValueError`` (of JSON or of
+    Prefect documents ``httpx``'s errors and its own; an invalid answer raises ``ValueError`` (of JSON or of
     pydantic), a server of another version ``RuntimeError``, and a missing file of certificates ``OSError``.
 
     Args:

@@ -22,7 +22,7 @@ from hyperexport.options.precedence import ExportOptions, Leaf, leaves, leaves_b
 
 
 class Profile(Value):
-    """Options under a name."""
+    """Options that are saved under a name, in a file of this user."""
 
     name: str
     options: dict[str, JsonValue] = Field(description="What is set, by key: a flag without its dashes.")
@@ -195,7 +195,7 @@ def delete_profile(name: str) -> None:
 
 
 def _missing(name: str) -> UsageError:
-    return UsageError(f"there is no profile {name}", fix="See hyperexport --list-profiles for those that there are")
+    return UsageError(f"there is no profile {name}", fix="hyperexport --list-profiles lists them")
 
 
 def _path(name: str) -> Path:

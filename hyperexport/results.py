@@ -85,7 +85,7 @@ class ReapedSnapshot(Value):
 
     @property
     def age(self) -> timedelta:
-        """How old it is."""
+        """The age of the snapshot, by the vSphere server's time of creation and this machine's clock."""
         return datetime.now(UTC) - self.found.snapshot.created
 
     def row(self) -> dict[str, object]:
@@ -113,7 +113,7 @@ class ReapResult(Value):
     failed: tuple[str, ...] = Field(default=(), description="What could not be removed, each with its reason.")
 
     def having(self, state: SnapshotState) -> tuple[ReapedSnapshot, ...]:
-        """Those of one fate."""
+        """The snapshots in one state."""
         return tuple(item for item in self.snapshots if item.found.state is state)
 
 
@@ -152,7 +152,7 @@ class DrillResult(Value):
 
     @property
     def words(self) -> str:
-        """What came out."""
+        """The result of the drill, in words."""
         if self.record is None:
             return self.problem or f"would be started on {self.platform}"
         left = f"; NOT REMOVED: {self.leaked}" if self.leaked else ""
@@ -180,7 +180,7 @@ class FailureReport(Value):
 
     @classmethod
     def of(cls, error: BaseException) -> "FailureReport":
-        """Describe an error. The text of one that is not ours was written for nobody, and is left out."""
+        """Describe an error. The text of an unexpected one may hold a secret, and is left out."""
         step, cleaned = failed_step(error), cleaned_up(error)
         if isinstance(error, HyperExportError):
             return cls(step=step, code=error.code, what=error.what, fix=error.fix, cleaned_up=cleaned)
@@ -276,7 +276,7 @@ class SetupFinding(Value):
 
 
 class SetupReport(Value):
-    """Everything that was tried."""
+    """The findings of a check of the setup."""
 
     findings: tuple[SetupFinding, ...]
 

@@ -1,6 +1,6 @@
-"""The keys and certificates of the simulated machines: a CA that vouches for the vCenter, and hosts that it does not.
+"""The keys and certificates of the simulated machines: a CA that signs the vCenter's certificate, and not the hosts'.
 
-A vCenter's certificate can be checked against a CA; those of its ESXi hosts often are in nobody's trust store, and
+A vCenter's certificate can be checked against a CA; those of its ESXi hosts are often in no trust store, and
 clients learn their thumbprints over the session that they already trust (vSphere API: HttpNfcLeaseDeviceUrl).
 """
 

@@ -1,4 +1,4 @@
-"""A simulator in a process of its own: started, announced by a file, served until it is told to stop."""
+"""A simulator in a process of its own: started, announced by a file, served until it is stopped."""
 
 import json
 import logging
@@ -63,7 +63,7 @@ def run(
         latency: Seconds that every call and download waits before it is answered.
         lease_timeout: Seconds without progress after which a lease ends.
         manifests: Whether hosts hash what they send, for GetManifest.
-        on_ready: Told how to reach it once it serves.
+        on_ready: Called with its address once it serves.
 
     Raises:
         OSError: The port cannot be listened on, or a file cannot be written.

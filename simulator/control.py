@@ -102,7 +102,7 @@ class Control:
     Args:
         url: The simulator's URL, with or without ``/sdk``.
         token: What the ready file gives as ``token``.
-        ca_file: The CA that vouches for the simulated vCenter.
+        ca_file: The CA of the simulated vCenter.
 
     Every method raises ``ValueError`` with the simulator's words when it refuses, and ``OSError`` when it is gone.
     """

@@ -208,7 +208,7 @@ class Disk(_View):
             self._added = 0
 
     def freeze(self) -> Frozen:
-        """The disk as it is now, for good, while the guest goes on writing."""
+        """The disk as it is now, unchanged by what the guest writes later."""
         with self._lock:
             written = dict(self._written)
             if self._tracker is None:

@@ -39,7 +39,7 @@ class StoredFile:
 
     @classmethod
     def of(cls, content: bytes) -> "StoredFile":
-        """A small file."""
+        """A small file of the datastore with this content."""
         return cls(len(content), lambda offset, length: content[offset : offset + length])
 
 

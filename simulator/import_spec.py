@@ -91,7 +91,7 @@ class Maker:
     """The InstanceIDs of items that are not supported; what hangs on them is left out."""
 
     def make(self) -> Any:
-        """Work the descriptor out."""
+        """Make the import spec of the descriptor."""
         self._sections()
         order = [_SCSI_TYPE, _STORAGE, _IDE]
         for item in sorted(self.envelope.items, key=lambda each: each.type not in order):

@@ -114,7 +114,7 @@ class Importer:
     def _host(self, pool: ResourcePool, host: Any) -> Host:
         hosts = pool.cluster.hosts
         if host is None:
-            # vSphere API, ImportVApp: the host may be left out in a cluster with DRS; nobody else chooses one.
+            # vSphere API, ImportVApp: the host may be left out in a cluster with DRS, and nowhere else.
             if not pool.cluster.drs:
                 raise settings.invalid("host", "A host is needed, since the cluster has no DRS.")
             return min(hosts, key=lambda each: len(each.vms))

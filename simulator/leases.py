@@ -1,6 +1,6 @@
 """Leases: HttpNfcLease, what an export offers for download, and the hold that it has on its VM.
 
-vSphere API: HttpNfcLease. A lease is initialising, then ready until it is completed, aborted, or nobody has reported
+vSphere API: HttpNfcLease. A lease is initialising, then ready until it is completed, aborted, or no client has reported
 progress for ``leaseTimeout`` seconds. All that time its task runs, and what would disturb it is refused. Leases of
 imports are in ``import_lease.py``.
 """
@@ -175,7 +175,7 @@ class Lease(Managed):
         self.machine.host_system.offered.update({file.path: file for file in self.files})
 
     def expire(self) -> None:
-        """Nobody reported progress for too long."""
+        """No client reported progress for too long."""
         if self.alive:
             fault = vim.fault.Timedout(msg="The lease has timed out.")
             self._end(vim.HttpNfcLease.State.error, fault)

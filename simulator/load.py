@@ -14,13 +14,13 @@ class Gauge:
         self._lock = Lock()
 
     def rise(self) -> None:
-        """There is one more."""
+        """Count one more at work."""
         with self._lock:
             self.now += 1
             self.most = max(self.most, self.now)
 
     def fall(self) -> None:
-        """There is one less."""
+        """Count one less at work."""
         with self._lock:
             self.now -= 1
 

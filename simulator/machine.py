@@ -144,7 +144,7 @@ class Machine(MachineView):
         return _nvram(self._nvram_seed, self.nvram_size) if self._nvram is None else self._nvram
 
     def set_nvram_size(self, size: int) -> None:
-        """Have an NVRAM file of so many bytes that nobody gave."""
+        """Add a generated NVRAM file of this size."""
         self._nvram, self.nvram_size = None, size
 
     def set_nvram(self, content: bytes) -> None:

@@ -127,7 +127,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         content_type: str = "text/plain; charset=utf-8",
         headers: dict[str, str] | None = None,
     ) -> None:
-        """Send a whole answer."""
+        """Send a complete HTTP response."""
         self.send_response(status)
         if body:
             self.send_header("Content-Type", content_type)

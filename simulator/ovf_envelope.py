@@ -78,7 +78,7 @@ class Item:
 
 @dataclass
 class Envelope:
-    """What a descriptor says."""
+    """The parsed OVF descriptor."""
 
     name: str = ""
     files: dict[str, PackedFile] = field(default_factory=dict[str, PackedFile])

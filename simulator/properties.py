@@ -172,7 +172,7 @@ def retrieve(world: World, specs: Any) -> list[Any]:
 
 @dataclass
 class _State:
-    """What a filter last told its client of one object: per path the value's fingerprint."""
+    """What a filter last reported of one object: per path the value's fingerprint."""
 
     ref: Any
     values: dict[str, str] = field(default_factory=dict)

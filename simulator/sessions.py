@@ -57,7 +57,7 @@ class Session:
         if not self.user.permissions:
             return _grants(self.user.privileges, privilege)
         entity = obj.place
-        if entity is None:  # the services belong to the root folder, and whoever is logged in may ask them
+        if entity is None:  # the services belong to the root folder, and any logged-in user may call them
             root = next((each for each in self.user.permissions if not each.path), None)
             return privilege in _EVERY_ROLE or (root is not None and _grants(root.privileges, privilege))
         if any(_grants(each.privileges, privilege) for each in self._decisive(entity, inherited=False)):

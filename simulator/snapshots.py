@@ -1,6 +1,6 @@
 """Snapshots: a VM's disks and settings frozen at one moment, in a tree.
 
-vSphere API: VirtualMachineSnapshot. The guest goes on writing, into deltas; what a snapshot froze never changes.
+vSphere API: VirtualMachineSnapshot. The guest keeps writing, into deltas; what a snapshot froze never changes.
 """
 
 # ruff: noqa: D102 - what has a name of the vSphere API is documented there

@@ -89,7 +89,7 @@ def write_fault(fault: Any, version: str) -> bytes:
 def typed(declared: type, value: Any) -> Any:
     """Give a bare Python value the API type that a property declares, so that it says its type on the wire.
 
-    A property's value travels as "any type"; an ``int`` would claim to be an xsd:int where the API says xsd:long.
+    A property's value travels as "any type"; an ``int`` would be sent as an xsd:int where the API says xsd:long.
     """
     if value is None:
         return value

@@ -27,7 +27,7 @@ class DiskSpec:
         label: As vSphere's client shows it; None is "Hard disk N".
         controller: What it hangs on.
         eager: Whether a thick disk was filled with zeros when it was made.
-        sharing: vSphere's ``sharing`` of the backing, such as ``sharingMultiWriter``; None is not told.
+        sharing: vSphere's ``sharing`` of the backing, such as ``sharingMultiWriter``; None leaves it out.
     """
 
     capacity: int

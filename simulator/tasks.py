@@ -1,4 +1,4 @@
-"""Tasks: work that a method starts and that goes on after the method has answered.
+"""Tasks: work that a method starts and that continues after its answer.
 
 A real vCenter answers a ``..._Task`` call at once; what goes wrong afterwards is in the task's ``info.error``. So it
 is here: each task runs in a thread of its own, holding the world's lock except where it waits.
@@ -71,7 +71,7 @@ class Task(Managed):
         self.progress(0)
 
     def succeed(self, result: Any = None) -> None:
-        """End it well."""
+        """End the task as succeeded."""
         self.info.state = vim.TaskInfo.State.success
         self.info.result = result
         self.info.progress = None

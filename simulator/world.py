@@ -25,7 +25,7 @@ def now() -> datetime:
 class World:
     """Everything that exists on one simulated vCenter.
 
-    Whoever reads or changes it holds ``lock``; whoever waits for a change waits on ``changed``, which lets the lock
+    A reader or writer holds ``lock``; a waiter waits on ``changed``, which lets the lock
     go meanwhile.
     """
 
@@ -78,7 +78,7 @@ class World:
         return [obj for obj in list(self._objects.values()) if isinstance(obj, kind)]
 
     def touch(self) -> None:
-        """Say that something changed."""
+        """Wake everything that waits for a change."""
         with self.lock:
             self.generation += 1
             self.changed.notify_all()

@@ -147,12 +147,12 @@ def _guarded_when_heard(call: Callable[[], object]) -> None:
     if wait_for_prefect():
         _guarded(call)
     else:
-        logger.warning("Prefect did not take an artifact: it does not answer")
+        logger.warning("an artifact was not created: the Prefect server does not answer")
 
 
 def _guarded(call: Callable[[], object]) -> None:
     began = time.monotonic()
     try:
         call()
-    except Exception as error:  # noqa: BLE001 - whatever it is, the transfer goes on
-        logger.warning("Prefect did not take an artifact (%.0f s): %s", time.monotonic() - began, type(error).__name__)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the transfer continues
+        logger.warning("Prefect refused an artifact after %.0f s: %s", time.monotonic() - began, type(error).__name__)

@@ -45,7 +45,7 @@ def throttle_of(wanted: Bandwidth) -> Generator[Throttle]:
                 allowance = stack.enter_context(draw_from_budget(budget, warn=warnings.append))
             except UsageError:
                 raise
-            except Exception as error:  # noqa: BLE001 - whatever it is, the transfer goes on
+            except Exception as error:  # noqa: BLE001 - whatever it is, the transfer continues
                 reason = f"the shared bandwidth budget {wanted.shared} does not answer ({type(error).__name__})"
                 warnings.append(f"{reason}: continuing at this run's own limit")
                 logger.warning(warnings[0])
@@ -72,13 +72,13 @@ def open_budget(name: str, *, make: float = 0) -> Generator["PrefectBudget"]:
             if not make:
                 raise UsageError(
                     f"there is no global concurrency limit {name} to share",
-                    fix="Make it with prefect gcl create, or say with --bandwidth-limit how many MB/s it shall have",
+                    fix="Create it with prefect gcl create, or give its MB/s with --bandwidth-limit",
                 ) from None
             yield PrefectBudget(name, client, rate=make, slots=budget_slots(make), make=True)
             return
         if found.slot_decay_per_second <= 0:
             raise UsageError(
-                f"the global concurrency limit {name} has no slot decay, so it is no rate to share",
+                f"the global concurrency limit {name} has no slot decay, so it is not a shared rate",
                 fix=f"Set it: prefect gcl update {name} --slot-decay-per-second MB/s",
             )
         logger.info("sharing %s: %g MB/s, %d MB at once", name, found.slot_decay_per_second, found.limit)

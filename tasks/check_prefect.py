@@ -75,7 +75,7 @@ def _limit_names(options: ExportOptions, vcenter: str | None, vms: Sequence[VmIn
 
 
 def _closed(client: SyncPrefectClient, names: Iterable[str]) -> Iterator[SetupFinding]:
-    """Limits that let nobody begin."""
+    """Limits of 0, under which no run can start."""
     for name in names:
         try:
             limit = client.read_global_concurrency_limit_by_name(name)
@@ -91,7 +91,7 @@ def _closed(client: SyncPrefectClient, names: Iterable[str]) -> Iterator[SetupFi
 
 
 def _workers(client: SyncPrefectClient) -> Iterator[SetupFinding]:
-    """Schedules whose runs nobody would take up."""
+    """Schedules whose runs no worker would pick up."""
     ours = DeploymentFilter(tags=DeploymentFilterTags(all_=[SCHEDULE_TAG]))
     waiting: dict[str, list[str]] = {}
     for deployment in client.read_deployments(deployment_filter=ours, limit=200):
@@ -109,7 +109,7 @@ def _pool(client: SyncPrefectClient, pool: str, names: Sequence[str]) -> SetupFi
         status = client.read_work_pool(pool).status
     except ObjectNotFound:
         words = f"it is not there, so the schedules {listed} would not run"
-        return SetupFinding(what=what, level=Level.FAIL, words=words, fix="Start hyperexport serve, which makes it")
+        return SetupFinding(what=what, level=Level.FAIL, words=words, fix="Start hyperexport serve, which creates it")
     if status is WorkPoolStatus.READY:
         return SetupFinding(what=what, level=Level.OK, words=f"a worker waits for the schedules {listed}")
     if status is WorkPoolStatus.PAUSED:

@@ -1,4 +1,4 @@
-"""What automations are told: one event for each end of an export or restore, for a leaked snapshot, a damaged export.
+"""The events for automations: one for each end of an export or restore, a leaked snapshot, a damaged export.
 
 The resource is the VM by its identity, so that an automation can wait for each VM by itself. A payload holds facts
 that the manifest or the error's own words hold too, and so no secret. Prefect sends events from a thread of its own;
@@ -32,11 +32,11 @@ PROVEN: Final = "hyperexport.drill.passed"
 UNPROVEN: Final = "hyperexport.drill.failed"
 
 RESOURCE: Final = "hyperexport.vm."
-"""What the id of every resource begins with; the VM's instance uuid follows, or its name where nobody knows that."""
+"""What the id of every resource begins with; the VM's instance uuid follows, or its name where that is unknown."""
 
 
 def emit_export_completed(result: ExportResult) -> None:
-    """Tell of a complete export; a dry run made none."""
+    """Emit the event of a complete export; a dry run has none."""
     manifest = result.manifest
     if manifest is None:
         return
@@ -62,13 +62,13 @@ def emit_export_failed(vm: VmRef | str, error: BaseException, *, stopped: bool) 
     Args:
         vm: The VM; as it was asked for, where it was not found.
         error: What ended it.
-        stopped: Whether somebody stopped the run, so that nothing is wrong.
+        stopped: Whether the run was stopped from outside, so that nothing is wrong.
     """
     _emit(STOPPED if stopped else FAILED, vm, _payload_of(error))
 
 
 def emit_restore_completed(result: RestoreResult) -> None:
-    """Tell of a complete restore; the resource is the VM that was exported."""
+    """Emit the event of a complete restore; the resource is the VM that was exported."""
     plan = result.plan
     payload = {
         "export": plan.export_id,
@@ -99,7 +99,7 @@ def _payload_of(error: BaseException) -> dict[str, Any]:
 
 
 def emit_snapshot_leaked(vm: VmRef, *, moref: str, name: str, vcenter: str) -> None:
-    """Tell of a snapshot of ours that is on a VM and should not be."""
+    """Emit the event of a snapshot of ours that is left on a VM."""
     _emit(LEAKED, vm, {"snapshot": name, "moref": moref, "vcenter": vcenter})
 
 

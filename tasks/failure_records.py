@@ -25,7 +25,7 @@ def record_failure(error: BaseException) -> None:
         run = UUID(str(flow_run.id))
         request_once(lambda client: client.update_flow_run_labels(run, {_LABEL: report}))
     except Exception as problem:  # noqa: BLE001 - the run ends as it would have ended
-        logger.warning("Prefect did not take why the run failed: %s", type(problem).__name__)
+        logger.warning("the reason of the failure could not be reported to Prefect: %s", type(problem).__name__)
 
 
 def recorded_failure(run: FlowRun) -> FailureReport | None:

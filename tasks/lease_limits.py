@@ -3,7 +3,7 @@
 Each limit is a Prefect global concurrency limit of leases, named for its place, made with the first export that asks
 for it, and from then on its administrator's. A VM takes its slots together and *before its snapshot is made*: a
 snapshot that waits for a slot grows. Slots are held by a lease of Prefect's own, which a dead process does not renew.
-Where the server does not answer, the run goes on at its own limits, with one warning.
+Where the server does not answer, the run continues at its own limits, with one warning.
 
 Prefect's own ``concurrency()`` does the same, but asks a full limit again after up to 30 s, logs each denial as an
 error, and hands a server that is away at the end of the block to its caller.
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 SECONDS_FOR_AN_ANSWER: Final = 5.0
 SERVER_TIMEOUT: Final = 30.0
-"""Seconds for which a server that does not answer is asked again, before the run goes on without it."""
+"""How many seconds a server that does not answer is asked again before the run continues without it."""
 
 SLOT_SECONDS: Final = 120.0
 """After this the slots of a process that died are free, and a server may be away for almost as long."""
@@ -46,7 +46,7 @@ def lease_slots(job: LeaseUser) -> Generator["Slots"]:
     """Hold as many lease slots as the VM's disks need, of every limit that the options name, while the block runs.
 
     Raises:
-        UsageError: A limit was set to 0, so nobody may begin.
+        UsageError: A limit was set to 0, so no run could start.
         Interrupted: The run was asked to stop while it waited.
     """
     wanted = max(1, min(job.options.execution.parallel, job.leases))
@@ -60,8 +60,8 @@ def lease_slots(job: LeaseUser) -> Generator["Slots"]:
             client = stack.enter_context(
                 get_client(sync_client=True, httpx_settings={"timeout": SECONDS_FOR_AN_ANSWER})
             )
-        except Exception as error:  # noqa: BLE001 - whatever it is, the export goes on
-            job.warn(f"the limit of leases cannot be asked ({type(error).__name__}): continuing without it")
+        except Exception as error:  # noqa: BLE001 - whatever it is, the export continues
+            job.warn(f"the limit of NFC leases cannot be read ({type(error).__name__}): continuing without it")
             yield Slots(wanted)
             return
         slots = context.run(_wait_for_slots, job, client, limits, wanted)
@@ -118,7 +118,7 @@ class Slots:
         try:
             self._context.run(client.release_concurrency_slots_with_lease, lease)
         except Exception as error:  # noqa: BLE001 - a backup outlives its orchestrator
-            logger.warning("lease slots were not given back and run out by themselves: %s", type(error).__name__)
+            logger.warning("slots of the limit were not released, and expire by themselves: %s", type(error).__name__)
 
     def _renew(self) -> None:
         assert self._client is not None
@@ -126,8 +126,8 @@ class Slots:
         while not self._over.wait(SECONDS_BETWEEN_RENEWALS):
             try:
                 self._client.renew_concurrency_lease(self._lease, SLOT_SECONDS)
-            except Exception as error:  # noqa: BLE001 - the export goes on; so does the asking
-                logger.warning("the lease of the slots was not renewed: %s", type(error).__name__)
+            except Exception as error:  # noqa: BLE001 - the export continues, and so do the requests
+                logger.warning("the slots of the limit were not renewed: %s", type(error).__name__)
 
 
 def _wait_for_slots(job: LeaseUser, client: SyncPrefectClient, limits: Mapping[str, int], wanted: int) -> Slots:
@@ -140,7 +140,7 @@ def _wait_for_slots(job: LeaseUser, client: SyncPrefectClient, limits: Mapping[s
             slots = _try(job, client, limits, wanted)
         except HyperExportError:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever it is, the export goes on
+        except Exception as error:  # noqa: BLE001 - whatever it is, the export continues
             if time.monotonic() - answered >= SERVER_TIMEOUT:
                 warning = (
                     f"the limit of leases does not answer ({type(error).__name__}): continuing at this run's own limits"
@@ -181,7 +181,7 @@ def _try(job: LeaseUser, client: SyncPrefectClient, limits: Mapping[str, int], w
     except PrefectHTTPStatusError as error:
         if error.response.status_code != 423:
             raise
-        return None  # somebody was quicker
+        return None  # another run was faster
     return Slots(max_concurrency, client, UUID(answer.json()["lease_id"]))
 
 

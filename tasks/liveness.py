@@ -1,14 +1,14 @@
 """Whether a run is over: what this machine proves, then what Prefect's record of it says. Never a clock.
 
 A state in Prefect does not prove the end of a run on another machine: a person, an automation for missing heartbeats
-and the clean-up of cancellations set it, too, while the process goes on. Either the run has said itself that it ended,
+and the clean-up of cancellations set it, too, while the process runs. Either the run has said itself that it ended,
 or a second witness is needed: its login on the vSphere server (``hyperexport/steps/logins.py``).
 A tag counts as the run's only where it is signed with a key that the record holds (``run_keys.py``).
 
 | this machine (``steps/liveness.py``) | Prefect's record                        | its login   | the run is |
 |--------------------------------------|-----------------------------------------|-------------|------------|
 | dead                                 | not signed, and the run signs its tags  |             | unknown    |
-| dead                                 | anything else; told of the crash        |             | over       |
+| dead                                 | anything else; the crash is reported    |             | over       |
 | alive                                | not asked                               |             | at work    |
 | unknown                              | no answer, or no such run               |             | unknown    |
 | unknown                              | signed; the run has said that it ended  |             | over       |
@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 
 class _Life(Enum):
-    """What can be told of a run."""
+    """What is known of a run."""
 
     OVER = auto()
     AT_WORK = auto()
@@ -77,7 +77,7 @@ def _record_agrees(owner: Owner) -> bool:
     """Tell whether Prefect's record does not contradict that the run made the tag; then tell Prefect of its crash.
 
     A record with keys of the run, none of which signed the tag, contradicts it: who may log in to this machine can sign
-    as it does. A run that Prefect still believes to be running has crashed: its worker died with it.
+    as it does. A run that is still *Running* in Prefect has crashed: its worker died with it.
     """
     try:
         run_id = UUID(owner.run)
@@ -93,12 +93,12 @@ def _record_agrees(owner: Owner) -> bool:
     except (ValueError, ObjectNotFound):
         pass  # this Prefect server has no such run, so it contradicts nothing
     except Exception as error:  # noqa: BLE001 - this machine has proved it; the rest is a courtesy
-        logger.info("Prefect was not told that run %s is over: %s", owner.run, type(error).__name__)
+        logger.info("run %s: its end could not be reported to Prefect: %s", owner.run, type(error).__name__)
     return True
 
 
 def _record_of(owner: Owner) -> FlowRun | _Life:
-    """Prefect's record of a run; or what follows from it that there is none, or that nobody answers."""
+    """Prefect's record of a run; or what follows where there is none, or the server does not answer."""
     try:
         run_id = UUID(owner.run)
     except ValueError:

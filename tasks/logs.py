@@ -65,7 +65,7 @@ def _debugging() -> bool:
 def _harmless(record: logging.LogRecord) -> bool:
     """Make one line of what is logged, for this handler and those after it, the console's among them.
 
-    A VM's name with a line break in it would otherwise be a log line that nobody wrote.
+    A VM's name with a line break in it would otherwise forge a log line.
     """
     record.msg, record.args = one_line(record.getMessage()), None
     return True

@@ -74,7 +74,7 @@ class Webhook:
         return "the block is there; only a message proves it: hyperexport send-test-email"
 
     def send(self, mail: "Mail") -> None:
-        """Send the mail's text."""
+        """Send the text of the mail to the notification block."""
         try:
             with _unlogged(), self._block.raise_on_failure():
                 self._block.notify(mail.text, mail.subject)  # pyright: ignore[reportUnusedCoroutine] - not without a loop

@@ -1,8 +1,8 @@
-"""The key with which a run signs its owner tags, so that Prefect's record of the run vouches for them.
+"""The key with which a run signs its owner tags, so that Prefect's record of the run proves them.
 
 The record holds the public half as a label, written before the run makes anything that has a tag, and whether the run
 has said itself that it ended. A tag that was not signed with a key of the run that it names is another owner's word:
-what Prefect says of that run is then not believed of the thing.
+what Prefect says of that run then proves nothing about the object.
 """
 
 import base64
@@ -42,7 +42,7 @@ class RunKey:
 def sign_tags_of(run: str) -> None:
     """Have the run's tags signed with a key that Prefect's record of the run holds from now on.
 
-    Where Prefect does not take it, nothing vouches for the tags: what a kill leaves is kept elsewhere, and reported.
+    Where Prefect does not take it, the tags are unproved: other machines keep what a killed run leaves, and report it.
     """
     there = run_keys.get(run)
     if isinstance(there, RunKey) and there.process == os.getpid():
@@ -65,7 +65,7 @@ def has_keys(record: FlowRun) -> bool:
 
 
 def is_signature_valid(owner: Owner, record: FlowRun) -> bool:
-    """Tell whether the run of this record made the tag, and nobody changed it since."""
+    """Whether the run of this record made the tag, and it is unchanged since."""
     if owner.key is None or owner.voucher is None or f"{_LABEL}{owner.key}" not in record.labels:
         return False
     try:
@@ -85,7 +85,7 @@ def _tell(run: str, key: RunKey, state: str) -> None:
         run_id = UUID(run)
         request_once(lambda client: client.update_flow_run_labels(run_id, {f"{_LABEL}{key.public}": state}))
     except Exception as error:  # noqa: BLE001 - a backup outlives its orchestrator
-        logger.info("Prefect was not told that run %s is %s: %s", run, state, type(error).__name__)
+        logger.info("run %s: its state %s could not be reported to Prefect: %s", run, state, type(error).__name__)
 
 
 def _encode(raw: bytes) -> str:

@@ -83,7 +83,7 @@ class PrefectRunner(StepRunner):
 
     @property
     def attempt(self) -> int:
-        """As Prefect counts them."""
+        """The number of this attempt, from 1, as Prefect counts."""
         return attempt()
 
     @property
@@ -181,19 +181,19 @@ class PrefectRunner(StepRunner):
         return self(look_at_prefect, options, vcenter, vms)
 
     def progress(self, vm: VmRef | None = None) -> AbstractContextManager[None]:
-        """Progress artifacts."""
+        """While the block runs, keep progress artifacts."""
         return progress_artifacts(vm)
 
     def show_markdown(self, key: Sequence[str], markdown: Callable[[], str], title: str) -> None:
-        """A Markdown artifact."""
+        """Create a Markdown artifact."""
         show_markdown(artifact_key(*key), markdown(), title)
 
     def show_result(self, key: Sequence[str], result: object, title: str) -> None:
-        """A Markdown artifact of the result's page."""
+        """Create a Markdown artifact of the result's page."""
         show_markdown(artifact_key(*key), markdown_of(result), title)
 
     def show_rows(self, key: Sequence[str], values: Iterable[object], title: str) -> None:
-        """A page of one table."""
+        """Create a Markdown artifact of one table."""
         self.show_table(key, lambda: rows_of(values), title)
 
     def show_table(self, key: Sequence[str], rows: Callable[[], list[dict[str, object]]], title: str) -> None:

@@ -93,21 +93,21 @@ def numbered(key: str, values: Iterable[object]) -> Pairs:
 
 @singledispatch
 def pages_of(value: object) -> tuple[Page, ...]:
-    """What is to be said of a value; nothing of a kind that nobody registered."""
+    """What is to be said of a value; nothing of a kind that has no page."""
     del value
     return ()
 
 
 @singledispatch
 def row_of(value: object) -> dict[str, object] | None:
-    """A value as one row of a table of several; None of a kind that nobody registered."""
+    """A value as one row of a table of several; None of a kind that has no row."""
     del value
     return None
 
 
 @singledispatch
 def pairs_of(value: object) -> Pairs:
-    """A value as keys and exact values, for ``--quiet``; nothing of a kind that nobody registered."""
+    """A value as keys and exact values, for ``--quiet``; nothing of a kind that has no page."""
     del value
     return ()
 

@@ -1,7 +1,7 @@
 """Log lines as JSON, one object a line, for programs that gather them.
 
-What a line is about stands beside its message (:mod:`hyperexport.base.log_context`), so that nobody has to take a text
-apart. Asked for by ``HYPEREXPORT_LOG_FORMAT``, because whoever gathers logs decides once for a whole machine.
+The VM, the run and the step of a line are fields of their own (:mod:`hyperexport.base.log_context`), so that no reader
+has to parse the message. Switched on by ``HYPEREXPORT_LOG_FORMAT``, because it is decided once for a whole machine.
 """
 
 import json

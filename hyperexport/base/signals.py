@@ -1,4 +1,4 @@
-"""SIGTERM as an exception, for whoever has something to clean up. Knows signals and nothing of what is interrupted."""
+"""SIGTERM as an exception, so that ``finally`` blocks clean up."""
 
 import signal
 import threading
@@ -12,7 +12,7 @@ from typing import NoReturn
 def sigterm_raises() -> Generator[None]:
     """While the block runs, let SIGTERM end it by ``SystemExit(143)``, once: its cleanup is left in peace.
 
-    Only where nobody else has decided what the signal does, and in the main thread, the only one that may decide it.
+    Only where the signal has its default handler, and in the main thread, which Python requires.
     """
     mine = threading.current_thread() is threading.main_thread()
     if not mine or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:

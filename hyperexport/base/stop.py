@@ -1,8 +1,8 @@
 """One flag that every loop of a run obeys, and the sockets to close when it is raised.
 
 Prefect's cancellation reaches only the main thread, and a thread that waits in a read on a socket sees no exception
-until bytes come. So whoever blocks registers a way to be woken (closing its socket), and every loop over bytes asks
-:meth:`StopSignal.check`. This module knows neither Prefect nor signals: the flow raises the flag.
+until bytes come. So a function that blocks registers a way to be woken (closing its socket), and every loop over bytes
+calls :meth:`StopSignal.check`. The flow, or the command's signal handler, sets the signal.
 """
 
 import logging

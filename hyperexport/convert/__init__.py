@@ -1,4 +1,4 @@
-"""An export made into disk images or a self-contained package for somebody else: KVM, Proxmox, Hyper-V, a cloud.
+"""An export converted to disk images or a self-contained package: for KVM, Proxmox, Hyper-V, a cloud.
 
 Reads disks through :mod:`hyperexport.images` only. Whatever is written has the suffix ``.partial`` until all of it is
 written and proved. This room must never change an export.

@@ -28,7 +28,7 @@ _METADATA: Final = 16 * MIB
 _VHDX_BLOCK: Final = 32 * MIB
 
 Listener = Callable[[str, int, int], None]
-"""Told a file's name, how many bytes of its work are done, and how many there are."""
+"""Called with a file's name, how many bytes of its work are done, and how many there are."""
 
 
 def convert_export(
@@ -53,7 +53,7 @@ def convert_export(
         disks: Only the disks with these numbers, from 0 in the VM's order; all if empty. Not for a package.
         libvirt: Also write a libvirt domain definition (``<vm>.xml``); needs raw, qcow2 or vmdk, and all disks.
         stop: Ends it.
-        progress: Told how far it is.
+        progress: Called with how far it is.
         dry_run: Check everything that can be known beforehand, and write nothing.
 
     Returns:
@@ -90,7 +90,7 @@ def convert_export(
 
 
 class _Conversion:
-    """One conversion while it goes on."""
+    """One conversion in progress."""
 
     def __init__(self, store: Store, export: StoredExport, to: Target, stop: StopSignal, progress: Listener) -> None:
         self._store = store
@@ -208,7 +208,7 @@ class _Conversion:
             self._progress(name, disk.capacity, disk.capacity)
 
     def _needed(self, entry: FileEntry) -> int:
-        """Bytes that the image will take at most, told from the disk's tables."""
+        """Bytes that the image will take at most, by the disk's tables."""
         with open_streamed(self._store, self._export, entry, stop=self._stop) as source:
             disk = source.disk
             if self._to is Target.VHDX:

@@ -125,7 +125,7 @@ class Output:
             The files' paths, in the order in which they were created.
 
         Raises:
-            TargetExists: Somebody made a file of that name meanwhile; none of ours is left.
+            TargetExists: A file of that name was created meanwhile; none of ours is left.
         """
         published: list[Path] = []
         try:
@@ -174,7 +174,7 @@ def _give_name(partial: Path, path: Path) -> None:
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
-        # The filesystem has no links (FAT, some shares): a rename, behind a look that nobody else came first.
+        # The filesystem has no links (FAT, some shares): a rename, after a check that the name is still free.
         if os.path.lexists(path):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
         partial.rename(path)

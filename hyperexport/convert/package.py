@@ -29,7 +29,7 @@ _TINY: Final = 512
 """Bytes of a compressed grain that may be one of zeros, which a whole disk leaves out."""
 
 Moved = Callable[[int], None]
-"""Told how many bytes were written since it was last told."""
+"""Called with how many bytes were written since the last call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class _Chunks:
         self._chunks = chunks
 
     def chunks(self) -> Iterator[bytes]:
-        """The bytes."""
+        """Yield the file's bytes in order."""
         return iter(self._chunks)
 
 

@@ -44,7 +44,7 @@ def write_with_qemu_img(
         path: The file.
         to: In which format.
         stop: Ends the program.
-        progress: Told how many of the guest's bytes were read so far.
+        progress: Called with how many of the guest's bytes were read so far.
 
     Raises:
         VerificationFailed: A file of the disk is damaged.

@@ -27,7 +27,7 @@ def write_raw(source: StreamedDisk, fd: int, progress: Callable[[int], None] | N
     Args:
         source: The disk.
         fd: The file.
-        progress: Told how many stored bytes were read so far.
+        progress: Called with how many stored bytes were read so far.
 
     Raises:
         VerificationFailed: A file of the disk is damaged; the message names it and the offset.

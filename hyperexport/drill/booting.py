@@ -28,14 +28,14 @@ _SECONDS_TO_START: Final = 60.0
 _SCREEN: Final = 0xB8000
 """Where VGA's text mode has its characters."""
 _MOST_RESETS: Final = 5
-"""A guest may restart itself after a restore (Windows' disk check, SELinux' labels). One that goes on so is dead."""
+"""A guest may restart itself after a restore (Windows' disk check, SELinux' labels), but not more often than this."""
 _WRITING_LOOKS: Final = 5
 """How many looks have to find new writes to the disks, a few seconds apart, before they count as a sign of life."""
 _SECONDS_BETWEEN_WRITING_LOOKS: Final = 5.0
 
 
 class Boot(NamedTuple):
-    """What came of it."""
+    """The result of booting an export on QEMU: whether the guest lives, and what shows it."""
 
     sign: Sign
     """What proved that the guest lives."""

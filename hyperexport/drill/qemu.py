@@ -80,7 +80,7 @@ def find_qemu() -> QemuHost:
     said = subprocess.run([program, "--version"], capture_output=True, text=True, check=False, timeout=60).stdout
     words = said.split()
     if "version" not in words:
-        raise ToolMissing(f"{program} --version says {said[:80]!r}, which no QEMU says")
+        raise ToolMissing(f"{program} --version printed {said[:80]!r}, so it is not QEMU")
     version = words[words.index("version") + 1]
     return QemuHost(program, version, kvm=os.access(_KVM, os.R_OK | os.W_OK))
 
@@ -88,7 +88,7 @@ def find_qemu() -> QemuHost:
 def compose(
     host: QemuHost, hardware: Hardware, disks: Sequence[BootDisk], *, folder: Path, memory_mib: int | None = None
 ) -> Machine:
-    """Compose the command line of a machine that stands still until it is told to go on.
+    """Compose the command line of a machine that is paused until it is told to continue.
 
     Args:
         host: What this machine has.

@@ -33,7 +33,7 @@ _DEAD: Final = {
 
 
 class Expectation(NamedTuple):
-    """What is waited for."""
+    """The text, or any sign of life, that a drill waits for on the serial console."""
 
     text: str | None
     """Nothing else counts; any sign of life if None."""

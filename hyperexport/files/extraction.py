@@ -21,7 +21,7 @@ _LONGEST_NAME: Final = 255
 
 @dataclass
 class Extracted:
-    """What was extracted."""
+    """The files and bytes that were extracted from a guest, and what was left out."""
 
     path: Path
     files: int = 0
@@ -94,7 +94,7 @@ def safe_name(name: str) -> str | None:
 
 
 class _Copying:
-    """One extraction while it goes on."""
+    """One extraction in progress."""
 
     def __init__(self, filesystem: Filesystem, result: Extracted, stop: StopSignal) -> None:
         self._filesystem = filesystem

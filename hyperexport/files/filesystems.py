@@ -42,7 +42,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """Something in a filesystem."""
+    """A file, folder or other entry of a guest's filesystem."""
 
     name: str
     kind: Kind
@@ -59,7 +59,7 @@ class Filesystem(Protocol):
     kind: str
 
     def root(self) -> Node:
-        """Its top folder."""
+        """The root folder of the filesystem."""
         ...
 
     def children(self, folder: Node) -> Iterator[Node]:

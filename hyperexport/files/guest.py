@@ -90,7 +90,7 @@ class Guest:
         """A file's content in order; the errors are those of :meth:`list`."""
         filesystem, node, _ = self.find(path)
         if node.kind is not Kind.FILE:
-            raise GuestFileNotFound(f"{path} is no file but a {node.kind.value}")
+            raise GuestFileNotFound(f"{path} is a {node.kind.value}, not a file")
         yield from filesystem.chunks(node)
 
     def find(self, path: str) -> tuple[Filesystem, Node, str]:

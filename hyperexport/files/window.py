@@ -13,7 +13,7 @@ class Readable(Protocol):
 
     @property
     def capacity(self) -> int:
-        """Its length in bytes."""
+        """The length in bytes."""
         ...
 
     def read(self, offset: int, length: int) -> bytes:
@@ -46,7 +46,7 @@ class Window(io.RawIOBase):
             raise OSError(str(error)) from error
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """The next bytes."""
+        """Read up to this many bytes from the position; empty at the end."""
         data = self.read_at(self._at, self.capacity - self._at if size is None or size < 0 else size)
         self._at += len(data)
         return data
@@ -57,7 +57,7 @@ class Window(io.RawIOBase):
         return self._at
 
     def tell(self) -> int:
-        """The position."""
+        """The position in bytes from the beginning."""
         return self._at
 
     def seekable(self) -> bool:

@@ -83,7 +83,7 @@ class BlockTagger:
         self._context = self._begin(0)
 
     def write(self, data: memoryview | bytes) -> None:
-        """Take the next bytes."""
+        """Hash the next bytes of the file."""
         view = memoryview(data)
         self._size += len(view)
         while len(view) >= self._room:

@@ -36,7 +36,7 @@ class Chunked(Protocol):
     """An open file that is read from its beginning to its end."""
 
     def chunks(self) -> Iterator[bytes]:
-        """Its bytes in order."""
+        """Yield the member's bytes in order."""
         ...
 
 

@@ -89,11 +89,11 @@ class Header:
 
     @property
     def directory_at_end(self) -> bool:
-        """Whether the directory is told by the footer (as vSphere writes it) rather than here (as qemu does)."""
+        """Whether the footer says where the directory is (as vSphere writes it), and not the header (as qemu does)."""
         return self.directory == GD_AT_END
 
     def pack(self) -> bytes:
-        """Make the sector."""
+        """Pack the header into its sector of 512 bytes."""
         return _HEADER.pack(
             MAGIC,
             self.version,

@@ -119,7 +119,7 @@ class DiskImage:
             Bytes of the guest's disk that the grains hold.
 
         Raises:
-            StreamCorrupt: It is not sound; the first damage is told by its offset.
+            StreamCorrupt: It is damaged; the error has the offset of the first damage.
         """
         self._check_descriptor()
         check = StreamCheck(capacity=self.capacity)

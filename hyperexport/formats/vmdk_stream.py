@@ -2,7 +2,7 @@
 
 A lease's stream has no length beforehand, so a broken connection may look like success: what tells the end is the
 format itself. The checker looks at headers and markers only and steps over the grains' payloads by arithmetic; whether
-they inflate is for whoever reads the disk back. It must never keep or change what it is shown.
+they inflate is checked when the disk is read back. It must never keep or change what it is shown.
 """
 
 from collections.abc import Callable
@@ -43,7 +43,7 @@ class _Seen(IntEnum):
 
 
 class StreamCheck:
-    """Fed with every buffer of one stream, in order; then told that it is over.
+    """Takes every buffer of one stream, in order, and then its end.
 
     Args:
         capacity: Bytes that the guest's disk has, where the caller knows; a stream of any other disk is refused.

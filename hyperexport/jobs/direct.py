@@ -1,7 +1,7 @@
 """The steps of a job as plain calls in this process: no server, no database, no orchestrator.
 
 They are the same functions that are Prefect tasks otherwise, with the same retries. Whether an earlier run is over is
-told by this machine's process table alone.
+as this machine's process table shows.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from hyperexport.vsphere.endpoint import VSphereEndpoint
 
 SECONDS_TO_STOP: Final = 8.0
-"""How long threads that move bytes are waited for when a run is stopped, before its cleanup goes on without them."""
+"""How long threads that move bytes are waited for when a run is stopped, before its cleanup continues without them."""
 
 START_A_SERVER: Final = "Start one with hyperexport serve, or set PREFECT_API_URL"
 
@@ -48,7 +48,7 @@ class OwnLimits(NamedTuple):
     max_concurrency: int
 
     def release(self) -> None:
-        """Nothing is held."""
+        """Do nothing: a run without an orchestrator holds no slots."""
 
 
 class DirectRunner(StepRunner):
@@ -155,12 +155,12 @@ class DirectRunner(StepRunner):
 
     @property
     def is_over(self) -> IsOver:
-        """By the process table."""
+        """Decide by this machine's process table."""
         return process_is_over
 
     @property
     def at_work(self) -> AtWork:
-        """By the process table."""
+        """Decide by this machine's process table."""
         return process_at_work
 
     def check_options(self, options: ExportOptions) -> None:

@@ -29,7 +29,7 @@ def restore_drill(run: StepRunner, plan: DrillPlan, options: ExportOptions) -> L
     Args:
         run: Carries out the steps.
         plan: Which exports, where, and what counts as life.
-        options: Where the exports are, who is told, and whether it is a dry run.
+        options: Where the exports are, the recipients of mails, and whether it is a dry run.
 
     Returns:
         What came of each. Empty where every VM has a proof that is young enough.

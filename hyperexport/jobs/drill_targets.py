@@ -36,7 +36,7 @@ class Target(Protocol):
 
     @property
     def words(self) -> str:
-        """For people."""
+        """What exports are started on, as results and mails name it."""
         ...
 
     def planned(self, chosen: ChosenExport) -> RestorePlan | None:
@@ -86,11 +86,11 @@ class QemuTarget:
 
     @property
     def words(self) -> str:
-        """For people."""
+        """What exports are started on, as results and mails name it."""
         return self._host.words
 
     def planned(self, chosen: ChosenExport) -> None:
-        """Nothing is made."""
+        """None: QEMU needs no VM in vSphere."""
 
     def drilled(self, chosen: ChosenExport) -> Drilled:
         """Boot an export straight from its store."""
@@ -130,7 +130,7 @@ class VSphereTarget:
 
     @property
     def words(self) -> str:
-        """For people."""
+        """What exports are started on, as results and mails name it."""
         return f"{self._session.address} (vSphere {self._session.api_version})"
 
     def planned(self, chosen: ChosenExport) -> RestorePlan:

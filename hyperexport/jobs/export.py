@@ -103,7 +103,7 @@ def run_export(run: StepRunner, job: Job, notices: Notices, recorder: RateRecord
     Args:
         run: Carries out the steps.
         job: The export.
-        notices: Told when everything is checked, just before the first change anywhere.
+        notices: Called when everything is checked, just before the first change anywhere.
         recorder: How fast each file moved, for the closing page.
         began: When the run began, on the monotonic clock.
     """
@@ -210,7 +210,7 @@ def snapshot_for(
         run: Carries out the steps.
         job: The export.
         name: The snapshot's name; None for none.
-        made: Told of the snapshot as soon as it is there.
+        made: Called with the snapshot as soon as it exists.
     """
     if name is None:
         yield None
@@ -241,7 +241,7 @@ def release(run: StepRunner, job: Job, snapshot: SnapshotRecord) -> None:
         job.warn(str(error))
         run.snapshot_leaked(job.ref, moref=snapshot.moref, name=snapshot.name, vcenter=job.session.address)
     except BaseException:
-        # The interruption met the removal itself, perhaps before it was asked for. Once more, with little patience.
+        # The interruption met the removal itself, perhaps before it was asked for. Once more, with a short timeout.
         job.stop.set()
         release(run, job, snapshot)
         raise

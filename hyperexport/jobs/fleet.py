@@ -98,7 +98,7 @@ def export_fleet(
     Raises:
         PartialFleetFailure: Some of the VMs failed; the others are exported.
         FleetFailure: All of them failed.
-        HyperExportError: Nobody is chosen, or it could not be found out who is.
+        HyperExportError: No VM is chosen, or the VMs could not be looked up.
     """
     began = time.monotonic()
     run.check_options(options)
@@ -170,7 +170,7 @@ def chosen_row(row: VmRow) -> dict[str, object]:
 
 
 def missing_member(name: str, error: HyperExportError) -> FleetMember:
-    """A VM that was named and cannot be found: its own failure, and nobody else's."""
+    """A VM that was named and cannot be found: a failure of this VM only."""
     unknown = VmRef(moref="", name=name, path=name, instance_uuid="")
     return failed_member(unknown, FailureReport.of(error))
 
@@ -219,7 +219,7 @@ def export_all(
 ) -> dict[str, FleetMember]:
     """Export the VMs as many at a time as there is room for, each in a thread.
 
-    When this run is stopped, nobody begins any more, those at work are told, and are waited for while they take back
+    When this run is stopped, no other VM starts; those at work are stopped, and waited for while they clean up
     their snapshots: a cancellation reaches only the main thread.
 
     Returns:

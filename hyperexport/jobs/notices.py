@@ -1,6 +1,6 @@
-"""Who is told of an export, and when: at its start, at its end, and after the cleanup of one that failed.
+"""The mails and events of a job: at its start, at its end, and after the cleanup of one that failed.
 
-People are told as the options ask; automations always are, by an event of the orchestrator.
+Mails go out as the options ask; an event for automations is always emitted.
 """
 
 import logging
@@ -132,14 +132,14 @@ class Notices:
         return result.model_copy(update={"warnings": (*result.warnings, *self._send(mail))})
 
     def failed(self, error: BaseException) -> None:
-        """Say that the export failed or was stopped. The error goes on its way, whatever comes of the mail."""
+        """Email that the export failed or was stopped. A mail that fails does not hide the error."""
         stopped = isinstance(error, Interrupted) or not isinstance(error, Exception)
         if self._job:
             note_cleanup(error, self._job.cleaned_up)
         failure = FailureReport.of(error)
         if not stopped and self._will_retry():
             return
-        # A fleet's members have told each for itself.
+        # Each member of a fleet has sent its own.
         if not self._silent and not isinstance(error, FleetFailure):
             self._run.export_failed(self._job.ref if self._job else self._vm, error, stopped=stopped)
         if not self._email.on_failure:
@@ -230,7 +230,7 @@ class RestoreNotices:
         return result.model_copy(update={"warnings": (*result.warnings, *sent)})
 
     def failed(self, error: BaseException) -> None:
-        """Say that the restore failed or was stopped. The error goes on its way, whatever comes of the mail."""
+        """Email that the restore failed or was stopped. A mail that fails does not hide the error."""
         stopped = isinstance(error, Interrupted) or not isinstance(error, Exception)
         note_cleanup(error, self.cleaned_up)
         failure = FailureReport.of(error)
@@ -289,7 +289,7 @@ class DrillNotices:
         self._what: Final = (wanted.vm or wanted.export or "") if wanted else "the VMs whose proof is oldest"
 
     def started(self, exports: Sequence[StoredExport], target: str) -> None:
-        """Say that the drills begin."""
+        """Email that the drills start."""
         if not self._email.on_start or not exports or self._run.attempt > 1:
             return
 
@@ -301,11 +301,11 @@ class DrillNotices:
         self._send(mail)
 
     def passed(self, drills: Sequence[DrillResult]) -> list[str]:
-        """Say that every export came up; returns a warning for each mail that could not be sent."""
+        """Email that every export came up; returns a warning for each mail that could not be sent."""
         return self._send(self._of(drills)) if self._email.on_complete and drills else []
 
     def failed(self, error: BaseException) -> None:
-        """Say which exports did not come up, or why none was drilled. The error goes on its way."""
+        """Email which exports did not come up, or why none was drilled. A mail that fails does not hide the error."""
         stopped = isinstance(error, Interrupted) or not isinstance(error, Exception)
         if not self._email.on_failure or (self._run.will_retry and not stopped):
             return

@@ -61,7 +61,7 @@ def reap_snapshots(run: StepRunner, options: ExportOptions, runs: Collection[str
     )
     run.show_result(("reap", session.address), result, f"Left by dead runs on {session.address}")
     if failed:
-        raise SnapshotLeaked(f"{len(failed)} leftovers could not be removed: {failed[0]}", fix="Run it again later")
+        raise SnapshotLeaked(f"{len(failed)} orphans could not be removed: {failed[0]}", fix="Run it again later")
     return result
 
 

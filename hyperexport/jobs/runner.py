@@ -67,7 +67,7 @@ class LeaseUser(Protocol):
 
     @property
     def options(self) -> ExportOptions:
-        """Those in force."""
+        """The options in force."""
         ...
 
     @property
@@ -137,7 +137,7 @@ class StepRunner(ABC):
     ) -> list[R]:
         """Carry out a step once for each set of arguments.
 
-        On the first failure, or an interruption of the calling thread, the others are told to stop and are waited
+        On the first failure, or an interruption of the calling thread, the others are stopped and waited
         for, so that nothing reads any more from what is then cleaned up.
 
         Returns:
@@ -200,7 +200,7 @@ class StepRunner(ABC):
 
     @property
     def may_be_at_work(self) -> AtWork:
-        """Tells of which runs nobody can say that they are over: those that are seen at work."""
+        """Whether a run may still be at work: it was seen at work, or it is unknown whether it is over."""
         return self.at_work
 
     def watch_logins(self, session: Session, stop: StopSignal) -> None:  # noqa: B027

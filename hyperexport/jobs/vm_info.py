@@ -20,7 +20,7 @@ def vm_info(run: StepRunner, selection: Selection) -> Listing[VmInfo]:
     """Read what vSphere knows of the VMs that are chosen.
 
     Raises:
-        VmNotFound, VmAmbiguous: A name fits no VM, or several; or nobody is chosen.
+        VmNotFound, VmAmbiguous: A name fits no VM, or several; or no VM is chosen.
     """
     with run.stop_signal() as stop, connect(run.endpoint(), stop=stop, run=run.id) as session:
         found = run(inspect.describe_vms, session, run(choose_vms, session, selection).all_there())

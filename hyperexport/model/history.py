@@ -1,4 +1,4 @@
-"""The exports of each VM in the order in which they were made, told by more than one clock.
+"""The exports of each VM in the order in which they were made, by more than one clock.
 
 An export names those that were there when it began, and the one that it builds on: it was made after them, whatever
 any clock said. Only where no such link says anything do the times decide.
@@ -87,7 +87,7 @@ def made_at_the_earliest(manifest: ExportManifest) -> datetime:
 
 
 def is_of_the_future(manifest: ExportManifest, now: datetime) -> bool:
-    """Tell whether an export claims to be made later than now, which proves a clock wrong."""
+    """Whether an export's time is later than now, which proves a clock wrong."""
     return made(manifest) > now + TOLERANCE
 
 
@@ -108,7 +108,7 @@ def place(manifests: Sequence[ExportManifest], now: datetime) -> list[Placed]:
         manifest = manifests[index]
         rank += manifest.export_id != last
         last = manifest.export_id
-        # One that claims to be of the future says nothing of those after it.
+        # One dated in the future says nothing of those after it.
         at = at if future[index] else max(at, made(manifest))
         found[index] = Placed(at, at, rank, future[index])
         if made(manifest) < at - TOLERANCE:

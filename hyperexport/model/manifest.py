@@ -41,7 +41,7 @@ _VM_FOLDER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*\.[0-9a-f]{8}")
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]+")
 _RESERVED: Final = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
 
-# A manifest may have been touched by anybody: what becomes part of a path must not lead out of the export.
+# Anyone may have changed a manifest: what becomes part of a path must not lead out of the export.
 ExportId = Annotated[str, StringConstraints(pattern=f"^{_EXPORT_ID.pattern}$")]
 
 
@@ -50,7 +50,7 @@ def _in_utc(moment: datetime) -> datetime:
     try:
         return moment.astimezone(UTC)
     except OverflowError:
-        raise ValueError("this time cannot be told in UTC") from None
+        raise ValueError("this time cannot be converted to UTC") from None
 
 
 Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]

@@ -28,7 +28,7 @@ from hyperexport.model.vm import Value
 _TAG: Final = "[hyperexport "
 _LONGEST_MARK: Final = 8192
 _MOST_ENDS: Final = 50
-"""Anybody who may take snapshots writes their descriptions; more than these no mark of ours has."""
+"""Characters. Any user who may create snapshots writes descriptions; no tag of ours is longer."""
 
 
 class Run(NamedTuple):
@@ -39,7 +39,7 @@ class Run(NamedTuple):
 
 
 class RunKey(Protocol):
-    """What a run signs its tags with, so that its record vouches for them."""
+    """What a run signs its tags with, so that Prefect's record of the run proves them."""
 
     @property
     def public(self) -> str:
@@ -116,7 +116,7 @@ class Owner(Value):
         return tag.model_copy(update={"proof": tag._signature(machine) if machine else None})
 
     def is_signed_by(self, machine: Machine) -> bool:
-        """Tell whether this machine made the tag in this boot, and nobody changed it since."""
+        """Whether this machine made the tag in this boot, and it is unchanged since."""
         return self.proof is not None and hmac.compare_digest(self.proof.encode(), self._signature(machine).encode())
 
     def said_by_run(self) -> bytes:

@@ -1,4 +1,4 @@
-"""Where a run's bytes are, for whoever wants to show it: a terminal, a Prefect artifact, a notebook.
+"""How far a run is, for a terminal, a Prefect artifact and a notebook.
 
 The engine reports, it does not draw. Listeners are called from transfer threads, so they must be quick and must not
 raise; what they raise is dropped.

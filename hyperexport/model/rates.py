@@ -67,7 +67,7 @@ class RateRecorder:
         """Begin now.
 
         Args:
-            vm: The VM; the files of others, whose exports may go on in the same process, are none of ours.
+            vm: The VM; the files of others, whose exports may run in the same process, are left out.
             clock: Seconds.
         """
         self._vm = vm

@@ -36,7 +36,7 @@ def parse_time(text: str) -> datetime:
     """Read a date with a time of day, such as ``2026-11-23T18:00`` (this machine's time zone) or ``...T18:00Z``.
 
     Raises:
-        UsageError: It is not one. A date alone is refused: nobody could tell which end of the day it means.
+        UsageError: It is not one. A date alone is refused: it does not say which end of the day it means.
     """
     try:
         time = datetime.fromisoformat(text.strip())

@@ -155,7 +155,7 @@ def _unverified(context: ssl.SSLContext) -> ssl.SSLContext:
 def presented_thumbprint(host: str, port: int, *, timeout: float) -> str | None:
     """The SHA-256 thumbprint of the certificate that a server shows, for an error message; None if it shows none.
 
-    Nothing is sent and nothing is believed.
+    Nothing is sent, and the certificate is not checked.
     """
     context = _unverified(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
     try:

@@ -37,7 +37,7 @@ class VmRef(Value):
 
 
 class BackingFile(Value):
-    """One of the files behind a disk, as the datastore tells of it."""
+    """One of the files behind a disk, as the datastore lists it."""
 
     path: str = Field(description="Such as '[datastore1] db01/db01-flat.vmdk'.")
     size: int = Field(description="Bytes on the datastore.")

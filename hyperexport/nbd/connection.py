@@ -31,17 +31,17 @@ class Extent(Protocol):
 
     @property
     def offset(self) -> int:
-        """Where it begins."""
+        """The offset in the disk, in bytes."""
         ...
 
     @property
     def length(self) -> int:
-        """Bytes of it."""
+        """The length in bytes."""
         ...
 
     @property
     def data(self) -> bool:
-        """Whether it is data."""
+        """Whether it holds data; otherwise it reads as zeros."""
         ...
 
 
@@ -52,7 +52,7 @@ class Image(Protocol):
     grain: int
 
     def buffers(self, offset: int, length: int) -> list[memoryview]:
-        """Bytes of the disk."""
+        """The bytes of a range of the disk, as buffers in order."""
         ...
 
     def extents(self, offset: int = 0, length: int | None = None) -> Iterator[Extent]:
@@ -78,7 +78,7 @@ class Budget:
         return length
 
     def give_back(self, length: int) -> None:
-        """Make room for others."""
+        """Release the memory of an answered request."""
         with self._changed:
             self._free += length
             self._changed.notify_all()
@@ -103,8 +103,8 @@ class Connection:
         sock: Its socket, closed by the caller.
         images: The disks by their export names; the first is also that of the empty name.
         budget: What replies may hold in memory.
-        on_error: Told each error of an image, which the client only knows as EIO.
-        on_read: Told how many bytes were read.
+        on_error: Called with each error of an image, which the client only knows as EIO.
+        on_read: Called with how many bytes were read.
     """
 
     def __init__(
@@ -154,7 +154,7 @@ class Connection:
         self._sock.sendall(protocol.HANDSHAKE.pack(protocol.MAGIC, protocol.OPTION_MAGIC, flags))
         (client,) = protocol.CLIENT_FLAGS.unpack(self._receive(protocol.CLIENT_FLAGS.size))
         if client & ~flags:
-            raise Closed("it wants what this server has not")
+            raise Closed("it requires a feature that this server does not offer")
         self._no_zeroes = bool(client & protocol.Handshake.NO_ZEROES)
         while True:
             magic, option, length = protocol.OPTION.unpack(self._receive(protocol.OPTION.size))

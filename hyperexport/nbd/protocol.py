@@ -80,7 +80,7 @@ class OptionReply(IntEnum):
 
 
 class Info(IntEnum):
-    """What is told of an export."""
+    """The description of an export."""
 
     EXPORT = 0
     NAME = 1

@@ -36,7 +36,7 @@ class NbdServer:
         socket_path: Where the Unix socket is made, for this user only. Must not exist.
         host: The address to listen on, where it is not a Unix socket.
         port: The port; 0 for any that is free.
-        on_read: Told how many bytes each answered request had.
+        on_read: Called with how many bytes each answered request had.
 
     Raises:
         UsageError: There is no disk, or the address cannot be listened on.
@@ -173,7 +173,7 @@ def _listen(path: Path | None, host: str, port: int) -> socket.socket:
             listener.close()
             raise
         return listener
-    except (OSError, ValueError, OverflowError) as error:  # of a name that is none, or a port beyond 65,535
+    except (OSError, ValueError, OverflowError) as error:  # an invalid name, or a port beyond 65,535
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"cannot listen on {where}: {reason}", fix="Choose another --socket or --port") from error
 

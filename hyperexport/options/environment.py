@@ -1,7 +1,7 @@
 """Which ``HYPEREXPORT_`` variables there are, and which only look so: a misspelt one must not go unnoticed.
 
 The options' own variables derive from the options model; the others are named here, with what they are for. What a
-variable's value means is the business of whoever reads it.
+variable's value means is decided where it is read.
 """
 
 import logging
@@ -20,7 +20,7 @@ OTHER_VARIABLES: Final[Mapping[str, str]] = {
     "HYPEREXPORT_VSPHERE_URL": "The vCenter's or ESXi host's address, in place of GOVC_URL.",
     "HYPEREXPORT_VSPHERE_USERNAME": "The user to log in as, in place of GOVC_USERNAME.",
     "HYPEREXPORT_VSPHERE_PASSWORD": "The password, in place of GOVC_PASSWORD.",
-    "HYPEREXPORT_VSPHERE_CA_FILE": "The CAs that vouch for the server, in place of GOVC_TLS_CA_CERTS.",
+    "HYPEREXPORT_VSPHERE_CA_FILE": "PEM file of the trusted CAs, in place of GOVC_TLS_CA_CERTS.",
     "HYPEREXPORT_VSPHERE_THUMBPRINT": "The server's certificate, pinned by its SHA-256 thumbprint.",
     "HYPEREXPORT_VSPHERE_INSECURE": "Take any certificate, in place of GOVC_INSECURE. Only for laboratories.",
     "HYPEREXPORT_VSPHERE_TIMEOUT": "Seconds to wait for each of the server's answers.",

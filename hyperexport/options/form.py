@@ -1,4 +1,4 @@
-"""How the options show themselves in a form: what nobody touches stays absent, and so is not given.
+"""The options as a form: a field that is left alone stays absent, and so is not given.
 
 Prefect's form fills in every default that the JSON schema names, and sends all of them: each would count as given, and
 beat the environment and the profile. So the schema names none; what holds where a field is left alone is said in its
@@ -71,7 +71,7 @@ def _titles_by_flag() -> dict[str, str]:
 class Shown:
     """Which groups a flow's form shows: those that the flow reads. To be named in the annotation of its options.
 
-    Only the form is narrowed. Whoever calls may give the others, too: the same options are meant for several flows.
+    Only the form is narrowed. A caller may give the others, too: the same options are meant for several flows.
     """
 
     def __init__(self, *groups: str) -> None:
@@ -145,7 +145,7 @@ def title_of(name: str) -> str:
 
 
 def _default_in_words(default: object) -> str | None:
-    """Say what holds where nobody says anything; None where that is nothing, or off."""
+    """Describe the default; None where it is nothing, or off."""
     if default is None or default is False or default == ():
         return None
     if isinstance(default, timedelta):

@@ -92,7 +92,7 @@ def option(default: Any, help_text: str, *, flag: str, unit: str | None = None, 
     """Declare one option.
 
     Args:
-        default: The value when nobody gives one.
+        default: The value when none is given.
         help_text: One line, without the full stop; shown by ``--help`` and in the form.
         flag: Its name on the command line, such as ``--bandwidth-limit``.
         unit: The unit of a number, shown with the help.

@@ -93,7 +93,7 @@ class ExportOptions(Value):
             raise UsageError("; ".join(found))
 
     def given_keys(self) -> dict[str, object]:
-        """The options that somebody set, by key: what :meth:`from_keys` would take."""
+        """The options that are set, by key: what :meth:`from_keys` would take."""
         given: dict[str, object] = {}
         for leaf in leaves():
             group = cast("Value", getattr(self, leaf.group))
@@ -151,7 +151,7 @@ def leaves() -> Iterator[Leaf]:
 
 
 def leaves_by_key() -> dict[str, Leaf]:
-    """The options by key."""
+    """The options by their key in profiles, forms and Python."""
     return {leaf.key: leaf for leaf in leaves()}
 
 

@@ -1,7 +1,7 @@
-"""Which virtual machines are meant: by name, by folder, by tag, by pattern. Only the asking; nobody is found here.
+"""Which virtual machines are chosen: by name, by folder, by tag, by pattern.
 
 A selection is what stands beside the options: a flow's parameter, ``--vm`` and its siblings on the command line, and
-``HYPEREXPORT_VM`` and its siblings in the environment. ``steps/selection.py`` finds who is chosen.
+``HYPEREXPORT_VM`` and its siblings in the environment. ``steps/selection.py`` looks the VMs up.
 """
 
 import shlex
@@ -82,7 +82,7 @@ def selection_in_force(given: Selection) -> Selection:
     A selection is taken whole from one place: ``--vm db01`` means db01 alone, whatever ``HYPEREXPORT_FOLDER`` says.
 
     Raises:
-        UsageError: Nobody chooses a VM, or a variable is invalid.
+        UsageError: No VM is chosen, or a variable is invalid.
     """
     chosen = given or selection_from_environment()
     if not chosen:

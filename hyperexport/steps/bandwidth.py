@@ -16,7 +16,7 @@ def throttle_for(
         wanted: The options.
         allowance: The run's part of a shared budget. What has been leased passes evenly, at the budget's rate and
             without bursts, so that all runs together do not pass it either.
-        warnings: What the run should be told of its bandwidth.
+        warnings: The warnings about bandwidth for the run's result.
     """
     rate_limit = RateLimit(
         wanted.limit,

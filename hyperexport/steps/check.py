@@ -30,7 +30,7 @@ from hyperexport.vsphere.licence import licence_refusal
 from hyperexport.vsphere.session import Session, connect
 
 SKEW: Final = timedelta(seconds=60)
-"""More than this between two clocks is told: logs and times of snapshots no longer tell a story."""
+"""A larger difference between two clocks is reported: times in logs and of snapshots can then not be compared."""
 
 _MAX_CONCURRENCY: Final = 8
 _BEST_COMPRESSION: Final = 10
@@ -108,7 +108,7 @@ def check_clock(session: Session) -> SetupFinding:
         level=Level.WARN,
         words=f"it is {apart.total_seconds():.0f} s {direction} this machine's: ages and schedules are off by as much,"
         " and S3 refuses a machine whose clock is 15 minutes wrong",
-        fix="Have both keep to a time server (NTP)",
+        fix="Synchronize both with a time server (NTP)",
     )
 
 
@@ -142,7 +142,7 @@ def check_licence(session: Session, vms: Sequence[VmInfo]) -> list[SetupFinding]
 
 
 def check_hosts(session: Session, vms: Sequence[VmInfo]) -> list[SetupFinding]:
-    """Try to reach each host that keeps one of the VMs: it is there that the bytes are read, not at vCenter."""
+    """Try to reach each host that keeps one of the VMs: bytes are read from hosts, not from vCenter."""
     if not session.is_vcenter:
         return []
     hosts, unseen = hosts_of(session, [vm.ref for vm in vms])

@@ -1,4 +1,4 @@
-"""What a TLS server shows of itself, whether it would be believed, and what to do where not. Nothing is sent to it."""
+"""Which certificate a TLS server presents, whether it is trusted, and what to do if not. Nothing is sent to it."""
 
 import socket
 import ssl
@@ -45,15 +45,13 @@ def check_certificate(
         return SetupFinding(
             what=what,
             level=Level.WARN,
-            words=f"it is not verified, as was asked for: anybody in between can read the password ({thumbprint})",
+            words=f"it is not verified, as requested: anyone on the network path can read the password ({thumbprint})",
             fix=fix.format(thumbprint=thumbprint),
         )
     if trust.thumbprint:
         return SetupFinding(what=what, level=Level.OK, words="it is the one whose thumbprint is known")
     if shown.not_valid_after_utc - datetime.now(UTC) < _SOON:
-        return SetupFinding(
-            what=what, level=Level.WARN, words=f"it is trusted, but {ends}", fix="Have it renewed before then"
-        )
+        return SetupFinding(what=what, level=Level.WARN, words=f"it is trusted, but {ends}", fix="Renew it before then")
     return SetupFinding(what=what, level=Level.OK, words=f"it is trusted, and {ends}")
 
 
@@ -104,7 +102,7 @@ def _reasons(shown: x509.Certificate, der: bytes, host: str, port: int, seconds:
     if now < shown.not_valid_before_utc:
         found.append(f"it is valid only from {shown.not_valid_before_utc:%Y-%m-%d} on (is this machine's clock right?)")
     if shown.issuer == shown.subject:
-        found.append("it is signed by itself, and no CA vouches for it")
+        found.append("it is signed by itself, and by no trusted CA")
     # With the certificate as its own authority, only its name and its times are left to be refused.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN

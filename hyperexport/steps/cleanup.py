@@ -124,7 +124,7 @@ def delete_planned(store: Store, plan: CleanupPlan, is_over: IsOver, *, run: str
     """Delete what the plan says, VM by VM, and what dead runs left half-written.
 
     The plan deletes an export before those whose files it uses; where that fails, they are left alone as well. What
-    somebody marked as preserved or came to use since the plan was made stays.
+    was preserved, or is used by another export, since the plan was made stays.
 
     Args:
         store: Where.
@@ -238,7 +238,7 @@ def _held_for_deletion(store: Store, folder: str, owner: Owner) -> Generator[str
         try:
             stack.enter_context(store.stage(folder, new_export_id(datetime.now(UTC)), owner))
         except StoreUnusable as error:
-            # Full to its quota, or write-protected: nobody else can begin or end an export then, either.
+            # Full to its quota, or write-protected: no other run can begin or end an export then, either.
             logger.warning("%s/%s is cleaned up without a mark: %s", store.url, folder, error)
         found = other_stagings(store, folder, owner)
         yield f"{describe_staging_owner(found[0])} may be using them. {removal_hint(found[0].owner)}" if found else None

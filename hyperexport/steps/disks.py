@@ -123,7 +123,7 @@ def lease_file_of(lease: Lease, disk: DiskInfo) -> LeaseFile:
         if file.disk and file.disk_key == disk.key:
             return file
     raise LeaseRefused(
-        f"the export lease of vSphere offers no file for {disk.label}",
+        f"vSphere's NFC lease offers no file for {disk.label}",
         fix="Check in vSphere whether the disk was changed or removed in the meantime, and run the export again",
     )
 

@@ -189,7 +189,7 @@ def due(
             waiting.append((proof.started if proof else _NEVER, good[0]))
     if not waiting:
         places = " and in ".join(store.url for store in stores)
-        raise ExportNotFound(f"no good export is in {places}", fix="Is it the right place? See --output and --upload")
+        raise ExportNotFound(f"no good export is in {places}", fix="Check --output and --upload")
     waiting.sort(key=lambda one: (one[0], one[1].export.manifest.vm.path))
     chosen = [one for proved, one in waiting if within is None or now - proved > within]
     return chosen if most is None else chosen[:most]

@@ -66,7 +66,7 @@ class Job:
         self.stopwatch: Final = Stopwatch()
         self.source: Final = source_of(vm, options)
         self.own_disks: tuple[DiskInfo, ...] = vm.disks
-        """The VM's disks as it has them; read again where the run changes what is told of them."""
+        """The VM's disks as it has them; read again where the run changes them."""
         self.lease: Final = VmLease(session, vm.ref, stop)
         self.export_id: Final = new_export_id(self.started)
         self.identity: Final = VmIdentity.of(vm.ref, vcenter=session.address, vcenter_uuid=session.instance_uuid)
@@ -91,7 +91,7 @@ class Job:
         self.gives_checksums = True
         """Whether the server gives checksums of what it sent, as far as is known."""
         self.cleaned_up: list[str] = []
-        """What became of the snapshot and of the half-written export, in words for whoever hears of a failure."""
+        """What became of the snapshot and of the half-written export, in words for a failure's mail and page."""
 
     @property
     def disks(self) -> tuple[DiskInfo, ...]:
@@ -125,12 +125,12 @@ class Job:
 
     @property
     def warnings(self) -> list[str]:
-        """What there is to say so far, also of the bandwidth; each once."""
+        """The warnings so far, those about bandwidth too, each once."""
         return list(dict.fromkeys([*self._warnings, *self.throttle.warnings]))
 
     @property
     def elapsed(self) -> timedelta:
-        """The time since the export began, by a clock that nobody sets."""
+        """The time since the export began, by the monotonic clock."""
         return timedelta(seconds=time.monotonic() - self._began)
 
     def folder_in(self, store: Store) -> str:

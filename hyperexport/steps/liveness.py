@@ -1,6 +1,6 @@
 """Whether the run that left an owner tag is over, as far as this machine can prove it. Never by a clock.
 
-Dead is what is *proved* dead. Unknown is neither dead nor at work: its things stay, nobody waits for it, and the run
+Dead is what is *proved* dead. Unknown is neither dead nor at work: its things stay, no run waits for it, and the run
 that finds them reports which they are and the command that removes them. The table, first match wins:
 
 | the tag                                       | what this machine sees                            | it is   |
@@ -39,7 +39,7 @@ from hyperexport.base.machine import Machine, ProcessIdentity, process, this_mac
 from hyperexport.model.ownership import Owner
 
 AtWork = Callable[[Owner], bool]
-"""Tells whether an owner's run may be at work; False where it is over, or nobody knows anything of it."""
+"""Tells whether an owner's run may be at work; False where it is over, or nothing is known of it."""
 
 IsOver = Callable[[Owner], bool]
 """Tells whether an owner's run is provably over; False whenever there is doubt."""
@@ -79,7 +79,7 @@ def is_elsewhere(owner: Owner) -> bool:
 
 
 def is_signature_valid(owner: Owner) -> bool:
-    """Tell whether what the tag says is proved: this machine made it in this boot, and nobody changed it since."""
+    """Whether what the tag says is proved: this machine made it in this boot, and it is unchanged since."""
     machine = this_machine()
     return machine is not None and owner.is_signed_by(machine)
 
@@ -90,7 +90,7 @@ def process_is_over(owner: Owner) -> bool:
 
 
 def process_at_work(owner: Owner) -> bool:
-    """Tell whether this machine sees the run at work; of other machines it knows nothing."""
+    """Whether the run is at work on this machine; other machines are unknown."""
     return life_of(owner) is Life.ALIVE
 
 
@@ -105,7 +105,7 @@ _ended_here: Final[set[str]] = set()
 
 @contextmanager
 def at_work_here(run: str) -> Generator[str | None]:
-    """Have the run count as over when the block ends, though its process goes on: a notebook, a fleet, a test.
+    """Have the run count as over when the block ends, though its process continues: a notebook, a fleet, a test.
 
     Other processes see it by an abstract socket, which exists while the block lasts and vanishes with the process
     (unix(7)).

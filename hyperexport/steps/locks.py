@@ -32,11 +32,11 @@ class FolderLock(NamedTuple):
 
     staging: Staging
     doubtful: tuple[AbandonedStaging, ...]
-    """What others have staged there with owner tags that cannot be read: nobody knows whether their runs are over."""
+    """What others have staged there with owner tags that cannot be read: it is unknown whether their runs are over."""
 
 
 def describe_staging_owner(staging: AbandonedStaging) -> str:
-    """Who owns a half-written export; or why its owner tag does not say so."""
+    """The owner of a half-written export, or why its owner tag cannot be read."""
     return describe_owner(staging.owner) if staging.owner else f"an unknown run ({staging}: {staging.doubt})"
 
 

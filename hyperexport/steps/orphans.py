@@ -54,7 +54,7 @@ def remove_abandoned_stagings(store: Store, folder: str | None, is_over: IsOver,
         What was removed, and what could not be; one that fails is no reason to leave the others.
 
     Raises:
-        StoreUnusable, StoreUnreachable: Nobody knows which there are.
+        StoreUnusable, StoreUnreachable: A store could not be listed.
     """
     removed: list[str] = []
     failed: list[str] = []
@@ -71,7 +71,7 @@ def remove_abandoned_stagings(store: Store, folder: str | None, is_over: IsOver,
         removed.append(str(staging))
     try:
         for name in store.sweep(folder):
-            logger.info("%s: swept up what a crash left of %s", store.url, name)
+            logger.info("%s: removed what a crash left of %s", store.url, name)
     except Interrupted:
         raise
     except HyperExportError as error:

@@ -77,7 +77,7 @@ def is_nvram(file: LeaseFile) -> bool:
 
 
 def confirm_nvram(job: Job, lease: Lease, file: LeaseFile, received: Received, name: str) -> None:
-    """Believe what came although the lease announced another size, which is advisory, where something else proves it.
+    """Accept a file whose size differs from the one announced, which is advisory, where something else proves it.
 
     The proof is the server's own checksum, or a second download that is equal.
 

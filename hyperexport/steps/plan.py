@@ -103,7 +103,7 @@ def check_available(vm: VmInfo) -> None:
     """Refuse a VM that vSphere itself cannot read.
 
     Raises:
-        VmUnavailable: It is disconnected, orphaned, inaccessible or invalid, or its devices are not told.
+        VmUnavailable: It is disconnected, orphaned, inaccessible or invalid, or its devices are unknown.
     """
     if vm.connection not in (None, "connected"):
         raise VmUnavailable(
@@ -117,7 +117,7 @@ def check_available(vm: VmInfo) -> None:
         )
     if not vm.readable:
         raise VmUnavailable(
-            f"vSphere does not tell which devices {vm.ref.path} has",
+            f"vSphere did not return the devices of {vm.ref.path}",
             fix="Check in vSphere that the VM is accessible and that the user has the role Read-only on it",
         )
 
@@ -191,7 +191,7 @@ def check_privileges(job: Job) -> None:
     if vital:
         raise PermissionMissing(
             f"{job.session.user} lacks {', '.join(vital)} on {job.ref.path}",
-            fix="Have the privileges added to the user's role there",
+            fix="Add the privileges to the user's role there",
         )
     for need, where in found:
         job.warn(f"without {need.privilege} on {where} {need.without}")
@@ -293,7 +293,7 @@ def damaged_base(job: Job, base: StoredExport, plan: ExportPlan) -> str | None:
     Locally they are read and hashed; in S3 the server's own checksum is compared, unless ``--verify=deep`` reads them.
 
     Returns:
-        What is wrong, in words; None where nothing is, or nobody asked for proof.
+        What is wrong, in words; None where nothing is, or no proof was asked for.
     """
     mode = job.options.execution.verify
     for disk in plan.to_reuse:

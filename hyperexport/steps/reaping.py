@@ -58,7 +58,7 @@ def reap(session: Session, tagged: TaggedSnapshot, *, stop: StopSignal) -> str |
         Why it could not be removed; None where it is gone or stays by intention.
 
     Raises:
-        Interrupted: The run was stopped; vSphere goes on with the removal by itself.
+        Interrupted: The run was stopped; vSphere completes the removal.
     """
     if tagged.state is not SnapshotState.ABANDONED:
         return None

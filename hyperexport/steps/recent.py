@@ -1,6 +1,6 @@
 """Which VMs have a young export already, so that a run that failed in part is repeated only where it failed.
 
-Told by the manifests in the stores and by nothing else: no run writes down what it did.
+Only the manifests in the stores decide: no run keeps a record elsewhere.
 """
 
 from collections.abc import Sequence

@@ -89,7 +89,7 @@ class RestoreJob:
         self.unverified: Final[list[str]] = []
         """The files of which the server gave no checksum."""
         self.cleaned_up: Final[list[str]] = []
-        """What became of the half-made VM, in words for whoever hears of a failure."""
+        """What became of the half-made VM, in words for a failure's mail and page."""
         self._warnings: Final[list[str]] = []
         self._lock: Final = threading.Lock()
 
@@ -124,7 +124,7 @@ class RestoreJob:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What there is to say so far; each once."""
+        """The warnings so far, each once."""
         with self._lock:
             return tuple(dict.fromkeys([*self._warnings, *self.throttle.warnings]))
 

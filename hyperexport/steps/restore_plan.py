@@ -243,7 +243,7 @@ def identity_of(job: RestoreJob) -> tuple[Identity, str]:
     if job.request.identity:
         return job.request.identity, "as asked for"
     if not uuid:
-        return Identity.NEW, "whether the original VM is still there cannot be told"
+        return Identity.NEW, "it is unknown whether the original VM still exists"
     if originals:
         return Identity.NEW, f"the original VM is still there ({there})"
     return Identity.KEEP, f"the original VM is not on {job.session.address}"
@@ -328,7 +328,7 @@ def check_privileges(job: RestoreJob, plan: RestorePlan, placement: Placement) -
     if vital:
         raise PermissionMissing(
             f"{job.session.user} lacks {', '.join(vital)}",
-            fix="Have a role with these privileges given to the user there; docs/privileges.md lists all",
+            fix="Give the user a role with these privileges there; docs/privileges.md lists all",
         )
     for each in missing:
         job.warn(f"{job.session.user} lacks {each.requirement.privilege} on {each.place}: {each.requirement.without}")

@@ -48,7 +48,7 @@ def destroy_partial(session: Session, made: PartialVm, *, stop: StopSignal) -> s
         Why it could not be destroyed; None where it is gone.
 
     Raises:
-        Interrupted: The run was stopped; vSphere goes on with the removal by itself.
+        Interrupted: The run was stopped; vSphere completes the removal.
     """
     stop.check()
     try:

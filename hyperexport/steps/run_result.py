@@ -1,4 +1,4 @@
-"""What an export did, read back from what it left: for whoever did not run it, such as a fleet on other machines."""
+"""What an export did, read back from what it left: for another process, such as a fleet on other machines."""
 
 import logging
 from collections.abc import Sequence

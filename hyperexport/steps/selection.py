@@ -28,10 +28,10 @@ class Chosen(NamedTuple):
         return f"{len(self.rows)} {'VM is' if len(self.rows) == 1 else 'VMs are'} chosen: {shown}{more}"
 
     def all_there(self) -> tuple[VmRow, ...]:
-        """Those who are chosen, where nobody is missing.
+        """The chosen VMs, if none is missing.
 
         Raises:
-            VmNotFound, VmAmbiguous: Somebody is.
+            VmNotFound, VmAmbiguous: One is missing.
         """
         for error in self.missing.values():
             raise error
@@ -48,8 +48,8 @@ def choose_vms(session: Session, selection: Selection) -> Chosen:
     ``--folder /DC0/vm/prod --match 'db*' --match 'web*'`` means those in the folder that match either pattern.
 
     Raises:
-        VmNotFound, VmAmbiguous: A folder is not there, or nobody is chosen at all.
-        TagNotFound, TaggingUnavailable: There is no such tag, or the server knows no tags.
+        VmNotFound, VmAmbiguous: A folder does not exist, or no VM is chosen.
+        TagNotFound, TaggingUnavailable: There is no such tag, or the server has no tags.
     """
     inventory = read_inventory(session)
     chosen: set[str] = set()
@@ -67,7 +67,7 @@ def choose_vms(session: Session, selection: Selection) -> Chosen:
     if not found.rows:
         raise VmNotFound(
             f"no VM on {session.address} is chosen by {selection}, or {session.user} may not see it",
-            fix="See with --match '*' --vm-info which VMs there are",
+            fix="hyperexport --match '*' --vm-info lists the VMs",
         )
     return found
 

@@ -77,7 +77,7 @@ def make_snapshot_plan(job: Job) -> SnapshotPlan:
 class _ReadAlready:
     """Tells whether one of the run's stores holds the export that was read from a snapshot.
 
-    The manifest is written when the last byte has been read, so nobody reads from that snapshot any more, wherever its
+    The manifest is written when the last byte has been read, so that snapshot is read no more, wherever its
     run was. The stores are read at the first question.
     """
 
@@ -140,7 +140,7 @@ def take_snapshot(job: Job, name: str) -> CreatedSnapshot:
 def remove_snapshot(job: Job, moref: str, name: str) -> None:
     """Remove one snapshot and wait for its consolidation, however long it takes, with visible progress.
 
-    When the run was asked to stop, the removal still starts, with a short wait: vSphere goes on
+    When the run was asked to stop, the removal still starts, with a short wait: vSphere completes it
     with it by itself, and Prefect kills a cancelled run after 30 s.
 
     Raises:
@@ -196,7 +196,7 @@ def _remove_all(job: Job, doomed: Sequence[SnapshotInfo], reasons: Mapping[str, 
         job: The export.
         doomed: The snapshots, in the order in which they go.
         reasons: Why, by moref.
-        told: Whether the job's failure is to say of each that is gone.
+        told: Whether each removed snapshot is listed as cleaned up in the job's failure.
 
     Raises:
         SnapshotLeaked: Some could not be removed; the message names each.
@@ -222,9 +222,9 @@ def _remove_all(job: Job, doomed: Sequence[SnapshotInfo], reasons: Mapping[str, 
 
 
 def _merge_all(job: Job, plan: SnapshotPlan, made: str | None) -> None:
-    """Merge every snapshot that the plan lists, whoever made it, and delta disks that belong to none.
+    """Merge every snapshot that the plan lists, users' snapshots too, and delta disks that belong to none.
 
-    One that somebody made since then was never listed: it stays, and the listed ones go one by one.
+    One that was created since then is not listed: it stays, and the listed ones go one by one.
     """
     listed = {snapshot.moref for snapshot in plan.removed} | {made}
     there = vsphere.snapshot_tree(job.session, job.ref)

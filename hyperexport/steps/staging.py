@@ -82,7 +82,7 @@ def staged(job: Job) -> Generator[Copies]:
 
 
 def _lock_folder(job: Job, store: Store, stack: ExitStack) -> FolderLock:
-    """Claim the VM's folder; another one, if a run of another VM has come to the same new folder at this moment."""
+    """Lock the VM's folder; another one, if a run of another VM takes the same new folder at this moment."""
     while True:
         folder = job.folder_in(store)
         with ExitStack() as attempt:
@@ -117,7 +117,7 @@ def _earlier(job: Job, store: Store, lock: FolderLock, exports: list[StoredExpor
     """
     for other in lock.doubtful:
         job.warn(
-            f"the half-written export {store.url}/{other} stays: nobody knows whether "
+            f"the half-written export {store.url}/{other} stays: it is unknown whether "
             f"{describe_staging_owner(other)} is over. {removal_hint(other.owner)}"
         )
     folder = job.folder_in(store)

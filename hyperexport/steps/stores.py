@@ -35,7 +35,7 @@ def check_stores(stores: tuple[Store, ...], *, unseen: bool = False) -> None:
 
     Args:
         stores: Where the export goes.
-        unseen: Whether nothing may be left of the probe, nor be seen by anybody: for a dry run.
+        unseen: Whether the probe must stay invisible to other processes: for a dry run.
 
     Raises:
         DiskFull: One has no space left.

@@ -33,7 +33,7 @@ SECONDS_BETWEEN_REPORTS: Final = 0.2
 def verify(store: Store, export: StoredExport, mode: VerifyMode, stop: StopSignal) -> tuple[StoredExport, Verification]:
     """Verify one export. What is wrong is in the result and in the manifest; nothing is raised for it.
 
-    Where the result cannot be recorded in the manifest, as on a read-only store, the result says so.
+    Where the result cannot be recorded in the manifest, as on a read-only store, ``unrecorded`` says why.
 
     Returns:
         The export with what its manifest now says, and what was found.
@@ -118,12 +118,10 @@ def select_exports(stores: Sequence[Store], wanted: Sequence[str]) -> list[Selec
     if not any(found.exports or found.damaged for found in selections) and not missing:
         raise ExportNotFound(
             f"there is no export at all in {places}, so nothing was verified",
-            fix="Is it the right place? See --output and --upload",
+            fix="Check --output and --upload",
         )
     if missing:
-        raise ExportNotFound(
-            f"there is no export {missing[0]} in {places}", fix="See hyperexport list for what is there"
-        )
+        raise ExportNotFound(f"there is no export {missing[0]} in {places}", fix="hyperexport list shows what is there")
     return selections
 
 
@@ -139,7 +137,7 @@ VerifyExport = Callable[[Store, StoredExport, VerifyMode, StopSignal], tuple[Sto
 """Carries out :func:`verify`."""
 
 OnDamage = Callable[[StoredExport | DamagedExport, VerifiedExport], None]
-"""Told of each export that is damaged."""
+"""Called with each damaged export."""
 
 
 def verify_selected(
@@ -157,7 +155,7 @@ def verify_selected(
         mode: How much is read.
         stop: Ends the work.
         verify_one: Carries out the verification of one.
-        on_damage: Told of each export that is damaged.
+        on_damage: Called with each export that is damaged.
 
     Returns:
         What was found of each, also of those that another run deleted meanwhile.

@@ -54,7 +54,7 @@ def ask_server(session: "Session") -> ServerTime | None:
     try:
         return ServerTime(server=session.address, time=session.time(), asked=time.monotonic())
     except HyperExportError as error:
-        logger.info("%s does not tell its time: %s", session.address, error)
+        logger.info("%s did not return its time: %s", session.address, error)
         return None
 
 
@@ -64,7 +64,7 @@ def assess_clock(store: Store, server: ServerTime | None, *, trusted: bool) -> C
     Args:
         store: Where something is to be deleted.
         server: What the vSphere server said in this run; None in a run that speaks to none.
-        trusted: An administrator vouches for the clock.
+        trusted: Whether ``--cleanup-trust-clock`` is given.
 
     Raises:
         StoreUnusable, StoreUnreachable: The store did not answer.
@@ -105,7 +105,7 @@ def remember(store: Store, verdict: ClockVerdict) -> None:
 def boot_and_uptime() -> tuple[str | None, float | None]:
     """Identify the boot, and count the seconds since, suspension included; two Nones where the system does not tell.
 
-    Both come from /proc, so that nobody who sets the time changes them. A time namespace counts by itself.
+    Both come from /proc, so that setting the time does not change them. A time namespace counts by itself.
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()

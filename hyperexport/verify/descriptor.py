@@ -35,7 +35,7 @@ def check_descriptor(data: bytes, manifest: ExportManifest) -> Iterator[str]:
 
 
 def refused_parts(data: bytes) -> Iterator[str]:
-    """What makes a descriptor dangerous to whoever imports it, in words: asked of a server's before it is stored.
+    """What makes a descriptor dangerous to import, in words: asked of a server's before it is stored.
 
     A reference is a file beside the descriptor and nothing else: an importer would follow ``../../etc/passwd``, or an
     address, out of the export.

@@ -19,10 +19,10 @@ from hyperexport.verify.reading import Content, Stretches, compare, read_content
 logger = logging.getLogger(__name__)
 
 Listener = Callable[[str, int, int], None]
-"""Told a file's name, how many of its bytes were read, and how many it has."""
+"""Called with a file's name, how many of its bytes were read, and how many it has."""
 
 _MOST_FINDINGS: Final = 100
-"""In one file: who made it up to be wrong a million times has told enough by then."""
+"""In one file: a file with more findings is damaged anyway."""
 _LONGEST_FINDING: Final = 1000
 _LARGE: Final = frozenset({FileRole.DISK, FileRole.OVA})
 
@@ -40,7 +40,7 @@ def verify_export(
         deep: Also read back disks of which the store itself keeps a checksum. Without it that checksum is compared,
             and only the small files are read; a store that keeps none (a local one) is read wholly either way.
         stop: Ends the reading.
-        progress: Told how far the reading is.
+        progress: Called with how far the reading is.
 
     Raises:
         StoreUnusable, StoreUnreachable: The store could not be asked, which proves nothing either way.
@@ -54,7 +54,7 @@ def _nobody(_name: str, _position: int, _size: int) -> None:
 
 
 class _Verifier:
-    """One verification while it goes on: what was found and read so far."""
+    """One verification in progress: what was found and read so far."""
 
     def __init__(self, store: Store, export: StoredExport, *, deep: bool, stop: StopSignal, progress: Listener) -> None:
         self._store = store
@@ -133,7 +133,7 @@ class _Verifier:
         return self._store.checksum(self._export, entry.name)
 
     def _trust(self, told: str, entry: FileEntry, reader: RangeReader, members: list[FileEntry]) -> None:
-        """Hold what the store tells of a large file against what it told when the file was stored."""
+        """Compare what the store says of a large file with what it said when the file was stored."""
         damage: list[tuple[int | None, str]] = []
         if told != entry.checksum:
             damage.append((None, f"the store's checksum of it is {told}, when it was stored it was {entry.checksum}"))

@@ -9,7 +9,7 @@ class Finding(Value):
     """One thing that is wrong with a stored file."""
 
     file: str = Field(description="The file's name within the export.")
-    offset: int | None = Field(default=None, description="Where in the file (bytes), where that can be told.")
+    offset: int | None = Field(default=None, description="Where in the file (bytes), where that is known.")
     problem: str = Field(description="What is wrong, as a sentence without a full stop; names the offset, too.")
 
     def __str__(self) -> str:

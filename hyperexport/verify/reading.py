@@ -1,4 +1,4 @@
-"""One stored file, read once from its beginning to its end, and everything that can be told on the way."""
+"""Reads one stored file once from beginning to end, and computes everything that is checked on the way."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ class Stretches:
 
     Args:
         chunks: The bytes.
-        watch: Told after each chunk how many bytes were read; may raise to end the reading.
+        watch: Called after each chunk with how many bytes were read; may raise to end the reading.
     """
 
     def __init__(self, chunks: Iterator[bytes], watch: Callable[[int], None]) -> None:

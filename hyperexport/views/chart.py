@@ -19,7 +19,7 @@ _COLORS: Final = ("#2563eb", "#d97706", "#059669", "#db2777", "#7c3aed", "#0891b
 
 
 def throughput_markdown(rates: Sequence[Rates]) -> list[str]:
-    """The lines of a page about how fast the files moved; none where nobody measured any."""
+    """The lines of a page about how fast the files moved; none where none was measured."""
     if not rates:
         return []
     picture = base64.b64encode(throughput_svg(rates)).decode()

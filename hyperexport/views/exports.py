@@ -21,8 +21,9 @@ _DISKS: Final = ("Disk", "Decision", "Why", "Capacity")
 def _(plan: ExportPlan) -> tuple[Page, ...]:
     most = "at most " if plan.undecided else ""
     title = f"Would export {plan.vm.path}: {plan.kind}, {plan.reason}"
-    moved = f"{most}{format_bytes(plan.transfer_bytes)} to transfer, {_saved(plan)} saved"
-    return (Page(title, (Table("Disks", (*_DISKS, "Expected", "File"), disk_rows(plan, None)), *lines("", [moved]))),)
+    moved = f"{most}{format_bytes(plan.transfer_bytes)} to transfer, {format_bytes(plan.saved_bytes)} saved"
+    moved += f" ({plan.saved_percent:.0f} %)"
+    return (Page(title, (Table("", (*_DISKS, "Expected", "File"), disk_rows(plan, None)), *lines("", [moved]))),)
 
 
 @pages_of.register

@@ -1,4 +1,4 @@
-"""How a fleet run is told: the command that does again what failed, and the rows of the one mail for all."""
+"""The closing page of a fleet: the command that exports again what failed, and the rows of its mail."""
 
 import shlex
 from collections.abc import Iterable

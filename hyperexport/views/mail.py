@@ -126,12 +126,12 @@ def failure_mail(
         started: When the export began.
         failed: When it failed.
         cleaned_up: What was taken back; what could not be, too.
-        stopped: Whether somebody stopped it, so that nothing is wrong.
+        stopped: Whether it was stopped from outside, so that nothing is wrong.
         run: The run.
         what_failed: ``Export``, ``Restore``, ``Restore drill``.
     """
     report = FailureReport.of(error)
-    if not isinstance(error, HyperExportError):  # its text was written for nobody, and might hold anything
+    if not isinstance(error, HyperExportError):  # its text is not meant for users, and may hold a secret
         what = f"an unforeseen {type(error).__name__}; the run's log has its traceback"
         report = report.model_copy(update={"what": what})
     if stopped:
@@ -298,7 +298,7 @@ def _harmless(table: Table) -> Table:
 
 
 def brief_line(words: str) -> str:
-    """Make one harmless line of a text from outside, no longer than anybody reads."""
+    """Make one short line without control characters of a text from outside."""
     line = one_line(words[: 2 * _LONGEST])
     return line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
 

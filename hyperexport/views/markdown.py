@@ -49,7 +49,7 @@ def code(words: str) -> list[str]:
 
 
 def pages_markdown(pages: Iterable[Page]) -> str:
-    """Neutral pages as Markdown."""
+    """Draw pages as Markdown, for the Prefect UI."""
     lines: list[str] = []
     for page in pages:
         lines += [f"# {text(page.title)}", ""]

@@ -38,7 +38,7 @@ _OF_VM: Final[Sequence[tuple[str, str, Callable[[VmSurvey], float | None]]]] = (
         lambda vm: vm.last_drill.started.timestamp() if vm.last_drill else None,
     ),
 )
-"""Name, meaning and value of what is told of a VM whatever its exports are worth."""
+"""Name, meaning and value of the metrics that every VM has, also one without a good export."""
 
 _OF_GOOD: Final[Sequence[tuple[str, str, Callable[[ExportManifest], float | None]]]] = (
     (
@@ -130,7 +130,7 @@ def as_text(collector: StoreCollector) -> str:
 
 
 def write_textfile(collector: StoreCollector, path: Path) -> None:
-    """Write the metrics for node_exporter's textfile collector; whoever reads sees the old file or the new one, whole.
+    """Write the metrics for node_exporter's textfile collector; a reader sees the whole old file or the whole new one.
 
     Raises:
         OSError: It cannot be written.

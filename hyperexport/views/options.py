@@ -8,7 +8,7 @@ from hyperexport.options.precedence import ExportOptions, Resolved, leaves
 
 
 def options_line(resolved: Resolved, *, profile: str | None = None) -> str:
-    """Name the options in force that somebody set, each with where it came from.
+    """Name the options that are set, each with where it came from.
 
     Args:
         resolved: The options, and their sources.
@@ -25,7 +25,7 @@ def options_line(resolved: Resolved, *, profile: str | None = None) -> str:
 
 
 def option_words(options: ExportOptions) -> list[str]:
-    """The options that somebody set, as the command line takes them."""
+    """The options that are set, as the command line takes them."""
     given = options.given_keys()
     return [word for leaf in leaves() if leaf.key in given for word in option_words_of(leaf.flag, given[leaf.key])]
 

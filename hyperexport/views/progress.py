@@ -1,4 +1,4 @@
-"""A run while it goes on: a bar for each disk on a terminal, now and then a line where there is none.
+"""The progress of a run: a bar for each disk at a terminal, now and then a line where there is none.
 
 Listens to :mod:`hyperexport.model.progress` and draws on standard error. Per cent and time left go by the position
 on the disk, since the length of its compressed stream is unknown beforehand; the rate is that of the bytes that moved.

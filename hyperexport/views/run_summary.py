@@ -41,7 +41,7 @@ def summary_of(value: object) -> Any:
 def _(error: BaseException) -> str:
     if isinstance(error, HyperExportError):
         return f"{error} [{error.code}]"
-    return f"unexpected {type(error).__name__}"  # its text was written for nobody, and might hold anything
+    return f"unexpected {type(error).__name__}"  # its text is not meant for users, and may hold a secret
 
 
 @summary_of.register

@@ -1,7 +1,7 @@
-"""How well the VMs of a store are protected, told by its manifests and by nothing else.
+"""How well the VMs of a store are protected, by its manifests alone.
 
 One plain value, from which the metrics, the page and the terminal's table are made. A VM that was never exported is
-in no manifest and so not here: whoever has to know compares with vSphere's inventory.
+in no manifest and so not here: compare with vSphere's inventory for that.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,7 @@
 """When the files of a VM's disks were last written, as far as the datastore's browser tells.
 
 Together with the VM being off at both times this is the proof, without change tracking, that a disk is as it was.
-Whoever powers a VM on has its configuration file and its log written, so their times are part of what is compared.
+Powering a VM on writes its configuration file and its log, so their times are compared, too.
 """
 
 import logging
@@ -38,7 +38,7 @@ def backing_files(
         stop: Ends the waiting.
 
     Returns:
-        The files by disk key. A disk of which not everything can be told is left out: nothing is proven of it.
+        The files by disk key. A disk with an unknown file is left out: nothing is proved of it.
 
     Raises:
         Interrupted: ``stop`` was raised.
@@ -48,7 +48,7 @@ def backing_files(
     except Interrupted:
         raise
     except HyperExportError as error:
-        logger.info("%s: when its disks were last written cannot be told: %s", ref.name, error)
+        logger.info("%s: when its disks were last written is unknown: %s", ref.name, error)
         return {}
 
 
@@ -70,7 +70,7 @@ def _read(session: Session, ref: VmRef, *, stop: StopSignal | None) -> dict[int,
     }
     found = _search(session, wanted, browsers, doing=doing, stop=stop)
     if any(path not in found for path in home):
-        return {}  # whether it was powered on in between could not be told
+        return {}  # it is unknown whether it was powered on in between
     return {
         key: tuple(found[path] for path in sorted({*home, *(file.name for file in chain)}) if path in found)
         for key, chain in chains.items()

@@ -62,7 +62,7 @@ def _read(session: Session, vms: Sequence[Any]) -> list[tuple[str, int]]:
         try:
             sums += chain.from_iterable(map(_sum, result.iter(f"{_VIM}objects")))
         except ValueError:
-            raise ServerFault(f"{doing} failed on {session.address}: a disk's capacity is no number") from None
+            raise ServerFault(f"{doing} failed on {session.address}: a disk's capacity is not a number") from None
         token = result.findtext(f".//{_VIM}token")
         if not token:
             return sums

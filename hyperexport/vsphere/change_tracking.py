@@ -1,7 +1,7 @@
 """Which parts of a disk changed since an earlier snapshot, as far as vSphere can prove it.
 
 Every page of the answer is walked to the end of the disk, and anything doubtful is an error: to read a disk whole is
-slow, to trust half an answer loses data. Here is also how tracking is switched on, which nobody may do unasked.
+slow, to trust half an answer loses data. Here is also how tracking is switched on, which is done only on request.
 """
 
 import logging
@@ -54,7 +54,7 @@ def changed_areas(
         since: The change id that the disk had in the earlier snapshot.
 
     Raises:
-        ChangeTrackingUnavailable: It cannot be told, for the reason given; read the disk whole.
+        ChangeTrackingUnavailable: The changed areas are unknown, for the reason given; read the whole disk.
         ServerUnreachable, SessionLost: As they say.
     """
     what = f"what changed on disk {disk_key} of {ref.name} is unknown"

@@ -24,7 +24,7 @@ class Properties(dict[str, Any]):
     """What was read, by path. A property that is unset is not in it.
 
     One that could not be read (a missing privilege, a fault of the server) is not in it either, but it is not unset:
-    whoever asks for it by ``[]`` or ``get`` gets the reason as an error; ``shown`` is for what decides nothing.
+    ``[]`` and ``get`` raise the reason as an error; ``shown`` is for what decides nothing.
     """
 
     def __init__(self, session: Session, doing: str, values: Mapping[str, Any] | None = None) -> None:

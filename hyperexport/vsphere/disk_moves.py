@@ -1,8 +1,8 @@
 """Disks that go from the VM that was imported with them to a VM that gets them.
 
 The way that vSphere documents and ``govc import.vmdk`` takes: detach the disk without deleting its file, attach the
-file to the other VM. Between the two the file is nobody's, so the first VM's notes say where its disks are going, from
-the same call on that detaches them: whoever cleans up after a crash finds there what to look for.
+file to the other VM. Between the two the file belongs to no VM. So the call that detaches the disks also
+writes into the first VM's notes where they are going: a cleanup after a crash finds there what to look for.
 """
 
 import json

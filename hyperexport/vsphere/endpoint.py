@@ -44,7 +44,7 @@ class VSphereEndpoint(Value):
     password: SecretStr
     ca_file: str | Path | None = Field(
         default=None,
-        description="PEM file of the CAs that vouch for it; several joined by the path separator.",
+        description="PEM file of the CAs that may sign its certificate; several joined by the path separator.",
     )
     ca_pem: str | None = Field(default=None, description="The same as text.")
     thumbprint: str | None = Field(default=None, description="SHA-256 of the server's certificate, in place of a CA.")
@@ -180,7 +180,7 @@ def read_address(url: str) -> Address:
     user: after ``/sdk``, or where the user's name would hold a slash. Nothing of the address is in an error.
 
     Raises:
-        ValueError: It names no host, another scheme, or a port that is none.
+        ValueError: It names no host, another scheme, or an invalid port.
     """
     text = url.strip()
     scheme = _SCHEME.match(text)
@@ -255,7 +255,7 @@ def _read_as_govc(name: str, value: str) -> str:
     except PermissionError:
         raise UsageError(f"{name} is the path of a file that must not be read", fix="Check its permissions") from None
     except UnicodeDecodeError:
-        raise UsageError(f"{name} is the path of a file that is no text", fix="Save it as UTF-8 text") from None
+        raise UsageError(f"{name} is the path of a file that is not text", fix="Save it as UTF-8 text") from None
     except (OSError, ValueError):
         return value  # too long for a path, or a NUL in it
 

@@ -1,6 +1,6 @@
-"""What goes wrong on the way to vSphere and back, put into the product's own words.
+"""Translates faults of the vSphere API and failures of the connection into HyperExport's errors.
 
-The only place that knows which fault of the API, or which failure of the wire, is which of our errors. The fault itself
+The only place that maps them. The fault itself
 stays the error's ``__cause__``, so that a neighbour in this room can ask for it with :func:`is_caused_by`.
 """
 
@@ -31,7 +31,7 @@ from hyperexport.vsphere.endpoint import VSphereEndpoint
 _NONSENSE: Final[tuple[type[Exception], ...]] = (
     TypeError, ValueError, LookupError, AttributeError, RecursionError, EOFError, struct.error, zlib.error
 )  # fmt: skip
-"""What pyVmomi's reader makes of an answer that is SOAP and makes no sense: a type that is none, a number without
+"""What pyVmomi's reader makes of an answer that is valid SOAP with invalid content: an unknown type, a number without
 digits, a field that is missing, compressed bytes that end early."""
 
 FAILURES: Final[tuple[type[Exception], ...]] = (vmodl.MethodFault, OSError, HTTPException, ExpatError, *_NONSENSE)
@@ -56,7 +56,7 @@ class Outlook(StrEnum):
     UNCERTAIN = "uncertain"
     """vSphere uses the fault for passing and for lasting causes alike: a few attempts are worth their time."""
     LASTS = "lasts"
-    """Somebody has to change something first."""
+    """An administrator has to change something first."""
 
 
 _OUTLOOK: Final[dict[type[Any], Outlook]] = {
@@ -138,7 +138,7 @@ _IMAGE_FIX: Final = (
 
 
 def _fix_for(fault: Any) -> str | None:
-    """What the reader can do about a fault; None where its own words have to do."""
+    """What to do about a fault; None where vSphere's own message has to suffice."""
     if isinstance(fault, vim.fault.FileFault) and (fault.file or "").lower().endswith(_IMAGES):
         return _IMAGE_FIX
     return next((fix for kind, fix in _FIXES if isinstance(fault, kind)), None)
@@ -207,7 +207,7 @@ def translate(error: Exception, *, doing: str, endpoint: VSphereEndpoint) -> Hyp
     if isinstance(error, _NONSENSE) and not isinstance(error, OSError):
         return ServerFault(
             f"{doing} failed: what {endpoint.address} answered makes no sense ({type(error).__name__})",
-            fix="See with --debug what is wrong with it, and whether that server is a vSphere server and well",
+            fix="Run it again with --debug for details, and check that the server is a vSphere server without problems",
         )
     return _translate_wire(error, doing=doing, endpoint=endpoint)
 
@@ -240,7 +240,7 @@ def _permission_missing(fault: Any, *, doing: str, endpoint: VSphereEndpoint) ->
     )
     return PermissionMissing(
         f"{doing} was not allowed on {endpoint.address}: {endpoint.username} lacks {listed}",
-        fix="Have a role with this privilege given to the user there",
+        fix="Give the user a role with this privilege there",
     )
 
 

@@ -92,6 +92,6 @@ def take_screenshot(session: Session, vm: VmRef, datacenter: Place, *, stop: Sto
     path: Any = run_task(session, vm, method, doing=doing, stop=stop, timeout=_SECONDS_FOR_SCREENSHOT)
     datastore, bracket, name = str(path).removeprefix("[").partition("] ")
     if not (bracket and name):
-        raise ServerFault(f"{doing} failed: {session.address} says that it is at {path!r}, which is no place")
+        raise ServerFault(f"{doing} failed: {session.address} reported the position {path!r}, which is invalid")
     query = urlencode({"dcPath": datacenter.path.strip("/"), "dsName": datastore}, quote_via=quote)
     return f"https://{session.endpoint.address}/folder/{quote(name)}?{query}"

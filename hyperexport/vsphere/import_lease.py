@@ -58,11 +58,11 @@ class ImportLease(Lease):
         return self._completed
 
     def expect(self, sizes: Iterable[tuple[str, int]]) -> None:
-        """Say how large the files are that will be sent, so that progress can be told."""
+        """Say how large the files are that will be sent, so that progress can be reported."""
         self._sizes = dict(sizes)
 
     def sent(self, name: str, count: int) -> None:
-        """Say how much of a file was sent; the server is told with the next sign of life."""
+        """Note how much of a file was sent; the next progress report tells the server."""
         with self._counting:
             self._sent[name] = count
             done = sum(self._sent.values())

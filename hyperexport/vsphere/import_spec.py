@@ -406,7 +406,7 @@ def kept_disks(kept: KeptConfig) -> dict[tuple[str, int], dict[str, Any]]:
 
 
 def provisioning_of(backing: Mapping[str, Any]) -> Provisioning | None:
-    """How a kept disk took its space; None where that is not told."""
+    """The provisioning of a kept disk; None where it is unknown."""
     if backing.get("thinProvisioned") is True:
         return Provisioning.THIN
     if backing.get("eagerlyScrub") is True:

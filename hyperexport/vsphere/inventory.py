@@ -391,7 +391,7 @@ def _path(moref: str, tree: dict[str, tuple[str, str]]) -> str:
         name, moref = tree[moref]
         names.append(name)
     if len(names) > len(tree):
-        raise ServerFault("listing the VMs failed: the server's folders lie in one another in a circle")
+        raise ServerFault("listing the VMs failed: the server's folders contain one another")
     return "/" + "/".join(reversed(names))
 
 

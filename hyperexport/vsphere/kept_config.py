@@ -1,7 +1,7 @@
 """The configuration that an export keeps of its VM, read back: JSON into objects of the API.
 
 ``configuration.py`` writes ConfigInfo with pyVmomi's encoder, which has no decoder. The file may have been touched by
-others, so nothing in it is believed to be of a certain type before it was looked at.
+others, so the type of every value is checked.
 """
 
 import json

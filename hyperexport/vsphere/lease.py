@@ -2,7 +2,7 @@
 
 While a lease is held the server blocks power, snapshot and migration of the VM, so it is completed on success and
 aborted on every other way out. Signs of life come from a thread of their own, whatever the readers do. This module
-hands out URLs and what to believe of the hosts behind them; it never opens one.
+hands out URLs and how their hosts' certificates are checked; it never opens one.
 """
 
 import logging
@@ -94,12 +94,12 @@ def open_lease(
         doing = f"waiting for the export lease of {ref.name}"
         info = wait_until_ready(session, obj, doing=doing, stop=stop, timeout=ready_timeout)
         lease = Lease(session, ref, obj, info, disks)
-        logger.info("the export lease of %s offers %d files", ref.name, len(lease.files))
+        logger.info("the NFC lease of %s offers %d files", ref.name, len(lease.files))
         yield lease
         _end(lease)
         _close(session, obj.HttpNfcLeaseComplete, doing=f"completing the export lease of {ref.name}")
     except BaseException as error:
-        logger.info("giving up the export lease of %s: %s", ref.name, type(error).__name__)
+        logger.info("aborting the NFC lease of %s: %s", ref.name, type(error).__name__)
         _end(lease)
         for each in asked:
             _abort(session, ref, each)
@@ -140,7 +140,7 @@ class Lease:
         self._thread.start()
 
     def progress(self, percent: float) -> None:
-        """Say how far the transfer is; the server is told with the next sign of life."""
+        """Note how far the transfer is; the next progress report tells the server."""
         self._percent = max(0, min(100, int(percent)))
 
     def check(self) -> None:
@@ -268,7 +268,7 @@ class VmLease:
 
     Of a snapshot each reader gets a lease of its own, and several may read side by side. Of a VM that is off there is
     only one at a time (vSphere API: a second ExportVm is refused with TaskInProgress): it is held from the first file
-    to the last, so that nobody powers the VM on in between, and is replaced only after a failure. Its readers come
+    to the last, so that the VM cannot be powered on in between, and is replaced only after a failure. Its readers come
     one after the other.
 
     Attributes:
@@ -389,7 +389,7 @@ def wait_until_ready(session: Session, obj: Any, *, doing: str, stop: StopSignal
             raise failed from fault
         if time.monotonic() > deadline:
             raise LeaseFailed(
-                f"{doing}: it is still {state} after {timeout:.0f} s", fix="See what vCenter is busy with"
+                f"{doing}: it is still {state} after {timeout:.0f} s", fix="Look at the recent tasks in vCenter"
             )
     raise AssertionError("watch() ends only with an exception")
 

@@ -1,4 +1,4 @@
-"""What an export lease offers: each file's address, the disk that it is, and what to believe of its host.
+"""What an export lease offers: each file's address, the disk that it is, and how its host's certificate is checked.
 
 Pure: nothing is asked of any server.
 """
@@ -88,7 +88,7 @@ def _address(url: str, endpoint: VSphereEndpoint) -> str:
 
 
 def _trust(url: Any, address: str, endpoint: VSphereEndpoint) -> Trust:
-    """Believe what the server says of its hosts only as far as the server itself was believed.
+    """Trust what the server says of its hosts only as far as the server itself is trusted.
 
     A lease's thumbprint comes over the session: verified, it pins the host. The whole certificate (API 9.0 and later)
     is better than ``sslThumbprint``, which is SHA-1.

@@ -84,7 +84,7 @@ def _built_here(
     kind, moref = (vim.vm.Snapshot, snapshot) if snapshot else (vim.VirtualMachine, ref.moref)
     config = properties(session, session.reference(kind, moref), ("config",), doing=doing).get("config")
     if config is None:
-        raise DescriptorFailed(f"{session.address} tells no configuration of {ref.name} to build a descriptor from")
+        raise DescriptorFailed(f"{session.address} returned no configuration of {ref.name} to build a descriptor from")
     warning = f"{session.address} cannot make an OVF descriptor; that of {ref.name} was built from its configuration"
     logger.warning("%s", warning)
     attached = properties(session, vm_object(session, ref), ("network",), doing=doing).shown("network", [])

@@ -54,7 +54,7 @@ def untagged(annotation: str) -> str:
 def partial_vms(session: Session) -> list[PartialVm]:
     """Find every VM of the server that has a restore's tag, made for a VM of that path.
 
-    A copy of such a VM, or one that was moved or renamed meanwhile, is somebody's and is not among them.
+    A copy of such a VM, or one that was moved or renamed meanwhile, is a user's and is not among them.
     """
     doing = "looking for VMs that restores left"
     owners: dict[str, Owner] = {}

@@ -60,7 +60,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a VM goes."""
+    """The folder, resource pool, host and datastore that a VM is restored to."""
 
     folder: Place
     pool: Place

@@ -47,7 +47,7 @@ ANNOTATE: Final = Requirement(
     place=Place.FOLDER,
     calls=("ReconfigVM_Task",),
     vital=True,
-    without="the restored VM could not be told from a half-made one, so the restore does not begin",
+    without="a restored VM could not be distinguished from a half-made one, so the restore does not start",
 )
 DESTROY: Final = Requirement(
     feature="remove what is half made",

@@ -180,7 +180,7 @@ class Session:
                 self._log_in_again(generation, doing)
             except FAILURES as error:
                 raise self.error(error, doing=doing) from error
-        raise SessionLost(f"{doing} failed: {self.address} forgets the session of {self.user} again and again")
+        raise SessionLost(f"{doing} failed: {self.address} repeatedly ended the session of {self.user}")
 
     def read(self, method: Callable[..., Any], *args: Any, doing: str, **kwargs: Any) -> Any:
         """The same for a method that may be repeated: a passing failure is tried again, four times in all."""
@@ -212,7 +212,7 @@ class Session:
         """Call a method in a thread of its own, so that its answer is not lost when the caller is interrupted.
 
         For calls whose answer is needed to undo them: Ctrl-C or a cancellation breaks off the caller's waiting, not the
-        request, and whoever cleans up still learns from the future what was made.
+        request, and the cleanup still learns from the future what was made.
         """
         answer: Future[Any] = Future()
 
@@ -226,7 +226,7 @@ class Session:
         return answer
 
     def error(self, error: Exception, *, doing: str) -> HyperExportError:
-        """Put a failure (of a call, or a task's ``info.error``) into our own words."""
+        """Translate a failure (of a call, or a task's ``info.error``) into one of our errors."""
         return translate(error, doing=doing, endpoint=self.endpoint)
 
     def _fetch(self, obj: Any, info: Any, args: Sequence[Any]) -> bytes:
@@ -261,7 +261,7 @@ class Session:
     def _ssl_context(self) -> ssl.SSLContext:
         if self.endpoint.insecure:
             logger.warning(
-                "the certificate of %s is NOT verified: anybody in between can read the password", self.address
+                "the certificate of %s is NOT verified: anyone on the network path can read the password", self.address
             )
         try:
             return self.endpoint.trust.ssl_context()
@@ -289,7 +289,7 @@ class Session:
     def _login_outcome(self) -> Any:
         """Log in, and hand out what came of it, an error too: it is raised where no frame below holds the password.
 
-        Whoever prints a traceback with the frames' variables, as crash reporters do, would otherwise print it.
+        A crash reporter that prints the variables of a traceback's frames would otherwise print it.
         """
         try:
             return self.content.sessionManager.Login(self.endpoint.username, self.endpoint.password.get_secret_value())
@@ -300,7 +300,7 @@ class Session:
         with self._lock:
             if generation != self._generation:
                 return  # another thread was faster
-            logger.warning("%s has forgotten the session of %s; logging in again", self.address, self.user)
+            logger.warning("%s: the session of %s ended; logging in again", self.address, self.user)
             try:
                 self._log_in()
             except ServerUnreachable:

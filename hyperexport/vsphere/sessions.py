@@ -34,7 +34,7 @@ def tagged_sessions(session: Session) -> list[Login] | None:
     try:
         found = properties(session, manager, ("sessionList",), doing="looking at the sessions").get("sessionList", ())
     except HyperExportError as error:
-        logger.info("what sessions dead runs left cannot be told: %s", error.what)
+        logger.info("the sessions that dead runs left cannot be listed: %s", error.what)
         return None
     if session.key not in {each.key for each in found}:
         return None

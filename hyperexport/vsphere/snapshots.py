@@ -1,6 +1,6 @@
 """Making a snapshot that is surely ours, and surely removing it again.
 
-A snapshot has its owner's mark in its description; that mark, and nothing else, makes it ours. Whoever asks for one
+A snapshot has its owner tag in its description; that tag, and nothing else, makes it ours. A caller that asks for one
 either gets it or finds that none was left behind, whatever interrupted the asking. How a task ended is decided by
 looking at the VM's tree of snapshots, never by the task alone. Nothing of a VM but its snapshots is changed here.
 """
@@ -97,7 +97,7 @@ def create_snapshot(
         tools_running: Whether the guest can be asked.
         powered_on: Whether there is anything running that could be quiesced.
         suspended: Whether the guest's memory, with data that no disk has, lies in a suspend file.
-        on_progress: Told the per cent.
+        on_progress: Called with the per cent.
         stop: Ends the waiting, and undoes the snapshot.
 
     Raises:
@@ -156,7 +156,7 @@ def remove_snapshot(
         session: The login.
         ref: The VM.
         moref: The snapshot's managed object id. One that is gone already is fine.
-        on_progress: Told the per cent.
+        on_progress: Called with the per cent.
         stop: Ends the waiting, not the removal. None in clean-up.
         timeout: Seconds to wait, in all, between attempts that the server refuses for now.
 
@@ -300,7 +300,9 @@ class _Making:
             self._wait(begun.result())
             found = self._find()
             if found is None:
-                raise ServerFault(f"{self._doing}: {self._session.address} says that it is made, and it is not there")
+                raise ServerFault(
+                    f"{self._doing}: {self._session.address} reported success, but the snapshot does not exist"
+                )
         except ServerFault as error:
             self._undo(begun)
             raise SnapshotFailed(error.what, fix=error.fix) from error.__cause__ or error
@@ -315,7 +317,7 @@ class _Making:
         return found
 
     def result(self, found: SnapshotInfo, quiescing: Quiescing, *, warnings: tuple[str, ...] = ()) -> CreatedSnapshot:
-        """What the caller is told of the snapshot found in the tree."""
+        """What is returned of the snapshot found in the tree."""
         record = SnapshotRecord(name=found.name, moref=found.moref, created=found.created, quiescing=quiescing)
         return CreatedSnapshot(record=record, warnings=warnings)
 
@@ -378,7 +380,7 @@ def _refuse_long_chain(ref: VmRef, tree: tuple[SnapshotInfo, ...]) -> None:
 
 
 def _until_removed(remove: Callable[[], None], *, stop: StopSignal | None, timeout: float) -> None:
-    """Repeat a removal that the server refuses; asking again is safe, since it begins by looking whether it is there.
+    """Retry a removal that the server refuses; that is safe, because each attempt first looks whether it still exists.
 
     What will pass (a conflicting task, a network that is down) is waited for as long as ``patience`` lasts. A fault of
     which that is uncertain is repeated a few times only, one that lasts not at all (``faults.py``).

@@ -146,7 +146,7 @@ def _sense_from(address: str) -> Generator[None]:
     try:
         yield
     except (TypeError, LookupError, AttributeError) as error:
-        raise ServerFault(f"reading the tags failed on {address}: its answer makes no sense") from error
+        raise ServerFault(f"reading the tags failed on {address}: its answer is invalid") from error
 
 
 class _Api:
@@ -211,7 +211,7 @@ class _Api:
         if status in _DENIED:
             raise PermissionMissing(
                 f"{doing} was not allowed on {self.endpoint.address}",
-                fix="Have a role with vSphere Tagging > Assign or Unassign vSphere Tag given to the user there",
+                fix="Give the user a role with vSphere Tagging > Assign or Unassign vSphere Tag there",
             )
         if status != 200:
             self._checked(status, None, doing)

@@ -113,7 +113,7 @@ def when_free(
         session: The login.
         ref: The VM.
         call: Safe to repeat after a TaskInProgress, which says that nothing was begun.
-        on_progress: Told the per cent of the task that is waited for.
+        on_progress: Called with the per cent of the task that is waited for.
         stop: Ends the waiting.
 
     Raises:
@@ -150,7 +150,7 @@ def wait_for_conflicting(
         ref: The VM.
         refusal: The server's refusal. vSphere API: TaskInProgress names the task; where none is named, the VM's
             recentTask tells which are running.
-        on_progress: Told the per cent of each.
+        on_progress: Called with the per cent of each.
         stop: Ends the waiting.
         said: Whether the log has it already.
 

@@ -1,6 +1,6 @@
 """pyVmomi's way to a server, with bounds on what a server may answer.
 
-A server that is broken, or that somebody else has taken over, may answer without end, or with little that unfolds to
+A server that is broken or hostile may answer without end, or with little that unfolds to
 much. pyVmomi reads on in both cases. This module knows nothing of what is asked.
 """
 

@@ -28,7 +28,7 @@ logger = logging.getLogger("hyperexport.prefect")
 
 SECONDS_AT_A_TERMINAL: Final = 60.0
 SECONDS_ON_A_WORKER: Final = 1800.0
-"""How long a finished run waits for the server. On a worker nobody waits for it, and its state is its only report."""
+"""How long a finished run waits for the server. On a worker no user waits for it, and its state is its only report."""
 
 _SECONDS_FOR_AN_ANSWER: Final = 5.0
 _SECONDS_FOR_A_REQUEST: Final = 10.0
@@ -62,7 +62,7 @@ def wait_for_prefect(seconds: float | None = None) -> bool:
             logger.warning("Prefect answers again")
             return True
     _gone.set()
-    logger.warning("Prefect still does not answer: what was done stands, and the run's state there does not say so")
+    logger.warning("Prefect still does not answer: the work is done, but Prefect does not show it")
     return False
 
 

@@ -66,7 +66,7 @@ def test_every_disk_has_its_decision_its_reason_and_its_size() -> None:
     manifest = a_manifest(files=(a_disk_file(0, stored_in=an_export().export_id), a_disk_file(1, size=7 * MIB)))
     page = export_markdown(a_result(manifest=manifest))
     where = f"db01-disk-0.vmdk (in {an_export().export_id})"
-    unchanged = "change tracking proves that nothing changed since the base"
+    unchanged = "change tracking proves that nothing changed since the base export"
     assert row(page, "Hard disk 1")[1:] == ["unchanged, reused", unchanged, "16.0 GB", "100.0 MB", where]
     assert row(page, "Hard disk 2")[1:] == ["transferred", "3.0 MB changed", "16.0 GB", "7.0 MB", "db01-disk-1.vmdk"]
     assert row(page, "Hard disk 3")[1:] == ["skipped", "it is independent", "16.0 GB", "-", "-"]
@@ -155,7 +155,7 @@ def test_a_plan_says_its_kind_and_why() -> None:
     assert ": full, the last full export is 31d old, and --full-after is 30d\n" in full
     incremental = markdown_of(a_plan())
     assert f": incremental, builds on {an_export().export_id}, 1 of 2 disks unchanged\n" in incremental
-    assert "100.0 MB to transfer, 100.0 MB (50 %) saved\n" in incremental
+    assert "100.0 MB to transfer, 100.0 MB saved (50 %)\n" in incremental
 
 
 def a_cleanup(**changes: Any) -> CleanupResult:
