@@ -42,7 +42,6 @@ def _(result: ExportResult) -> tuple[Page, ...]:
     tables = (
         Table("", FACTS, tuple(export_facts(result, manifest))),
         Table("Disks", (*_DISKS, "Stored", "File"), disk_rows(result.plan, manifest)),
-        *lines("Destination", result.locations),
         *snapshots,
         *lines("Damage", damage_of(result)),
         *warnings,
@@ -140,6 +139,7 @@ def export_facts(result: ExportResult, manifest: ExportManifest) -> list[tuple[s
         ("Saved", _saving(result.plan)),
         ("Stored", stored_words(manifest)),
         ("Verified", {None: "not asked for", True: "yes, read back and proved", False: "DAMAGED"}[result.verified]),
+        *(("Destination", place) for place in result.locations),
     ]
 
 

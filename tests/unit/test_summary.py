@@ -59,7 +59,7 @@ def test_the_closing_page_says_what_was_exported_why_and_how_fast() -> None:
     assert row(page, "Transferred")[1] == "100.0 MB, 10.0 MB/s"
     assert row(page, "Saved")[1] == "100.0 MB (50 %)"
     assert row(page, "Consistency")[1] == "filesystem quiesced, by snapshot hyperexport-1 (only for this export)"
-    assert "## Destination\n\n- /backups/db01.4f0e7a52/1\n- s3://bucket/db01.4f0e7a52/1" in page
+    assert "| Destination | /backups/db01.4f0e7a52/1 |\n| Destination | s3://bucket/db01.4f0e7a52/1 |" in page
 
 
 def test_every_disk_has_its_decision_its_reason_and_its_size() -> None:
