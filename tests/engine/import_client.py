@@ -1,16 +1,31 @@
 """A plain client that imports into the simulator: pyVmomi and urllib3, nothing of the product."""
 
 import contextlib
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import urllib3
 from pyVmomi import vim
 
-from hyperexport.simulator import Simulator
+from hyperexport.simulator import DiskSpec, Simulator, VmSpec
 from tests.engine.simulator_client import fetch, find, finish, ready
 
 DISK_TYPE = "application/x-vnd.vmware-streamVmdk"
+MIB = 1 << 20
+
+VMS = (
+    VmSpec(
+        "src",
+        powered_on=False,
+        disks=(DiskSpec(16 * MIB), DiskSpec(4 * MIB + 512, controller="sata"), DiskSpec(2 * MIB, controller="nvme")),
+    ),
+    VmSpec("old", powered_on=False, firmware="bios", nvram=False, disks=(DiskSpec(2 * MIB, controller="lsilogic"),)),
+    VmSpec("sas", powered_on=False, adapter="e1000e", disks=(DiskSpec(2 * MIB, controller="lsisas"),)),
+    VmSpec("ide", powered_on=False, adapter="e1000", disks=(DiskSpec(2 * MIB, controller="ide"),)),
+)
+"""VMs with each kind of disk controller."""
 
 
 @dataclass
@@ -122,3 +137,21 @@ def same_disks(sim: Simulator, source: str, copy: str) -> bool:
     return sizes[0] == sizes[1] and all(
         one.read_disk(number, 0, size) == two.read_disk(number, 0, size) for number, size in enumerate(sizes[0])
     )
+
+
+def eventually(holds: Callable[[], object]) -> None:
+    """Wait until it holds; fails after 90 s."""
+    deadline = time.monotonic() + 90
+    while not holds():
+        assert time.monotonic() < deadline, "it does not happen"
+        time.sleep(0.01)
+
+
+def named(sim: Simulator) -> set[str]:
+    """The names of all VMs."""
+    return {vm.name for vm in sim.vms()}
+
+
+def devices_of(vm: Any, kind: type[Any]) -> list[Any]:
+    """The devices of a VM that are of this class."""
+    return [each for each in vm.config.hardware.device if isinstance(each, kind)]
