@@ -65,5 +65,13 @@ def _point(export: StoredExport, contents: StoreContents) -> OfferedPoint:
 
 
 def _row(point: OfferedPoint) -> dict[str, object]:
-    rest = point.model_dump(include={"kind", "size", "verified", "drilled", "store"})
-    return {"VM": point.vm, "time": point.time, "restore point": point.name, **rest}
+    return {
+        "VM": point.vm,
+        "Created": point.time,
+        "Restore point": point.name,
+        "Kind": point.kind,
+        "Size": point.size,
+        "Verified": point.verified,
+        "Drilled": point.drilled,
+        "Store": point.store,
+    }
