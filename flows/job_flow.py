@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, ParamSpec, TypeVar, Uni
 
 from prefect import Flow
 from prefect.serializers import JSONSerializer
-from prefect.utilities.callables import parameter_schema
+from prefect.utilities.callables import ParameterSchema, parameter_schema
 from pydantic import BaseModel, Field
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
@@ -56,12 +56,25 @@ _TITLES: Final = {
 class JobFlow(LightFlow[P, R]):
     """A flow that takes the fields of its options, its selection and its restore as keywords of its own."""
 
+    _form: ParameterSchema | None = None
+
     def _show_in_form(self) -> None:
         """Have Prefect make the form of the signature with titles; a run needs the one with plain defaults."""
         self.__signature__ = cast("FormSignature", inspect.signature(self.fn)).in_form()
-        self.parameters = parameter_schema(self)
+        self._form = None
 
-    if not TYPE_CHECKING:  # whose types the function itself declares
+    if not TYPE_CHECKING:  # whose types Prefect and the function itself declare
+
+        @property
+        def parameters(self) -> ParameterSchema:
+            """The form, made when it is first asked for: that takes a tenth of a second, and a run needs none."""
+            if self._form is None:
+                self._form = parameter_schema(self)
+            return self._form
+
+        @parameters.setter
+        def parameters(self, form: ParameterSchema) -> None:
+            self._form = form
 
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
             """Run the flow, as Prefect does."""
@@ -86,7 +99,8 @@ def job_flow(name: str, describe: Callable[[Mapping[str, Any]], str]) -> Callabl
 
     def declare(function: Callable[P, R]) -> Flow[P, R]:
         reported = report_failures(function)
-        reported.__signature__ = FormSignature.of(function)  # pyright: ignore[reportFunctionMemberAccess] - inspect's own
+        signed = cast("Any", reported)
+        signed.__signature__ = inspect.Signature()  # Prefect makes a form at once, and the one with titles comes later
         declared = JobFlow(
             reported,
             name=name,
@@ -94,6 +108,7 @@ def job_flow(name: str, describe: Callable[[Mapping[str, Any]], str]) -> Callabl
             persist_result=True,
             result_serializer=SUMMARIES,
         )
+        signed.__signature__ = FormSignature.of(function)
         declared._show_in_form()  # pyright: ignore[reportPrivateUsage] - this module's own
         return declared
 
