@@ -25,6 +25,7 @@ from hyperexport.flows.outcome import report_failures
 from hyperexport.model.ownership import Owner
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.simulator import DiskSpec, Simulator, UserSpec, VmSpec
+from hyperexport.steps import logins as steps_logins
 from hyperexport.steps.liveness import over_or_acknowledged
 from hyperexport.steps.logins import Logins
 from hyperexport.tasks import liveness, runner
@@ -87,13 +88,23 @@ def vcenter() -> Generator[Simulator]:
         yield simulator
 
 
+@pytest.fixture(autouse=True)
+def frequent_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A login is looked at as soon as something may have changed."""
+    monkeypatch.setattr(steps_logins, "_SECONDS_BETWEEN_LOOKS", 0.05)
+
+
+LONG = 120.0
+"""Seconds: who shows a sign of life does so in that time, however busy the machine is; the watch ends with it."""
+
+
 @contextmanager
-def looking(vcenter: Simulator, *, user: str | None = None) -> Generator[Logins]:
+def looking(vcenter: Simulator, *, user: str | None = None, seconds: float = 0.2) -> Generator[Logins]:
     endpoint = endpoint_of(vcenter)
     if user:
         endpoint = endpoint.model_copy(update={"username": user, "password": SecretStr("secret-1")})
     with connect(endpoint) as session:
-        yield Logins(session, StopSignal(), seconds=0.2)
+        yield Logins(session, StopSignal(), seconds=seconds)
 
 
 def on(vcenter: Simulator) -> dict[str, object]:
@@ -171,21 +182,20 @@ def test_a_run_elsewhere_whose_login_shows_signs_of_life_is_at_work_whatever_pre
 ) -> None:
     run = run_in(state)
     sign_tags_of(run)
-    with connect(endpoint_of(vcenter), run=run, keep_alive=0.01), looking(vcenter) as logins:
+    with connect(endpoint_of(vcenter), run=run, keep_alive=0.01), looking(vcenter, seconds=LONG) as logins:
         assert judged(elsewhere(run, **on(vcenter)), logins) == "at work"
 
 
-def test_a_run_elsewhere_that_logs_in_again_while_it_is_watched_is_at_work(run_in, vcenter) -> None:
+def test_a_run_elsewhere_that_logs_in_again_while_it_is_watched_is_at_work(run_in, vcenter, monkeypatch) -> None:
     run = run_in(Crashed)
     sign_tags_of(run)
     tag = elsewhere(run, **on(vcenter))
-    with connect(endpoint_of(vcenter)) as session:
-        found: list[str] = []
-        logins = Logins(session, StopSignal(), seconds=60)
+    watched, found = threading.Event(), []
+    monkeypatch.setattr(steps_logins.logger, "warning", lambda *_: watched.set())  # said after the first look
+    with looking(vcenter, seconds=LONG) as logins:
         watching = threading.Thread(target=lambda: found.append(judged(tag, logins)))
         watching.start()
-        while not any(session.calls > 5 for session in vcenter.sessions()):
-            pass
+        assert watched.wait(LONG)
         with connect(endpoint_of(vcenter), run=run):
             watching.join()
     assert found == ["at work"]
@@ -334,8 +344,10 @@ def test_an_export_removes_what_a_killed_run_elsewhere_left_and_nothing_that_a_f
         export_vm("db01", options)
     vm.remove_snapshot(vm.snapshots()[0][0])
     vm.take_snapshot("theirs", true.to_description())
+    monkeypatch.setattr(runner, "Logins", partial(Logins, seconds=LONG))
     with connect(endpoint_of(vcenter), run=run, keep_alive=0.01), pytest.raises(VmHeld, match=f"held by run {run}"):
         export_vm("db01", options)
     assert [name for _, name, _, _ in vm.snapshots()] == ["theirs"]
+    monkeypatch.setattr(runner, "Logins", partial(Logins, seconds=0.2))
     export_vm("db01", options)
     assert vm.snapshots() == []
