@@ -24,6 +24,7 @@ from hyperexport.deployments.definitions import (
     TAG,
     Pool,
     deployments,
+    ensure_block_types,
     ensure_deployment,
     ensure_pool,
     on_demand_deployments,
@@ -110,7 +111,7 @@ def test_every_flow_is_offered_and_what_is_scheduled_is_paused_and_alone(pool: P
 def deployed() -> dict[str, dict[str, Any]]:
     """What ``prefect deploy --all`` makes of the file for processes."""
     prefect("work-pool", "create", POOL, "--type", "process", "--overwrite")
-    prefect("block", "register", "-m", "hyperexport.blocks")
+    ensure_block_types()
     prefect("deploy", "--all")
     return on_the_server(PROCESS)
 
@@ -132,40 +133,6 @@ def test_python_leaves_a_resumed_schedule_going(deployed):
             assert client.read_deployment_by_name("export-fleet/backup").paused
         finally:
             assert run(["schedules", "pause", "reap"]) == 0
-
-
-def test_what_people_set_in_the_ui_survives_the_next_start(deployed):
-    names = ["export-vm/export-vm", "reap-snapshots/reap-snapshots", "cleanup-exports/tidy"]
-    with get_client(sync_client=True) as client:
-        for name in names:
-            there = client.read_deployment_by_name(name)
-            changed = DeploymentUpdate(
-                description="Ours",
-                parameters={"options": {"execution": {"parallel": 2}}},
-                tags=[*there.tags, "ours"],
-                concurrency_limit=3,
-                job_variables={"env": {"TZ": "Europe/Berlin"}},
-                version="0.0.1",
-                entrypoint="flows.somewhere.else",
-                parameter_openapi_schema={"title": "old"},
-            )
-            client.update_deployment(there.id, changed)
-            schedules = [(CronSchedule(cron="5 4 * * *", timezone="Europe/Berlin"), True)]
-            client.create_deployment_schedules(there.id, schedules)
-        before = on_the_server(PROCESS)
-        assert main([]) == 0
-        for deployment in on_demand_deployments():
-            ensure_deployment(deployment)
-        after = on_the_server(PROCESS)
-        for name in names:
-            client.delete_deployment(client.read_deployment_by_name(name).id)
-    assert main([]) == 0
-    ours = {"entrypoint", "version", "form"}
-    for name in names:
-        assert {key: after[name][key] for key in ours} == {key: deployed[name][key] for key in ours}
-        for key in before[name].keys() - ours:
-            assert after[name][key] == before[name][key], (name, key)
-        assert ("5 4 * * *", "Europe/Berlin", {}) in after[name]["schedules"].values()
 
 
 @pytest.mark.parametrize("pool", [pool for pool in POOLS if pool is not PROCESS], ids=lambda pool: pool.type)
@@ -194,3 +161,37 @@ def test_a_plain_prefect_worker_takes_a_run(deployed, vcenter: Simulator, tmp_pa
     assert state.is_completed(), state
     assert len(exports_in(tmp_path / "exports")) == 1
     assert leftovers(vcenter, tmp_path / "exports") == []
+
+
+# The last one: what it has changed is not put back.
+def test_what_people_set_in_the_ui_survives_the_next_start(deployed):
+    names = ["export-vm/export-vm", "reap-snapshots/reap-snapshots", "cleanup-exports/tidy"]
+    with get_client(sync_client=True) as client:
+        for name in names:
+            there = client.read_deployment_by_name(name)
+            changed = DeploymentUpdate(
+                description="Ours",
+                parameters={"options": {"execution": {"parallel": 2}}},
+                tags=[*there.tags, "ours"],
+                concurrency_limit=3,
+                job_variables={"env": {"TZ": "Europe/Berlin"}},
+                version="0.0.1",
+                entrypoint="flows.somewhere.else",
+                parameter_openapi_schema={"title": "old"},
+            )
+            client.update_deployment(there.id, changed)
+            schedules = [(CronSchedule(cron="5 4 * * *", timezone="Europe/Berlin"), True)]
+            client.create_deployment_schedules(there.id, schedules)
+        before = on_the_server(PROCESS)
+        assert main([]) == 0
+        for deployment in on_demand_deployments():
+            ensure_deployment(deployment)
+        after = on_the_server(PROCESS)
+        for name in names:
+            client.delete_deployment(client.read_deployment_by_name(name).id)
+    ours = {"entrypoint", "version", "form"}
+    for name in names:
+        assert {key: after[name][key] for key in ours} == {key: deployed[name][key] for key in ours}
+        for key in before[name].keys() - ours:
+            assert after[name][key] == before[name][key], (name, key)
+        assert ("5 4 * * *", "Europe/Berlin", {}) in after[name]["schedules"].values()

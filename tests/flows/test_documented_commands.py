@@ -349,6 +349,8 @@ class Promise:
     line: str
     before: Callable[[World], None]
     after: Callable[[World], None]
+    prefect: bool = False
+    """Whether it is run in Prefect, as one line of each kind is and what needs a server; the others run directly."""
 
 
 PROMISES = [
@@ -362,7 +364,12 @@ PROMISES = [
         snapshot_bore_the_name,
     ),
     Promise('hyperexport --vm "MyVM" --snapshot --snapshot-memory', power_on, snapshot_had_the_memory),
-    Promise('hyperexport --vm "MyVM" --snapshot --keep-snapshots 5', five_kept_snapshots, five_of_ours_are_kept),
+    Promise(
+        'hyperexport --vm "MyVM" --snapshot --keep-snapshots 5',
+        five_kept_snapshots,
+        five_of_ours_are_kept,
+        prefect=True,
+    ),
     Promise('hyperexport --vm "MyVM" --consolidate-snapshots', a_users_snapshots, no_snapshot_is_left),
     Promise('hyperexport --vm "MyVM" --bandwidth-limit 10', nothing, limited_to(10)),
     Promise('hyperexport --vm "MyVM" --bandwidth-limit 5 --bandwidth-burst 20', nothing, limited_with_a_burst),
@@ -373,7 +380,9 @@ PROMISES = [
         limited_and_uploaded,
     ),
     Promise('hyperexport --vm "MyVM" --incremental', exported_before, one_disk_was_transferred),
-    Promise('hyperexport --vm "MyVM" --incremental-info', exported_before, told_what_would_be_transferred),
+    Promise(
+        'hyperexport --vm "MyVM" --incremental-info', exported_before, told_what_would_be_transferred, prefect=True
+    ),
     Promise('hyperexport --vm "MyVM" --force-full', exported_before, exported_in_full),
     Promise(
         'hyperexport --vm "MyVM" --incremental --upload s3://my-bucket/backups',
@@ -389,6 +398,7 @@ PROMISES = [
         'hyperexport --vm "MyVM" --email-notify --email-on-start=false --email-on-complete=false --email-on-failure=true --email-smtp-host smtp.gmail.com --email-from export@example.com --email-to admin@example.com',  # noqa: E501
         nothing,
         mailed_nothing_of_a_success,
+        prefect=True,
     ),
     Promise(
         'hyperexport --vm "MyVM" --email-notify --email-to "admin@example.com,backup@example.com,ops@example.com"',
@@ -402,13 +412,15 @@ PROMISES = [
         "hyperexport --cleanup --cleanup-dry-run --cleanup-max-age 720h",
         old_exports,
         deletes_what_it_would_delete,
+        prefect=True,
     ),
-    Promise("hyperexport --cleanup-schedule 24h", nothing, cleans_up_every_day),
+    Promise("hyperexport --cleanup-schedule 24h", nothing, cleans_up_every_day, prefect=True),
     Promise("hyperexport --cleanup --cleanup-max-age 720h --cleanup-max-count 20", old_exports, kept(2)),
     Promise(
         'hyperexport --vm "ProductionDB" --snapshot --delete-snapshot --incremental --bandwidth-limit 20 --email-notify --email-smtp-host smtp.gmail.com --email-from backups@company.com --email-to ops@company.com --upload s3://prod-backups/databases --cleanup --cleanup-max-age 720h --cleanup-max-count 30',  # noqa: E501
         nothing,
         backed_up_completely,
+        prefect=True,
     ),
     Promise(
         'hyperexport --vm "LegacyApp" --snapshot --snapshot-name "pre-migration-$(date +%Y%m%d)" --bandwidth-limit 10 --adaptive-bandwidth --email-notify --email-to migration-team@company.com --verify',  # noqa: E501
@@ -419,13 +431,20 @@ PROMISES = [
         'hyperexport --vm "FileServer" --daemon-schedule "daily-backup:0 2 * * *" --snapshot --incremental --upload s3://daily-backups --cleanup-schedule 24h --cleanup-max-count 7',  # noqa: E501
         nothing,
         backs_up_every_night,
+        prefect=True,
     ),
     Promise(
         'hyperexport --save-profile "production-backup" --snapshot --incremental --bandwidth-limit 20 --email-notify --cleanup',  # noqa: E501
         nothing,
         saved_and_exported_nothing,
+        prefect=True,
     ),
-    Promise('hyperexport --profile "production-backup" --vm "MyVM"', saved_profile, exported_as_the_profile_says),
+    Promise(
+        'hyperexport --profile "production-backup" --vm "MyVM"',
+        saved_profile,
+        exported_as_the_profile_says,
+        prefect=True,
+    ),
 ]
 """The thirty lines of the command line; the thirty-first, for the jobs API, has a test of its own below."""
 
@@ -445,7 +464,8 @@ def world(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> Generator[World]:
-    line = request.node.callspec.params["promise"].line
+    promise: Promise = request.node.callspec.params["promise"]
+    line = promise.line
     login = ("export@example.com", "your-password") if "--email-password" in line else None
     with Simulator(VMS) as vcenter, smtp_server(tmp_path, tls="starttls", login=login) as mail:
         authorities = tmp_path / "authorities.pem"
@@ -462,12 +482,14 @@ def world(
             "HYPEREXPORT_SMTP_PORT": str(mail.port),
             "HYPEREXPORT_EMAIL_FROM": "export@example.com",
             "HYPEREXPORT_EMAIL_TO": "ops@example.com",
+            "HYPEREXPORT_NO_PREFECT": "" if promise.prefect else "true",
         }
         for name, value in outside.items():
             monkeypatch.setenv(name, value)
         for bucket in ("my-bucket", "prod-backups", "daily-backups"):
             _empty(s3, bucket)
-        _remove_deployments()
+        if promise.prefect:
+            _remove_deployments()
         yield World(vcenter, store, s3, mail, capsys)
 
 

@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
-from pathlib import Path
 
 import httpx
 import pytest
@@ -19,10 +18,10 @@ from hyperexport.workarounds.sqlite_connection import with_single_connection
 from tests.flows.service import eventually
 
 
-@pytest.fixture
-def api(tmp_path: Path) -> Generator[str]:
-    """The address of a server of the test's own."""
-    environment = {**os.environ, "PREFECT_HOME": str(tmp_path), "PREFECT_API_URL": ""}
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
+    """The address of a server that makes its own database: that takes it longer than all later starts."""
+    environment = {**os.environ, "PREFECT_HOME": str(tmp_path_factory.mktemp("prefect")), "PREFECT_API_URL": ""}
     with tempfile.TemporaryFile() as log:
         server, url = launch(0, environment, log, whole=False)
         try:
