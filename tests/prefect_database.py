@@ -31,18 +31,33 @@ def put_into(home: Path) -> Path:
 
 @contextmanager
 def prefect_server() -> Generator[None]:
-    """Prefect's own server for tests, with such a database; flow runs do not wait for heartbeats."""
-    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+    """Prefect's own server for tests, with such a database; flow runs do not wait for heartbeats.
+
+    It keeps no task runs and evaluates no automations: these are two thirds of what a flow run costs a server, and are
+    tested on whole servers (``service``, tests/ui).
+    """
+    from prefect.settings import (
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+        PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_ENABLED,
+        PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED,
+        temporary_settings,
+    )
     from prefect.testing import utilities
 
     folder = Path(tempfile.mkdtemp(prefix="hyperexport-prefect-"))  # Prefect removes it
     shutil.copyfile(_made_once(), folder / "prefect-test.db")
     # Each sync flow run would otherwise wait a second for its heartbeat thread.
-    without_heartbeat = temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
+    settings = temporary_settings(
+        {
+            PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
+            PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_ENABLED: False,
+            PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED: False,
+        }
+    )
     with (
         patch.object(utilities, "mkdtemp", lambda: str(folder)),
+        settings,
         utilities.prefect_test_harness(server_startup_timeout=120),
-        without_heartbeat,
     ):
         yield
 
