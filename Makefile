@@ -33,7 +33,7 @@ peers: venv ## Build vcsim and govc for the conformance tests (needs Go), fetch 
 
 .PHONY: test
 test: venv peers ## Run the tests, all but the long fault matrix
-	@$(PYTEST) -q -n $(WORKERS) -m "not faults and not docs and not scale"
+	@$(PYTEST) -q -n $(WORKERS) --ignore=tests/docs --ignore=tests/scale -m "not faults and not docs and not scale"
 
 .PHONY: conformance
 conformance: venv peers ## Run the tests against peers that we did not write (vcsim, govc, qemu-img)

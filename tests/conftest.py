@@ -7,9 +7,12 @@ import tempfile
 from collections import Counter
 from collections.abc import Generator
 from pathlib import Path
+from typing import Final
 
 import certifi
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from tests.conformance.vcsim import Vcsim, running_vcsim
 from tests.leftovers import VARIABLE, mark_this_run, still_living
@@ -63,6 +66,38 @@ _clean_environment()
 _LONGEST_FIRST = ("ui", "flows", "faults", "conformance", "engine")
 """Folders by how long a file of theirs takes; what is not named comes last."""
 
+_SERVED: Final = tuple(
+    f"tests/flows/test_{name}.py" for name in ("automations", "jobs_api", "python_calls", "schedules")
+)
+"""Files whose tests share the fixture ``service``: one worker runs them all, and starts it once."""
+
+_LONGEST: Final = (
+    *_SERVED,
+    "tests/ui/test_ui.py",
+    "tests/flows/test_deployments.py",
+    "tests/engine/test_real_guests.py",
+    "tests/flows/test_documented_commands.py",
+    "tests/test_distribution.py",
+)
+"""What takes longest begins first, whatever its folder."""
+
+
+def scope_of(nodeid: str) -> str:
+    """Which tests one worker runs in a row: those of a file, or of the files that share a costly fixture."""
+    path = nodeid.split("::", 1)[0]
+    return "service" if path in _SERVED else path
+
+
+class _Scheduling(LoadFileScheduling):
+    def _split_scope(self, nodeid: str) -> str:
+        return scope_of(nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling | None:
+    """Distribute whole files as ``--dist loadfile`` does, and keep those together that share a server."""
+    return _Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None
+
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Give the workers of pytest-xdist the longest files first: no core waits for another's last one."""
@@ -70,9 +105,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     here = Path(__file__).parent
 
-    def rank(item: pytest.Item) -> int:
-        folder = item.path.relative_to(here).parts[0]
-        return _LONGEST_FIRST.index(folder) if folder in _LONGEST_FIRST else len(_LONGEST_FIRST)
+    def rank(item: pytest.Item) -> tuple[int, int]:
+        path = item.path.relative_to(here)
+        file, folder = f"tests/{path.as_posix()}", path.parts[0]
+        return (
+            _LONGEST.index(file) if file in _LONGEST else len(_LONGEST),
+            _LONGEST_FIRST.index(folder) if folder in _LONGEST_FIRST else len(_LONGEST_FIRST),
+        )
 
     items.sort(key=rank)
 

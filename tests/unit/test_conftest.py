@@ -1,6 +1,7 @@
 """The promises of the test suite itself: no foreign settings, no connections in unit tests, peers plainly missed."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import scope_of
 from tests.peers import ROOT, missing, require_program
 
 
@@ -47,6 +49,16 @@ def test_a_missing_peer_fails_the_test_in_ci(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CI", "true")
     with pytest.raises(pytest.fail.Exception, match="Go is not installed"):
         missing("Go is not installed")
+
+
+def test_the_files_that_share_the_service_are_all_that_use_it_and_are_run_by_one_worker() -> None:
+    """Each worker that runs one of them starts a Prefect server with all deployments, which takes it long."""
+    using = re.compile(r"^def \w+\([^)]*\bservice: Service\b", re.MULTILINE)
+    files = {path.relative_to(ROOT).as_posix(): path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
+    served = {path for path, text in files.items() if using.search(text)}
+    assert served
+    assert {scope_of(f"{path}::test_x[a::b]") for path in served} == {"service"}
+    assert {scope_of(f"{path}::test_x[a::b]") for path in files.keys() - served} == files.keys() - served
 
 
 LEAVING = """
