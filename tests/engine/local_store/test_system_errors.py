@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -112,14 +113,17 @@ def furnished(root: Path) -> tuple[LocalStore, StoredExport]:
 def test_an_operation_raises_only_errors_of_ours_whichever_call_fails(tmp_path, operation):
     found: list[str] = []
     tries = 0
+    # Made once and copied: each is flushed to the disk, which takes longer than all that is tried.
+    store, export = furnished(tmp_path / "made")
+    if operation == "stage":
+        store.remove_abandoned(AbandonedStaging(folder=FOLDER, export_id=NEW_ID, owner=OWNER))
     for module, name in CALLS:
         for nth in range(1, 5):
             code = CODES[tries % len(CODES)]
             tries += 1
             root = tmp_path / f"{name}-{nth}"
-            store, export = furnished(root)
-            if operation == "stage":
-                store.remove_abandoned(AbandonedStaging(folder=FOLDER, export_id=NEW_ID, owner=OWNER))
+            shutil.copytree(tmp_path / "made", root, symlinks=True)
+            store = LocalStore(root)
             failing = Failing(getattr(module, name), code, nth)
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(module, name, failing)
