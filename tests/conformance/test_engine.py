@@ -41,6 +41,7 @@ def test_a_running_vm_of_vcsim_is_exported_byte_for_byte(
     result = hyperexport.export(VM, output=tmp_path / "exports", snapshot=True, verify=True)
 
     assert result.verified is True
+    assert result.manifest is not None
     for raw, entry in zip(raws, result.manifest.disks, strict=True):
         exported = Path(result.locations[0]) / entry.name
         subprocess.run([qemu_img, "compare", "-f", "raw", "-F", "vmdk", raw, exported], check=True)

@@ -102,7 +102,8 @@ GONE = DamagedExport(folder="f", export_id="gone", problem=Problem.MISSING, reas
 def test_a_store_shows_a_row_for_each_export() -> None:
     contents = StoreContents(store="/backup", exports=(stored(1), stored(2, damage=("bad",))), damaged=(GONE,))
     table = html_of(contents).find("table")
-    rows = [[cell.text for cell in row] for row in table.find("tbody")]
+    assert table is not None
+    rows = [[cell.text for cell in row] for row in table.findall("tbody/tr")]
     assert [row[0] for row in rows[:2]] == [short_id(str(export)) for export in contents.exports]
     assert [row[6] for row in rows] == ["never", "DAMAGED", "DAMAGED"]
     assert "f/gone: its manifest is missing" in texts(contents)

@@ -219,7 +219,9 @@ def test_names_of_any_script_arrive_as_they_are() -> None:
         to_message(mail, sender="a@example.com", recipients=["b@example.com"]).as_bytes(), policy=policy.default
     )
     assert "ärchiv-数据库" in parsed["Subject"]
-    assert "ärchiv-数据库" in parsed.get_body(("plain",)).get_content()
+    body = parsed.get_body(("plain",))
+    assert body is not None
+    assert "ärchiv-数据库" in body.get_content()
 
 
 def test_the_templates_travel_with_the_package() -> None:
