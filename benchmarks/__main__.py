@@ -21,6 +21,7 @@ DEFAULTS: dict[str, list[str]] = {
     "upload": ["--size=2", "--rounds=5", "--memory", "1", "16"],
     "govc": ["--size=4", "--rounds=5"],
     "reading": ["512"],
+    "deltas": ["256"],
     "restore": ["--size=4", "--rounds=3"],
     "orchestration": ["--rounds=7"],
     "shared_bandwidth": ["--seconds=30", "--rates=50"],

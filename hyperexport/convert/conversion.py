@@ -126,7 +126,8 @@ class _Conversion:
     def _package_sizes(self) -> dict[str, int]:
         """The files of the package, or the OVA, with their bytes."""
         manifest = self._export.manifest
-        sizes = {name: entry.size for name in package_files(self._export) if (entry := manifest.file(name))}
+        entries = (entry for name in package_files(self._export) if (entry := manifest.file(name)))
+        sizes = {entry.name: sum(part.size for part in chain_of(manifest, entry)) for entry in entries}
         return {self._ova_name: ova_size(sizes.items())} if self._to is Target.OVA else sizes
 
     @property

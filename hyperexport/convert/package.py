@@ -15,6 +15,7 @@ from hyperexport.base.units import MIB
 from hyperexport.convert.output_files import Output, writing
 from hyperexport.errors import ConversionFailed
 from hyperexport.formats import ova
+from hyperexport.formats.ovf_chain import without_bases
 from hyperexport.formats.vmdk import GRAIN, GRAIN_SECTORS
 from hyperexport.formats.vmdk_writer import StreamWriter
 from hyperexport.images.disk import Disk
@@ -202,6 +203,8 @@ def _described_anew(store: Store, export: StoredExport, files: list[_File], merg
     manifest = export.manifest
     descriptor = next(entry for entry in manifest.files if entry.role is FileRole.DESCRIPTOR)
     text = read_whole(store, export, descriptor, most=_LARGEST_TEXT)
+    for entry in manifest.disks:
+        text = without_bases(text, entry.name, entry.chain)
     for name, disk in merged.items():
         text = resized(text, name, size=disk.file.size, populated=disk.populated)
     sums = {entry.name: entry.sha256 for role in _ROLES for entry in manifest.files if entry.role is role}

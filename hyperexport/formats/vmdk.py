@@ -5,9 +5,10 @@ open-vmdk's ``vmware_vmdk.h``; all integers are little-endian, offsets and capac
 bytes. This module must never know where the bytes come from or go to.
 """
 
+import re
 import struct
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from hyperexport.base.units import KIB, SECTOR
 from hyperexport.errors import StreamCorrupt
@@ -178,24 +179,72 @@ def largest_compressed(grain_bytes: int) -> int:
     return grain_bytes + grain_bytes // 8 + grain_bytes // 64 + 64
 
 
-def descriptor(capacity: int, *, name: str, content_id: int) -> bytes:
+NO_PARENT: Final = 0xFFFF_FFFF
+"""The parent CID of a disk that is whole by itself."""
+_CONTENT_ID: Final = re.compile(rb"(?m)^[ \t]*CID[ \t]*=[ \t]*([0-9A-Fa-f]{1,8})[ \t\r]*$")
+_PARENT_ID: Final = re.compile(rb"(?m)^[ \t]*parentCID[ \t]*=[ \t]*([0-9A-Fa-f]{1,8})[ \t\r]*$")
+_PARENT_NAME: Final = re.compile(rb'(?m)^[ \t]*parentFileNameHint[ \t]*=[ \t]*"([^"\n]*)"[ \t\r]*$')
+
+
+class Parent(NamedTuple):
+    """The disk that a delta builds on, as the delta's descriptor names it."""
+
+    content_id: int
+    name: str
+    """The file's name, in the same folder."""
+
+
+class Identity(NamedTuple):
+    """What a descriptor says of the disk's content, and of the disk that it builds on."""
+
+    content_id: int
+    parent_id: int
+    parent_name: str | None
+
+    @property
+    def can_be_a_base(self) -> bool:
+        """Whether a delta can name this disk as its parent."""
+        return self.content_id not in {0, NO_PARENT}
+
+
+def parse_identity(text: bytes, offset: int) -> Identity:
+    """Read the CIDs out of an embedded descriptor.
+
+    Args:
+        text: The descriptor, with the zeros behind it.
+        offset: Where it stands in the file (bytes), for the error.
+
+    Raises:
+        StreamCorrupt: It has no CID, or several.
+    """
+    text = text.partition(b"\0")[0]
+    own, parent, names = _CONTENT_ID.findall(text), _PARENT_ID.findall(text), _PARENT_NAME.findall(text)
+    if len(own) != 1 or len(parent) > 1 or len(names) > 1:
+        raise corrupt(offset, "its descriptor does not say which content it has, or says it twice")
+    name = names[0].decode("utf-8", "replace") if names else None
+    return Identity(int(own[0], 16), int(parent[0], 16) if parent else NO_PARENT, name)
+
+
+def descriptor(capacity: int, *, name: str, content_id: int, parent: Parent | None = None) -> bytes:
     """The embedded text that names the disk's type, extent and geometry.
 
     Args:
         capacity: Bytes that the guest sees.
         name: The file's own name.
         content_id: The CID: 32 bits, neither 0 nor all ones (which means: no parent).
+        parent: The disk that this one builds on; None where it is whole.
     """
     cylinders = min(max(capacity // (255 * 63 * SECTOR), 1), 0xFFFF_FFFF)
     # A quote or a line end in a VM's name must not become a line of its own.
     name = "".join(character if character.isprintable() and character != '"' else "_" for character in name[:255])
+    builds_on = f'parentFileNameHint="{parent.name}"\n' if parent else ""
     return f"""# Disk DescriptorFile
 version=1
 encoding="UTF-8"
 CID={content_id:08x}
-parentCID=ffffffff
+parentCID={parent.content_id if parent else NO_PARENT:08x}
 createType="streamOptimized"
-
+{builds_on}
 # Extent description
 RW {capacity // SECTOR} SPARSE "{name}"
 

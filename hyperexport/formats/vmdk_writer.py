@@ -25,12 +25,14 @@ from hyperexport.formats.vmdk import (
     TABLE_BYTES,
     TABLE_ENTRIES,
     Header,
+    Parent,
     descriptor,
     sectors,
 )
 
 ZERO_GRAIN: Final = bytes(GRAIN)
 _OVERHEAD: Final = 128
+_LONGEST_NAME: Final = 255
 _PADDING: Final = tuple(bytes(length) for length in range(SECTOR))
 
 
@@ -42,20 +44,30 @@ class StreamWriter:
         name: The file's name, for its descriptor.
         level: zlib's compression level, 1 to 9.
         content_id: The descriptor's CID; the same content under the same id gives the same bytes.
+        parent: The disk that this one builds on, for a delta.
 
     Raises:
-        ValueError: The capacity is not that of a disk.
+        ValueError: The capacity is not that of a disk, or the parent's name is not one that a descriptor can hold.
     """
 
     def __init__(
-        self, capacity: int, *, name: str = "disk.vmdk", level: int = 1, content_id: int = 0xFFFF_FFFE
+        self,
+        capacity: int,
+        *,
+        name: str = "disk.vmdk",
+        level: int = 1,
+        content_id: int = 0xFFFF_FFFE,
+        parent: Parent | None = None,
     ) -> None:
+        if parent and ('"' in parent.name or not parent.name.isprintable() or len(parent.name) > _LONGEST_NAME):
+            raise ValueError(f"{parent.name!r} cannot be named as a parent")
         if not 0 < capacity <= LARGEST_CAPACITY or capacity % SECTOR:
             raise ValueError(f"{capacity} bytes is not a disk's capacity")
         self._header = Header(capacity=capacity // SECTOR, directory=GD_AT_END, overhead=_OVERHEAD)
         self._name = name
         self._level = level
         self._content_id = content_id
+        self._parent = parent
         self._sector = _OVERHEAD
         self._next_grain = 0
         self._table_index = 0
@@ -66,7 +78,9 @@ class StreamWriter:
 
     def header(self) -> bytes:
         """The 64 KiB before the first grain: header and descriptor."""
-        text = descriptor(self._header.capacity_bytes, name=self._name, content_id=self._content_id)
+        text = descriptor(
+            self._header.capacity_bytes, name=self._name, content_id=self._content_id, parent=self._parent
+        )
         return (self._header.pack() + text).ljust(_OVERHEAD * SECTOR, b"\0")
 
     def grain(self, lba: int, data: bytes | memoryview) -> bytes:

@@ -70,6 +70,11 @@ class Disk:
                     f"{layer.where} has grains of {layer.header.grain_bytes} bytes, {layers[-1].where} of "
                     f"{newest.grain_bytes}: the one cannot be the base of the other"
                 )
+            if layer.header.capacity != newest.capacity:
+                raise VerificationFailed(
+                    f"{layer.where} is a disk of {layer.header.capacity_bytes} bytes, {layers[-1].where} of "
+                    f"{newest.capacity_bytes}: the one cannot be the base of the other"
+                )
         self.capacity: Final = newest.capacity_bytes
         """Bytes that the guest sees."""
         self.grain: Final = newest.grain_bytes

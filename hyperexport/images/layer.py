@@ -8,7 +8,15 @@ from typing import Final
 
 from hyperexport.base.units import SECTOR
 from hyperexport.errors import StreamCorrupt, VerificationFailed
-from hyperexport.formats.vmdk import GRAIN_HEADER, TABLE_BYTES, TABLE_ENTRIES, corrupt, largest_compressed
+from hyperexport.formats.vmdk import (
+    GRAIN_HEADER,
+    TABLE_BYTES,
+    TABLE_ENTRIES,
+    Identity,
+    corrupt,
+    largest_compressed,
+    parse_identity,
+)
 from hyperexport.formats.vmdk_image import Readable, exactly, find_header, inflate_grain
 
 NOTHING: Final = 0
@@ -42,6 +50,19 @@ class Layer:
     def tables(self) -> int:
         """Grain tables that the disk has; each is for 512 grains."""
         return len(self._directory)
+
+    def identity(self) -> Identity:
+        """What the embedded descriptor says of the content and of the disk that this one builds on.
+
+        Raises:
+            VerificationFailed: It has no descriptor, or one that does not say.
+        """
+        header = self.header
+        with naming(self.where):
+            if not header.descriptor:
+                raise corrupt(0, "it has no descriptor")
+            place = header.descriptor * SECTOR
+            return parse_identity(exactly(self._file, place, header.descriptor_size * SECTOR), place)
 
     def table(self, index: int) -> "array[int] | None":
         """A grain table: 512 sectors, ``NOTHING`` or ``ZERO``; None where the file has nothing there at all.

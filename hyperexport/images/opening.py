@@ -9,6 +9,7 @@ from typing import Final
 from hyperexport.base.stop import StopSignal
 from hyperexport.errors import ExportNotFound, StreamCorrupt, VerificationFailed
 from hyperexport.formats.block_tags import BlockTags, packed_size
+from hyperexport.formats.vmdk import NO_PARENT
 from hyperexport.images.disk import Disk
 from hyperexport.images.layer import Layer
 from hyperexport.images.stream import StreamedDisk, StreamedPart
@@ -52,6 +53,7 @@ def open_disk(
             tags = tags or verify_whole(reader, part, where=where, stop=stop, progress=progress)
             files.append(VerifiedFile(reader, part, tags, where=where, distant=store.refers, stop=stop))
             layers.append(Layer(files[-1], where))
+        check_chain(layers, chain_of(export.manifest, entry))
         disk = stack.enter_context(Disk(layers, files))
         _check_capacity(disk, entry)
         yield disk
@@ -71,6 +73,7 @@ def open_streamed(store: Store, export: StoredExport, entry: FileEntry, *, stop:
             if reader.size != part.size:
                 raise wrong_size(_where(store, export, part), part, reader.size)
             parts.append(StreamedPart(Layer(reader, _where(store, export, part)), reader, part))
+        check_chain([part.layer for part in parts], [part.entry for part in parts])
         disk = stack.enter_context(Disk([part.layer for part in parts]))
         _check_capacity(disk, entry)
         yield StreamedDisk(disk, parts, stop)
@@ -106,8 +109,37 @@ def _check_capacity(disk: Disk, entry: FileEntry) -> None:
 
 def chain_of(manifest: ExportManifest, entry: FileEntry) -> tuple[FileEntry, ...]:
     """The files that a disk is made of, the base first."""
-    del manifest
-    return (entry,)
+    return manifest.parts(entry)
+
+
+def check_chain(layers: Sequence[Layer], entries: Sequence[FileEntry]) -> None:
+    """Refuse files that are no chain: each delta's descriptor names the content and the file that it builds on.
+
+    Args:
+        layers: The open files, the base first.
+        entries: The same files in the manifest.
+
+    Raises:
+        VerificationFailed: A file is another's delta, or no delta at all.
+    """
+    if len(layers) == 1:
+        return
+    before: FileEntry | None = None
+    content_id = NO_PARENT
+    for layer, entry in zip(layers, entries, strict=True):
+        found = layer.identity()
+        name = before.name if before else None
+        if (found.parent_id, found.parent_name) != (content_id, name):
+            raise VerificationFailed(
+                f"{layer.where} builds on {found.parent_name or 'no file'} with the content id "
+                f"{found.parent_id:08x}, not on {name or 'no file'} with {content_id:08x}",
+                fix="Use another export of the VM; hyperexport verify shows which are sound",
+            )
+        if entry.cid not in {None, f"{found.content_id:08x}"}:
+            raise VerificationFailed(
+                f"{layer.where} has the content id {found.content_id:08x}, the manifest says {entry.cid}"
+            )
+        before, content_id = entry, found.content_id
 
 
 def read_whole(store: Store, export: StoredExport, entry: FileEntry, *, most: int) -> bytes:

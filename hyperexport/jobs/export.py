@@ -28,7 +28,7 @@ from hyperexport.results import CleanupResult, ExportResult
 from hyperexport.steps import (
     change_tracking,
     cleanup,
-    disks,
+    deltas,
     inspect,
     leftovers,
     package,
@@ -272,7 +272,8 @@ def move_files(
     ]
     expect(job.ref, Stage.TRANSFER, [(disk.file_name, disk.capacity) for disk in export_plan.to_transfer])
     nvram = run(package.export_nvram, job, copies, moref)
-    moved = run.side_by_side(disks.export_disk, calls, max_concurrency=max_concurrency if moref else 1, stop=job.stop)
+    parts = run.side_by_side(deltas.export_disk, calls, max_concurrency=max_concurrency if moref else 1, stop=job.stop)
+    moved = [file for files in parts for file in files]
     return run(package.describe_vm, job, copies, moved, nvram, moref)
 
 

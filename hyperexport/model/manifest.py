@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, AwareDatetime, FailFast, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, AwareDatetime, FailFast, Field, StringConstraints, ValidationError, model_validator
 
 from hyperexport.errors import ManifestInvalid
 from hyperexport.model.damaged import Problem
@@ -21,13 +21,13 @@ from hyperexport.model.restore import VmPlace
 from hyperexport.model.vm import BackingFile, Value, VmRef
 
 FILE_NAME: Final = "export.json"
-SCHEMA_VERSION: Final = 2
-"""2 added the seconds of each stage and what became of the snapshot; 1 is read as ever."""
+SCHEMA_VERSION: Final = 3
+"""2 added the seconds of each stage and what became of the snapshot, 3 disks of several files. 1 and 2 are read."""
 
 LARGEST: Final = 16 * 1024 * 1024
 """A manifest larger than this (bytes) is refused before it is read: no VM needs it."""
-_MOST_FILES: Final = 1000
-"""No VM has more disks than 4 controllers of 64 ("Configuration Maximums"), and each is one file."""
+MOST_FILES: Final = 8000
+"""No VM has more disks than 4 controllers of 64 ("Configuration Maximums"), and each is one file or a chain."""
 MOST_PREDECESSORS: Final = 1000
 _LARGEST_FILE: Final = 2**63 - 1
 """Bytes: no filesystem holds a larger one, and no system call takes a larger number."""
@@ -64,6 +64,8 @@ class FileRole(StrEnum):
 
     DESCRIPTOR = "descriptor"
     DISK = "disk"
+    BASE = "base"
+    """What a disk of the export builds on: whole, or a delta itself."""
     NVRAM = "nvram"
     CHECKSUMS = "checksums"
     CONFIG = "config"
@@ -107,6 +109,17 @@ class FileEntry(Value):
     backing_files: Annotated[tuple[BackingFile, ...], FailFast()] = Field(
         default=(),
         description="Disks of a VM that was off: its files and the VM's configuration, with size and time.",
+    )
+    chain: Annotated[tuple[FileName, ...], FailFast()] = Field(
+        default=(),
+        max_length=255,
+        description="Disks: the files of this export that it builds on, the base first; empty where it is whole.",
+    )
+    cid: str | None = Field(
+        default=None, pattern=r"^[0-9a-f]{8}$", description="Disks and bases: the CID in the file's own descriptor."
+    )
+    received: Size | None = Field(
+        default=None, description="Deltas: bytes of the stream that was read for it, of which it holds what changed."
     )
     transferred: bool = Field(default=True, description="Whether this export read the bytes from vSphere.")
     stored_in: ExportId | None = Field(
@@ -187,7 +200,7 @@ class TransferStatistics(Value):
 class ExportManifest(Value):
     """Everything that is known of one export. Written last; read by everything."""
 
-    schema_version: Literal[1, 2] = SCHEMA_VERSION
+    schema_version: Literal[1, 2, 3] = SCHEMA_VERSION
     tool: Literal["hyperexport"] = "hyperexport"
     tool_version: str
     export_id: ExportId
@@ -214,7 +227,7 @@ class ExportManifest(Value):
     options: dict[str, Any] = Field(description="The options that were not at their defaults, without secrets.")
     snapshot: SnapshotRecord | None
     format: Literal["ovf", "ova"]
-    files: Annotated[tuple[FileEntry, ...], FailFast()] = Field(max_length=_MOST_FILES)
+    files: Annotated[tuple[FileEntry, ...], FailFast()] = Field(max_length=MOST_FILES)
     skipped_disks: Annotated[tuple[SkippedDisk, ...], FailFast()] = ()
     transfer: TransferStatistics
     stages: dict[StageName, float] = Field(
@@ -239,6 +252,31 @@ class ExportManifest(Value):
     def disks(self) -> tuple[FileEntry, ...]:
         """The disks, in the VM's order."""
         return tuple(entry for entry in self.files if entry.role is FileRole.DISK)
+
+    @model_validator(mode="after")
+    def _chains_are_there(self) -> "ExportManifest":
+        """Refuse a disk whose chain names what is no base, or a disk of another size: nobody could read it."""
+        bases = {entry.name: entry for entry in self.files if entry.role is FileRole.BASE}
+        for entry in self.files:
+            if not entry.chain:
+                continue
+            parts = [bases.get(name) for name in entry.chain]
+            if entry.role is not FileRole.DISK or len({*entry.chain, entry.name}) != len(parts) + 1:
+                raise ValueError(f"{entry.name} cannot have this chain")
+            for name, part in zip(entry.chain, parts, strict=True):
+                if part is None or part.member_of is not None or part.capacity != entry.capacity:
+                    raise ValueError(f"{entry.name} builds on {name}, which is no base for it among the files")
+        return self
+
+    def parts(self, disk: FileEntry) -> tuple[FileEntry, ...]:
+        """The files that a disk of the export is made of: its base, the deltas over it, and the file itself."""
+        found = (self.file(name) for name in disk.chain)
+        return (*(entry for entry in found if entry is not None), disk)
+
+    @property
+    def stored_disks(self) -> tuple[FileEntry, ...]:
+        """The disks and what they build on: every file that holds bytes of the guest."""
+        return tuple(entry for entry in self.files if entry.role in {FileRole.DISK, FileRole.BASE})
 
     @property
     def stored_bytes(self) -> int:

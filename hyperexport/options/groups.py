@@ -356,6 +356,13 @@ class Incremental(Group):
         flag="--full-after",
         title="Full export after",
     )
+    max_chain: int = option(
+        0,
+        "Store changed disks as deltas, at most N on a whole disk; then the disk is stored whole (0: always whole)",
+        flag="--max-chain",
+        ge=0,
+        le=200,
+    )
     enable_tracking: bool = option(
         False,
         "Enable change tracking (CBT) where it is off; changes the VM's configuration",

@@ -16,9 +16,11 @@ from pydantic import Field
 from hyperexport.base.units import format_age, format_bytes, format_duration
 from hyperexport.errors import NothingToExport
 from hyperexport.model.history import TOLERANCE
-from hyperexport.model.manifest import ExportKind, ExportManifest, FileEntry, SkippedDisk, slug
+from hyperexport.model.manifest import MOST_FILES, ExportKind, ExportManifest, FileEntry, SkippedDisk, slug
 from hyperexport.model.vm import DiskInfo, Value, VmRef
 
+_OTHER_FILES: Final = 100
+"""Files of an export that are no disks, generously."""
 _FIRST: Final = "this is the first export of the VM in this store"
 
 
@@ -50,6 +52,19 @@ class DiskPlan(Value):
     decision: Decision
     reason: str = Field(description="In words, for an administrator.")
     base_entry: FileEntry | None = Field(default=None, description="The same disk in the base export.")
+    bases: tuple[FileEntry, ...] = Field(
+        default=(),
+        exclude=True,
+        description="What the disk's file will build on: the files of the base export's disk for a delta, those below "
+        "its own file for an unchanged disk; the base first.",
+    )
+    storage: str = Field(default="", description="Whether an incremental export keeps a delta or the whole disk.")
+
+    @property
+    def why(self) -> str:
+        """The reason, and how the disk is kept where it is transferred by an incremental export."""
+        return f"{self.reason}; {self.storage}" if self.storage else self.reason
+
     expected_bytes: int = Field(description="What its stream is expected to take, in bytes; 0 if skipped.")
     changed_bytes: int | None = Field(default=None, description="Bytes that changed on the disk since the base.")
 
@@ -248,6 +263,8 @@ def plan_export(
     full: str | None,
     evidence: Mapping[int, ChangeEvidence],
     undecided: bool = False,
+    max_chain: int = 0,
+    packed: bool = False,
 ) -> ExportPlan:
     """Decide what becomes of every disk.
 
@@ -262,6 +279,8 @@ def plan_export(
         full: Why every disk is transferred (:func:`full_reason`); None for an incremental export.
         evidence: What change tracking answered to :func:`questions`, by disk key.
         undecided: This is a dry run of a running VM: nothing could be asked, for want of a snapshot.
+        max_chain: The most deltas that a disk may have; 0 keeps whole disks alone.
+        packed: Whether the export becomes an OVA, which holds whole disks.
 
     Raises:
         NothingToExport: Not one disk can be exported.
@@ -279,7 +298,12 @@ def plan_export(
             plans.append(_skip(disk, disk.unexportable))
             continue
         verdict = (Decision.TRANSFER, full) if full else _decide(disk, entry, answer, undecided=undecided)
-        plans.append(_export(disk, entry, answer, name=names[disk.key], verdict=verdict))
+        if verdict[0] is Decision.REUSE and packed and entry and entry.chain:
+            verdict = Decision.TRANSFER, "it is unchanged, but an OVA holds whole disks, and the base export a delta"
+        planned = _export(disk, entry, answer, name=names[disk.key], verdict=verdict)
+        if base and not full:
+            planned = _with_chain(planned, base, max_chain=max_chain, packed=packed, disks=len(exportable))
+        plans.append(planned)
     if full or base is None:
         return ExportPlan(vm=vm, kind=ExportKind.FULL, reason=full or _FIRST, disks=tuple(plans))
     return ExportPlan(
@@ -290,6 +314,34 @@ def plan_export(
         last_full=base.last_full,
         disks=tuple(plans),
     )
+
+
+def _with_chain(plan: DiskPlan, base: ExportManifest, *, max_chain: int, packed: bool, disks: int) -> DiskPlan:
+    """Decide whether a disk of an incremental export is stored as a delta on the base export's disk, or whole."""
+    entry = plan.base_entry
+    if plan.decision is Decision.REUSE and entry:
+        return plan.model_copy(update={"bases": base.parts(entry)[:-1]})
+    if plan.decision is Decision.SKIP or not max_chain:
+        return plan
+    whole = _why_whole(plan, entry, max_chain=max_chain, packed=packed, disks=disks)
+    if whole or entry is None:
+        return plan.model_copy(update={"storage": f"stored whole: {whole}"})
+    return plan.model_copy(update={"bases": base.parts(entry), "storage": f"stored as a delta on {base.export_id}"})
+
+
+def _why_whole(plan: DiskPlan, entry: FileEntry | None, *, max_chain: int, packed: bool, disks: int) -> str | None:
+    if entry is None:
+        return "the base export does not have this disk"
+    deltas = len(entry.chain)
+    held = entry.populated or entry.received or entry.size
+    room = (MOST_FILES - _OTHER_FILES) // disks
+    checks = (
+        (packed, "an OVA holds whole disks"),
+        (entry.member_of is not None, "the base export is an OVA"),
+        (deltas >= min(max_chain, room), f"its chain has {deltas} deltas, at --max-chain {max_chain}"),
+        (2 * (plan.changed_bytes or 0) > held, "more than half of it changed"),
+    )
+    return next((words for applies, words in checks if applies), None)
 
 
 def _decide(
@@ -338,7 +390,7 @@ def _export(
     verdict: tuple[Decision, str],
 ) -> DiskPlan:
     same = entry if entry and entry.capacity == disk.capacity and entry.backing_uuid == disk.backing_uuid else None
-    stream = same.size if same else disk.capacity if disk.used is None else disk.used
+    stream = (same.received or same.size) if same else disk.capacity if disk.used is None else disk.used
     return DiskPlan(
         key=disk.key,
         label=disk.label,

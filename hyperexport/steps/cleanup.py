@@ -96,12 +96,14 @@ def planned_export(store: Store, folder: str, vm: VmIdentity, plan: ExportPlan, 
         plan: What it transfers and what it reuses.
         packed: Whether it becomes an OVA, which holds all its bytes itself.
     """
-    earlier = () if packed or not plan.to_reuse else exports_of(store, folder, vm)
+    used = [part for disk in plan.disks for part in disk.bases]
+    used += [disk.base_entry for disk in plan.to_reuse if disk.base_entry]
+    earlier = () if packed or not used else exports_of(store, folder, vm)
     added, shared, refers_to = plan.transfer_bytes, list[FileEntry](), set[str]()
-    for disk in plan.to_reuse:
-        found = holding(earlier, disk.base_entry) if disk.base_entry else None
+    for part in used:
+        found = holding(earlier, part)
         if found is None or (found[1].member_of and not store.refers):
-            added += disk.expected_bytes  # it is copied
+            added += part.size  # it is copied
             continue
         export, entry = found
         if store.refers:  # a hard link needs no other export

@@ -5,9 +5,9 @@ import logging
 import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
-from hyperexport.base.units import format_bytes
+from hyperexport.base.units import KIB, SECTOR, format_bytes
 from hyperexport.errors import (
     ChecksumMismatch,
     ExportNotFound,
@@ -15,21 +15,22 @@ from hyperexport.errors import (
     ServerFault,
     ServerUnreachable,
     StoreUnusable,
+    StreamCorrupt,
     TransferInterrupted,
 )
+from hyperexport.formats.vmdk import Header, parse_identity
 from hyperexport.formats.vmdk_stream import StreamCheck
 from hyperexport.model.manifest import FileEntry, FileRole, StageName
 from hyperexport.model.progress import Progress, Stage, report
 from hyperexport.model.vm import DiskInfo
 from hyperexport.options.groups import Format, VerifyMode
-from hyperexport.policy.incremental import Decision, DiskPlan
+from hyperexport.policy.incremental import DiskPlan
 from hyperexport.steps.job import Job
 from hyperexport.steps.proof import find_damage, server_confirms
 from hyperexport.steps.stages import stage
 from hyperexport.steps.staging import Copies, Entries, StagedCopy, as_kept, as_stored
-from hyperexport.steps.step import step
 from hyperexport.store.base import Sink, StoredExport
-from hyperexport.transfer.pipeline import Received, transfer
+from hyperexport.transfer.pipeline import Received, Writable, transfer
 from hyperexport.transfer.source import open_source
 from hyperexport.vsphere.lease import Lease, ServerChecksum
 from hyperexport.vsphere.lease_files import LeaseFile
@@ -42,16 +43,8 @@ SECONDS_FOR_PROMISED: Final = 10.0
 SECONDS_FOR_CHECKSUM: Final = 0.5
 """How long any other is waited for: not every server keeps one."""
 
-
-@step("export-disk", run_name="{plan.decision} {plan.label}", retried=True)
-def export_disk(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, snapshot: str | None) -> Entries:
-    """Transfer one disk into every store, or let the base export's bytes stand for it, as the plan says."""
-    if plan.decision is Decision.REUSE:
-        try:
-            return reuse_disk(job, copies, plan, disk)
-        except (ExportNotFound, ChecksumMismatch) as error:  # deleted since the plan was made, or damaged
-            job.warn(f"{disk.label} is unchanged, and was transferred anyway: {error.what}")
-    return transfer_disk(job, copies, plan, disk, snapshot)
+_HEAD: Final = 64 * KIB
+"""Bytes before a stream's first grain: its header and its descriptor."""
 
 
 @stage(StageName.DISKS)
@@ -71,32 +64,64 @@ def transfer_disk(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, snap
         Interrupted: The run was asked to stop.
     """
     job.stop.check()
-    check = StreamCheck(capacity=disk.capacity)
+    check, head = StreamCheck(capacity=disk.capacity), Head()
     with sinks_for(copies.parts, plan.file_name) as sinks:
         with job.lease.reading(snapshot) as lease:
             file = lease_file_of(lease, disk)
-            received = receive(job, lease, file, sinks, item=plan.file_name, total=disk.capacity, check=check)
+            written = (*sinks, head)
+            received = receive(job, lease, file, written, item=plan.file_name, total=disk.capacity, check=check)
         stored = [sink.finish() for sink in sinks]
     entry = FileEntry(
         name=plan.file_name,
         role=FileRole.DISK,
         size=received.size,
         sha256=received.digests["sha256"],
-        capacity=disk.capacity,
         populated=check.populated,
-        disk_key=disk.key,
-        disk_label=disk.label,
         device_id=file.key,
-        disk_controller=disk.controller,
-        disk_unit=disk.unit,
-        backing_uuid=disk.backing_uuid,
-        content_id=disk.content_id,
-        change_id=disk.change_id,
-        backing_files=disk.backing_files,
+        cid=head.cid,
+        **facts_of(disk),
     )
     logger.info("%s: %s: %s transferred", job.vm.name, disk.label, format_bytes(received.size))
     entries = [as_stored(entry, done, by=job.export_id) for done in stored]
     return tuple(store_once(job, copy, own) for copy, own in zip(copies.parts, entries, strict=True))
+
+
+def facts_of(disk: DiskInfo) -> dict[str, Any]:
+    """What an entry says of the disk at this export, whatever of its bytes was stored."""
+    return {
+        "capacity": disk.capacity,
+        "disk_key": disk.key,
+        "disk_label": disk.label,
+        "disk_controller": disk.controller,
+        "disk_unit": disk.unit,
+        "backing_uuid": disk.backing_uuid,
+        "content_id": disk.content_id,
+        "change_id": disk.change_id,
+        "backing_files": disk.backing_files,
+    }
+
+
+class Head:
+    """Keeps the beginning of a disk's stream, where its descriptor is."""
+
+    def __init__(self) -> None:
+        self._data = b""
+
+    def write(self, data: memoryview) -> None:
+        """Take the next bytes."""
+        if len(self._data) < _HEAD:
+            self._data += bytes(data[: _HEAD - len(self._data)])
+
+    @property
+    def cid(self) -> str | None:
+        """The CID in the descriptor, as eight hex digits; None where there is none to read."""
+        try:
+            header = Header.parse(self._data[:SECTOR], 0)
+            begin, length = header.descriptor * SECTOR, header.descriptor_size * SECTOR
+            identity = parse_identity(self._data[begin : begin + length] if begin else b"", begin)
+        except StreamCorrupt:
+            return None
+        return f"{identity.content_id:08x}"
 
 
 @contextmanager
@@ -132,7 +157,7 @@ def receive(
     job: Job,
     lease: Lease,
     file: LeaseFile,
-    sinks: Sequence[Sink],
+    sinks: Sequence[Writable],
     *,
     item: str,
     total: int,
@@ -280,11 +305,14 @@ def warned_of_damage(job: Job, copy: StagedCopy, earlier: StoredExport, entry: F
 
 
 @stage(StageName.DISKS)
-def reuse_disk(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo) -> Entries:
+def reuse_disk(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo) -> list[Entries]:
     """Let the base export's bytes stand for a disk that is proven unchanged.
 
     Where a store can't refer to them (the base lies in an OVA, or only in the other store), they are copied from the
     primary store, with their hash checked. For an OVA the bytes are read in any case, so they are always proved.
+
+    Returns:
+        The files that the disk is made of, the base first.
 
     Raises:
         ChecksumMismatch: The base's bytes are not what its manifest says.
@@ -294,26 +322,43 @@ def reuse_disk(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo) -> Entr
     base_entry = plan.base_entry
     assert base_entry is not None, "a disk is reused only on proof, and the proof names the base"
     now = {
-        "name": plan.file_name,
         "change_id": disk.change_id,
         "backing_files": disk.backing_files,
         "disk_label": disk.label,
         "transferred": False,
-        "member_of": None,
-        "offset": None,
     }
     asked = job.options.execution.verify
     as_ova = job.options.destination.format is Format.OVA
     mode = VerifyMode.ON if as_ova and asked is VerifyMode.OFF else asked
+    files = [keep_file(job, copies, part, part.name, mode=mode) for part in plan.bases]
+    own = keep_file(job, copies, base_entry.model_copy(update=now), plan.file_name, mode=mode)
+    logger.info("%s: %s: unchanged, %s not transferred", job.vm.name, disk.label, format_bytes(base_entry.size))
+    return [*files, own]
+
+
+def keep_file(job: Job, copies: Copies, entry: FileEntry, name: str, *, mode: VerifyMode) -> Entries:
+    """Let the bytes of an earlier export's file stand for a file of this export, in every store.
+
+    Args:
+        job: The export.
+        copies: The staged export in each store.
+        entry: The file, as the earlier export's manifest has it, with what is to be said of it in this one.
+        name: What it is called in this export.
+        mode: How much proof of the earlier file is asked for.
+
+    Raises:
+        ChecksumMismatch: The bytes are not what the manifest says.
+        ExportNotFound: They are gone.
+    """
+    entry = entry.model_copy(update={"name": name, "member_of": None, "offset": None})
     entries: list[FileEntry] = []
     for copy in copies.parts:
-        found = copy.holding(base_entry)
+        found = copy.holding(entry)
         if found and warned_of_damage(job, copy, *found, mode=mode):
             found = None
-        reused = copy.staging.reuse(*found, plan.file_name) if found else None
-        entry = reused or copy_from_base(job, copies, copy, base_entry, plan.file_name)
-        entries.append(as_kept(base_entry.model_copy(update=now), entry))
-    logger.info("%s: %s: unchanged, %s not transferred", job.vm.name, disk.label, format_bytes(base_entry.size))
+        reused = copy.staging.reuse(*found, name) if found else None
+        kept = reused or copy_from_base(job, copies, copy, entry, name)
+        entries.append(as_kept(entry, kept))
     return tuple(entries)
 
 

@@ -161,7 +161,11 @@ class Job:
         account = self.throttle.account
         return TransferStatistics(
             seconds=self.elapsed.total_seconds(),
-            bytes_transferred=sum(entry.size for entry in files if entry.role in _MOVED and entry.transferred),
+            bytes_transferred=sum(
+                entry.size if entry.received is None else entry.received
+                for entry in files
+                if entry.role in _MOVED and entry.transferred
+            ),
             bytes_reused=sum(entry.size for entry in files if entry.role in _MOVED and not entry.transferred),
             retries=len(self.failed_attempts),
             limit=self.options.bandwidth.bytes_per_second,

@@ -8,6 +8,7 @@ from typing import Final
 from hyperexport import __version__
 from hyperexport.base.units import MIB, format_bytes
 from hyperexport.errors import DescriptorFailed, StreamCorrupt, VmChanged
+from hyperexport.formats.ovf_chain import BaseFile, with_bases
 from hyperexport.model.manifest import ExportKind, ExportManifest, FileEntry, FileRole, SnapshotRecord, StageName, slug
 from hyperexport.options.groups import Format
 from hyperexport.policy.incremental import ExportPlan
@@ -160,6 +161,7 @@ def ovf_text(job: Job, files: Sequence[FileEntry], snapshot: str | None) -> str:
             disk_key=entry.disk_key,
         )
         for entry in files
+        if entry.role is not FileRole.BASE
     ]
     descriptor = create_descriptor(job.session, job.ref, snapshot=snapshot, files=described)
     refused = next(refused_parts(descriptor.text.encode("utf-8", "replace")), None)
@@ -170,7 +172,18 @@ def ovf_text(job: Job, files: Sequence[FileEntry], snapshot: str | None) -> str:
         )
     for warning in descriptor.warnings:
         job.warn(f"descriptor: {warning}")
-    return descriptor.text
+    return _with_chains(descriptor.text, files)
+
+
+def _with_chains(text: str, files: Sequence[FileEntry]) -> str:
+    """Add to the server's descriptor what the disks of several files build on, each as the next one's parent."""
+    data = text.encode()
+    sizes = {entry.name: entry.size for entry in files if entry.role is FileRole.BASE}
+    for entry in files:
+        if entry.chain:
+            bases = [BaseFile(name, sizes[name]) for name in entry.chain]
+            data = with_bases(data, entry.name, bases) or data
+    return data.decode()
 
 
 def put(copies: Sequence[StagedCopy], name: str, role: FileRole, data: bytes) -> Entries:
@@ -235,9 +248,8 @@ def _new_words(copy: StagedCopy, files: Sequence[FileEntry]) -> str:
     """How much of what was transferred the store did not have, in words: disks whose content no earlier export has."""
     moved = [entry for entry in files if entry.role is FileRole.DISK and entry.transferred]
     new = sum(entry.size for entry in moved if copy.holding(entry) is None)
-    return (
-        f"{format_bytes(new)} of {format_bytes(sum(entry.size for entry in moved))} transferred were new in the store"
-    )
+    read = sum(entry.size if entry.received is None else entry.received for entry in moved)
+    return f"{format_bytes(new)} of {format_bytes(read)} transferred were new in the store"
 
 
 def fate_of(job: Job, snapshot: SnapshotRecord | None) -> SnapshotRecord | None:

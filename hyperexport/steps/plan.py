@@ -16,6 +16,7 @@ from hyperexport.errors import (
 )
 from hyperexport.model.manifest import ExportManifest, StageName
 from hyperexport.model.vm import DiskInfo, PowerState, VmInfo
+from hyperexport.options.groups import Format
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.policy.incremental import ChangeEvidence, ExportPlan, full_reason, plan_export, questions
 from hyperexport.steps.folders import listing_for
@@ -223,14 +224,23 @@ def make_plan(job: Job, snapshot: str | None) -> ExportPlan:
     manifest = base.manifest if base else None
     can_ask = snapshot is not None or job.vm.power_state is PowerState.OFF
     evidence = ask_change_tracking(job, disks, manifest, snapshot) if full is None and can_ask else {}
-    plan = plan_export(job.ref, disks, base=manifest, full=full, evidence=evidence, undecided=not can_ask)
+    plan = plan_export(
+        job.ref,
+        disks,
+        base=manifest,
+        full=full,
+        evidence=evidence,
+        undecided=not can_ask,
+        max_chain=job.options.incremental.max_chain,
+        packed=job.options.destination.format is Format.OVA,
+    )
     rotten = damaged_base(job, base, plan) if base else None
     if rotten:
         full = f"the base export is damaged: {rotten}"
         plan = plan_export(job.ref, disks, base=manifest, full=full, evidence={})
     logger.info("%s: %s export: %s", job.vm.name, plan.kind, plan.reason)
     for disk in plan.disks:
-        logger.info("%s: %s: %s (%s)", job.vm.name, disk.label, disk.decision, disk.reason)
+        logger.info("%s: %s: %s (%s)", job.vm.name, disk.label, disk.decision, disk.why)
     return plan
 
 
@@ -274,7 +284,7 @@ def newest_usable(store: Store, listing: StoreListing) -> tuple[StoredExport | N
     newest = listing.exports[0]
     if newest.manifest.damage:
         return None, f"{newest}: {newest.manifest.damage[0]}"
-    for entry in newest.manifest.disks:
+    for entry in newest.manifest.stored_disks:
         try:
             with store.open(newest, entry.name) as reader:
                 size = reader.size
@@ -297,10 +307,10 @@ def damaged_base(job: Job, base: StoredExport, plan: ExportPlan) -> str | None:
     """
     mode = job.options.execution.verify
     for disk in plan.to_reuse:
-        entry = disk.base_entry
-        damage = find_damage(job.primary, base, entry, mode=mode, stop=job.stop) if entry else ""
-        if entry and damage:
-            return f"{entry.name} of {base} {damage}"
+        for entry in (*disk.bases, disk.base_entry):
+            damage = find_damage(job.primary, base, entry, mode=mode, stop=job.stop) if entry else ""
+            if entry and damage:
+                return f"{entry.name} of {base} {damage}"
     return None
 
 

@@ -7,6 +7,7 @@ from hyperexport.base.units import MIB, format_bytes
 from hyperexport.convert.conversion import choose_disks
 from hyperexport.convert.whole import check_stored
 from hyperexport.errors import DatastoreFull, PermissionMissing, RestoreFailed, TargetExists, VerificationFailed
+from hyperexport.formats.ovf_chain import without_bases
 from hyperexport.images.opening import read_whole
 from hyperexport.model.manifest import FileEntry, FileRole
 from hyperexport.model.restore import (
@@ -164,6 +165,8 @@ def descriptor_of(job: RestoreJob) -> str:
     data = read_whole(job.store, job.export, entry, most=_LARGEST_TEXT)
     if refused := next(refused_parts(data), None):
         raise RestoreFailed(f"the descriptor of {job.export} is not given to vSphere: {refused}")
+    for disk in job.export.manifest.disks:
+        data = without_bases(data, disk.name, disk.chain)
     return data.decode("utf-8", "replace")
 
 
@@ -265,7 +268,7 @@ def files_of(job: RestoreJob, made: ImportSpec, kinds: dict[str, Provisioning]) 
         files.append(
             RestoredFile(
                 name=entry.name,
-                size=entry.size,
+                size=sum(part.size for part in manifest.parts(entry)),
                 capacity=entry.capacity if disk else None,
                 number=manifest.disks.index(entry) if disk else None,
                 label=entry.disk_label,

@@ -88,5 +88,5 @@ def _carried_out(entry: FileEntry) -> DiskPlan:
         capacity=entry.capacity or 0,
         decision=Decision.TRANSFER if entry.transferred else Decision.REUSE,
         reason="transferred" if entry.transferred else "unchanged",
-        expected_bytes=entry.size,
+        expected_bytes=entry.size if entry.received is None else entry.received,
     )

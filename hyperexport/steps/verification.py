@@ -26,6 +26,8 @@ from hyperexport.verify import Finding, Verification, verify_export
 
 logger = logging.getLogger(__name__)
 
+_LARGE: Final = frozenset({FileRole.DISK, FileRole.BASE, FileRole.OVA})
+
 SECONDS_BETWEEN_REPORTS: Final = 0.2
 
 
@@ -69,7 +71,7 @@ def verify(store: Store, export: StoredExport, mode: VerifyMode, stop: StopSigna
 
 def _reporting(export: StoredExport) -> Callable[[str, int, int], None]:
     """Report how far the reading of the export's disks is, a few times a second; the other files are small."""
-    large = {entry.name for entry in export.manifest.files if entry.role in {FileRole.DISK, FileRole.OVA}}
+    large = {entry.name for entry in export.manifest.files if entry.role in _LARGE}
     report_at = 0.0
 
     def on_progress(name: str, position: int, size: int) -> None:

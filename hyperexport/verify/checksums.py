@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from hyperexport.model.manifest import ExportManifest, FileRole
 
 _LINE = re.compile(r"SHA256\(([^/\\\n]+)\)= ([0-9a-f]{64})")
-_LISTED = frozenset({FileRole.DESCRIPTOR, FileRole.DISK, FileRole.NVRAM})
+_LISTED = frozenset({FileRole.DESCRIPTOR, FileRole.DISK, FileRole.BASE, FileRole.NVRAM})
 
 
 def check_checksums(data: bytes, manifest: ExportManifest) -> Iterator[str]:

@@ -118,7 +118,7 @@ def _check_disks(envelope: ET.Element, manifest: ExportManifest) -> Iterator[str
         if not reference:
             continue  # an empty disk, which has no file
         entry = manifest.file(names.get(reference, ""))
-        if entry is None or entry.role is not FileRole.DISK:
+        if entry is None or entry.role not in {FileRole.DISK, FileRole.BASE}:
             yield f"its disk {_attribute(disk, 'diskId')!r} refers to {reference!r}, which is no disk of the export"
             continue
         described[entry.name] += 1

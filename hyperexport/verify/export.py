@@ -3,12 +3,16 @@
 import logging
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from itertools import islice
 from typing import Final
 
 from hyperexport.base.stop import StopSignal
-from hyperexport.errors import ExportNotFound, StoreUnusable, StreamCorrupt
+from hyperexport.errors import ExportNotFound, StoreUnusable, StreamCorrupt, VerificationFailed
 from hyperexport.formats.ova import OvaMember, read_index
+from hyperexport.images.disk import Disk
+from hyperexport.images.layer import Layer
+from hyperexport.images.opening import check_chain
 from hyperexport.model.manifest import FILE_NAME, ExportManifest, FileEntry, FileRole
 from hyperexport.store.base import RangeReader, Store, StoredExport, is_record
 from hyperexport.verify.checksums import check_checksums
@@ -24,7 +28,7 @@ Listener = Callable[[str, int, int], None]
 _MOST_FINDINGS: Final = 100
 """In one file: a file with more findings is damaged anyway."""
 _LONGEST_FINDING: Final = 1000
-_LARGE: Final = frozenset({FileRole.DISK, FileRole.OVA})
+_LARGE: Final = frozenset({FileRole.DISK, FileRole.BASE, FileRole.OVA})
 
 
 def verify_export(
@@ -77,6 +81,7 @@ class _Verifier:
             if entry.member_of is None:
                 self._check_file(entry, [other for other in manifest.files if other.member_of == entry.name])
         self._check_package(manifest)
+        self._check_chains(manifest)
         return Verification(
             files=self._files,
             bytes_read=self._bytes,
@@ -194,6 +199,22 @@ class _Verifier:
                 self._find(FILE_NAME, f"it names {len(names)} files in the role of {role}")
             elif role in self._texts:
                 self._find_all(names[0], check(self._texts[role], manifest))
+
+    def _check_chains(self, manifest: ExportManifest) -> None:
+        """Each delta against the file that it builds on. Of files that are damaged themselves nothing more is said."""
+        damaged = {finding.file for finding in self._findings}
+        for disk in manifest.disks:
+            parts = manifest.parts(disk)
+            if len(parts) == 1 or damaged.intersection(part.name for part in parts):
+                continue
+            try:
+                with ExitStack() as stack:
+                    readers = [stack.enter_context(self._store.open(self._export, part.name)) for part in parts]
+                    layers = [Layer(reader, part.name) for reader, part in zip(readers, parts, strict=True)]
+                    check_chain(layers, parts)
+                    Disk(layers).close()
+            except (VerificationFailed, ExportNotFound, StoreUnusable) as error:
+                self._find(disk.name, error.what)
 
     # -- what was found -----------------------------------------------------------------------------------------------
 

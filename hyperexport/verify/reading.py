@@ -87,7 +87,7 @@ def read_content(entry: FileEntry, chunks: Iterator[bytes], whole: Readable) -> 
     """
     content = Content()
     stream = _hashing(entry, chunks, content)
-    if entry.role is FileRole.DISK:
+    if entry.role in {FileRole.DISK, FileRole.BASE}:
         try:
             image = open_image(whole)
             image.walk(stream)

@@ -194,7 +194,7 @@ def _disk_row(disk: DiskPlan, entry: FileEntry | None) -> tuple[str, ...]:
     shown = "-" if disk.decision is Decision.SKIP else format_bytes(size)
     where = f"{disk.file_name} (in {entry.stored_in})" if entry and entry.stored_in else disk.file_name
     decision = _DONE.get(disk.decision, disk.decision) if entry else disk.decision
-    return disk.label, str(decision), disk.reason, format_bytes(disk.capacity), shown, where or "-"
+    return disk.label, str(decision), disk.why, format_bytes(disk.capacity), shown, where or "-"
 
 
 def snapshot_lines(result: ExportResult) -> list[str]:

@@ -456,7 +456,7 @@ def test_a_stored_disk_of_another_size_is_found_before_anything_is_made(
 @pytest.mark.parametrize(
     ("old", "new", "error", "words"),
     [
-        (b'"schema_version": 2', b'"schema_version": 9', errors.ExportNotFound, "schema_version"),
+        (b'"schema_version": 3', b'"schema_version": 9', errors.ExportNotFound, "schema_version"),
         (b'"damage": []', b'"damage": ["disk 0 rotted"]', errors.VerificationFailed, "disk 0 rotted"),
         (b"", None, errors.ExportNotFound, "export.json is missing"),
     ],

@@ -17,9 +17,13 @@ def restored(store: Store, export: StoredExport) -> list[str]:
     """The SHA-256 of each disk of an export, as a guest would see it after an import."""
     hashes: list[str] = []
     for entry in sorted(export.manifest.disks, key=lambda entry: entry.disk_key or 0):
-        with store.open(export, entry.name) as reader:
-            image = open_image(reader)
-            hashes.append(hashlib.sha256(image.read(0, entry.capacity or 0)).hexdigest())
+        disk = bytearray(entry.capacity or 0)
+        for part in export.manifest.parts(entry):
+            with store.open(export, part.name) as reader:
+                for offset, content in open_image(reader).grains():
+                    disk[offset : offset + len(content)] = content
+        assert len(disk) == entry.capacity
+        hashes.append(hashlib.sha256(disk).hexdigest())
     return hashes
 
 

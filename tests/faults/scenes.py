@@ -43,6 +43,8 @@ FORMS = (
     Form("OVA", (LOCAL,), {"format": "ova"}),
     Form("OVA and S3", (LOCAL, S3), {"format": "ova", "verify": True}),
     Form("local and S3 incremental", (LOCAL, S3), {"incremental": True}),
+    Form("local deltas", (LOCAL,), {"incremental": True, "max_chain": 3}),
+    Form("local and S3 deltas", (LOCAL, S3), {"incremental": True, "max_chain": 3}),
 )
 
 

@@ -127,7 +127,7 @@ def test_any_words_survive_json(warnings: list[str], reason: str):
         b"\xff\xfe",
         b"{" * 100_000,
         b'{"options":' + b"[" * 100_000,
-        b'{"schema_version": 3}',
+        b'{"schema_version": 4}',
     ],
 )
 def test_what_is_no_manifest_is_named_with_its_source(data: bytes):

@@ -79,7 +79,7 @@ REFUSED = {
     "infinite seconds": with_transfer(seconds=float("inf")),
     "seconds that are none": with_transfer(seconds=float("nan")),
     "a rate beyond all": with_transfer(achieved=float("inf")),
-    "more files than any VM has": document(files=document()["files"] * 501),
+    "more files than any VM has": document(files=document()["files"] * 4001),
     "a key of a megabyte": document(**{"x" * 1_000_000: 1}),
     "another tool's": document(tool="other"),
 }

@@ -52,13 +52,13 @@ def test_a_manifest_that_was_edited_by_hand_is_damaged_with_or_without_a_seal() 
 
 def test_a_manifest_of_the_first_schema_is_read() -> None:
     head, _, _ = DATA.rpartition(b'"seal": "')
-    assert read(sealed(head.replace(b'"schema_version": 2', b'"schema_version": 1'))).schema_version == 1
+    assert read(sealed(head.replace(b'"schema_version": 3', b'"schema_version": 1'))).schema_version == 1
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        (b'"schema_version": 2', b'"schema_version": 3'),
+        (b'"schema_version": 3', b'"schema_version": 4'),
         (b'"kind": "full"', b'"kind": "of the future"'),
         (b'"preserve": false', b'"preserve": false, "unheard_of": 1'),
     ],

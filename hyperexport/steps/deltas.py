@@ -1,0 +1,233 @@
+"""One disk of an export: transferred whole, kept as a delta on the base export's disk, or not moved at all."""
+
+import hashlib
+import logging
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Final, NamedTuple
+
+from hyperexport.base.units import format_bytes
+from hyperexport.errors import ChecksumMismatch, ExportNotFound
+from hyperexport.formats.vmdk import GRAIN, NO_PARENT, Identity, Parent
+from hyperexport.formats.vmdk_stream import StreamCheck
+from hyperexport.images.delta import UNUSABLE, BaseUnusable, DeltaWriter
+from hyperexport.images.opening import open_streamed
+from hyperexport.images.stream import StreamedDisk
+from hyperexport.model.manifest import FileEntry, FileRole, StageName
+from hyperexport.model.vm import DiskInfo
+from hyperexport.options.groups import VerifyMode
+from hyperexport.policy.incremental import Decision, DiskPlan
+from hyperexport.steps import disks
+from hyperexport.steps.job import Job
+from hyperexport.steps.stages import stage
+from hyperexport.steps.staging import Copies, Entries, as_stored
+from hyperexport.steps.step import step
+from hyperexport.store.base import Sink, StoredExport
+
+logger = logging.getLogger(__name__)
+
+
+@step("export-disk", run_name="{plan.decision} {plan.label}", retried=True)
+def export_disk(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, snapshot: str | None) -> list[Entries]:
+    """Transfer one disk into every store, or let the base export's bytes stand for it, as the plan says.
+
+    Returns:
+        The files that the disk is made of, the base first.
+    """
+    if plan.decision is Decision.REUSE:
+        try:
+            return disks.reuse_disk(job, copies, plan, disk)
+        except (ExportNotFound, ChecksumMismatch) as error:  # deleted since the plan was made, or damaged
+            job.warn(f"{disk.label} is unchanged, and was transferred anyway: {error.what}")
+            drop_bases(copies, [part.name for part in plan.bases])
+    elif plan.bases:
+        try:
+            return transfer_delta(job, copies, plan, disk, snapshot)
+        except BaseUnusable as error:
+            job.warn(f"{disk.label} is stored whole, not as a delta: {error}")
+            drop_bases(copies, base_names(plan))
+    return [disks.transfer_disk(job, copies, plan, disk, snapshot)]
+
+
+def drop_bases(copies: Copies, names: list[str]) -> None:
+    """Take the files that a disk was to build on out of the staged export again."""
+    for copy in copies.parts:
+        for name in names:
+            copy.staging.remove(name)
+
+
+def base_names(plan: DiskPlan) -> list[str]:
+    """What the files that a delta builds on are called in each export that has them, the base first.
+
+    A delta names the one below it in its descriptor, so a file keeps the name that it got when it was first built
+    upon. It is made of the disk's key and the export that wrote it: no two files of an export have it.
+    """
+    origin = (plan.bases[-1].written_as or "unknown").partition("/")[0]
+    return [*(part.name for part in plan.bases[:-1]), f"base-{plan.key}-{origin}.vmdk"]
+
+
+@stage(StageName.DISKS)
+def transfer_delta(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, snapshot: str | None) -> list[Entries]:
+    """Read one disk out of vSphere and keep of it what differs from the base export's. Safe to repeat.
+
+    The base is read and proved beside the stream. Where nothing differs, the base's own files stand for the disk.
+
+    Returns:
+        The files that the disk builds on, the base first, and the delta.
+
+    Raises:
+        BaseUnusable: The base is damaged or gone, so the disk has to be kept whole.
+        TransientError, HyperExportError, Interrupted: As for :func:`hyperexport.steps.disks.transfer_disk`.
+    """
+    job.stop.check()
+    base = base_of(copies, plan)
+    names = base_names(plan)
+    if plan.bases[-1].written_as is None or len({*names, plan.file_name}) != len(names) + 1:
+        raise BaseUnusable(f"the files of {base} are not named so that a delta can build on them")
+    with disks.sinks_for(copies.parts, plan.file_name) as sinks:
+        written = _write_delta(job, base, plan, disk, snapshot, parent=names[-1], sinks=sinks)
+        if written.changed:
+            stored = [sink.finish() for sink in sinks]
+        else:
+            stored = []
+            for sink in sinks:
+                sink.abort()
+    try:
+        if not written.changed:
+            return _unchanged(job, copies, plan, disk, written.received)
+        # What the base is in the primary store was just proved; the other stores are asked as far as the options say.
+        mode = VerifyMode.OFF if len(copies.parts) == 1 else job.options.execution.verify
+        files = [
+            disks.keep_file(job, copies, part.model_copy(update=_AS_BASE), name, mode=mode)
+            for part, name in zip(plan.bases, names, strict=True)
+        ]
+    except (ExportNotFound, ChecksumMismatch) as error:
+        for copy in copies.parts:
+            copy.staging.remove(plan.file_name)
+        raise BaseUnusable(error.what) from error
+    logger.info(
+        "%s: %s: %s transferred, %s kept as a delta on %s",
+        *(job.vm.name, disk.label, format_bytes(written.received), format_bytes(written.entry.size), base),
+    )
+    entry = written.entry.model_copy(update={"chain": tuple(names)})
+    return [*files, tuple(as_stored(entry, done, by=job.export_id) for done in stored)]
+
+
+_AS_BASE: Final = {
+    "role": FileRole.BASE,
+    "chain": (),
+    "change_id": None,
+    "backing_files": (),
+    "device_id": None,
+    "transferred": False,
+}
+"""What becomes of a disk's entry where another file builds on it."""
+
+
+class _Written(NamedTuple):
+    """A delta, as far as it is the same in every store."""
+
+    entry: FileEntry
+    changed: int
+    """Grains that it holds."""
+    received: int
+    """Bytes of the stream that it was made of."""
+
+
+def _write_delta(
+    job: Job,
+    base: StoredExport,
+    plan: DiskPlan,
+    disk: DiskInfo,
+    snapshot: str | None,
+    *,
+    parent: str,
+    sinks: Sequence[Sink],
+) -> _Written:
+    """Read the stream and the base side by side, and write what differs."""
+    check, digest, size = StreamCheck(capacity=disk.capacity), hashlib.sha256(), 0
+
+    def out(data: bytes) -> None:
+        nonlocal size
+        digest.update(data)
+        size += len(data)
+        for sink in sinks:
+            sink.write(memoryview(data))
+
+    with _base_disk(job, base, plan) as (source, identity):
+        content_id = _content_id(f"{job.export_id}/{disk.key}", unlike=identity.content_id)
+        delta = DeltaWriter(
+            source.ascending(),
+            capacity=disk.capacity,
+            out=out,
+            name=plan.file_name,
+            content_id=content_id,
+            parent=Parent(identity.content_id, parent),
+        )
+        with job.lease.reading(snapshot) as lease:
+            file = disks.lease_file_of(lease, disk)
+            name, total = plan.file_name, disk.capacity
+            try:
+                received = disks.receive(job, lease, file, (delta,), item=name, total=total, check=check)
+            except BaseUnusable:
+                job.failed_attempts.remove(name)  # the connection is not to blame
+                raise
+        delta.finish()
+    entry = FileEntry(
+        name=plan.file_name,
+        role=FileRole.DISK,
+        size=size,
+        sha256=digest.hexdigest(),
+        populated=check.populated,
+        device_id=file.key,
+        cid=f"{content_id:08x}",
+        received=received.size,
+        **disks.facts_of(disk),
+    )
+    return _Written(entry, delta.changed, received.size)
+
+
+@contextmanager
+def _base_disk(job: Job, base: StoredExport, plan: DiskPlan) -> Generator[tuple[StreamedDisk, Identity]]:
+    """Open the base's disk to be read from beginning to end, with the identity that a delta names as its parent's."""
+    with ExitStack() as stack:
+        try:
+            source = stack.enter_context(open_streamed(job.primary, base, plan.bases[-1], stop=job.stop))
+            identity = source.disk.layers[-1].identity()
+        except UNUSABLE as error:
+            raise BaseUnusable(error.what) from error
+        if not identity.can_be_a_base or (len(plan.bases) == 1 and identity.parent_id != NO_PARENT):
+            raise BaseUnusable(f"{base} has the content id {identity.content_id:08x}, which cannot be a base")
+        if (source.disk.grain, source.disk.capacity) != (GRAIN, plan.capacity):
+            raise BaseUnusable(f"{base} has grains of {source.disk.grain} bytes, and a delta has those of {GRAIN}")
+        yield source, identity
+
+
+def _unchanged(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, received: int) -> list[Entries]:
+    """Let the base's files stand for a disk that was read and found to be as it was."""
+    logger.info("%s: %s: every grain is as in the base export", job.vm.name, disk.label)
+    *files, own = disks.reuse_disk(job, copies, plan.model_copy(update={"bases": plan.bases[:-1]}), disk)
+    read = {**disks.facts_of(disk), "transferred": True, "received": received}
+    return [*files, tuple(entry.model_copy(update=read) for entry in own)]
+
+
+def base_of(copies: Copies, plan: DiskPlan) -> StoredExport:
+    """Find the export whose disk the plan builds on, as the primary store has it now.
+
+    Raises:
+        BaseUnusable: It may not be built on any more.
+    """
+    for export in copies.all[0].earlier:
+        if not export.manifest.damage and plan.base_entry in export.manifest.disks:
+            return export
+    raise BaseUnusable("the base export is gone, or may not be referred to now")
+
+
+def _content_id(seed: str, *, unlike: int) -> int:
+    """Make a CID: any number but those with a meaning, and not the base's."""
+    number = 0
+    while True:
+        found = int.from_bytes(hashlib.sha256(f"{seed}/{number}".encode()).digest()[:4], "big")
+        if found not in {0, NO_PARENT, NO_PARENT - 1, unlike}:
+            return found
+        number += 1
