@@ -94,11 +94,12 @@ def transfer_delta(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, sna
                 sink.abort()
     try:
         if not written.changed:
-            return _unchanged(job, copies, plan, disk, written.received)
-        # What the base is in the primary store was just proved; the other stores are asked as far as the options say.
-        mode = VerifyMode.OFF if len(copies.parts) == 1 else job.options.execution.verify
+            return _unchanged(job, copies, plan, disk, base, written.received)
+        # What the base is in the primary store was just proved. Another store's files are proved whatever the options.
+        asked = job.options.execution.verify
+        mode = VerifyMode.ON if asked is VerifyMode.OFF else asked
         files = [
-            disks.keep_file(job, copies, part.model_copy(update=_AS_BASE), name, mode=mode)
+            disks.keep_file(job, copies, part.model_copy(update=_AS_BASE), name, mode=mode, proved=base)
             for part, name in zip(plan.bases, names, strict=True)
         ]
     except (ExportNotFound, ChecksumMismatch) as error:
@@ -203,10 +204,13 @@ def _base_disk(job: Job, base: StoredExport, plan: DiskPlan) -> Generator[tuple[
         yield source, identity
 
 
-def _unchanged(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, received: int) -> list[Entries]:
+def _unchanged(
+    job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, base: StoredExport, received: int
+) -> list[Entries]:
     """Let the base's files stand for a disk that was read and found to be as it was."""
     logger.info("%s: %s: every grain is as in the base export", job.vm.name, disk.label)
-    *files, own = disks.reuse_disk(job, copies, plan.model_copy(update={"bases": plan.bases[:-1]}), disk)
+    kept = plan.model_copy(update={"bases": plan.bases[:-1]})
+    *files, own = disks.reuse_disk(job, copies, kept, disk, proved=base)
     read = {**disks.facts_of(disk), "transferred": True, "received": received}
     return [*files, tuple(entry.model_copy(update=read) for entry in own)]
 

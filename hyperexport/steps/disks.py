@@ -305,11 +305,20 @@ def warned_of_damage(job: Job, copy: StagedCopy, earlier: StoredExport, entry: F
 
 
 @stage(StageName.DISKS)
-def reuse_disk(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo) -> list[Entries]:
+def reuse_disk(
+    job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, *, proved: StoredExport | None = None
+) -> list[Entries]:
     """Let the base export's bytes stand for a disk that is proven unchanged.
 
     Where a store can't refer to them (the base lies in an OVA, or only in the other store), they are copied from the
     primary store, with their hash checked. For an OVA the bytes are read in any case, so they are always proved.
+
+    Args:
+        job: The export.
+        copies: The staged export in each store.
+        plan: What the plan says of the disk.
+        disk: The disk as the snapshot froze it.
+        proved: The export of the primary store whose files of this disk were just read and proved.
 
     Returns:
         The files that the disk is made of, the base first.
@@ -330,13 +339,15 @@ def reuse_disk(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo) -> list
     asked = job.options.execution.verify
     as_ova = job.options.destination.format is Format.OVA
     mode = VerifyMode.ON if as_ova and asked is VerifyMode.OFF else asked
-    files = [keep_file(job, copies, part, part.name, mode=mode) for part in plan.bases]
-    own = keep_file(job, copies, base_entry.model_copy(update=now), plan.file_name, mode=mode)
+    files = [keep_file(job, copies, part, part.name, mode=mode, proved=proved) for part in plan.bases]
+    own = keep_file(job, copies, base_entry.model_copy(update=now), plan.file_name, mode=mode, proved=proved)
     logger.info("%s: %s: unchanged, %s not transferred", job.vm.name, disk.label, format_bytes(base_entry.size))
     return [*files, own]
 
 
-def keep_file(job: Job, copies: Copies, entry: FileEntry, name: str, *, mode: VerifyMode) -> Entries:
+def keep_file(
+    job: Job, copies: Copies, entry: FileEntry, name: str, *, mode: VerifyMode, proved: StoredExport | None = None
+) -> Entries:
     """Let the bytes of an earlier export's file stand for a file of this export, in every store.
 
     Args:
@@ -345,6 +356,7 @@ def keep_file(job: Job, copies: Copies, entry: FileEntry, name: str, *, mode: Ve
         entry: The file, as the earlier export's manifest has it, with what is to be said of it in this one.
         name: What it is called in this export.
         mode: How much proof of the earlier file is asked for.
+        proved: The export of the primary store whose copy of the file was just read and proved: it is not read again.
 
     Raises:
         ChecksumMismatch: The bytes are not what the manifest says.
@@ -354,7 +366,8 @@ def keep_file(job: Job, copies: Copies, entry: FileEntry, name: str, *, mode: Ve
     entries: list[FileEntry] = []
     for copy in copies.parts:
         found = copy.holding(entry)
-        if found and warned_of_damage(job, copy, *found, mode=mode):
+        known = found is not None and copy.store is job.primary and found[0] == proved
+        if found and not known and warned_of_damage(job, copy, *found, mode=mode):
             found = None
         reused = copy.staging.reuse(*found, name) if found else None
         kept = reused or copy_from_base(job, copies, copy, entry, name)
