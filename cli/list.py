@@ -95,6 +95,7 @@ def _stored(found: "StoreContents", export: "StoredExport", added: int, shared: 
         key_value("id", short_id(str(export))),
         key_value("started", manifest.started.isoformat()),
         key_value("kind", manifest.kind),
+        *([key_value("deltas", manifest.deltas)] if manifest.deltas else []),
         key_value("stored_bytes", added),
         key_value("bytes_transferred", manifest.transfer.bytes_transferred),
         key_value("verified", manifest.verified.isoformat() if manifest.verified else ""),

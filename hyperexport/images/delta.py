@@ -173,11 +173,34 @@ class DeltaWriter:
 
     def _content(self, layer: Layer, grain: StoredGrain) -> bytes:
         try:
-            with naming(layer.where):
-                place = grain.number * layer.header.grain, grain.sector * SECTOR
-                return inflate_grain(layer.header, *place, grain.compressed)
+            return _inflated(layer, grain)
         except VerificationFailed as error:
             raise BaseUnusable(error.what) from error
+
+
+def whole_stream(base: BaseGrains, writer: StreamWriter) -> Iterator[bytes]:
+    """The base as one whole streamOptimized VMDK: its grains' zlib streams as they are stored, without those of zeros.
+
+    Not a byte of it counts before the iteration has ended without an error.
+
+    Raises:
+        BaseUnusable: The base is damaged, or cannot be read.
+    """
+    yield writer.header()
+    try:
+        for layer, grain in base:
+            if len(grain.compressed) <= _TINY and not any(_inflated(layer, grain)):
+                continue
+            yield writer.precompressed(grain.number * (GRAIN // SECTOR), bytes(grain.compressed))
+    except UNUSABLE as error:
+        raise BaseUnusable(error.what) from error
+    yield writer.finish()
+
+
+def _inflated(layer: Layer, grain: StoredGrain) -> bytes:
+    with naming(layer.where):
+        place = grain.number * layer.header.grain, grain.sector * SECTOR
+        return inflate_grain(layer.header, *place, grain.compressed)
 
 
 UNUSABLE: Final = (VerificationFailed, ExportNotFound, StoreUnusable, StoreUnreachable)

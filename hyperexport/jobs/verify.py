@@ -10,6 +10,7 @@ from hyperexport.options.precedence import ExportOptions
 from hyperexport.results import VerifiedExport
 from hyperexport.steps import verification
 from hyperexport.steps.stores import open_stores
+from hyperexport.verify import ReadFiles
 
 
 def verify_exports(run: StepRunner, exports: Sequence[str], options: ExportOptions) -> Listing[VerifiedExport]:
@@ -27,7 +28,7 @@ def verify_exports(run: StepRunner, exports: Sequence[str], options: ExportOptio
     run.check_options(options)
     place = options.destination
     mode = VerifyMode.DEEP if options.execution.verify is VerifyMode.DEEP else VerifyMode.ON
-    verify_one = partial(run, verification.verify)
+    verify_one = partial(run, verification.verify, read=ReadFiles())
     with run.stop_signal() as stop, run.bandwidth(options.bandwidth) as throttle:
         stores = open_stores(place, throttle=throttle, stop=stop, s3=run.s3_settings(place))
         selected = verification.select_exports(stores, exports)

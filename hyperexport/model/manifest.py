@@ -274,6 +274,16 @@ class ExportManifest(Value):
         return (*(entry for entry in found if entry is not None), disk)
 
     @property
+    def deltas(self) -> int:
+        """How many deltas the disk with the longest chain has; 0 where every disk is whole."""
+        return max((len(disk.chain) for disk in self.disks), default=0)
+
+    @property
+    def kind_in_words(self) -> str:
+        """The kind, with the deltas that a restore reads."""
+        return f"{self.kind}, {self.deltas} delta{'s' * (self.deltas > 1)}" if self.deltas else str(self.kind)
+
+    @property
     def stored_disks(self) -> tuple[FileEntry, ...]:
         """The disks and what they build on: every file that holds bytes of the guest."""
         return tuple(entry for entry in self.files if entry.role in {FileRole.DISK, FileRole.BASE})

@@ -363,6 +363,11 @@ class Incremental(Group):
         ge=0,
         le=200,
     )
+    synthetic_full: bool = option(
+        False,
+        "Store every disk of an incremental export whole: an unchanged one from the store's own grains",
+        flag="--synthetic-full",
+    )
     enable_tracking: bool = option(
         False,
         "Enable change tracking (CBT) where it is off; changes the VM's configuration",

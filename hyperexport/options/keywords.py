@@ -46,6 +46,8 @@ class IncrementalKeywords(TypedDict, total=False):
     incremental: bool
     force_full: bool
     full_after: _Time
+    max_chain: int
+    synthetic_full: bool
     enable_change_tracking: bool
 
 

@@ -59,10 +59,14 @@ class DiskPlan(Value):
         "its own file for an unchanged disk; the base first.",
     )
     storage: str = Field(default="", description="Whether an incremental export keeps a delta or the whole disk.")
+    synthetic: bool = Field(
+        default=False,
+        description="Whether an unchanged disk is written as one whole file, from the store's own grains.",
+    )
 
     @property
     def why(self) -> str:
-        """The reason, and how the disk is kept where it is transferred by an incremental export."""
+        """The reason, and how an incremental export keeps the disk."""
         return f"{self.reason}; {self.storage}" if self.storage else self.reason
 
     expected_bytes: int = Field(description="What its stream is expected to take, in bytes; 0 if skipped.")
@@ -265,6 +269,7 @@ def plan_export(
     undecided: bool = False,
     max_chain: int = 0,
     packed: bool = False,
+    synthetic_full: bool = False,
 ) -> ExportPlan:
     """Decide what becomes of every disk.
 
@@ -281,6 +286,7 @@ def plan_export(
         undecided: This is a dry run of a running VM: nothing could be asked, for want of a snapshot.
         max_chain: The most deltas that a disk may have; 0 keeps whole disks alone.
         packed: Whether the export becomes an OVA, which holds whole disks.
+        synthetic_full: Whether an export of folders holds whole disks alone, too.
 
     Raises:
         NothingToExport: Not one disk can be exported.
@@ -298,11 +304,12 @@ def plan_export(
             plans.append(_skip(disk, disk.unexportable))
             continue
         verdict = (Decision.TRANSFER, full) if full else _decide(disk, entry, answer, undecided=undecided)
-        if verdict[0] is Decision.REUSE and packed and entry and entry.chain:
-            verdict = Decision.TRANSFER, "it is unchanged, but an OVA holds whole disks, and the base export a delta"
         planned = _export(disk, entry, answer, name=names[disk.key], verdict=verdict)
         if base and not full:
-            planned = _with_chain(planned, base, max_chain=max_chain, packed=packed, disks=len(exportable))
+            only_whole = (
+                "an OVA holds whole disks" if packed else "--synthetic-full was given" if synthetic_full else ""
+            )
+            planned = _with_chain(planned, base, max_chain=max_chain, only_whole=only_whole, disks=len(exportable))
         plans.append(planned)
     if full or base is None:
         return ExportPlan(vm=vm, kind=ExportKind.FULL, reason=full or _FIRST, disks=tuple(plans))
@@ -316,27 +323,30 @@ def plan_export(
     )
 
 
-def _with_chain(plan: DiskPlan, base: ExportManifest, *, max_chain: int, packed: bool, disks: int) -> DiskPlan:
+def _with_chain(plan: DiskPlan, base: ExportManifest, *, max_chain: int, only_whole: str, disks: int) -> DiskPlan:
     """Decide whether a disk of an incremental export is stored as a delta on the base export's disk, or whole."""
     entry = plan.base_entry
+    if plan.decision is Decision.REUSE and entry and entry.chain and only_whole:
+        written = f"written whole from the store's own grains, not read from vSphere: {only_whole}"
+        return plan.model_copy(update={"synthetic": True, "storage": written})
     if plan.decision is Decision.REUSE and entry:
         return plan.model_copy(update={"bases": base.parts(entry)[:-1]})
     if plan.decision is Decision.SKIP or not max_chain:
         return plan
-    whole = _why_whole(plan, entry, max_chain=max_chain, packed=packed, disks=disks)
+    whole = _why_whole(plan, entry, max_chain=max_chain, only_whole=only_whole, disks=disks)
     if whole or entry is None:
         return plan.model_copy(update={"storage": f"stored whole: {whole}"})
     return plan.model_copy(update={"bases": base.parts(entry), "storage": f"stored as a delta on {base.export_id}"})
 
 
-def _why_whole(plan: DiskPlan, entry: FileEntry | None, *, max_chain: int, packed: bool, disks: int) -> str | None:
+def _why_whole(plan: DiskPlan, entry: FileEntry | None, *, max_chain: int, only_whole: str, disks: int) -> str | None:
     if entry is None:
         return "the base export does not have this disk"
     deltas = len(entry.chain)
     held = entry.populated or entry.received or entry.size
     room = (MOST_FILES - _OTHER_FILES) // disks
     checks = (
-        (packed, "an OVA holds whole disks"),
+        (bool(only_whole), only_whole),
         (entry.member_of is not None, "the base export is an OVA"),
         (deltas >= min(max_chain, room), f"its chain has {deltas} deltas, at --max-chain {max_chain}"),
         (2 * (plan.changed_bytes or 0) > held, "more than half of it changed"),

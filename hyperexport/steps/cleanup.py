@@ -97,9 +97,10 @@ def planned_export(store: Store, folder: str, vm: VmIdentity, plan: ExportPlan, 
         packed: Whether it becomes an OVA, which holds all its bytes itself.
     """
     used = [part for disk in plan.disks for part in disk.bases]
-    used += [disk.base_entry for disk in plan.to_reuse if disk.base_entry]
+    used += [disk.base_entry for disk in plan.to_reuse if disk.base_entry and not disk.synthetic]
     earlier = () if packed or not used else exports_of(store, folder, vm)
-    added, shared, refers_to = plan.transfer_bytes, list[FileEntry](), set[str]()
+    added = plan.transfer_bytes + sum(disk.expected_bytes for disk in plan.to_reuse if disk.synthetic)
+    shared, refers_to = list[FileEntry](), set[str]()
     for part in used:
         found = holding(earlier, part)
         if found is None or (found[1].member_of and not store.refers):

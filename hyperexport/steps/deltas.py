@@ -1,4 +1,4 @@
-"""One disk of an export: transferred whole, kept as a delta on the base export's disk, or not moved at all."""
+"""One disk of an export: transferred whole, stored as a delta, written whole from the store's grains, or not moved."""
 
 import hashlib
 import logging
@@ -10,7 +10,8 @@ from hyperexport.base.units import format_bytes
 from hyperexport.errors import ChecksumMismatch, ExportNotFound
 from hyperexport.formats.vmdk import GRAIN, NO_PARENT, Identity, Parent
 from hyperexport.formats.vmdk_stream import StreamCheck
-from hyperexport.images.delta import UNUSABLE, BaseUnusable, DeltaWriter
+from hyperexport.formats.vmdk_writer import StreamWriter
+from hyperexport.images.delta import UNUSABLE, BaseUnusable, DeltaWriter, whole_stream
 from hyperexport.images.opening import open_streamed
 from hyperexport.images.stream import StreamedDisk
 from hyperexport.model.manifest import FileEntry, FileRole, StageName
@@ -34,7 +35,12 @@ def export_disk(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, snapsh
     Returns:
         The files that the disk is made of, the base first.
     """
-    if plan.decision is Decision.REUSE:
+    if plan.synthetic:
+        try:
+            return [write_synthetic(job, copies, plan, disk)]
+        except BaseUnusable as error:
+            job.warn(f"{disk.label} is unchanged, and was transferred anyway: {error}")
+    elif plan.decision is Decision.REUSE:
         try:
             return disks.reuse_disk(job, copies, plan, disk)
         except (ExportNotFound, ChecksumMismatch) as error:  # deleted since the plan was made, or damaged
@@ -94,7 +100,7 @@ def transfer_delta(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, sna
                 sink.abort()
     try:
         if not written.changed:
-            return _unchanged(job, copies, plan, disk, base, written.received)
+            return _unchanged(job, copies, plan, disk, base=base, received=written.received)
         # What the base is in the primary store was just proved. Another store's files are proved whatever the options.
         asked = job.options.execution.verify
         mode = VerifyMode.ON if asked is VerifyMode.OFF else asked
@@ -155,7 +161,7 @@ def _write_delta(
         for sink in sinks:
             sink.write(memoryview(data))
 
-    with _base_disk(job, base, plan) as (source, identity):
+    with _base_disk(job, base, plan.bases[-1], plan.capacity) as (source, identity):
         content_id = _content_id(f"{job.export_id}/{disk.key}", unlike=identity.content_id)
         delta = DeltaWriter(
             source.ascending(),
@@ -189,23 +195,66 @@ def _write_delta(
 
 
 @contextmanager
-def _base_disk(job: Job, base: StoredExport, plan: DiskPlan) -> Generator[tuple[StreamedDisk, Identity]]:
+def _base_disk(
+    job: Job, base: StoredExport, entry: FileEntry, capacity: int
+) -> Generator[tuple[StreamedDisk, Identity]]:
     """Open the base's disk to be read from beginning to end, with the identity that a delta names as its parent's."""
     with ExitStack() as stack:
         try:
-            source = stack.enter_context(open_streamed(job.primary, base, plan.bases[-1], stop=job.stop))
+            source = stack.enter_context(open_streamed(job.primary, base, entry, stop=job.stop))
             identity = source.disk.layers[-1].identity()
         except UNUSABLE as error:
             raise BaseUnusable(error.what) from error
-        if not identity.can_be_a_base or (len(plan.bases) == 1 and identity.parent_id != NO_PARENT):
+        if not identity.can_be_a_base or (not entry.chain and identity.parent_id != NO_PARENT):
             raise BaseUnusable(f"{base} has the content id {identity.content_id:08x}, which cannot be a base")
-        if (source.disk.grain, source.disk.capacity) != (GRAIN, plan.capacity):
+        if (source.disk.grain, source.disk.capacity) != (GRAIN, capacity):
             raise BaseUnusable(f"{base} has grains of {source.disk.grain} bytes, and a delta has those of {GRAIN}")
         yield source, identity
 
 
+@stage(StageName.DISKS)
+def write_synthetic(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo) -> Entries:
+    """Write a disk that is proven unchanged as one whole file: the base's grains, compressed as they are stored.
+
+    The base's files are read and proved beside the writing; nothing of the new file counts before the last is proved.
+
+    Raises:
+        BaseUnusable: The base is damaged or gone, so the disk has to be transferred.
+        HyperExportError: A store refused the bytes.
+        Interrupted: The run was asked to stop.
+    """
+    job.stop.check()
+    entry, name = plan.base_entry, plan.file_name
+    assert entry is not None, "a disk is unchanged only on proof, and the proof names the base"
+    base = base_of(copies, plan)
+    digest, size = hashlib.sha256(), 0
+    with disks.sinks_for(copies.parts, name) as sinks:
+        with _base_disk(job, base, entry, plan.capacity) as (source, identity):
+            content_id = _content_id(f"{job.export_id}/{disk.key}", unlike=identity.content_id)
+            writer = StreamWriter(plan.capacity, name=name, content_id=content_id)
+            for piece in whole_stream(source.ascending(), writer):
+                digest.update(piece)
+                size += len(piece)
+                for sink in sinks:
+                    sink.write(memoryview(piece))
+        stored = [sink.finish() for sink in sinks]
+    written = FileEntry(
+        name=name,
+        role=FileRole.DISK,
+        size=size,
+        sha256=digest.hexdigest(),
+        populated=writer.populated,
+        device_id=entry.device_id,
+        cid=f"{content_id:08x}",
+        transferred=False,
+        **disks.facts_of(disk),
+    )
+    logger.info("%s: %s: unchanged, %s written whole from %s", job.vm.name, disk.label, format_bytes(size), base)
+    return tuple(as_stored(written, done, by=job.export_id) for done in stored)
+
+
 def _unchanged(
-    job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, base: StoredExport, received: int
+    job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, *, base: StoredExport, received: int
 ) -> list[Entries]:
     """Let the base's files stand for a disk that was read and found to be as it was."""
     logger.info("%s: %s: every grain is as in the base export", job.vm.name, disk.label)

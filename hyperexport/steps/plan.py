@@ -233,6 +233,7 @@ def make_plan(job: Job, snapshot: str | None) -> ExportPlan:
         undecided=not can_ask,
         max_chain=job.options.incremental.max_chain,
         packed=job.options.destination.format is Format.OVA,
+        synthetic_full=job.options.incremental.synthetic_full,
     )
     rotten = damaged_base(job, base, plan) if base else None
     if rotten:
@@ -307,7 +308,7 @@ def damaged_base(job: Job, base: StoredExport, plan: ExportPlan) -> str | None:
     """
     mode = job.options.execution.verify
     for disk in plan.to_reuse:
-        for entry in (*disk.bases, disk.base_entry):
+        for entry in () if disk.synthetic else (*disk.bases, disk.base_entry):  # writing it anew reads and proves it
             damage = find_damage(job.primary, base, entry, mode=mode, stop=job.stop) if entry else ""
             if entry and damage:
                 return f"{entry.name} of {base} {damage}"

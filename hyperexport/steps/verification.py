@@ -22,7 +22,7 @@ from hyperexport.options.groups import VerifyMode
 from hyperexport.results import VerifiedExport
 from hyperexport.steps.step import step
 from hyperexport.store.base import Store, StoredExport
-from hyperexport.verify import Finding, Verification, verify_export
+from hyperexport.verify import Finding, ReadFiles, Verification, verify_export
 
 logger = logging.getLogger(__name__)
 
@@ -32,10 +32,19 @@ SECONDS_BETWEEN_REPORTS: Final = 0.2
 
 
 @step("verify-export", run_name="verify {export.export_id}", retried=True)
-def verify(store: Store, export: StoredExport, mode: VerifyMode, stop: StopSignal) -> tuple[StoredExport, Verification]:
+def verify(
+    store: Store, export: StoredExport, mode: VerifyMode, stop: StopSignal, *, read: ReadFiles | None = None
+) -> tuple[StoredExport, Verification]:
     """Verify one export. What is wrong is in the result and in the manifest; nothing is raised for it.
 
     Where the result cannot be recorded in the manifest, as on a read-only store, ``unrecorded`` says why.
+
+    Args:
+        store: Where it lies.
+        export: Which one.
+        mode: How much is read.
+        stop: Ends the reading.
+        read: The files that this run has read for other exports, which are not read again.
 
     Returns:
         The export with what its manifest now says, and what was found.
@@ -45,7 +54,8 @@ def verify(store: Store, export: StoredExport, mode: VerifyMode, stop: StopSigna
         StoreUnusable, StoreUnreachable: The store could not be read, which proves nothing either way.
         Interrupted: The run was asked to stop.
     """
-    found = verify_export(store, export, deep=mode is VerifyMode.DEEP, stop=stop, progress=_reporting(export))
+    deep = mode is VerifyMode.DEEP
+    found = verify_export(store, export, deep=deep, stop=stop, progress=_reporting(export), read=read)
     if not found.ok and store.read(export.folder, export.export_id) is None:
         raise ExportNotFound(f"{export} was deleted while it was being verified")
     damage = tuple(str(finding) for finding in found.findings)

@@ -113,6 +113,9 @@ class RangeReader(Protocol):
     """Reads a stored file at any place; a context manager."""
 
     size: int
+    identity: str
+    """Tells these bytes from all others of the store, under whatever name they are opened; a write changes it.
+    Empty for a part of a file."""
 
     def read_at(self, offset: int, length: int) -> bytes:
         """Read ``length`` bytes at ``offset``; fewer only at the end of the file."""

@@ -12,8 +12,9 @@ from hyperexport.store.filesystem import open_regular, translated
 class LocalReader:
     """A stored file, or a part of one; see :class:`hyperexport.store.base.RangeReader`."""
 
-    def __init__(self, path: Path, fd: int, offset: int, size: int) -> None:
+    def __init__(self, path: Path, fd: int, offset: int, size: int, identity: str = "") -> None:
         self.size = size
+        self.identity = identity
         self._path = path
         self._fd = fd
         self._offset = offset
@@ -49,8 +50,13 @@ def open_reader(path: Path, offset: int = 0, size: int | None = None) -> Generat
         fd = open_regular(path)
     try:
         with translated("read", path):
-            there = max(0, os.fstat(fd).st_size - offset)
-        yield LocalReader(path, fd, offset, there if size is None else min(size, there))
+            status = os.fstat(fd)
+        there = max(0, status.st_size - offset)
+        whole = offset == 0 and size is None
+        # The time of the last change of the inode as well: nobody can set it back after writing.
+        facts = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        identity = "-".join(map(str, facts)) if whole else ""
+        yield LocalReader(path, fd, offset, there if size is None else min(size, there), identity)
     finally:
         with suppress(OSError):  # nothing was written
             os.close(fd)

@@ -336,7 +336,14 @@ class S3Store:
         # Of a whole object as much as there is: verify has to see one that has grown or shrunk.
         size = entry.size if entry.member_of else facts.size
         return S3Reader(
-            self._bucket, key, etag=facts.etag, start=start, size=size, stop=self._stop, throttle=self._throttle
+            self._bucket,
+            key,
+            etag=facts.etag,
+            start=start,
+            size=size,
+            whole=entry.member_of is None,
+            stop=self._stop,
+            throttle=self._throttle,
         )
 
     def files(self, export: StoredExport) -> dict[str, int]:

@@ -23,6 +23,7 @@ class S3Reader:
         etag: Its ETag when it was opened.
         start: Where in the object the file begins (a member of an OVA), in bytes.
         size: The file's length in bytes.
+        whole: Whether the file is the whole object.
         stop: Ends a long reading.
         throttle: The run's budget of bytes, charged for every byte that is read; None for no limit.
     """
@@ -35,10 +36,12 @@ class S3Reader:
         etag: str,
         start: int,
         size: int,
+        whole: bool = True,
         stop: StopSignal,
         throttle: Throttle | None = None,
     ) -> None:
         self.size = size
+        self.identity = f"{key} {etag}" if whole and etag else ""
         self._throttle = throttle
         self._bucket = bucket
         self._key = key

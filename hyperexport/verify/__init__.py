@@ -5,7 +5,7 @@ manifest with the package's own checksums and descriptor. Findings are values, n
 what follows. This room must never know how an export was made, nor change one.
 """
 
-from hyperexport.verify.export import verify_export
+from hyperexport.verify.export import ReadFiles, verify_export
 from hyperexport.verify.findings import Finding, Verification
 
-__all__ = ["Finding", "Verification", "verify_export"]
+__all__ = ["Finding", "ReadFiles", "Verification", "verify_export"]

@@ -18,7 +18,7 @@ from hyperexport.store.base import RangeReader, Store, StoredExport, is_record
 from hyperexport.verify.checksums import check_checksums
 from hyperexport.verify.descriptor import check_descriptor
 from hyperexport.verify.findings import Finding, Verification
-from hyperexport.verify.reading import Content, Stretches, compare, read_content
+from hyperexport.verify.reading import DISK_ROLES, Content, Stretches, compare, read_content, wrong_capacity
 
 logger = logging.getLogger(__name__)
 
@@ -28,11 +28,33 @@ Listener = Callable[[str, int, int], None]
 _MOST_FINDINGS: Final = 100
 """In one file: a file with more findings is damaged anyway."""
 _LONGEST_FINDING: Final = 1000
-_LARGE: Final = frozenset({FileRole.DISK, FileRole.BASE, FileRole.OVA})
+_LARGE: Final = DISK_ROLES | {FileRole.OVA}
+
+
+class ReadFiles:
+    """The large files that a run has read so far, so that one that several exports share is read once."""
+
+    def __init__(self) -> None:
+        self._contents: dict[tuple[str, str], Content] = {}
+
+    def find(self, store: Store, reader: RangeReader) -> Content | None:
+        """What was read of the same bytes before; None where nothing was, or they were written to since."""
+        return self._contents.get((store.url, reader.identity)) if reader.identity else None
+
+    def keep(self, store: Store, reader: RangeReader, content: Content) -> None:
+        """Keep what was read of a file from its beginning to its end."""
+        if reader.identity:
+            self._contents[store.url, reader.identity] = content
 
 
 def verify_export(
-    store: Store, export: StoredExport, *, deep: bool, stop: StopSignal, progress: Listener | None = None
+    store: Store,
+    export: StoredExport,
+    *,
+    deep: bool,
+    stop: StopSignal,
+    progress: Listener | None = None,
+    read: ReadFiles | None = None,
 ) -> Verification:
     """Prove a stored export, or find what is wrong with it.
 
@@ -45,12 +67,13 @@ def verify_export(
             and only the small files are read; a store that keeps none (a local one) is read wholly either way.
         stop: Ends the reading.
         progress: Called with how far the reading is.
+        read: The files that this run has read for other exports; a file among them is compared, and not read again.
 
     Raises:
         StoreUnusable, StoreUnreachable: The store could not be asked, which proves nothing either way.
         Interrupted: The run was asked to stop.
     """
-    return _Verifier(store, export, deep=deep, stop=stop, progress=progress or _nobody).run()
+    return _Verifier(store, export, deep=deep, stop=stop, progress=progress or _nobody, read=read or ReadFiles()).run()
 
 
 def _nobody(_name: str, _position: int, _size: int) -> None:
@@ -60,7 +83,11 @@ def _nobody(_name: str, _position: int, _size: int) -> None:
 class _Verifier:
     """One verification in progress: what was found and read so far."""
 
-    def __init__(self, store: Store, export: StoredExport, *, deep: bool, stop: StopSignal, progress: Listener) -> None:
+    def __init__(
+        self, store: Store, export: StoredExport, *, deep: bool, stop: StopSignal, progress: Listener, read: ReadFiles
+    ) -> None:
+        self._read_before = read
+        self._shared = 0
         self._store = store
         self._export = export
         self._deep = deep
@@ -152,10 +179,10 @@ class _Verifier:
                     self._keep(member, read_content(member, self._stretches(member, part).take(part.size), part))
 
     def _read(self, entry: FileEntry, reader: RangeReader, members: list[FileEntry]) -> None:
-        stretches = self._stretches(entry, reader)
         if not members:
-            self._keep(entry, read_content(entry, stretches.take(reader.size), reader))
+            self._keep(entry, self._content(entry, reader))
             return
+        stretches = self._stretches(entry, reader)
         self._check_index(entry, reader, members)
         for member in sorted(members, key=lambda member: member.offset or 0):
             self._files += 1
@@ -164,6 +191,18 @@ class _Verifier:
                 self._keep(member, read_content(member, stretches.take(member.size), part))
         size = stretches.finish()
         self._note(compare(entry, size, stretches.sha256, []))
+
+    def _content(self, entry: FileEntry, reader: RangeReader) -> Content:
+        """Read a file, unless this run has read the same bytes for another export."""
+        before = self._read_before.find(self._store, reader) if entry.role in DISK_ROLES else None
+        if before is not None:
+            self._shared += 1
+            self._progress(entry.name, reader.size, reader.size)
+            return before
+        content = read_content(entry, self._stretches(entry, reader).take(reader.size), reader)
+        if entry.role in DISK_ROLES:
+            self._read_before.keep(self._store, reader, content)
+        return content
 
     def _stretches(self, entry: FileEntry, reader: RangeReader) -> Stretches:
         last = 0
@@ -219,7 +258,7 @@ class _Verifier:
     # -- what was found -----------------------------------------------------------------------------------------------
 
     def _keep(self, entry: FileEntry, content: Content) -> None:
-        finding = compare(entry, content.size, content.sha256, content.damage)
+        finding = compare(entry, content.size, content.sha256, [*content.damage, *wrong_capacity(entry, content)])
         self._note(finding)
         if content.text is not None and finding is None:
             self._texts[entry.role] = content.text
@@ -237,9 +276,12 @@ class _Verifier:
             self._findings.append(finding)
 
     def _protection(self) -> str:
-        if not self._trusted:
-            return "SHA-256 of every byte read back, every disk's structure walked and inflated"
-        return (
-            f"size and checksum as the store keeps them of {', '.join(self._trusted)}; "
-            "SHA-256 of the other files read back"
-        )
+        words = "SHA-256 of every byte read back, every disk's structure walked and inflated"
+        if self._trusted:
+            words = (
+                f"size and checksum as the store keeps them of {', '.join(self._trusted)}; "
+                "SHA-256 of the other files read back"
+            )
+        if self._shared:
+            words = f"{words}; {self._shared} of them in this run for an export that shares them"
+        return words

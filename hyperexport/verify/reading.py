@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Final
 
 from hyperexport.base.units import MIB
 from hyperexport.errors import StreamCorrupt
@@ -11,6 +12,8 @@ from hyperexport.model.manifest import FileEntry, FileRole
 from hyperexport.verify.findings import Finding
 
 _LARGEST_TEXT = 16 * MIB
+DISK_ROLES: Final = frozenset({FileRole.DISK, FileRole.BASE})
+"""What is a VMDK."""
 _TEXTS = frozenset({FileRole.DESCRIPTOR, FileRole.CHECKSUMS})
 
 
@@ -75,6 +78,8 @@ class Content:
     text: bytes | None = None
     """The bytes of the descriptor or the checksums; None for any other file."""
     damage: list[tuple[int | None, str]] = field(default_factory=list[tuple[int | None, str]])
+    capacity: int | None = None
+    """Bytes that the guest sees of a disk; None where it could not be told."""
 
 
 def read_content(entry: FileEntry, chunks: Iterator[bytes], whole: Readable) -> Content:
@@ -87,17 +92,23 @@ def read_content(entry: FileEntry, chunks: Iterator[bytes], whole: Readable) -> 
     """
     content = Content()
     stream = _hashing(entry, chunks, content)
-    if entry.role in {FileRole.DISK, FileRole.BASE}:
+    if entry.role in DISK_ROLES:
         try:
             image = open_image(whole)
             image.walk(stream)
-            if entry.capacity not in {None, image.capacity}:
-                content.damage.append((0, f"its disk has {image.capacity} bytes, the manifest says {entry.capacity}"))
+            content.capacity = image.capacity
         except StreamCorrupt as error:
             content.damage.append((error.offset, error.what))
     for _ in stream:
         pass
     return content
+
+
+def wrong_capacity(entry: FileEntry, content: Content) -> list[tuple[int | None, str]]:
+    """What is wrong with the size of a disk, if anything."""
+    if content.capacity is None or entry.capacity in {None, content.capacity}:
+        return []
+    return [(0, f"its disk has {content.capacity} bytes, the manifest says {entry.capacity}")]
 
 
 def _hashing(entry: FileEntry, chunks: Iterator[bytes], content: Content) -> Iterator[bytes]:

@@ -145,7 +145,7 @@ def _history_row(vm: VmSurvey, export: ExportManifest) -> tuple[str, ...]:
     proof = f"{export.verified:%Y-%m-%d}" if export.verified else "never"
     return (
         export.export_id,
-        str(export.kind),
+        export.kind_in_words,
         format_bytes(_size(export)),
         format_bytes(export.transfer.bytes_transferred),
         format_elapsed(export.transfer.seconds),

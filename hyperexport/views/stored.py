@@ -57,7 +57,7 @@ def _row(export: StoredExport, added: int, shared: Sequence[str], drilled: str) 
         short_id(str(export)),
         manifest.vm.name,
         f"{manifest.started:%Y-%m-%d %H:%M} UTC{future}",
-        str(manifest.kind),
+        manifest.kind_in_words,
         format_bytes(added),
         format_bytes(manifest.transfer.bytes_transferred),
         _verified(manifest),

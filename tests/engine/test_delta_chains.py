@@ -1,32 +1,50 @@
 """Incremental exports keep what changed within a disk: every export equals the guest's bytes of its day, whatever
 happened since, for our reader and for qemu-img, in a folder and in S3."""
 
+import os
 import random
 import shutil
 import subprocess
 from collections.abc import Generator
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
+from uuid import UUID
 
 import pytest
 
 import hyperexport
 from hyperexport import errors
+from hyperexport.base.display import pages_of
 from hyperexport.base.stop import StopSignal
+from hyperexport.cli.list import stored_lines
 from hyperexport.formats.vmdk import GRAIN
 from hyperexport.images import open_disks
 from hyperexport.model.manifest import ExportManifest, FileRole
 from hyperexport.options.groups import VerifyMode
-from hyperexport.results import ExportResult
+from hyperexport.results import VerifiedExport
 from hyperexport.simulator import DiskSpec, Simulator, VmSpec
+from hyperexport.simulator.boot_sector import bootable_disk
 from hyperexport.steps.verification import verify
-from hyperexport.store.base import Store, StoredExport
+from hyperexport.store.base import StoredExport
 from hyperexport.store.local import LocalStore
-from tests.engine.s3_exports import open_store, settings
+from hyperexport.verify import ReadFiles
+from hyperexport.views import stored as list_page
+from tests.chains import (
+    OPTIONS,
+    Place,
+    differing_by_qemu,
+    files_of,
+    folder_place,
+    guest,
+    rot,
+    s3_place,
+    stored,
+    written,
+)
 from tests.engine.s3_servers import S3Server, rclone_s3
 
 MIB: Final = 1 << 20
-OPTIONS: Final = {"snapshot": True, "incremental": True, "max_chain": 30}
 SIZE: Final = 6 * MIB + 512 * 3
 """The last grain is not a whole one."""
 
@@ -46,105 +64,17 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Generator[S3Server]:
         yield running
 
 
-class Place:
-    """A store, and how to export into it."""
-
-    def __init__(self, store: Store, options: dict[str, Any]) -> None:
-        self.store, self.options = store, options
-
-    def export(self, **options: Any) -> ExportResult:
-        return hyperexport.export("db01", **{**OPTIONS, **self.options, **options})
-
-    def newest(self) -> StoredExport:
-        return self.store.exports()[0]
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Place:
-    return Place(LocalStore(tmp_path / "exports"), {"output": tmp_path / "exports"})
+    return folder_place(tmp_path / "exports")
 
 
 @pytest.fixture(params=["folder", "s3"])
-def place(request: pytest.FixtureRequest, tmp_path: Path, folder: Place) -> Place:
+def place(request: pytest.FixtureRequest, folder: Place) -> Place:
     if request.param == "folder":
         return folder
     server: S3Server = request.getfixturevalue("server")
-    bucket = server.make_bucket(f"b{abs(hash(request.node.name)) % 10**9}")
-    return Place(
-        open_store(server, bucket, "vms"),
-        {"upload": f"s3://{bucket}/vms", "keep_local": False, "s3": settings(server)},
-    )
-
-
-def guest(vcenter: Simulator) -> list[bytes]:
-    """What the guest has on each disk now."""
-    vm = vcenter.vm("db01")
-    return [vm.read_disk(0, 0, SIZE), vm.read_disk(1, 0, 2 * MIB)]
-
-
-def stored(store: Store, export: StoredExport) -> list[bytes]:
-    """What an export has on each disk."""
-    with open_disks(store, export, stop=StopSignal()) as disks:
-        return [disk.read(0, disk.capacity) for disk in disks]
-
-
-def seen_by_qemu(store: LocalStore, export: StoredExport, scratch: Path) -> list[bytes]:
-    """The same, as qemu-img reads the chain out of the export's own folder."""
-    contents: list[bytes] = []
-    for entry in export.manifest.disks:
-        raw = scratch / "qemu.raw"
-        source = Path(store.url) / str(export) / entry.name
-        subprocess.run(["qemu-img", "convert", "-f", "vmdk", "-O", "raw", source, raw], check=True)
-        contents.append(raw.read_bytes()[: entry.capacity])
-    return contents
-
-
-def written(manifest: ExportManifest) -> int:
-    """Bytes of disks that the export itself wrote."""
-    own = (e for e in manifest.stored_disks if (e.written_as or "").startswith(manifest.export_id))
-    return sum(entry.size for entry in own)
-
-
-def one_day(vcenter: Simulator, chance: random.Random) -> None:
-    """Something that guests and administrators do."""
-    vm = vcenter.vm("db01")
-    what = chance.choice(["write", "write", "write", "zero", "rewrite", "nothing", "edge", "same"])
-    if what == "write":
-        for _ in range(chance.randrange(1, 6)):
-            length = chance.choice([1, 512, 5000, 70_000, 300_000])
-            vm.guest_write(0, chance.randrange(SIZE - length), chance.randbytes(length))
-    elif what == "zero":
-        begin = chance.randrange(0, SIZE - MIB)
-        vm.guest_write(0, begin, bytes(chance.randrange(1, MIB)))
-    elif what == "rewrite":
-        vm.guest_write(1, 0, chance.randbytes(2 * MIB))
-    elif what == "edge":
-        vm.guest_write(0, SIZE - 700, chance.randbytes(700))
-        vm.guest_write(0, 0, chance.randbytes(3))
-    elif what == "same":
-        vm.guest_write(0, 0, vm.read_disk(0, 0, 3 * GRAIN))
-
-
-def run_days(vcenter: Simulator, place: Place, days: int, scratch: Path, **options: Any) -> None:
-    chance = random.Random(days)
-    bytes_of: dict[str, list[bytes]] = {}
-    for _ in range(days):
-        one_day(vcenter, chance)
-        result = place.export(cleanup=True, cleanup_max_count=6, **options)
-        bytes_of[result.manifest.export_id] = guest(vcenter)
-        assert result.manifest.warnings == ()
-    exports = place.store.exports()
-    assert len(exports) == 6 or not isinstance(place.store, LocalStore)
-    for export in exports:
-        assert stored(place.store, export) == bytes_of[export.export_id]
-        if isinstance(place.store, LocalStore):
-            assert seen_by_qemu(place.store, export, scratch) == bytes_of[export.export_id]
-        assert verify(place.store, export, VerifyMode.DEEP, StopSignal())[1].findings == ()
-
-
-@pytest.mark.skipif(shutil.which("qemu-img") is None, reason="qemu-img is not installed")
-def test_every_kept_export_equals_the_guest_of_its_day(vcenter: Simulator, place: Place, tmp_path: Path) -> None:
-    run_days(vcenter, place, 14, tmp_path, max_chain=4)
+    return s3_place(server, server.make_bucket(f"b{abs(hash(request.node.name)) % 10**9}"))
 
 
 # -- what is kept, and when a disk is kept whole ----------------------------------------------------------------------
@@ -263,12 +193,11 @@ def test_a_chain_is_converted_to_images_and_to_a_package_of_whole_disks(
     vcenter: Simulator, place: Place, tmp_path: Path
 ) -> None:
     export = a_chain(vcenter, place)
-    where = {key: value for key, value in place.options.items() if key in {"output", "upload", "keep_local", "s3"}}
 
-    hyperexport.convert_export(export.export_id, to="raw", into=tmp_path / "raw", **where)
+    hyperexport.convert_export(export.export_id, to="raw", into=tmp_path / "raw", **place.where)
     assert [path.read_bytes() for path in sorted((tmp_path / "raw").glob("*.raw"))] == guest(vcenter)
 
-    hyperexport.convert_export(export.export_id, to="ovf", into=tmp_path / "ovf", **where)
+    hyperexport.convert_export(export.export_id, to="ovf", into=tmp_path / "ovf", **place.where)
     text = (tmp_path / "ovf" / "db01.ovf").read_text()
     assert "parentRef" not in text
     assert "base-" not in text
@@ -282,34 +211,165 @@ def test_a_chain_is_converted_to_images_and_to_a_package_of_whole_disks(
     assert "base-" not in sums
 
 
+def test_a_chain_is_served_over_nbd(vcenter: Simulator, place: Place, tmp_path: Path) -> None:
+    export = a_chain(vcenter, place)
+    with hyperexport.serve_disks(export.export_id, **place.where) as served:
+        for disk, content in zip(served.disks, guest(vcenter), strict=True):
+            raw = tmp_path / "guest.raw"
+            raw.write_bytes(content)
+            subprocess.run(["qemu-img", "compare", "-f", "raw", "-F", "raw", raw, disk.uri], check=True)
+
+
+def test_files_of_the_guest_come_out_of_a_chain(
+    vcenter: Simulator, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", f"{os.environ['PATH']}:/usr/sbin:/sbin")
+    for content in (b"as it was", b"as it is now"):
+        (tmp_path / "tree").mkdir(exist_ok=True)
+        (tmp_path / "tree" / "file.txt").write_bytes(content)
+        image = tmp_path / "guest.ext4"
+        made = ["mke2fs", "-q", "-t", "ext4", "-U", str(UUID(int=7)), "-d", tmp_path / "tree", image, "2M"]
+        subprocess.run(made, check=True)
+        vm, now = vcenter.vm("db01"), image.read_bytes()
+        for at in range(0, len(now), GRAIN):
+            if vm.read_disk(1, at, GRAIN) != now[at : at + GRAIN]:
+                vm.guest_write(1, at, now[at : at + GRAIN])
+        place.export()
+        image.unlink()
+    export = place.newest()
+    assert export.manifest.disks[1].chain
+    hyperexport.extract_files("/disk1/file.txt", export=export.export_id, into=tmp_path / "out", **place.where)
+    assert (tmp_path / "out" / "file.txt").read_bytes() == b"as it is now"
+
+
+@pytest.mark.skipif(shutil.which("qemu-system-x86_64") is None, reason="qemu is not installed: no chain is booted")
+def test_a_chain_boots(vcenter: Simulator, folder: Place) -> None:
+    """The boot sector is in the base, the text that it has to show in the delta."""
+    for text in ("not this", "proof of the delta\nlogin: "):
+        disk = bootable_disk(text, size=SIZE)
+        vcenter.vm("db01").guest_write(0, 0, disk[:512])
+        vcenter.vm("db01").guest_write(0, SIZE - 512, disk[-512:])
+        folder.export()
+    assert folder.newest().manifest.disks[0].chain
+    (drilled,) = hyperexport.restore_drill(
+        vm="db01",
+        expect="proof of the delta",
+        timeout=timedelta(seconds=120),
+        emulate=True,
+        memory_mib=64,
+        output=folder.store.url,
+    )
+    assert drilled.record is not None
+    assert drilled.record.passed
+
+
+def test_the_list_and_the_report_say_how_many_deltas_an_export_has(vcenter: Simulator, folder: Place) -> None:
+    a_chain(vcenter, folder)
+    contents = hyperexport.list_exports(folder.store.url)
+    assert list_page.COLUMNS  # its import registers the page
+    rows = pages_of(contents)[0].tables[0].rows
+    for words, row in zip(("incremental, 2 deltas", "incremental, 1 delta", "full"), rows, strict=True):
+        assert words in row
+    assert "deltas=2" in stored_lines(contents)
+
+
 def test_a_chain_is_restored(vcenter: Simulator, place: Place) -> None:
     export = a_chain(vcenter, place)
     expected = guest(vcenter)
     with place.store.open(export, "db01.ovf") as reader:
         stored_ovf = reader.read_at(0, reader.size)
     assert b"ChangedBlocksSection" in stored_ovf
-    where = {key: value for key, value in place.options.items() if key in {"output", "upload", "keep_local", "s3"}}
 
-    hyperexport.restore(export.export_id, name="back", **where)
+    hyperexport.restore(export.export_id, name="back", **place.where)
 
     vm = vcenter.vm("back")
     assert [vm.read_disk(0, 0, SIZE), vm.read_disk(1, 0, 2 * MIB)] == expected
 
 
+# -- synthetic fulls ---------------------------------------------------------------------------------------------------
+
+
+def test_a_synthetic_full_is_whole_and_reads_no_unchanged_disk_from_vsphere(vcenter: Simulator, place: Place) -> None:
+    a_chain(vcenter, place)
+    vcenter.vm("db01").guest_write(1, 0, b"the other disk changed")
+
+    result = place.export(synthetic_full=True)
+
+    manifest = result.manifest
+    assert [disk.chain for disk in manifest.disks] == [(), ()]
+    assert [disk.transferred for disk in manifest.disks] == [False, True]
+    assert [disk.stored_in for disk in manifest.disks] == [None, None]
+    assert "written whole from the store's own grains" in result.plan.disks[0].storage
+    newest = place.newest()
+    assert stored(place.store, newest) == guest(vcenter)
+    assert verify(place.store, newest, VerifyMode.DEEP, StopSignal())[1].findings == ()
+
+    change(vcenter, b"the next delta builds on it")
+    assert [len(disk.chain) for disk in place.export().manifest.disks] == [1, 0]
+    assert stored(place.store, place.newest()) == guest(vcenter)
+
+
+def test_a_synthetic_full_leaves_out_grains_that_became_zero(vcenter: Simulator, folder: Place, tmp_path: Path) -> None:
+    folder.export()
+    change(vcenter, bytes(MIB), at=0)
+    folder.export()
+    manifest = folder.export(synthetic_full=True).manifest
+    assert [disk.chain for disk in manifest.disks] == [(), ()]
+    assert stored(folder.store, folder.newest()) == guest(vcenter)
+    assert isinstance(folder.store, LocalStore)
+    assert differing_by_qemu(folder.store, folder.newest(), guest(vcenter), tmp_path) == []
+    assert written(manifest) < SIZE // 2
+
+
+@pytest.mark.parametrize("link", [0, 2])
+def test_a_synthetic_full_of_a_damaged_chain_is_transferred(vcenter: Simulator, folder: Place, link: int) -> None:
+    rot(files_of(folder.store, a_chain(vcenter, folder))[link])
+    result = folder.export(synthetic_full=True)
+    assert [disk.transferred for disk in result.manifest.disks] == [True, False]
+    assert any("unchanged, and was transferred anyway" in words for words in result.manifest.warnings)
+    assert stored(folder.store, folder.newest()) == guest(vcenter)
+
+
+# -- verification ------------------------------------------------------------------------------------------------------
+
+
+def bytes_read(verified: list[VerifiedExport]) -> int:
+    return sum(one.verification.bytes_read for one in verified)
+
+
+def test_verify_reads_a_file_once_however_many_exports_share_it(vcenter: Simulator, place: Place) -> None:
+    a_chain(vcenter, place)
+    exports = place.store.exports()
+    disks = {part.written_as: part.size for one in exports for part in one.manifest.stored_disks}
+    others = sum(e.size for one in exports for e in one.manifest.files if e not in one.manifest.stored_disks)
+
+    found = list(hyperexport.verify_exports(**place.where, verify="deep"))
+
+    assert bytes_read(found) == sum(disks.values()) + others
+    assert all(one.verification.ok for one in found)
+
+
+def test_verify_names_every_export_that_builds_on_a_damaged_file(vcenter: Simulator, folder: Place) -> None:
+    export = a_chain(vcenter, folder)
+    rot(files_of(folder.store, export)[1])
+    with pytest.raises(errors.VerificationFailed) as failed:
+        hyperexport.verify_exports(**folder.where)
+    oldest, *dependent = reversed(folder.store.exports())
+    wrong = {one.location.rpartition("/")[2] for one in failed.value.exports if not one.verification.ok}
+    assert wrong == {one.export_id for one in dependent}
+    assert oldest.manifest.damage == ()
+
+
+def test_a_file_that_is_written_to_while_verify_runs_is_read_again(vcenter: Simulator, folder: Place) -> None:
+    """The manifests record the damage, and a second run finds none of it remembered."""
+    export = a_chain(vcenter, folder)
+    read = ReadFiles()
+    assert verify(folder.store, export, VerifyMode.ON, StopSignal(), read=read)[1].ok
+    rot(files_of(folder.store, export)[0])
+    assert not verify(folder.store, export, VerifyMode.ON, StopSignal(), read=read)[1].ok
+
+
 # -- damage -----------------------------------------------------------------------------------------------------------
-
-
-def rot(path: Path, at: int | None = None) -> None:
-    """Flip a bit of a file, in place: every name of it sees that."""
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2 if at is None else at] ^= 1
-    with path.open("r+b") as file:
-        file.write(data)
-
-
-def files_of(store: Store, export: StoredExport) -> list[Path]:
-    parts = export.manifest.parts(export.manifest.disks[0])
-    return [Path(store.url) / str(export) / part.name for part in parts]
 
 
 @pytest.mark.parametrize("link", [0, 1, 2])

@@ -48,6 +48,7 @@ VALUES: dict[str, tuple[Any, Any, Any]] = {
     "force_full": (True, True, True),
     "full_after": ("1d", "48h", "90m"),
     "max_chain": (1, 2, 3),
+    "synthetic_full": (True, True, True),
     "enable_change_tracking": (True, False, True),
     "cleanup": (True, True, True),
     "cleanup_max_age": ("1d", "48h", "90m"),

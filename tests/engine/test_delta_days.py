@@ -1,0 +1,166 @@
+"""Days of a guest and its administrators: after each, every kept export equals the guest of its own day, for our reader
+and for qemu-img, and all of them verify."""
+
+import os
+import random
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from hyperexport.base.stop import StopSignal
+from hyperexport.formats.vmdk import GRAIN
+from hyperexport.options.groups import VerifyMode
+from hyperexport.simulator import DiskSpec, Simulator, VmHandle, VmSpec
+from hyperexport.steps.verification import verify
+from hyperexport.store.local import LocalStore
+from hyperexport.verify import ReadFiles
+from tests.chains import Place, differing_by_qemu, folder_place, guest, s3_place, stored
+from tests.engine.s3_servers import S3Server, rclone_s3
+from tests.peers import require_program
+
+MIB: Final = 1 << 20
+SIZE: Final = 2 * MIB + 512 * 3
+"""The last grain is not a whole one."""
+KEPT: Final = 7
+
+
+@pytest.fixture
+def vcenter(monkeypatch: pytest.MonkeyPatch) -> Generator[Simulator]:
+    disks = (DiskSpec(SIZE, used=0.6, seed=5), DiskSpec(MIB, used=0.5, seed=6))
+    with Simulator([VmSpec("db01", disks=disks)]) as simulator:
+        for name, value in simulator.environment().items():
+            monkeypatch.setenv(name, value)
+        yield simulator
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Generator[S3Server]:
+    with rclone_s3(tmp_path_factory.mktemp("rclone")) as running:
+        yield running
+
+
+class Life:
+    """What happens to one VM, chosen by chance; its name changes, too."""
+
+    def __init__(self, vcenter: Simulator, chance: random.Random) -> None:
+        self.vcenter, self.chance, self.name = vcenter, chance, "db01"
+        self.kept_snapshot: str | None = None
+
+    @property
+    def vm(self) -> VmHandle:
+        return self.vcenter.vm(self.name)
+
+    def size(self, disk: int) -> int:
+        return self.vm.state()["disks"][disk]
+
+    def write(self) -> None:
+        for _ in range(self.chance.randrange(1, 6)):
+            disk = self.chance.randrange(2)
+            length = self.chance.choice([1, 512, 5000, 70_000, 300_000])
+            self.vm.guest_write(disk, self.chance.randrange(self.size(disk) - length), self.chance.randbytes(length))
+
+    def shrink_to_zero(self) -> None:
+        begin = self.chance.randrange(self.size(0) - MIB)
+        self.vm.guest_write(0, begin, bytes(self.chance.randrange(1, MIB)))
+
+    def everything_zero(self) -> None:
+        self.vm.guest_write(1, 0, bytes(self.size(1)))
+
+    def rewrite(self) -> None:
+        self.vm.guest_write(1, 0, self.chance.randbytes(self.size(1)))
+
+    def edges(self) -> None:
+        self.vm.guest_write(0, self.size(0) - 700, self.chance.randbytes(700))
+        self.vm.guest_write(0, 0, self.chance.randbytes(3))
+
+    def same_bytes_again(self) -> None:
+        self.vm.guest_write(0, 0, self.vm.read_disk(0, 0, 3 * GRAIN))
+
+    def nothing(self) -> None:
+        pass
+
+    def reset_tracking(self) -> None:
+        self.write()
+        self.vm.reset_change_tracking(self.chance.randrange(2))
+
+    def revert(self) -> None:
+        """Back to a snapshot of an administrator's, after writing; written to again, so that tracking may err."""
+        machine = self.vm._machine  # pyright: ignore[reportPrivateUsage] - as vCenter's own client does it
+        moref = self.vm.take_snapshot("before the upgrade")
+        self.write()
+        machine.revert(next(each for each in machine.all_snapshots() if each.moid == moref))
+        self.vm.remove_snapshot(moref)
+        self.vm.power_on()
+        self.edges()
+
+    def extend(self) -> None:
+        disk = self.chance.randrange(2)
+        if self.size(disk) < 6 * MIB:
+            self.vm.resize_disk(disk, self.size(disk) + self.chance.choice([512, GRAIN, MIB]))
+            self.vm.guest_write(disk, self.size(disk) - 300, self.chance.randbytes(300))
+
+    def replace(self) -> None:
+        """The second disk is exchanged for another one of its size at the same place."""
+        machine = self.vm._machine  # pyright: ignore[reportPrivateUsage]
+        old = machine.disks[1]
+        other = DiskSpec(self.size(1), used=0.3, seed=self.chance.randrange(99))
+        self.vm.add_disk(other)
+        new = machine.disks.pop()
+        old.image, old.uuid = new.image, new.uuid
+
+    def rename(self) -> None:
+        machine = self.vm._machine  # pyright: ignore[reportPrivateUsage]
+        self.name = f"db-{self.chance.randrange(1000)}"
+        machine.rename(self.name)
+
+    def days(self, count: int) -> list[Callable[[], None]]:
+        """What happens on each day: everything once if there is room, the common things more often."""
+        rare = [self.revert, self.reset_tracking, self.everything_zero, self.extend, self.replace, self.rename]
+        common = [self.write, self.shrink_to_zero, self.edges, self.rewrite, self.same_bytes_again, self.nothing]
+        chosen = [*common[:3], *rare, *common[3:]][:count]
+        chosen += self.chance.choices([*common, self.write, self.write, *rare], k=count - len(chosen))
+        self.chance.shuffle(chosen)
+        return chosen
+
+
+def live(vcenter: Simulator, place: Place, days: int, scratch: Path, *, seed: str) -> None:
+    life = Life(vcenter, random.Random(seed))
+    bytes_of: dict[str, list[bytes]] = {}
+    lengths: set[int] = set()
+    for day, event in enumerate(life.days(days)):
+        event()
+        synthetic = life.chance.random() < 0.1
+        result = place.export(life.name, max_chain=4, cleanup=True, cleanup_max_count=KEPT, synthetic_full=synthetic)
+        what = f"day {day}: {event.__name__}"
+        assert result.manifest.warnings == (), what
+        bytes_of[result.manifest.export_id] = guest(vcenter, life.name)
+        lengths.add(result.manifest.deltas)
+        read = ReadFiles()
+        for export in place.store.exports():
+            assert stored(place.store, export) == bytes_of[export.export_id], what
+            if isinstance(place.store, LocalStore):
+                assert differing_by_qemu(place.store, export, bytes_of[export.export_id], scratch) == [], what
+            assert verify(place.store, export, VerifyMode.DEEP, StopSignal(), read=read)[1].findings == (), what
+    assert max(lengths) > 1
+    if isinstance(place.store, LocalStore):
+        assert len(place.store.exports()) == min(days, KEPT)
+
+
+@pytest.mark.parametrize("seed", ["1"])
+def test_six_days_in_a_folder(vcenter: Simulator, tmp_path: Path, seed: str) -> None:
+    require_program("qemu-img", "nothing else reads the chains")
+    live(vcenter, folder_place(tmp_path / "exports"), 6, tmp_path, seed=seed)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("kind", ["folder", "s3"])
+def test_forty_days(vcenter: Simulator, tmp_path: Path, kind: str, request: pytest.FixtureRequest) -> None:
+    require_program("qemu-img", "nothing else reads the chains")
+    if kind == "folder":
+        place = folder_place(tmp_path / "exports")
+    else:
+        server: S3Server = request.getfixturevalue("server")
+        place = s3_place(server, server.make_bucket("forty-days"))
+    live(vcenter, place, 40, tmp_path, seed=os.environ.get("HYPEREXPORT_FAULT_SEED", "2026"))
