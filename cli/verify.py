@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -9,7 +10,7 @@ from cyclopts import Parameter
 from hyperexport.cli.command import Command
 from hyperexport.cli.execution import direct_runner, options_in_force, uses_prefect
 from hyperexport.cli.failures import Failure
-from hyperexport.cli.flags import WHAT, CommandLine, Exports, Given, reading_options
+from hyperexport.cli.flags import WHAT, CommandLine, Exports, Given, read_duration, reading_options
 from hyperexport.cli.output import Output
 from hyperexport.errors import VerificationFailed
 from hyperexport.options.groups import VerifyMode
@@ -23,6 +24,7 @@ class Verify(Command):
     """Verify these exports, or all of them."""
 
     exports: tuple[str, ...] = ()
+    sample: timedelta | None = None
 
     def run(self, output: Output) -> list[Failure]:
         """Verify, and show every export, also where some are damaged.
@@ -46,20 +48,26 @@ class Verify(Command):
         if uses_prefect(self):
             from hyperexport.flows import verify_exports
 
-            return verify_exports(list(self.exports), self.options, profile=self.profile)
+            days = None if self.sample is None else self.sample / timedelta(days=1)
+            return verify_exports(list(self.exports), sample_days=days, options=self.options, profile=self.profile)
         from hyperexport.jobs.verify import verify_exports
 
-        return verify_exports(direct_runner(self), self.exports, options_in_force(self))
+        return verify_exports(direct_runner(self), self.exports, options_in_force(self), sample=self.sample)
 
 
 def arguments(
     given: Given,
     *exports: Exports,
     deep: Annotated[bool, Parameter(group=WHAT, negative=(), help="Download from S3 what S3 keeps.")] = False,
+    sample: Annotated[
+        str | None,
+        Parameter(group=WHAT, help="Verify a random part, so that daily runs verify every export within this: 30d."),
+    ] = None,
 ) -> Verify:
     """Read stored exports back and prove that they are what was exported."""
     mode = VerifyMode.DEEP if deep else VerifyMode.ON
-    return given.command(Verify, exports=exports, options=given.options(verify=mode))
+    within = None if sample is None else read_duration("--sample", sample)
+    return given.command(Verify, exports=exports, sample=within, options=given.options(verify=mode))
 
 
 LINE = CommandLine(arguments, reading_options)

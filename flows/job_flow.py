@@ -49,6 +49,7 @@ _TITLES: Final = {
     "to": "Target format",
     "vsphere": "vSphere credentials",
     "within_days": "VMs without a drill for (days)",
+    "sample_days": "A random part, all within (days)",
 }
 """The titles of parameters whose names do not say enough in a form."""
 

@@ -1,7 +1,10 @@
 """The flow that proves stored exports again, long after they were made."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Annotated, Any, Unpack
+
+from pydantic import Field
 
 from hyperexport.base.display import Listing
 from hyperexport.flows.job_flow import job_flow
@@ -23,6 +26,7 @@ def _run_name(parameters: Mapping[str, Any]) -> str:
 @job_flow("verify-exports", _run_name)
 def verify_exports(
     exports: list[str] | None = None,
+    sample_days: Annotated[float, Field(ge=1)] | None = None,
     options: Annotated[ExportOptions, Shown("destination", "bandwidth", "execution")] = OPTIONS,
     profile: Profile = None,
     **_: Unpack[OptionKeywords],
@@ -31,6 +35,7 @@ def verify_exports(
 
     Args:
         exports: Export ids, or paths that end in them. Every export of the store if empty.
+        sample_days: Verify a random part, so that all exports are verified within so many days of daily runs.
         options: Where the exports are. With verify set to deep, what is in S3 is downloaded.
         profile: A saved export profile, or its name.
 
@@ -38,7 +43,9 @@ def verify_exports(
         The findings for each export.
 
     Raises:
+        UsageError: A sample was asked for, and exports were named.
         ExportNotFound: One of them is not there.
         VerificationFailed: At least one is damaged; all were looked at first.
     """
-    return verify.verify_exports(runner_for(), exports or [], options_in_force(options, profile))
+    sample = None if sample_days is None else timedelta(days=sample_days)
+    return verify.verify_exports(runner_for(), exports or [], options_in_force(options, profile), sample=sample)

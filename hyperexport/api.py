@@ -162,13 +162,18 @@ def list_exports(place: str | Path | None = None, *, s3: S3Settings | None = Non
 
 
 def verify_exports(
-    *exports: str, options: ExportOptions | None = None, s3: S3Settings | None = None, **given: Unpack[OptionKeywords]
+    *exports: str,
+    options: ExportOptions | None = None,
+    sample: timedelta | None = None,
+    s3: S3Settings | None = None,
+    **given: Unpack[OptionKeywords],
 ) -> Listing[VerifiedExport]:
     """Read stored exports back and prove them; what came out is noted in their manifests.
 
     Args:
         exports: Export ids, or paths that end in them. Every export of the stores if empty.
         options: Where the exports are. With ``verify="deep"`` what is in S3 is downloaded.
+        sample: Verify a random part, so that all exports are verified within this time if it is repeated each day.
         s3: How to log in to S3; boto3's own way if None.
         given: Options by the names of their flags (``output="/backup"``); they beat ``options``.
 
@@ -176,12 +181,13 @@ def verify_exports(
         The findings for each export.
 
     Raises:
+        UsageError: A sample was asked for, and exports were named.
         ExportNotFound: One of them is not there.
         VerificationFailed: At least one is damaged; all were looked at first.
     """
     wanted = _in_force(options, given)
     with _runner(s3=s3) as run:
-        return verify.verify_exports(run, exports, wanted)
+        return verify.verify_exports(run, exports, wanted, sample=sample)
 
 
 def cleanup_exports(

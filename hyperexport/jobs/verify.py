@@ -1,9 +1,11 @@
 """The job that proves stored exports again, long after they were made."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 from functools import partial
 
 from hyperexport.base.display import Listing
+from hyperexport.errors import UsageError
 from hyperexport.jobs.runner import StepRunner
 from hyperexport.options.groups import VerifyMode
 from hyperexport.options.precedence import ExportOptions
@@ -13,25 +15,35 @@ from hyperexport.steps.stores import open_stores
 from hyperexport.verify import ReadFiles
 
 
-def verify_exports(run: StepRunner, exports: Sequence[str], options: ExportOptions) -> Listing[VerifiedExport]:
+def verify_exports(
+    run: StepRunner, exports: Sequence[str], options: ExportOptions, *, sample: timedelta | None = None
+) -> Listing[VerifiedExport]:
     """Read stored exports back and prove them; what came out is noted in their manifests.
 
     Args:
         run: Carries out the steps.
         exports: Export ids, or paths that end in them. Every export of the stores if empty.
         options: Where the exports are. With ``verify="deep"`` what is in S3 is downloaded.
+        sample: Verify a random part, so that all exports are verified within this time if it is repeated each day.
 
     Raises:
+        UsageError: A sample was asked for, and exports were named.
         ExportNotFound: One of them is not there.
         VerificationFailed: At least one is damaged; all were looked at first.
     """
     run.check_options(options)
+    if sample is not None and (exports or sample < timedelta(days=1)):
+        raise UsageError(
+            "--sample takes a day or more, and chooses among all exports", fix="Name none, or leave it out"
+        )
     place = options.destination
     mode = VerifyMode.DEEP if options.execution.verify is VerifyMode.DEEP else VerifyMode.ON
     verify_one = partial(run, verification.verify, read=ReadFiles())
     with run.stop_signal() as stop, run.bandwidth(options.bandwidth) as throttle:
         stores = open_stores(place, throttle=throttle, stop=stop, s3=run.s3_settings(place))
         selected = verification.select_exports(stores, exports)
+        if sample is not None:
+            selected = verification.sample_of(selected, within=sample)
         verified = Listing(
             verification.verify_selected(selected, mode, stop, verify_one=verify_one, on_damage=run.export_damaged)
         )

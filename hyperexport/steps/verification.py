@@ -3,7 +3,8 @@
 import logging
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from random import SystemRandom
 from typing import Final, NamedTuple
 
 from hyperexport.base.stop import StopSignal
@@ -19,6 +20,7 @@ from hyperexport.model.damaged import DamagedExport, Problem
 from hyperexport.model.manifest import FILE_NAME, SCHEMA_VERSION, FileRole, StageName, short_id
 from hyperexport.model.progress import Progress, Stage, report
 from hyperexport.options.groups import VerifyMode
+from hyperexport.policy.sampling import sample
 from hyperexport.results import VerifiedExport
 from hyperexport.steps.step import step
 from hyperexport.store.base import Store, StoredExport
@@ -143,6 +145,17 @@ def _refuse_ambiguous(selections: Sequence[Selection], wanted: Sequence[str]) ->
         same = sorted(name for name in names if short_id(name) == short)
         if len(same) > 1:
             raise UsageError(f"several exports have the short id {short}: {', '.join(same)}", fix="Give one of these")
+
+
+def sample_of(selections: Sequence[Selection], *, within: timedelta) -> list[Selection]:
+    """Leave of each store what a run of every night has to read; what is known as unreadable stays, and is reported."""
+    found: list[Selection] = []
+    for store, exports, damaged in selections:
+        placed = [(one.folder, one.manifest) for one in exports]
+        chosen = sample(placed, within=within, now=datetime.now(UTC), chance=SystemRandom())
+        logger.info("%s: %d of %d exports are verified in this run", store.url, len(chosen), len(exports))
+        found.append(Selection(store, [one for one in exports if str(one) in chosen], damaged))
+    return found
 
 
 VerifyExport = Callable[[Store, StoredExport, VerifyMode, StopSignal], tuple[StoredExport, Verification]]

@@ -1,0 +1,67 @@
+"""Which exports a nightly verification reads, so that all of them are read within some days: a decision without I/O."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from random import Random
+from typing import Final
+
+from hyperexport.model.content import Place, kept_by_each, total
+from hyperexport.model.manifest import ExportManifest
+
+_NIGHT: Final = timedelta(days=1)
+_NEVER: Final = datetime.min.replace(tzinfo=UTC)
+
+
+def sample(
+    exports: Sequence[tuple[str, ExportManifest]], *, within: timedelta, now: datetime, chance: Random
+) -> frozenset[str]:
+    """Choose what to verify in a run that is repeated each night.
+
+    Exports that share files are chosen together, because one reading proves a file for all of them. Chosen is
+    whatever would be older than ``within`` at the next run, and at random as much more as makes the night's part
+    of all bytes. An export that was never verified counts from when it was made, and a
+    damaged one is chosen every time.
+
+    Args:
+        exports: Every export of a store, with its VM's folder.
+        within: How old a proof may become.
+        now: The time of this run.
+        chance: Makes the choice.
+
+    Returns:
+        Names, ``<vm folder>/<export id>``; at least one unless there are none.
+    """
+    contents = kept_by_each(exports)
+    proved = {
+        f"{folder}/{one.export_id}": _NEVER if one.damage else one.verified or one.started for folder, one in exports
+    }
+    groups = _groups(contents)
+    chance.shuffle(groups)
+    share = total(contents.values()) * min(_NIGHT / within, 1)
+    groups.sort(key=lambda names: not _is_due(names, proved, within, now))
+    chosen: list[str] = []
+    size = 0
+    for names in groups:
+        if chosen and size >= share and not _is_due(names, proved, within, now):
+            break
+        chosen += names
+        size += total(contents[name] for name in names)
+    return frozenset(chosen)
+
+
+def _is_due(names: Sequence[str], proved: dict[str, datetime], within: timedelta, now: datetime) -> bool:
+    return min(proved[name] for name in names) <= now - within + _NIGHT
+
+
+def _groups(contents: dict[str, dict[Place, int]]) -> list[list[str]]:
+    """The exports that share files, directly or through others."""
+    group_of: dict[str, list[str]] = {}
+    first_with: dict[Place, str] = {}
+    for name, content in contents.items():
+        group = group_of[name] = [name]
+        for place in content:
+            other = group_of[first_with.setdefault(place, name)]
+            if other is not group:
+                group += other
+                group_of.update(dict.fromkeys(other, group))
+    return list({id(group): group for group in group_of.values()}.values())
