@@ -43,6 +43,7 @@ from tests.chains import (
     written,
 )
 from tests.engine.s3_servers import S3Server, rclone_s3
+from tests.peers import require_program
 
 MIB: Final = 1 << 20
 SIZE: Final = 6 * MIB + 512 * 3
@@ -52,7 +53,7 @@ SIZE: Final = 6 * MIB + 512 * 3
 @pytest.fixture
 def vcenter(monkeypatch: pytest.MonkeyPatch) -> Generator[Simulator]:
     disks = (DiskSpec(SIZE, used=0.6, seed=5), DiskSpec(2 * MIB, used=0.5, seed=6))
-    with Simulator([VmSpec("db01", disks=disks)]) as simulator:
+    with Simulator([VmSpec("db01", disks=disks, firmware="bios")]) as simulator:
         for name, value in simulator.environment().items():
             monkeypatch.setenv(name, value)
         yield simulator
@@ -224,11 +225,26 @@ def test_files_of_the_guest_come_out_of_a_chain(
     vcenter: Simulator, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", f"{os.environ['PATH']}:/usr/sbin:/sbin")
+    require_program("mke2fs", "no filesystem of a guest is made with it")
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "large.bin").write_bytes(random.Random(8).randbytes(MIB))
     for content in (b"as it was", b"as it is now"):
-        (tmp_path / "tree").mkdir(exist_ok=True)
         (tmp_path / "tree" / "file.txt").write_bytes(content)
         image = tmp_path / "guest.ext4"
-        made = ["mke2fs", "-q", "-t", "ext4", "-U", str(UUID(int=7)), "-d", tmp_path / "tree", image, "2M"]
+        made = [
+            "mke2fs",
+            "-q",
+            "-t",
+            "ext4",
+            "-O",
+            "^has_journal",
+            "-U",
+            str(UUID(int=7)),
+            "-d",
+            tmp_path / "tree",
+            image,
+            "2M",
+        ]
         subprocess.run(made, check=True)
         vm, now = vcenter.vm("db01"), image.read_bytes()
         for at in range(0, len(now), GRAIN):
