@@ -3,16 +3,12 @@
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from itertools import islice
 from typing import Final
 
 from hyperexport.base.stop import StopSignal
 from hyperexport.errors import ExportNotFound, StoreUnusable, StreamCorrupt, VerificationFailed
 from hyperexport.formats.ova import OvaMember, read_index
-from hyperexport.images.disk import Disk
-from hyperexport.images.layer import Layer
-from hyperexport.images.opening import check_chain
 from hyperexport.model.manifest import FILE_NAME, ExportManifest, FileEntry, FileRole
 from hyperexport.store.base import RangeReader, Store, StoredExport, is_record
 from hyperexport.verify.checksums import check_checksums
@@ -246,12 +242,10 @@ class _Verifier:
             parts = manifest.parts(disk)
             if len(parts) == 1 or damaged.intersection(part.name for part in parts):
                 continue
+            from hyperexport.verify.chains import open_chain  # noqa: PLC0415 - without chains no images are read
+
             try:
-                with ExitStack() as stack:
-                    readers = [stack.enter_context(self._store.open(self._export, part.name)) for part in parts]
-                    layers = [Layer(reader, part.name) for reader, part in zip(readers, parts, strict=True)]
-                    check_chain(layers, parts)
-                    Disk(layers).close()
+                open_chain(self._store, self._export, parts)
             except (VerificationFailed, ExportNotFound, StoreUnusable) as error:
                 self._find(disk.name, error.what)
 
