@@ -5,6 +5,7 @@ goes through the library's own ``verify_exports`` over real files and real objec
 """
 
 import random
+import zlib
 from collections.abc import Callable, Iterable
 from itertools import pairwise, product
 from pathlib import Path
@@ -17,6 +18,8 @@ import hyperexport
 from hyperexport.base.stop import StopSignal
 from hyperexport.base.units import KIB, SECTOR
 from hyperexport.errors import VerificationFailed
+from hyperexport.formats.vmdk import Parent
+from hyperexport.formats.vmdk_writer import ZERO_GRAIN, StreamWriter
 from hyperexport.model.manifest import FILE_NAME, FileEntry, FileRole
 from hyperexport.simulator.disks import Disk
 from hyperexport.store.base import StoredExport
@@ -33,6 +36,7 @@ Record = Callable[[str, object], None]
 DISK_0, DISK_1 = DISKS
 TABLES = 8 * SECTOR
 """What a stream ends with: the tables of grains, their markers, the footer, the end of the stream."""
+ZEROS = zlib.compress(ZERO_GRAIN)
 
 SMALL = ("db01.ovf", "db01.mf", "db01.vm.json", "db01.nvram")
 FILES = (*SMALL, *DISKS)
@@ -51,6 +55,9 @@ def export(store: LocalStore) -> StoredExport:
 @pytest.fixture
 def folder(tmp_path: Path, export: StoredExport) -> Path:
     return tmp_path / "exports" / str(export)
+
+
+Made = Callable[[], tuple[FileEntry, bytearray]]
 
 
 def undetected(
@@ -81,6 +88,17 @@ def small_disk() -> tuple[FileEntry, bytearray]:
     return an_entry("small.vmdk", FileRole.DISK, bytes(data)).model_copy(update={"capacity": 256 * KIB}), data
 
 
+def small_delta() -> tuple[FileEntry, bytearray]:
+    """A delta on that disk: a grain with data, and one that became zero."""
+    writer = StreamWriter(256 * KIB, name="small.vmdk", content_id=7, parent=Parent(6, "base-2000-x.vmdk"))
+    grains = (writer.precompressed(128, zlib.compress(bytes(range(256)) * 256)), writer.precompressed(256, ZEROS))
+    data = bytearray(b"".join((writer.header(), *grains, writer.finish())))
+    return an_entry("small.vmdk", FileRole.BASE, bytes(data)).model_copy(update={"capacity": 256 * KIB}), data
+
+
+MADE = pytest.mark.parametrize("made", [small_disk, small_delta], ids=["whole", "delta"])
+
+
 @pytest.mark.parametrize("name", SMALL)
 def test_every_bit_of_the_small_files_counts(
     export: StoredExport, folder: Path, name: str, record_property: Record
@@ -94,8 +112,9 @@ def test_every_bit_of_the_small_files_counts(
     record_property("flipped bits found", count)
 
 
-def test_a_sample_of_the_bits_of_a_disk_counts(seed: str, record_property: Record) -> None:
-    entry, data = small_disk()
+@MADE
+def test_a_sample_of_the_bits_of_a_disk_counts(made: Made, seed: str, record_property: Record) -> None:
+    entry, data = made()
     chance = random.Random(seed)
     places = {*range(SECTOR), *chance.sample(range(len(data)), 500)}
     count, missed = undetected(entry, data, [(place, chance.randrange(8)) for place in sorted(places)])
@@ -105,10 +124,13 @@ def test_a_sample_of_the_bits_of_a_disk_counts(seed: str, record_property: Recor
 
 @pytest.mark.faults
 @pytest.mark.timeout(3600)
-def test_every_byte_of_a_disk_and_every_bit_of_its_structure_counts(seed: str, record_property: Record) -> None:
-    entry, data = small_disk()
+@MADE
+def test_every_byte_of_a_disk_and_every_bit_of_its_structure_counts(
+    made: Made, seed: str, record_property: Record
+) -> None:
+    entry, data = made()
     chance = random.Random(seed)
-    structure = {*range(SECTOR), *range(len(data) - TABLES, len(data))}
+    structure = {*range(2 * SECTOR), *range(len(data) - TABLES, len(data))}
     flips = [
         (place, bit)
         for place in range(len(data))
