@@ -107,7 +107,7 @@ def _delta(chain: list[tuple[Path, FileEntry]], capacity: int, stream: bytes, da
 
 
 def _read(files: list[tuple[Path, FileEntry]]) -> float:
-    """Seconds of processor time to read the whole disk in order, each file proved first, as every reader of an export does it."""
+    """Seconds of processor time to read the whole disk in order, each file proved first, as every reader does it."""
     began = time.process_time()
     with ExitStack() as stack:
         found: list[VerifiedFile] = []
