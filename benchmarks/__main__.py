@@ -23,6 +23,7 @@ DEFAULTS: dict[str, list[str]] = {
     "reading": ["512"],
     "deltas": ["256"],
     "restore": ["--size=4", "--rounds=3"],
+    "first_file": ["--size=2"],
     "orchestration": ["--rounds=7"],
     "shared_bandwidth": ["--seconds=30", "--rates=50"],
     "scaling": ["--vms=10,100"],

@@ -41,7 +41,7 @@ def export_directly(vm: str, output: Path) -> ExportManifest:
                         threads.submit(transfer_disk, job, copies, disk, disks[disk.key], snapshot.moref)
                         for disk in plan.disks
                     ]
-                    moved = [one.result() for one in moving]
+                    moved = [file for one in moving for file in one.result()]
                 nvram = export_nvram(job, copies, snapshot.moref)
                 files = describe_vm(job, copies, moved, nvram, snapshot.moref)
             finally:

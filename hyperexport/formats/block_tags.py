@@ -51,6 +51,18 @@ class BlockTags:
         expected = self._tags[block * TAG : (block + 1) * TAG]
         return self._cipher.encrypt(_nonce(block), b"", data) == expected
 
+    def wrong_block(self, other: "BlockTags") -> int | None:
+        """The first block whose tag in ``other`` differs; None where none does, or another key was used."""
+        if self._key != other._key or (self.size, self._tags) == (other.size, other._tags):
+            return None
+        places = range(0, min(len(self._tags), len(other._tags)), TAG)
+        differ = (at for at in places if self._tags[at : at + TAG] != other._tags[at : at + TAG])
+        return next(differ, places.stop) // TAG
+
+    def tagger(self) -> "BlockTagger":
+        """A tagger with the same key: what it makes of the same bytes are these tags."""
+        return BlockTagger(self._key)
+
     def pack(self) -> bytes:
         """The tags as they are stored."""
         return _HEAD.pack(_MAGIC, BLOCK, TAG, self.size, self._key) + self._tags
@@ -73,10 +85,14 @@ class BlockTags:
 
 
 class BlockTagger:
-    """Takes the bytes of one file in order, in pieces of any length, as a sink does; gives their tags at the end."""
+    """Takes the bytes of one file in order, in pieces of any length, as a sink does; gives their tags at the end.
 
-    def __init__(self) -> None:
-        self._key = secrets.token_bytes(_KEY)
+    Args:
+        key: Of 16 bytes; a random one if None, as every file must have to be stored.
+    """
+
+    def __init__(self, key: bytes | None = None) -> None:
+        self._key = key or secrets.token_bytes(_KEY)
         self._tags = bytearray()
         self._size = 0
         self._room = BLOCK

@@ -4,7 +4,6 @@ import hashlib
 import logging
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Final
 
 from hyperexport.base.stop import StopSignal
 from hyperexport.errors import ExportNotFound, StreamCorrupt, VerificationFailed
@@ -14,13 +13,10 @@ from hyperexport.images.disk import Disk
 from hyperexport.images.layer import Layer
 from hyperexport.images.stream import StreamedDisk, StreamedPart
 from hyperexport.images.verified import Listener, VerifiedFile, verify_whole, wrong_sha256, wrong_size
-from hyperexport.model.manifest import ExportManifest, FileEntry, FileRole
+from hyperexport.model.manifest import TAGS_SUFFIX, ExportManifest, FileEntry, FileRole
 from hyperexport.store.base import Store, StoredExport
 
 logger = logging.getLogger(__name__)
-
-TAGS_SUFFIX: Final = ".tags"
-"""What the name of a disk's tags has after the name of the disk."""
 
 
 @contextmanager
@@ -49,7 +45,7 @@ def open_disk(
         for part in chain_of(export.manifest, entry):
             where = _where(store, export, part)
             reader = stack.enter_context(store.open(export, part.name))
-            tags = _tags(store, export, part, stop)
+            tags = _usable_tags(store, export, part, stop)
             tags = tags or verify_whole(reader, part, where=where, stop=stop, progress=progress)
             files.append(VerifiedFile(reader, part, tags, where=where, distant=store.refers, stop=stop))
             layers.append(Layer(files[-1], where))
@@ -165,15 +161,37 @@ def read_whole(store: Store, export: StoredExport, entry: FileEntry, *, most: in
     return data
 
 
-def _tags(store: Store, export: StoredExport, part: FileEntry, stop: StopSignal) -> BlockTags | None:
-    """The tags that the export left of a file; None where there are none to rely on."""
+def tags_of(store: Store, export: StoredExport, part: FileEntry, stop: StopSignal) -> BlockTags | None:
+    """Read the tags that the export left of one of its files, proved; None where it left none.
+
+    Raises:
+        ExportNotFound: They are not there.
+        VerificationFailed: They are not those that the export left.
+        StoreUnusable, StoreUnreachable: The store did not give them.
+    """
     stop.check()
     entry = export.manifest.file(part.name + TAGS_SUFFIX)
     if entry is None or entry.role is not FileRole.TAGS:
         return None
     try:
         tags = BlockTags.unpack(read_whole(store, export, entry, most=packed_size(part.size)))
-    except (ExportNotFound, VerificationFailed, StreamCorrupt) as error:
-        logger.warning("%s: the whole disk is read first, because its block tags are unusable: %s", part.name, error)
+    except StreamCorrupt as error:
+        raise VerificationFailed(f"{_where(store, export, entry)}: {error.what}", fix=error.fix) from error
+    if tags.size != part.size:
+        raise VerificationFailed(
+            f"{_where(store, export, entry)} is of a file of {tags.size} bytes, {part.name} has {part.size}"
+        )
+    return tags
+
+
+def _usable_tags(store: Store, export: StoredExport, part: FileEntry, stop: StopSignal) -> BlockTags | None:
+    """The same; None also where they cannot be relied on: the disk itself can still be proved by its SHA-256."""
+    try:
+        return tags_of(store, export, part, stop)
+    except (ExportNotFound, VerificationFailed) as error:
+        logger.warning(
+            "%s: the whole disk is read first, because its block tags are unusable: %s. "
+            "Verify the export: hyperexport verify %s --deep",
+            *(part.name, error.what, export.export_id),
+        )
         return None
-    return tags if tags.size == part.size else None

@@ -21,6 +21,8 @@ from hyperexport.model.restore import VmPlace
 from hyperexport.model.vm import BackingFile, Value, VmRef
 
 FILE_NAME: Final = "export.json"
+TAGS_SUFFIX: Final = ".tags"
+"""What the name of a disk's block tags has after the name of the disk's file."""
 SCHEMA_VERSION: Final = 3
 """2 added the seconds of each stage and what became of the snapshot, 3 disks of several files. 1 and 2 are read."""
 
@@ -71,6 +73,7 @@ class FileRole(StrEnum):
     CONFIG = "config"
     OVA = "ova"
     TAGS = "tags"
+    """A short check of each 256 KiB block of a disk's file; named like the file, with ``.tags`` at the end."""
 
 
 class ExportKind(StrEnum):
@@ -287,6 +290,11 @@ class ExportManifest(Value):
     def stored_disks(self) -> tuple[FileEntry, ...]:
         """The disks and what they build on: every file that holds bytes of the guest."""
         return tuple(entry for entry in self.files if entry.role in {FileRole.DISK, FileRole.BASE})
+
+    @property
+    def tags(self) -> tuple[FileEntry, ...]:
+        """The block tags of the disks and of what they build on."""
+        return tuple(entry for entry in self.files if entry.role is FileRole.TAGS)
 
     @property
     def stored_bytes(self) -> int:

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 from hyperexport.base.units import format_bytes
 from hyperexport.errors import ChecksumMismatch, ExportNotFound
+from hyperexport.formats.block_tags import BlockTagger, BlockTags
 from hyperexport.formats.vmdk import GRAIN, NO_PARENT, Identity, Parent
 from hyperexport.formats.vmdk_stream import StreamCheck
 from hyperexport.formats.vmdk_writer import StreamWriter
@@ -19,6 +20,7 @@ from hyperexport.model.vm import DiskInfo
 from hyperexport.options.groups import VerifyMode
 from hyperexport.policy.incremental import Decision, DiskPlan
 from hyperexport.steps import disks
+from hyperexport.steps.block_tags import drop_file, with_tags
 from hyperexport.steps.job import Job
 from hyperexport.steps.stages import stage
 from hyperexport.steps.staging import Copies, Entries, as_stored
@@ -33,7 +35,7 @@ def export_disk(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, snapsh
     """Transfer one disk into every store, or let the base export's bytes stand for it, as the plan says.
 
     Returns:
-        The files that the disk is made of, the base first.
+        The files that the disk is made of, the base first, each with its block tags.
     """
     if plan.synthetic:
         try:
@@ -52,14 +54,13 @@ def export_disk(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, snapsh
         except BaseUnusable as error:
             job.warn(f"{disk.label} is stored whole, not as a delta: {error}")
             drop_bases(copies, base_names(plan))
-    return [disks.transfer_disk(job, copies, plan, disk, snapshot)]
+    return disks.transfer_disk(job, copies, plan, disk, snapshot)
 
 
 def drop_bases(copies: Copies, names: list[str]) -> None:
     """Take the files that a disk was to build on out of the staged export again."""
-    for copy in copies.parts:
-        for name in names:
-            copy.staging.remove(name)
+    for name in names:
+        drop_file(copies, name)
 
 
 def base_names(plan: DiskPlan) -> list[str]:
@@ -105,19 +106,20 @@ def transfer_delta(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, sna
         asked = job.options.execution.verify
         mode = VerifyMode.ON if asked is VerifyMode.OFF else asked
         files = [
-            disks.keep_file(job, copies, part.model_copy(update=_AS_BASE), name, mode=mode, proved=base)
+            file
             for part, name in zip(plan.bases, names, strict=True)
+            for file in disks.keep_file(job, copies, part.model_copy(update=_AS_BASE), name, mode=mode)
         ]
     except (ExportNotFound, ChecksumMismatch) as error:
-        for copy in copies.parts:
-            copy.staging.remove(plan.file_name)
+        drop_file(copies, plan.file_name)
         raise BaseUnusable(error.what) from error
     logger.info(
         "%s: %s: %s transferred, %s kept as a delta on %s",
         *(job.vm.name, disk.label, format_bytes(written.received), format_bytes(written.entry.size), base),
     )
     entry = written.entry.model_copy(update={"chain": tuple(names)})
-    return [*files, tuple(as_stored(entry, done, by=job.export_id) for done in stored)]
+    own = tuple(as_stored(entry, done, by=job.export_id) for done in stored)
+    return [*files, *with_tags(job, copies, own, written.tags)]
 
 
 _AS_BASE: Final = {
@@ -139,6 +141,7 @@ class _Written(NamedTuple):
     """Grains that it holds."""
     received: int
     """Bytes of the stream that it was made of."""
+    tags: BlockTags
 
 
 def _write_delta(
@@ -152,11 +155,12 @@ def _write_delta(
     sinks: Sequence[Sink],
 ) -> _Written:
     """Read the stream and the base side by side, and write what differs."""
-    check, digest, size = StreamCheck(capacity=disk.capacity), hashlib.sha256(), 0
+    check, digest, tagger, size = StreamCheck(capacity=disk.capacity), hashlib.sha256(), BlockTagger(), 0
 
     def out(data: bytes) -> None:
         nonlocal size
         digest.update(data)
+        tagger.write(data)
         size += len(data)
         for sink in sinks:
             sink.write(memoryview(data))
@@ -191,7 +195,7 @@ def _write_delta(
         received=received.size,
         **disks.facts_of(disk),
     )
-    return _Written(entry, delta.changed, received.size)
+    return _Written(entry, delta.changed, received.size, tagger.finish())
 
 
 @contextmanager
@@ -259,9 +263,12 @@ def _unchanged(
     """Let the base's files stand for a disk that was read and found to be as it was."""
     logger.info("%s: %s: every grain is as in the base export", job.vm.name, disk.label)
     kept = plan.model_copy(update={"bases": plan.bases[:-1]})
-    *files, own = disks.reuse_disk(job, copies, kept, disk, proved=base)
+    files = disks.reuse_disk(job, copies, kept, disk, proved=base)
     read = {**disks.facts_of(disk), "transferred": True, "received": received}
-    return [*files, tuple(entry.model_copy(update=read) for entry in own)]
+    return [
+        tuple(entry.model_copy(update=read) for entry in file) if file[0].role is FileRole.DISK else file
+        for file in files
+    ]
 
 
 def base_of(copies: Copies, plan: DiskPlan) -> StoredExport:

@@ -18,6 +18,7 @@ from hyperexport.errors import (
     StreamCorrupt,
     TransferInterrupted,
 )
+from hyperexport.formats.block_tags import BlockTagger
 from hyperexport.formats.vmdk import Header, parse_identity
 from hyperexport.formats.vmdk_stream import StreamCheck
 from hyperexport.model.manifest import FileEntry, FileRole, StageName
@@ -25,6 +26,7 @@ from hyperexport.model.progress import Progress, Stage, report
 from hyperexport.model.vm import DiskInfo
 from hyperexport.options.groups import Format, VerifyMode
 from hyperexport.policy.incremental import DiskPlan
+from hyperexport.steps.block_tags import with_tags
 from hyperexport.steps.job import Job
 from hyperexport.steps.proof import find_damage, server_confirms
 from hyperexport.steps.stages import stage
@@ -48,7 +50,7 @@ _HEAD: Final = 64 * KIB
 
 
 @stage(StageName.DISKS)
-def transfer_disk(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, snapshot: str | None) -> Entries:
+def transfer_disk(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, snapshot: str | None) -> list[Entries]:
     """Read one disk out of vSphere into every store. Safe to repeat: each attempt starts from nothing.
 
     Args:
@@ -58,17 +60,20 @@ def transfer_disk(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, snap
         disk: The disk as the snapshot froze it (as the VM has it, without a snapshot).
         snapshot: The snapshot's moref; None to export the VM itself, which must be off.
 
+    Returns:
+        The disk and its block tags.
+
     Raises:
         TransientError: The lease, the connection or the bytes failed; another attempt may succeed.
         HyperExportError: A store refused the bytes.
         Interrupted: The run was asked to stop.
     """
     job.stop.check()
-    check, head = StreamCheck(capacity=disk.capacity), Head()
+    check, head, tagger = StreamCheck(capacity=disk.capacity), Head(), BlockTagger()
     with sinks_for(copies.parts, plan.file_name) as sinks:
         with job.lease.reading(snapshot) as lease:
             file = lease_file_of(lease, disk)
-            written = (*sinks, head)
+            written = (*sinks, head, tagger)
             received = receive(job, lease, file, written, item=plan.file_name, total=disk.capacity, check=check)
         stored = [sink.finish() for sink in sinks]
     entry = FileEntry(
@@ -83,7 +88,8 @@ def transfer_disk(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, snap
     )
     logger.info("%s: %s: %s transferred", job.vm.name, disk.label, format_bytes(received.size))
     entries = [as_stored(entry, done, by=job.export_id) for done in stored]
-    return tuple(store_once(job, copy, own) for copy, own in zip(copies.parts, entries, strict=True))
+    once = tuple(store_once(job, copy, own) for copy, own in zip(copies.parts, entries, strict=True))
+    return with_tags(job, copies, once, tagger.finish())
 
 
 def facts_of(disk: DiskInfo) -> dict[str, Any]:
@@ -321,7 +327,7 @@ def reuse_disk(
         proved: The export of the primary store whose files of this disk were just read and proved.
 
     Returns:
-        The files that the disk is made of, the base first.
+        The files that the disk is made of, the base first, each with its block tags.
 
     Raises:
         ChecksumMismatch: The base's bytes are not what its manifest says.
@@ -339,15 +345,15 @@ def reuse_disk(
     asked = job.options.execution.verify
     as_ova = job.options.destination.format is Format.OVA
     mode = VerifyMode.ON if as_ova and asked is VerifyMode.OFF else asked
-    files = [keep_file(job, copies, part, part.name, mode=mode, proved=proved) for part in plan.bases]
+    files = [file for part in plan.bases for file in keep_file(job, copies, part, part.name, mode=mode, proved=proved)]
     own = keep_file(job, copies, base_entry.model_copy(update=now), plan.file_name, mode=mode, proved=proved)
     logger.info("%s: %s: unchanged, %s not transferred", job.vm.name, disk.label, format_bytes(base_entry.size))
-    return [*files, own]
+    return [*files, *own]
 
 
 def keep_file(
     job: Job, copies: Copies, entry: FileEntry, name: str, *, mode: VerifyMode, proved: StoredExport | None = None
-) -> Entries:
+) -> list[Entries]:
     """Let the bytes of an earlier export's file stand for a file of this export, in every store.
 
     Args:
@@ -357,6 +363,9 @@ def keep_file(
         name: What it is called in this export.
         mode: How much proof of the earlier file is asked for.
         proved: The export of the primary store whose copy of the file was just read and proved: it is not read again.
+
+    Returns:
+        The file, and its block tags if the earlier export left some.
 
     Raises:
         ChecksumMismatch: The bytes are not what the manifest says.
@@ -372,7 +381,7 @@ def keep_file(
         reused = copy.staging.reuse(*found, name) if found else None
         kept = reused or copy_from_base(job, copies, copy, entry, name)
         entries.append(as_kept(entry, kept))
-    return tuple(entries)
+    return with_tags(job, copies, tuple(entries))
 
 
 def copy_from_base(job: Job, copies: Copies, copy: StagedCopy, base_entry: FileEntry, name: str) -> FileEntry:

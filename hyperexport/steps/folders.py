@@ -62,11 +62,11 @@ def exports_of(store: Store, folder: str, vm: VmIdentity) -> list[StoredExport]:
 
 
 def holding(earlier: Iterable[StoredExport], entry: FileEntry) -> tuple[StoredExport, FileEntry] | None:
-    """Find the first of several exports that has a file of a disk with the same content and is not known as damaged."""
+    """Find the first of several exports that has a disk's file, or tags, with the same content, and no known damage."""
     for export in earlier:
         if export.manifest.damage:
             continue
-        for candidate in export.manifest.stored_disks:
+        for candidate in (*export.manifest.stored_disks, *export.manifest.tags):
             if candidate.sha256 == entry.sha256 and candidate.size == entry.size:
                 return export, candidate
     return None

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import Final
 
 from hyperexport.errors import ChecksumMismatch
 from hyperexport.formats import ova
@@ -14,12 +15,14 @@ from hyperexport.steps.stages import stage
 from hyperexport.steps.staging import Copies, Entries, as_stored
 from hyperexport.store.base import RangeReader, Staging
 
+_BESIDE: Final = frozenset({FileRole.CONFIG, FileRole.TAGS})
+
 
 @stage(StageName.PACK)
 def pack_ova(job: Job, copies: Copies, files: Sequence[Entries]) -> list[Entries]:
     """Pack what waits in the local staging into one OVA, in one pass to all stores, and take the single files away.
 
-    The VM's configuration stays beside the OVA: it is ours, not a part of the package.
+    The VM's configuration and the block tags stay beside the OVA: they are ours, not a part of the package.
 
     Args:
         job: The export.
@@ -33,8 +36,8 @@ def pack_ova(job: Job, copies: Copies, files: Sequence[Entries]) -> list[Entries
         ChecksumMismatch: A file that waited is no longer what it was when it was written.
     """
     local = copies.parts[0].staging
-    members = [entries[0] for entries in files if entries[0].role is not FileRole.CONFIG]
-    beside = [entries for entries in files if entries[0].role is FileRole.CONFIG]
+    members = [entries[0] for entries in files if entries[0].role not in _BESIDE]
+    beside = [entries for entries in files if entries[0].role in _BESIDE]
     name = f"{slug(job.vm.name)}.ova"
     parts = [ova.Part(entry.name, entry.size, partial(_proved, local, entry)) for entry in members]
     digest = hashlib.sha256()

@@ -112,7 +112,8 @@ def describe_vm(
     """Write the descriptor, the checksums and the VM's configuration around the files that were moved.
 
     Returns:
-        The entries of all files, in the order of the package: descriptor, checksums, disks, nvram, configuration.
+        The entries of all files: those of the package in its order (descriptor, checksums, disks, nvram), then what
+        lies beside it (configuration, block tags).
 
     Raises:
         DescriptorFailed: The server gave errors in place of a descriptor, or one that leads out of the export.
@@ -120,7 +121,8 @@ def describe_vm(
     """
     check_vm_unchanged(job)
     name = slug(job.vm.name)
-    moved = [*disks, *nvram]
+    tags = [entries for entries in disks if entries[0].role is FileRole.TAGS]
+    moved = [*(entries for entries in disks if entries[0].role is not FileRole.TAGS), *nvram]
     contents = [entries[0] for entries in moved]
     text = ovf_text(job, contents, snapshot)
     descriptor = put(copies.parts, f"{name}.ovf", FileRole.DESCRIPTOR, text.encode())
@@ -129,7 +131,7 @@ def describe_vm(
     # An OVF lacks MAC addresses, UUIDs and extra configuration (vSphere Virtual Machine Administration, "Export an
     # OVF Template"), so the whole configuration is kept beside the package.
     config = put(copies.all, f"{name}.vm.json", FileRole.CONFIG, vm_config_json(job.session, job.ref, snapshot))
-    return [descriptor, checksums, *moved, config]
+    return [descriptor, checksums, *moved, config, *tags]
 
 
 def check_vm_unchanged(job: Job) -> None:

@@ -4,17 +4,20 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from hyperexport.base.stop import StopSignal
 from hyperexport.errors import ExportNotFound, StoreUnusable, StreamCorrupt, VerificationFailed
 from hyperexport.formats.ova import OvaMember, read_index
-from hyperexport.model.manifest import FILE_NAME, ExportManifest, FileEntry, FileRole
+from hyperexport.model.manifest import FILE_NAME, TAGS_SUFFIX, ExportManifest, FileEntry, FileRole
 from hyperexport.store.base import RangeReader, Store, StoredExport, is_record
 from hyperexport.verify.checksums import check_checksums
 from hyperexport.verify.descriptor import check_descriptor
 from hyperexport.verify.findings import Finding, Verification
 from hyperexport.verify.reading import DISK_ROLES, Content, Stretches, compare, read_content, wrong_capacity
+
+if TYPE_CHECKING:
+    from hyperexport.formats.block_tags import BlockTags
 
 logger = logging.getLogger(__name__)
 
@@ -172,7 +175,7 @@ class _Verifier:
             self._files += 1
             if member.role not in _LARGE:
                 with self._store.open(self._export, member.name) as part:
-                    self._keep(member, read_content(member, self._stretches(member, part).take(part.size), part))
+                    self._keep(member, self._reading(member, self._stretches(member, part).take(part.size), part))
 
     def _read(self, entry: FileEntry, reader: RangeReader, members: list[FileEntry]) -> None:
         if not members:
@@ -184,7 +187,7 @@ class _Verifier:
             self._files += 1
             stretches.skip_to(member.offset or 0)
             with self._store.open(self._export, member.name) as part:
-                self._keep(member, read_content(member, stretches.take(member.size), part))
+                self._keep(member, self._reading(member, stretches.take(member.size), part))
         size = stretches.finish()
         self._note(compare(entry, size, stretches.sha256, []))
 
@@ -195,10 +198,14 @@ class _Verifier:
             self._shared += 1
             self._progress(entry.name, reader.size, reader.size)
             return before
-        content = read_content(entry, self._stretches(entry, reader).take(reader.size), reader)
+        content = self._reading(entry, self._stretches(entry, reader).take(reader.size), reader)
         if entry.role in DISK_ROLES:
             self._read_before.keep(self._store, reader, content)
         return content
+
+    def _reading(self, entry: FileEntry, chunks: Iterator[bytes], reader: RangeReader) -> Content:
+        tags = self._tags_of(entry)
+        return read_content(entry, chunks, reader, tags.tagger() if tags else None)
 
     def _stretches(self, entry: FileEntry, reader: RangeReader) -> Stretches:
         last = 0
@@ -252,10 +259,27 @@ class _Verifier:
     # -- what was found -----------------------------------------------------------------------------------------------
 
     def _keep(self, entry: FileEntry, content: Content) -> None:
+        """Keep what is wrong with a file that was read to its end, or its text."""
         finding = compare(entry, content.size, content.sha256, [*content.damage, *wrong_capacity(entry, content)])
         self._note(finding)
-        if content.text is not None and finding is None:
+        if finding is not None:
+            return
+        if content.text is not None:
             self._texts[entry.role] = content.text
+        tags = self._tags_of(entry) if content.tags else None
+        if tags and content.tags and (block := tags.wrong_block(content.tags)) is not None:
+            self._find(entry.name + TAGS_SUFFIX, f"its tag of block {block} of {entry.name} is not that of its bytes")
+
+    def _tags_of(self, entry: FileEntry) -> "BlockTags | None":
+        """The block tags of a disk's file; where they are damaged themselves, that is found when they are read."""
+        if entry.role not in DISK_ROLES or self._export.manifest.file(entry.name + TAGS_SUFFIX) is None:
+            return None
+        from hyperexport.images.opening import tags_of  # noqa: PLC0415 - only where there are tags
+
+        try:
+            return tags_of(self._store, self._export, entry, self._stop)
+        except (ExportNotFound, VerificationFailed, StoreUnusable):
+            return None
 
     def _find(self, file: str, problem: str, *, offset: int | None = None) -> None:
         self._note(Finding(file=file, offset=offset, problem=problem))

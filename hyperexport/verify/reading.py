@@ -3,13 +3,16 @@
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from hyperexport.base.units import MIB
 from hyperexport.errors import StreamCorrupt
 from hyperexport.formats.vmdk_image import Readable, open_image
 from hyperexport.model.manifest import FileEntry, FileRole
 from hyperexport.verify.findings import Finding
+
+if TYPE_CHECKING:
+    from hyperexport.formats.block_tags import BlockTagger, BlockTags
 
 _LARGEST_TEXT = 16 * MIB
 DISK_ROLES: Final = frozenset({FileRole.DISK, FileRole.BASE})
@@ -80,18 +83,23 @@ class Content:
     damage: list[tuple[int | None, str]] = field(default_factory=list[tuple[int | None, str]])
     capacity: int | None = None
     """Bytes that the guest sees of a disk; None where it could not be told."""
+    tags: "BlockTags | None" = None
+    """The tags of a disk's blocks, made anew with the key of those that an export left of it."""
 
 
-def read_content(entry: FileEntry, chunks: Iterator[bytes], whole: Readable) -> Content:
+def read_content(
+    entry: FileEntry, chunks: Iterator[bytes], whole: Readable, tagger: "BlockTagger | None" = None
+) -> Content:
     """Hash a file's bytes and, if it is a disk, prove its structure in the same pass.
 
     Args:
         entry: What the manifest says of it.
         chunks: Its bytes in order; all of them are taken.
         whole: The same file, to look up a disk's directory in.
+        tagger: Tags the file's blocks in the same pass.
     """
     content = Content()
-    stream = _hashing(entry, chunks, content)
+    stream = _hashing(entry, _tagged(chunks, tagger) if tagger else chunks, content)
     if entry.role in DISK_ROLES:
         try:
             image = open_image(whole)
@@ -101,7 +109,14 @@ def read_content(entry: FileEntry, chunks: Iterator[bytes], whole: Readable) -> 
             content.damage.append((error.offset, error.what))
     for _ in stream:
         pass
+    content.tags = tagger.finish() if tagger else None
     return content
+
+
+def _tagged(chunks: Iterator[bytes], tagger: "BlockTagger") -> Iterator[bytes]:
+    for chunk in chunks:
+        tagger.write(chunk)
+        yield chunk
 
 
 def wrong_capacity(entry: FileEntry, content: Content) -> list[tuple[int | None, str]]:

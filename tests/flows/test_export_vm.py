@@ -72,7 +72,9 @@ def test_the_package_is_whole_and_names_the_bytes_that_were_received(vcenter: Si
     (export,) = exports_in(store)
     folder = store / export.folder / export.export_id
     names = {entry.name for entry in export.manifest.files}
-    assert names == {"db01.ovf", "db01.mf", "db01-disk-0.vmdk", "db01-disk-1.vmdk", "db01.nvram", "db01.vm.json"}
+    disks = {"db01-disk-0.vmdk", "db01-disk-1.vmdk"}
+    tags = {f"{disk}.tags" for disk in disks}
+    assert names == {"db01.ovf", "db01.mf", *disks, *tags, "db01.nvram", "db01.vm.json"}
     assert {path.name for path in folder.iterdir()} == {*names, "export.json"}
     for entry in export.manifest.files:
         assert (folder / entry.name).stat().st_size == entry.size
@@ -145,7 +147,8 @@ def test_an_ova_holds_the_same_package_in_one_file(vcenter: Simulator, store: Pa
 
     (export,) = exports_in(store)
     folder = store / str(export)
-    assert {path.name for path in folder.iterdir()} == {"db01.ova", "db01.vm.json", "export.json"}
+    tags = {"db01-disk-0.vmdk.tags", "db01-disk-1.vmdk.tags"}
+    assert {path.name for path in folder.iterdir()} == {"db01.ova", "db01.vm.json", "export.json", *tags}
     listed = subprocess.run(["tar", "tf", folder / "db01.ova"], check=True, capture_output=True, text=True)
     assert listed.stdout.split() == ["db01.ovf", "db01.mf", "db01-disk-0.vmdk", "db01-disk-1.vmdk", "db01.nvram"]
     assert exported_bytes(LocalStore(store), export) == guest_bytes(vcenter, "db01")
