@@ -175,7 +175,8 @@ def drill(server: S3Server, folder: Path) -> tuple[float, int, int] | None:
     if parts is None or shutil.which("qemu-system-x86_64") is None:
         console.print("the drill is not measured: QEMU or the parts of its guest are missing")
         return None
-    raw = make_disk(folder / "guest.raw", os.urandom(8).hex(), parts)
+    number = os.urandom(8).hex()
+    raw = make_disk(folder / "guest.raw", number, parts)
     where: dict[str, Any] = {
         "upload": f"s3://{server.make_bucket('drills')}/vms",
         "keep_local": False,
@@ -193,7 +194,8 @@ def drill(server: S3Server, folder: Path) -> tuple[float, int, int] | None:
     export = result.manifest.export_id
 
     def boot() -> None:
-        hyperexport.restore_drill(export, timeout=timedelta(minutes=10), emulate=True, memory_mib=256, **where)
+        wait = timedelta(minutes=10)
+        hyperexport.restore_drill(export, expect=number, timeout=wait, emulate=True, memory_mib=256, **where)
 
     seconds, read = measured("drill of the small Linux, command to verdict", boot)
     return seconds, read, result.manifest.stored_bytes
