@@ -98,7 +98,7 @@ def test_a_run_from_the_form_to_its_closing_page(page: Page, lab: Lab, picture):
 
     (closing,) = lab.artifacts_of(run, "markdown")
     page.goto(f"{lab.root}/artifacts/artifact/{closing['id']}")
-    page.get_by_role("heading", name=re.compile("Exported .*/db01 in ")).wait_for()
+    page.get_by_role("heading", name=re.compile("Exported .*db01 in ")).wait_for()
     chart = page.get_by_alt_text("Throughput of each file over time")
     chart.wait_for()
     assert chart.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
