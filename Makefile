@@ -40,7 +40,7 @@ conformance: venv peers ## Run the tests against peers that we did not write (vc
 	@$(PYTEST) -q -n $(WORKERS) -m conformance
 
 .PHONY: faults
-faults: venv ## Run the long fault matrix
+faults: venv peers ## Run the long fault matrix
 	@$(PYTEST) --dist worksteal -q -n $(WORKERS) -m faults
 
 .PHONY: fuzz
