@@ -155,6 +155,7 @@ def test_six_days_in_a_folder(vcenter: Simulator, tmp_path: Path, seed: str) -> 
 
 
 @pytest.mark.faults
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("kind", ["folder", "s3"])
 def test_forty_days(vcenter: Simulator, tmp_path: Path, kind: str, request: pytest.FixtureRequest) -> None:
     require_program("qemu-img", "nothing else reads the chains")
