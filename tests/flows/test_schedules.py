@@ -99,7 +99,7 @@ def test_a_run_that_still_goes_is_not_overtaken_by_its_schedule(served, hyperexp
     assert "concurrency limit" in late.state.message
     assert [run.id for run in in_state(slow, StateType.RUNNING)] == [running.id]
     refused = hyperexport("schedules", "remove", "slow")
-    assert (refused.code, "going on" in refused.err) == (2, True)
+    assert (refused.code, "is in progress" in refused.err) == (2, True)
     with get_client(sync_client=True) as client:
         client.set_flow_run_state(running.id, Cancelling())
     eventually(lambda: running.id in [run.id for run in in_state(slow, StateType.CANCELLED)], "the run's end")
