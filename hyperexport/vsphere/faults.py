@@ -259,7 +259,8 @@ def _translate_wire(error: Exception, *, doing: str, endpoint: VSphereEndpoint) 
     address = endpoint.address
     if isinstance(error, ssl.SSLCertVerificationError):
         return untrusted(error, endpoint)
-    if isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
+    # Only an error that OpenSSL itself reported has a reason; Python's own have no such attribute.
+    if isinstance(error, ssl.SSLError) and getattr(error, "reason", None) == "WRONG_VERSION_NUMBER":
         return NotVSphere(f"{address} does not speak TLS", fix="Check the port")
     # pyVmomi raises HTTPException("503 Service Unavailable"): the status is nowhere but in the text.
     if isinstance(error, HTTPException) and str(error).startswith("503"):
