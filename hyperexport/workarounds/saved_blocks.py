@@ -8,8 +8,8 @@ from pathlib import Path
 def database_has_block(database: Path, *, block_type: str, name: str) -> bool:
     """Whether Prefect's SQLite database holds a block of this type and name; False if it cannot be read.
 
-    Prefect 3.8 reads blocks only through a server, and starts one where none is configured: that takes 15 s, for a
-    command that then runs without Prefect.
+    Prefect 3.8 reads blocks only through a server, and starts one where none is configured: seconds, for a command
+    that then runs without Prefect.
 
     Args:
         database: The file, ``prefect.db`` in Prefect's home.
