@@ -80,6 +80,7 @@ class Made:
 
 def make(vcenter: Simulator, server: S3Server, form: str, kind: str, scratch: Path) -> Made:
     where: dict[str, Any] = {"output": scratch / "exports"}
+    bucket = ""
     if kind == "s3":
         bucket = server.make_bucket("b" + hashlib.sha256(str(scratch).encode()).hexdigest()[:12])
         where |= {"upload": f"s3://{bucket}/vms", "s3": settings(server)}  # and the folder: an OVA needs one
