@@ -26,18 +26,18 @@ def _run_name(parameters: Mapping[str, Any]) -> str:
 @job_flow("verify-exports", _run_name)
 def verify_exports(
     exports: list[str] | None = None,
-    sample_days: Annotated[float, Field(ge=1)] | None = None,
     options: Annotated[ExportOptions, Shown("destination", "bandwidth", "execution")] = OPTIONS,
     profile: Profile = None,
+    sample_days: Annotated[float, Field(ge=1)] | None = None,
     **_: Unpack[OptionKeywords],
 ) -> Listing[VerifiedExport]:
     """Read stored exports back and prove them, in the local store and in S3.
 
     Args:
         exports: Export ids, or paths that end in them. Every export of the store if empty.
-        sample_days: Verify a random part, so that all exports are verified within so many days of daily runs.
         options: Where the exports are. With verify set to deep, what is in S3 is downloaded.
         profile: A saved export profile, or its name.
+        sample_days: Verify a random part, so that all exports are verified within so many days of daily runs.
 
     Returns:
         The findings for each export.

@@ -101,7 +101,7 @@ def test_a_vm_is_backed_up_and_looked_at(seen: dict[str, Seen]) -> None:
     assert notebook.shown("again = export_vm").count("unchanged, reused") == 2
     assert notebook.shown("contents = hyperexport").count("<tr>") == 1 + 4
     assert "db01-disk-0.vmdk" in notebook.printed("sector")
-    assert notebook.shown("verify_exports()").count("good") == 4
+    assert notebook.shown("verify_exports()").count(">verified<") == 4
 
 
 def test_the_fleet_is_reported_with_plots(seen: dict[str, Seen]) -> None:
