@@ -239,7 +239,8 @@ def _is_address(name: str) -> bool:
         ip_address(name)
     except ValueError:
         return False
-    return True
+    _, zoned, zone = name.partition("%")  # ipaddress takes any text for an IPv6 zone; RFC 6874: unreserved characters
+    return not zoned or re.fullmatch(r"[A-Za-z0-9._~-]+", zone) is not None
 
 
 def _read_as_govc(name: str, value: str) -> str:

@@ -26,6 +26,7 @@ def endpoint(url="vc.example.com", **fields):
         ("https://vc.example.com/", "https://vc.example.com/sdk", "vc.example.com", 443),
         ("https://vc.example.com:9443/other/sdk/", "https://vc.example.com:9443/other/sdk", "vc.example.com", 9443),
         ("[fe80::1]:8443", "https://[fe80::1]:8443/sdk", "fe80::1", 8443),
+        ("[fe80::1%25eth0]", "https://[fe80::1%25eth0]/sdk", "fe80::1%25eth0", 443),
     ],
 )
 def test_an_address_is_read_in_every_form_that_govc_takes(given, url, host, port):
@@ -109,7 +110,9 @@ def test_a_user_given_by_itself_wins_over_the_one_in_the_address():
     assert endpoint("https://other:wrong@vc").username == "backup"
 
 
-@pytest.mark.parametrize("url", ["http://vc", "https://", "vc:70000", "vc:port", "ftp://vc"])
+@pytest.mark.parametrize(
+    "url", ["http://vc", "https://", "vc:70000", "vc:port", "ftp://vc", "::%1]:8443", "fe80::1%a b"]
+)
 def test_an_address_that_makes_no_sense_is_refused(url):
     with pytest.raises(ValidationError):
         endpoint(url)
