@@ -12,7 +12,9 @@ def _(result: RestoreResult) -> tuple[Page, ...]:
     took = f" in {format_elapsed(result.seconds)}"
     title = f"Would restore {what}" if result.dry_run else f"Restored {what}{took}"
     compared = "the server has what was sent" if result.verified else "NOT everything was compared with the server"
-    done = [("Verified", compared), ("Powered on", "yes" if result.powered_on else "no")]
+    done = [("Verified", compared)]
+    if plan.power_on:
+        done.append(("Powered on", "yes" if result.powered_on else "no"))
     files: list[dict[str, object]] = [
         {
             "File": file.name,
