@@ -4,6 +4,7 @@ The only place that maps them. The fault itself
 stays the error's ``__cause__``, so that a neighbour in this room can ask for it with :func:`is_caused_by`.
 """
 
+import re
 import ssl
 import struct
 import zlib
@@ -163,11 +164,14 @@ def is_caused_by(error: BaseException, kinds: tuple[type[Exception], ...]) -> bo
     return isinstance(error.__cause__, kinds)
 
 
+_FAILED_TO_QUIESCE: Final = re.compile(r"\b(while|during|to|not|cannot) quiesc(e|ing)(?![-\w])", re.IGNORECASE)
+
+
 def is_about_quiescing(error: BaseException) -> bool:
     """Whether a snapshot failed because the guest could not be quiesced.
 
-    Without a fault class of its own, ESXi says so in the fault's messages only: with the key
-    ``msg.snapshot.error-QUIESCINGERROR``, or as "An error occurred while quiescing the virtual machine".
+    Where ESXi has no fault class of its own for it, only the server's message says so, by its key or in English ("An
+    error occurred while quiescing the virtual machine"). Names of VMs and datastores in a message do not count.
     """
     fault = error.__cause__
     if isinstance(fault, _QUIESCE_FAULTS):
@@ -175,7 +179,7 @@ def is_about_quiescing(error: BaseException) -> bool:
     parts = getattr(fault, "faultMessage", None) or ()
     texts = [getattr(fault, "msg", None), *(getattr(part, "message", None) for part in parts)]
     return any("QUIESC" in (getattr(part, "key", None) or "").upper() for part in parts) or any(
-        "while quiescing the virtual machine" in (text or "") for text in texts
+        _FAILED_TO_QUIESCE.search(text or "") for text in texts
     )
 
 

@@ -163,6 +163,10 @@ def about_quiescing(fault: Exception, *, vm: str = "db01") -> bool:
         vim.fault.ApplicationQuiesceFault(),
         vim.fault.FilesystemQuiesceFault(),
         vim.fault.GenericVmConfigFault(msg="An error occurred while quiescing the virtual machine. See its event log."),
+        vim.fault.GenericVmConfigFault(msg="An error occurred while saving the snapshot: Failed to quiesce the VM."),
+        vim.fault.GenericVmConfigFault(
+            msg="The guest OS has reported an error during quiescing. The error code was: 3"
+        ),
         vim.fault.GenericVmConfigFault(
             msg="Ein Fehler ist aufgetreten",
             faultMessage=[vmodl.LocalizableMessage(key="msg.snapshot.error-QUIESCINGERROR", message="Fehler")],
@@ -176,6 +180,7 @@ def test_a_guest_that_cannot_be_quiesced_is_known_in_every_language(fault: Excep
 def test_a_vm_named_for_quiescing_does_not_make_another_fault_one_of_quiescing() -> None:
     full = vim.fault.NoDiskSpace(msg="Insufficient disk space on datastore quiesced-vms", datastore="quiesced-vms")
     assert not about_quiescing(full, vm="quiesce-test")
+    assert not about_quiescing(vim.fault.FileLocked(msg="Unable to access file [ds] quiesce/quiesce.vmx"), vm="quiesce")
 
 
 def test_a_free_esxi_licence_is_explained() -> None:
