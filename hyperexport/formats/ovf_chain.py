@@ -19,7 +19,8 @@ _PARENT: Final = re.compile(rb'\s(?:\w+:)?parentRef="[^"]*"')
 
 
 _SECTION: Final = (
-    b'\n    <hx:ChangedBlocksSection xmlns:hx="urn:hyperexport:ovf" %srequired="true">'
+    b'\n    <hx:ChangedBlocksSection xmlns:hx="urn:hyperexport:ovf" '
+    b'xmlns:o="http://schemas.dmtf.org/ovf/envelope/1" o:required="true">'
     b'<Info xmlns="http://schemas.dmtf.org/ovf/envelope/1">Its disks hold changed blocks alone: import what '
     b"hyperexport convert --to ovf makes of it</Info></hx:ChangedBlocksSection>"
 )
@@ -34,8 +35,8 @@ class BaseFile(NamedTuple):
     size: int
 
 
-def with_bases(descriptor: bytes, disk: str, bases: Sequence[BaseFile]) -> bytes | None:
-    """Describe the files that a disk builds on, each as the parent of the next.
+def with_bases(descriptor: bytes, disk: str, bases: Sequence[BaseFile]) -> bytes:
+    """Describe the files that a disk builds on, each as the parent of the next, and have importers refuse the package.
 
     Args:
         descriptor: The OVF.
@@ -43,11 +44,14 @@ def with_bases(descriptor: bytes, disk: str, bases: Sequence[BaseFile]) -> bytes
         bases: What it builds on, the base first.
 
     Returns:
-        The descriptor; None where it does not describe the disk in a form that is known.
+        The descriptor. Where it does not describe the disk in a form that is known, it names no parents, and importers
+        refuse it all the same; without a ``VirtualHardwareSection`` it describes no machine that could be imported.
     """
+    if not _ANY_SECTION.search(descriptor):
+        descriptor = _HARDWARE_END.sub(lambda end: end[0] + _SECTION, descriptor, count=1)
     found = _described(descriptor, disk)
     if found is None or any(_file(descriptor, base.name) for base in bases):
-        return None
+        return descriptor
     file, described, file_id, disk_id = found
     prefix = re.search(rb'\s((?:\w+:)?)fileRef="', described)
     files, disks, parent = b"", b"", b""
@@ -62,11 +66,7 @@ def with_bases(descriptor: bytes, disk: str, bases: Sequence[BaseFile]) -> bytes
         disks += _child_of(tag, parent, prefix) + _gap(descriptor, described)
         parent = own_disk
     descriptor = descriptor.replace(file, files + file)
-    descriptor = descriptor.replace(described, disks + _child_of(described, parent, prefix))
-    if _ANY_SECTION.search(descriptor):
-        return descriptor
-    section = _SECTION % (prefix[1] if prefix else b"")
-    return _HARDWARE_END.sub(lambda end: end[0] + section, descriptor, count=1)
+    return descriptor.replace(described, disks + _child_of(described, parent, prefix))
 
 
 def without_bases(descriptor: bytes, disk: str, bases: Sequence[str]) -> bytes:

@@ -184,7 +184,7 @@ def _with_chains(text: str, files: Sequence[FileEntry]) -> str:
     for entry in files:
         if entry.chain:
             bases = [BaseFile(name, sizes[name]) for name in entry.chain]
-            data = with_bases(data, entry.name, bases) or data
+            data = with_bases(data, entry.name, bases)
     return data.decode()
 
 

@@ -31,19 +31,25 @@ _LARGE: Final = DISK_ROLES | {FileRole.OVA}
 
 
 class ReadFiles:
-    """The large files that a run has read so far, so that one that several exports share is read once."""
+    """The disks' files that a run has read so far, so that one that several exports share is read once."""
 
     def __init__(self) -> None:
-        self._contents: dict[tuple[str, str], Content] = {}
+        self._contents: dict[tuple[str, str, str], Content] = {}
 
-    def find(self, store: Store, reader: RangeReader) -> Content | None:
-        """What was read of the same bytes before; None where nothing was, or they were written to since."""
-        return self._contents.get((store.url, reader.identity)) if reader.identity else None
+    def find(self, store: Store, reader: RangeReader, tags: str) -> Content | None:
+        """What was read of the same bytes before; None where nothing was, or they were written to since.
 
-    def keep(self, store: Store, reader: RangeReader, content: Content) -> None:
+        Args:
+            store: Where they lie.
+            reader: The open file.
+            tags: The SHA-256 of the block tags that they are compared with; empty where there are none.
+        """
+        return self._contents.get((store.url, reader.identity, tags)) if reader.identity else None
+
+    def keep(self, store: Store, reader: RangeReader, tags: str, content: Content) -> None:
         """Keep what was read of a file from its beginning to its end."""
         if reader.identity:
-            self._contents[store.url, reader.identity] = content
+            self._contents[store.url, reader.identity, tags] = content
 
 
 def verify_export(
@@ -193,19 +199,21 @@ class _Verifier:
 
     def _content(self, entry: FileEntry, reader: RangeReader) -> Content:
         """Read a file, unless this run has read the same bytes for another export."""
-        before = self._read_before.find(self._store, reader) if entry.role in DISK_ROLES else None
-        if before is not None:
+        if entry.role not in DISK_ROLES:
+            return self._reading(entry, self._stretches(entry, reader).take(reader.size), reader)
+        left = self._export.manifest.file(entry.name + TAGS_SUFFIX)
+        tags = left.sha256 if left else ""
+        content = self._read_before.find(self._store, reader, tags)
+        if content is not None:
             self._shared += 1
             self._progress(entry.name, reader.size, reader.size)
-            return before
+            return content
         content = self._reading(entry, self._stretches(entry, reader).take(reader.size), reader)
-        if entry.role in DISK_ROLES:
-            self._read_before.keep(self._store, reader, content)
+        self._read_before.keep(self._store, reader, tags, content)
         return content
 
     def _reading(self, entry: FileEntry, chunks: Iterator[bytes], reader: RangeReader) -> Content:
-        tags = self._tags_of(entry)
-        return read_content(entry, chunks, reader, tags.tagger() if tags else None)
+        return read_content(entry, chunks, reader, self._tags_of(entry))
 
     def _stretches(self, entry: FileEntry, reader: RangeReader) -> Stretches:
         last = 0
@@ -266,9 +274,9 @@ class _Verifier:
             return
         if content.text is not None:
             self._texts[entry.role] = content.text
-        tags = self._tags_of(entry) if content.tags else None
-        if tags and content.tags and (block := tags.wrong_block(content.tags)) is not None:
-            self._find(entry.name + TAGS_SUFFIX, f"its tag of block {block} of {entry.name} is not that of its bytes")
+        if content.wrong_tag is not None:
+            problem = f"its tag of block {content.wrong_tag} of {entry.name} is not that of its bytes"
+            self._find(entry.name + TAGS_SUFFIX, problem)
 
     def _tags_of(self, entry: FileEntry) -> "BlockTags | None":
         """The block tags of a disk's file; where they are damaged themselves, that is found when they are read."""

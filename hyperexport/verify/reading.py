@@ -83,12 +83,12 @@ class Content:
     damage: list[tuple[int | None, str]] = field(default_factory=list[tuple[int | None, str]])
     capacity: int | None = None
     """Bytes that the guest sees of a disk; None where it could not be told."""
-    tags: "BlockTags | None" = None
-    """The tags of a disk's blocks, made anew with the key of those that an export left of it."""
+    wrong_tag: int | None = None
+    """The first block of a disk whose tag, as the export left it, is not that of its bytes; None where all are."""
 
 
 def read_content(
-    entry: FileEntry, chunks: Iterator[bytes], whole: Readable, tagger: "BlockTagger | None" = None
+    entry: FileEntry, chunks: Iterator[bytes], whole: Readable, tags: "BlockTags | None" = None
 ) -> Content:
     """Hash a file's bytes and, if it is a disk, prove its structure in the same pass.
 
@@ -96,9 +96,10 @@ def read_content(
         entry: What the manifest says of it.
         chunks: Its bytes in order; all of them are taken.
         whole: The same file, to look up a disk's directory in.
-        tagger: Tags the file's blocks in the same pass.
+        tags: The file's block tags, which are compared with its bytes in the same pass.
     """
     content = Content()
+    tagger = tags.tagger() if tags else None
     stream = _hashing(entry, _tagged(chunks, tagger) if tagger else chunks, content)
     if entry.role in DISK_ROLES:
         try:
@@ -109,7 +110,7 @@ def read_content(
             content.damage.append((error.offset, error.what))
     for _ in stream:
         pass
-    content.tags = tagger.finish() if tagger else None
+    content.wrong_tag = tags.wrong_block(tagger.finish()) if tags and tagger else None
     return content
 
 
