@@ -11,7 +11,7 @@ class FileLock(Enum):
     BUSY = "busy"
     """Another process holds it."""
     UNKNOWN = "unknown"
-    """The filesystem has no locks (NFS without its lock service, some FUSE filesystems): nobody can tell."""
+    """The filesystem has no locks (NFS without its lock service, some FUSE filesystems): another process may use it."""
 
 
 def lock_file(fd: int, *, wait: bool = False) -> FileLock:

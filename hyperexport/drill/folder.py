@@ -27,7 +27,7 @@ def private_folder() -> Generator[Path]:
     with tempfile.TemporaryDirectory(prefix=_PREFIX) as name:  # mode 0700
         handle = os.open(name, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            lock_file(handle, wait=True)  # where there are no locks, nobody can take the folder for a dead run's
+            lock_file(handle, wait=True)  # without locks, no other drill removes the folder
             yield Path(name)
         finally:
             os.close(handle)

@@ -88,7 +88,7 @@ def find_qemu() -> QemuHost:
 def compose(
     host: QemuHost, hardware: Hardware, disks: Sequence[BootDisk], *, folder: Path, memory_mib: int | None = None
 ) -> Machine:
-    """Compose the command line of a machine that is paused until it is told to continue.
+    """Build the command line for a machine that starts paused.
 
     Args:
         host: What this machine has.

@@ -212,7 +212,10 @@ def _base_disk(
         if not identity.can_be_a_base or (not entry.chain and identity.parent_id != NO_PARENT):
             raise BaseUnusable(f"{base} has the content id {identity.content_id:08x}, which cannot be a base")
         if (source.disk.grain, source.disk.capacity) != (GRAIN, capacity):
-            raise BaseUnusable(f"{base} has grains of {source.disk.grain} bytes, and a delta has those of {GRAIN}")
+            raise BaseUnusable(
+                f"the disk in {base} has {source.disk.capacity} bytes in grains of {source.disk.grain}, "
+                f"not {capacity} in grains of {GRAIN}"
+            )
         yield source, identity
 
 

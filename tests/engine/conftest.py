@@ -19,6 +19,7 @@ from hyperexport.vsphere.endpoint import VSphereEndpoint
 from hyperexport.vsphere.inventory import find_vm
 from hyperexport.vsphere.session import Session, connect
 from tests.conformance.vcsim import running_vcsim
+from tests.engine.s3_servers import S3Server, rclone_s3
 
 MIB = 1 << 20
 VMS = 120
@@ -62,6 +63,13 @@ def vmware(go_peers: Path, tmp_path_factory: pytest.TempPathFactory) -> Generato
 def peer(request: pytest.FixtureRequest) -> Peer:
     """Each of the two servers in turn."""
     return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Generator[S3Server]:
+    """A real S3 server of the module's own."""
+    with rclone_s3(tmp_path_factory.mktemp("rclone")) as running:
+        yield running
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from hyperexport.steps.verification import verify
 from hyperexport.store.local import LocalStore
 from hyperexport.verify import ReadFiles
 from tests.chains import Place, differing_by_qemu, folder_place, guest, s3_place, stored
-from tests.engine.s3_servers import S3Server, rclone_s3
+from tests.engine.s3_servers import S3Server
 from tests.peers import require_program
 
 MIB: Final = 1 << 20
@@ -33,12 +33,6 @@ def vcenter(monkeypatch: pytest.MonkeyPatch) -> Generator[Simulator]:
         for name, value in simulator.environment().items():
             monkeypatch.setenv(name, value)
         yield simulator
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Generator[S3Server]:
-    with rclone_s3(tmp_path_factory.mktemp("rclone")) as running:
-        yield running
 
 
 class Life:

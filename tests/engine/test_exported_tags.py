@@ -25,7 +25,7 @@ from hyperexport.store.base import RangeReader, Store, StoredExport
 from hyperexport.store.local import LocalStore
 from tests.engine import verifiable
 from tests.engine.s3_exports import open_store, settings
-from tests.engine.s3_servers import S3Server, rclone_s3
+from tests.engine.s3_servers import S3Server
 
 MIB: Final = 1 << 20
 SIZES: Final = (3 * MIB, 2 * MIB)
@@ -40,12 +40,6 @@ FORMS: Final = {
     "delta kept": [{}, {"incremental": True, "max_chain": 3, "changed": True}, {"incremental": True, "max_chain": 3}],
 }
 """The exports that lead to each form of export."""
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Generator[S3Server]:
-    with rclone_s3(tmp_path_factory.mktemp("rclone")) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ from hyperexport.store.local import LocalStore
 from hyperexport.views import metrics
 from hyperexport.views.survey import survey
 from tests.engine.s3_exports import open_store, settings
-from tests.engine.s3_servers import S3Server, rclone_s3
+from tests.engine.s3_servers import S3Server
 
 MIB = 1 << 20
 TWINS = 7
@@ -44,12 +44,6 @@ def vcenter(monkeypatch: pytest.MonkeyPatch) -> Generator[Simulator]:
         for name, value in simulator.environment().items():
             monkeypatch.setenv(name, value)
         yield simulator
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Generator[S3Server]:
-    with rclone_s3(tmp_path_factory.mktemp("rclone")) as running:
-        yield running
 
 
 class Place:

@@ -39,7 +39,7 @@ from tests.engine.local_exports import (
     write_file,
 )
 from tests.engine.s3_exports import open_store, settings
-from tests.engine.s3_servers import S3Server, rclone_s3
+from tests.engine.s3_servers import S3Server
 from tests.examples import VM
 
 MIB = 1 << 20
@@ -174,12 +174,6 @@ def test_two_vms_without_a_uuid_keep_their_exports_and_their_bases_apart(
     assert ids(store) == {manifest(of_a).export_id, manifest(last).export_id}
     assert is_of(of_a, nameless, a, tmp_path / "a.raw")
     assert is_of(last, nameless, b, tmp_path / "b.raw")
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Generator[S3Server]:
-    with rclone_s3(tmp_path_factory.mktemp("rclone")) as running:
-        yield running
 
 
 @pytest.mark.parametrize("limit", LIMITS[:3], ids=LIMIT_NAMES[:3])  # a bucket has no end

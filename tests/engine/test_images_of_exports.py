@@ -1,7 +1,7 @@
 """Every form of export opens as the same disks."""
 
 import hashlib
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
@@ -17,13 +17,6 @@ from hyperexport.store.base import RangeReader, Store, StoredExport
 from hyperexport.store.local import LocalStore
 from tests.engine import stored_images, verifiable
 from tests.engine.s3_exports import open_store
-from tests.engine.s3_servers import S3Server, rclone_s3
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Generator[S3Server]:
-    with rclone_s3(tmp_path_factory.mktemp("rclone")) as running:
-        yield running
 
 
 @pytest.fixture(params=["folder", "s3"])

@@ -2,7 +2,7 @@
 
 import subprocess
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,7 +24,7 @@ from hyperexport.store.base import Store
 from hyperexport.store.local import LocalStore
 from hyperexport.store.s3 import S3Location, S3Settings, S3Store
 from tests.engine.local_exports import DISKS, FIRST, FOLDER, OWNER, SECOND, THIRD, manifest_of, write_export, write_file
-from tests.engine.s3_servers import S3Server, rclone_s3
+from tests.engine.s3_servers import S3Server
 
 KEEP_ONE = Cleanup(enabled=True, max_count=1)
 
@@ -62,12 +62,6 @@ def lock(
         stop=StopSignal(),
         timeout=timeout,
     )
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Generator[S3Server]:
-    with rclone_s3(tmp_path_factory.mktemp("rclone")) as running:
-        yield running
 
 
 @pytest.fixture
@@ -313,7 +307,12 @@ def test_no_flipped_byte_of_an_owner_tag_hides_a_claim_or_makes_a_run_dead(tmp_p
         tag = staging / ".owner.json"
         data = tag.read_bytes()
         believed: list[int] = []
+        # Three flips spell the same time in another way (t, z, and a comma for the point): they change nothing.
+        begun = data.index(b'"started"')
+        same = [(data.index(sign, begun), bit) for sign, bit in ((b"T", 5), (b".", 1), (b"Z", 5))]
         for at in range(len(data)):
+            if (at, at % 8) in same:
+                continue
             tag.write_bytes(data[:at] + bytes([data[at] ^ 1 << at % 8]) + data[at + 1 :])
             found = [one.export_id for one in other_stagings(store, FOLDER, mine)]
             if found != [staged.export_id] or abandoned_stagings(store, FOLDER, process_is_over):

@@ -33,7 +33,7 @@ from hyperexport.vsphere.names import escape
 from hyperexport.vsphere.restore_privileges import RestoreNeeds
 from hyperexport.vsphere.session import connect
 from hyperexport.vsphere.tags import tags_of
-from tests.engine.s3_servers import S3Server, rclone_s3
+from tests.engine.s3_servers import S3Server
 from tests.engine.simulator_client import find, finish, logged_in
 
 MIB = 1 << 20
@@ -139,12 +139,6 @@ def nothing_is_left(sim: Simulator) -> bool:
 
 
 # -- bytes -------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Generator[S3Server]:
-    with rclone_s3(tmp_path_factory.mktemp("rclone")) as running:
-        yield running
 
 
 @pytest.mark.parametrize("package", ["ovf", "ova"])

@@ -37,12 +37,6 @@ SECOND_PART = "partNumber=2"
 pytestmark = pytest.mark.usefixtures("short_s3_pauses")
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Generator[S3Server]:
-    with rclone_s3(tmp_path_factory.mktemp("rclone")) as running:
-        yield running
-
-
 @pytest.fixture
 def bucket(server: S3Server, request: pytest.FixtureRequest) -> str:
     return server.make_bucket("b" + hashlib.sha256(request.node.name.encode()).hexdigest()[:12])

@@ -1,7 +1,6 @@
 """Verification in a bucket, on a real server: by the server's own checksums, or by reading everything back."""
 
 import hashlib
-from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -13,16 +12,10 @@ from hyperexport.store.base import StoredExport
 from hyperexport.store.local import LocalStore
 from hyperexport.store.s3 import S3Location, S3Settings, S3Store
 from hyperexport.verify import Verification, verify_export
-from tests.engine.s3_servers import S3Server, rclone_s3
+from tests.engine.s3_servers import S3Server
 from tests.engine.verifiable import DISKS, publish, publish_ova
 
 DISK_0, DISK_1 = DISKS
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Generator[S3Server]:
-    with rclone_s3(tmp_path_factory.mktemp("rclone")) as running:
-        yield running
 
 
 @pytest.fixture
