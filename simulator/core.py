@@ -4,7 +4,8 @@ import logging
 import secrets
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -222,6 +223,16 @@ class Simulator:
         """The most leases and downloads that there ever were at once on each host, by its name."""
         loads = ((host.name, host.load) for host in self._vcenter.hosts)
         return {name: {"leases": load.leases.most, "downloads": load.downloads.most} for name, load in loads}
+
+    @contextmanager
+    def downloads_held(self) -> Generator[None]:
+        """No host sends a byte of a download while the block runs: what reads a disk goes on reading it."""
+        self._world.downloads_held = True
+        try:
+            yield
+        finally:
+            self._world.downloads_held = False
+            self._world.touch()
 
     def detached_disks(self) -> list[str]:
         """The disks that lie in a datastore and that no VM has, each as ``[datastore] path``."""

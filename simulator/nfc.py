@@ -58,6 +58,7 @@ class NfcHandler(Handler):
             self.refuse(fault.status or 503)
             return
         with self._host.load.downloads.one_more():
+            _wait_while_held(file)
             self._send(file, faults.take(FaultKind.EMPTY, **target) is not None)
 
     def do_POST(self) -> None:
@@ -117,6 +118,13 @@ def _wait(file: OfferedFile, seconds: float) -> None:
     lease = file.lease
     with lease.world.lock:
         lease.world.sleep(seconds, lambda: not lease.alive)
+
+
+def _wait_while_held(file: OfferedFile) -> None:
+    lease = file.lease
+    world = lease.world
+    with world.lock:
+        world.sleep(86_400.0, lambda: not (world.downloads_held and lease.alive))
 
 
 def _pieces(file: OfferedFile) -> Iterator[Any]:

@@ -35,6 +35,8 @@ class World:
         self.changed = threading.Condition(self.lock)
         self.generation = 0
         self.stopping = False
+        self.downloads_held = False
+        """Whether the hosts keep back what they were asked for."""
         self.fields: Any = None
         """The custom attributes of the inventory's objects; they come with the vCenter."""
         self._objects: dict[str, Managed] = {}

@@ -109,8 +109,8 @@ def test_a_run_that_still_goes_is_not_overtaken_by_its_schedule(served, hyperexp
 
 def test_a_fleet_that_is_cancelled_on_its_worker_leaves_nothing(served, tmp_path):
     store = tmp_path / "exports"
-    options = ExportOptions.from_keys({"output": store, "snapshot": True, "bandwidth_limit": 1, "bandwidth_burst": 0.1})
-    with get_client(sync_client=True) as client:
+    options = ExportOptions.from_keys({"output": store, "snapshot": True})
+    with served.simulator.downloads_held(), get_client(sync_client=True) as client:
         run_of_all = client.create_flow_run_from_deployment(
             deployment("export-fleet/export-fleet").id,
             parameters={"selection": {"match": ["*"]}, "options": options.model_dump(mode="json", exclude_unset=True)},
