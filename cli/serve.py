@@ -126,7 +126,7 @@ def arguments(
     Prefect server is started along, with its UI; it keeps everything in Prefect's usual database.
     """
     if limit < 1:
-        raise UsageError(f"--limit: {limit} runs at a time is none", fix="Give at least 1")
+        raise UsageError(f"--limit: {limit} is less than 1", fix="Give at least 1")
     for flag, port in (("--api-port", api_port), ("--prefect-port", prefect_port)):
         if port is not None and not 0 <= port <= 65_535:
             raise UsageError(f"{flag}: there is no port {port}", fix="Give one up to 65535")

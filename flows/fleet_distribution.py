@@ -157,7 +157,7 @@ def retry_until_stopped(stop: StopSignal, ask: Callable[P, T], *args: P.args, **
         sleep=wait,
         reraise=True,
     )
-    with translated("asking Prefect how the exports are"):
+    with translated("asking Prefect for the states of the exports"):
         return trying(ask, *args, **kwargs)
 
 
@@ -299,7 +299,7 @@ def cancel(client: SyncPrefectClient, sent: dict[UUID, Sent]) -> None:
                 del sent[run.id]
             time.sleep(0.5)
     except Exception as error:  # noqa: BLE001 - the reason why this run ends is another
-        logger.error("it could not be seen whether the exports have stopped: %s", type(error).__name__)
+        logger.error("cannot tell whether the exports have stopped: %s", type(error).__name__)
     if sent:
         logger.warning("%d exports are still stopping on their workers", len(sent))
 

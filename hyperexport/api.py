@@ -32,7 +32,7 @@ from hyperexport.model.restore import RestoreRequest, RestoreResult
 from hyperexport.model.restore_point import RestorePoint
 from hyperexport.model.vm import VmInfo
 from hyperexport.options.environment import warn_of_unknown_variables
-from hyperexport.options.keywords import OptionKeywords, RestoreKeywords
+from hyperexport.options.keywords import OptionKeywords, RestoreKeywords, lists_keywords
 from hyperexport.options.precedence import ExportOptions, resolve
 from hyperexport.options.selection import make_selection, selection_in_force
 from hyperexport.policy.incremental import ExportPlan
@@ -48,6 +48,7 @@ from hyperexport.vsphere.endpoint import VSphereEndpoint
 logger = logging.getLogger("hyperexport.options")
 
 
+@lists_keywords
 def export(
     vm: str,
     options: ExportOptions | None = None,
@@ -77,6 +78,7 @@ def export(
         return export_vm(run, vm, wanted)
 
 
+@lists_keywords
 def incremental_info(
     vm: str,
     options: ExportOptions | None = None,
@@ -161,6 +163,7 @@ def list_exports(place: str | Path | None = None, *, s3: S3Settings | None = Non
     return read_store(open_store(place or resolve().options.destination.output, s3=s3))
 
 
+@lists_keywords
 def verify_exports(
     *exports: str,
     options: ExportOptions | None = None,
@@ -190,6 +193,7 @@ def verify_exports(
         return verify.verify_exports(run, exports, wanted, sample=sample)
 
 
+@lists_keywords
 def cleanup_exports(
     options: ExportOptions | None = None, *, s3: S3Settings | None = None, **given: Unpack[OptionKeywords]
 ) -> Listing[CleanupResult]:
@@ -213,6 +217,7 @@ def cleanup_exports(
         return cleanup.cleanup_exports(run, wanted)
 
 
+@lists_keywords
 def convert_export(
     export: str | None = None,
     options: ExportOptions | None = None,
@@ -257,6 +262,7 @@ def convert_export(
         return convert.convert_export(run, wanted, force, to=target, into=Path(into), disks=disks, libvirt=libvirt)
 
 
+@lists_keywords
 def restore(
     export: str | None = None,
     options: ExportOptions | None = None,
@@ -300,6 +306,7 @@ def restore(
         return restoring.restore_vm(run, wanted, wished, force)
 
 
+@lists_keywords
 def restore_drill(
     export: str | None = None,
     options: ExportOptions | None = None,
@@ -365,6 +372,7 @@ def restore_drill(
 
 
 @contextmanager
+@lists_keywords
 def open_export(
     export: str | None = None,
     options: ExportOptions | None = None,
@@ -394,6 +402,7 @@ def open_export(
 
 
 @contextmanager
+@lists_keywords
 def serve_disks(
     export: str | None = None,
     options: ExportOptions | None = None,
@@ -432,6 +441,7 @@ def serve_disks(
         yield served
 
 
+@lists_keywords
 def list_volumes(
     export: str | None = None,
     options: ExportOptions | None = None,
@@ -455,6 +465,7 @@ def list_volumes(
         return read.list_volumes(run, wanted, force)
 
 
+@lists_keywords
 def list_files(
     path: str,
     export: str | None = None,
@@ -481,6 +492,7 @@ def list_files(
         return read.list_files(run, wanted, force, path)
 
 
+@lists_keywords
 def extract_files(
     *paths: str,
     into: str | Path,

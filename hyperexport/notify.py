@@ -128,8 +128,8 @@ class Mailbox:
             with self._server.connected() as server:
                 server.noop()
         except _FAILURES as error:
-            raise NotificationFailed(f"{self._server.host} takes no mail: {_reason(error)}") from None
-        login = "and the login is taken" if self._server.username else "and no login is used"
+            raise NotificationFailed(f"{self._server.host} does not accept mail: {_reason(error)}") from None
+        login = "and the login is accepted" if self._server.username else "without a login"
         return f"it is connected {_HOW[self._server.tls]}, {login}; nothing was sent"
 
     def send(self, mail: "Mail") -> None:
@@ -236,7 +236,7 @@ def _reason(error: Exception) -> str:
         case ssl.SSLError():
             why = "the server does not speak TLS as asked for; look at --email-tls and the port"
         case smtplib.SMTPException():
-            why = f"the server broke off ({type(error).__name__})"
+            why = f"the server closed the connection ({type(error).__name__})"
         case socket.gaierror():
             why = "the server's name does not resolve"
         case _:

@@ -67,8 +67,8 @@ class ExportResult(Value):
     recent: str | None = Field(
         default=None, description="The export that is young enough, so that none was made, with --skip-newer-than."
     )
-    warnings: tuple[str, ...] = Field(default=(), description="The manifest's, and what went wrong after it.")
-    seconds: float = Field(description="From the first question to the last step.")
+    warnings: tuple[str, ...] = Field(default=(), description="The manifest's, and what failed after it.")
+    seconds: float = Field(description="From the first request to the last step.")
 
     @property
     def verified(self) -> bool | None:
@@ -176,7 +176,7 @@ class FailureReport(Value):
     code: str = Field(description="The stable name of the error.")
     what: str = Field(description="What failed, on what, and why, as one sentence without a full stop.")
     fix: str | None = Field(default=None, description="What to do about it.")
-    cleaned_up: tuple[str, ...] = Field(default=(), description="What was taken back, and what could not be.")
+    cleaned_up: tuple[str, ...] = Field(default=(), description="What was cleaned up, and what could not be.")
 
     @classmethod
     def of(cls, error: BaseException) -> "FailureReport":
@@ -265,9 +265,9 @@ class Level(StrEnum):
 class SetupFinding(Value):
     """One thing that was tried before an export depends on it, and what came of it."""
 
-    what: str = Field(description="What was tried, such as 'certificate of vcenter.example.com'.")
+    what: str = Field(description="What was checked, such as 'certificate of vcenter.example.com'.")
     level: Level
-    words: str = Field(description="What came of it, as a sentence without its full stop.")
+    words: str = Field(description="The result, as a sentence without its full stop.")
     fix: str | None = Field(default=None, description="What to do about it, as an imperative sentence.")
 
     def row(self) -> dict[str, object]:

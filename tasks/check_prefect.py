@@ -38,7 +38,7 @@ def look_at_prefect(options: ExportOptions, vcenter: str | None, vms: Sequence[V
             names = _limit_names(options, vcenter, vms)
             return [_server(client), *_bandwidth(options), *_closed(client, names), *_workers(client)]
     except Exception as error:  # noqa: BLE001 - whatever its client raises, it is a finding
-        words = f"the Prefect API does not answer as it should ({type(error).__name__})"
+        words = f"the Prefect API gives an invalid answer ({type(error).__name__})"
         fix = "Check PREFECT_API_URL, and the server there"
         return [SetupFinding(what="Prefect", level=Level.FAIL, words=words, fix=fix)]
 
@@ -108,12 +108,12 @@ def _pool(client: SyncPrefectClient, pool: str, names: Sequence[str]) -> SetupFi
     try:
         status = client.read_work_pool(pool).status
     except ObjectNotFound:
-        words = f"it is not there, so the schedules {listed} would not run"
+        words = f"it does not exist, so the schedules {listed} would not run"
         return SetupFinding(what=what, level=Level.FAIL, words=words, fix="Start hyperexport serve, which creates it")
     if status is WorkPoolStatus.READY:
         return SetupFinding(what=what, level=Level.OK, words=f"a worker waits for the schedules {listed}")
     if status is WorkPoolStatus.PAUSED:
         words = f"it is paused, so the schedules {listed} would not run"
         return SetupFinding(what=what, level=Level.FAIL, words=words, fix=f"prefect work-pool resume {pool}")
-    words = f"no worker is there, so the schedules {listed} would not run"
+    words = f"there is no worker, so the schedules {listed} would not run"
     return SetupFinding(what=what, level=Level.FAIL, words=words, fix="Start hyperexport serve, or a prefect worker")

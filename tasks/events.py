@@ -94,7 +94,7 @@ def _payload_of(error: BaseException) -> dict[str, Any]:
     return {
         "step": failed_step(error) or "before the first",
         "code": error.code if known else type(error).__name__,
-        "message": str(error) if known else "unforeseen; the run's log has its traceback",
+        "message": str(error) if known else "unexpected; the run's log has its traceback",
     }
 
 

@@ -71,7 +71,7 @@ class Webhook:
 
     def probe(self) -> str:
         """Nothing: a chat's webhook can be tried only by a message."""
-        return "the block is there; only a message proves it: hyperexport send-test-email"
+        return "the block exists; only a message proves it: hyperexport send-test-email"
 
     def send(self, mail: "Mail") -> None:
         """Send the text of the mail to the notification block."""
@@ -79,7 +79,7 @@ class Webhook:
             with _unlogged(), self._block.raise_on_failure():
                 self._block.notify(mail.text, mail.subject)  # pyright: ignore[reportUnusedCoroutine] - not without a loop
         except NotificationError:
-            raise NotificationFailed(f"{self.name} was not sent: the service did not take it") from None
+            raise NotificationFailed(f"{self.name} was not sent: the service did not accept it") from None
         except Exception as error:  # noqa: BLE001 - every block has its own; their texts hold the webhook's address
             status = getattr(getattr(error, "response", None), "status_code", None)
             why = f"it was answered with {status}" if status else type(error).__name__

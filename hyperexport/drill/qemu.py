@@ -74,7 +74,7 @@ def find_qemu() -> QemuHost:
     program = shutil.which(PROGRAM)
     if program is None:
         raise ToolMissing(
-            f"{PROGRAM} is not installed, which boots the exports",
+            f"{PROGRAM}, which boots the exports, is not installed",
             fix="Install qemu-system-x86 (Debian, Ubuntu) or qemu-kvm (Red Hat, SUSE)",
         )
     said = subprocess.run([program, "--version"], capture_output=True, text=True, check=False, timeout=60).stdout

@@ -23,7 +23,7 @@ _DEAD: Final = {
     "UEFI Interactive Shell": "the EFI firmware finds nothing to boot from",
     "Missing operating system": "the disk has no boot loader",
     "grub rescue>": "the boot loader does not find its files",
-    "Kernel panic": "the guest's kernel has given up",
+    "Kernel panic": "the guest's kernel panicked",
     "(initramfs)": "the guest does not find its root filesystem",
     "dracut-emergency": "the guest does not find its root filesystem",
     "You are in emergency mode": "the guest started in emergency mode",

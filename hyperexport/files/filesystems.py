@@ -215,7 +215,7 @@ def find(filesystem: Filesystem, parts: list[str]) -> Node:
             path = "/".join(parts[: number + 1])
             raise GuestFileNotFound(
                 f"/{path} is a symbolic link to {filesystem.target(found)!r}, and links are not followed",
-                fix="Name the path that it leads to",
+                fix="Give the path that it points to",
             )
         node = found
     return node

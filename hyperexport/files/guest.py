@@ -26,7 +26,7 @@ class VolumeInfo(Value):
     """A volume of the guest."""
 
     name: str = Field(description="How paths name it, such as disk0p2 or vg0-root.")
-    filesystem: str | None = Field(description="Such as ext4; None where it is none that can be read.")
+    filesystem: str | None = Field(description="Such as ext4; None where it cannot be read.")
     size: int = Field(description="Bytes.")
 
 
@@ -103,7 +103,7 @@ class Guest:
         volume = self._volumes.get(parts[0]) if parts else None
         if volume is None:
             raise GuestFileNotFound(
-                f"{path} names none of the volumes {', '.join(self._volumes) or '(there are none)'}",
+                f"{path} is on none of the volumes {', '.join(self._volumes) or '(there are none)'}",
                 fix="Begin the path with a volume, as in /disk0p1/etc",
             )
         filesystem = self._open(volume)

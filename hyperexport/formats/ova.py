@@ -107,7 +107,7 @@ def read_index(reader: Readable) -> list[OvaMember]:
         try:
             info = tarfile.TarInfo.frombuf(block, "utf-8", "strict")
         except (tarfile.HeaderError, ValueError) as error:
-            raise _corrupt(offset, f"there is no member's header ({error})") from error
+            raise _corrupt(offset, f"there is no tar header ({error})") from error
         if b"\0" in block[:_NAME_FIELD].rstrip(b"\0"):
             raise _corrupt(offset, "its name field holds more than a name")
         _check_member(info, offset, names, reader.size)
@@ -139,7 +139,7 @@ def _copy(part: Part, sink: Callable[[memoryview], object]) -> None:
                 break
             sink(memoryview(chunk))
     if written != part.size:
-        raise StreamCorrupt(f"{part.name} has not the {part.size} bytes that it had when it was written")
+        raise StreamCorrupt(f"{part.name} no longer has the {part.size} bytes that were written")
 
 
 def _block(reader: Readable, offset: int) -> bytes:

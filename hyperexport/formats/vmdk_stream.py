@@ -123,7 +123,7 @@ class StreamCheck:
     def _parse_header(self, view: Buffer, at: int) -> None:
         self._header = Header.parse(bytes(view[at : at + SECTOR]), 0)
         if self._expected is not None and self.capacity != self._expected:
-            raise corrupt(0, f"its disk has {self.capacity} bytes, the VM's has {self._expected}")
+            raise corrupt(0, f"its disk has {self.capacity} bytes, the VM's disk has {self._expected}")
         if not self._header.directory_at_end:
             self._header.check_directory(0, self._header.overhead)
         self._largest = largest_compressed(self._header.grain_bytes)

@@ -68,12 +68,12 @@ class Disk:
             if layer.header.grain != newest.grain:
                 raise VerificationFailed(
                     f"{layer.where} has grains of {layer.header.grain_bytes} bytes, {layers[-1].where} of "
-                    f"{newest.grain_bytes}: the one cannot be the base of the other"
+                    f"{newest.grain_bytes}: it cannot be its base"
                 )
             if layer.header.capacity != newest.capacity:
                 raise VerificationFailed(
                     f"{layer.where} is a disk of {layer.header.capacity_bytes} bytes, {layers[-1].where} of "
-                    f"{newest.capacity_bytes}: the one cannot be the base of the other"
+                    f"{newest.capacity_bytes}: it cannot be its base"
                 )
         self.capacity: Final = newest.capacity_bytes
         """Bytes that the guest sees."""

@@ -190,4 +190,4 @@ def refuse(what: str) -> NoReturn:
         UsageError: Always.
     """
     verb = "need" if ", " in what else "needs"
-    raise UsageError(f"{what} {verb} a Prefect server, and none is configured", fix=START_A_SERVER)
+    raise UsageError(f"{what} {verb} a Prefect server, but none is configured", fix=START_A_SERVER)

@@ -101,7 +101,7 @@ def _fail_on_any(drilled: Sequence[DrillResult]) -> None:
         more = f"; and {len(failed) - 3} more" if len(failed) > 3 else ""
         fix = "Look at the console and the screenshot beside the export; then try an older export with --at"
         if all(one.record is None for one in failed):
-            fix = "Nothing is proved of these exports; mend what is named, and drill them again"
+            fix = "Nothing is proved of these exports; fix what is named, and drill them again"
         elif any(one.leaked for one in failed):
             fix = "Delete the VM in vSphere, or run hyperexport reap-snapshots"
         error = DrillFailed(f"{len(failed)} of {len(drilled)} did not come up: {words}{more}", fix=fix)

@@ -170,11 +170,13 @@ def show(run: StepRunner, job: Job, recorder: RateRecorder, result: ExportResult
 
 def skipped_result(job: Job, recent: StoredExport, began: float) -> ExportResult:
     """Say that the VM has an export that is young enough; nothing is done."""
-    logger.info("%s: nothing to do, %s is young enough", job.vm.name, recent)
+    logger.info("%s: nothing to do, %s is newer than --skip-newer-than", job.vm.name, recent)
     location = f"{job.primary.url}/{recent}"
     return ExportResult(
         dry_run=job.options.execution.dry_run,
-        plan=ExportPlan(vm=job.ref, kind=recent.manifest.kind, reason=f"{recent} is young enough", disks=()),
+        plan=ExportPlan(
+            vm=job.ref, kind=recent.manifest.kind, reason=f"{recent} is newer than --skip-newer-than", disks=()
+        ),
         recent=location,
         locations=(location,),
         seconds=time.monotonic() - began,

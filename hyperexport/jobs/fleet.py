@@ -208,7 +208,9 @@ def leave_out_recent(
         row.ref.moref: recent.get(identities[row.ref.moref]) if row.ref.moref in identities else None for row in chosen
     }
     return {
-        row.ref.moref: FleetMember(vm=row.ref, outcome=FleetOutcome.SKIPPED, message=f"{export} is young enough")
+        row.ref.moref: FleetMember(
+            vm=row.ref, outcome=FleetOutcome.SKIPPED, message=f"{export} is newer than --skip-newer-than"
+        )
         for row in chosen
         if (export := found[row.ref.moref]) is not None
     }
@@ -327,7 +329,7 @@ def fail_on_members(result: FleetResult) -> None:
     first = result.failed[0]
     error = kind(
         f"{len(result.failed)} of {len(result.members)} VMs failed, such as {first.vm.path}: {first.message}",
-        fix=f"When the reason is mended, export only these again: `{result.redo}`",
+        fix=f"After fixing the cause, export only these again: `{result.redo}`",
     )
     error.fleet = result
     raise error

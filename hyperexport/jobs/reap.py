@@ -79,7 +79,7 @@ def reap_vms(
         found = run(restoring.find_partial_vms, session, is_over)
     except HyperExportError as error:
         stop.check()
-        return [], [f"what restores left could not be looked for: {error}"]
+        return [], [f"the orphans of restores could not be listed: {error}"]
     for made in found:
         problem = None if dry_run else run(restoring.destroy_partial, session, made, stop=stop)
         gone += [] if problem else [made.ref.path]

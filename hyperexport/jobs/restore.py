@@ -141,7 +141,7 @@ def remove_partial_vms(run: StepRunner, job: RestoreJob) -> None:
             )
     except HyperExportError as error:
         job.stop.check()
-        job.warn(f"what earlier restores left could not be looked for: {error}")
+        job.warn(f"the orphans of earlier restores could not be listed: {error}")
 
 
 @contextmanager

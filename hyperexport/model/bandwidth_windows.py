@@ -55,7 +55,7 @@ def parse_window(text: str) -> Window:
         raise ValueError(f"{text!r} is not of the form mon-fri 08:00-18:00=5")
     start, end = _time(form["start"]), _time(form["end"])
     if form["start"] == form["end"] or form["start"] == "24:00":
-        raise ValueError(f"{text!r} has no length; the whole day is 00:00-24:00")
+        raise ValueError(f"{text!r} is empty; the whole day is 00:00-24:00")
     limit = float(form["limit"])
     if limit > 100_000:
         raise ValueError(f"{text!r}: the limit should be 100000 MB/s at the most")
@@ -82,7 +82,7 @@ def _time(text: str) -> time:
     try:
         return time.fromisoformat(text)
     except ValueError:
-        raise ValueError(f"{text} is no time of the day") from None
+        raise ValueError(f"{text} is not a time of day") from None
 
 
 def _days(text: str) -> frozenset[int]:
@@ -91,7 +91,7 @@ def _days(text: str) -> frozenset[int]:
         first, dash, last = (word.strip() for word in part.partition("-"))
         for word in (first, last) if dash else (first,):
             if word not in _DAYS:
-                raise ValueError(f"{word!r} is no day; the days are {', '.join(_DAYS)}")
+                raise ValueError(f"{word!r} is not a day; the days are {', '.join(_DAYS)}")
         begin = _DAYS.index(first)
         length = (_DAYS.index(last) - begin) % 7 if dash else 0
         days.update((begin + day) % 7 for day in range(length + 1))

@@ -55,11 +55,11 @@ class DamagedExport(Value):
     def remedy(self) -> str:
         """What a person can do, because nothing that runs by itself touches it; without a full stop."""
         if self.problem is Problem.LINK:
-            return f"Put the folder itself in the place of {self}"
+            return f"Put the folder itself in place of {self}"
         if self.problem is Problem.NEWER:
             return f"Update hyperexport here, and do not delete {self}/"
         if self.problem is Problem.UNREADABLE:
-            return f"See why {self}/export.json cannot be read: permissions, the disk, the network"
+            return f"Find out why {self}/export.json cannot be read: permissions, the disk or the network"
         if self.problem is Problem.BYTES:
             return f"Restore from a copy the export that it refers to; if there is none, delete {self}/ by hand"
         restore = f"Restore {self}/export.json from a copy"

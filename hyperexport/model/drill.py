@@ -85,7 +85,7 @@ class DrillPlan(Value):
         """
         if self.wanted is None and self.within is None and self.most is None:
             raise UsageError(
-                "nothing says which exports are to be drilled",
+                "no export is chosen for the drill",
                 fix="Name an export or --vm, or give --max or --within for the VMs whose proof is oldest",
             )
         if self.target is DrillTarget.VSPHERE:

@@ -109,7 +109,7 @@ class Hardware:
         if kind == "VirtualNVMEController" and nvme:
             return Slot("nvme", None, bus, unit), None
         was = "an NVMe" if kind == "VirtualNVMEController" else kind or "an unknown"
-        words = f"{entry.name} was on {was} controller: SATA stands for it"
+        words = f"{entry.name} was on {was} controller: SATA is used instead"
         return Slot("sata", None, 10 + bus, unit % 6), words
 
     def _scsi_slot(self, entry: FileEntry, kind: str, bus: int, unit: int) -> tuple[Slot, str | None]:
@@ -121,7 +121,7 @@ class Hardware:
             )
             return Slot("sata", None, 20 + bus, unit), words
         if kind == _BUS_LOGIC:
-            words = f"{entry.name} was on a BusLogic controller, which QEMU has not: LSI Logic stands for it"
+            words = f"{entry.name} was on a BusLogic controller, which QEMU does not have: LSI Logic is used instead"
             return Slot("scsi", "lsilogic", bus, unit), words
         return Slot("scsi", SCSI_MODELS[kind], bus, unit), None
 

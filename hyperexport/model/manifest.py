@@ -268,7 +268,7 @@ class ExportManifest(Value):
                 raise ValueError(f"{entry.name} cannot have this chain")
             for name, part in zip(entry.chain, parts, strict=True):
                 if part is None or part.member_of is not None or part.capacity != entry.capacity:
-                    raise ValueError(f"{entry.name} builds on {name}, which is no base for it among the files")
+                    raise ValueError(f"{entry.name} builds on {name}, which is not a base among the files")
         return self
 
     def parts(self, disk: FileEntry) -> tuple[FileEntry, ...]:
@@ -333,7 +333,7 @@ class ExportManifest(Value):
             ManifestInvalid: Too large, not sealed or with a broken seal, of a newer version, or not a manifest.
         """
         if len(data) > LARGEST:
-            raise _invalid(source, Problem.INVALID, f"is {len(data)} bytes long, which no manifest is")
+            raise _invalid(source, Problem.INVALID, f"is {len(data)} bytes long, too long for a manifest")
         try:
             manifest = cls.model_validate_json(data)
         except ValidationError as error:

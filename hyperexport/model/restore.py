@@ -171,12 +171,12 @@ class RestorePlan(Value):
     attach_to: VmRef | None = Field(default=None, description="The VM that gets the disks.")
     attach_at: tuple[str, ...] = Field(default=(), description="Where each disk goes on that VM: controller and unit.")
     files: tuple[RestoredFile, ...]
-    space_needed: int = Field(description="Bytes that the disks can come to take at once.")
+    space_needed: int = Field(description="The most bytes that the disks can take.")
     space_free: int | None = Field(description="Bytes on the datastore; None where the server does not tell.")
     tags: tuple[str, ...] = ()
     custom_attributes: tuple[tuple[str, str], ...] = ()
     power_on: bool = False
-    lost: tuple[LostSetting, ...] = Field(default=(), description="What will not come back, each with the reason.")
+    lost: tuple[LostSetting, ...] = Field(default=(), description="What will not be restored, each with the reason.")
     warnings: tuple[str, ...] = Field(default=(), description="The server's, and our own.")
 
     @property

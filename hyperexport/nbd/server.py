@@ -111,7 +111,7 @@ class NbdServer:
                 continue
             with self._lock:
                 if self._ended.is_set() or len(self._open) >= MOST_CLIENTS:
-                    logger.warning("an NBD client was turned away: %d are connected", len(self._open))
+                    logger.warning("an NBD client was refused: %d are connected", len(self._open))
                     sock.close()
                     continue
                 self._open.add(sock)
@@ -133,7 +133,7 @@ class NbdServer:
                 self._threads.discard(threading.current_thread())
 
     def _note(self, error: HyperExportError) -> None:
-        logger.error("an NBD client was answered with an I/O error: %s", error)
+        logger.error("an NBD client received an I/O error: %s", error)
         with self._lock:
             self.error = self.error or error
 

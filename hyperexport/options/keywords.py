@@ -4,13 +4,16 @@ Written by hand, because a type checker reads no program; a test holds it agains
 (``tests/unit/test_keywords.py``).
 """
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict, TypeVar, cast, get_args
 
 from hyperexport.model.restore import Identity, Provisioning
 from hyperexport.options.groups import EmailTls, Format, VerifyMode
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 _Names = str | Sequence[str]
 _Time = timedelta | str
@@ -161,3 +164,27 @@ class RestoreKeywords(OptionKeywords, _RestoreFields, total=False):
     """What is to become of an export in vSphere, and every option; ``verify`` is the restore's own."""
 
     disks: Sequence[int]
+
+
+class _Default:
+    """What a signature shows for a keyword that the environment or the default decides."""
+
+    def __repr__(self) -> str:
+        return "..."
+
+
+def lists_keywords(function: F) -> F:
+    """Let a function's signature list the keywords that it takes as ``Unpack[...]``, for notebooks to complete.
+
+    Type checkers and editors read ``Unpack`` themselves; IPython completes only what ``inspect.signature`` lists.
+    """
+    signature = inspect.signature(function)
+    *named, gathered = signature.parameters.values()
+    (typed,) = get_args(gathered.annotation)
+    listed = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=_Default(), annotation=annotation)
+        for name, annotation in typed.__annotations__.items()
+        if name not in signature.parameters
+    ]
+    cast("Any", function).__signature__ = signature.replace(parameters=[*named, *listed])
+    return function

@@ -39,10 +39,10 @@ def plan_tracking(vm: VmInfo, *, wanted: bool, incremental: bool, snapshots: int
     refusal = _refusal(vm, snapshots)
     if refusal:
         return TrackingPlan(refused=True, words=f"change tracking cannot be switched on: {refusal}")
-    when = "it counts at once, so the next export can be incremental"
+    when = "it takes effect at once, so the next export can be incremental"
     if vm.power_state is not PowerState.OFF:
         begins = "with this export's snapshot" if takes_snapshot else "with the next snapshot"
-        when = f"it begins {begins}; the first export that it can save anything is the one after the next"
+        when = f"it begins {begins}; the export after the next one is the first to benefit"
     return TrackingPlan(enable=True, words=f"change tracking is switched on in the VM's configuration; {when}")
 
 
@@ -57,7 +57,7 @@ def _missed(vm: VmInfo, snapshots: int) -> str:
 
 def _refusal(vm: VmInfo, snapshots: int) -> str | None:
     if vm.change_tracking_supported is False:
-        return f"vSphere does not support it for this VM (hardware version {vm.hardware_version}; 7 is the least)"
+        return f"vSphere does not support it for this VM (hardware version {vm.hardware_version}; at least 7 is needed)"
     if vm.template:
         return "it is a template"
     if snapshots:

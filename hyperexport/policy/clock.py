@@ -72,7 +72,7 @@ def compare_clocks(
             leapt = format_age(abs(now - last_agreement.wall - passed))
             direction = "forward" if now > last_agreement.wall + passed else "back"
             problems.append(
-                f"this machine's clock leapt {leapt} {direction} since {last_agreement.wall:%Y-%m-%d %H:%M:%S} UTC, "
+                f"this machine's clock jumped {leapt} {direction} since {last_agreement.wall:%Y-%m-%d %H:%M:%S} UTC, "
                 "when another clock agreed with it"
             )
     return ClockVerdict(confirmed=agreed or known, problem="; ".join(problems) or None, agreed=agreed)

@@ -221,8 +221,8 @@ def _no_proof_possible(disk: DiskInfo, entry: FileEntry | None) -> str | None:
 
 def _another_disk(disk: DiskInfo, entry: FileEntry) -> str | None:
     doubts = (
-        (not (disk.backing_uuid and entry.backing_uuid), "the server gives the disk no identity to recognise it by"),
-        (disk.backing_uuid != entry.backing_uuid, "it is another disk than in the base export"),
+        (not (disk.backing_uuid and entry.backing_uuid), "the server reports no UUID for the disk"),
+        (disk.backing_uuid != entry.backing_uuid, "it is not the disk of the base export"),
         (disk.capacity != entry.capacity, "it was resized since the base export"),
     )
     return next((words for applies, words in doubts if applies), None)
@@ -253,7 +253,7 @@ def _other_series(now: str, before: str) -> str | None:
     series, _, count = now.rpartition("/")
     series_before, _, count_before = before.rpartition("/")
     if not series or series != series_before:
-        return "change tracking began anew since the base export (its id is of another series)"
+        return "change tracking was restarted since the base export (its id belongs to another series)"
     if count.isdecimal() and count_before.isdecimal() and int(count) < int(count_before):
         return "change tracking went back since the base export, as after reverting to a snapshot"
     return None
@@ -359,12 +359,12 @@ def _decide(
 ) -> tuple[Decision, str]:
     """Decide on one exportable disk of an incremental export. Every way to REUSE is a proof."""
     if (evidence is None or evidence.changed_bytes is None) and _untouched(disk, entry):
-        return Decision.REUSE, "the VM was off all the time, and the disk's files are as they were"
+        return Decision.REUSE, "the VM stayed off, and the disk's files are unchanged"
     doubt = _no_proof_possible(disk, entry)
     if doubt:
         return Decision.TRANSFER, doubt
     if undecided:
-        return Decision.UNDECIDED, "whether it changed can be told only from a snapshot, which a dry run does not make"
+        return Decision.UNDECIDED, "only a snapshot shows whether it changed, and a dry run makes none"
     if evidence is None or evidence.problem or evidence.changed_bytes is None:
         why = evidence.problem if evidence and evidence.problem else "it gave no answer"
         return Decision.TRANSFER, f"change tracking cannot tell what changed: {why}"

@@ -83,12 +83,12 @@ class CleanupPlan(Value):
     items: tuple[CleanupItem, ...] = Field(
         description="Every export of the store: first what goes, in the order to delete it, then what stays."
     )
-    unreachable: tuple[str, ...] = Field(default=(), description="Limits that cannot be kept, and why.")
+    unreachable: tuple[str, ...] = Field(default=(), description="Limits that cannot be met, and why.")
     damaged: tuple[DamagedExport, ...] = Field(
-        default=(), description="What the store holds besides and cannot be relied on: neither counted nor deleted."
+        default=(), description="Damaged or unreadable entries of the store: neither counted nor deleted."
     )
     doubts: tuple[str, ...] = Field(default=(), description="What a clock in doubt keeps from being deleted, and why.")
-    unmatched: tuple[str, ...] = Field(default=(), description="Patterns that preserve nothing, each in words.")
+    unmatched: tuple[str, ...] = Field(default=(), description="Patterns that match nothing, each as a sentence.")
     freed_bytes: int = Field(description="What deleting frees: content that no remaining export shares.")
     kept_bytes: int = Field(description="What then remains in the store, shared content counted once.")
 
@@ -348,7 +348,7 @@ def _overdue(exports: Iterable[_Export], limits: CleanupLimits, now: datetime) -
             found[export.name] = _Overdue(flag, f"{format_age(age)} old, over {flag}")
         elif limits.max_count and count >= limits.max_count:
             flag = f"--cleanup-max-count {limits.max_count}"
-            found[export.name] = _Overdue(flag, f"its VM has newer ones: {count}, at {flag}")
+            found[export.name] = _Overdue(flag, f"{flag}: this VM has {count} newer export{'' if count == 1 else 's'}")
         ranks.add(export.rank)
     return found
 
@@ -436,7 +436,7 @@ def _doubts(
 ) -> Iterator[str]:
     """Say what a clock in doubt keeps from being deleted, and what to do."""
     if clock.problem:
-        yield f"{clock.problem}: nothing is deleted. Set the clocks right, or add --cleanup-trust-clock"
+        yield f"{clock.problem}: nothing is deleted. Correct the clock, or add --cleanup-trust-clock"
     for export in stay:
         if export.future and export.manifest:
             ahead = format_age(made(export.manifest) - now)
@@ -497,7 +497,7 @@ def _why_kept(export: _Export, store: _Store, guards: Mapping[str, str], overdue
     beyond = overdue.get(export.name)
     if guard is None:
         return "within the limits"
-    return f"{guard}, although {beyond.words}" if beyond else guard
+    return f"{guard}; otherwise deleted: {beyond.words}" if beyond else guard
 
 
 def _unreachable(

@@ -207,7 +207,7 @@ def space_warnings(disks: Iterable[DiskInfo], free: Mapping[str, int]) -> list[s
             sizes[found[1]] += disk.capacity
     return [
         f"datastore {name} has {format_bytes(free[name])} free, less than {DELTA_SHARE:.0%} of the "
-        f"{format_bytes(size)} of disks there: a snapshot may fill it if the guest writes much"
+        f"{format_bytes(size)} of disks there: a snapshot may fill it if the guest writes a lot"
         for name, size in sorted(sizes.items())
         if name in free and free[name] < DELTA_SHARE * size
     ]

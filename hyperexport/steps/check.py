@@ -39,7 +39,7 @@ _PIN: Final = (
     "HYPEREXPORT_VSPHERE_THUMBPRINT={thumbprint}. Or give the CA that signed it: GOVC_TLS_CA_CERTS=FILE.pem"
 )
 _PIN_HOST: Final = (
-    "Have the host reconnected in vCenter, which then knows its certificate, or give the CA that signed it: "
+    "Reconnect the host in vCenter, which then knows its certificate, or give the CA that signed it: "
     "GOVC_TLS_CA_CERTS=FILE.pem"
 )
 
@@ -128,7 +128,7 @@ def _choose(session: Session, selection: Selection) -> tuple[list[SetupFinding],
     for row in chosen.rows:
         if row.ref.moref not in read:
             words = f"{row.ref.path} cannot be read, and may be gone or inaccessible"
-            findings.append(SetupFinding(what=what, level=Level.FAIL, words=words, fix="Look at it in vSphere"))
+            findings.append(SetupFinding(what=what, level=Level.FAIL, words=words, fix="Check it in vSphere"))
     if vms:
         count = f"{len(vms)} VM is" if len(vms) == 1 else f"{len(vms)} VMs are"
         findings.append(SetupFinding(what=what, level=Level.OK, words=f"{count} chosen by {selection}"))
@@ -160,7 +160,10 @@ def _check_host(host: HostAddress, endpoint: VSphereEndpoint) -> SetupFinding:
     what = f"host {host.name}"
     if not host.connected:
         return SetupFinding(
-            what=what, level=Level.FAIL, words="vCenter has lost it, and exports nothing from it", fix="Reconnect it"
+            what=what,
+            level=Level.FAIL,
+            words="vCenter has lost its connection, so nothing on it can be exported",
+            fix="Reconnect it",
         )
     return check_certificate(what, host.address, host.port, host.trust(endpoint), fix=_PIN_HOST)
 

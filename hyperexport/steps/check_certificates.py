@@ -58,7 +58,7 @@ def check_certificate(
 def unreachable(error: OSError, host: str, port: int) -> tuple[str, str]:
     """Why nothing could be asked of a server, and what to do."""
     if isinstance(error, socket.gaierror):
-        return f"the name {host} does not resolve here", "Have it added to the DNS that this machine asks"
+        return f"the name {host} does not resolve here", "Add it to the DNS server that this machine uses"
     if isinstance(error, ssl.SSLError):
         return f"{host}:{port} does not speak TLS ({error.reason or error})", "Check the address and the port"
     reason = "no answer in time" if isinstance(error, TimeoutError) else error.strerror or str(error)

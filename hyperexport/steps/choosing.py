@@ -46,8 +46,8 @@ def _by_id(stores: Sequence[Store], wanted: str) -> ChosenExport:
     if not found:
         reasons = "; ".join(one.words for selection in selected for one in selection.damaged)
         raise ExportNotFound(
-            f"nothing can be read of {wanted}: {reasons}",
-            fix="Choose another export of the VM; hyperexport list shows them",
+            f"{wanted} cannot be read: {reasons}",
+            fix="Choose another export of the VM (hyperexport list shows them)",
         )
     if len({str(chosen.export) for chosen in found}) > 1:
         names = ", ".join(sorted({str(chosen.export) for chosen in found}))

@@ -193,7 +193,7 @@ class _Cleaning:
             elif doubt:
                 self.deferred.append(f"{item}: {doubt}")
             elif export is not None and export.manifest.preserve:
-                self.deferred.append(f"{item}: it was marked as preserved meanwhile")
+                self.deferred.append(f"{item}: it was marked as preserved in the meantime")
             elif item.export_id in used:
                 self.deferred.append(f"{item}: {used[item.export_id]}")
             elif self._delete(item, export):
@@ -242,6 +242,6 @@ def _held_for_deletion(store: Store, folder: str, owner: Owner) -> Generator[str
             stack.enter_context(store.stage(folder, new_export_id(datetime.now(UTC)), owner))
         except StoreUnusable as error:
             # Full to its quota, or write-protected: no other run can begin or end an export then, either.
-            logger.warning("%s/%s is cleaned up without a mark: %s", store.url, folder, error)
+            logger.warning("%s/%s is cleaned up without an owner tag: %s", store.url, folder, error)
         found = other_stagings(store, folder, owner)
         yield f"{describe_staging_owner(found[0])} may be using them. {removal_hint(found[0].owner)}" if found else None

@@ -71,9 +71,9 @@ def remove_abandoned_stagings(store: Store, folder: str | None, is_over: IsOver,
         removed.append(str(staging))
     try:
         for name in store.sweep(folder):
-            logger.info("%s: removed what a crash left of %s", store.url, name)
+            logger.info("%s: removed the remains of a crashed run from %s", store.url, name)
     except Interrupted:
         raise
     except HyperExportError as error:
-        failed.append(f"what a crash left in {store.url}: {error}")
+        failed.append(f"the remains of a crashed run in {store.url}: {error}")
     return Removed(removed, failed, store.warnings())

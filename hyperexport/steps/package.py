@@ -170,7 +170,7 @@ def ovf_text(job: Job, files: Sequence[FileEntry], snapshot: str | None) -> str:
     if refused:
         raise DescriptorFailed(
             f"what {job.session.address} gave as the descriptor of {job.ref.path} is not kept: {refused}",
-            fix="Ask the administrator of that server: importing it could be an attack",
+            fix="Ask the administrator of that server; importing it could be an attack",
         )
     for warning in descriptor.warnings:
         job.warn(f"descriptor: {warning}")

@@ -108,7 +108,7 @@ def check_available(vm: VmInfo) -> None:
     """
     if vm.connection not in (None, "connected"):
         raise VmUnavailable(
-            f"vSphere calls {vm.ref.path} {vm.connection}, so it cannot be exported",
+            f"vSphere reports {vm.ref.path} as {vm.connection}, so it cannot be exported",
             fix="Reconnect its host or its datastore in vSphere",
         )
     if vm.unread:

@@ -302,7 +302,7 @@ def undo(job: RestoreJob, plan: RestorePlan) -> None:
         destroy_partial_vm(job.session, vm, job.owner_of_plan(plan))
         job.vm = None
         job.cleaned_up.append(f"the half-made VM {vm.path} is gone")
-        logger.info("%s: taken back in %.1f s", vm.path, time.monotonic() - began)
+        logger.info("%s: rolled back in %.1f s", vm.path, time.monotonic() - began)
     except HyperExportError as error:
         job.cleaned_up.append(f"the half-made VM {vm.path} could NOT be removed: {error}")
         logger.error("%s: could not be removed: %s", vm.path, error)

@@ -95,7 +95,7 @@ class _ReadAlready:
             try:
                 exports = exports_of(store, self._job.folder_in(store), self._job.identity)
             except HyperExportError as error:
-                logger.info("%s does not tell which snapshots are done with: %s", store.url, error)
+                logger.info("%s does not say which snapshots are no longer needed: %s", store.url, error)
                 continue
             for export in exports:
                 if export.manifest.snapshot:

@@ -39,7 +39,7 @@ def fetch_screenshot(job: RestoreJob) -> bytes | None:
         return _fetch(job, job.vm)
     except HyperExportError as error:
         job.stop.check()
-        job.warn(f"there is no picture of its screen: {error.what}")
+        job.warn(f"there is no screenshot: {error.what}")
         return None
 
 
@@ -47,7 +47,7 @@ def _fetch(job: RestoreJob, vm: VmRef) -> bytes | None:
     assert job.prepared
     datacenter = job.prepared.placement.datacenter
     if datacenter is None:
-        job.warn("there is no picture of its screen: the datacenter of its folder is not seen")
+        job.warn("there is no screenshot: the datacenter of its folder is not seen")
         return None
     url = take_screenshot(job.session, vm, datacenter, stop=job.stop)
     picture = bytearray()
@@ -62,6 +62,6 @@ def _fetch(job: RestoreJob, vm: VmRef) -> bytes | None:
         while count := source.readinto(piece):
             picture += piece[:count]
     if not picture.startswith(_SIGNATURE):
-        job.warn("there is no picture of its screen: what the server gave is no PNG")
+        job.warn("there is no screenshot: the server's answer is not a PNG")
         return None
     return bytes(picture)

@@ -86,7 +86,7 @@ class Stored(Value):
     """What a sink says of the file that it has finished."""
 
     size: int
-    protection: str | None = Field(default=None, description="S3: what guards the bytes on the way in, in words.")
+    protection: str | None = Field(default=None, description="S3: how the bytes are protected during the upload.")
     etag: str | None = None
     checksum: str | None = Field(
         default=None, description="S3: what Store.checksum() answers for as long as the object is unchanged."

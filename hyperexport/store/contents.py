@@ -18,7 +18,9 @@ class StoreContents(Value):
 
     store: str = Field(description="The store, as a person names it.")
     exports: tuple[StoredExport, ...] = Field(description="The complete and proved ones, newest first.")
-    damaged: tuple[DamagedExport, ...] = Field(default=(), description="What cannot be relied on, with the reason.")
+    damaged: tuple[DamagedExport, ...] = Field(
+        default=(), description="Damaged or unreadable entries, with the reason."
+    )
     drilled: dict[str, datetime] = Field(
         default_factory=dict[str, datetime],
         description="When an export last passed a restore drill, by `<vm folder>/<export id>`.",

@@ -55,10 +55,10 @@ def _ours(error: OSError, doing: str, path: Path, missing: type[HyperExportError
     if error.errno in _FORBIDDEN:
         return StoreUnusable(failed, fix="Let this user write there, or choose another --output")
     if error.errno == errno.EIO:
-        return StoreUnusable(failed, fix="Look into the system's log: the disk or the file server is failing")
+        return StoreUnusable(failed, fix="Check the system log: the disk or the file server is failing")
     if error.errno == errno.ENOENT and missing is not StoreUnusable:
         return missing(failed)
-    return StoreUnusable(failed, fix="Choose another --output, or see what is in the way there")
+    return StoreUnusable(failed, fix="Choose another --output, or remove what blocks this path")
 
 
 def checked_name(name: str) -> str:
@@ -73,7 +73,7 @@ def checked_name(name: str) -> str:
         or len(name.encode("utf-8", "surrogatepass")) > 255
         or any(char in "/\\" or not char.isprintable() for char in name)
     ):
-        raise StoreUnusable(f"{name!r} is not a name that a file of an export may have")
+        raise StoreUnusable(f"{name!r} is not a valid file name for an export")
     return name
 
 

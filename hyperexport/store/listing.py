@@ -23,7 +23,7 @@ class StoreListing(Value):
     """What a store, or one VM's folder in it, holds."""
 
     exports: tuple[StoredExport, ...] = Field(default=(), description="The complete and proved ones, newest first.")
-    damaged: tuple[DamagedExport, ...] = Field(default=(), description="What cannot be relied on, by name.")
+    damaged: tuple[DamagedExport, ...] = Field(default=(), description="Damaged or unreadable entries, by name.")
     records: tuple[RecordName, ...] = Field(default=(), description="The records that lie beside exports, unread.")
 
 

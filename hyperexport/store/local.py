@@ -62,7 +62,7 @@ class LocalStore:
         """Prove that an export can be written here, or could be once the folder is made."""
         folder = nearest_folder(self._root)
         probe = folder / f"{PROBE}{secrets.token_hex(4)}"
-        where = f"write into {folder}, to keep exports in" if folder != self._root else "write into"
+        where = f"write to {folder} to store exports in" if folder != self._root else "write into"
         with translated(where, self._root):
             try:
                 write_new(probe, b"hyperexport\n")
@@ -75,9 +75,7 @@ class LocalStore:
     def check_unseen(self) -> None:
         """Prove the same with a file that never has a name."""
         folder = nearest_folder(self._root)
-        with translated(
-            f"write into {folder}, to keep exports in" if folder != self._root else "write into", self._root
-        ):
+        with translated(f"write to {folder} to store exports in" if folder != self._root else "write into", self._root):
             write_nameless(folder, bytes(4096))
 
     def free_bytes(self) -> int:
@@ -152,7 +150,7 @@ class LocalStore:
 
         done, failed = self._in_each_vm(folder, staged)
         for one in failed:
-            self._note_warning(f"half-written exports stay for now: {one.words}")
+            self._note_warning(f"incomplete exports are not removed yet: {one.words}")
         return [staging for stagings in done for staging in stagings]
 
     def remove_abandoned(self, staging: AbandonedStaging) -> None:
@@ -177,7 +175,7 @@ class LocalStore:
         for one in failed:
             self._note_warning(f"not swept: {one.words}")
         for path, error in kept:
-            self._note_warning(f"what a crash left could not be removed: {path}: {error.strerror or error}")
+            self._note_warning(f"remains of a crashed run could not be removed: {path}: {error.strerror or error}")
         return [name for names in done for name in names]
 
     def warnings(self) -> list[str]:
@@ -209,7 +207,7 @@ class LocalStore:
         with translated("remove", path, missing=ExportNotFound), locked(path):
             there = self._read(path)
             if there is not None and there.manifest != export.manifest:
-                raise StoreUnusable(f"{path} was changed since it was looked at", fix="Plan the cleanup again")
+                raise StoreUnusable(f"{path} has changed since the cleanup was planned", fix="Plan the cleanup again")
             freed = remove_tree(_taken_out(path))
         remove_if_empty(path.parent)
         return freed
@@ -223,7 +221,7 @@ class LocalStore:
         with translated("write", path / FILE_NAME, missing=ExportNotFound), locked(path):
             there = self._read(path)
             if there is None:
-                raise ExportNotFound(f"{path} is no export any more")
+                raise ExportNotFound(f"{path} is no longer an export")
             changed = rebased(export.manifest, manifest, there.manifest)
             try:
                 write_new(fresh, changed.to_json())
@@ -240,7 +238,7 @@ class LocalStore:
         fresh = path / f".{checked_name(name)}.{secrets.token_hex(4)}"
         with translated("write", path / name, missing=ExportNotFound), locked(path):
             if self._read(path) is None:
-                raise ExportNotFound(f"{path} is no export any more")
+                raise ExportNotFound(f"{path} is no longer an export")
             try:
                 write_new(fresh, data)
                 fresh.replace(path / name)
@@ -262,13 +260,13 @@ class LocalStore:
 
     def _path(self, folder: str, export_id: str) -> Path:
         if not is_vm_folder(folder) or not is_export_id(export_id):
-            raise StoreUnusable(f"{folder}/{export_id} is not a name that an export may have")
+            raise StoreUnusable(f"{folder}/{export_id} is not a valid export name")
         path = self._root / folder / export_id
         for link in (path, path.parent):
             with translated("look at", link):
                 linked = link.is_symlink()
             if linked:
-                raise StoreUnusable(f"{link} is a symbolic link, and none is followed")
+                raise StoreUnusable(f"{link} is a symbolic link, and symbolic links are not followed")
         return path
 
     def _in_each_vm(self, folder: str | None, work: Callable[[Path], T]) -> tuple[list[T], list[DamagedExport]]:
@@ -367,7 +365,7 @@ def _record_names(path: Path) -> list[str]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        logger.warning("records in %s were not looked for: %s", path, error.strerror)
+        logger.warning("records in %s could not be listed: %s", path, error.strerror)
         return []
 
 
@@ -394,8 +392,8 @@ def _strangers_in(path: Path, is_ours: Callable[[str], bool]) -> list[tuple[str,
     return []
 
 
-_LINKED = "a symbolic link is in the place of the folder, and is not followed"
-_NO_FOLDER = "a file is in the place of the folder"
+_LINKED = "the folder is a symbolic link, which is not followed"
+_NO_FOLDER = "a file has the folder's name"
 
 
 def _shown_name(name: str) -> str:

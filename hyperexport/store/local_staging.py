@@ -118,7 +118,7 @@ class LocalStaging:
                 except BaseException:
                     self.discard()
                     raise
-            raise FileNotFoundError(errno.ENOENT, "somebody removes it as soon as it is there")
+            raise FileNotFoundError(errno.ENOENT, "another process removes it as soon as it is created")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -160,7 +160,7 @@ class LocalStaging:
             try:
                 status = os.lstat(fresh)
                 if not _is_file_of(status, entry.size):
-                    logger.warning("%s is not the file of %d bytes that its manifest tells", source, entry.size)
+                    logger.warning("%s does not have the %d bytes that its manifest says", source, entry.size)
                     return None
                 fresh.replace(self._partial / checked_name(name))
             finally:
@@ -201,12 +201,12 @@ class LocalStaging:
             with translated("remove", self._partial), suppress(FileNotFoundError):
                 remove_staging(self._partial)
         except HyperExportError as error:
-            logger.warning("a staged export stays behind: %s", error)
+            logger.warning("a staged export could not be removed: %s", error)
         remove_if_empty(self._final.parent)
 
     def _create(self) -> None:
         if os.path.lexists(self._final):
-            raise FileExistsError(errno.EEXIST, "the export is already there")
+            raise FileExistsError(errno.EEXIST, "the export already exists")
         for attempt in range(_ATTEMPTS):
             self._final.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -232,7 +232,7 @@ class LocalStaging:
         with translated("publish", path):
             status = os.lstat(path)
         if not _is_file_of(status, entry.size):
-            raise StoreUnusable(f"{path} has {status.st_size} bytes, and {entry.size} were written")
+            raise StoreUnusable(f"{path} has {status.st_size} bytes, but {entry.size} were written")
 
 
 def _is_file_of(status: os.stat_result, size: int) -> bool:

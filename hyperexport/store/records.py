@@ -21,7 +21,7 @@ def proved_drills(records: Iterable[Record]) -> dict[tuple[str, str], list[Drill
         folder, export_id, name = one.place
         drill = DrillRecord.from_json(one.data, export_id=export_id)
         if drill is None or drill.file_name != name:
-            logger.warning("%s/%s/%s is no record that counts", folder, export_id, name)
+            logger.warning("%s/%s/%s is not a valid record", folder, export_id, name)
             continue
         found.setdefault((folder, export_id), []).append(drill)
     return found

@@ -95,7 +95,7 @@ class S3Store:
         """
         # A run beside takes a probe that it sees for a dead one's, and removes it.
         if not any(self._gives_back() for _ in range(PROBES)):
-            raise StoreUnusable(f"{self.url} does not give back what is written to it")
+            raise StoreUnusable(f"{self.url} does not return what was written to it")
         self._bucket.folders(self._location.key(""))
         self._protected()
 
@@ -193,7 +193,7 @@ class S3Store:
                 if is_export_id(export_id) and FILE_NAME not in places.get((name, export_id), ()):
                     staged.append((name, export_id))
         for one in failed:
-            self._bucket.note_warning(f"half-written exports stay for now: {one.words}")
+            self._bucket.note_warning(f"incomplete exports are not removed yet: {one.words}")
         staged = list(dict.fromkeys(staged))
         return [
             AbandonedStaging(folder=name, export_id=export_id, owner=owner, doubt=doubt)
@@ -255,7 +255,7 @@ class S3Store:
                 for mark in marks if FILE_NAME in files else ():
                     self._bucket.delete(prefix + mark)
             except StoreUnusable as error:  # locked, perhaps for years: no reason to fail a run for
-                self._bucket.note_warning(f"what a deletion left of {name}/{export_id} could not be removed: {error}")
+                self._bucket.note_warning(f"remains of the deleted {name}/{export_id} could not be removed: {error}")
             else:
                 swept += [f"{name}/{export_id}"] if marks else []
         return swept
@@ -274,7 +274,7 @@ class S3Store:
         if isinstance(there, DamagedExport) and there.problem is not Problem.MISSING:
             raise StoreUnusable(f"{there.words}; it is not deleted", fix=there.remedy)
         if isinstance(there, StoredExport) and there.manifest != export.manifest:
-            raise StoreUnusable(f"{export} was changed since it was looked at", fix="Plan the cleanup again")
+            raise StoreUnusable(f"{export} has changed since the cleanup was planned", fix="Plan the cleanup again")
         self._bucket.replace(self._key(export, DELETED_FILE), b"")  # should we not come to its end
         freed = remove_tree(self._bucket, self._key(export, ""), first=self._key(export, FILE_NAME))
         logger.info("deleted %s (%d bytes)", export, freed)
@@ -296,7 +296,7 @@ class S3Store:
             changed = rebased(export.manifest, manifest, there)
             if self._bucket.replace_if_unchanged(key, changed.to_json(), etag=facts.etag):
                 return StoredExport(folder=export.folder, manifest=changed)
-        raise StoreUnreachable(f"the manifest of {export} is being written by others", fix="Try again later")
+        raise StoreUnreachable(f"another run is writing the manifest of {export}", fix="Try again later")
 
     def warnings(self) -> list[str]:
         """What could not be looked at or removed since this store was opened, and failed no call."""
@@ -330,7 +330,7 @@ class S3Store:
         facts = self._bucket.head(key)
         if facts is None:
             raise ExportNotFound(
-                f"{self._bucket.url(key)} is not there", fix="Restore the object, or delete the export"
+                f"{self._bucket.url(key)} does not exist", fix="Restore the object, or delete the export"
             )
         start = entry.offset or 0 if entry.member_of else 0
         # Of a whole object as much as there is: verify has to see one that has grown or shrunk.
@@ -378,7 +378,7 @@ class S3Store:
             return None
         facts = self._bucket.head(self._key(holder, entry.name))
         if facts is None:
-            raise ExportNotFound(f"{self._bucket.url(self._key(holder, entry.name))} is not there")
+            raise ExportNotFound(f"{self._bucket.url(self._key(holder, entry.name))} does not exist")
         return facts.checksum
 
     # -- within ------------------------------------------------------------------------------------------------------
@@ -512,7 +512,7 @@ class S3Store:
             return None
         facts = self._bucket.head(self._key(holder, held.member_of or held.name))
         if facts is None or not _is_as_recorded(facts, held, holder.manifest):
-            logger.warning("cannot be reused: %s in %s is not as it was written", held.name, holder)
+            logger.warning("cannot be reused: %s in %s has changed since it was written", held.name, holder)
             return None
         place = held.written_as or f"{holder.export_id}/{held.member_of or held.name}"
         refers = {"stored_in": holder.export_id, "written_as": place, "member_of": None, "offset": None}

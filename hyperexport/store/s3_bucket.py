@@ -211,7 +211,7 @@ class S3Bucket:
                 return False
             if not unable:
                 raise translate(error, what) from error
-            logger.info("%s: the server has no conditional writes; looked at it instead", what)
+            logger.info("%s: the server has no conditional writes; checked it first instead", what)
             self.replace(key, data)
         except FAILURES as error:
             raise translate(error, what) from error
@@ -233,11 +233,11 @@ class S3Bucket:
                 # Our own first try may have arrived and its answer been lost.
                 return self.read(key, limit=len(data)) == data
             if status_of(error) >= 500 and self.read(key, limit=len(data)) == data:
-                logger.warning("%s: the store answered %d, and did it", what, status_of(error))
+                logger.warning("%s: the store answered %d, but wrote the object", what, status_of(error))
                 return True
             if not _is_unknown(error):
                 raise translate(error, what) from error
-            logger.info("%s: the server has no conditional writes; looked for it instead", what)
+            logger.info("%s: the server has no conditional writes; checked first instead", what)
             self.replace(key, data)
         except FAILURES as error:
             raise translate(error, what) from error
@@ -308,7 +308,7 @@ class S3Bucket:
             # Gone, because a first try did its work and its answer was lost? The caller looks at the object.
             if code_of(error) != "NoSuchUpload" or self.head(key) is None:
                 raise translate(error, what) from error
-            logger.warning("%s: repeated after a lost answer", what)
+            logger.warning("%s: retried after a lost answer", what)
         except FAILURES as error:
             raise translate(error, what) from error
 
@@ -342,7 +342,7 @@ class S3Bucket:
             if status_of(error) == 404:
                 return False
         except FAILURES as error:
-            raise translate(error, f"looking at the upload of {self.url(upload.key)}") from error
+            raise translate(error, f"checking the upload of {self.url(upload.key)}") from error
         else:
             listed = self._listed(upload.key)
             return listed is None or upload in listed  # a server may list the parts of an upload that it dropped
@@ -375,7 +375,7 @@ class S3Bucket:
             answer = self.client.get_object(Bucket=self._name, Key=key, Range=f"bytes={first}-{last}", IfMatch=etag)
         if answer["ContentLength"] != last - first + 1:
             answer["Body"].close()
-            raise StoreUnreachable(f"reading {self.url(key)}: the server sent another range than was asked for")
+            raise StoreUnreachable(f"reading {self.url(key)}: the server sent a different range than requested")
         return answer["Body"]
 
 

@@ -64,7 +64,7 @@ _FIXES: Final = {
     "AuthorizationHeaderMalformed": "Set the region that the bucket is in",
     "IllegalLocationConstraintException": "Set the region that the bucket is in",
     "RequestTimeTooSkewed": "Set this machine's clock",
-    "QuotaExceeded": "Make room in the store, or raise the quota",
+    "QuotaExceeded": "Free space in the store, or raise the quota",
     "EntityTooLarge": "Ask the server's administrator for its limits on an object's size",
 }
 _SIGNATURE_REFUSED: Final = frozenset({400, 401, 403})
@@ -125,9 +125,8 @@ def _clock_problem(status: int, date: datetime | None) -> str | None:
     apart = datetime.now(UTC) - date if date and status in _SIGNATURE_REFUSED else timedelta(0)
     if abs(apart) <= TOLERANCE:
         return None
-    return (
-        f"this machine's clock is {format_age(abs(apart))} {'ahead of' if apart > timedelta(0) else 'behind'} its own"
-    )
+    direction = "ahead of" if apart > timedelta(0) else "behind"
+    return f"this machine's clock is {format_age(abs(apart))} {direction} the server's"
 
 
 def refused(code: str, status: int, message: str, what: str, *, date: datetime | None = None) -> HyperExportError:
@@ -165,7 +164,7 @@ def translate(error: Exception, what: str) -> HyperExportError:
         return _untrusted(error, what)
     if isinstance(error, ResponseParserError):
         return StoreUnreachable(
-            f"{what}: what was answered is not S3", fix="Check the endpoint's address, and what proxy is on the way"
+            f"{what}: the answer is not from an S3 server", fix="Check the endpoint's address and any proxy in between"
         )
     network = isinstance(error, BotoConnectionError | HTTPClientError | HTTPError | HTTPException | OSError)
     if network and not isinstance(error, _LOCAL):
@@ -187,7 +186,7 @@ def _misconfigured(error: Exception, what: str) -> StoreUnusable:
             f"{what}: {error.filename or 'a file of the AWS configuration'}: {error.strerror or type(error).__name__}",
             fix="Correct the AWS configuration: it names this file or program",
         )
-    unsent = "a name or an address cannot be sent"
+    unsent = "a name or an address has characters that cannot be sent"
     reason = unsent if isinstance(error, UnicodeError) else re.sub(r"//\S*@", "//...@", str(error))
     if not isinstance(error, BotoCoreError | Boto3Error | ValueError):
         reason = f"boto3 failed ({type(error).__name__}: {reason})"
@@ -201,8 +200,8 @@ def _untrusted(error: Exception, what: str) -> StoreUnusable:
             fix="Set this machine's clock if it is wrong; otherwise renew the server's certificate",
         )
     return StoreUnusable(
-        f"{what}: the server's certificate is not vouched for by a trusted CA",
-        fix="Name the CA's file, or correct the endpoint's host name",
+        f"{what}: the server's certificate is not signed by a trusted CA",
+        fix="Set the CA file, or correct the endpoint's host name",
     )
 
 

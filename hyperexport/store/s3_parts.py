@@ -148,7 +148,7 @@ class PartSender:
     def _check(self) -> None:
         self._stop.check()
         if self._closed.is_set():
-            raise Interrupted("the upload was given up")
+            raise Interrupted("the upload was aborted")
 
     def _pieces(self, data: memoryview, sent: "_Sent") -> Iterator[memoryview]:
         for start in range(0, len(data), PIECE):

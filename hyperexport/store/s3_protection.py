@@ -81,7 +81,7 @@ def find_protection(bucket: S3Bucket, *, drop: bool = True) -> Protection:
             return protection
     if not bucket.secure:
         raise StoreUnusable(
-            f"{bucket.location} is reached without TLS and its server checks no checksums, so nothing guards the bytes",
+            f"{bucket.location} is reached without TLS and its server checks no checksums: nothing protects the bytes",
             fix="Use an https:// endpoint",
         )
     unchecked = _demanded(bucket)
@@ -110,7 +110,7 @@ def drop_probes(bucket: S3Bucket) -> None:
         try:
             drop()
         except StoreUnusable as error:
-            bucket.note_warning(f"a probe of a dead run stays: {error}")
+            bucket.note_warning(f"a test object of a dead run could not be removed: {error}")
 
 
 def _is_checked(bucket: S3Bucket, protection: Protection) -> bool:

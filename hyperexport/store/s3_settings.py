@@ -67,11 +67,11 @@ class S3Settings(Value):
 
     endpoint_url: str | None = Field(default=None, pattern=r"^https?://", description="For anything S3-compatible.")
     region: str | None = None
-    verify: bool = Field(default=True, description="Whether the server's certificate has to be vouched for.")
-    ca_bundle: Path | None = Field(default=None, description="PEM file of the CAs that may vouch for it.")
+    verify: bool = Field(default=True, description="Whether to verify the server's certificate.")
+    ca_bundle: Path | None = Field(default=None, description="PEM file of the trusted CAs.")
     addressing: Literal["auto", "path", "virtual"] = Field(
         default="auto",
-        description="Where the bucket's name goes; auto: the path for an endpoint_url, else boto3's way.",
+        description="Where the bucket's name goes; auto: the path for an endpoint_url, else boto3's default.",
     )
     profile: str | None = Field(default=None, description="A profile of the AWS configuration files.")
     access_key: SecretStr | None = None
@@ -121,7 +121,7 @@ class S3Settings(Value):
 class TlsTrust(Value):
     """Which certificates are believed, for connections that boto3 does not make itself."""
 
-    ca_file: str | None = Field(description="PEM file of the CAs; None where no certificate is looked at.")
+    ca_file: str | None = Field(description="PEM file of the CAs; None where no certificate is verified.")
 
 
 def connect(settings: S3Settings) -> "tuple[S3Client, TlsTrust]":

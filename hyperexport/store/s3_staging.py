@@ -81,7 +81,7 @@ class S3Staging:
         taken = next(self._bucket.objects(self._key("")), None)
         if taken or not self._bucket.create_if_absent(self._key(OWNER_FILE), self._owner.model_dump_json().encode()):
             raise StoreUnusable(
-                f"{self._bucket.url(self._key(''))} is taken by another export", fix="Start the export again"
+                f"{self._bucket.url(self._key(''))} belongs to another export", fix="Start the export again"
             )
 
     def create(self, name: str) -> Sink:
@@ -117,7 +117,7 @@ class S3Staging:
         """
         facts = self._bucket.head(self._key(name))
         if facts is None:
-            raise ExportNotFound(f"{self._bucket.url(self._key(name))} is not there")
+            raise ExportNotFound(f"{self._bucket.url(self._key(name))} does not exist")
         return S3Reader(
             self._bucket, self._key(name), etag=facts.etag, start=0, size=facts.size, stop=self._bucket.stop
         )
@@ -160,13 +160,13 @@ class S3Staging:
         self._ended = True  # Also where it was another run: what lies there is part of its export now.
         if not created:
             raise StoreUnusable(
-                f"{self._bucket.url(key)} was published, or what belongs to it removed, by another run",
+                f"{self._bucket.url(key)} was published or removed by another run",
                 fix="Start the export again",
             )
         try:
             self._bucket.delete(self._key(OWNER_FILE))
         except HyperExportError as error:
-            logger.warning("%s/%s is published, but its mark remains: %s", self._folder, self.export_id, error)
+            logger.warning("%s/%s is published, but its owner tag remains: %s", self._folder, self.export_id, error)
         return StoredExport(folder=self._folder, manifest=manifest)
 
     def discard(self) -> None:

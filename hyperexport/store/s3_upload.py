@@ -176,11 +176,11 @@ class S3Sink:
         try:
             self._bucket.delete(self._note)
         except HyperExportError as error:
-            logger.warning("the note of an upload that ended remains until the next cleanup: %s", error)
+            logger.warning("the record of a finished upload remains until the next cleanup: %s", error)
 
     def _send_part(self) -> None:
         if self._number > MAX_PARTS:
-            raise StoreUnusable(f"{self._bucket.url(self._key)} is longer than S3 allows an object to be")
+            raise StoreUnusable(f"{self._bucket.url(self._key)} is larger than S3 allows an object to be")
         if self._upload is None:
             # Before and after: whoever finds the key alone can ask for the uploads of that key.
             self._bucket.replace(self._note, note_of(UnfinishedUpload(self._key, "")))

@@ -31,9 +31,9 @@ def parse_address(url: str) -> Url:
     try:
         address = parse_url(url)
     except LocationParseError as error:
-        raise ServerFault("the server named a download address that is none") from error
+        raise ServerFault("the server returned an invalid download URL") from error
     if address.scheme != "https" or not address.host:
-        raise ServerFault(f"the server named a download address on {address.host} that is not https")
+        raise ServerFault(f"the server returned a download URL on {address.host} that is not https")
     return address
 
 
@@ -88,7 +88,7 @@ def reason_of(error: Exception) -> str:
     """Why a connection broke, in a few words."""
     match error:
         case TimeoutError():
-            return "no byte came for too long"
+            return "no data arrived before the timeout"
         case ssl.SSLEOFError():
             return "the connection was cut"
         case http.client.IncompleteRead():

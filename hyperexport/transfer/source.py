@@ -75,7 +75,7 @@ class Source:
         if count == 0:
             self._stop.check()
             if self.length is not None and self.received != self.length:
-                raise self._interrupted(f"the stream ended, and {self.length} bytes were announced")
+                raise self._interrupted(f"the stream ended before the {self.length} bytes that were announced")
         return count
 
     def close(self) -> None:
@@ -172,4 +172,4 @@ def _check_answer(response: http.client.HTTPResponse, name: str) -> None:
 
 
 def _too_large(name: str, largest: int) -> ServerFault:
-    return ServerFault(f"the server sends more than {largest} bytes as {name}, which has not so many on any VM")
+    return ServerFault(f"the server sends more than {largest} bytes as {name}, more than such a file can have")

@@ -207,7 +207,7 @@ def send(
                 on_progress(upload.sent)
                 report_at = time.monotonic() + PROGRESS_INTERVAL
         if taken != upload.size:
-            raise VerificationFailed(f"the stored file has another size than the {upload.size} bytes in the manifest")
+            raise VerificationFailed(f"the stored file does not have the {upload.size} bytes in the manifest")
         found = ahead.digests()
     prove(found["sha256"])
     pay_and_write(held)

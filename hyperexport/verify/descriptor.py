@@ -48,7 +48,7 @@ def refused_parts(data: bytes) -> Iterator[str]:
     for file in _files(envelope):
         name = _attribute(file, "href")
         if not _PLAIN.fullmatch(name) or not name.isprintable():
-            yield f"it refers to {name[:_LONGEST]!r}, which is no name of a file beside it"
+            yield f"it refers to {name[:_LONGEST]!r}, which is not the name of a file beside it"
 
 
 def _parse(data: bytes) -> ET.Element:
@@ -58,13 +58,13 @@ def _parse(data: bytes) -> ET.Element:
         ValueError: It is none; the message says why.
     """
     if len(data) > LARGEST:
-        raise ValueError(f"it has {len(data)} bytes, which no descriptor of a VM has")
+        raise ValueError(f"it has {len(data)} bytes, too many for a VM's descriptor")
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"it is not UTF-8 at byte {error.start}") from None
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
-        raise ValueError("it has a document type, which no OVF needs")
+        raise ValueError("it has a document type, which an OVF must not have")
     try:
         # Nothing but elements and text is left in it, so the standard library's parser is safe.
         envelope = ET.fromstring(text)  # noqa: S314
@@ -119,7 +119,7 @@ def _check_disks(envelope: ET.Element, manifest: ExportManifest) -> Iterator[str
             continue  # an empty disk, which has no file
         entry = manifest.file(names.get(reference, ""))
         if entry is None or entry.role not in {FileRole.DISK, FileRole.BASE}:
-            yield f"its disk {_attribute(disk, 'diskId')!r} refers to {reference!r}, which is no disk of the export"
+            yield f"its disk {_attribute(disk, 'diskId')!r} refers to {reference!r}, which is not a disk of the export"
             continue
         described[entry.name] += 1
         yield from _check_capacity(disk, entry)

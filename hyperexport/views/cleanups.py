@@ -21,7 +21,7 @@ def _(result: CleanupResult) -> tuple[Page, ...]:
         *lines(partial, result.abandoned),
         *lines("Not deleted because a clock is in doubt", result.plan.doubts),
         *lines("Warnings", result.plan.unmatched),
-        *lines("Limits that cannot be kept", result.plan.unreachable),
+        *lines("Limits that cannot be met", result.plan.unreachable),
         *lines("Damaged: neither counted nor deleted", [one.words_and_remedy for one in result.plan.damaged]),
     )
     return (Page(title, tables),)

@@ -31,11 +31,13 @@ def _(result: ExportResult) -> tuple[Page, ...]:
     cleaned = tuple(page for cleanup in result.cleanups for page in pages_of(cleanup))
     warnings = lines("Warnings", result.warnings)
     if result.recent:
-        return (Page(f"Nothing to do for {result.plan.vm.path}: {result.recent} is young enough", warnings),)
+        return (
+            Page(f"Nothing to do for {result.plan.vm.path}: {result.recent} is newer than --skip-newer-than", warnings),
+        )
     snapshots = lines("Snapshots and change tracking", snapshot_lines(result))
     if result.manifest is None:
         (plan,) = pages_of(result.plan)
-        where = lines("Where it would be kept", result.locations)
+        where = lines("Where it would be stored", result.locations)
         note = lines("", ["Dry run: nothing was changed"])
         return (Page(plan.title, (*plan.tables, *snapshots, *where, *warnings, *note)), *cleaned)
     manifest = result.manifest
@@ -95,7 +97,7 @@ def _(result: ExportResult) -> Pairs:
             ("vm", plan.vm.name),
             ("path", plan.vm.path),
             ("outcome", FleetOutcome.SKIPPED),
-            ("message", f"{result.recent} is young enough"),
+            ("message", f"{result.recent} is newer than --skip-newer-than"),
         )
     removed = manifest is not None and manifest.snapshot is not None and not result.snapshot_kept
     return (

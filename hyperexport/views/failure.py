@@ -51,7 +51,7 @@ def failure_markdown(
         lines += ["## VMs that failed", "", *raw_table(("VM", "Code", "Error"), rows)]
     lines += section("Cleaned up", report.cleaned_up or (() if members else (NOTHING_LEFT,)))
     if commands or hints:
-        lines += ["## To do it again", "", *(f"- {text(hint)}" for hint in hints), ""]
+        lines += ["## How to run it again", "", *(f"- {text(hint)}" for hint in hints), ""]
         lines += [line for command in commands for line in code(command)]
     return "\n".join(lines)
 

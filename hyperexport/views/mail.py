@@ -132,10 +132,10 @@ def failure_mail(
     """
     report = FailureReport.of(error)
     if not isinstance(error, HyperExportError):  # its text is not meant for users, and may hold a secret
-        what = f"an unforeseen {type(error).__name__}; the run's log has its traceback"
+        what = f"an unexpected {type(error).__name__}; the run's log has its traceback"
         report = report.model_copy(update={"what": what})
     if stopped:
-        what, fix = "the run was stopped from outside, by a cancellation or a signal", "Start it again when it suits"
+        what, fix = "the run was stopped from outside, by a cancellation or a signal", "Start it again at any time"
         report = report.model_copy(update={"what": what, "fix": fix, "code": Interrupted.code})
     facts = [
         ("VM", vm),

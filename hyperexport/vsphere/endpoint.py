@@ -49,7 +49,7 @@ class VSphereEndpoint(Value):
     ca_pem: str | None = Field(default=None, description="The same as text.")
     thumbprint: str | None = Field(default=None, description="SHA-256 of the server's certificate, in place of a CA.")
     known_host: str | None = Field(default=None, description="The thumbprint that govc noted for this very host.")
-    insecure: bool = Field(default=False, description="Take any certificate. For laboratories only.")
+    insecure: bool = Field(default=False, description="Accept any certificate. For test environments only.")
     timeout: float = Field(default=60.0, gt=0, le=3600, description="Seconds to connect, and to wait for an answer.")
 
     @model_validator(mode="before")

@@ -210,8 +210,8 @@ def translate(error: Exception, *, doing: str, endpoint: VSphereEndpoint) -> Hyp
         )
     if isinstance(error, _NONSENSE) and not isinstance(error, OSError):
         return ServerFault(
-            f"{doing} failed: what {endpoint.address} answered makes no sense ({type(error).__name__})",
-            fix="Run it again with --debug for details, and check that the server is a vSphere server without problems",
+            f"{doing} failed: the answer of {endpoint.address} is invalid ({type(error).__name__})",
+            fix="Run it again with --debug for details, and check that the server is a healthy vSphere server",
         )
     return _translate_wire(error, doing=doing, endpoint=endpoint)
 
@@ -284,7 +284,9 @@ def _translate_wire(error: Exception, *, doing: str, endpoint: VSphereEndpoint) 
 def untrusted(error: ssl.SSLCertVerificationError, endpoint: VSphereEndpoint) -> CertificateUntrusted:
     """Say whose certificate is not trusted, why, what it is, and what to do about it."""
     shown = presented_thumbprint(endpoint.host, endpoint.port, timeout=min(endpoint.timeout, 10))
-    presented = f"; the certificate that it shows has the SHA-256 thumbprint {show_thumbprint(shown)}" if shown else ""
+    presented = (
+        f"; the certificate that it presents has the SHA-256 thumbprint {show_thumbprint(shown)}" if shown else ""
+    )
     clock = "Set this machine's clock if it is wrong. Otherwise: " if clock_is_in_question(error) else ""
     return CertificateUntrusted(
         f"the certificate of {endpoint.address} is not trusted: {refusal_words(error)}{presented}",

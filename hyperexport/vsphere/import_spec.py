@@ -135,7 +135,7 @@ def create_import_spec(
     create = session.content.ovfManager.CreateImportSpec
     result = session.read(create, descriptor, pool, datastore, params, doing=doing)
     if result.error or result.importSpec is None:
-        reasons = "; ".join(words(fault) for fault in result.error or ()) or "it names no reason"
+        reasons = "; ".join(words(fault) for fault in result.error or ()) or "it gives no reason"
         raise ImportRefused(f"{session.address} cannot import {name}: {reasons}")
     if not isinstance(result.importSpec, vim.vm.VmImportSpec):
         raise ImportRefused(f"{session.address} does not read the descriptor of {name} as that of one VM")
@@ -147,7 +147,7 @@ def edit_import_spec(made: ImportSpec, kept: KeptConfig, edits: Edits) -> list[L
     """Put back what OVF loses, and leave out what is not to be restored.
 
     Returns:
-        What will not come back, each with the reason.
+        What will not be restored, each with the reason.
 
     Raises:
         UsageError: The spec has no place for a disk of the export.

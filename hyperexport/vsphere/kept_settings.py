@@ -176,7 +176,7 @@ def put_back_settings(
         reservations: Whether CPU and memory reservations come back.
 
     Returns:
-        What will not come back, each with the reason.
+        What will not be restored, each with the reason.
     """
     if not kept:
         return [LostSetting("everything that OVF does not carry", "the export does not keep the VM's configuration")]

@@ -245,7 +245,7 @@ class Lease:
     def _lose(self, error: HyperExportError) -> None:
         lost = LeaseExpired(
             f"the {self._name} ended before the transfer did: {error.what}",
-            fix="See in vSphere whether its task was cancelled",
+            fix="Check in vSphere whether its task was cancelled",
         )
         logger.error("%s", lost.what)
         with self._lock:

@@ -61,8 +61,7 @@ def lease_files(urls: Any, endpoint: VSphereEndpoint, disks: tuple[DiskInfo, ...
     except (ValueError, TypeError, AttributeError) as error:
         # Of an address with a ticket in it nothing is repeated.
         raise LeaseFailed(
-            f"a lease of {endpoint.address} names an address, a size or a thumbprint that is "
-            f"none ({type(error).__name__})"
+            f"a lease of {endpoint.address} reports an invalid address, size or thumbprint ({type(error).__name__})"
         ) from None
 
 

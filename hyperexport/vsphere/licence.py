@@ -38,7 +38,7 @@ def licence_refusal(session: Session, vms: Sequence[VmInfo]) -> HyperExportError
         return None
     asked = sorted((vm for vm in vms if not vm.template), key=lambda vm: vm.power_state is not PowerState.ON)
     for vm in asked[:1]:
-        doing = f"trying whether {session.address} exports {vm.name}"
+        doing = f"testing whether {session.address} exports {vm.name}"
         try:
             lease = session.call(vm_object(session, vm.ref).ExportVm, doing=doing)
             session.call(lease.HttpNfcLeaseAbort, None, doing=doing)

@@ -40,7 +40,7 @@ ASSIGN: Final = Requirement(
     without="a VM with network adapters cannot be restored",
 )
 ANNOTATE: Final = Requirement(
-    feature="take the owner tag off",
+    feature="remove the owner tag",
     when="restore",
     privilege="VirtualMachine.Config.Annotation",
     title="Virtual machine > Change Configuration > Set annotation",
@@ -83,24 +83,24 @@ DRILL_POWER_OFF: Final = Requirement(
     without="a drill would leave a running VM, so it does not begin",
 )
 SCREENSHOT: Final = Requirement(
-    feature="take a drill's picture",
+    feature="take a drill's screenshot",
     when="drill --target vsphere",
     privilege="VirtualMachine.Interact.CreateScreenshot",
     title="Virtual machine > Interaction > Create screenshot",
     place=Place.FOLDER,
     calls=("CreateScreenshot_Task",),
     vital=False,
-    without="the record has no picture of the screen",
+    without="the record has no screenshot",
 )
 FETCH_SCREENSHOT: Final = Requirement(
-    feature="fetch a drill's picture",
+    feature="fetch a drill's screenshot",
     when="drill --target vsphere",
     privilege="Datastore.Browse",
     title="Datastore > Browse datastore",
     place=Place.TARGET_DATASTORE,
     calls=(),
     vital=False,
-    without="the record has no picture of the screen",
+    without="the record has no screenshot",
 )
 READ_SCREENSHOT: Final = FETCH_SCREENSHOT.model_copy(
     update={"privilege": "Datastore.FileManagement", "title": "Datastore > Low level file operations"}
@@ -113,7 +113,7 @@ SET_ATTRIBUTES: Final = Requirement(
     place=Place.FOLDER,
     calls=("setCustomValue",),
     vital=False,
-    without="the custom attributes do not come back",
+    without="the custom attributes are not restored",
 )
 ATTACH_TAGS: Final = Requirement(
     feature="attach tags",
@@ -123,7 +123,7 @@ ATTACH_TAGS: Final = Requirement(
     place=Place.FOLDER,
     calls=(),
     vital=False,
-    without="the tags do not come back",
+    without="the tags are not restored",
 )
 DETACH_DISK: Final = Requirement(
     feature="detach its disks",

@@ -267,7 +267,7 @@ class Session:
             return self.endpoint.trust.ssl_context()
         except ssl.SSLError as error:
             raise UsageError(
-                f"the CAs given for {self.address} hold no certificate: {error}",
+                f"the CAs given for {self.address} contain no certificate: {error}",
                 fix="Give a PEM file, with GOVC_TLS_CA_CERTS or HYPEREXPORT_VSPHERE_CA_FILE",
             ) from error
 

@@ -271,7 +271,7 @@ class _Making:
         except SnapshotFailed as error:
             if not is_about_quiescing(error):
                 raise
-            fix = "Look into the guest's event log, and at its freeze scripts"
+            fix = "Check the guest's event log and its freeze scripts"
             raise QuiesceFailed(error.what, fix=fix) from error
         if found.quiesced:
             return self.result(found, Quiescing.FILESYSTEM)
@@ -337,7 +337,7 @@ class _Making:
                 _wait_for_end(self._session, task, doing=self._doing)
             found = self._find()
         except HyperExportError as error:
-            logger.error("whether a snapshot of %s was left behind is unknown: %s", self._ref.path, error)
+            logger.error("cannot tell whether a snapshot of %s was left behind: %s", self._ref.path, error)
             return
         if found is not None:
             self._remove(found.moref)

@@ -186,7 +186,7 @@ def _whose(session: Session, tasks: Sequence[Any]) -> str:
     except HyperExportError:
         infos = []
     words = [_described(session, info) for info in infos if info]
-    return " and ".join(words) or "another task on the VM, of which vSphere tells nothing more"
+    return " and ".join(words) or "another task on the VM, of which vSphere reports no details"
 
 
 def _described(session: Session, info: Mapping[str, Any]) -> str:

@@ -89,7 +89,7 @@ def test_text_that_only_a_started_system_writes_is_a_sign_of_life(text: str) -> 
     ("text", "reason"),
     [
         ("GRUB loading.\ngrub rescue> ", "boot loader"),
-        ("Linux version 6.1\nKernel panic - not syncing: VFS: Unable to mount root fs", "given up"),
+        ("Linux version 6.1\nKernel panic - not syncing: VFS: Unable to mount root fs", "panicked"),
         ("mounting /dev/sda1 failed\n(initramfs) ", "root filesystem"),
     ],
 )
@@ -110,7 +110,7 @@ def test_where_a_text_is_expected_nothing_else_counts() -> None:
 
 def test_no_qemu_is_said_before_anything_is_done(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ToolMissing, match="qemu-system-x86_64 is not installed"):
+    with pytest.raises(ToolMissing, match="qemu-system-x86_64, which boots the exports, is not installed"):
         hyperexport.restore_drill(vm="db01", output=str(tmp_path))
 
 
@@ -218,7 +218,7 @@ def test_a_dry_run_starts_nothing_and_a_cleanup_takes_the_records_along(place: P
 
 
 def test_what_makes_no_sense_is_refused(place: Path) -> None:
-    with pytest.raises(UsageError, match="nothing says which exports"):
+    with pytest.raises(UsageError, match="no export is chosen"):
         drill(place)
     with pytest.raises(UsageError, match="most"):
         drill(place, most=0)

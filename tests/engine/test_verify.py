@@ -257,7 +257,7 @@ BOMB = '<?xml version="1.0"?><!DOCTYPE x [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">
         (OVF.replace("byte * 2^20", "furlong"), f"it gives {DISK_0} the capacity '2' in units of 'furlong'"),
         (OVF.replace('fileRef="file0"', 'fileRef="file9"'), "its disk 'd0' refers to 'file9'"),
         (OVF.replace('fileRef="file0"', 'fileRef="file1"'), f"it describes {DISK_1} 2 times"),
-        (OVF.replace('fileRef="file0"', 'fileRef="file2"'), "which is no disk of the export"),
+        (OVF.replace('fileRef="file0"', 'fileRef="file2"'), "which is not a disk of the export"),
     ],
 )
 def test_a_descriptor_that_is_no_ovf_or_not_this_exports_is_found(store: LocalStore, ovf: str, problem: str) -> None:

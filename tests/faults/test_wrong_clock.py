@@ -249,7 +249,7 @@ def test_a_cleanup_with_the_clock_two_years_off_deletes_nothing_once_clocks_agre
     for limit in LIMITS.values():
         answer = machine.ask("cleanup", clock, **limit)
         assert (answer["deleted"], machine.left()) == ([], made)
-        assert "leapt" in answer["doubts"][0]
+        assert "jumped" in answer["doubts"][0]
 
 
 @FAULTS

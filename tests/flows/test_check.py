@@ -73,7 +73,7 @@ def test_where_everything_works_everything_is_tried_and_nothing_changed(
         assert part in tried
     assert {"Prefect", "shared"} <= set(tried)
     assert tried.count("store") == 2
-    assert any("with STARTTLS, and the login is taken" in finding.words for finding in report.findings)
+    assert any("with STARTTLS, and the login is accepted" in finding.words for finding in report.findings)
     assert postbox.messages == []
     assert not CHANGES & set(vcenter.requests)
     assert leftovers(vcenter, store) == []

@@ -176,7 +176,7 @@ def test_a_dry_run_tells_and_changes_nothing(vcenter, hyperexport, store):
     assert answer.code == 0, answer.err
     assert "nothing was changed" in answer.out
     assert "Hard disk 2" in answer.out
-    assert f"Where it would be kept: {store}" in answer.out
+    assert f"Where it would be stored: {store}" in answer.out
     assert not store.exists()
     assert vcenter.vm("db01").snapshots() == []
 

@@ -123,7 +123,7 @@ def test_a_restore_that_makes_no_sense_is_refused_with_words(document: dict[str,
 @pytest.mark.parametrize(
     ("document", "words"),
     [
-        ({}, "nothing says which exports are to be drilled"),
+        ({}, "no export is chosen for the drill"),
         ({"vm": "db01", "export": "x"}, "one export must be named"),
         ({"vm": "db01", "target": "vsphere", "expect": "login:"}, "--expect would have no effect"),
         ({"vm": "db01", "place": {"folder": "drills"}}, "--folder would have no effect"),

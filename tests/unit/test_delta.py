@@ -167,7 +167,7 @@ def test_a_file_with_another_content_id_than_the_manifests_is_refused() -> None:
 
 
 def test_disks_of_two_sizes_are_no_chain() -> None:
-    with pytest.raises(VerificationFailed, match="cannot be the base of the other"):
+    with pytest.raises(VerificationFailed, match="cannot be its base"):
         Disk([a_file(5, capacity=GRAIN), a_file(7, Parent(5, "base.vmdk"))])
 
 

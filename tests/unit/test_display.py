@@ -93,7 +93,7 @@ def test_a_result_shows_what_was_done_and_where_it_is() -> None:
 def test_a_dry_run_says_that_it_is_one() -> None:
     result = ExportResult(dry_run=True, plan=a_plan(), locations=("/backup/x",), seconds=1)
     assert "Would export" in texts(result)
-    assert "Where it would be kept" in texts(result)
+    assert "Where it would be stored" in texts(result)
 
 
 GONE = DamagedExport(folder="f", export_id="gone", problem=Problem.MISSING, reason="its manifest is missing")

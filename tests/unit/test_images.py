@@ -93,7 +93,7 @@ def test_files_with_other_grains_are_no_stack() -> None:
     other[20:28] = (64).to_bytes(8, "little")
     other[-1024 + 20 : -1024 + 28] = (64).to_bytes(8, "little")
 
-    with pytest.raises(VerificationFailed, match="cannot be the base of the other"):
+    with pytest.raises(VerificationFailed, match="cannot be its base"):
         Disk([Layer(StoredFile(vmdk_of(MIB, {0: b"x"})), "base"), Layer(StoredFile(other), "delta")])
 
 

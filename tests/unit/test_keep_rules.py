@@ -85,11 +85,14 @@ def test_each_kept_export_says_by_which_rules_and_for_which_period() -> None:
             ),
         ),
         (
-            f"kept by {SUNDAY[0]}, {SUNDAY[1]}, although its VM has newer ones: 1, at --cleanup-max-count 1",
+            f"kept by {SUNDAY[0]}, {SUNDAY[1]}; otherwise deleted: --cleanup-max-count 1: this VM has 1 newer export",
             SUNDAY,
         ),
         (
-            "kept by --cleanup-keep-monthly 2 (2026-10), although its VM has newer ones: 2, at --cleanup-max-count 1",
+            (
+                "kept by --cleanup-keep-monthly 2 (2026-10); otherwise deleted: "
+                "--cleanup-max-count 1: this VM has 2 newer exports"
+            ),
             ("--cleanup-keep-monthly 2 (2026-10)",),
         ),
     ]

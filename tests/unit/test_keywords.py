@@ -4,6 +4,8 @@ import typing
 from pathlib import Path
 
 import pytest
+from IPython.core.completer import provisionalcompleter
+from IPython.core.interactiveshell import InteractiveShell
 
 from hyperexport.model.restore import RestoreRequest
 from hyperexport.options import keywords
@@ -34,3 +36,19 @@ def test_the_keywords_that_choose_vms_and_those_of_a_restore_are_the_fields_of_t
 def test_a_keyword_takes_none_exactly_where_the_option_does(leaf):
     typed = typing.get_type_hints(keywords.OptionKeywords)[leaf.key]
     assert (type(None) in typing.get_args(typed)) is (leaf.field.default is None)
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ('hyperexport.export("db01", snapshot_q', ["snapshot_quiesce="]),
+        ('hyperexport.restore("db01", power', ["power_on="]),
+        ("hyperexport.cleanup_exports(cleanup_keep_d", ["cleanup_keep_daily="]),
+    ],
+)
+def test_a_notebook_completes_the_options_of_a_call(typed: str, offered: list[str]) -> None:
+    shell = InteractiveShell.instance()
+    shell.run_cell("import hyperexport")
+    with provisionalcompleter():
+        found = [one.text for one in shell.Completer.completions(typed, len(typed))]
+    assert found == offered

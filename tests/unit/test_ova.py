@@ -115,7 +115,7 @@ def test_a_descriptor_must_be_first_and_names_must_fit() -> None:
 @pytest.mark.parametrize("length", [3, 5])
 def test_a_part_that_changed_its_size_is_not_packed_as_if_nothing_was(length: int) -> None:
     liar = ova.Part("a.ovf", 4, lambda: nullcontext(Chunks(b"x" * length)))
-    with pytest.raises(StreamCorrupt, match=r"a\.ovf has not the 4 bytes"):
+    with pytest.raises(StreamCorrupt, match=r"a\.ovf no longer has the 4 bytes"):
         ova.write([liar], lambda _: None, modified=NOW)
 
 
@@ -145,7 +145,7 @@ def hostile(**changes: object) -> bytes:
         (hostile(size=20 * 512 + 1), "would have"),
         (hostile()[:512] + hostile(), "there twice"),
         (b"".join(hostile(name=f"f{number}")[:512] for number in range(1001)) + bytes(1024), "more than 1000 members"),
-        (b"not a tar".ljust(512) + bytes(1024), "no member's header"),
+        (b"not a tar".ljust(512) + bytes(1024), "no tar header"),
         (b"", "ends before its end marker"),
         (bytes(512), "ends before its end marker"),
         (hostile() + bytes(512 * 20) + b"x" * 512, "continues after"),

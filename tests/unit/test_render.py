@@ -237,7 +237,7 @@ def test_the_plan_is_told_in_words():
 def test_a_dry_run_says_that_nothing_was_changed_and_what_would_be():
     text = drawn(show, an_export_result(dry_run=True, manifest=None, cleanups=(a_cleanup(dry_run=True),)))
     assert "nothing was changed" in text
-    assert "Where it would be kept: /exports/db01" in text
+    assert "Where it would be stored: /exports/db01" in text
     assert re.search(rf"would delete +│ {FOLDER}/20261120T060000Z-0003 ", text)
 
 

@@ -87,7 +87,7 @@ def test_the_newest_n_of_each_vm_stay() -> None:
     plan = cleanup([*FIVE, (WEB, an_export_of(9, vm=WEB_VM)), (WEB, an_export_of(8, vm=WEB_VM))], max_count=2)
     assert days(plan) == [5, 4, 3]
     assert days(plan, folder=WEB) == []
-    assert reason(plan, 5) == "its VM has newer ones: 4, at --cleanup-max-count 2"
+    assert reason(plan, 5) == "--cleanup-max-count 2: this VM has 4 newer exports"
 
 
 def test_the_oldest_of_any_vm_go_while_the_store_is_too_large() -> None:
@@ -151,7 +151,7 @@ def test_the_newest_export_of_each_vm_survives_every_limit_and_the_limits_say_so
     plan = cleanup(exports, max_age=1, max_count=1, max_size=1, min_free=10**15, free=0)
     assert days(plan, folder=WEB) == [60]
     assert days(plan) == []
-    assert reason(plan, 40) == "the newest export of its VM, although 40d old, over --cleanup-max-age 1d"
+    assert reason(plan, 40) == "the newest export of its VM; otherwise deleted: 40d old, over --cleanup-max-age 1d"
     age, size, free = plan.unreachable
     assert age.startswith("--cleanup-max-age 1d: 2 exports beyond it stay")
     assert size.startswith("--cleanup-max-size 1 B: 200.0 MB remain")
@@ -162,7 +162,7 @@ def test_the_newest_export_that_is_not_damaged_survives_too() -> None:
     exports = [(DB, an_export_of(1, damage=("a byte is wrong",))), (DB, an_export_of(2)), (DB, an_export_of(3))]
     plan = cleanup(exports, max_count=1)
     assert days(plan) == [3]
-    assert reason(plan, 2).startswith("the newest export of its VM that is not damaged, although ")
+    assert reason(plan, 2).startswith("the newest export of its VM that is not damaged; otherwise deleted: ")
 
 
 @pytest.mark.parametrize("pattern", ["db01", "db*", "/DC0/vm/production/*", DB, f"{NOW - timedelta(days=2):%Y%m%d}T*"])
@@ -170,7 +170,7 @@ def test_what_a_pattern_names_is_preserved(pattern: str) -> None:
     exports = [(DB, an_export_of(1)), (DB, an_export_of(2))]
     plan = cleanup(exports, max_count=1, preserve=("nothing", pattern))
     assert plan.to_delete == ()
-    assert reason(plan, 2).startswith(f"preserved by --cleanup-preserve {pattern}, although ")
+    assert reason(plan, 2).startswith(f"preserved by --cleanup-preserve {pattern}; otherwise deleted: ")
     assert plan.unmatched == ("--cleanup-preserve 'nothing' matches no VM and no export: it preserves nothing",)
 
 
@@ -189,7 +189,7 @@ def test_an_export_whose_files_a_kept_one_uses_stays() -> None:
     holder = an_export_of(9)
     plan = cleanup([(DB, holder), (DB, an_export_of(1, holder=holder)), (DB, an_export_of(5))], max_age=3)
     assert days(plan) == [5]
-    assert reason(plan, 9).startswith("a newer export that stays uses its files, although 9d old")
+    assert reason(plan, 9).startswith("a newer export that stays uses its files; otherwise deleted: 9d old")
     assert plan.unreachable[0].startswith("--cleanup-max-age 3d: 1 export beyond it stays")
 
 

@@ -146,7 +146,7 @@ def test_a_dry_run_says_would_and_at_most_and_where() -> None:
     page = export_markdown(a_result(manifest=None, dry_run=True, plan=a_plan(evidence={}, undecided=True)))
     assert page.startswith("# Would export /DC0/vm/production/db01: ")
     assert "at most 200.0 MB to transfer" in page
-    assert "## Where it would be kept\n\n- /backups" in page
+    assert "## Where it would be stored\n\n- /backups" in page
     assert "Exported" not in page
 
 
@@ -196,7 +196,7 @@ def test_a_cleanup_reports_limits_out_of_reach_and_what_dead_runs_left() -> None
     exports = [("db01.4f0e7a52", an_export(age=timedelta(days=50)))]
     plan = plan_cleanup(exports, CleanupLimits(max_age=timedelta(days=30)), now=NOW, free_bytes=None)
     page = markdown_of(a_cleanup(plan=plan, deleted=(), abandoned=("db01.4f0e7a52/x",)))
-    assert "## Limits that cannot be kept\n\n- --cleanup-max-age 30d: 1 export beyond it stays" in page
+    assert "## Limits that cannot be met\n\n- --cleanup-max-age 30d: 1 export beyond it stays" in page
     assert "## Half-written exports of dead runs, removed\n\n- db01.4f0e7a52/x" in page
 
 

@@ -108,7 +108,7 @@ def test_an_empty_stream_and_one_of_something_else_are_refused() -> None:
 
 
 def test_the_disk_of_another_capacity_is_refused() -> None:
-    refused(DISK, rf"has {CAPACITY + SECTOR} bytes, the VM's has {CAPACITY}", capacity=CAPACITY)
+    refused(DISK, rf"has {CAPACITY + SECTOR} bytes, the VM's disk has {CAPACITY}", capacity=CAPACITY)
 
 
 @pytest.mark.parametrize(

@@ -173,4 +173,4 @@ class AdaptiveRate:
         self._grown = now
         if self._rate >= target:
             self._rate = None
-            logger.info("all is well again: back to %s", format_rate(target) if self._ceiling else "no limit")
+            logger.info("recovered: back to %s", format_rate(target) if self._ceiling else "no limit")

@@ -221,5 +221,5 @@ class Throttle:
 
 def _checked(rate: float | None) -> float | None:
     if rate is not None and rate <= 0:
-        raise ValueError(f"a rate of {rate} bytes per second moves nothing")
+        raise ValueError(f"a rate of {rate} bytes per second is too low")
     return rate

@@ -147,14 +147,14 @@ def test_no_name_reaches_out_of_the_exports_folder(root, store, name):
 
 @pytest.mark.parametrize("folder", ["..", "../x.00000000", "a/b.00000000", "", "my-vm", ".hidden.00000000"])
 def test_no_folder_but_a_vms_is_written(root, store, folder):
-    with pytest.raises(StoreUnusable, match="not a name"):
+    with pytest.raises(StoreUnusable, match=r"not a valid .*name"):
         store.stage(folder, NEW_ID, OWNER)
     assert store.exports(folder) == []
 
 
 @pytest.mark.parametrize("export_id", ["..", "latest", "20261121T060000Z-0000/..", ""])
 def test_no_export_has_a_name_of_another_form(store, export_id):
-    with pytest.raises(StoreUnusable, match="not a name"):
+    with pytest.raises(StoreUnusable, match=r"not a valid .*name"):
         store.stage(FOLDER, export_id, OWNER)
 
 

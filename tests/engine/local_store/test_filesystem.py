@@ -44,7 +44,7 @@ def test_a_folder_that_may_not_be_written_is_unusable(root, store):
 
 @pytest.mark.skipif(not Path("/proc/version").exists(), reason="needs /proc, where nobody makes files")
 def test_a_filesystem_that_takes_no_files_is_unusable():
-    with pytest.raises(StoreUnusable, match="cannot write into /proc"):
+    with pytest.raises(StoreUnusable, match="cannot write to /proc"):
         LocalStore(Path("/proc/exports")).check()
 
 

@@ -62,7 +62,7 @@ def test_a_share_that_is_read_only_is_refused_by_the_dry_run_as_by_the_real_one(
         for check in (store.check_unseen, store.check):
             with pytest.raises(errors.StoreUnusable, match=str(share)):
                 check()
-    with pytest.raises(errors.StoreUnusable, match=f"write into {share}, to keep exports in"):
+    with pytest.raises(errors.StoreUnusable, match=f"write to {share} to store exports in"):
         LocalStore(share / "not" / "there").check_unseen()
 
 

@@ -98,7 +98,7 @@ def test_what_is_published_survives_the_end_of_the_block_and_a_late_discard(stor
 
 def test_an_export_that_is_already_there_is_not_begun_again(store):
     export = write_export(store, SECOND)
-    with pytest.raises(StoreUnusable, match="already there"), store.stage(FOLDER, NEW_ID, OWNER):
+    with pytest.raises(StoreUnusable, match="already exists"), store.stage(FOLDER, NEW_ID, OWNER):
         pass
     assert store.exports() == [export]
 

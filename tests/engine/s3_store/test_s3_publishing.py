@@ -87,7 +87,7 @@ def test_leaving_without_publishing_removes_everything(server: S3Server, bucket:
 
 def test_a_place_that_is_taken_is_not_staged_again(store: S3Store) -> None:
     publish(store, IDS[0], {"a": b"1"})
-    with pytest.raises(StoreUnusable, match="taken"), store.stage(FOLDER, IDS[0], OWNER):
+    with pytest.raises(StoreUnusable, match="belongs to another export"), store.stage(FOLDER, IDS[0], OWNER):
         pytest.fail("staged")
     assert [export.export_id for export in store.exports()] == [IDS[0]], "the refusal must not remove it"
 

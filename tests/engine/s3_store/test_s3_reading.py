@@ -88,9 +88,9 @@ def test_a_file_that_is_not_there_is_an_error_that_names_it(server: S3Server, bu
     with pytest.raises(ExportNotFound, match="no file b"):
         store.open(export, "b")
     server.client().delete_object(Bucket=bucket, Key=f"backups/vms/{FOLDER}/{IDS[0]}/a")
-    with pytest.raises(ExportNotFound, match="/a is not there"):
+    with pytest.raises(ExportNotFound, match="/a does not exist"):
         store.open(export, "a")
-    with pytest.raises(ExportNotFound, match="/a is not there"):
+    with pytest.raises(ExportNotFound, match="/a does not exist"):
         store.checksum(export, "a")
 
 
