@@ -1,11 +1,11 @@
 """What a flow run is called: by what it does, unless it was given a name when it was started."""
 
 from collections.abc import Callable, Mapping
-from functools import cache
-from typing import Any, Final, cast
+from typing import Any, Final
 
-from coolname.data import config  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 from prefect.runtime import flow_run
+
+from hyperexport.workarounds.made_up_names import is_made_up
 
 LONGEST: Final = 120
 """Characters of a name."""
@@ -25,15 +25,3 @@ def run_name(describe: Callable[[Mapping[str, Any]], str]) -> Callable[[], str]:
         return given if given and not is_made_up(given) else describe(flow_run.parameters)[:LONGEST]
 
     return name
-
-
-def is_made_up(name: str) -> bool:
-    """Whether Prefect made the name up: two words of its lists, such as ``aquatic-teal``."""
-    words = name.split("-")
-    return len(words) >= 2 and set(words) <= _words()
-
-
-@cache
-def _words() -> frozenset[str]:
-    lists = cast("dict[str, dict[str, Any]]", config).values()
-    return frozenset(word for each in lists for word in each.get("words", ()))

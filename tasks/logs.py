@@ -39,6 +39,8 @@ def quieten_prefect() -> None:
     logging.getLogger("prefect.task_runs").addFilter(_no_success_of_a_step)
     for name in ("prefect.task_runs", "prefect.flow_runs"):
         logging.getLogger(name).addFilter(_words_for_traceback)
+    for name in ("prefect.flow_runs", "prefect.engine"):
+        logging.getLogger(name).addFilter(_no_traceback_after_the_run)
 
 
 def _no_success_of_a_step(record: logging.LogRecord) -> bool:
@@ -51,6 +53,15 @@ def _words_for_traceback(record: logging.LogRecord) -> bool:
         record.msg = record.getMessage().replace(repr(error), f"{error} [{error.code}]")
         record.args, record.exc_info = None, None
     return True
+
+
+def _no_traceback_after_the_run(record: logging.LogRecord) -> bool:
+    """Leave out that the process of a run ends for an error of ours: its state says so, and its words are logged.
+
+    A process that runs nothing but one flow run logs it (prefect.flow_engine.run_flow, prefect.engine), outside of it.
+    """
+    ours = record.exc_info is not None and isinstance(record.exc_info[1], HyperExportError)
+    return not ours or FlowRunContext.get() is not None or _debugging()
 
 
 def _in_our_flow() -> bool:

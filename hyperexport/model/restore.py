@@ -34,27 +34,53 @@ class Provisioning(StrEnum):
 class RestoreRequest(Value):
     """What is to become of an export in vSphere. A place that is None is where the VM was, if that exists there."""
 
-    name: str | None = Field(default=None, min_length=1, max_length=80, description="The new VM's name.")
-    folder: str | None = Field(default=None, min_length=1, description="VM folder: its path, or a name that is unique.")
+    name: str | None = Field(
+        default=None, title="Name", min_length=1, max_length=80, description="The new VM's name (default: as it was)."
+    )
+    folder: str | None = Field(
+        default=None,
+        title="Folder",
+        min_length=1,
+        description="VM folder: its path, or a name that is unique (default: where the VM was).",
+    )
     resource_pool: str | None = Field(
-        default=None, min_length=1, description="Resource pool, cluster or host: its path, or a name that is unique."
+        default=None,
+        title="Resource pool",
+        min_length=1,
+        description="Resource pool, cluster or host: its path, or a name that is unique (default: where the VM was).",
     )
-    host: str | None = Field(default=None, min_length=1, description="ESXi host.")
-    datastore: str | None = Field(default=None, min_length=1, description="Datastore.")
+    host: str | None = Field(
+        default=None, title="Host", min_length=1, description="ESXi host (default: where the VM was, or by DRS)."
+    )
+    datastore: str | None = Field(
+        default=None, title="Datastore", min_length=1, description="Datastore (default: where the VM was)."
+    )
     networks: tuple[str, ...] = Field(
-        default=(), description="SOURCE=TARGET for each network that has another name there; none disconnects all."
+        default=(),
+        title="Networks",
+        description="SOURCE=TARGET for each network that has another name there; none disconnects all.",
     )
-    disk_provisioning: Provisioning | None = Field(default=None, description="As each disk was, if None.")
+    disk_provisioning: Provisioning | None = Field(
+        default=None, title="Disk provisioning", description="How disks take space (default: as each disk was)."
+    )
     identity: Identity | None = Field(
         default=None,
-        description="MAC addresses and UUIDs; None: new while the original is in the inventory, else keep.",
+        title="Identity",
+        description="MAC addresses and UUIDs (default: new while the original is in the inventory, else kept).",
     )
-    disks: tuple[int, ...] = Field(default=(), description="Only the disks with these numbers, from 0; all if empty.")
+    disks: tuple[int, ...] = Field(
+        default=(), title="Disks", description="Only the disks with these numbers, from 0; all if empty."
+    )
     attach_to: str | None = Field(
-        default=None, min_length=1, description="With disks: the VM that gets them, by its name or inventory path."
+        default=None,
+        title="Attach to VM",
+        min_length=1,
+        description="With disks: the VM that gets them, by its name or inventory path.",
     )
-    power_on: bool = Field(default=False, description="Power the VM on at the end.")
-    verify: bool = Field(default=True, description="Compare the server's checksum of each file that it received.")
+    power_on: bool = Field(default=False, title="Power on", description="Power the VM on at the end.")
+    verify: bool = Field(
+        default=True, title="Verify", description="Compare the server's checksum of each file that it received."
+    )
 
     @field_validator("networks", "disks", mode="before")
     @classmethod

@@ -268,7 +268,7 @@ def test_an_export_that_was_preserved_since_the_plan_was_made_stays(store: Store
 def test_a_mark_that_comes_between_the_look_and_the_deletion_wins(store: Store) -> None:
     seen = write_export(store, FIRST)  # type: ignore[arg-type]
     preserve([store], [seen.export_id], on=True)
-    with pytest.raises(StoreUnusable, match="was changed"):
+    with pytest.raises(StoreUnusable, match="has changed"):
         store.delete(seen)
     assert store.exports()[0].manifest.preserve
 

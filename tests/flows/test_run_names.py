@@ -1,9 +1,11 @@
 """What runs and deployments are called."""
 
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import prefect
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.flow_engine import run_flow
@@ -11,8 +13,8 @@ from prefect.utilities.names import generate_slug
 
 from hyperexport import flows
 from hyperexport.deployments.definitions import offered_flows, on_demand_deployments
-from hyperexport.flows.run_names import is_made_up
 from hyperexport.simulator import Simulator
+from hyperexport.workarounds.made_up_names import is_made_up
 
 GIVEN: dict[str, dict[str, Any]] = {
     "vm_info": {"selection": {"vm": ["db01"]}},
@@ -43,7 +45,30 @@ def test_a_name_that_was_given_by_hand_stays(vcenter: Simulator) -> None:
 
 def test_only_names_that_prefect_makes_up_count_as_made_up() -> None:
     assert all(is_made_up(generate_slug(2)) for _ in range(200))
-    assert not any(is_made_up(name) for name in ("export db01", "before-upgrade", "nightly-fleet", "db01", "falcon"))
+    for name in (
+        "export db01",
+        "before-upgrade",
+        "nightly-fleet",
+        "db01",
+        "falcon",
+        "deltas-of-db01",
+        "Small-VMs-only",
+    ):
+        assert not is_made_up(name)
+
+
+def test_the_names_that_prefects_forms_make_up_count_as_made_up() -> None:
+    pages = Path(prefect.__file__).parent / "server"
+    (first,) = [text for page in pages.glob("ui/assets/*.js") if "upsilon4." in (text := page.read_text())]
+    lists = [words.split(".") for words in re.findall(r"`([\w.-]{150,})`\.split", first)]
+    greek, stars, ends = (next(one for one in lists if word in one) for word in ("upsilon4", "thuban", "terminus"))
+    made = {f"{one.replace('RANDOM', '907')}-{star}".rstrip("-") for one in greek for star in stars}
+    made |= {f"alpha-{star}-{end}" for star in stars for end in ends}
+    assert [name for name in made if "-" in name and not is_made_up(name)] == []
+    (second,) = [text for page in pages.glob("ui-v2/assets/*.js") if "`Handcrafted`" in (text := page.read_text())]
+    adjectives = re.findall(r"`([A-Z][a-z]+)`", re.findall(r"\[((?:`\w+`,?)*`Handcrafted`(?:,`\w+`)*)\]", second)[0])
+    assert len(adjectives) > 10
+    assert all(is_made_up(f"{word}-Gar") for word in adjectives)
 
 
 def test_every_flow_names_its_runs_and_describes_itself_without_words_for_programmers() -> None:

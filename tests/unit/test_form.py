@@ -35,6 +35,12 @@ def groups_of(flow: Any) -> dict[str, dict[str, Any]]:
     }
 
 
+def fields_of(schema: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """The fields of a schema and of those within it, without references."""
+    found = list(schema.get("properties", {}).items())
+    return found + [inner for _, field in found for inner in fields_of(field)]
+
+
 def field_of(leaf: Leaf) -> dict[str, Any]:
     return groups_of(flows.export_fleet)[leaf.group][leaf.name]
 
@@ -45,6 +51,13 @@ def test_a_form_starts_from_nothing_and_shows_the_options_last(flow) -> None:
     assert properties["options"]["default"] == {}
     assert max(properties, key=lambda name: properties[name]["position"]) == "options"
     assert all("default" not in field for group in groups_of(flow).values() for field in group.values())
+
+
+@pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: flow.name)
+def test_every_field_of_a_form_has_a_title(flow) -> None:
+    schema = schema_of(flow)
+    shown = [(name, field) for model in (schema, *schema["definitions"].values()) for name, field in fields_of(model)]
+    assert [name for name, field in shown if not field.get("title") and "$ref" not in field] == []
 
 
 @pytest.mark.parametrize("leaf", LEAVES, ids=lambda leaf: leaf.key)
