@@ -20,6 +20,7 @@ from benchmarks.harness import Reached, save
 from hyperexport.base.stop import StopSignal
 from hyperexport.base.units import MIB
 from hyperexport.formats.vmdk import GRAIN, Parent
+from hyperexport.images.base_grains import ReadGrains
 from hyperexport.images.delta import DeltaWriter
 from hyperexport.images.disk import Disk
 from hyperexport.images.layer import Layer
@@ -93,7 +94,7 @@ def _delta(chain: list[tuple[Path, FileEntry]], capacity: int, stream: bytes, da
             parts.append(StreamedPart(Layer(reader, path.name), reader, entry))
         disk = stack.enter_context(Disk([part.layer for part in parts]))
         delta = DeltaWriter(
-            StreamedDisk(disk, parts, StopSignal()).ascending(),
+            ReadGrains(StreamedDisk(disk, parts, StopSignal()).ascending(), capacity),
             capacity=capacity,
             out=written.extend,
             name="disk.vmdk",

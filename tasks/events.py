@@ -50,6 +50,7 @@ def emit_export_completed(result: ExportResult) -> None:
         "bytes_stored": manifest.stored_bytes,
         "verified": result.verified,
         "warnings": len(result.warnings),
+        "wrong_tracking": [entry.disk_label or entry.name for entry in manifest.disks if entry.distrusted],
         "locations": list(result.locations),
         "vcenter": manifest.vcenter,
     }

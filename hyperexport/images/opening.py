@@ -8,12 +8,13 @@ from contextlib import ExitStack, contextmanager
 from hyperexport.base.stop import StopSignal
 from hyperexport.errors import ExportNotFound, StreamCorrupt, VerificationFailed
 from hyperexport.formats.block_tags import BlockTags, packed_size
+from hyperexport.formats.grain_tags import GrainTags, most_bytes
 from hyperexport.formats.vmdk import NO_PARENT
 from hyperexport.images.disk import Disk
 from hyperexport.images.layer import Layer
 from hyperexport.images.stream import StreamedDisk, StreamedPart
 from hyperexport.images.verified import Listener, VerifiedFile, verify_whole, wrong_sha256, wrong_size
-from hyperexport.model.manifest import TAGS_SUFFIX, ExportManifest, FileEntry, FileRole
+from hyperexport.model.manifest import GRAINS_SUFFIX, TAGS_SUFFIX, ExportManifest, FileEntry, FileRole
 from hyperexport.store.base import Store, StoredExport
 
 logger = logging.getLogger(__name__)
@@ -180,6 +181,28 @@ def tags_of(store: Store, export: StoredExport, part: FileEntry, stop: StopSigna
     if tags.size != part.size:
         raise VerificationFailed(
             f"{_where(store, export, entry)} is of a file of {tags.size} bytes, {part.name} has {part.size}"
+        )
+    return tags
+
+
+def grain_tags_of(store: Store, export: StoredExport, part: FileEntry, stop: StopSignal) -> GrainTags | None:
+    """Read the tags of the grains that one of an export's files holds, proved; None where it left none.
+
+    Raises:
+        ExportNotFound, VerificationFailed, StoreUnusable, StoreUnreachable: As for :func:`tags_of`.
+    """
+    stop.check()
+    entry = export.manifest.file(part.name + GRAINS_SUFFIX)
+    if entry is None or entry.role is not FileRole.TAGS or part.capacity is None:
+        return None
+    try:
+        tags = GrainTags.unpack(read_whole(store, export, entry, most=most_bytes(part.capacity)))
+    except StreamCorrupt as error:
+        raise VerificationFailed(f"{_where(store, export, entry)}: {error.what}", fix=error.fix) from error
+    if (tags.size, tags.capacity) != (part.size, part.capacity):
+        raise VerificationFailed(
+            f"{_where(store, export, entry)} is of a file of {tags.size} bytes and a disk of {tags.capacity}, "
+            f"{part.name} has {part.size} and {part.capacity}"
         )
     return tags
 

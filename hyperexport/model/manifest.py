@@ -23,6 +23,8 @@ from hyperexport.model.vm import BackingFile, Value, VmRef
 FILE_NAME: Final = "export.json"
 TAGS_SUFFIX: Final = ".tags"
 """What the name of a disk's block tags has after the name of the disk's file."""
+GRAINS_SUFFIX: Final = ".grains"
+"""The same of its grain tags."""
 SCHEMA_VERSION: Final = 3
 """2 added the seconds of each stage and what became of the snapshot, 3 disks of several files. 1 and 2 are read."""
 
@@ -73,7 +75,8 @@ class FileRole(StrEnum):
     CONFIG = "config"
     OVA = "ova"
     TAGS = "tags"
-    """A short check of each 256 KiB block of a disk's file; named like the file, with ``.tags`` at the end."""
+    """A short check of each 256 KiB block of a disk's file, named like the file with ``.tags`` at the end; or of each
+    grain that it holds, with ``.grains``."""
 
 
 class ExportKind(StrEnum):
@@ -120,6 +123,11 @@ class FileEntry(Value):
     )
     cid: str | None = Field(
         default=None, pattern=r"^[0-9a-f]{8}$", description="Disks and bases: the CID in the file's own descriptor."
+    )
+    distrusted: str | None = Field(
+        default=None,
+        description="Disks: the series of change ids (what is before the slash) of which some left out changes: change "
+        "tracking proves nothing of this disk until it begins a new one.",
     )
     received: Size | None = Field(
         default=None, description="Deltas: bytes of the stream that was read for it, of which it holds what changed."
@@ -293,7 +301,7 @@ class ExportManifest(Value):
 
     @property
     def tags(self) -> tuple[FileEntry, ...]:
-        """The block tags of the disks and of what they build on."""
+        """The block tags and grain tags of the disks and of what they build on."""
         return tuple(entry for entry in self.files if entry.role is FileRole.TAGS)
 
     @property

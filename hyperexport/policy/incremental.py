@@ -9,18 +9,28 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from pydantic import Field
 
 from hyperexport.base.units import format_age, format_bytes, format_duration
 from hyperexport.errors import NothingToExport
 from hyperexport.model.history import TOLERANCE
-from hyperexport.model.manifest import MOST_FILES, ExportKind, ExportManifest, FileEntry, SkippedDisk, slug
+from hyperexport.model.manifest import (
+    GRAINS_SUFFIX,
+    MOST_FILES,
+    ExportKind,
+    ExportManifest,
+    FileEntry,
+    SkippedDisk,
+    slug,
+)
 from hyperexport.model.vm import DiskInfo, Value, VmRef
 
 _OTHER_FILES: Final = 100
 """Files of an export that are no disks, generously."""
+_FILES_OF_A_PART: Final = 3
+"""Of each file of a chain: itself, its block tags and its grain tags."""
 _FIRST: Final = "this is the first export of the VM in this store"
 
 
@@ -38,7 +48,9 @@ class ChangeEvidence(Value):
     """What change tracking answered for one disk, about the time since the base's change id."""
 
     changed_bytes: int | None = Field(default=None, ge=0, description="0 proves the disk unchanged; None: not known.")
-    areas: int | None = Field(default=None, ge=0, description="How many areas changed, where that was counted.")
+    areas: tuple[tuple[int, int], ...] | None = Field(
+        default=None, description="Offset and length of each area that may have changed, ascending and apart."
+    )
     problem: str | None = Field(default=None, description="Why it cannot be told, in words.")
 
 
@@ -59,6 +71,14 @@ class DiskPlan(Value):
         "its own file for an unchanged disk; the base first.",
     )
     storage: str = Field(default="", description="Whether an incremental export keeps a delta or the whole disk.")
+    changed: tuple[tuple[int, int], ...] | None = Field(
+        default=None,
+        exclude=True,
+        description="What change tracking says may have changed since the base: offset and length of each area.",
+    )
+    distrusted: str | None = Field(
+        default=None, description="The series of change ids that was found to leave out changes, while it lasts."
+    )
     synthetic: bool = Field(
         default=False,
         description="Whether an unchanged disk is written as one whole file, from the store's own grains.",
@@ -216,7 +236,20 @@ def _no_proof_possible(disk: DiskInfo, entry: FileEntry | None) -> str | None:
         return "change tracking is off on this disk"
     if not entry.change_id:
         return "change tracking was off on this disk at the base export"
+    if _distrusted(disk, entry):
+        return "change tracking left out changes of this disk before, and has not begun anew since"
     return _other_series(disk.change_id, entry.change_id)
+
+
+def series_of(change_id: str | None) -> str | None:
+    """The series that a change id belongs to: tracking that begins anew has another one."""
+    return change_id.rpartition("/")[0] or change_id if change_id else None
+
+
+def _distrusted(disk: DiskInfo, entry: FileEntry | None) -> str | None:
+    """The series of change ids that was found to leave out changes, as long as the disk's ids are of it."""
+    distrusted = entry.distrusted if entry else None
+    return distrusted if distrusted and series_of(disk.change_id) in {distrusted, None} else None
 
 
 def _another_disk(disk: DiskInfo, entry: FileEntry) -> str | None:
@@ -270,6 +303,7 @@ def plan_export(
     max_chain: int = 0,
     packed: bool = False,
     synthetic_full: bool = False,
+    distant: bool = False,
 ) -> ExportPlan:
     """Decide what becomes of every disk.
 
@@ -287,6 +321,8 @@ def plan_export(
         max_chain: The most deltas that a disk may have; 0 keeps whole disks alone.
         packed: Whether the export becomes an OVA, which holds whole disks.
         synthetic_full: Whether an export of folders holds whole disks alone, too.
+        distant: Whether reading the base is a download: then a delta is made only of tags, which earlier versions left
+            none of.
 
     Raises:
         NothingToExport: Not one disk can be exported.
@@ -309,7 +345,8 @@ def plan_export(
             only_whole = (
                 "an OVA holds whole disks" if packed else "--synthetic-full was given" if synthetic_full else ""
             )
-            planned = _with_chain(planned, base, max_chain=max_chain, only_whole=only_whole, disks=len(exportable))
+            chains = _Chains(base, max_chain, only_whole, distant, disks=len(exportable))
+            planned = _with_chain(planned, chains)
         plans.append(planned)
     if full or base is None:
         return ExportPlan(vm=vm, kind=ExportKind.FULL, reason=full or _FIRST, disks=tuple(plans))
@@ -323,32 +360,48 @@ def plan_export(
     )
 
 
-def _with_chain(plan: DiskPlan, base: ExportManifest, *, max_chain: int, only_whole: str, disks: int) -> DiskPlan:
+class _Chains(NamedTuple):
+    """What decides of every disk of an incremental export whether it is stored as a delta."""
+
+    base: ExportManifest
+    max_chain: int
+    only_whole: str
+    """Why each disk is stored whole; empty where deltas are possible."""
+    distant: bool
+    disks: int
+
+
+def _with_chain(plan: DiskPlan, chains: _Chains) -> DiskPlan:
     """Decide whether a disk of an incremental export is stored as a delta on the base export's disk, or whole."""
-    entry = plan.base_entry
-    if plan.decision is Decision.REUSE and entry and entry.chain and only_whole:
-        written = f"written whole from the store's own grains, not read from vSphere: {only_whole}"
+    entry, base = plan.base_entry, chains.base
+    if plan.decision is Decision.REUSE and entry and entry.chain and chains.only_whole:
+        written = f"written whole from the store's own grains, not read from vSphere: {chains.only_whole}"
         return plan.model_copy(update={"synthetic": True, "storage": written})
     if plan.decision is Decision.REUSE and entry:
         return plan.model_copy(update={"bases": base.parts(entry)[:-1]})
-    if plan.decision is Decision.SKIP or not max_chain:
+    if plan.decision is Decision.SKIP or not chains.max_chain:
         return plan
-    whole = _why_whole(plan, entry, max_chain=max_chain, only_whole=only_whole, disks=disks)
+    whole = _why_whole(plan, entry, chains)
     if whole or entry is None:
         return plan.model_copy(update={"storage": f"stored whole: {whole}"})
     return plan.model_copy(update={"bases": base.parts(entry), "storage": f"stored as a delta on {base.export_id}"})
 
 
-def _why_whole(plan: DiskPlan, entry: FileEntry | None, *, max_chain: int, only_whole: str, disks: int) -> str | None:
+def _why_whole(plan: DiskPlan, entry: FileEntry | None, chains: _Chains) -> str | None:
     if entry is None:
         return "the base export does not have this disk"
     deltas = len(entry.chain)
     held = entry.populated or entry.received or entry.size
-    room = (MOST_FILES - _OTHER_FILES) // disks
+    room = (MOST_FILES - _OTHER_FILES) // (chains.disks * _FILES_OF_A_PART)
+    untagged = [part.name for part in chains.base.parts(entry) if not chains.base.file(part.name + GRAINS_SUFFIX)]
     checks = (
-        (bool(only_whole), only_whole),
+        (bool(chains.only_whole), chains.only_whole),
         (entry.member_of is not None, "the base export is an OVA"),
-        (deltas >= min(max_chain, room), f"its chain has {deltas} deltas, at --max-chain {max_chain}"),
+        (deltas >= min(chains.max_chain, room), f"its chain has {deltas} deltas, at --max-chain {chains.max_chain}"),
+        (
+            chains.distant and (bool(untagged) or entry.cid is None),
+            f"{chains.base.export_id} was made by an earlier version, which left no tags of its grains to compare with",
+        ),
         (2 * (plan.changed_bytes or 0) > held, "more than half of it changed"),
     )
     return next((words for applies, words in checks if applies), None)
@@ -373,10 +426,10 @@ def _decide(
     return Decision.REUSE, "change tracking proves that nothing changed since the base export"
 
 
-def _changed(count: int, areas: int | None) -> str:
+def _changed(count: int, areas: Sequence[tuple[int, int]] | None) -> str:
     if areas is None:
         return f"{format_bytes(count)} changed"
-    return f"{format_bytes(count)} changed in {areas} area{'' if areas == 1 else 's'}"
+    return f"{format_bytes(count)} changed in {len(areas)} area{'' if len(areas) == 1 else 's'}"
 
 
 def _skip(disk: DiskInfo, reason: str) -> DiskPlan:
@@ -411,6 +464,8 @@ def _export(
         base_entry=same,
         expected_bytes=stream,
         changed_bytes=answer.changed_bytes if answer else None,
+        changed=answer.areas if answer else None,
+        distrusted=_distrusted(disk, same),
     )
 
 

@@ -7,20 +7,22 @@ from contextlib import ExitStack, contextmanager
 from typing import Final, NamedTuple
 
 from hyperexport.base.units import format_bytes
-from hyperexport.errors import ChecksumMismatch, ExportNotFound
-from hyperexport.formats.block_tags import BlockTagger, BlockTags
+from hyperexport.errors import ChecksumMismatch, ExportNotFound, StoreUnreachable, StoreUnusable, VerificationFailed
+from hyperexport.formats.grain_tags import ChainTags
 from hyperexport.formats.vmdk import GRAIN, NO_PARENT, Identity, Parent
 from hyperexport.formats.vmdk_stream import StreamCheck
 from hyperexport.formats.vmdk_writer import StreamWriter
-from hyperexport.images.delta import UNUSABLE, BaseUnusable, DeltaWriter, whole_stream
-from hyperexport.images.opening import open_streamed
+from hyperexport.images.base_grains import UNUSABLE, BaseGrains, BaseUnusable, ReadGrains, TaggedGrains, TrackedAreas
+from hyperexport.images.delta import DeltaWriter, TrackingWrong, whole_stream
+from hyperexport.images.disk import Disk
+from hyperexport.images.opening import grain_tags_of, open_disk, open_streamed
 from hyperexport.images.stream import StreamedDisk
 from hyperexport.model.manifest import FileEntry, FileRole, StageName
 from hyperexport.model.vm import DiskInfo
 from hyperexport.options.groups import VerifyMode
-from hyperexport.policy.incremental import Decision, DiskPlan
+from hyperexport.policy.incremental import Decision, DiskPlan, series_of
 from hyperexport.steps import disks
-from hyperexport.steps.block_tags import drop_file, with_tags
+from hyperexport.steps.block_tags import DiskTagger, Packed, drop_file, with_tags
 from hyperexport.steps.job import Job
 from hyperexport.steps.stages import stage
 from hyperexport.steps.staging import Copies, Entries, as_stored
@@ -35,11 +37,30 @@ def export_disk(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, snapsh
     """Transfer one disk into every store, or let the base export's bytes stand for it, as the plan says.
 
     Returns:
-        The files that the disk is made of, the base first, each with its block tags.
+        The files that the disk is made of, the base first, each with its tags.
     """
+    distrusted = plan.distrusted
+    try:
+        files = _export(job, copies, plan, disk, snapshot)
+    except TrackingWrong as error:
+        job.warn(
+            f"change tracking of {disk.label} is wrong: {error}. The disk is exported whole, and its change tracking "
+            "is not used again until it begins anew: switch it off and on again in vSphere"
+        )
+        drop_bases(copies, base_names(plan))
+        distrusted = series_of(disk.change_id)
+        files = disks.transfer_disk(job, copies, plan, disk, snapshot)
+    told = {"distrusted": distrusted}
+    return [
+        tuple(entry.model_copy(update=told) for entry in file) if file[0].role is FileRole.DISK else file
+        for file in files
+    ]
+
+
+def _export(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, snapshot: str | None) -> list[Entries]:
     if plan.synthetic:
         try:
-            return [write_synthetic(job, copies, plan, disk)]
+            return write_synthetic(job, copies, plan, disk)
         except BaseUnusable as error:
             job.warn(f"{disk.label} is unchanged, and was transferred anyway: {error}")
     elif plan.decision is Decision.REUSE:
@@ -77,18 +98,22 @@ def base_names(plan: DiskPlan) -> list[str]:
 def transfer_delta(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, snapshot: str | None) -> list[Entries]:
     """Read one disk out of vSphere and keep of it what differs from the base export's. Safe to repeat.
 
-    The base is read and proved beside the stream. Where nothing differs, the base's own files stand for the disk.
+    What the base has is known from the tags of its grains; in a folder its bytes are compared where it has none. Where
+    nothing differs, the base's own files stand for the disk. Either way each of its files is proved before it counts.
 
     Returns:
         The files that the disk builds on, the base first, and the delta.
 
     Raises:
         BaseUnusable: The base is damaged or gone, so the disk has to be kept whole.
+        TrackingWrong: Change tracking left out what changed.
         TransientError, HyperExportError, Interrupted: As for :func:`hyperexport.steps.disks.transfer_disk`.
     """
     job.stop.check()
     base = base_of(copies, plan)
     names = base_names(plan)
+    asked = job.options.execution.verify
+    mode = VerifyMode.ON if asked is VerifyMode.OFF else asked
     if plan.bases[-1].written_as is None or len({*names, plan.file_name}) != len(names) + 1:
         raise BaseUnusable(f"the files of {base} are not named so that a delta can build on them")
     with disks.sinks_for(copies.parts, plan.file_name) as sinks:
@@ -101,10 +126,7 @@ def transfer_delta(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, sna
                 sink.abort()
     try:
         if not written.changed:
-            return _unchanged(job, copies, plan, disk, base=base, received=written.received)
-        # What the base is in the primary store was just proved. Another store's files are proved whatever the options.
-        asked = job.options.execution.verify
-        mode = VerifyMode.ON if asked is VerifyMode.OFF else asked
+            return _unchanged(job, copies, plan, disk, mode=mode, received=written.received)
         files = [
             file
             for part, name in zip(plan.bases, names, strict=True)
@@ -126,6 +148,7 @@ _AS_BASE: Final = {
     "role": FileRole.BASE,
     "chain": (),
     "change_id": None,
+    "distrusted": None,
     "backing_files": (),
     "device_id": None,
     "transferred": False,
@@ -141,7 +164,7 @@ class _Written(NamedTuple):
     """Grains that it holds."""
     received: int
     """Bytes of the stream that it was made of."""
-    tags: BlockTags
+    tags: Packed
 
 
 def _write_delta(
@@ -154,8 +177,8 @@ def _write_delta(
     parent: str,
     sinks: Sequence[Sink],
 ) -> _Written:
-    """Read the stream and the base side by side, and write what differs."""
-    check, digest, tagger, size = StreamCheck(capacity=disk.capacity), hashlib.sha256(), BlockTagger(), 0
+    """Compare the stream with the base, and write what differs."""
+    check, digest, tagger, size = StreamCheck(capacity=disk.capacity), hashlib.sha256(), DiskTagger(), 0
 
     def out(data: bytes) -> None:
         nonlocal size
@@ -165,22 +188,23 @@ def _write_delta(
         for sink in sinks:
             sink.write(memoryview(data))
 
-    with _base_disk(job, base, plan.bases[-1], plan.capacity) as (source, identity):
-        content_id = _content_id(f"{job.export_id}/{disk.key}", unlike=identity.content_id)
+    with _base_grains(job, base, plan) as (grains, base_id):
+        content_id = _content_id(f"{job.export_id}/{disk.key}", unlike=base_id)
         delta = DeltaWriter(
-            source.ascending(),
+            grains,
             capacity=disk.capacity,
             out=out,
             name=plan.file_name,
             content_id=content_id,
-            parent=Parent(identity.content_id, parent),
+            parent=Parent(base_id, parent),
+            tracked=None if plan.changed is None else TrackedAreas(plan.changed),
         )
         with job.lease.reading(snapshot) as lease:
             file = disks.lease_file_of(lease, disk)
             name, total = plan.file_name, disk.capacity
             try:
                 received = disks.receive(job, lease, file, (delta,), item=name, total=total, check=check)
-            except BaseUnusable:
+            except (BaseUnusable, TrackingWrong):
                 job.failed_attempts.remove(name)  # the connection is not to blame
                 raise
         delta.finish()
@@ -196,6 +220,38 @@ def _write_delta(
         **disks.facts_of(disk),
     )
     return _Written(entry, delta.changed, received.size, tagger.finish())
+
+
+@contextmanager
+def _base_grains(job: Job, base: StoredExport, plan: DiskPlan) -> Generator[tuple[BaseGrains, int]]:
+    """What the stream is compared with (the tags of the base's grains, or its bytes), and the CID of the base."""
+    entry = plan.bases[-1]
+    tags = _chain_tags(job, base, plan.bases)
+    with ExitStack() as stack:
+        if tags is not None and entry.cid is not None and tags.capacity == plan.capacity:
+
+            def open_base() -> Disk:
+                return stack.enter_context(open_disk(job.primary, base, entry, stop=job.stop))
+
+            yield TaggedGrains(tags, open_base), int(entry.cid, 16)
+            return
+        if job.primary.refers:
+            raise BaseUnusable(f"{base} has no usable tags of its grains, and comparing would download all of it")
+        source, identity = stack.enter_context(_base_disk(job, base, entry, plan.capacity))
+        yield ReadGrains(source.ascending(), plan.capacity), identity.content_id
+
+
+def _chain_tags(job: Job, base: StoredExport, parts: Sequence[FileEntry]) -> ChainTags | None:
+    """The tags of the grains of a disk; None where a file has none that can be used."""
+    try:
+        layers = [grain_tags_of(job.primary, base, part, job.stop) for part in parts]
+    except (ExportNotFound, VerificationFailed, StoreUnusable, StoreUnreachable) as error:
+        job.warn(f"the tags of the grains of {base} cannot be used: {error.what}")
+        return None
+    found = [layer for layer in layers if layer is not None]
+    if len(found) < len(parts) or len({layer.capacity for layer in found}) != 1:
+        return None
+    return ChainTags(found)
 
 
 @contextmanager
@@ -220,7 +276,7 @@ def _base_disk(
 
 
 @stage(StageName.DISKS)
-def write_synthetic(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo) -> Entries:
+def write_synthetic(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo) -> list[Entries]:
     """Write a disk that is proven unchanged as one whole file: the base's grains, compressed as they are stored.
 
     The base's files are read and proved beside the writing; nothing of the new file counts before the last is proved.
@@ -234,13 +290,14 @@ def write_synthetic(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo) ->
     entry, name = plan.base_entry, plan.file_name
     assert entry is not None, "a disk is unchanged only on proof, and the proof names the base"
     base = base_of(copies, plan)
-    digest, size = hashlib.sha256(), 0
+    digest, tagger, size = hashlib.sha256(), DiskTagger(), 0
     with disks.sinks_for(copies.parts, name) as sinks:
         with _base_disk(job, base, entry, plan.capacity) as (source, identity):
             content_id = _content_id(f"{job.export_id}/{disk.key}", unlike=identity.content_id)
             writer = StreamWriter(plan.capacity, name=name, content_id=content_id)
             for piece in whole_stream(source.ascending(), writer):
                 digest.update(piece)
+                tagger.write(piece)
                 size += len(piece)
                 for sink in sinks:
                     sink.write(memoryview(piece))
@@ -257,16 +314,17 @@ def write_synthetic(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo) ->
         **disks.facts_of(disk),
     )
     logger.info("%s: %s: unchanged, %s written whole from %s", job.vm.name, disk.label, format_bytes(size), base)
-    return tuple(as_stored(written, done, by=job.export_id) for done in stored)
+    own = tuple(as_stored(written, done, by=job.export_id) for done in stored)
+    return with_tags(job, copies, own, tagger.finish())
 
 
 def _unchanged(
-    job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, *, base: StoredExport, received: int
+    job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, *, mode: VerifyMode, received: int
 ) -> list[Entries]:
-    """Let the base's files stand for a disk that was read and found to be as it was."""
+    """Let the base's files, proved, stand for a disk that was read and found to be as it was."""
     logger.info("%s: %s: every grain is as in the base export", job.vm.name, disk.label)
     kept = plan.model_copy(update={"bases": plan.bases[:-1]})
-    files = disks.reuse_disk(job, copies, kept, disk, proved=base)
+    files = disks.reuse_disk(job, copies, kept, disk, mode=mode)
     read = {**disks.facts_of(disk), "transferred": True, "received": received}
     return [
         tuple(entry.model_copy(update=read) for entry in file) if file[0].role is FileRole.DISK else file

@@ -18,15 +18,14 @@ from hyperexport.errors import (
     StreamCorrupt,
     TransferInterrupted,
 )
-from hyperexport.formats.block_tags import BlockTagger
-from hyperexport.formats.vmdk import Header, parse_identity
+from hyperexport.formats.vmdk import NO_PARENT, Header, parse_identity
 from hyperexport.formats.vmdk_stream import StreamCheck
 from hyperexport.model.manifest import FileEntry, FileRole, StageName
 from hyperexport.model.progress import Progress, Stage, report
 from hyperexport.model.vm import DiskInfo
 from hyperexport.options.groups import Format, VerifyMode
 from hyperexport.policy.incremental import DiskPlan
-from hyperexport.steps.block_tags import with_tags
+from hyperexport.steps.block_tags import DiskTagger, with_tags
 from hyperexport.steps.job import Job
 from hyperexport.steps.proof import find_damage, server_confirms
 from hyperexport.steps.stages import stage
@@ -61,7 +60,7 @@ def transfer_disk(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, snap
         snapshot: The snapshot's moref; None to export the VM itself, which must be off.
 
     Returns:
-        The disk and its block tags.
+        The disk and its tags.
 
     Raises:
         TransientError: The lease, the connection or the bytes failed; another attempt may succeed.
@@ -69,7 +68,7 @@ def transfer_disk(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, snap
         Interrupted: The run was asked to stop.
     """
     job.stop.check()
-    check, head, tagger = StreamCheck(capacity=disk.capacity), Head(), BlockTagger()
+    check, head, tagger = StreamCheck(capacity=disk.capacity), Head(), DiskTagger()
     with sinks_for(copies.parts, plan.file_name) as sinks:
         with job.lease.reading(snapshot) as lease:
             file = lease_file_of(lease, disk)
@@ -120,14 +119,14 @@ class Head:
 
     @property
     def cid(self) -> str | None:
-        """The CID in the descriptor, as eight hex digits; None where there is none to read."""
+        """The CID in the descriptor, as eight hex digits; None where there is none, or none that a delta can name."""
         try:
             header = Header.parse(self._data[:SECTOR], 0)
             begin, length = header.descriptor * SECTOR, header.descriptor_size * SECTOR
             identity = parse_identity(self._data[begin : begin + length] if begin else b"", begin)
         except StreamCorrupt:
             return None
-        return f"{identity.content_id:08x}"
+        return f"{identity.content_id:08x}" if identity.can_be_a_base and identity.parent_id == NO_PARENT else None
 
 
 @contextmanager
@@ -312,7 +311,7 @@ def warned_of_damage(job: Job, copy: StagedCopy, earlier: StoredExport, entry: F
 
 @stage(StageName.DISKS)
 def reuse_disk(
-    job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, *, proved: StoredExport | None = None
+    job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, *, mode: VerifyMode | None = None
 ) -> list[Entries]:
     """Let the base export's bytes stand for a disk that is proven unchanged.
 
@@ -324,10 +323,10 @@ def reuse_disk(
         copies: The staged export in each store.
         plan: What the plan says of the disk.
         disk: The disk as the snapshot froze it.
-        proved: The export of the primary store whose files of this disk were just read and proved.
+        mode: How much proof of the base's files is asked for; as the options say if None.
 
     Returns:
-        The files that the disk is made of, the base first, each with its block tags.
+        The files that the disk is made of, the base first, each with its tags.
 
     Raises:
         ChecksumMismatch: The base's bytes are not what its manifest says.
@@ -342,18 +341,16 @@ def reuse_disk(
         "disk_label": disk.label,
         "transferred": False,
     }
-    asked = job.options.execution.verify
+    asked = mode or job.options.execution.verify
     as_ova = job.options.destination.format is Format.OVA
     mode = VerifyMode.ON if as_ova and asked is VerifyMode.OFF else asked
-    files = [file for part in plan.bases for file in keep_file(job, copies, part, part.name, mode=mode, proved=proved)]
-    own = keep_file(job, copies, base_entry.model_copy(update=now), plan.file_name, mode=mode, proved=proved)
+    files = [file for part in plan.bases for file in keep_file(job, copies, part, part.name, mode=mode)]
+    own = keep_file(job, copies, base_entry.model_copy(update=now), plan.file_name, mode=mode)
     logger.info("%s: %s: unchanged, %s not transferred", job.vm.name, disk.label, format_bytes(base_entry.size))
     return [*files, *own]
 
 
-def keep_file(
-    job: Job, copies: Copies, entry: FileEntry, name: str, *, mode: VerifyMode, proved: StoredExport | None = None
-) -> list[Entries]:
+def keep_file(job: Job, copies: Copies, entry: FileEntry, name: str, *, mode: VerifyMode) -> list[Entries]:
     """Let the bytes of an earlier export's file stand for a file of this export, in every store.
 
     Args:
@@ -362,10 +359,9 @@ def keep_file(
         entry: The file, as the earlier export's manifest has it, with what is to be said of it in this one.
         name: What it is called in this export.
         mode: How much proof of the earlier file is asked for.
-        proved: The export of the primary store whose copy of the file was just read and proved: it is not read again.
 
     Returns:
-        The file, and its block tags if the earlier export left some.
+        The file, and its tags as far as the earlier export left some.
 
     Raises:
         ChecksumMismatch: The bytes are not what the manifest says.
@@ -375,8 +371,7 @@ def keep_file(
     entries: list[FileEntry] = []
     for copy in copies.parts:
         found = copy.holding(entry)
-        known = found is not None and copy.store is job.primary and found[0] == proved
-        if found and not known and warned_of_damage(job, copy, *found, mode=mode):
+        if found and warned_of_damage(job, copy, *found, mode=mode):
             found = None
         reused = copy.staging.reuse(*found, name) if found else None
         kept = reused or copy_from_base(job, copies, copy, entry, name)

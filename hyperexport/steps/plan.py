@@ -234,6 +234,7 @@ def make_plan(job: Job, snapshot: str | None) -> ExportPlan:
         max_chain=job.options.incremental.max_chain,
         packed=job.options.destination.format is Format.OVA,
         synthetic_full=job.options.incremental.synthetic_full,
+        distant=job.primary.refers,
     )
     rotten = damaged_base(job, base, plan) if base else None
     if rotten:
@@ -332,5 +333,6 @@ def ask_change_tracking(
         except ChangeTrackingUnavailable as error:
             evidence[key] = ChangeEvidence(changed_bytes=None, problem=error.what)
         else:
-            evidence[key] = ChangeEvidence(changed_bytes=areas.bytes, areas=len(areas.extents))
+            extents = tuple((extent.start, extent.length) for extent in areas.extents)
+            evidence[key] = ChangeEvidence(changed_bytes=areas.bytes, areas=extents)
     return evidence

@@ -3,13 +3,14 @@
 import logging
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from hyperexport.base.stop import StopSignal
 from hyperexport.errors import ExportNotFound, StoreUnusable, StreamCorrupt, VerificationFailed
 from hyperexport.formats.ova import OvaMember, read_index
-from hyperexport.model.manifest import FILE_NAME, TAGS_SUFFIX, ExportManifest, FileEntry, FileRole
+from hyperexport.model.manifest import FILE_NAME, GRAINS_SUFFIX, TAGS_SUFFIX, ExportManifest, FileEntry, FileRole
 from hyperexport.store.base import RangeReader, Store, StoredExport, is_record
 from hyperexport.verify.checksums import check_checksums
 from hyperexport.verify.descriptor import check_descriptor
@@ -18,6 +19,7 @@ from hyperexport.verify.reading import DISK_ROLES, Content, Stretches, compare, 
 
 if TYPE_CHECKING:
     from hyperexport.formats.block_tags import BlockTags
+    from hyperexport.formats.grain_tags import GrainTags
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +44,7 @@ class ReadFiles:
         Args:
             store: Where they lie.
             reader: The open file.
-            tags: The SHA-256 of the block tags that they are compared with; empty where there are none.
+            tags: The SHA-256 of each kind of tags that they are compared with; empty where there are none.
         """
         return self._contents.get((store.url, reader.identity, tags)) if reader.identity else None
 
@@ -201,8 +203,8 @@ class _Verifier:
         """Read a file, unless this run has read the same bytes for another export."""
         if entry.role not in DISK_ROLES:
             return self._reading(entry, self._stretches(entry, reader).take(reader.size), reader)
-        left = self._export.manifest.file(entry.name + TAGS_SUFFIX)
-        tags = left.sha256 if left else ""
+        left = [self._export.manifest.file(entry.name + suffix) for suffix in (TAGS_SUFFIX, GRAINS_SUFFIX)]
+        tags = "/".join(each.sha256 if each else "" for each in left)
         content = self._read_before.find(self._store, reader, tags)
         if content is not None:
             self._shared += 1
@@ -213,7 +215,7 @@ class _Verifier:
         return content
 
     def _reading(self, entry: FileEntry, chunks: Iterator[bytes], reader: RangeReader) -> Content:
-        return read_content(entry, chunks, reader, self._tags_of(entry))
+        return read_content(entry, chunks, reader, *self._tags_of(entry))
 
     def _stretches(self, entry: FileEntry, reader: RangeReader) -> Stretches:
         last = 0
@@ -277,17 +279,23 @@ class _Verifier:
         if content.wrong_tag is not None:
             problem = f"its tag of block {content.wrong_tag} of {entry.name} is not that of its bytes"
             self._find(entry.name + TAGS_SUFFIX, problem)
+        if content.wrong_grain is not None:
+            problem = f"its tag of grain {content.wrong_grain} of {entry.name} is not that of its bytes"
+            self._find(entry.name + GRAINS_SUFFIX, problem)
 
-    def _tags_of(self, entry: FileEntry) -> "BlockTags | None":
-        """The block tags of a disk's file; where they are damaged themselves, that is found when they are read."""
+    def _tags_of(self, entry: FileEntry) -> "tuple[BlockTags | None, GrainTags | None]":
+        """The tags of a disk's file; where they are damaged themselves, that is found when they are read."""
         if entry.role not in DISK_ROLES or self._export.manifest.file(entry.name + TAGS_SUFFIX) is None:
-            return None
-        from hyperexport.images.opening import tags_of  # noqa: PLC0415 - only where there are tags
+            return None, None
+        from hyperexport.images.opening import grain_tags_of, tags_of  # noqa: PLC0415 - only where there are tags
 
-        try:
-            return tags_of(self._store, self._export, entry, self._stop)
-        except (ExportNotFound, VerificationFailed, StoreUnusable):
-            return None
+        place = self._store, self._export, entry, self._stop
+        tags, grains = None, None
+        with suppress(ExportNotFound, VerificationFailed, StoreUnusable):
+            tags = tags_of(*place)
+        with suppress(ExportNotFound, VerificationFailed, StoreUnusable):
+            grains = grain_tags_of(*place)
+        return tags, grains
 
     def _find(self, file: str, problem: str, *, offset: int | None = None) -> None:
         self._note(Finding(file=file, offset=offset, problem=problem))

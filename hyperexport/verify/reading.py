@@ -13,6 +13,7 @@ from hyperexport.verify.findings import Finding
 
 if TYPE_CHECKING:
     from hyperexport.formats.block_tags import BlockTagger, BlockTags
+    from hyperexport.formats.grain_tags import GrainTagger, GrainTags
 
 _LARGEST_TEXT = 16 * MIB
 DISK_ROLES: Final = frozenset({FileRole.DISK, FileRole.BASE})
@@ -85,10 +86,16 @@ class Content:
     """Bytes that the guest sees of a disk; None where it could not be told."""
     wrong_tag: int | None = None
     """The first block of a disk whose tag, as the export left it, is not that of its bytes; None where all are."""
+    wrong_grain: int | None = None
+    """The same of the grains that the disk holds."""
 
 
 def read_content(
-    entry: FileEntry, chunks: Iterator[bytes], whole: Readable, tags: "BlockTags | None" = None
+    entry: FileEntry,
+    chunks: Iterator[bytes],
+    whole: Readable,
+    tags: "BlockTags | None" = None,
+    grains: "GrainTags | None" = None,
 ) -> Content:
     """Hash a file's bytes and, if it is a disk, prove its structure in the same pass.
 
@@ -97,10 +104,11 @@ def read_content(
         chunks: Its bytes in order; all of them are taken.
         whole: The same file, to look up a disk's directory in.
         tags: The file's block tags, which are compared with its bytes in the same pass.
+        grains: Its grain tags; so are they.
     """
     content = Content()
-    tagger = tags.tagger() if tags else None
-    stream = _hashing(entry, _tagged(chunks, tagger) if tagger else chunks, content)
+    tagger, grain_tagger = tags.tagger() if tags else None, grains.tagger() if grains else None
+    stream = _hashing(entry, _tagged(chunks, tagger, grain_tagger, content), content)
     if entry.role in DISK_ROLES:
         try:
             image = open_image(whole)
@@ -111,13 +119,20 @@ def read_content(
     for _ in stream:
         pass
     content.wrong_tag = tags.wrong_block(tagger.finish()) if tags and tagger else None
+    found = grain_tagger.finish() if grain_tagger and not content.damage else None
+    content.wrong_grain = grains.wrong_grain(found) if grains and found else None
     return content
 
 
-def _tagged(chunks: Iterator[bytes], tagger: "BlockTagger") -> Iterator[bytes]:
+def _tagged(
+    chunks: Iterator[bytes], blocks: "BlockTagger | None", grains: "GrainTagger | None", content: Content
+) -> Iterator[bytes]:
     for chunk in chunks:
-        tagger.write(chunk)
+        if blocks:
+            blocks.write(chunk)
         yield chunk
+        if grains and not content.damage:  # it takes only what was found to be sound
+            grains.write(chunk)
 
 
 def wrong_capacity(entry: FileEntry, content: Content) -> list[tuple[int | None, str]]:

@@ -15,7 +15,9 @@ import hyperexport
 from hyperexport.base.stop import StopSignal
 from hyperexport.errors import VerificationFailed
 from hyperexport.formats.block_tags import BlockTagger, BlockTags
+from hyperexport.formats.grain_tags import GrainTags
 from hyperexport.images import open_disks
+from hyperexport.images.layer import Layer
 from hyperexport.model.content import stored_bytes
 from hyperexport.model.manifest import ExportManifest, FileEntry, FileRole
 from hyperexport.options.groups import VerifyMode
@@ -133,8 +135,17 @@ class InRanges:
 @every_form
 def test_every_form_of_export_has_the_tags_of_each_file_of_its_disks(made: Made) -> None:
     disks = made.manifest.stored_disks
-    assert {entry.name for entry in made.manifest.tags} == {f"{entry.name}.tags" for entry in disks}
+    expected = {f"{entry.name}{suffix}" for entry in disks for suffix in (".tags", ".grains")}
+    assert {entry.name for entry in made.manifest.tags} == expected
     for entry in disks:
+        with (
+            made.store.open(made.export, entry.name) as reader,
+            made.store.open(made.export, f"{entry.name}.grains") as stored,
+        ):
+            found, held = GrainTags.unpack(stored.read_at(0, stored.size)), Layer(reader, entry.name)
+            assert dict(found.items()) == {
+                number: found.tag(number, held.compressed(number, sector)) for number, sector in held.entries()
+            }
         tags = made.manifest.file(f"{entry.name}.tags")
         assert tags is not None
         assert tags.member_of is None

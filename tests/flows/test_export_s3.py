@@ -91,7 +91,8 @@ def test_an_ova_is_uploaded_whole(vcenter: Simulator, store: Path, remote: S3Sto
 
     (there,) = remote.exports()
     beside = {entry.name for entry in there.manifest.files if entry.member_of is None}
-    assert beside == {"db01.ova", "db01.vm.json", "db01-disk-0.vmdk.tags", "db01-disk-1.vmdk.tags"}
+    tags = {f"db01-disk-{disk}.vmdk{suffix}" for disk in (0, 1) for suffix in (".tags", ".grains")}
+    assert beside == {"db01.ova", "db01.vm.json", *tags}
     assert exported_bytes(remote, there) == guest_bytes(vcenter, "db01")
     assert exported_bytes(LocalStore(store), exports_in(store)[0]) == guest_bytes(vcenter, "db01")
 

@@ -73,7 +73,7 @@ def test_the_package_is_whole_and_names_the_bytes_that_were_received(vcenter: Si
     folder = store / export.folder / export.export_id
     names = {entry.name for entry in export.manifest.files}
     disks = {"db01-disk-0.vmdk", "db01-disk-1.vmdk"}
-    tags = {f"{disk}.tags" for disk in disks}
+    tags = {f"{disk}{suffix}" for disk in disks for suffix in (".tags", ".grains")}
     assert names == {"db01.ovf", "db01.mf", *disks, *tags, "db01.nvram", "db01.vm.json"}
     assert {path.name for path in folder.iterdir()} == {*names, "export.json"}
     for entry in export.manifest.files:
@@ -147,7 +147,7 @@ def test_an_ova_holds_the_same_package_in_one_file(vcenter: Simulator, store: Pa
 
     (export,) = exports_in(store)
     folder = store / str(export)
-    tags = {"db01-disk-0.vmdk.tags", "db01-disk-1.vmdk.tags"}
+    tags = {f"db01-disk-{disk}.vmdk{suffix}" for disk in (0, 1) for suffix in (".tags", ".grains")}
     assert {path.name for path in folder.iterdir()} == {"db01.ova", "db01.vm.json", "export.json", *tags}
     listed = subprocess.run(["tar", "tf", folder / "db01.ova"], check=True, capture_output=True, text=True)
     assert listed.stdout.split() == ["db01.ovf", "db01.mf", "db01-disk-0.vmdk", "db01-disk-1.vmdk", "db01.nvram"]

@@ -22,7 +22,8 @@ from hyperexport.formats.vmdk import (
 )
 from hyperexport.formats.vmdk_image import open_image
 from hyperexport.formats.vmdk_writer import StreamWriter
-from hyperexport.images.delta import BaseUnusable, DeltaWriter
+from hyperexport.images.base_grains import BaseUnusable, ReadGrains
+from hyperexport.images.delta import DeltaWriter
 from hyperexport.images.disk import Disk
 from hyperexport.images.layer import Layer
 from hyperexport.images.opening import check_chain
@@ -70,7 +71,7 @@ def delta_of(
     written = bytearray()
     with Disk([part.layer for part in parts]) as disk:
         delta = DeltaWriter(
-            StreamedDisk(disk, parts, StopSignal()).ascending(),
+            ReadGrains(StreamedDisk(disk, parts, StopSignal()).ascending(), CAPACITY),
             capacity=CAPACITY,
             out=written.extend,
             name="db01-disk-0.vmdk",

@@ -23,7 +23,7 @@ from tests.examples import NOW, VM, a_disk, a_disk_file, an_export
 
 DISKS = (a_disk(0), a_disk(1))
 UNCHANGED = ChangeEvidence(changed_bytes=0)
-CHANGED = ChangeEvidence(changed_bytes=3 * MIB, areas=12)
+CHANGED = ChangeEvidence(changed_bytes=3 * MIB, areas=tuple((at * MIB, MIB // 4) for at in range(12)))
 
 
 def why_full(*, disks: tuple[DiskInfo, ...] = DISKS, **changes: Any) -> str | None:
@@ -174,7 +174,7 @@ def test_a_disk_without_changes_is_reused_and_the_other_transferred() -> None:
         (ChangeEvidence(problem="the map is missing"), "the map is missing"),
         (ChangeEvidence(changed_bytes=0, problem="the pages do not reach the end"), "the pages do not reach the end"),
         (ChangeEvidence(changed_bytes=1), "1 B changed"),
-        (ChangeEvidence(changed_bytes=512, areas=1), "512 B changed in 1 area"),
+        (ChangeEvidence(changed_bytes=512, areas=((0, 512),)), "512 B changed in 1 area"),
     ],
 )
 def test_anything_but_a_proof_is_a_transfer(answer: ChangeEvidence | None, reason: str) -> None:
@@ -277,7 +277,7 @@ def test_a_plan_of_empty_disks_saves_nothing_and_divides_by_nothing() -> None:
 
 def test_a_plan_survives_being_stored_as_json() -> None:
     made = plan({2000: UNCHANGED, 2001: CHANGED})
-    assert ExportPlan.model_validate_json(made.model_dump_json()) == made
+    assert ExportPlan.model_validate_json(made.model_dump_json()).model_dump() == made.model_dump()
 
 
 # -- for whatever the server says -------------------------------------------------------------------------------------
@@ -371,6 +371,6 @@ def test_without_change_tracking_only_equal_files_of_a_vm_that_is_off_are_proof(
 def test_equal_files_do_not_outweigh_a_change_that_change_tracking_knows_of() -> None:
     known = {"content_id": "c", "backing_files": FILES}
     base = an_export(files=(a_disk_file(0, **known),))
-    evidence = {2000: ChangeEvidence(changed_bytes=5, areas=1)}
+    evidence = {2000: ChangeEvidence(changed_bytes=5, areas=((0, 5),))}
     plan = plan_export(VM, [a_disk(0, **known)], base=base, full=None, evidence=evidence)
     assert plan.disks[0].decision is Decision.TRANSFER
