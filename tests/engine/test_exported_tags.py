@@ -15,7 +15,7 @@ import hyperexport
 from hyperexport.base.stop import StopSignal
 from hyperexport.errors import VerificationFailed
 from hyperexport.formats.block_tags import BlockTagger, BlockTags
-from hyperexport.formats.grain_tags import GrainTags
+from hyperexport.formats.grain_tags import GrainTagger, GrainTags
 from hyperexport.images import open_disks
 from hyperexport.images.layer import Layer
 from hyperexport.model.content import stored_bytes
@@ -28,6 +28,7 @@ from hyperexport.store.local import LocalStore
 from tests.engine import verifiable
 from tests.engine.s3_exports import open_store, settings
 from tests.engine.s3_servers import S3Server
+from tests.images import StoredFile
 
 MIB: Final = 1 << 20
 SIZES: Final = (3 * MIB, 2 * MIB)
@@ -292,6 +293,31 @@ def test_tags_that_are_of_other_bytes_than_the_disk_are_found_by_verify(tmp_path
     _, verification = verify(store, export, VerifyMode.ON, StopSignal())
 
     assert [finding.file for finding in verification.findings] == [f"{name}.tags"]
+    assert "is not that of its bytes" in verification.findings[0].problem
+
+
+def test_grain_tags_that_are_of_other_grains_than_the_disk_are_found_by_verify(tmp_path: Path) -> None:
+    store, name = LocalStore(tmp_path), next(iter(verifiable.DISKS))
+    data = verifiable.DISKS[name]
+    tagger, blocks = GrainTagger(), BlockTagger()
+    blocks.write(data)
+    at = next(Layer(StoredFile(data), name).entries())[1] * 512 + 20
+    tagger.write(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+    tags = tagger.finish()
+    assert tags is not None
+    with store.stage(verifiable.FOLDER, verifiable.EXPORT_ID, verifiable.OWNER) as staging:
+        entries = [verifiable.put(staging, each, *content) for each, content in verifiable.contents().items()]
+        capacity = Layer(StoredFile(data), name).header.capacity_bytes
+        entries = [
+            entry.model_copy(update={"capacity": capacity}) if entry.name == name else entry for entry in entries
+        ]
+        entries.append(verifiable.put(staging, f"{name}.tags", FileRole.TAGS, blocks.finish().pack()))
+        entries.append(verifiable.put(staging, f"{name}.grains", FileRole.TAGS, tags.pack()))
+        export = staging.publish(verifiable.manifest(*entries))
+
+    _, verification = verify(store, export, VerifyMode.ON, StopSignal())
+
+    assert [finding.file for finding in verification.findings] == [f"{name}.grains"]
     assert "is not that of its bytes" in verification.findings[0].problem
 
 

@@ -3,7 +3,7 @@
 import itertools
 import random
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from hyperexport.base.stop import StopSignal
 from hyperexport.errors import StreamCorrupt, VerificationFailed
+from hyperexport.formats.grain_tags import ChainTags, GrainTagger, GrainTags
 from hyperexport.formats.vmdk import (
     GRAIN,
     GRAIN_SECTORS,
@@ -22,8 +23,8 @@ from hyperexport.formats.vmdk import (
 )
 from hyperexport.formats.vmdk_image import open_image
 from hyperexport.formats.vmdk_writer import StreamWriter
-from hyperexport.images.base_grains import BaseUnusable, ReadGrains
-from hyperexport.images.delta import DeltaWriter
+from hyperexport.images.base_grains import BaseUnusable, ReadGrains, TaggedGrains, TrackedAreas
+from hyperexport.images.delta import DeltaWriter, TrackingWrong
 from hyperexport.images.disk import Disk
 from hyperexport.images.layer import Layer
 from hyperexport.images.opening import check_chain
@@ -60,10 +61,39 @@ def stream_of(grains: dict[int, bytes], level: int = 1, *, zeros: bool = False) 
     return b"".join((*pieces, writer.finish()))
 
 
+def tags_of(data: bytes) -> GrainTags:
+    tagger = GrainTagger()
+    tagger.write(data)
+    tags = tagger.finish()
+    assert tags is not None
+    return tags
+
+
+def tagged_delta_of(
+    chain: list[bytes], stream: bytes, *, areas: Sequence[tuple[int, int]] | None = None, piece: int = 100_000
+) -> tuple[bytes, int]:
+    """The same, by nothing but the tags of the chain's grains, while change tracking names areas."""
+    written = bytearray()
+    with disk_of(*chain) as disk:
+        delta = DeltaWriter(
+            TaggedGrains(ChainTags([tags_of(each) for each in chain]), lambda: disk),
+            capacity=CAPACITY,
+            out=written.extend,
+            name="db01-disk-0.vmdk",
+            content_id=7,
+            parent=Parent(6, "base.vmdk"),
+            tracked=None if areas is None else TrackedAreas(areas),
+        )
+        for at in range(0, len(stream), piece):
+            delta.write(memoryview(stream)[at : at + piece])
+        delta.finish()
+    return bytes(written), delta.changed
+
+
 def delta_of(
     chain: list[bytes], stream: bytes, *, stored: list[bytes] | None = None, piece: int = 100_000
 ) -> tuple[bytes, int]:
-    """The delta of a stream on a chain of files, and how many grains it holds."""
+    """The delta of a stream on a chain of files whose bytes are read, and how many grains it holds."""
     parts = [
         StreamedPart(Layer(StoredFile(now), f"file {number}"), StoredFile(now), entry_of(data))
         for number, (data, now) in enumerate(zip(chain, stored or chain, strict=True))
@@ -85,13 +115,19 @@ def delta_of(
 
 
 @settings(deadline=None, max_examples=40)
-@given(days=st.lists(contents, min_size=2, max_size=5), piece=st.integers(1000, 400_000), zeros=st.booleans())
+@given(
+    days=st.lists(contents, min_size=2, max_size=5),
+    piece=st.integers(1000, 400_000),
+    zeros=st.booleans(),
+    tagged=st.booleans(),
+)
 def test_a_chain_of_deltas_reads_as_the_guest_was_on_each_day(
-    days: list[dict[int, bytes]], piece: int, zeros: bool
+    days: list[dict[int, bytes]], piece: int, zeros: bool, tagged: bool
 ) -> None:
+    make = tagged_delta_of if tagged else delta_of
     chain = [stream_of(days[0])]
     for before, today in itertools.pairwise(days):
-        delta, changed = delta_of(chain, stream_of(today, zeros=zeros), piece=piece)
+        delta, changed = make(chain, stream_of(today, zeros=zeros), piece=piece)
         chain.append(delta)
         with disk_of(*chain) as disk:
             assert {number: disk.read(number * GRAIN, GRAIN) for number in EVERY} == guest(today)
@@ -105,6 +141,32 @@ def test_a_grain_that_was_only_compressed_anew_is_not_kept() -> None:
     day = {0: b"abc" * 20_000, 3: b"x"}
     _, changed = delta_of([stream_of(day, 1)], stream_of(day, 9))
     assert changed == 0
+
+
+def test_by_tags_a_grain_that_was_compressed_anew_is_kept_unless_change_tracking_calls_it_unchanged() -> None:
+    day = {0: b"abc" * 20_000, 3: b"x"}
+    delta, changed = tagged_delta_of([stream_of(day, 1)], stream_of(day, 9))
+    assert changed == 2
+    with disk_of(stream_of(day, 1), delta) as disk:
+        assert disk.read(0, GRAIN) == (b"abc" * 20_000).ljust(GRAIN, b"\0")
+    assert tagged_delta_of([stream_of(day, 1)], stream_of(day, 9), areas=[])[1] == 0
+
+
+@pytest.mark.parametrize(
+    "today",
+    [{0: b"y", 2: b"b" * 500}, {0: b"x", 2: b"B" + b"b" * 499}, {0: b"x"}, {0: b"x", 2: b"b" * 500, 3: b"new"}],
+    ids=["a grain before", "within", "a grain that is zero now", "a grain that was zero"],
+)
+def test_a_change_outside_the_areas_of_change_tracking_proves_it_wrong(today: dict[int, bytes]) -> None:
+    chain = [stream_of({0: b"x", 2: b"b" * 500})]
+    with pytest.raises(TrackingWrong, match="changed outside"):
+        tagged_delta_of(chain, stream_of(today), areas=[(GRAIN, 512), (9 * GRAIN, 512)])
+    exact = next(number for number in range(4) if guest_at(today, number) != guest_at({0: b"x", 2: b"b" * 500}, number))
+    assert tagged_delta_of(chain, stream_of(today), areas=[((exact + 1) * GRAIN - 512, 512)])[1] == 1
+
+
+def guest_at(grains: dict[int, bytes], number: int) -> bytes:
+    return grains.get(number, b"").ljust(GRAIN, b"\0")
 
 
 def test_a_changed_grain_is_kept_as_it_came() -> None:
