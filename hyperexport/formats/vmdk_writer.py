@@ -8,6 +8,7 @@ bytes and must never know what becomes of them.
 import struct
 import zlib
 from array import array
+from dataclasses import replace
 from typing import Final
 
 from hyperexport.base.units import SECTOR
@@ -32,6 +33,8 @@ from hyperexport.formats.vmdk import (
 
 ZERO_GRAIN: Final = bytes(GRAIN)
 _OVERHEAD: Final = 128
+_OVERHEAD_OF_DELTA: Final = 24
+"""Sectors before the first grain. A whole disk's grains begin where vSphere puts them; a delta may be that small."""
 _LONGEST_NAME: Final = 255
 _PADDING: Final = tuple(bytes(length) for length in range(SECTOR))
 
@@ -63,12 +66,13 @@ class StreamWriter:
             raise ValueError(f"{parent.name!r} cannot be named as a parent")
         if not 0 < capacity <= LARGEST_CAPACITY or capacity % SECTOR:
             raise ValueError(f"{capacity} bytes is not a disk's capacity")
-        self._header = Header(capacity=capacity // SECTOR, directory=GD_AT_END, overhead=_OVERHEAD)
+        overhead = _OVERHEAD_OF_DELTA if parent else _OVERHEAD
+        self._header = Header(capacity=capacity // SECTOR, directory=GD_AT_END, overhead=overhead)
         self._name = name
         self._level = level
         self._content_id = content_id
         self._parent = parent
-        self._sector = _OVERHEAD
+        self._sector = overhead
         self._next_grain = 0
         self._table_index = 0
         self._table = array("I", bytes(TABLE_BYTES))
@@ -77,11 +81,11 @@ class StreamWriter:
         """Bytes of the guest's disk that the grains written so far hold."""
 
     def header(self) -> bytes:
-        """The 64 KiB before the first grain: header and descriptor."""
+        """What is before the first grain: header and descriptor."""
         text = descriptor(
             self._header.capacity_bytes, name=self._name, content_id=self._content_id, parent=self._parent
         )
-        return (self._header.pack() + text).ljust(_OVERHEAD * SECTOR, b"\0")
+        return (self._header.pack() + text).ljust(self._header.overhead * SECTOR, b"\0")
 
     def grain(self, lba: int, data: bytes | memoryview) -> bytes:
         """The bytes for one grain; none at all when it is zero.
@@ -126,7 +130,7 @@ class StreamWriter:
         """The last grain table, the grain directory, the footer and the end marker."""
         table = self._close_table(self._header.tables)
         directory = _pack(self._directory).ljust(self._header.directory_sectors * SECTOR, b"\0")
-        footer = Header(capacity=self._header.capacity, directory=self._sector + 1, overhead=_OVERHEAD)
+        footer = replace(self._header, directory=self._sector + 1)
         return b"".join(
             (
                 table,
