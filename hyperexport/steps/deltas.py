@@ -69,13 +69,26 @@ def _export(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, snapshot: 
         except (ExportNotFound, ChecksumMismatch) as error:  # deleted since the plan was made, or damaged
             job.warn(f"{disk.label} is unchanged, and was transferred anyway: {error.what}")
             drop_bases(copies, [part.name for part in plan.bases])
-    elif plan.bases:
+    elif plan.bases and _shares_files(job, copies, plan):
         try:
             return transfer_delta(job, copies, plan, disk, snapshot)
         except BaseUnusable as error:
             job.warn(f"{disk.label} is stored whole, not as a delta: {error}")
             drop_bases(copies, base_names(plan))
     return disks.transfer_disk(job, copies, plan, disk, snapshot)
+
+
+def _shares_files(job: Job, copies: Copies, plan: DiskPlan) -> bool:
+    """Tell whether exports of the primary store can share the base's files: else each delta would copy its chain."""
+    copy, name = copies.parts[0], base_names(plan)[0]
+    found = copy.holding(plan.bases[0])
+    if copy.store.refers or found is None:
+        return True
+    if copy.staging.reuse(*found, name) is None:
+        logger.info("%s: %s: stored whole: %s makes no hard links", job.vm.name, plan.label, copy.store.url)
+        return False
+    copy.staging.remove(name)
+    return True
 
 
 def drop_bases(copies: Copies, names: list[str]) -> None:

@@ -98,3 +98,21 @@ def test_an_unchanged_disk_is_copied_where_it_cannot_be_linked(
     for export in (newest, first):
         _, found = verify(store, export, VerifyMode.ON, StopSignal())
         assert found.ok
+
+
+def test_a_changed_disk_is_stored_whole_where_a_chain_would_be_copied_with_every_delta(
+    mount: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    share = mount()
+    with Simulator([VmSpec("db01", disks=(DiskSpec(2 * MIB),))]) as simulator:
+        for name, value in simulator.environment().items():
+            monkeypatch.setenv(name, value)
+        for content in (b"one", b"two"):
+            simulator.vm("db01").guest_write(0, 0, content)
+            result = hyperexport.export("db01", output=share, incremental=True, snapshot=True, max_chain=30)
+    assert result.manifest is not None
+    assert [entry.chain for entry in result.manifest.disks] == [()]
+    assert result.manifest.warnings == ()
+    assert {entry.written_as for entry in result.manifest.stored_disks} == {
+        f"{result.manifest.export_id}/{entry.name}" for entry in result.manifest.disks
+    }
