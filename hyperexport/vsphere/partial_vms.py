@@ -19,7 +19,7 @@ from hyperexport.vsphere.disk_moves import moving_of, reattach
 from hyperexport.vsphere.faults import GONE, is_caused_by
 from hyperexport.vsphere.inventory import read_inventory, vm_object
 from hyperexport.vsphere.session import Session
-from hyperexport.vsphere.vm_tasks import run_task
+from hyperexport.vsphere.vm_tasks import end_power_on, run_task
 
 logger = logging.getLogger(__name__)
 
@@ -124,6 +124,7 @@ def destroy_partial_vm(session: Session, vm: VmRef, owner: Owner, *, stop: StopS
 
 def _destroy(session: Session, vm: VmRef, *, doing: str, stop: StopSignal | None) -> None:
     obj = vm_object(session, vm)
+    end_power_on(session, vm)
     state = properties(session, obj, ("runtime.powerState",), doing=doing).get("runtime.powerState")
     if state == "poweredOn":
         run_task(session, vm, obj.PowerOffVM_Task, doing=f"powering off {vm.path}", stop=stop)

@@ -82,6 +82,16 @@ DRILL_POWER_OFF: Final = Requirement(
     vital=True,
     without="a drill would leave a running VM, so it does not begin",
 )
+ANSWER: Final = Requirement(
+    feature="end a drill whose VM asks a question",
+    when="drill --target vsphere, reap-snapshots",
+    privilege="VirtualMachine.Interact.AnswerQuestion",
+    title="Virtual machine > Interaction > Answer question",
+    place=Place.FOLDER,
+    calls=("AnswerVM",),
+    vital=False,
+    without="the drill's VM stays until somebody answers its question",
+)
 SCREENSHOT: Final = Requirement(
     feature="take a drill's screenshot",
     when="drill --target vsphere",
@@ -168,7 +178,7 @@ RESTORE_TABLE: Final = (
 )
 
 
-DRILL_TABLE: Final = (DRILL_POWER_ON, DRILL_POWER_OFF, SCREENSHOT, FETCH_SCREENSHOT, READ_SCREENSHOT)
+DRILL_TABLE: Final = (DRILL_POWER_ON, DRILL_POWER_OFF, ANSWER, SCREENSHOT, FETCH_SCREENSHOT, READ_SCREENSHOT)
 """What a drill needs beside :data:`DRILL_AS_RESTORE`."""
 DRILL_AS_RESTORE: Final = (IMPORT_FOLDER, IMPORT_POOL, ALLOCATE, ASSIGN, DESTROY)
 

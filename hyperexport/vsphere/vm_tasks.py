@@ -1,5 +1,6 @@
 """Tasks on a VM: begun, waited for, and begun again where another task was in their way."""
 
+import logging
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -10,7 +11,9 @@ from hyperexport.model.vm import VmRef
 from hyperexport.vsphere.collector import properties
 from hyperexport.vsphere.inventory import vm_object
 from hyperexport.vsphere.session import Session
-from hyperexport.vsphere.tasks import wait_task, when_free
+from hyperexport.vsphere.tasks import unfinished_tasks, wait_task, when_free
+
+logger = logging.getLogger(__name__)
 
 SECONDS_FOR_AN_ANSWER: Final = 5.0
 """How long a VM's question may stand while it is powered on: a host can be set to answer some by itself."""
@@ -83,3 +86,24 @@ def power_on(session: Session, vm: VmRef, *, stop: StopSignal, timeout: float | 
 
     method = vm_object(session, vm).PowerOnVM_Task
     run_task(session, vm, method, doing=doing, stop=stop, timeout=timeout, on_tick=look_for_question)
+
+
+def end_power_on(session: Session, vm: VmRef) -> None:
+    """Answer the question that a VM asks while it is powered on, if it does, by its default: the task ends then.
+
+    Nothing else on the VM is possible before, not even its removal. Only for VMs that are ours.
+
+    Raises:
+        HyperExportError: The answer was refused, or the task goes on.
+    """
+    doing = f"answering the question of {vm.path}"
+    obj = vm_object(session, vm)
+    question = properties(session, obj, ("runtime.question",), doing=doing).get("runtime.question")
+    if question is None:
+        return
+    choices = question.choice.choiceInfo
+    default = choices[question.choice.defaultIndex or 0]
+    logger.info("%s: answered %r to: %s", vm.path, default.label, question.text)
+    session.call(obj.AnswerVM, question.id, default.key, doing=doing)
+    for task in unfinished_tasks(session, vm, doing=doing):
+        wait_task(session, task, doing=doing, timeout=_UNDO_TIMEOUT)

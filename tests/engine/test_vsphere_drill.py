@@ -27,7 +27,7 @@ from hyperexport.simulator import DatastoreSpec, DiskSpec, Fault, FaultKind, Sim
 from hyperexport.steps.check_restore import check_vsphere_drill
 from hyperexport.vsphere.endpoint import VSphereEndpoint
 from hyperexport.vsphere.inventory import describe_many, find_vm
-from hyperexport.vsphere.restore_privileges import RestoreNeeds
+from hyperexport.vsphere.restore_privileges import ANSWER, RestoreNeeds
 from hyperexport.vsphere.session import connect
 from tests.engine.simulator_client import find, logged_in
 from tests.flows.smtp_server import smtp_server, text_of
@@ -186,6 +186,16 @@ def test_a_guest_that_does_not_start_fails_with_its_picture(drill: Callable[...,
     assert (result.record.passed, result.record.sign) == (False, Sign.NONE)
     assert result.record.reason.startswith("no heartbeat of VMware Tools within")
     assert result.record.screenshot is not None
+
+
+def test_a_vm_that_asks_a_question_instead_of_starting_is_no_proof_and_is_destroyed(
+    drill: Callable[..., DrillResult], sim: Simulator
+) -> None:
+    sim.faults.add(Fault(FaultKind.QUESTION))
+    result = drill()
+    assert "waits for an answer: msg.uuid.altered" in result.words
+    assert result.record is None or not result.record.passed
+    assert result.leaked is None
 
 
 def test_a_dry_run_says_what_would_be_made_and_makes_nothing(drill: Callable[..., DrillResult], sim: Simulator) -> None:
@@ -482,7 +492,7 @@ def test_a_role_of_exactly_the_table_drills_and_of_less_does_not_begin_or_has_no
     if lacking is None or not NEEDED[lacking].vital:
         (result,) = hyperexport.restore_drill(**given)
         assert result.record is not None
-        assert (result.record.screenshot is None) is (lacking is not None)
+        assert (result.record.screenshot is None) is (lacking not in {None, ANSWER.privilege})
         assert levels == {"ok" if lacking is None else "warn"}
     else:
         with pytest.raises(errors.DrillFailed, match=lacking):
@@ -492,3 +502,21 @@ def test_a_role_of_exactly_the_table_drills_and_of_less_does_not_begin_or_has_no
     assert [vm.name for vm in guarded.vms()] == [spec.name for spec in VMS]
     for record in exports.rglob("drill-*"):
         record.unlink()
+
+
+def test_without_the_privilege_to_answer_a_question_the_vm_is_named_and_the_next_run_of_one_who_may_removes_it(
+    guarded: Simulator, exports: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in guarded.environment().items():
+        monkeypatch.setenv(name, value)
+    guarded.faults.add(Fault(FaultKind.QUESTION))
+    with monkeypatch.context() as poor:
+        poor.setenv("GOVC_USERNAME", f"all but {ANSWER.privilege}")
+        poor.setenv("GOVC_PASSWORD", "a password")
+        with pytest.raises(errors.DrillFailed) as failed:
+            hyperexport.restore_drill(vm="db01", output=exports, target="vsphere")
+    (result,) = failed.value.drills
+    assert "waits for an answer" in result.words
+    assert "db01-drill-" in result.words.partition("could not be removed")[0]
+    reap(exports)
+    assert [vm.name for vm in guarded.vms()] == [spec.name for spec in VMS]
