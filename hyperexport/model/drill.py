@@ -41,7 +41,10 @@ class DrillPlace(Value):
 
     folder: str | None = Field(default=None, min_length=1, description="VM folder: its path, or a name that is unique.")
     resource_pool: str | None = Field(
-        default=None, min_length=1, description="Resource pool, cluster or host: its path, or a name that is unique."
+        default=None,
+        title="Resource pool",
+        min_length=1,
+        description="Resource pool, cluster or host: its path, or a name that is unique.",
     )
     host: str | None = Field(default=None, min_length=1, description="ESXi host.")
     datastore: str | None = Field(default=None, min_length=1, description="Datastore.")

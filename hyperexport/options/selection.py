@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Iterator
 from typing import Any, cast
 
-from pydantic import ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, ValidationError, field_validator, model_validator
 
 from hyperexport.errors import UsageError
 from hyperexport.model.vm import Value
@@ -18,6 +18,8 @@ from hyperexport.options.precedence import ENV_PREFIX, Leaf, read_environment
 
 class Selection(Value):
     """The VMs named, and besides them those that lie in a folder, have a tag and match a pattern, as far as asked."""
+
+    model_config = ConfigDict(field_title_generator=lambda name, _: "VM" if name == "vm" else name.capitalize())
 
     vm: Names = option((), "A VM's name or whole inventory path, exactly", flag="--vm", examples=["NAME"])
     folder: Names = option(

@@ -58,6 +58,8 @@ def test_every_field_of_a_form_has_a_title(flow) -> None:
     schema = schema_of(flow)
     shown = [(name, field) for model in (schema, *schema["definitions"].values()) for name, field in fields_of(model)]
     assert [name for name, field in shown if not field.get("title") and "$ref" not in field] == []
+    made_of_names = re.compile(r"\bVm\b| [A-Z][a-z]+\b")
+    assert [field["title"] for _, field in shown if made_of_names.search(field.get("title", ""))] == []
 
 
 @pytest.mark.parametrize("leaf", LEAVES, ids=lambda leaf: leaf.key)
