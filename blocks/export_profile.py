@@ -7,7 +7,6 @@ each run. Which VMs are exported is no part of it, and neither is a secret: opti
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Final
 
-from prefect.blocks.core import Block
 from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
 from pydantic import BeforeValidator, Field, HttpUrl, JsonValue, PlainSerializer
@@ -19,11 +18,12 @@ from hyperexport.options.form import ShownInBlock
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.prefect_errors import translated
 from hyperexport.profiles import flat, has_file, in_groups, profile_name, set_explicitly, valid_options
+from hyperexport.workarounds.block_logos import BlockWithLogo
 
 _SLUG: Final = "export-profile"
 
 
-class ExportProfile(Block):
+class ExportProfile(BlockWithLogo):
     """Options of an export, kept under a name.
 
     Attributes:

@@ -2,15 +2,15 @@
 
 from typing import ClassVar
 
-from prefect.blocks.core import Block
 from pydantic import Field, HttpUrl, SecretStr, ValidationError
 
 from hyperexport.blocks.loading import load_block, refuse_unknown_fields, wrong_fields
 from hyperexport.errors import UsageError
 from hyperexport.vsphere.endpoint import VSphereEndpoint
+from hyperexport.workarounds.block_logos import BlockWithLogo
 
 
-class VSphereCredentials(Block):
+class VSphereCredentials(BlockWithLogo):
     """A vCenter or ESXi server, the user, and what its certificate has to prove.
 
     Attributes:

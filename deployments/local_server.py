@@ -171,6 +171,7 @@ def main() -> None:
 
     from hyperexport.deployments.http_guard import SameOrigin
     from hyperexport.deployments.local_users import LocalUsers, allowed_users
+    from hyperexport.workarounds.block_logos import Logos
     from hyperexport.workarounds.server_settings import server_settings
 
     whole = sys.argv[2] == "whole"
@@ -180,7 +181,7 @@ def main() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, {signal.SIGTERM} if whole else ())
     listener = socket.socket(fileno=int(sys.argv[1]))
     with temporary_settings(server_settings(listener.getsockname()[1])):
-        app = SameOrigin(create_app(ephemeral=not whole, final=True), loopback_only=True)
+        app = SameOrigin(Logos(create_app(ephemeral=not whole, final=True)), loopback_only=True)
         serve(LocalUsers(app, users=users), listener)
 
 
