@@ -73,7 +73,7 @@ def refusal_words(error: Exception) -> str:
     words = str(getattr(found, "verify_message", "") or (found.args[-1] if found.args else found))
     if not clock_is_in_question(error):
         return words
-    return f"{words},according to this machine's clock, which says {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+    return f"{words}, according to this machine's clock, which says {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def clock_is_in_question(error: Exception) -> bool:

@@ -43,7 +43,7 @@ from hyperexport.errors import (
     TransientError,
 )
 from hyperexport.model.history import TOLERANCE
-from hyperexport.model.tls import clock_is_in_question, refusal_words
+from hyperexport.model.tls import certificate_error, clock_is_in_question, refusal_words
 
 logger = logging.getLogger(__name__)
 
@@ -160,7 +160,7 @@ def translate(error: Exception, what: str) -> HyperExportError:
         message = error.response.get("Error", {}).get("Message") or ""  # radosgw gives none.
         headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
         return refused(code_of(error), status_of(error), message, what, date=date_in(headers))
-    if isinstance(error, SSLError | Urllib3SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
+    if isinstance(error, SSLError | Urllib3SSLError) and certificate_error(error) is not None:
         return _untrusted(error, what)
     if isinstance(error, ResponseParserError):
         return StoreUnreachable(

@@ -56,5 +56,5 @@ def test_a_certificate_that_is_not_of_this_time_names_the_clock(code: int, words
     cause.verify_code, cause.verify_message = code, words
     error = translate(SSLError(endpoint_url="https://s3.example.com", error=cause), "listing s3://b")
     assert isinstance(error, StoreUnusable)
-    assert f"{words},according to this machine's clock, which says {datetime.now(UTC):%Y-%m-%d}" in str(error)
+    assert f"{words}, according to this machine's clock, which says {datetime.now(UTC):%Y-%m-%d}" in str(error)
     assert "Set this machine's clock" in str(error.fix)
