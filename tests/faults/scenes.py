@@ -36,13 +36,13 @@ class Form:
 
 FORMS = (
     Form("local", (LOCAL,), {"verify": True}),
-    Form("local incremental", (LOCAL,), {"incremental": True}),
+    Form("local incremental", (LOCAL,), {"incremental": True, "max_chain": 0}),
     Form("streamed to S3", (S3,), {"verify": True}),
-    Form("streamed to S3 incremental", (S3,), {"incremental": True}),
+    Form("streamed to S3 incremental", (S3,), {"incremental": True, "max_chain": 0}),
     Form("local and S3", (LOCAL, S3), {}),
     Form("OVA", (LOCAL,), {"format": "ova"}),
     Form("OVA and S3", (LOCAL, S3), {"format": "ova", "verify": True}),
-    Form("local and S3 incremental", (LOCAL, S3), {"incremental": True}),
+    Form("local and S3 incremental", (LOCAL, S3), {"incremental": True, "max_chain": 0}),
     Form("local deltas", (LOCAL,), {"incremental": True, "max_chain": 3}),
     Form("local and S3 deltas", (LOCAL, S3), {"incremental": True, "max_chain": 3}),
 )

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hyperexport.formats.vmdk_image import open_image
+from hyperexport.base.stop import StopSignal
+from hyperexport.images import open_disks
 from hyperexport.model.manifest import ExportManifest
 from hyperexport.model.progress import Progress, Stage, subscribed
 from hyperexport.simulator import Simulator
@@ -24,13 +25,9 @@ def guest_bytes(simulator: Simulator, vm: str) -> list[bytes]:
 
 
 def exported_bytes(store: Store, export: StoredExport) -> list[bytes]:
-    """The content of each disk of an export, as a guest would see it after an import."""
-    contents: list[bytes] = []
-    for entry in export.manifest.disks:
-        with store.open(export, entry.name) as reader:
-            image = open_image(reader)
-            contents.append(image.read(0, entry.capacity))
-    return contents
+    """The content of each disk of an export, as a guest would see it after a restore."""
+    with open_disks(store, export, stop=StopSignal()) as disks:
+        return [disk.read(0, disk.capacity) for disk in disks]
 
 
 @contextmanager
