@@ -120,7 +120,7 @@ def test_a_vm_that_stayed_off_is_transferred_again_only_once_something_wrote_to_
     planned = incremental_info("db01", off(store))
     same = export_vm("db01", off(store))
     assert changed(same.manifest) == {"Hard disk 1": False, "Hard disk 2": False}
-    assert "the VM was off all the time" in same.plan.disks[0].reason
+    assert "the VM stayed off" in same.plan.disks[0].reason
     assert (planned.saved_percent, planned.disks) == (100.0, same.plan.disks)
 
     untracked.vm("db01").guest_write(1, MIB, b"mounted elsewhere")
