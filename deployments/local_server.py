@@ -8,6 +8,7 @@ runs.
 """
 
 import atexit
+import gc
 import os
 import signal
 import socket
@@ -166,6 +167,7 @@ def end(server: subprocess.Popen[bytes]) -> None:
 
 def main() -> None:
     """Be that server, on the socket inherited as the descriptor in the first argument, until standard input ends."""
+    gc.set_threshold(20_000, 20, 20)  # as of the command line (cli/main.py)
     from prefect.server.api.server import create_app
     from prefect.settings import PREFECT_SERVER_API_AUTH_STRING, temporary_settings
 

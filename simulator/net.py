@@ -6,6 +6,7 @@ holds up no other.
 
 import http.server
 import logging
+import selectors
 import socket
 import ssl
 import struct
@@ -40,9 +41,9 @@ class HttpsServer(http.server.HTTPServer):
         self._lock = threading.Lock()
         self._open: dict[socket.socket, threading.Thread] = {}
         self._stopping = False
-        self._thread = threading.Thread(
-            target=self.serve_forever, kwargs={"poll_interval": 0.05}, name=f"listen {self.server_port}", daemon=True
-        )
+        self._thread = threading.Thread(target=self._accept, name=f"listen {self.server_port}", daemon=True)
+        self._wake, self._woken = socket.socketpair()
+        self.socket.setblocking(False)
 
     def server_bind(self) -> None:
         """Bind, without asking the resolver for the machine's name as HTTPServer does."""
@@ -60,9 +61,10 @@ class HttpsServer(http.server.HTTPServer):
 
     def stop(self) -> None:
         """Stop listening, close all connections, and wait for their threads."""
+        self._wake.close()
         if self._thread.is_alive():
-            self.shutdown()
             self._thread.join()
+        self._woken.close()
         self.server_close()
         with self._lock:
             self._stopping = True
@@ -72,6 +74,15 @@ class HttpsServer(http.server.HTTPServer):
                 connection.shutdown(socket.SHUT_RDWR)
         for thread in open_now.values():
             thread.join()
+
+    def _accept(self) -> None:
+        # serve_forever() looks several times a second whether it is to end, and stop() would wait for its next look.
+        with selectors.DefaultSelector() as selector:
+            selector.register(self, selectors.EVENT_READ)
+            selector.register(self._woken, selectors.EVENT_READ)
+            while not any(key.fileobj is self._woken for key, _ in selector.select()):
+                with suppress(OSError):  # a client that went away meanwhile
+                    self.process_request(*self.get_request())
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Hand an accepted connection to a thread."""

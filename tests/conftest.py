@@ -1,6 +1,8 @@
-"""What every test may count on: a clean environment, and peers that are there or plainly said to be missing."""
+"""What every test may count on: a clean environment, no pauses before another try, files in memory where there is room,
+and peers that are there or plainly said to be missing."""
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
@@ -10,17 +12,41 @@ from pathlib import Path
 from typing import Final
 
 import certifi
+import psutil
 import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
 from tests.conformance.vcsim import Vcsim, running_vcsim
 from tests.leftovers import VARIABLE, mark_this_run, still_living
-from tests.peers import MISSING, PeerMissing, build_go_peers, missing, require_program
+from tests.peers import MISSING, ROOT, PeerMissing, build_go_peers, missing, require_program
 
 _FOREIGN = ("AWS_", "GOVC_", "GOVMOMI_", "HYPEREXPORT_", "PREFECT_")
 _FOR_TESTS = "HYPEREXPORT_FAULT_"
 """How the tests' own settings begin: how many kills, which seed, how many rounds."""
+
+
+_MEMORY: Final = Path("/dev/shm")
+_ROOM: Final = 6 << 30
+"""Bytes that have to be free there. The files of a test that passed are removed after it."""
+
+
+def _keep_files_in_memory() -> None:
+    """Put temporary files, those of the processes that tests start too, where fsync costs nothing, if there is room.
+
+    An export waits for the disk sixteen times, a Prefect server with every change of its database. What only a disk can
+    do is tested in ``on_disk``.
+    """
+    if "TMPDIR" in os.environ or not os.access(_MEMORY, os.W_OK | os.X_OK):
+        return
+    found = os.statvfs(_MEMORY)
+    runs_programs = not found.f_flag & os.ST_NOEXEC
+    if runs_programs and min(found.f_bavail * found.f_frsize, psutil.virtual_memory().available) >= _ROOM:
+        os.environ["TMPDIR"] = str(_MEMORY)
+        tempfile.tempdir = None  # asked for again
+
+
+_keep_files_in_memory()
 
 
 def _clean_environment() -> None:
@@ -62,6 +88,23 @@ def _one_authority(home: Path) -> Path:
 
 _clean_environment()
 
+
+def _try_again_at_once() -> None:
+    """Try again as often as ever what failed in passing, without the pauses before it; for the whole process.
+
+    Prefect's tasks take theirs from ``RETRY_DELAYS`` when they are made.
+    """
+    from botocore.retries.standard import ExponentialBackoff
+
+    from hyperexport.base import retry
+    from hyperexport.store import s3_errors
+
+    retry.RETRY_DELAYS = (0.0,) * len(retry.RETRY_DELAYS)  # pyright: ignore[reportAttributeAccessIssue]
+    s3_errors.FIRST_PAUSE = 0.0
+    ExponentialBackoff.delay_amount = lambda *_: 0.0  # pyright: ignore[reportAttributeAccessIssue]
+
+
+_try_again_at_once()
 
 _LONGEST_FIRST = ("ui", "flows", "faults", "conformance", "engine")
 """Folders by how long a file of theirs takes; what is not named comes last."""
@@ -114,6 +157,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         )
 
     items.sort(key=rank)
+
+
+def pytest_collection_finish() -> None:
+    """Leave what collecting has made, half a million objects that stay, out of every later collection of garbage."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+
+
+@pytest.fixture(scope="session")
+def on_disk() -> Generator[Path]:
+    """A folder that is on a disk, whatever temporary files are on."""
+    (ROOT / ".cache").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=ROOT / ".cache", prefix="tests-") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(scope="session")

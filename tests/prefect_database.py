@@ -13,7 +13,6 @@ import tempfile
 from collections.abc import Generator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from unittest.mock import patch
 from urllib.request import urlopen
 
 from hyperexport.deployments.local_server import end, launch
@@ -31,35 +30,36 @@ def put_into(home: Path) -> Path:
 
 @contextmanager
 def prefect_server() -> Generator[None]:
-    """Prefect's own server for tests, with such a database; flow runs do not wait for heartbeats.
+    """A Prefect server for tests, with such a database; flow runs do not wait for heartbeats.
 
-    It keeps no task runs and evaluates no automations: these are two thirds of what a flow run costs a server, and are
-    tested on whole servers (``service``, tests/ui).
+    It is the one that ``hyperexport`` starts for itself: of Prefect's own for tests, a transaction that meets another
+    is refused with 503, after which Prefect's client waits 2 s and more, and a fleet can stop it for a minute
+    (:mod:`hyperexport.workarounds.sqlite_connection`). It keeps no task runs and evaluates no automations: these are
+    two thirds of what a flow run costs a server, and are tested on whole servers (``service``, tests/ui).
     """
-    from prefect.settings import (
-        PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
-        PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_ENABLED,
-        PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED,
-        temporary_settings,
+    from prefect.context import (
+        _temporary_global_settings_context,  # pyright: ignore[reportPrivateUsage] - as Prefect's own test server does
+        get_settings_context,
     )
-    from prefect.testing import utilities
+    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-    folder = Path(tempfile.mkdtemp(prefix="hyperexport-prefect-"))  # Prefect removes it
-    shutil.copyfile(_made_once(), folder / "prefect-test.db")
-    # Each sync flow run would otherwise wait a second for its heartbeat thread.
-    settings = temporary_settings(
-        {
-            PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
-            PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_ENABLED: False,
-            PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED: False,
+    with tempfile.TemporaryDirectory(prefix="hyperexport-prefect-") as name, Path(name, "log").open("wb") as log:
+        environment = {
+            **os.environ,
+            "PREFECT_HOME": str(put_into(Path(name, "home"))),
+            "PREFECT_API_URL": "",
+            "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_ENABLED": "false",
+            "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "false",
         }
-    )
-    with (
-        patch.object(utilities, "mkdtemp", lambda: str(folder)),
-        settings,
-        utilities.prefect_test_harness(server_startup_timeout=120),
-    ):
-        yield
+        server, url = launch(0, environment, log, whole=False)
+        try:
+            urlopen(f"{url}/health", timeout=150).close()
+            # Each sync flow run would otherwise wait a second for its heartbeat thread.
+            own = temporary_settings({PREFECT_API_URL: url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
+            with own, _temporary_global_settings_context(get_settings_context()):  # for new threads, too
+                yield
+        finally:
+            end(server)
 
 
 def _made_once() -> Path:

@@ -44,8 +44,8 @@ def test_the_buffer_is_the_callers_again_after_each_write(tmp_path):
     assert (tmp_path / "disk").read_bytes() == b"a" * 1000
 
 
-def test_writes_go_past_the_page_cache_where_the_filesystem_lets_them(tmp_path):
-    sink = FileSink(tmp_path / "disk")
+def test_writes_go_past_the_page_cache_where_the_filesystem_lets_them(on_disk):
+    sink = FileSink(on_disk / "disk")
     direct = is_direct(sink)
     sink.write(memoryview(DATA))
     assert is_direct(sink) == direct
@@ -56,7 +56,7 @@ def test_writes_go_past_the_page_cache_where_the_filesystem_lets_them(tmp_path):
     if not fincore:
         pytest.skip("fincore, of util-linux 2.30 or newer, is not here to look into the page cache")
     listed = subprocess.run(
-        [fincore, "--bytes", "--noheadings", "--output", "RES", tmp_path / "disk"],
+        [fincore, "--bytes", "--noheadings", "--output", "RES", on_disk / "disk"],
         check=True,
         capture_output=True,
         text=True,

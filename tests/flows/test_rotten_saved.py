@@ -2,6 +2,7 @@
 that were edited or damaged there are refused in words that name them and the field."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,16 +21,42 @@ from hyperexport.errors import HyperExportError, UsageError
 from hyperexport.flows import cleanup_exports, export_fleet, export_vm
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.options.selection import Selection
+from hyperexport.simulator import DiskSpec, Simulator, VmSpec
 from tests.flows.support import exports_in
 
 
 @pytest.fixture(autouse=True)
-def nothing_stays() -> Iterator[None]:
+def no_profile_stays() -> Iterator[None]:
     yield
     for name in saved_names():
         delete_profile(name)
-    for schedule in schedules.schedules():
-        schedules.remove(schedule.full_name)
+
+
+@pytest.fixture(scope="module")
+def three_exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with three exports of one VM."""
+    root = tmp_path_factory.mktemp("store") / "exports"
+    with Simulator([VmSpec("db01", disks=(DiskSpec(1 << 20),))]) as simulator, pytest.MonkeyPatch.context() as patch:
+        for name, value in simulator.environment().items():
+            patch.setenv(name, value)
+        for _ in range(3):
+            hyperexport.export("db01", output=root, snapshot=True)
+    return root
+
+
+@pytest.fixture
+def filled(store: Path, three_exports: Path) -> Path:
+    """A copy of them, which the test may damage."""
+    shutil.copytree(three_exports, store)
+    return store
+
+
+@pytest.fixture(scope="module")
+def scheduled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The scheduled cleanup whose parameters the tests edit."""
+    schedules.apply(plan_of(tmp_path_factory.mktemp("unused")))
+    yield
+    schedules.remove("cleanup-exports/nightly")
 
 
 @pytest.fixture
@@ -73,17 +100,15 @@ DAMAGED_DOCUMENTS = [
 
 
 @pytest.mark.parametrize(("data", "words"), DAMAGED_DOCUMENTS)
-def test_a_damaged_profile_stops_every_flow_before_it_does_anything(vcenter, store, data, words):
-    for _ in range(2):
-        hyperexport.export("db01", output=store, snapshot=True)
+def test_a_damaged_profile_stops_every_flow_before_it_does_anything(vcenter, filled, data, words):
     before = dict(vcenter.requests)
     ExportProfile(options={"snapshot": True}).save("nightly")
     edit_block("export-profile", "nightly", data)
-    given = ExportOptions.from_keys({"output": store})
+    given = ExportOptions.from_keys({"output": filled})
     calls = [
         lambda: export_vm("db01", given, profile="nightly"),
         lambda: export_fleet(Selection(vm=("db01",)), given, profile="nightly"),
-        lambda: cleanup_exports(ExportOptions.from_keys({"output": store, "cleanup": True}), profile="nightly"),
+        lambda: cleanup_exports(ExportOptions.from_keys({"output": filled, "cleanup": True}), profile="nightly"),
     ]
     for call in calls:
         with pytest.raises(UsageError) as caught:
@@ -91,7 +116,7 @@ def test_a_damaged_profile_stops_every_flow_before_it_does_anything(vcenter, sto
         assert str(caught.value).startswith("profile nightly")
         assert words in str(caught.value)
     assert dict(vcenter.requests) == before, "no flow asked the server anything"
-    assert len(exports_in(store)) == 2
+    assert len(exports_in(filled)) == 3
 
 
 def test_a_profile_given_as_a_block_is_held_to_the_same_fields(vcenter, store):
@@ -135,6 +160,11 @@ def test_a_damaged_credentials_block_is_named_and_its_secrets_are_not(store, dat
 
 
 # -- schedules ---------------------------------------------------------------------------------------------------------
+
+
+def plan_of(store: Path) -> schedules.PlannedSchedule:
+    limits = ExportOptions.from_keys({"output": store, "cleanup": True, "cleanup_max_count": 1})
+    return schedules.plan_cleanup("nightly", "24h", limits, profile=None)
 
 
 def run_edited(parameters: dict[str, Any]) -> State:
@@ -182,24 +212,24 @@ DAMAGED_PARAMETERS = [
 
 
 @pytest.mark.parametrize(("edit", "words"), DAMAGED_PARAMETERS)
-@pytest.mark.usefixtures("vcenter")
+@pytest.mark.usefixtures("scheduled")
 def test_a_schedule_with_damaged_parameters_deletes_nothing_and_says_which(
-    store: Path, edit: Callable[[dict[str, Any]], dict[str, Any]], words: str
+    filled: Path, edit: Callable[[dict[str, Any]], dict[str, Any]], words: str
 ) -> None:
-    for _ in range(3):
-        hyperexport.export("db01", output=store, snapshot=True)
-    before = [str(export) for export in exports_in(store)]
-    limits = ExportOptions.from_keys({"output": store, "cleanup": True, "cleanup_max_count": 1})
-    plan = schedules.plan_cleanup("nightly", "24h", limits, profile=None)
-    schedules.apply(plan)
+    before = [str(export) for export in exports_in(filled)]
 
-    ended = run_edited(edit(plan.parameters))
+    ended = run_edited(edit(plan_of(filled).parameters))
 
     assert ended.is_failed()
     assert words in (ended.message or "")
-    assert [str(export) for export in exports_in(store)] == before
-    assert run_edited(plan.parameters).is_completed(), "the sound parameters do delete"
-    assert [str(export) for export in exports_in(store)] == before[:1]
+    assert [str(export) for export in exports_in(filled)] == before
+
+
+@pytest.mark.usefixtures("scheduled")
+def test_the_same_schedule_with_sound_parameters_deletes(filled: Path) -> None:
+    newest, *_ = [str(export) for export in exports_in(filled)]
+    assert run_edited(plan_of(filled).parameters).is_completed()
+    assert [str(export) for export in exports_in(filled)] == [newest]
 
 
 @pytest.mark.parametrize("key", ["cleanup_max_count", "cleanup_max_age", "parallel", "output", "bandwidth_limit"])
