@@ -103,7 +103,8 @@ class DirectRunner(StepRunner):
             note_step(error, policy_of(step).name)
             stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
-            wait(futures, timeout=SECONDS_TO_STOP)
+            # What was cancelled before it began is never "done" for wait().
+            wait([future for future in futures if not future.cancelled()], timeout=SECONDS_TO_STOP)
             raise
         pool.shutdown()
         return [future.result() for future in futures]
