@@ -6,6 +6,7 @@ description. Nothing here changes what the model accepts.
 """
 
 import re
+from copy import deepcopy
 from datetime import timedelta
 from functools import cache
 from typing import Any, Final, cast
@@ -102,8 +103,14 @@ class ShownInBlock:
     def __get_pydantic_json_schema__(self, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         """Show the model, whole: a flow's form has definitions of the same names that differ."""
         del core, handler
-        schema = TypeAdapter(self._kind).json_schema()
-        return cast("dict[str, Any]", _for_block(schema, cast("dict[str, Any]", schema.pop("$defs", {}))))
+        return deepcopy(_whole(self._kind))
+
+
+@cache
+def _whole(kind: type[Any]) -> dict[str, Any]:
+    """The form of a model; made once, as most flows show the same."""
+    schema = TypeAdapter(kind).json_schema()
+    return cast("dict[str, Any]", _for_block(schema, cast("dict[str, Any]", schema.pop("$defs", {}))))
 
 
 def _for_block(schema: object, definitions: dict[str, Any]) -> object:
