@@ -27,8 +27,8 @@ _FOR_TESTS = "HYPEREXPORT_FAULT_"
 
 
 _MEMORY: Final = Path("/dev/shm")
-_ROOM: Final = 6 << 30
-"""Bytes that have to be free there. The files of a test that passed are removed after it."""
+_ROOM: Final = 3 << 30
+"""Bytes that have to be free there. The tests take less than half a GiB: the files of one that passed are removed."""
 
 
 def _keep_files_in_memory() -> None:
