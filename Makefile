@@ -1,7 +1,7 @@
 # `make` lists the targets. Nothing here needs root; .venv and .cache are the only places written to beside results.
 
 BIN     := .venv/bin
-# More than the two cores of CI: a third of the time a test waits, for a server to start or a schedule to fire.
+# One more than CI has cores: tests also wait, for a server to start or a schedule to fire.
 WORKERS ?= 3
 FUZZ_SECONDS ?= 5
 # Whole files to each worker, in the order of tests/conftest.py: a worker starts the servers that a file needs once.

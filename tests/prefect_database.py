@@ -41,12 +41,17 @@ def prefect_server() -> Generator[None]:
         _temporary_global_settings_context,  # pyright: ignore[reportPrivateUsage] - as Prefect's own test server does
         get_settings_context,
     )
-    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+    from prefect.settings import (
+        PREFECT_API_URL,
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+        PREFECT_SERVER_DATABASE_CONNECTION_URL,
+        temporary_settings,
+    )
 
     with tempfile.TemporaryDirectory(prefix="hyperexport-prefect-") as name, Path(name, "log").open("wb") as log:
         environment = {
             **os.environ,
-            "PREFECT_HOME": str(put_into(Path(name, "home"))),
+            "PREFECT_HOME": str(home := put_into(Path(name, "home"))),
             "PREFECT_API_URL": "",
             "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_ENABLED": "false",
             "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "false",
@@ -55,7 +60,13 @@ def prefect_server() -> Generator[None]:
         try:
             urlopen(f"{url}/health", timeout=150).close()
             # Each sync flow run would otherwise wait a second for its heartbeat thread.
-            own = temporary_settings({PREFECT_API_URL: url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
+            own = temporary_settings(
+                {
+                    PREFECT_API_URL: url,
+                    PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
+                    PREFECT_SERVER_DATABASE_CONNECTION_URL: f"sqlite+aiosqlite:///{home}/prefect.db",
+                }
+            )
             with own, _temporary_global_settings_context(get_settings_context()):  # for new threads, too
                 yield
         finally:

@@ -13,7 +13,6 @@ import pytest
 
 import hyperexport
 from hyperexport import api, errors
-from hyperexport.base import retry as with_retries
 from hyperexport.model.manifest import ExportKind
 from hyperexport.simulator import DiskSpec, Fault, FaultKind, Simulator, VmSpec
 from hyperexport.steps import inspect, package, plan, snapshots, verification
@@ -38,12 +37,6 @@ def vcenter(monkeypatch: pytest.MonkeyPatch) -> Generator[Simulator]:
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
     return tmp_path / "exports"
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A step that failed is tried again at once, as often as ever."""
-    monkeypatch.setattr(with_retries, "RETRY_DELAYS", (0, 0, 0))
 
 
 def script(*lines: str) -> subprocess.Popen[str]:
@@ -92,7 +85,6 @@ def test_a_dry_run_changes_nothing(vcenter: Simulator, store: Path) -> None:
     assert {"CreateSnapshot_Task", "ExportSnapshot", "ExportVm"}.isdisjoint(vcenter.requests)
 
 
-@pytest.mark.usefixtures("impatient")
 def test_a_step_whose_failure_may_pass_is_tried_again(vcenter: Simulator, store: Path) -> None:
     vcenter.faults.add(Fault(FaultKind.CUT, disk=0, at_byte=100_000, times=2))
 
@@ -103,7 +95,6 @@ def test_a_step_whose_failure_may_pass_is_tried_again(vcenter: Simulator, store:
     assert exported_bytes(LocalStore(store), exports_in(store)[0]) == guest_bytes(vcenter, "db01")
 
 
-@pytest.mark.usefixtures("impatient")
 def test_a_disk_that_cannot_be_read_ends_the_others_and_leaves_nothing(vcenter: Simulator, store: Path) -> None:
     vcenter.faults.add(Fault(FaultKind.CUT, disk=1, at_byte=1000, times=0))
 

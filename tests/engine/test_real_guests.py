@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import pytest
 
 import hyperexport
-from hyperexport.base import retry as repeating
 from hyperexport.simulator import DiskSpec, Simulator, VmSpec
 from tests.engine.s3_servers import S3Server, rclone_s3
 from tests.guest_os import SIZE, Parts, make_disk, number_shown_by, number_shown_by_domain, require_parts
@@ -66,7 +65,6 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Generator[Scene]:
     ):
         for name, value in vcenter.environment().items():
             patch.setenv(name, value)
-        patch.setattr(repeating, "RETRY_DELAYS", (0, 0, 0))
         patch.setenv("AWS_ACCESS_KEY_ID", server.access_key)
         patch.setenv("AWS_SECRET_ACCESS_KEY", server.secret_key)
         patch.setenv("AWS_CA_BUNDLE", str(server.ca_file))

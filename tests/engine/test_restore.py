@@ -16,7 +16,6 @@ from pyVmomi import vim
 
 import hyperexport
 from hyperexport import errors
-from hyperexport.base import retry as with_retries
 from hyperexport.base.stop import StopSignal
 from hyperexport.jobs.direct import DirectRunner
 from hyperexport.jobs.reap import reap_snapshots
@@ -79,7 +78,6 @@ def sim(shared: Simulator, monkeypatch: pytest.MonkeyPatch) -> Generator[Simulat
     """The simulated vCenter, named by the environment; the VMs that a test makes are gone after it."""
     for name, value in shared.environment().items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(with_retries, "RETRY_DELAYS", (0, 0, 0))
     before = look(shared)
     yield shared
     shared.faults.clear()

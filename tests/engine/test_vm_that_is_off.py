@@ -9,7 +9,6 @@ import pytest
 
 import hyperexport
 from hyperexport import errors
-from hyperexport.base import retry as with_retries
 from hyperexport.model.manifest import FileRole
 from hyperexport.model.progress import Progress, subscribed
 from hyperexport.simulator import DiskSpec, Fault, FaultKind, Simulator, VmSpec, leases
@@ -28,7 +27,6 @@ def vcenter(monkeypatch: pytest.MonkeyPatch) -> Generator[Simulator]:
     with Simulator(vms) as simulator:
         for name, value in simulator.environment().items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setattr(with_retries, "RETRY_DELAYS", (0, 0, 0))
         yield simulator
 
 

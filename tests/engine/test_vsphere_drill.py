@@ -15,7 +15,6 @@ from pyVmomi import vim
 
 import hyperexport
 from hyperexport import errors
-from hyperexport.base import retry as repeating
 from hyperexport.base.stop import StopSignal
 from hyperexport.jobs.direct import DirectRunner
 from hyperexport.jobs.reap import reap_snapshots
@@ -79,7 +78,6 @@ def sim(shared: Simulator, exports: Path, monkeypatch: pytest.MonkeyPatch) -> Ge
     """The simulated vCenter, named by the environment. After each test: every VM as before, and nothing else."""
     for name, value in shared.environment().items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(repeating, "RETRY_DELAYS", (0, 0, 0))
     for record in exports.rglob("drill-*"):
         record.unlink()
     before, stored = look(shared), digests(exports)

@@ -5,10 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from hyperexport.base import retry as with_retries
 from hyperexport.base import secrets as process_secrets
 from hyperexport.simulator import DiskSpec, Simulator, VmSpec
-from hyperexport.tasks import registry
 from tests.flows.service import Service, serving
 from tests.prefect_database import prefect_server, put_into
 
@@ -33,15 +31,6 @@ def vcenter(monkeypatch: pytest.MonkeyPatch) -> Generator[Simulator]:
         for name, value in simulator.environment().items():
             monkeypatch.setenv(name, value)
         yield simulator
-
-
-@pytest.fixture
-def impatient_retries(monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
-    """A step that failed is tried again at once, as often as ever."""
-    registry._task_of.cache_clear()
-    monkeypatch.setattr(with_retries, "RETRY_DELAYS", (0, 0, 0))
-    yield
-    registry._task_of.cache_clear()
 
 
 @pytest.fixture

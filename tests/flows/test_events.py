@@ -74,9 +74,7 @@ def test_a_dry_run_tells_nobody_and_a_failure_names_its_step(vcenter: Simulator,
     assert heard("hyperexport.export.failed", "no-such-vm-dry") == []
 
 
-def test_a_snapshot_that_stays_is_told_of_and_noted_in_the_manifest(
-    vcenter: Simulator, store: Path, impatient_retries: None
-) -> None:
+def test_a_snapshot_that_stays_is_told_of_and_noted_in_the_manifest(vcenter: Simulator, store: Path) -> None:
     vcenter.faults.add(Fault(FaultKind.REMOVE_SNAPSHOT_FAILED, times=0))
     with pytest.raises(SnapshotLeaked):
         export_vm("db01", options(store))

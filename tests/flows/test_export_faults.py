@@ -22,8 +22,6 @@ from tests.flows.support import exported_bytes, exports_in, guest_bytes, leftove
 
 MIB = 1 << 20
 
-pytestmark = pytest.mark.usefixtures("impatient_retries")
-
 
 def failing(
     kind: type[errors.HyperExportError],

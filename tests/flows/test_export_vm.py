@@ -241,7 +241,7 @@ def test_without_prefect_the_same_steps_are_repeated() -> None:
 
 
 @pytest.mark.parametrize("retried", [True, False])
-def test_without_prefect_a_step_is_repeated_as_it_declares(retried: bool, impatient_retries: None) -> None:
+def test_without_prefect_a_step_is_repeated_as_it_declares(retried: bool) -> None:
     attempts: list[int] = []
 
     @step("fail", retried=retried)

@@ -36,7 +36,7 @@ def tracebacks(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def test_a_failed_export_leaves_a_page_with_step_reason_remedy_cleanup_and_command(
-    vcenter: Simulator, store: Path, impatient_retries: None, caplog: pytest.LogCaptureFixture
+    vcenter: Simulator, store: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     vcenter.faults.add(Fault(FaultKind.LEASE_ERROR, times=0, vm="db01"))
     with pytest.raises(errors.HyperExportError) as failed:

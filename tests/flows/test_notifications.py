@@ -116,7 +116,7 @@ def test_a_mail_that_could_not_be_sent_is_refused_before_anything_is_touched(vce
 
 
 def test_a_failure_is_told_after_the_cleanup_with_step_reason_and_what_was_taken_back(
-    vcenter: Simulator, store: Path, postbox: Postbox, impatient_retries: None
+    vcenter: Simulator, store: Path, postbox: Postbox
 ) -> None:
     left: list[list[str]] = []
     postbox.on_arrival = lambda: left.append(leftovers(vcenter, store))

@@ -146,7 +146,6 @@ def ask_the_jobs_api(secrets: list[str]) -> dict[str, bytes]:
 def test_no_secret_is_written_anywhere(
     guarded: Simulator,
     mailing_profile: Postbox,
-    impatient_retries: None,
     store: Path,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
