@@ -301,6 +301,12 @@ class ChecksumMismatch(TransientError):
     code = "checksum-mismatch"
 
 
+class TransportUnavailable(HyperExportError):
+    """Parts of a disk cannot be read the way that was chosen (``--transport``); the message says why."""
+
+    code = "transport-unavailable"
+
+
 class DescriptorFailed(HyperExportError):
     """The server could not describe the VM as OVF; the message carries its reasons."""
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyVmomi import vim, vmodl
 
+from hyperexport.formats.vmdk import GRAIN
 from hyperexport.simulator import soap
 from hyperexport.simulator.disks import Frozen, Range
 from hyperexport.simulator.faults import FaultKind
@@ -36,7 +37,7 @@ def changed_areas(vm: "Machine", snapshot_ref: Any, key: int, start: int, change
     _fail_on_demand(vm, disk)
     if not 0 <= start < frozen.capacity:
         raise _invalid("startOffset", f"The offset {start} is not on the disk.")
-    return _page(_areas(vm, disk, frozen, change_id), start, frozen.capacity)
+    return _page(_with_omissions(vm, disk, _areas(vm, disk, frozen, change_id)), start, frozen.capacity)
 
 
 def _snapshot_of(vm: "Machine", ref: Any) -> "Snapshot | None":
@@ -72,6 +73,22 @@ def _fail_on_demand(vm: "Machine", disk: AttachedDisk) -> None:
             file=disk.base,
             invalidProperty="changeId",
         )
+
+
+def _with_omissions(vm: "Machine", disk: AttachedDisk, areas: list[Range]) -> list[Range]:
+    """The areas as a host reports them whose tracking has lost some."""
+    fault = vm.world.faults.take(FaultKind.CBT_OMITS, vm=vm.vm_name, disk=disk.position)
+    if fault is None:
+        return areas
+    if fault.at_byte is None:
+        return []
+    begin = fault.at_byte // GRAIN * GRAIN
+    kept: list[Range] = []
+    for offset, length in areas:
+        before, after = min(offset + length, begin) - offset, offset + length - max(offset, begin + GRAIN)
+        kept += [(offset, before)] if before > 0 else []
+        kept += [(offset + length - after, after)] if after > 0 else []
+    return kept
 
 
 def _areas(vm: "Machine", disk: AttachedDisk, frozen: Frozen, change_id: str) -> list[Range]:

@@ -18,6 +18,7 @@ from hyperexport.simulator import certificates, neighbours, reconfigure, snapsho
 from hyperexport.simulator.control import ControlFace
 from hyperexport.simulator.dispatch import Dispatcher
 from hyperexport.simulator.faults import Faults
+from hyperexport.simulator.folder_log import FolderLog
 from hyperexport.simulator.hardware import AttachedDisk
 from hyperexport.simulator.leases import Lease
 from hyperexport.simulator.machine import Machine, PowerState
@@ -233,6 +234,11 @@ class Simulator:
         finally:
             self._world.downloads_held = False
             self._world.touch()
+
+    @property
+    def folder(self) -> FolderLog:
+        """What was read by ``/folder``, and whether the frozen base of a running VM may be."""
+        return self._vcenter.folder_log
 
     def detached_disks(self) -> list[str]:
         """The disks that lie in a datastore and that no VM has, each as ``[datastore] path``."""

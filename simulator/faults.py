@@ -65,6 +65,16 @@ class FaultKind(StrEnum):
     """The next power on asks a question, and waits for AnswerVM, or for ``delay`` seconds."""
     NO_HEARTBEAT = "no-heartbeat"
     """The guest does not start at the next power on, whatever its disk holds."""
+    CBT_OMITS = "cbt-omits"
+    """QueryChangedDiskAreas leaves out the grain that holds byte ``at_byte`` of the disk, or every area."""
+    FOLDER_REFUSED = "folder-refused"
+    """Reading a disk's extent by ``/folder`` answers HTTP status ``status``, or 500."""
+    FOLDER_WHOLE = "folder-whole"
+    """The same with a range answers 200 and the whole extent."""
+    FOLDER_SHORT = "folder-short"
+    """The same, if it holds byte ``at_byte`` or that is None, ends after half of what was announced."""
+    FOLDER_WRONG = "folder-wrong"
+    """The same has one bit flipped in byte ``at_byte`` of the extent, or in the first byte of each answer."""
 
 
 # These concern downloads, unless a method is named: then they concern its calls, and no download.
@@ -105,8 +115,12 @@ class Fault:
         if self.kind is FaultKind.METHOD_FAULT and not (self.method and self.fault):
             raise ValueError("a method fault needs the method and the fault's name")
 
-    def matches(self, kind: FaultKind, vm: str | None, disk: int | None, method: str | None) -> bool:
+    def matches(
+        self, kind: FaultKind, vm: str | None, disk: int | None, method: str | None, part: tuple[int, int] | None
+    ) -> bool:
         """Tell whether this fault is meant for what is about to be done."""
+        if part and self.at_byte is not None and not part[0] <= self.at_byte < part[1]:
+            return False
         methods = {method} if kind in _CALL_OR_DOWNLOAD else {None, method}
         return self.kind is kind and self.vm in {None, vm} and self.disk in {None, disk} and self.method in methods
 
@@ -139,13 +153,27 @@ class Faults:
             self.fired.clear()
 
     def take(
-        self, kind: FaultKind, *, vm: str | None = None, disk: int | None = None, method: str | None = None
+        self,
+        kind: FaultKind,
+        *,
+        vm: str | None = None,
+        disk: int | None = None,
+        method: str | None = None,
+        part: tuple[int, int] | None = None,
     ) -> Fault | None:
-        """Use up one occurrence of the first armed fault of this kind that matches; None where there is none."""
+        """Use up one occurrence of the first armed fault of this kind that matches; None where there is none.
+
+        Args:
+            kind: What may go wrong.
+            vm: The VM that it would concern.
+            disk: The position of its disk.
+            method: The SOAP method.
+            part: The bytes from and to which something is served, for faults at one of them.
+        """
         with self._lock:
             for entry in self._armed:
                 fault, left = entry
-                if fault.matches(kind, vm, disk, method):
+                if fault.matches(kind, vm, disk, method, part):
                     if fault.times:
                         left[0] -= 1
                         if not left[0]:

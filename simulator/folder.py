@@ -1,16 +1,19 @@
 """Datastore access over HTTPS: ``/folder/<path>?dcPath=<datacenter>&dsName=<datastore>``.
 
 Source: vSphere Web Services SDK Programming Guide, "Datastore access". It gives a VM's small files, and the flat
-extents of disks, with ranges. The extent that the guest writes to is locked (HTTP 500); the base that a snapshot has
-frozen is not.
+extents of disks, with ranges. The extent that the guest writes to is locked (HTTP 500). Whether the base that a
+snapshot of a running VM has frozen can be read is disputed: vatesfr/xen-orchestra #8339 and pegaprox #553 report HTTP
+500, earlier versions were read. So it is refused, unless the simulator is told otherwise.
 """
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from hyperexport.simulator.faults import FaultKind, Faults
+from hyperexport.simulator.folder_log import FolderLog
 from hyperexport.simulator.hardware import AttachedDisk
 from hyperexport.simulator.machine import Machine
 from hyperexport.simulator.sessions import Session
@@ -36,6 +39,14 @@ class StoredFile:
     size: int
     read: Callable[[int, int], bytes]
     """Read bytes at an offset."""
+    vm: str | None = None
+    disk: int | None = None
+    """Of the extent of a VM's disk: whose, and its position; faults are aimed by it."""
+
+    @property
+    def is_extent(self) -> bool:
+        """Whether it holds a disk's bytes."""
+        return self.disk is not None
 
     @classmethod
     def of(cls, content: bytes) -> "StoredFile":
@@ -63,10 +74,10 @@ def find(vcenter: VCenter, url: str, session: Session) -> StoredFile:
             if machine.store is store and (file := _file_of(machine, path)):
                 return file
             for disk in machine.disks:
-                if disk.store is store and (file := _file_of_disk(machine, disk, path)):
+                if disk.store is store and (file := _file_of_disk(machine, disk, path, vcenter.folder_log)):
                     return file
         for disk in store.disks.values():
-            if not disk.attached and (file := _file_of_disk(None, disk, path)):
+            if not disk.attached and (file := _file_of_disk(None, disk, path, vcenter.folder_log)):
                 return file
     raise Refused(404)
 
@@ -83,25 +94,59 @@ def _file_of(machine: Machine, path: str) -> StoredFile | None:
     return None
 
 
-def _file_of_disk(machine: Machine | None, disk: AttachedDisk, path: str) -> StoredFile | None:
+def _file_of_disk(machine: Machine | None, disk: AttachedDisk, path: str, log: FolderLog) -> StoredFile | None:
+    if disk.raw:
+        return StoredFile.of(_descriptor(disk)) if path == disk.base else None
     if path == disk.base:
         return StoredFile.of(_descriptor(disk))
-    if path == disk.base.replace(".vmdk", "-flat.vmdk") and not disk.raw:
-        return _extent(machine, disk)
+    if path == disk.base.replace(".vmdk", "-flat.vmdk"):
+        return _extent(machine, disk, log)
+    for state in machine.states() if machine else ():
+        if state.disk is disk:
+            for number in state.deltas:
+                if path == disk.file(number):
+                    return StoredFile.of(_delta_descriptor(disk, number))
     return None
 
 
-def _extent(machine: Machine | None, disk: AttachedDisk) -> StoredFile:
+def _extent(machine: Machine | None, disk: AttachedDisk, log: FolderLog) -> StoredFile:
     if machine is None:
         return StoredFile(disk.image.capacity, disk.image.read)
+    whose = machine.settings.name, disk.position
     # The base holds what the oldest snapshot froze; what came after is in deltas, which are not flat.
     oldest = next((each for each in machine.all_snapshots() if disk.key in each.frozen), None)
+    if machine.power == "poweredOn" and not (oldest and log.serves_frozen):
+        raise Refused(500)
     if oldest:
         frozen = oldest.frozen[disk.key]
-        return StoredFile(frozen.capacity, frozen.read)
-    if machine.power == "poweredOn":
-        raise Refused(500)
-    return StoredFile(disk.image.capacity, disk.image.read)
+        return StoredFile(frozen.capacity, frozen.read, *whose)
+    return StoredFile(disk.image.capacity, disk.image.read, *whose)
+
+
+def refuse_on_demand(file: StoredFile, faults: Faults) -> None:
+    """Refuse a disk's extent where a fault says so.
+
+    Raises:
+        Refused: It does.
+    """
+    fault = faults.take(FaultKind.FOLDER_REFUSED, vm=file.vm, disk=file.disk) if file.is_extent else None
+    if fault:
+        raise Refused(fault.status or 500)
+
+
+def pieces(file: StoredFile, first: int, end: int, faults: Faults) -> Iterator[bytes]:
+    """The bytes of an answer, with the faults that are armed for a disk's extent; one that is cut ends early."""
+    target = {"vm": file.vm, "disk": file.disk}
+    wrong = faults.take(FaultKind.FOLDER_WRONG, part=(first, end), **target) if file.is_extent else None
+    if file.is_extent and faults.take(FaultKind.FOLDER_SHORT, part=(first, end), **target):
+        end = first + (end - first) // 2
+    at = first if wrong is None or wrong.at_byte is None else wrong.at_byte
+    while first < end:
+        piece = file.read(first, min(PIECE, end - first))
+        if wrong and first <= at < first + len(piece):
+            piece = piece[: at - first] + bytes([piece[at - first] ^ 1]) + piece[at - first + 1 :]
+        yield piece
+        first += len(piece)
 
 
 def _vmx(machine: Machine) -> bytes:
@@ -119,11 +164,28 @@ def _vmx(machine: Machine) -> bytes:
 
 
 def _descriptor(disk: AttachedDisk) -> bytes:
-    extent = disk.base.rpartition("/")[2].replace(".vmdk", "-flat.vmdk")
+    name = disk.base.rpartition("/")[2].removesuffix(".vmdk")
+    size = disk.image.capacity // 512
+    kind, extent = "vmfs", f'RW {size} VMFS "{name}-flat.vmdk"'
+    if disk.raw:
+        kind, extent = "vmfsPassthroughRawDeviceMap", f'RW {size} VMFSRDM "{name}-rdmp.vmdk"'
+    elif disk.spec.backing == "SeSparse":
+        kind, extent = "seSparse", f'RW {size} SESPARSE "{name}-sesparse.vmdk"'
+    return _text(disk, kind=kind, extent=extent)
+
+
+def _delta_descriptor(disk: AttachedDisk, number: int) -> bytes:
+    name = disk.file(number).rpartition("/")[2].removesuffix(".vmdk")
+    extent = f'RW {disk.image.capacity // 512} SESPARSE "{name}-sesparse.vmdk"'
+    return _text(disk, kind="seSparse", extent=extent, parent="0badcafe")
+
+
+def _text(disk: AttachedDisk, *, kind: str, extent: str, parent: str = "ffffffff") -> bytes:
     content = int(hashlib.sha256(disk.content_id.encode()).hexdigest()[:8], 16)
     return (
-        f'# Disk DescriptorFile\nversion=1\nCID={content:08x}\nparentCID=ffffffff\ncreateType="vmfs"\n'
-        f'RW {disk.image.capacity // 512} VMFS "{extent}"\n'
+        f'# Disk DescriptorFile\nversion=1\nencoding="UTF-8"\nCID={content:08x}\nparentCID={parent}\n'
+        f'createType="{kind}"\n\n# Extent description\n{extent}\n\n# The Disk Data Base\n#DDB\n\n'
+        f'ddb.adapterType = "lsilogic"\nddb.virtualHWVersion = "19"\n'
     ).encode()
 
 

@@ -13,6 +13,8 @@ from pyVmomi import vmodl
 from hyperexport.simulator import folder, soap
 from hyperexport.simulator.control import ControlFace
 from hyperexport.simulator.dispatch import Dispatcher, HttpStatus
+from hyperexport.simulator.faults import FaultKind
+from hyperexport.simulator.folder_log import FolderRequest
 from hyperexport.simulator.net import Handler
 from hyperexport.simulator.sessions import COOKIE, Session
 from hyperexport.simulator.vcenter import VCenter
@@ -145,12 +147,19 @@ class VCenterHandler(Handler):
         if session is None:
             self.answer(401, b"", headers={"WWW-Authenticate": 'Basic realm="VMware HTTP server"'})
             return
+        log, faults = self._vcenter.folder_log.requests, self._vcenter.world.faults
+        path = self.path.partition("?")[0].removeprefix("/folder/")
         try:
             file = folder.find(self._vcenter, self.path, session)
+            folder.refuse_on_demand(file, faults)
             first, end, part = folder.span(self.headers.get("Range"), file.size)
         except folder.Refused as refused:
+            log.append(FolderRequest(path, refused.status, 0, 0))
             self.refuse(refused.status)
             return
+        if part and file.is_extent and faults.take(FaultKind.FOLDER_WHOLE, vm=file.vm, disk=file.disk):
+            first, end, part = 0, file.size, False
+        log.append(FolderRequest(path, 206 if part else 200, first, end - first))
         self.send_response(206 if part else 200)
         self.send_header("Content-Type", "application/octet-stream")
         self.send_header("Accept-Ranges", "bytes")
@@ -158,10 +167,14 @@ class VCenterHandler(Handler):
         if part:
             self.send_header("Content-Range", f"bytes {first}-{end - 1}/{file.size}")
         self.end_headers()
-        while self.command != "HEAD" and first < end:
-            piece = file.read(first, min(folder.PIECE, end - first))
+        if self.command == "HEAD":
+            return
+        sent = 0
+        for piece in folder.pieces(file, first, end, faults):
             self.connection.sendall(piece)
-            first += len(piece)
+            sent += len(piece)
+        if sent < end - first:
+            self.close_connection = True
 
     def _basic(self) -> Session | None:
         scheme, _, token = self.headers.get("Authorization", "").partition(" ")

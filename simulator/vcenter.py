@@ -11,6 +11,7 @@ from pyVmomi import vim
 from hyperexport.simulator import inventory
 from hyperexport.simulator.browser import DatastoreBrowser
 from hyperexport.simulator.custom_fields import CustomFieldsManager
+from hyperexport.simulator.folder_log import FolderLog
 from hyperexport.simulator.furnish import furnish
 from hyperexport.simulator.imports import Importer
 from hyperexport.simulator.inventory import Cluster, Datacenter, Datastore, Entity, Folder, Host, Network
@@ -131,6 +132,7 @@ class VCenter:
         tags: tuple[str, ...] = (),
     ) -> None:
         self.world = world
+        self.folder_log = FolderLog()
         self.tasks = TaskRunner(world)
         self.sessions = SessionManager(world, users, session_timeout)
         self.authorization = AuthorizationManager(world, self.sessions)

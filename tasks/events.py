@@ -14,6 +14,7 @@ from hyperexport.errors import HyperExportError, failed_step
 from hyperexport.model.damaged import DamagedExport
 from hyperexport.model.drill import DrillRecord
 from hyperexport.model.restore import RestoreResult
+from hyperexport.model.transport import Transport
 from hyperexport.model.vm import VmRef
 from hyperexport.results import ExportResult, VerifiedExport
 from hyperexport.store.base import StoredExport
@@ -27,6 +28,7 @@ RESTORED: Final = "hyperexport.restore.completed"
 RESTORE_FAILED: Final = "hyperexport.restore.failed"
 RESTORE_STOPPED: Final = "hyperexport.restore.stopped"
 LEAKED: Final = "hyperexport.snapshot.leaked"
+DISTRUSTED: Final = "hyperexport.transport.distrusted"
 DAMAGED: Final = "hyperexport.export.damaged"
 PROVEN: Final = "hyperexport.drill.passed"
 UNPROVEN: Final = "hyperexport.drill.failed"
@@ -102,6 +104,11 @@ def _payload_of(error: BaseException) -> dict[str, Any]:
 def emit_snapshot_leaked(vm: VmRef, *, moref: str, name: str, vcenter: str) -> None:
     """Emit the event of a snapshot of ours that is left on a VM."""
     _emit(LEAKED, vm, {"snapshot": name, "moref": moref, "vcenter": vcenter})
+
+
+def emit_transport_distrusted(vm: VmRef, *, disk: str, transport: Transport, reason: str) -> None:
+    """Tell that a disk was read whole, because its ranges or its change tracking were found to be wrong."""
+    _emit(DISTRUSTED, vm, {"disk": disk, "transport": str(transport), "reason": reason})
 
 
 def emit_export_damaged(export: StoredExport | DamagedExport, verified: VerifiedExport) -> None:

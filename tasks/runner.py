@@ -25,6 +25,7 @@ from hyperexport.model.damaged import DamagedExport
 from hyperexport.model.drill import DrillRecord
 from hyperexport.model.ownership import Run
 from hyperexport.model.restore import RestoreResult
+from hyperexport.model.transport import Transport
 from hyperexport.model.vm import VmInfo, VmRef
 from hyperexport.notify import Notifier
 from hyperexport.options.form import Tabs
@@ -220,6 +221,10 @@ class PrefectRunner(StepRunner):
     def snapshot_leaked(self, vm: VmRef, *, moref: str, name: str, vcenter: str) -> None:
         """Emit the event."""
         events.emit_snapshot_leaked(vm, moref=moref, name=name, vcenter=vcenter)
+
+    def transport_distrusted(self, vm: VmRef, *, disk: str, transport: Transport, reason: str) -> None:
+        """Emit the event."""
+        events.emit_transport_distrusted(vm, disk=disk, transport=transport, reason=reason)
 
     def offer_restore_points(self, names: Sequence[str]) -> None:
         """Offer them in the form of the deployment that picks one."""

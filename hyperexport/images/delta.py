@@ -19,7 +19,8 @@ from hyperexport.images.base_grains import UNUSABLE, BaseGrains, BaseUnusable, T
 from hyperexport.images.layer import Layer
 from hyperexport.images.stream import StoredGrain
 
-_ZEROS: Final = zlib.compress(ZERO_GRAIN, 9)
+ZERO_STREAM: Final = zlib.compress(ZERO_GRAIN, 9)
+"""A compressed grain of zeros."""
 
 
 class TrackingWrong(Exception):
@@ -113,7 +114,7 @@ class DeltaWriter:
         """The base's grains before that one, which the stream does not have: they are zero now."""
         for missing in self._base.with_data(number):
             if self._changed(missing, lambda: b""):
-                self._keep(missing, _ZEROS)
+                self._keep(missing, ZERO_STREAM)
 
     def _changed(self, number: int, content: Callable[[], bytes]) -> bool:
         """Whether to keep a grain that is not known to be equal."""

@@ -28,7 +28,7 @@ from hyperexport.results import CleanupResult, ExportResult
 from hyperexport.steps import (
     change_tracking,
     cleanup,
-    deltas,
+    disk_export,
     inspect,
     leftovers,
     package,
@@ -94,6 +94,7 @@ def prepare_job(
         stop=stop,
         is_over=run.is_over,
         at_work=run.at_work,
+        refusals=run.shared.refusals if run.shared else None,
     )
 
 
@@ -274,7 +275,11 @@ def move_files(
     ]
     expect(job.ref, Stage.TRANSFER, [(disk.file_name, disk.capacity) for disk in export_plan.to_transfer])
     nvram = run(package.export_nvram, job, copies, moref)
-    parts = run.side_by_side(deltas.export_disk, calls, max_concurrency=max_concurrency if moref else 1, stop=job.stop)
+    parts = run.side_by_side(
+        disk_export.export_disk, calls, max_concurrency=max_concurrency if moref else 1, stop=job.stop
+    )
+    for found in job.distrusted:
+        run.transport_distrusted(job.ref, disk=found.disk, transport=found.transport, reason=found.reason)
     moved = [file for files in parts for file in files]
     return run(package.describe_vm, job, copies, moved, nvram, moref)
 

@@ -129,7 +129,7 @@ def export_fleet(
         if spread and options.fleet.spread and not dry_run:
             exported = spread(due, each, stores, stop)
         else:
-            shared = Shared(stop, throttle, {row.ref.path: row.ref for row in due}, {})
+            shared = Shared(stop, throttle, {row.ref.path: row.ref for row in due}, {}, {})
             with run.progress(FLEET):
                 exported = export_all(due, each, shared, export_one)
         members = (

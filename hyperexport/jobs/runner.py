@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hyperexport.model.damaged import DamagedExport
     from hyperexport.model.drill import DrillRecord
     from hyperexport.model.restore import RestoreResult
+    from hyperexport.model.transport import Transport
     from hyperexport.model.vm import VmInfo, VmRef
     from hyperexport.notify import Notifier
     from hyperexport.options.groups import Bandwidth, Destination, Email
@@ -99,6 +100,8 @@ class Shared(NamedTuple):
     """The VMs, by path: none of them has to be looked for again."""
     runs: dict[str, Run]
     """The run of each VM's export, by path, noted as it begins."""
+    refusals: dict[str, str]
+    """Ways to read disks that a host refused, with its reason."""
 
 
 class StepRunner(ABC):
@@ -250,6 +253,9 @@ class StepRunner(ABC):
 
     def snapshot_leaked(self, vm: VmRef, *, moref: str, name: str, vcenter: str) -> None:  # noqa: B027
         """Emit the event of a snapshot of ours that is on a VM and should not be."""
+
+    def transport_distrusted(self, vm: VmRef, *, disk: str, transport: Transport, reason: str) -> None:  # noqa: B027
+        """Emit the event of a disk that was read whole, because its ranges were not as the store has them."""
 
     def offer_restore_points(self, names: Sequence[str]) -> None:  # noqa: B027
         """Offer these where a restore is started from a form."""

@@ -18,6 +18,7 @@ from pydantic import AfterValidator, AwareDatetime, FailFast, Field, StringConst
 from hyperexport.errors import ManifestInvalid
 from hyperexport.model.damaged import Problem
 from hyperexport.model.restore import VmPlace
+from hyperexport.model.transport import Transport
 from hyperexport.model.vm import BackingFile, Value, VmRef
 
 FILE_NAME: Final = "export.json"
@@ -133,6 +134,13 @@ class FileEntry(Value):
         default=None, description="Deltas: bytes of the stream that was read for it, of which it holds what changed."
     )
     transferred: bool = Field(default=True, description="Whether this export read the bytes from vSphere.")
+    transport: Transport | None = Field(
+        default=None, description="Disks: how this export read them from vSphere; None in manifests of old versions."
+    )
+    sampled: Size | None = Field(
+        default=None,
+        description="Disks read in ranges: grains reported as unchanged that were read again, and were so.",
+    )
     stored_in: ExportId | None = Field(
         default=None,
         description="The id of the earlier export of the same VM, in the same store, that holds the bytes. S3 only.",

@@ -27,6 +27,7 @@ OTHER_VARIABLES: Final[Mapping[str, str]] = {
     EMAIL_PASSWORD_VARIABLE: "The mail server's password, for --email-username.",
     "HYPEREXPORT_API_TOKEN": "The token that callers of the jobs API have to send.",
     "HYPEREXPORT_NO_PREFECT": "1 has a command run in its own process, as --no-prefect does.",
+    "HYPEREXPORT_VDDK_LIBDIR": "Where VMware's VDDK is unpacked, for --nbdkit-plugin vddk.",
     JSON_LOGS: "json has standard error say one JSON object a line; text if not set.",
 }
 """Variables that set no option, and what they are for."""

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Final, cast, get_args
+from typing import Annotated, Any, Final, Literal, cast, get_args
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
@@ -130,6 +130,23 @@ class Format(StrEnum):
 
     OVF = "ovf"
     OVA = "ova"
+
+
+class TransportChoice(StrEnum):
+    """How the changed blocks of a disk are read; see :class:`hyperexport.model.transport.Transport`."""
+
+    AUTO = "auto"
+    LEASE = "lease"
+    DATASTORE = "datastore"
+    NBDKIT = "nbdkit"
+
+
+class NbdkitPlugin(StrEnum):
+    """The plugins of nbdkit that read vSphere's disks."""
+
+    NONE = "none"
+    VDDK = "vddk"
+    NFC = "nfc"
 
 
 class VerifyMode(StrEnum):
@@ -374,6 +391,41 @@ class Incremental(Group):
         flag="--enable-change-tracking",
         title="Enable change tracking",
     )
+    transport: TransportChoice = option(
+        TransportChoice.AUTO,
+        "How changed blocks are read: in ranges (datastore, nbdkit) or out of the whole stream (lease)",
+        flag="--transport",
+    )
+    nbdkit_plugin: NbdkitPlugin = option(
+        NbdkitPlugin.NONE,
+        "Plugin of this machine's nbdkit that reads ranges of disks (default: none; vddk with --transport nbdkit)",
+        flag="--nbdkit-plugin",
+        title="Plugin of nbdkit",
+    )
+    transport_sample: float = option(
+        0.1,
+        "Share of the blocks reported as unchanged that is read again and compared with the store, at least 16 blocks",
+        flag="--transport-sample",
+        unit="%",
+        ge=0,
+        le=100,
+    )
+
+    def contradiction(self) -> str | None:
+        """A range transport reads what changed since a base."""
+        if self.transport in {TransportChoice.AUTO, TransportChoice.LEASE} or (self.enabled and self.max_chain):
+            return None
+        return (
+            f"--transport {self.transport} needs --incremental and --max-chain: it reads only the changed blocks of a "
+            "disk that is stored as a delta"
+        )
+
+    @property
+    def plugin(self) -> Literal["vddk", "nfc"] | None:
+        """The plugin in force, with the default worked out; None where nbdkit is not to be used."""
+        if self.nbdkit_plugin is NbdkitPlugin.NONE:
+            return "vddk" if self.transport is TransportChoice.NBDKIT else None
+        return "nfc" if self.nbdkit_plugin is NbdkitPlugin.NFC else "vddk"
 
 
 class Cleanup(Group):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict, TypeVar, cast, get_args
 
 from hyperexport.model.restore import Identity, Provisioning
-from hyperexport.options.groups import EmailTls, Format, VerifyMode
+from hyperexport.options.groups import EmailTls, Format, NbdkitPlugin, TransportChoice, VerifyMode
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -52,6 +52,9 @@ class IncrementalKeywords(TypedDict, total=False):
     max_chain: int
     synthetic_full: bool
     enable_change_tracking: bool
+    transport: TransportChoice | Literal["auto", "lease", "datastore", "nbdkit"]
+    nbdkit_plugin: NbdkitPlugin | Literal["none", "vddk", "nfc"]
+    transport_sample: float
 
 
 class BandwidthKeywords(TypedDict, total=False):

@@ -25,6 +25,7 @@ from hyperexport.model.manifest import (
     SkippedDisk,
     slug,
 )
+from hyperexport.model.transport import RANGED, Transport
 from hyperexport.model.vm import DiskInfo, Value, VmRef
 
 _OTHER_FILES: Final = 100
@@ -79,6 +80,8 @@ class DiskPlan(Value):
     distrusted: str | None = Field(
         default=None, description="The series of change ids that was found to leave out changes, while it lasts."
     )
+    transport: Transport | None = Field(default=None, description="How it is read from vSphere; None if it is not.")
+    transport_words: str = Field(default="", description="The same for people, and why it is not read a better way.")
     synthetic: bool = Field(
         default=False,
         description="Whether an unchanged disk is written as one whole file, from the store's own grains.",
@@ -86,8 +89,8 @@ class DiskPlan(Value):
 
     @property
     def why(self) -> str:
-        """The reason, and how an incremental export keeps the disk."""
-        return f"{self.reason}; {self.storage}" if self.storage else self.reason
+        """The reason, how an incremental export keeps the disk, and how the changes are read."""
+        return "; ".join(words for words in (self.reason, self.storage, self.transport_words) if words)
 
     expected_bytes: int = Field(description="What its stream is expected to take, in bytes; 0 if skipped.")
     changed_bytes: int | None = Field(default=None, description="Bytes that changed on the disk since the base.")
@@ -238,7 +241,7 @@ def _no_proof_possible(disk: DiskInfo, entry: FileEntry | None) -> str | None:
         return "change tracking was off on this disk at the base export"
     if _distrusted(disk, entry):
         return "change tracking left out changes of this disk before, and has not begun anew since"
-    return _other_series(disk.change_id, entry.change_id)
+    return other_series(disk.change_id, entry.change_id)
 
 
 def series_of(change_id: str | None) -> str | None:
@@ -277,7 +280,7 @@ def _untouched(disk: DiskInfo, entry: FileEntry | None) -> bool:
     )
 
 
-def _other_series(now: str, before: str) -> str | None:
+def other_series(now: str, before: str) -> str | None:
     """Whether two change ids can be compared.
 
     vSphere gives ``<uuid>/<sequence>``. A new uuid means that tracking began anew and the old map is void; a sequence
@@ -453,7 +456,7 @@ def _export(
     verdict: tuple[Decision, str],
 ) -> DiskPlan:
     same = entry if entry and entry.capacity == disk.capacity and entry.backing_uuid == disk.backing_uuid else None
-    stream = (same.received or same.size) if same else disk.capacity if disk.used is None else disk.used
+    stream = _stream_of(same) if same else disk.capacity if disk.used is None else disk.used
     return DiskPlan(
         key=disk.key,
         label=disk.label,
@@ -467,6 +470,13 @@ def _export(
         changed=answer.areas if answer else None,
         distrusted=_distrusted(disk, same),
     )
+
+
+def _stream_of(entry: FileEntry) -> int:
+    """Bytes that a lease's stream of a stored disk is expected to take."""
+    if entry.transport in RANGED:
+        return entry.populated or entry.capacity or entry.size
+    return entry.received or entry.size
 
 
 def _building_on(base: ExportManifest, plans: Sequence[DiskPlan]) -> str:

@@ -1,4 +1,4 @@
-"""One disk of an export: transferred whole, stored as a delta, written whole from the store's grains, or not moved."""
+"""A disk stored as a delta out of its whole stream, or written whole from the store's grains."""
 
 import hashlib
 import logging
@@ -18,77 +18,29 @@ from hyperexport.images.disk import Disk
 from hyperexport.images.opening import grain_tags_of, open_disk, open_streamed
 from hyperexport.images.stream import StreamedDisk
 from hyperexport.model.manifest import FileEntry, FileRole, StageName
+from hyperexport.model.transport import Transport
 from hyperexport.model.vm import DiskInfo
 from hyperexport.options.groups import VerifyMode
-from hyperexport.policy.incremental import Decision, DiskPlan, series_of
+from hyperexport.policy.incremental import DiskPlan
 from hyperexport.steps import disks
 from hyperexport.steps.block_tags import DiskTagger, Packed, drop_file, with_tags
 from hyperexport.steps.job import Job
 from hyperexport.steps.stages import stage
 from hyperexport.steps.staging import Copies, Entries, as_stored
-from hyperexport.steps.step import step
-from hyperexport.store.base import Sink, StoredExport
+from hyperexport.store.base import Sink, Stored, StoredExport
 
 logger = logging.getLogger(__name__)
 
 
-@step("export-disk", run_name="{plan.decision} {plan.label}", retried=True)
-def export_disk(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, snapshot: str | None) -> list[Entries]:
-    """Transfer one disk into every store, or let the base export's bytes stand for it, as the plan says.
+class WrittenDelta(NamedTuple):
+    """A delta, as far as it is the same in every store."""
 
-    Returns:
-        The files that the disk is made of, the base first, each with its tags.
-    """
-    distrusted = plan.distrusted
-    try:
-        files = _export(job, copies, plan, disk, snapshot)
-    except TrackingWrong as error:
-        job.warn(
-            f"change tracking of {disk.label} is wrong: {error}. The disk is exported whole, and its change tracking "
-            "is not used again until it begins anew: switch it off and on again in vSphere"
-        )
-        drop_bases(copies, base_names(plan))
-        distrusted = series_of(disk.change_id)
-        files = disks.transfer_disk(job, copies, plan, disk, snapshot)
-    told = {"distrusted": distrusted}
-    return [
-        tuple(entry.model_copy(update=told) for entry in file) if file[0].role is FileRole.DISK else file
-        for file in files
-    ]
-
-
-def _export(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, snapshot: str | None) -> list[Entries]:
-    if plan.synthetic:
-        try:
-            return write_synthetic(job, copies, plan, disk)
-        except BaseUnusable as error:
-            job.warn(f"{disk.label} is unchanged, and was transferred anyway: {error}")
-    elif plan.decision is Decision.REUSE:
-        try:
-            return disks.reuse_disk(job, copies, plan, disk)
-        except (ExportNotFound, ChecksumMismatch) as error:  # deleted since the plan was made, or damaged
-            job.warn(f"{disk.label} is unchanged, and was transferred anyway: {error.what}")
-            drop_bases(copies, [part.name for part in plan.bases])
-    elif plan.bases and _shares_files(job, copies, plan):
-        try:
-            return transfer_delta(job, copies, plan, disk, snapshot)
-        except BaseUnusable as error:
-            job.warn(f"{disk.label} is stored whole, not as a delta: {error}")
-            drop_bases(copies, base_names(plan))
-    return disks.transfer_disk(job, copies, plan, disk, snapshot)
-
-
-def _shares_files(job: Job, copies: Copies, plan: DiskPlan) -> bool:
-    """Tell whether exports of the primary store can share the base's files: else each delta would copy its chain."""
-    copy, name = copies.parts[0], base_names(plan)[0]
-    found = copy.holding(plan.bases[0])
-    if copy.store.refers or found is None:
-        return True
-    if copy.staging.reuse(*found, name) is None:
-        logger.info("%s: %s: stored whole: %s makes no hard links", job.vm.name, plan.label, copy.store.url)
-        return False
-    copy.staging.remove(name)
-    return True
+    entry: FileEntry
+    changed: int
+    """Grains that it holds."""
+    received: int
+    """Bytes of the stream that it was made of."""
+    tags: Packed
 
 
 def drop_bases(copies: Copies, names: list[str]) -> None:
@@ -123,12 +75,7 @@ def transfer_delta(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, sna
         TransientError, HyperExportError, Interrupted: As for :func:`hyperexport.steps.disks.transfer_disk`.
     """
     job.stop.check()
-    base = base_of(copies, plan)
-    names = base_names(plan)
-    asked = job.options.execution.verify
-    mode = VerifyMode.ON if asked is VerifyMode.OFF else asked
-    if plan.bases[-1].written_as is None or len({*names, plan.file_name}) != len(names) + 1:
-        raise BaseUnusable(f"the files of {base} are not named so that a delta can build on them")
+    base, names = find_base(copies, plan)
     with disks.sinks_for(copies.parts, plan.file_name) as sinks:
         written = _write_delta(job, base, plan, disk, snapshot, parent=names[-1], sinks=sinks)
         if written.changed:
@@ -137,9 +84,53 @@ def transfer_delta(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, sna
             stored = []
             for sink in sinks:
                 sink.abort()
+    asked = job.options.execution.verify
+    mode = VerifyMode.ON if asked is VerifyMode.OFF else asked
+    return keep_delta(job, copies, plan, disk, base=base, written=written, stored=stored, mode=mode)
+
+
+def find_base(copies: Copies, plan: DiskPlan) -> tuple[StoredExport, list[str]]:
+    """Find the export whose disk a delta builds on, and what its files are called in the new one.
+
+    Raises:
+        BaseUnusable: It may not be built on, or its files are not named for it.
+    """
+    base, names = base_of(copies, plan), base_names(plan)
+    if plan.bases[-1].written_as is None or len({*names, plan.file_name}) != len(names) + 1:
+        raise BaseUnusable(f"the files of {base} are not named so that a delta can build on them")
+    return base, names
+
+
+def keep_delta(
+    job: Job,
+    copies: Copies,
+    plan: DiskPlan,
+    disk: DiskInfo,
+    *,
+    base: StoredExport,
+    written: WrittenDelta,
+    stored: Sequence[Stored],
+    mode: VerifyMode,
+) -> list[Entries]:
+    """Keep a delta with the files that it builds on; where nothing differs, the base's own files stand for the disk.
+
+    Args:
+        job: The export.
+        copies: The staged export in each store.
+        plan: What the plan says of the disk.
+        disk: The disk as the snapshot froze it.
+        base: The export that it builds on.
+        written: The delta.
+        stored: What each store says of its file; empty where the delta is.
+        mode: How much proof of the base's files is asked for.
+
+    Raises:
+        BaseUnusable: The base is damaged or gone.
+    """
+    names = base_names(plan)
     try:
         if not written.changed:
-            return _unchanged(job, copies, plan, disk, mode=mode, received=written.received)
+            return _unchanged(job, copies, plan, disk, mode=mode, written=written)
         files = [
             file
             for part, name in zip(plan.bases, names, strict=True)
@@ -165,19 +156,10 @@ _AS_BASE: Final = {
     "backing_files": (),
     "device_id": None,
     "transferred": False,
+    "transport": None,
+    "sampled": None,
 }
 """What becomes of a disk's entry where another file builds on it."""
-
-
-class _Written(NamedTuple):
-    """A delta, as far as it is the same in every store."""
-
-    entry: FileEntry
-    changed: int
-    """Grains that it holds."""
-    received: int
-    """Bytes of the stream that it was made of."""
-    tags: Packed
 
 
 def _write_delta(
@@ -189,7 +171,7 @@ def _write_delta(
     *,
     parent: str,
     sinks: Sequence[Sink],
-) -> _Written:
+) -> WrittenDelta:
     """Compare the stream with the base, and write what differs."""
     check, digest, tagger, size = StreamCheck(capacity=disk.capacity), hashlib.sha256(), DiskTagger(), 0
 
@@ -202,7 +184,7 @@ def _write_delta(
             sink.write(memoryview(data))
 
     with _base_grains(job, base, plan) as (grains, base_id):
-        content_id = _content_id(f"{job.export_id}/{disk.key}", unlike=base_id)
+        content_id = new_content_id(f"{job.export_id}/{disk.key}", unlike=base_id)
         delta = DeltaWriter(
             grains,
             capacity=disk.capacity,
@@ -230,9 +212,10 @@ def _write_delta(
         device_id=file.key,
         cid=f"{content_id:08x}",
         received=received.size,
+        transport=Transport.LEASE,
         **disks.facts_of(disk),
     )
-    return _Written(entry, delta.changed, received.size, tagger.finish())
+    return WrittenDelta(entry, delta.changed, received.size, tagger.finish())
 
 
 @contextmanager
@@ -278,14 +261,23 @@ def _base_disk(
             identity = source.disk.layers[-1].identity()
         except UNUSABLE as error:
             raise BaseUnusable(error.what) from error
-        if not identity.can_be_a_base or (not entry.chain and identity.parent_id != NO_PARENT):
-            raise BaseUnusable(f"{base} has the content id {identity.content_id:08x}, which cannot be a base")
-        if (source.disk.grain, source.disk.capacity) != (GRAIN, capacity):
-            raise BaseUnusable(
-                f"the disk in {base} has {source.disk.capacity} bytes in grains of {source.disk.grain}, "
-                f"not {capacity} in grains of {GRAIN}"
-            )
+        check_base(base, entry, source.disk, identity, capacity)
         yield source, identity
+
+
+def check_base(base: StoredExport, entry: FileEntry, disk: Disk, identity: Identity, capacity: int) -> None:
+    """Refuse a disk that a delta cannot build on.
+
+    Raises:
+        BaseUnusable: It has no identity that a delta can name, or another form.
+    """
+    if not identity.can_be_a_base or (not entry.chain and identity.parent_id != NO_PARENT):
+        raise BaseUnusable(f"{base} has the content id {identity.content_id:08x}, which cannot be a base")
+    if (disk.grain, disk.capacity) != (GRAIN, capacity):
+        raise BaseUnusable(
+            f"the disk in {base} has {disk.capacity} bytes in grains of {disk.grain}, "
+            f"not {capacity} in grains of {GRAIN}"
+        )
 
 
 @stage(StageName.DISKS)
@@ -306,7 +298,7 @@ def write_synthetic(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo) ->
     digest, tagger, size = hashlib.sha256(), DiskTagger(), 0
     with disks.sinks_for(copies.parts, name) as sinks:
         with _base_disk(job, base, entry, plan.capacity) as (source, identity):
-            content_id = _content_id(f"{job.export_id}/{disk.key}", unlike=identity.content_id)
+            content_id = new_content_id(f"{job.export_id}/{disk.key}", unlike=identity.content_id)
             writer = StreamWriter(plan.capacity, name=name, content_id=content_id)
             for piece in whole_stream(source.ascending(), writer):
                 digest.update(piece)
@@ -332,13 +324,20 @@ def write_synthetic(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo) ->
 
 
 def _unchanged(
-    job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, *, mode: VerifyMode, received: int
+    job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, *, mode: VerifyMode, written: WrittenDelta
 ) -> list[Entries]:
     """Let the base's files, proved, stand for a disk that was read and found to be as it was."""
     logger.info("%s: %s: every grain is as in the base export", job.vm.name, disk.label)
     kept = plan.model_copy(update={"bases": plan.bases[:-1]})
     files = disks.reuse_disk(job, copies, kept, disk, mode=mode)
-    read = {**disks.facts_of(disk), "transferred": True, "received": received}
+    entry = written.entry
+    read = {
+        **disks.facts_of(disk),
+        "transferred": True,
+        "received": written.received,
+        "transport": entry.transport,
+        "sampled": entry.sampled,
+    }
     return [
         tuple(entry.model_copy(update=read) for entry in file) if file[0].role is FileRole.DISK else file
         for file in files
@@ -357,7 +356,7 @@ def base_of(copies: Copies, plan: DiskPlan) -> StoredExport:
     raise BaseUnusable("the base export is gone, or may not be referred to now")
 
 
-def _content_id(seed: str, *, unlike: int) -> int:
+def new_content_id(seed: str, *, unlike: int) -> int:
     """Make a CID: any number but those with a meaning, and not the base's."""
     number = 0
     while True:

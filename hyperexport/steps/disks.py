@@ -22,6 +22,7 @@ from hyperexport.formats.vmdk import NO_PARENT, Header, parse_identity
 from hyperexport.formats.vmdk_stream import StreamCheck
 from hyperexport.model.manifest import FileEntry, FileRole, StageName
 from hyperexport.model.progress import Progress, Stage, report
+from hyperexport.model.transport import Transport
 from hyperexport.model.vm import DiskInfo
 from hyperexport.options.groups import Format, VerifyMode
 from hyperexport.policy.incremental import DiskPlan
@@ -83,6 +84,7 @@ def transfer_disk(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, snap
         populated=check.populated,
         device_id=file.key,
         cid=head.cid,
+        transport=Transport.LEASE,
         **facts_of(disk),
     )
     logger.info("%s: %s: %s transferred", job.vm.name, disk.label, format_bytes(received.size))
@@ -340,6 +342,9 @@ def reuse_disk(
         "backing_files": disk.backing_files,
         "disk_label": disk.label,
         "transferred": False,
+        "transport": None,
+        "sampled": None,
+        "distrusted": None,
     }
     asked = mode or job.options.execution.verify
     as_ova = job.options.destination.format is Format.OVA

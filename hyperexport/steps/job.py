@@ -3,13 +3,14 @@
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, NamedTuple
 
 from hyperexport.base.stop import StopSignal
 from hyperexport.model.damaged import DamagedExport
 from hyperexport.model.identity import VmIdentity, vm_token
 from hyperexport.model.manifest import FileEntry, FileRole, TransferStatistics, new_export_id
 from hyperexport.model.ownership import Owner
+from hyperexport.model.transport import Transport
 from hyperexport.model.vm import BackingFile, DiskInfo, VmInfo, VmRef
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.policy.source import SourcePlan, as_read, plan_source
@@ -33,6 +34,14 @@ def source_of(vm: VmInfo, options: ExportOptions) -> SourcePlan:
     )
 
 
+class Distrusted(NamedTuple):
+    """A disk whose ranges, or whose change tracking, were found to be wrong."""
+
+    disk: str
+    transport: Transport
+    reason: str
+
+
 class Job:
     """One export of one VM, from its first step to its last.
 
@@ -52,6 +61,7 @@ class Job:
         stop: StopSignal,
         is_over: IsOver = process_is_over,
         at_work: AtWork = process_at_work,
+        refusals: dict[str, str] | None = None,
     ) -> None:
         self.run: Final = run
         self.session: Final = session
@@ -62,6 +72,8 @@ class Job:
         self.stop: Final = stop
         self.is_over: Final = is_over
         self.at_work: Final = at_work
+        self.refusals: Final[dict[str, str]] = {} if refusals is None else refusals
+        """Ways to read disks that a host refused in this run, by host, with its reason: it is not asked again."""
         self.started: Final = datetime.now(UTC)
         self.stopwatch: Final = Stopwatch()
         self.source: Final = source_of(vm, options)
@@ -88,6 +100,8 @@ class Job:
         self.backing_files: dict[int, tuple[BackingFile, ...]] | None = None
         """The files of each disk of a VM that is off, as they were before the first byte was read; None: not asked."""
         self.failed_attempts: list[str] = []
+        self.distrusted: list[Distrusted] = []
+        """Disks that were read whole because what was read of them in ranges was not as the store has it."""
         self.gives_checksums = True
         """Whether the server gives checksums of what it sent, as far as is known."""
         self.cleaned_up: list[str] = []

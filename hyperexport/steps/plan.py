@@ -26,6 +26,7 @@ from hyperexport.steps.proof import find_damage
 from hyperexport.steps.stages import stage
 from hyperexport.steps.step import step
 from hyperexport.steps.stores import check_stores
+from hyperexport.steps.transports import check_transport, choose_transports
 from hyperexport.store.base import Store, StoredExport
 from hyperexport.store.listing import StoreListing
 from hyperexport.vsphere import privileges
@@ -97,6 +98,7 @@ def check_exportable(job: Job) -> None:
                 f"{disk.label} is shared with other VMs: if one of them writes to it during the export, its content "
                 "is inconsistent"
             )
+    check_transport(job)
     check_privileges(job)
 
 
@@ -240,6 +242,7 @@ def make_plan(job: Job, snapshot: str | None) -> ExportPlan:
     if rotten:
         full = f"the base export is damaged: {rotten}"
         plan = plan_export(job.ref, disks, base=manifest, full=full, evidence={})
+    plan = choose_transports(job, plan, disks, snapshot)
     logger.info("%s: %s export: %s", job.vm.name, plan.kind, plan.reason)
     for disk in plan.disks:
         logger.info("%s: %s: %s (%s)", job.vm.name, disk.label, disk.decision, disk.why)

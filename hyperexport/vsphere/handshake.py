@@ -3,6 +3,7 @@
 Asked over plain HTTPS before any password is sent.
 """
 
+import socket
 from http.client import HTTPException, HTTPSConnection
 from ssl import SSLContext
 from typing import Final
@@ -11,6 +12,7 @@ from xml.etree import ElementTree as ET
 from pyVmomi.VmomiSupport import versionIdMap
 
 from hyperexport.errors import NotVSphere
+from hyperexport.model.tls import certificate_thumbprint
 from hyperexport.vsphere.endpoint import VSphereEndpoint
 from hyperexport.vsphere.faults import translate
 
@@ -32,6 +34,23 @@ def newest_common_version(endpoint: VSphereEndpoint, context: SSLContext) -> str
         if number in known:
             return known[number]
     raise NotVSphere(f"{endpoint.address} offers no version of the vSphere API that this tool knows")
+
+
+def server_thumbprint(endpoint: VSphereEndpoint) -> str:
+    """The SHA-1 thumbprint of the server's certificate, for programs that pin it, once the certificate is trusted.
+
+    Raises:
+        ServerUnreachable, CertificateUntrusted: As they say.
+    """
+    try:
+        with (
+            socket.create_connection((endpoint.host, endpoint.port), timeout=endpoint.timeout) as plain,
+            endpoint.trust.ssl_context().wrap_socket(plain, server_hostname=endpoint.host) as wrapped,
+        ):
+            certificate = wrapped.getpeercert(binary_form=True) or b""
+    except OSError as error:
+        raise translate(error, doing="reading the server's certificate", endpoint=endpoint) from error
+    return certificate_thumbprint(certificate, "sha1")
 
 
 def _fetch(endpoint: VSphereEndpoint, context: SSLContext) -> bytes:

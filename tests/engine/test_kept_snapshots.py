@@ -83,7 +83,7 @@ def test_runs_that_fail_pile_up_no_snapshots(vcenter: Simulator, store: Path) ->
 def test_retention_holds_wherever_the_run_fails(
     vcenter: Simulator, store: Path, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hyperexport.steps import deltas, package, plan
+    from hyperexport.steps import disk_export, package, plan
 
     def fail(*_: object, **__: object) -> None:
         if step == "cancelled":
@@ -97,7 +97,7 @@ def test_retention_holds_wherever_the_run_fails(
         "publish_export": (package, "publish"),
         "describe_vm": (package, "describe_vm"),
         "verify_export": (verification, "verify"),
-        "cancelled": (deltas, "export_disk"),
+        "cancelled": (disk_export, "export_disk"),
     }
     module, name = places[step]
     monkeypatch.setattr(module, name, functools.wraps(getattr(module, name))(fail))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hyperexport.simulator import DiskSpec, Simulator, UserSpec, VmSpec
+from hyperexport.simulator import DiskSpec, Fault, FaultKind, Simulator, UserSpec, VmSpec
 from tests.engine.simulator_client import cookie_of, find, get, logged_in, take_snapshot
 
 MIB = 1 << 20
@@ -46,18 +46,45 @@ def test_without_either_it_is_refused_and_basic_is_offered(sim):
     assert get(sim, f"/folder/on/on.nvram{WHERE}", basic(READER.name, READER.password))[0] == 401
 
 
-def test_the_extent_that_a_guest_writes_to_is_locked_until_a_snapshot_freezes_it(sim, login):
+def test_the_extent_that_a_guest_writes_to_is_locked(sim, login):
+    assert get(sim, f"/folder/on/on-flat.vmdk{WHERE}", login)[0] == 500
+
+
+def test_the_frozen_base_of_a_running_vm_is_refused_unless_the_host_serves_it(sim, login):
     path = f"/folder/on/on-flat.vmdk{WHERE}"
-    assert get(sim, path, login)[0] == 500
     sim.vm("on").guest_write(0, 0, b"frozen")
     with logged_in(sim) as service:
         snapshot = take_snapshot(find(service, "on"))
     sim.vm("on").guest_write(0, 0, b"living")
-    status, headers, body = get(sim, path, {**login, "Range": "bytes=0-5"})
-    assert (status, body) == (206, b"frozen")
-    assert headers["Content-Range"] == f"bytes 0-5/{2 * MIB}"
-    sim.vm("on").remove_snapshot(snapshot._moId)
-    assert get(sim, path, login)[0] == 500
+    assert get(sim, path, {**login, "Range": "bytes=0-5"})[0] == 500
+    sim.folder.serves_frozen = True
+    try:
+        status, headers, body = get(sim, path, {**login, "Range": "bytes=0-5"})
+        assert (status, body) == (206, b"frozen")
+        assert headers["Content-Range"] == f"bytes 0-5/{2 * MIB}"
+        assert b'createType="seSparse"' in get(sim, f"/folder/on/on-000001.vmdk{WHERE}", login)[2]
+        sim.vm("on").remove_snapshot(snapshot._moId)
+        assert get(sim, path, login)[0] == 500
+    finally:
+        sim.folder.serves_frozen = False
+
+
+def test_faults_of_datastore_access_strike_only_the_extent_that_they_name(sim, login):
+    path = f"/folder/off/off-flat.vmdk{WHERE}"
+    whole = sim.vm("off").read_disk(0, 0, 2 * MIB)
+    part = {**login, "Range": "bytes=65536-131071"}
+    sim.faults.add(Fault(FaultKind.FOLDER_REFUSED, vm="off", disk=0, times=1, status=503))
+    assert get(sim, path, part)[0] == 503
+    sim.faults.add(Fault(FaultKind.FOLDER_WHOLE, vm="off", disk=0, times=1))
+    assert get(sim, path, part)[::2] == (200, whole)
+    sim.faults.add(Fault(FaultKind.FOLDER_WRONG, vm="off", disk=0, times=1, at_byte=70_000))
+    assert get(sim, path, {**login, "Range": "bytes=0-65535"})[2] == whole[:65536]
+    wrong = get(sim, path, part)[2]
+    assert [at for at in range(65536) if wrong[at] != whole[65536 + at]] == [70_000 - 65536]
+    sim.faults.add(Fault(FaultKind.FOLDER_SHORT, vm="off", disk=0, times=1))
+    with pytest.raises(http.client.IncompleteRead):
+        get(sim, path, part)
+    assert get(sim, path, part)[2] == whole[65536 : 2 * 65536]
 
 
 @pytest.mark.parametrize(

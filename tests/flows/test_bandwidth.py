@@ -102,7 +102,7 @@ def test_a_server_that_is_away_is_a_warning_and_the_own_limit_holds(name: str) -
 
 def test_the_vms_of_a_fleet_have_one_throttle_together() -> None:
     outer = Throttle(None)
-    member = PrefectRunner(shared=Shared(StopSignal(), outer, {}, {}))
+    member = PrefectRunner(shared=Shared(StopSignal(), outer, {}, {}, {}))
     with member.bandwidth(Bandwidth(limit=5)) as inner:
         assert inner is outer
     with PrefectRunner().bandwidth(Bandwidth(limit=5)) as another:

@@ -1,0 +1,275 @@
+"""A disk of vSphere, read through the user's own nbdkit with its ``vddk`` or ``nfc`` plugin.
+
+nbdkit runs as a child for as long as the disk is read: single export, read-only, on a socket in a folder that only this
+user may enter. The password goes through a pipe, so neither the arguments nor the environment of any process have it.
+Parameters: nbdkit-vddk-plugin(1), nbdkit(1), nbdkit-blocksize-filter(1), nbdkit-retry-filter(1).
+"""
+
+import logging
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final, Literal, NamedTuple
+
+from pydantic import SecretStr
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from hyperexport.base.stop import StopSignal
+from hyperexport.errors import TransferInterrupted, TransportUnavailable
+from hyperexport.nbd.client import NbdClient
+
+logger = logging.getLogger(__name__)
+
+PROGRAM: Final = "nbdkit"
+LIBRARY_FOLDER: Final = "HYPEREXPORT_VDDK_LIBDIR"
+"""The variable that says where the VDDK lies. No option: who may start an export must not choose what code it loads."""
+
+Plugin = Literal["vddk", "nfc"]
+
+_PREFIX: Final = "hyperexport-nbdkit-"
+_SECONDS_TO_START: Final = 300.0
+_SECONDS_TO_END: Final = 5.0
+_ATTEMPTS: Final = 3
+_LOOK: Final = 0.02
+_KEPT_VARIABLES: Final = ("PATH", "HOME", "LANG", "TZ", "LD_LIBRARY_PATH")
+"""Of our own environment, which may hold passwords."""
+
+
+class NbdkitDisk(NamedTuple):
+    """What nbdkit needs to know to open a disk."""
+
+    plugin: Plugin
+    server: str
+    """The vCenter's or host's name or address."""
+    port: int
+    user: str
+    password: SecretStr
+    thumbprint: str
+    """SHA-1 of the server's certificate, as ``AB:CD:...``."""
+    vm: str
+    """The VM's managed object id."""
+    snapshot: str | None
+    """The snapshot's; None for a VM that is off."""
+    file: str
+    """Such as ``[datastore1] db01/db01.vmdk``."""
+    capacity: int
+    label: str
+    """The disk, in messages."""
+
+
+def find_nbdkit(plugin: Plugin) -> str | None:
+    """Say why nbdkit cannot be used on this machine; None where it can."""
+    program = shutil.which(PROGRAM)
+    if program is None:
+        return f"{PROGRAM} is not installed"
+    library = os.environ.get(LIBRARY_FOLDER)
+    parameters = [f"libdir={library}"] if library and plugin == "vddk" else []
+    try:
+        asked = subprocess.run(
+            [program, plugin, *parameters, "--dump-plugin"],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=60,
+            env=_environment(),
+            stdin=subprocess.DEVNULL,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"{PROGRAM} does not run: {error}"
+    if asked.returncode:
+        said = asked.stderr.strip().splitlines()
+        return f"{PROGRAM} has no plugin {plugin} that works: {said[-1][:300] if said else 'it gives no reason'}"
+    return None
+
+
+class NbdkitSource:
+    """A disk behind an nbdkit of its own; used by one thread, closed by any. Made anew where it breaks, a few times.
+
+    Raises:
+        TransportUnavailable: nbdkit does not start, or its disk is another one.
+        TransferInterrupted: It does not give the disk.
+    """
+
+    def __init__(self, disk: NbdkitDisk, *, stop: StopSignal) -> None:
+        self.name: Final = f"{PROGRAM} ({disk.plugin})"
+        self.capacity: Final = disk.capacity
+        self._disk = disk
+        self._stop = stop
+        self._running = ExitStack()
+        self._client: NbdClient | None = None
+        try:
+            self._client = self._start()
+        except BaseException:
+            self.close()
+            raise
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Read exactly these bytes.
+
+        Raises:
+            TransportUnavailable, TransferInterrupted: As for the class.
+            Interrupted: The run was asked to stop.
+        """
+        for attempt in Retrying(
+            retry=retry_if_exception_type(TransferInterrupted),
+            stop=lambda state: self._stop.is_set() or stop_after_attempt(_ATTEMPTS)(state),
+            wait=wait_random_exponential(multiplier=0.5, max=4),
+            sleep=self._pause,
+            reraise=True,
+        ):
+            with attempt:
+                return self._read_once(offset, length)
+        raise AssertionError("tenacity ends with a result or an exception")
+
+    def close(self) -> None:
+        """End the process."""
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+        self._running.close()
+
+    def _pause(self, seconds: float) -> None:
+        self._stop.wait(seconds)
+
+    def _read_once(self, offset: int, length: int) -> bytes:
+        self._stop.check()
+        if self._client is None:
+            logger.warning("%s: starting %s again", self._disk.label, self.name)
+            self._client = self._start()
+        try:
+            return self._client.read(offset, length)
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self) -> NbdClient:
+        with ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=_PREFIX)))  # mode 0700
+            process = stack.enter_context(_Process(self._disk, folder))
+            stack.enter_context(self._stop.waking(process.kill))
+            process.wait_until_ready(self._stop)
+            try:
+                client = NbdClient(folder / "socket", stop=self._stop, name=self.name)
+            except TransferInterrupted as error:
+                raise TransferInterrupted(f"{error.what}{process.said()}") from error
+            if client.size != self.capacity:
+                client.close()
+                raise TransportUnavailable(
+                    f"{self._disk.label} has {client.size} bytes by {self.name}, and {self.capacity} by vSphere"
+                )
+            self._running = stack.pop_all()
+            return client
+
+
+class _Process:
+    """The child; a context manager that ends it, whatever happens."""
+
+    def __init__(self, disk: NbdkitDisk, folder: Path) -> None:
+        self._disk = disk
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> "_Process":
+        program = shutil.which(PROGRAM)
+        if program is None:
+            raise TransportUnavailable(f"{PROGRAM} is not installed")
+        reader, writer = os.pipe()
+        try:
+            os.write(writer, self._disk.password.get_secret_value().encode() + b"\n")
+            os.close(writer)
+            with (self._folder / "said").open("wb") as said:
+                self._process = subprocess.Popen(
+                    _command(program, self._disk, self._folder, password=reader),
+                    stdin=subprocess.DEVNULL,
+                    stdout=said,
+                    stderr=said,
+                    env=_environment(),
+                    pass_fds=(reader,),
+                    start_new_session=True,  # Ctrl-C is ours to act on
+                )
+        except OSError as error:
+            raise TransportUnavailable(f"{PROGRAM} does not start: {error}") from error
+        finally:
+            os.close(reader)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        process = self._process
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(_SECONDS_TO_END)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def kill(self) -> None:
+        """End it at once, from any thread."""
+        if self._process:
+            self._process.kill()
+
+    def wait_until_ready(self, stop: StopSignal) -> None:
+        """Wait until it accepts a connection.
+
+        Raises:
+            TransportUnavailable: It ended, or does not become ready.
+            Interrupted: The run was asked to stop.
+        """
+        assert self._process
+        end = time.monotonic() + _SECONDS_TO_START
+        while not (self._folder / "pid").exists():
+            stop.check()
+            if self._process.poll() is not None:
+                stop.check()
+                raise TransportUnavailable(f"{PROGRAM} ended as it started{self.said()}")
+            if time.monotonic() > end:
+                raise TransportUnavailable(f"{PROGRAM} was not ready within {_SECONDS_TO_START:.0f} s{self.said()}")
+            stop.wait(_LOOK)
+
+    def said(self) -> str:
+        """The last line that it wrote, as the end of a message."""
+        try:
+            lines = (self._folder / "said").read_text(errors="replace").strip().splitlines()
+        except OSError:
+            return ""
+        last = lines[-1][:300] if lines else ""
+        return f" ({last.replace(self._disk.password.get_secret_value(), '***')})" if last else ""
+
+
+def _command(program: str, disk: NbdkitDisk, folder: Path, *, password: int) -> list[str]:
+    library = os.environ.get(LIBRARY_FOLDER)
+    # An nfc plugin is known only to take a file's name; the pipe has one.
+    secret = f"-{password}" if disk.plugin == "vddk" else f"+/dev/fd/{password}"
+    own: Sequence[str] = ("transports=nbdssl:nbd", *([f"libdir={library}"] if library else []))
+    return [
+        program,
+        "--foreground",
+        "--exit-with-parent",
+        "--readonly",
+        *("--unix", str(folder / "socket")),
+        *("--pidfile", str(folder / "pid")),
+        # The retry filter has to be next to the plugin (V2V, XO); hosts allocate no more than 2 MiB at once.
+        *("--filter", "blocksize", "--filter", "retry"),
+        disk.plugin,
+        *("minblock=512", "maxdata=2M", "retries=2", "retry-delay=1"),
+        f"server={disk.server}",
+        *([f"port={disk.port}"] if disk.port != 443 else []),
+        f"user={disk.user}",
+        f"password={secret}",
+        f"thumbprint={disk.thumbprint}",
+        f"vm=moref={disk.vm}",
+        *([f"snapshot={disk.snapshot}"] if disk.snapshot else []),
+        *(own if disk.plugin == "vddk" else ()),
+        f"file={disk.file}",
+    ]
+
+
+def _environment() -> dict[str, str]:
+    return {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}

@@ -1,0 +1,103 @@
+"""One disk of an export: transferred whole, stored as a delta, written whole from the store's grains, or not moved."""
+
+import logging
+
+from hyperexport.errors import ChecksumMismatch, ExportNotFound
+from hyperexport.images.base_grains import BaseUnusable
+from hyperexport.images.delta import TrackingWrong
+from hyperexport.model.manifest import FileRole
+from hyperexport.model.transport import RANGED
+from hyperexport.model.vm import DiskInfo
+from hyperexport.policy.incremental import Decision, DiskPlan, series_of
+from hyperexport.steps import deltas, disks, range_deltas
+from hyperexport.steps.job import Distrusted, Job
+from hyperexport.steps.staging import Copies, Entries
+from hyperexport.steps.step import step
+
+logger = logging.getLogger(__name__)
+
+
+@step("export-disk", run_name="{plan.decision} {plan.label}", retried=True)
+def export_disk(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, snapshot: str | None) -> list[Entries]:
+    """Transfer one disk into every store, or let the base export's bytes stand for it, as the plan says.
+
+    Returns:
+        The files that the disk is made of, the base first, each with its tags.
+    """
+    distrusted = plan.distrusted
+    try:
+        files = _export(job, copies, plan, disk, snapshot)
+    except (TrackingWrong, range_deltas.NotAsStored) as error:
+        if isinstance(error, TrackingWrong):
+            job.warn(
+                f"change tracking of {disk.label} is wrong: {error}. The disk is exported whole, and its change "
+                "tracking is not used again until it begins anew: switch it off and on again in vSphere"
+            )
+        else:
+            _distrust_ranges(job, plan, disk, str(error))
+        deltas.drop_bases(copies, deltas.base_names(plan))
+        distrusted = series_of(disk.change_id)
+        files = disks.transfer_disk(job, copies, plan, disk, snapshot)
+    told = {"distrusted": distrusted}
+    return [
+        tuple(entry.model_copy(update=told) for entry in file) if file[0].role is FileRole.DISK else file
+        for file in files
+    ]
+
+
+def _distrust_ranges(job: Job, plan: DiskPlan, disk: DiskInfo, reason: str) -> None:
+    """Warn, and have the run emit an event, once: the step may be retried."""
+    assert plan.transport, "only a range transport is distrusted"
+    logger.error("%s: %s: %s", job.vm.name, disk.label, reason)
+    if any(found.disk == disk.label for found in job.distrusted):
+        return
+    job.distrusted.append(Distrusted(disk.label, plan.transport, reason))
+    job.warn(
+        f"{disk.label} is exported whole, because {reason}. Either change tracking lost a change, which earlier deltas "
+        f"of this disk may lack too, or {plan.transport} returned wrong bytes. Change tracking of the disk is not used "
+        "again until it begins anew: switch it off and on again in vSphere"
+    )
+
+
+def _export(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, snapshot: str | None) -> list[Entries]:
+    if plan.synthetic:
+        try:
+            return deltas.write_synthetic(job, copies, plan, disk)
+        except BaseUnusable as error:
+            job.warn(f"{disk.label} is unchanged, and was transferred anyway: {error}")
+    elif plan.decision is Decision.REUSE:
+        try:
+            return disks.reuse_disk(job, copies, plan, disk)
+        except (ExportNotFound, ChecksumMismatch) as error:  # deleted since the plan was made, or damaged
+            job.warn(f"{disk.label} is unchanged, and was transferred anyway: {error.what}")
+            deltas.drop_bases(copies, [part.name for part in plan.bases])
+    elif plan.bases and _shares_files(job, copies, plan):
+        try:
+            return _store_changes(job, copies, plan, disk, snapshot)
+        except BaseUnusable as error:
+            job.warn(f"{disk.label} is stored whole, not as a delta: {error}")
+            deltas.drop_bases(copies, deltas.base_names(plan))
+    return disks.transfer_disk(job, copies, plan, disk, snapshot)
+
+
+def _store_changes(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, snapshot: str | None) -> list[Entries]:
+    """Read what changed the way that was planned, or out of the whole stream where that fails."""
+    if plan.transport in RANGED:
+        try:
+            return range_deltas.transfer_ranges(job, copies, plan, disk, snapshot)
+        except range_deltas.RangesUnusable as error:
+            job.warn(f"{disk.label} was read whole by its lease, not in ranges by {plan.transport}: {error}")
+    return deltas.transfer_delta(job, copies, plan, disk, snapshot)
+
+
+def _shares_files(job: Job, copies: Copies, plan: DiskPlan) -> bool:
+    """Tell whether exports of the primary store can share the base's files: else each delta would copy its chain."""
+    copy, name = copies.parts[0], deltas.base_names(plan)[0]
+    found = copy.holding(plan.bases[0])
+    if copy.store.refers or found is None:
+        return True
+    if copy.staging.reuse(*found, name) is None:
+        logger.info("%s: %s: stored whole: %s makes no hard links", job.vm.name, plan.label, copy.store.url)
+        return False
+    copy.staging.remove(name)
+    return True

@@ -1,0 +1,322 @@
+"""A disk stored as a delta of which only the changed grains are read, by a range transport.
+
+Change tracking says what changed, and is trusted only while it is proven: known grains have to come as the store has
+them before anything else counts, and a random sample of the grains that it calls unchanged is read again on the way.
+"""
+
+import hashlib
+import heapq
+import logging
+import random
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Final
+
+from hyperexport.base.units import SECTOR, format_bytes
+from hyperexport.errors import ChangeTrackingUnavailable
+from hyperexport.formats.vmdk import GRAIN, Identity, Parent
+from hyperexport.formats.vmdk_writer import ZERO_GRAIN, StreamWriter
+from hyperexport.images.base_grains import UNUSABLE, BaseUnusable
+from hyperexport.images.delta import ZERO_STREAM
+from hyperexport.images.disk import Disk
+from hyperexport.images.opening import open_disk
+from hyperexport.model.manifest import FileEntry, FileRole, StageName
+from hyperexport.model.progress import Progress, Stage, report
+from hyperexport.model.vm import DiskInfo
+from hyperexport.policy.incremental import DiskPlan, other_series
+from hyperexport.policy.transport import KNOWN_GRAINS, Run, choose_sample, grains_of, is_changed
+from hyperexport.steps import deltas, disks
+from hyperexport.steps.block_tags import DiskTagger
+from hyperexport.steps.job import Job
+from hyperexport.steps.range_sources import READ_ERRORS, open_ranges
+from hyperexport.steps.stages import stage
+from hyperexport.steps.staging import Copies, Entries
+from hyperexport.store.base import Sink, Stored, StoredExport
+from hyperexport.transfer.ranges import Range, RangeSource, fetch, joined
+from hyperexport.vsphere.change_tracking import changed_areas
+from hyperexport.vsphere.inventory import describe
+from hyperexport.vsphere.lease import Lease
+
+logger = logging.getLogger(__name__)
+
+
+_SAME: Final = ("backing_uuid", "capacity", "file")
+"""What has to be the same of a VM's disk when it is held as when the export was planned."""
+
+
+class RangesUnusable(Exception):
+    """What changed cannot be read in ranges; the whole stream has it. No error that a user sees."""
+
+
+class NotAsStored(Exception):
+    """A grain that should be as the store has it was read otherwise. No error that a user sees."""
+
+
+@stage(StageName.DISKS)
+def transfer_ranges(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, snapshot: str | None) -> list[Entries]:
+    """Read what changed on one disk, and only that, and store it as a delta. Safe to repeat.
+
+    A VM that is off is held by a lease meanwhile, so that it cannot be powered on and written to.
+
+    Returns:
+        The files that the disk builds on, the base first, and the delta.
+
+    Raises:
+        RangesUnusable: It cannot be read so; nothing is left in the stores.
+        NotAsStored: Change tracking or the transport was found to be wrong.
+        BaseUnusable: The base is damaged or gone, so the disk has to be kept whole.
+        HyperExportError: A store refused the bytes.
+        Interrupted: The run was asked to stop.
+    """
+    job.stop.check()
+    base, _ = deltas.find_base(copies, plan)
+    failure: Exception | None = None
+    written: deltas.WrittenDelta | None = None
+    stored: list[Stored] = []
+    with ExitStack() as held:
+        lease = held.enter_context(job.lease.reading(None)) if snapshot is None else None
+        try:
+            with (
+                _base(job, base, plan) as (known, identity),
+                disks.sinks_for(copies.parts, plan.file_name) as sinks,
+            ):
+                reader = _Reader(job, plan, disk, snapshot, base=base, known=known)
+                written = reader.write(sinks, identity, lease)
+                if lease:
+                    lease.check()
+                    lease.confirm()
+                if written.changed:
+                    stored = [sink.finish() for sink in sinks]
+                else:
+                    for sink in sinks:
+                        sink.abort()
+        except (RangesUnusable, NotAsStored, BaseUnusable) as error:
+            failure = error  # raised when the lease was given back in good order: it is not to blame
+    if failure or written is None:
+        assert failure
+        job.failed_attempts.append(plan.file_name)
+        last = Progress(job.ref, plan.file_name, Stage.TRANSFER, 0, disk.capacity, 0, failed=True)
+        report(last)
+        raise failure
+    mode = job.options.execution.verify
+    return deltas.keep_delta(job, copies, plan, disk, base=base, written=written, stored=stored, mode=mode)
+
+
+@contextmanager
+def _base(job: Job, base: StoredExport, plan: DiskPlan) -> Generator[tuple[Disk, Identity]]:
+    """Open the base's disk to be read at any place, each block proved."""
+    entry = plan.bases[-1]
+    with ExitStack() as stack:
+        try:
+            known = stack.enter_context(open_disk(job.primary, base, entry, stop=job.stop))
+            identity = known.layers[-1].identity()
+        except UNUSABLE as error:
+            raise BaseUnusable(error.what) from error
+        deltas.check_base(base, entry, known, identity, plan.capacity)
+        yield known, identity
+
+
+class _Reader:
+    """One pass over what changed, and over the sample of what did not."""
+
+    def __init__(
+        self, job: Job, plan: DiskPlan, disk: DiskInfo, snapshot: str | None, *, base: StoredExport, known: Disk
+    ) -> None:
+        self._job = job
+        self._plan = plan
+        self._disk = disk
+        self._snapshot = snapshot
+        self._base = base
+        self._known = known
+        self._moved = 0
+        self._sampled = 0
+        self._populated = 0
+        """Grains that hold something now and did not in the base, less those that do not any more."""
+
+    def write(self, sinks: Sequence[Sink], identity: Identity, lease: Lease | None) -> deltas.WrittenDelta:
+        """Read and write.
+
+        Args:
+            sinks: Where the delta goes.
+            identity: The base's.
+            lease: What holds a VM that is off: when it ends, so does the reading.
+        """
+        changed = self._changed()
+        with self._opened() as source:
+            forget = lease.on_lost(source.close) if lease else None
+            try:
+                return self._written(source, changed, sinks, identity)
+            finally:
+                if forget:
+                    forget()
+
+    def _changed(self) -> list[Run]:
+        """Ask what changed, now that nothing can change any more."""
+        job, disk, entry = self._job, self._disk, self._plan.bases[-1]
+        if self._snapshot is None:
+            now = next((one for one in describe(job.session, job.ref).disks if one.key == disk.key), None)
+            if now is None or any(getattr(now, fact) != getattr(disk, fact) for fact in _SAME):
+                raise RangesUnusable("the disk was changed in vSphere since the export was planned")
+            if doubt := other_series(now.change_id or "", entry.change_id or ""):
+                raise RangesUnusable(doubt)
+        try:
+            areas = changed_areas(
+                job.session,
+                job.ref,
+                snapshot=self._snapshot,
+                disk_key=disk.key,
+                capacity=disk.capacity,
+                since=entry.change_id or "",
+            )
+        except ChangeTrackingUnavailable as error:
+            raise RangesUnusable(error.what) from error
+        return grains_of([(area.start, area.length) for area in areas.extents], GRAIN)
+
+    @contextmanager
+    def _opened(self) -> Generator[RangeSource]:
+        """Open the source; that it cannot be is a reason to read otherwise."""
+        assert self._plan.transport
+        with ExitStack() as stack:
+            try:
+                opening = open_ranges(self._job, self._disk, self._plan.transport, self._snapshot)
+                source = stack.enter_context(opening)
+            except READ_ERRORS as error:
+                self._job.stop.check()
+                raise RangesUnusable(error.what) from error
+            yield source
+
+    def _written(
+        self, source: RangeSource, changed: list[Run], sinks: Sequence[Sink], identity: Identity
+    ) -> deltas.WrittenDelta:
+        job, plan, disk = self._job, self._plan, self._disk
+        name, total = plan.file_name, -(-disk.capacity // GRAIN)
+        sample = self._sample(source, changed, total)
+        digest, tagger, size, kept = hashlib.sha256(), DiskTagger(), 0, 0
+        content_id = deltas.new_content_id(f"{job.export_id}/{disk.key}", unlike=identity.content_id)
+        parent = Parent(identity.content_id, deltas.base_names(plan)[-1])
+        writer = StreamWriter(disk.capacity, name=name, content_id=content_id, parent=parent)
+
+        def out(data: bytes) -> None:
+            nonlocal size
+            digest.update(data)
+            tagger.write(data)
+            size += len(data)
+            for sink in sinks:
+                sink.write(memoryview(data))
+
+        out(writer.header())
+        report(Progress(job.ref, name, Stage.TRANSFER, 0, disk.capacity, self._moved))
+        again = set(sample)
+        numbers = heapq.merge(sample, (number for first, end in changed for number in range(first, end)))
+        for part in joined(numbers, grain=GRAIN, capacity=disk.capacity):
+            for number, content in self._grains(source, part):
+                if number in again:
+                    self._compare(number, content)
+                elif piece := self._piece(writer, number, content):
+                    kept += 1
+                    out(piece)
+            report(Progress(job.ref, name, Stage.TRANSFER, part.offset + part.length, disk.capacity, self._moved))
+        out(writer.finish())
+        report(Progress(job.ref, name, Stage.TRANSFER, disk.capacity, disk.capacity, self._moved, done=True))
+        logger.info(
+            "%s: %s: %s read by %s, %d unchanged grains compared with %s",
+            *(job.vm.name, disk.label, format_bytes(self._moved), source.name, self._sampled, self._base),
+        )
+        entry = FileEntry(
+            name=name,
+            role=FileRole.DISK,
+            size=size,
+            sha256=digest.hexdigest(),
+            populated=self._bytes_populated(),
+            device_id=plan.bases[-1].device_id,
+            cid=f"{content_id:08x}",
+            received=self._moved,
+            transport=plan.transport,
+            sampled=self._sampled,
+            **disks.facts_of(disk),
+        )
+        return deltas.WrittenDelta(entry, kept, self._moved, tagger.finish())
+
+    def _bytes_populated(self) -> int | None:
+        before = self._plan.bases[-1].populated
+        return None if before is None else min(max(before + self._populated * GRAIN, 0), self._disk.capacity)
+
+    # -- trust --------------------------------------------------------------------------------------------------------
+
+    def _sample(self, source: RangeSource, changed: list[Run], total: int) -> list[int]:
+        """Choose the grains that are read again, and prove the transport by some that hold something.
+
+        Returns:
+            Those that are still to be read, ascending.
+
+        Raises:
+            NotAsStored: One of the known grains is not as the store has it.
+            RangesUnusable: There is nothing to prove the transport by.
+        """
+        chance = random.SystemRandom()
+        percent = self._job.options.incremental.transport_sample
+        chosen = choose_sample(changed, total, percent=percent, chance=chance)
+        filled = [number for number in chosen if self._known.place(number) is not None]
+        proof = sorted(chance.sample(filled, min(KNOWN_GRAINS, len(filled))))
+        if len(proof) < KNOWN_GRAINS:
+            have = set(proof)
+            proof += [number for number in self._filled(changed, chance, total) if number not in have]
+            proof = sorted(proof[:KNOWN_GRAINS])
+        if not proof:
+            raise RangesUnusable("the base has no unchanged grain that holds anything, to prove the transport by")
+        for part in joined(proof, grain=GRAIN, capacity=self._disk.capacity):
+            for number, content in self._grains(source, part):
+                self._compare(number, content)
+        proved = set(proof)
+        return [number for number in chosen if number not in proved]
+
+    def _filled(self, changed: list[Run], chance: random.Random, total: int) -> Iterator[int]:
+        """Unchanged grains of the base that hold something, from a random place on; twice as many as are wanted."""
+        begin = chance.randrange(total) * GRAIN
+        left = 2 * KNOWN_GRAINS
+        stretches = ((begin, self._disk.capacity - begin), (0, begin))
+        for offset, length in stretches:
+            for extent in self._known.extents(offset, length) if length else ():
+                first, end = extent.offset // GRAIN, -(-(extent.offset + extent.length) // GRAIN)
+                for number in range(first, end) if extent.data else ():
+                    if not left:
+                        return
+                    if not is_changed(number, changed):
+                        left -= 1
+                        yield number
+
+    def _compare(self, number: int, content: bytes) -> None:
+        """Compare a grain that should be unchanged with the store's."""
+        try:
+            stored = self._known.read(number * GRAIN, GRAIN)
+        except UNUSABLE as error:
+            raise BaseUnusable(error.what) from error
+        if content != stored:
+            raise NotAsStored(
+                f"the block at byte {number * GRAIN}, which change tracking calls unchanged, is not as in {self._base}"
+            )
+        self._sampled += 1
+
+    # -- grains -------------------------------------------------------------------------------------------------------
+
+    def _grains(self, source: RangeSource, part: Range) -> Iterator[tuple[int, bytes]]:
+        """Read a range; its grains, the last of the disk as long as it is."""
+        try:
+            data = fetch(source, part, throttle=self._job.throttle, stop=self._job.stop)
+        except READ_ERRORS as error:
+            self._job.stop.check()
+            raise RangesUnusable(error.what) from error
+        self._moved += len(data)
+        view = memoryview(data)
+        for at in range(0, len(data), GRAIN):
+            yield (part.offset + at) // GRAIN, bytes(view[at : at + GRAIN])
+
+    def _piece(self, writer: StreamWriter, number: int, content: bytes) -> bytes:
+        """A changed grain as the delta has it; nothing where it is zero and was."""
+        held = self._known.place(number) is not None
+        lba = number * (GRAIN // SECTOR)
+        if content == ZERO_GRAIN[: len(content)]:
+            self._populated -= held
+            return writer.precompressed(lba, ZERO_STREAM) if held else b""
+        self._populated += not held
+        return writer.grain(lba, content)

@@ -1,0 +1,69 @@
+"""A real nbdkit that has the stand-in for its vddk plugin, found first on the PATH."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hyperexport.simulator import Simulator
+from tests.peers import require_program
+
+STAND_IN = Path(__file__).with_name("nbdkit_stand_in.py")
+_WRAPPER = """#!/bin/sh
+for word do
+    shift
+    case $word in
+        vddk | nfc) set -- "$@" python "{plugin}" "standin={settings}" ;;
+        *) set -- "$@" "$word" ;;
+    esac
+done
+exec "{nbdkit}" "$@"
+"""
+
+
+class Nbdkit:
+    """What the stand-in is to do, and what it was called with."""
+
+    def __init__(self, folder: Path, vcenter: Simulator) -> None:
+        self._folder = folder
+        self._settings: dict[str, Any] = {
+            "url": vcenter.url.removesuffix("/sdk"),
+            "token": vcenter.control_token,
+            "ca_file": str(vcenter.ca_file),
+            "password": vcenter.password,
+            "log": str(folder / "log"),
+        }
+        self.set()
+
+    def set(self, **changes: Any) -> None:
+        """Have it behave otherwise: ``wrong``, ``larger``."""
+        self._settings.update(changes)
+        (self._folder / "settings.json").write_text(json.dumps(self._settings))
+
+    def die(self, *, after: int, always: bool = False) -> None:
+        """Be killed after some reads, once or each time."""
+        self.set(dies={"after": after, "always": always, "marker": str(self._folder / "died")})
+
+    @property
+    def started(self) -> list[Mapping[str, Any]]:
+        """Each start: its parameters, argv, environment and process id."""
+        log = self._folder / "log"
+        return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+    @property
+    def alive(self) -> list[int]:
+        """Those that still run."""
+        return [each["pid"] for each in self.started if Path(f"/proc/{each['pid']}/cmdline").exists()]
+
+
+def install(folder: Path, vcenter: Simulator, monkeypatch: pytest.MonkeyPatch) -> Nbdkit:
+    """Put a wrapper on the PATH, in front of the real nbdkit, that has it load the stand-in."""
+    real = require_program("nbdkit", "nothing else runs plugins for vSphere")
+    folder.mkdir()
+    wrapper = folder / "nbdkit"
+    wrapper.write_text(_WRAPPER.format(plugin=STAND_IN, settings=folder / "settings.json", nbdkit=real))
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=":")
+    return Nbdkit(folder, vcenter)
