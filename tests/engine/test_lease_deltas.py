@@ -161,3 +161,46 @@ def test_on_an_export_without_tags_of_grains_a_delta_compares_bytes_in_a_folder_
     else:
         assert [len(each.manifest.disks[0].chain) for each in (first, second)] == [0, 1]
         assert "was made by an earlier version, which left no tags" in first.plan.disks[0].storage
+
+
+# -- change tracking that lies ----------------------------------------------------------------------------------------
+
+
+def write_untracked(vcenter: Simulator, at: int, content: bytes) -> None:
+    """The guest writes, and the host's change tracking does not notice."""
+    image = vcenter.vm("db01")._machine.disks[0].image  # pyright: ignore[reportPrivateUsage]
+    tracker, image._tracker = image._tracker, None  # pyright: ignore[reportPrivateUsage]
+    vcenter.vm("db01").guest_write(0, at, content)
+    image._tracker = tracker  # pyright: ignore[reportPrivateUsage]
+
+
+@pytest.mark.parametrize("content", [b"unnoticed", bytes(GRAIN)], ids=["data", "zeros"])
+def test_change_tracking_that_left_out_a_change_is_found_and_not_trusted_until_it_begins_anew(
+    vcenter: Simulator, place: Place, content: bytes, tmp_path: Path
+) -> None:
+    read = vcenter.vm("db01").read_disk
+    first, second = [n for n in range(16) if any(read(0, n * GRAIN, GRAIN))][:2]
+    place.export()
+    change(vcenter, 1)
+    write_untracked(vcenter, first * GRAIN, content)
+
+    found = place.export().manifest
+
+    assert found.disks[0].chain == ()
+    assert found.disks[0].distrusted
+    where = f"change tracking of Hard disk 1 is wrong: bytes {first * GRAIN} to {(first + 1) * GRAIN}"
+    assert any(where in words for words in found.warnings)
+    assert is_right(place, vcenter, tmp_path)
+
+    write_untracked(vcenter, second * GRAIN, content)  # nothing else: change tracking calls the disk unchanged
+    after = place.export()
+
+    assert "left out changes of this disk before" in after.plan.disks[0].reason
+    assert (len(after.manifest.disks[0].chain), after.manifest.warnings) == (1, ())
+    assert after.manifest.disks[0].distrusted == found.disks[0].distrusted
+    assert is_right(place, vcenter, tmp_path)
+
+    vcenter.vm("db01").reset_change_tracking(0)
+    assert place.export().manifest.disks[0].distrusted is None
+    assert place.export().manifest.disks[0].transferred is False  # it is proof again
+    assert is_right(place, vcenter, tmp_path)
