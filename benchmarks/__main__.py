@@ -22,6 +22,7 @@ DEFAULTS: dict[str, list[str]] = {
     "govc": ["--size=4", "--rounds=5"],
     "reading": ["512"],
     "deltas": ["256"],
+    "ranges": ["--size=10", "--rounds=3"],
     "restore": ["--size=4", "--rounds=3"],
     "first_file": ["--size=2"],
     "orchestration": ["--rounds=7"],

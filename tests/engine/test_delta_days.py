@@ -11,6 +11,7 @@ import pytest
 
 from hyperexport.base.stop import StopSignal
 from hyperexport.formats.vmdk import GRAIN
+from hyperexport.model.transport import Transport
 from hyperexport.options.groups import VerifyMode
 from hyperexport.simulator import DiskSpec, Simulator, VmHandle, VmSpec
 from hyperexport.steps.verification import verify
@@ -146,6 +147,16 @@ def live(vcenter: Simulator, place: Place, days: int, scratch: Path, *, seed: st
 def test_six_days_in_a_folder(vcenter: Simulator, tmp_path: Path, seed: str) -> None:
     require_program("qemu-img", "nothing else reads the chains")
     live(vcenter, folder_place(tmp_path / "exports"), 6, tmp_path, seed=seed)
+
+
+def test_six_days_in_ranges_from_the_datastore(vcenter: Simulator, tmp_path: Path) -> None:
+    require_program("qemu-img", "nothing else reads the chains")
+    vcenter.folder.serves_frozen = True
+    place = folder_place(tmp_path / "exports")
+    place.options["transport_sample"] = 100  # a false alarm would be a warning
+    live(vcenter, place, 6, tmp_path, seed="2")
+    transports = [disk.transport for export in place.store.exports() for disk in export.manifest.disks]
+    assert transports.count(Transport.DATASTORE) > 1
 
 
 @pytest.mark.faults
