@@ -253,11 +253,18 @@ class ExportManifest(Value):
         default={}, description="Seconds of each stage up to the manifest, and of the last verification."
     )
     warnings: Annotated[tuple[str, ...], FailFast()] = ()
-    verified: Moment | None = Field(default=None, description="When --verify last proved it; None if never.")
+    verified: Moment | None = Field(
+        default=None,
+        description="When --verify last proved it; None if never. mark-verified.json beside the manifest says this "
+        "and `damage`; earlier versions wrote them here.",
+    )
     damage: Annotated[tuple[str, ...], FailFast()] = Field(
         default=(), description="What a verification found wrong; no base while it is so."
     )
-    preserve: bool = Field(default=False, description="Never deleted by any cleanup.")
+    preserve: bool = Field(
+        default=False,
+        description="Never deleted by any cleanup. mark-preserved.json says this; earlier versions wrote it here.",
+    )
     place: VmPlace | None = Field(
         default=None, description="Where the VM was, its tags and custom attributes; None in manifests of old versions."
     )

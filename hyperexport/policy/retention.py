@@ -13,6 +13,7 @@ import shlex
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from pydantic import Field
@@ -125,6 +126,7 @@ def plan_cleanup(
     refers: bool = False,
     own: Container[str] = (),
     clock: ClockVerdict = ClockVerdict(),  # noqa: B008 - it is immutable
+    unproved_marks: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> CleanupPlan:
     """Decide what goes and what stays.
 
@@ -140,18 +142,21 @@ def plan_cleanup(
         refers: Whether the store lets an export use another's files.
         own: The ids of the exports that this run made; they stay.
         clock: What this machine's clock may decide.
+        unproved_marks: For ``<vm folder>/<export id>`` the damaged marks that lie beside it. It may be preserved, or
+            damaged itself: it stays, and holds no period and no place of a good one.
 
     Raises:
         UsageError: A pattern with commas preserves nothing as one pattern, but would as several.
     """
     listed = list(exports)
-    everything = _placed(listed, incoming, now)
+    everything = _placed(listed, incoming, now, unproved_marks)
     free_bytes = None if free_bytes is None else free_bytes - sum(export.new_bytes for export in incoming)
     everything.sort(key=_age_order, reverse=True)
     age_by = now if clock.confirmed else _newest_time(listed, now)
 
     unmatched = _matching_nothing(everything, limits.preserve)
     doubts = {**_in_doubt(everything, damaged, refers=refers), **_doubted(everything, clock)}
+    doubts |= {name: f"its mark is damaged: {', '.join(marks)}" for name, marks in unproved_marks.items() if marks}
     held = _held_by_rules(everything, limits.keep)
     by_rule = {name: f"kept by {', '.join(rules)}" for name, rules in held.items()}
     guards = {**by_rule, **doubts, **_guards(everything, limits.preserve, own)}
@@ -196,11 +201,16 @@ class _Export(NamedTuple):
     refers_to: frozenset[str]
     names: tuple[str, ...]
     """What a pattern is compared with."""
+    sound: bool
+    """Whether nothing is known against it, as far as its marks are proved."""
     manifest: ExportManifest | None
 
 
 def _placed(
-    exports: Sequence[tuple[str, ExportManifest]], incoming: Sequence[Incoming], now: datetime
+    exports: Sequence[tuple[str, ExportManifest]],
+    incoming: Sequence[Incoming],
+    now: datetime,
+    unproved_marks: Mapping[str, Sequence[str]],
 ) -> list[_Export]:
     """Put the exports of each VM in order; one that is coming is the newest of its VM."""
     items: list[tuple[str, ExportManifest] | Incoming] = [*exports, *incoming]
@@ -223,6 +233,7 @@ def _placed(
                     content=kept(folder, manifest.export_id, manifest.files),
                     refers_to=frozenset(f"{folder}/{entry.stored_in}" for entry in manifest.files if entry.stored_in),
                     names=(manifest.vm.name, manifest.vm.path, folder, manifest.export_id, *today),
+                    sound=not manifest.damage and not unproved_marks.get(f"{folder}/{manifest.export_id}"),
                     manifest=manifest,
                 )
             )
@@ -259,6 +270,7 @@ def _coming(incoming: Incoming, vm: int, now: datetime, *, rank: int) -> _Export
         },
         refers_to=frozenset(f"{incoming.folder}/{export_id}" for export_id in incoming.refers_to),
         names=(incoming.folder, *incoming.names),
+        sound=True,
         manifest=None,
     )
 
@@ -360,16 +372,15 @@ def _guards(exports: Iterable[_Export], preserve: Sequence[str], own: Container[
     sound: dict[int, int] = {}
     for export in exports:
         preserved = _preserved(export, preserve)
-        damaged = export.manifest is not None and bool(export.manifest.damage)
         if newest.setdefault(export.vm, export.rank) == export.rank:
             found[export.name] = "the newest export of its VM"
-        elif not damaged and sound.get(export.vm, export.rank) == export.rank:
+        elif export.sound and sound.get(export.vm, export.rank) == export.rank:
             found[export.name] = "the newest export of its VM that is not damaged"
         elif export.manifest and export.manifest.export_id in own:
             found[export.name] = "made by this run"
         elif preserved:
             found[export.name] = preserved
-        if not damaged:
+        if export.sound:
             sound.setdefault(export.vm, export.rank)
     return found
 
@@ -387,7 +398,7 @@ def _held_by_rules(exports: Iterable[_Export], rules: KeepRules) -> dict[str, tu
     for export in exports:
         if export.future:
             found[export.name] = ("the keep rules: it is dated in the future",)
-        elif not (export.manifest and export.manifest.damage):
+        elif export.sound:
             vms.setdefault(export.vm, {}).setdefault(export.rank, []).append(export)
     for ranks in vms.values():
         copies = list(ranks.values())

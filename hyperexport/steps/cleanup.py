@@ -12,6 +12,7 @@ from pydantic import Field
 from hyperexport.errors import ExportNotFound, HyperExportError, StoreUnusable
 from hyperexport.model.identity import VmIdentity
 from hyperexport.model.manifest import FileEntry, new_export_id
+from hyperexport.model.marks import PreservedMark, VerifiedMark
 from hyperexport.model.ownership import Owner
 from hyperexport.model.vm import Value
 from hyperexport.options.groups import Cleanup
@@ -73,6 +74,9 @@ def plan_store_cleanup(
         UsageError: A pattern with commas preserves nothing as one pattern, but would as several.
     """
     listing = store.listing()
+    unproved_marks = {str(export): export.unproved_marks for export in listing.exports if export.unproved_marks}
+    for name, marks in unproved_marks.items():
+        logger.warning("%s/%s: %s", store.url, name, _damaged_marks(marks))
     return plan_cleanup(
         [(export.folder, export.manifest) for export in listing.exports],
         CleanupLimits.from_options(options),
@@ -83,7 +87,14 @@ def plan_store_cleanup(
         refers=store.refers,
         own=cleanup_context.own,
         clock=clock or assess_clock(store, cleanup_context.server, trusted=options.trust_clock),
+        unproved_marks=unproved_marks,
     )
+
+
+def _damaged_marks(names: Sequence[str]) -> str:
+    """Say which marks of an export are damaged, and what writes them anew."""
+    anew = {VerifiedMark.file_name: "verify it again", PreservedMark.file_name: "preserve it again, or with --off"}
+    return "; ".join(f"{name} is damaged, so the export is not deleted: {anew[name]}" for name in names)
 
 
 def planned_export(store: Store, folder: str, vm: VmIdentity, plan: ExportPlan, *, packed: bool) -> Incoming:
@@ -194,6 +205,8 @@ class _Cleaning:
                 self.deferred.append(f"{item}: {doubt}")
             elif export is not None and export.manifest.preserve:
                 self.deferred.append(f"{item}: it was marked as preserved in the meantime")
+            elif export is not None and export.unproved_marks:
+                self.deferred.append(f"{item}: {_damaged_marks(export.unproved_marks)}")
             elif item.export_id in used:
                 self.deferred.append(f"{item}: {used[item.export_id]}")
             elif self._delete(item, export):

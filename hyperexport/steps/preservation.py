@@ -1,10 +1,11 @@
-"""The mark by which a person keeps an export from every cleanup: in the manifest, so that it goes where that goes."""
+"""The mark by which a person keeps an export from every cleanup: beside the export, and goes where that goes."""
 
 import logging
 from collections.abc import Sequence
 
 from hyperexport.errors import ManifestInvalid, UsageError
 from hyperexport.model.history import by_vm
+from hyperexport.model.marks import PreservedMark
 from hyperexport.steps.verification import Selection, is_named, select_exports
 from hyperexport.store.base import Store, StoredExport
 
@@ -20,13 +21,13 @@ def preserve(stores: Sequence[Store], wanted: Sequence[str], *, on: bool) -> lis
         on: Whether they shall have the mark.
 
     Returns:
-        The exports with what their manifests now say.
+        The exports with what their marks now say.
 
     Raises:
         UsageError: A name fits exports of several VMs; nothing was marked.
         ExportNotFound: A name fits nothing in any of the stores; nothing was marked.
         ManifestInvalid: One has no readable manifest that could have a mark; nothing was marked.
-        StoreUnusable, StoreUnreachable: A manifest could not be written.
+        StoreUnusable, StoreUnreachable: A mark could not be written.
     """
     selections = select_exports(stores, wanted)
     _refuse_ambiguous(selections, wanted)
@@ -39,8 +40,8 @@ def preserve(stores: Sequence[Store], wanted: Sequence[str], *, on: bool) -> lis
     marked: list[tuple[Store, StoredExport]] = []
     for selection in selections:
         for export in selection.exports:
-            manifest = export.manifest.model_copy(update={"preserve": on})
-            marked.append((selection.store, selection.store.replace_manifest(export, manifest)))
+            mark = PreservedMark(export_id=export.export_id, preserve=on)
+            marked.append((selection.store, selection.store.write_mark(export, mark)))
             logger.info("%s: %s is %s", selection.store.url, export, "preserved" if on else "no longer preserved")
     return marked
 

@@ -1,4 +1,4 @@
-"""A stored export, read back and proved; what came out is noted in its manifest."""
+"""A stored export, read back and proved; what came out is noted in a mark beside it."""
 
 import logging
 import time
@@ -17,7 +17,8 @@ from hyperexport.errors import (
     VerificationFailed,
 )
 from hyperexport.model.damaged import DamagedExport, Problem
-from hyperexport.model.manifest import FILE_NAME, SCHEMA_VERSION, FileRole, StageName, short_id
+from hyperexport.model.manifest import FILE_NAME, FileRole, short_id
+from hyperexport.model.marks import VerifiedMark
 from hyperexport.model.progress import Progress, Stage, report
 from hyperexport.options.groups import VerifyMode
 from hyperexport.policy.sampling import sample
@@ -37,9 +38,9 @@ SECONDS_BETWEEN_REPORTS: Final = 0.2
 def verify(
     store: Store, export: StoredExport, mode: VerifyMode, stop: StopSignal, *, read: ReadFiles | None = None
 ) -> tuple[StoredExport, Verification]:
-    """Verify one export. What is wrong is in the result and in the manifest; nothing is raised for it.
+    """Verify one export. What is wrong is in the result and in its mark; nothing is raised for it.
 
-    Where the result cannot be recorded in the manifest, as on a read-only store, ``unrecorded`` says why.
+    Where the result cannot be recorded beside the export, as on a read-only store, ``unrecorded`` says why.
 
     Args:
         store: Where it lies.
@@ -49,7 +50,7 @@ def verify(
         read: The files that this run has read for other exports, which are not read again.
 
     Returns:
-        The export with what its manifest now says, and what was found.
+        The export with what its marks now say, and what was found.
 
     Raises:
         ExportNotFound: The export was deleted meanwhile.
@@ -63,18 +64,21 @@ def verify(
     # With damaged block tags alone every disk is sound, and proved by its SHA-256 wherever it is read.
     tags = {entry.name for entry in export.manifest.tags}
     damage = tuple(str(finding) for finding in found.findings if finding.file not in tags)
-    took = {**export.manifest.stages, StageName.VERIFY: round(found.seconds, 3)}
-    noted = {"verified": datetime.now(UTC), "damage": ()} if found.ok else {"damage": damage}
-    noted |= {"schema_version": SCHEMA_VERSION, "stages": took}
+    mark = VerifiedMark(
+        export_id=export.export_id,
+        verified=datetime.now(UTC) if found.ok else export.manifest.verified,
+        damage=() if found.ok else damage,
+        seconds=round(found.seconds, 3),
+    )
     try:
-        export = store.replace_manifest(export, export.manifest.model_copy(update=noted))
+        export = store.write_mark(export, mark)
     except (Interrupted, ExportNotFound):
         raise
     except ManifestInvalid as error:
         rotten = () if any(finding.file == FILE_NAME for finding in found.findings) else (_of_manifest(error.reason),)
         found = found.model_copy(update={"findings": (*found.findings, *rotten), "unrecorded": error.what})
     except HyperExportError as error:
-        logger.warning("%s: the result could not be recorded in its manifest: %s", export, error)
+        logger.warning("%s: the result could not be recorded beside it: %s", export, error)
         found = found.model_copy(update={"unrecorded": error.what})
     for finding in found.findings:
         logger.error("%s: %s", export, finding)

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from hyperexport.model.damaged import DamagedExport
 from hyperexport.model.manifest import ExportManifest, FileEntry
+from hyperexport.model.marks import MARK_FILES, Mark
 from hyperexport.model.ownership import Owner
 from hyperexport.model.vm import Value
 
@@ -26,7 +27,10 @@ class StoredExport(Value):
     """A complete export that a store holds."""
 
     folder: str = Field(description="The folder that it lies in; it tells nothing about whose it is.")
-    manifest: ExportManifest
+    manifest: ExportManifest = Field(description="As it was published, with what its marks say since.")
+    unproved_marks: tuple[str, ...] = Field(
+        default=(), description="The files of marks that say nothing, because no seal proves them."
+    )
 
     @property
     def export_id(self) -> str:
@@ -75,6 +79,11 @@ RECORD_LARGEST: Final = 1 << 20
 def is_record(name: str) -> bool:
     """Tell whether a file has the name of a record, or of the picture that belongs to one."""
     return _RECORD.fullmatch(name) is not None
+
+
+def lies_beside(name: str) -> bool:
+    """Tell whether a file has the name of what is written beside an export after it was published."""
+    return name in MARK_FILES or is_record(name)
 
 
 def record_names(names: Iterable[str]) -> list[str]:
@@ -235,8 +244,8 @@ class Store(Protocol):
     def manifest_versions(self) -> dict[tuple[str, str], str]:
         """For the folder and id of each element of :meth:`listing` a mark that changes whenever its manifest does.
 
-        It changes with the export's records, too. The id is empty where it is a VM's whole folder. Cheaper than a
-        listing: only where a mark is another, a manifest needs to be read again.
+        It changes with the export's marks and records, too. The id is empty where it is a VM's whole folder. Cheaper
+        than a listing: only where a mark is another, a manifest needs to be read again.
         """
         ...
 
@@ -321,12 +330,15 @@ class Store(Protocol):
         """
         ...
 
-    def replace_manifest(self, export: StoredExport, manifest: ExportManifest) -> StoredExport:
-        """Write a changed manifest in one step (the ``verified`` time, the ``preserve`` mark).
+    def write_mark(self, export: StoredExport, mark: Mark) -> StoredExport:
+        """Write a mark beside an export, in one step, over the last of its kind.
 
-        What ``manifest`` changes of ``export``'s is changed of the one that is there now: another may have written it.
+        Returns:
+            The export as it is now, with all its marks.
 
         Raises:
-            ExportNotFound: The export was deleted in the meantime.
+            ManifestInvalid: The export's manifest is not proved; nothing was written.
+            ExportNotFound: The export was deleted in the meantime; nothing of the mark stays.
+            StoreUnusable, StoreUnreachable: It could not be written, or a deletion of the export has begun.
         """
         ...

@@ -16,9 +16,10 @@ from typing import TypeVar
 from hyperexport.errors import ExportNotFound, HyperExportError, ManifestInvalid, StoreUnusable
 from hyperexport.model.damaged import DamagedExport, Problem
 from hyperexport.model.manifest import FILE_NAME, LARGEST, ExportManifest, FileEntry, is_export_id, is_vm_folder
+from hyperexport.model.marks import LARGEST as LARGEST_MARK
+from hyperexport.model.marks import MARK_FILES, Mark, marked
 from hyperexport.model.ownership import Owner
 from hyperexport.store.base import RECORD_LARGEST, AbandonedStaging, Record, RecordName, StoredExport, record_names
-from hyperexport.store.changes import rebased
 from hyperexport.store.filesystem import (
     PROBE,
     NotRegular,
@@ -123,7 +124,8 @@ class LocalStore:
         for path in places:
             try:
                 mark = hashlib.sha256(read_at_most(path / FILE_NAME, LARGEST + 1)).hexdigest()
-                mark = " ".join((mark, *_record_names(path)))
+                marks = (f"{name}:{hashlib.sha256(data or b'').hexdigest()}" for name, data in _marks_in(path).items())
+                mark = " ".join((mark, *marks, *_record_names(path)))
             except FileNotFoundError:
                 mark = str(Problem.MISSING)
             except OSError as error:
@@ -206,34 +208,21 @@ class LocalStore:
         path = self._path(export.folder, export.export_id)
         with translated("remove", path, missing=ExportNotFound), locked(path):
             there = self._read(path)
-            if there is not None and there.manifest != export.manifest:
+            if there is not None and there != export:
                 raise StoreUnusable(f"{path} has changed since the cleanup was planned", fix="Plan the cleanup again")
             freed = remove_tree(_taken_out(path))
         remove_if_empty(path.parent)
         return freed
 
-    def replace_manifest(self, export: StoredExport, manifest: ExportManifest) -> StoredExport:
-        """Write a changed manifest in one step."""
-        if manifest.export_id != export.export_id:
-            raise StoreUnusable(f"the manifest of {manifest.export_id} cannot replace that of {export}")
-        path = self._path(export.folder, export.export_id)
-        fresh = path / f".{FILE_NAME}.{secrets.token_hex(4)}"
-        with translated("write", path / FILE_NAME, missing=ExportNotFound), locked(path):
-            there = self._read(path)
-            if there is None:
-                raise ExportNotFound(f"{path} is no longer an export")
-            changed = rebased(export.manifest, manifest, there.manifest)
-            try:
-                write_new(fresh, changed.to_json())
-                fresh.replace(path / FILE_NAME)
-            finally:
-                with suppress(FileNotFoundError):
-                    fresh.unlink()
-            sync_folder(path)
-        return StoredExport(folder=export.folder, manifest=changed)
+    def write_mark(self, export: StoredExport, mark: Mark) -> StoredExport:
+        """Write a mark beside an export."""
+        return self._write_beside(export, mark.file_name, mark.to_json())
 
     def keep_record(self, export: StoredExport, name: str, data: bytes) -> None:
         """Write a small file beside an export's own."""
+        self._write_beside(export, name, data)
+
+    def _write_beside(self, export: StoredExport, name: str, data: bytes) -> StoredExport:
         path = self._path(export.folder, export.export_id)
         fresh = path / f".{checked_name(name)}.{secrets.token_hex(4)}"
         with translated("write", path / name, missing=ExportNotFound), locked(path):
@@ -246,6 +235,10 @@ class LocalStore:
                 with suppress(FileNotFoundError):
                     fresh.unlink()
             sync_folder(path)
+            there = self._read(path)
+        if there is None:
+            raise ExportNotFound(f"{path} is no longer an export")
+        return there
 
     def records(self, listing: StoreListing) -> list[Record]:
         """Read the records that a listing found."""
@@ -331,8 +324,9 @@ class LocalStore:
                 return None
             except NotRegular as error:
                 raise _no_file(source, error) from error
-        manifest = ExportManifest.of_export(data, path.name, source=str(source))
-        return StoredExport(folder=path.parent.name, manifest=manifest)
+        published = ExportManifest.of_export(data, path.name, source=str(source))
+        manifest, unproved = marked(published, _marks_in(path))
+        return StoredExport(folder=path.parent.name, manifest=manifest, unproved_marks=unproved)
 
     def _locate(self, export: StoredExport, name: str) -> tuple[Path, int, int | None]:
         """Find the file that holds the bytes, where they begin in it, and how many they are (None: all)."""
@@ -356,6 +350,20 @@ class LocalStore:
         if found is None:
             raise ExportNotFound(f"{export}: the bytes of {entry.name} should be in {entry.stored_in}, and are not")
         return found
+
+
+def _marks_in(path: Path) -> dict[str, bytes | None]:
+    """The marks in an export's folder, by file name; None for one that cannot be read."""
+    found: dict[str, bytes | None] = {}
+    for name in MARK_FILES:
+        try:
+            found[name] = read_at_most(path / name, LARGEST_MARK + 1)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            logger.warning("%s cannot be read: %s", path / name, error.strerror)
+            found[name] = None
+    return found
 
 
 def _record_names(path: Path) -> list[str]:

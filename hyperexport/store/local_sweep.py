@@ -1,7 +1,7 @@
 """What a crash leaves in a local store that has no mark of an owner, because it fell between two steps.
 
 None of it is ever a part of an export, and each of it can be told by itself: a staging that was made and not yet
-signed, an export whose deletion was begun, a manifest half-written beside the old one, a mark that outlived its use.
+signed, an export whose deletion was begun, a mark half-written beside the old one, an owner tag that outlived its use.
 Who is about to make one of them holds the folder, so that a sweep beside it leaves it alone.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from hyperexport.model.manifest import FILE_NAME, is_export_id
-from hyperexport.store.base import is_record
+from hyperexport.store.base import lies_beside
 from hyperexport.store.filesystem import PROBE, held, remove_if_empty, remove_tree
 from hyperexport.store.local_staging import DELETED, OWNER_FILE, PARTIAL, is_unsigned
 
@@ -96,11 +96,13 @@ def _remove_unsigned(path: Path) -> bool:
 
 def _is_half_written(name: str) -> bool:
     hidden, _, suffix = name.removeprefix(".").rpartition(".")
-    return name.startswith(".") and (hidden == FILE_NAME or is_record(hidden)) and _SUFFIX.fullmatch(suffix) is not None
+    return (
+        name.startswith(".") and (hidden == FILE_NAME or lies_beside(hidden)) and _SUFFIX.fullmatch(suffix) is not None
+    )
 
 
 def _remove_marks(path: Path) -> bool:
-    """A mark of ownership, or a half-written manifest or record, in an export that is complete."""
+    """A mark of ownership, or a half-written mark or record, in an export that is complete."""
     with held(path, wait=False) as ours:
         if not ours or not (path / FILE_NAME).exists():
             return False

@@ -21,11 +21,12 @@ from hyperexport.errors import (
     HyperExportError,
     Interrupted,
     ManifestInvalid,
-    StoreUnreachable,
     StoreUnusable,
 )
 from hyperexport.model.damaged import DamagedExport, Problem
 from hyperexport.model.manifest import FILE_NAME, LARGEST, ExportManifest, FileEntry, is_export_id
+from hyperexport.model.marks import LARGEST as LARGEST_MARK
+from hyperexport.model.marks import MARK_FILES, Mark, marked
 from hyperexport.model.ownership import Owner
 from hyperexport.store.base import (
     RECORD_LARGEST,
@@ -37,7 +38,6 @@ from hyperexport.store.base import (
     StoredExport,
     record_names,
 )
-from hyperexport.store.changes import rebased
 from hyperexport.store.listing import StoreListing, attempting, damaged_by, done_of, listing_of
 from hyperexport.store.s3_bucket import ObjectFacts, S3Bucket
 from hyperexport.store.s3_parts import PartSender, Throttle
@@ -53,7 +53,8 @@ logger = logging.getLogger(__name__)
 _VM_FOLDER: Final = re.compile(r".+\.[0-9a-f]{8}")
 _OWNER_LARGEST: Final = 64 * 1024
 _MARKS: Final = frozenset({OWNER_FILE, DELETED_FILE})
-_EXCHANGES: Final = 5
+_GIVEN_UP: Final = b"given up"
+"""What :data:`DELETED_FILE` holds where its deletion was refused, and so was that of the file itself."""
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -179,7 +180,8 @@ class S3Store:
             for export_id, files in marks.items():
                 if _is_export(files.keys()):
                     mark = files.get(FILE_NAME, str(Problem.MISSING))
-                    found[name, export_id] = " ".join((mark, *record_names(files)))
+                    marked_by = (f"{file}:{files[file]}" for file in MARK_FILES if file in files)
+                    found[name, export_id] = " ".join((mark, *marked_by, *record_names(files)))
         return found
 
     def abandoned(self, folder: str | None = None) -> list[AbandonedStaging]:
@@ -270,33 +272,49 @@ class S3Store:
             StoreUnusable, StoreUnreachable: Something remains; it is no longer listed, but found by :meth:`abandoned`.
             StoreUnusable: Its manifest is not the one that was looked at, or not proved; everything remains.
         """
-        there = self.read(export.folder, export.export_id)
-        if isinstance(there, DamagedExport) and there.problem is not Problem.MISSING:
-            raise StoreUnusable(f"{there.words}; it is not deleted", fix=there.remedy)
-        if isinstance(there, StoredExport) and there.manifest != export.manifest:
-            raise StoreUnusable(f"{export} has changed since the cleanup was planned", fix="Plan the cleanup again")
-        self._bucket.replace(self._key(export, DELETED_FILE), b"")  # should we not come to its end
-        freed = remove_tree(self._bucket, self._key(export, ""), first=self._key(export, FILE_NAME))
+        # Should we not come to its end. And whoever writes a mark from now on sees it; an earlier mark is seen below.
+        self._bucket.replace(self._key(export, DELETED_FILE), b"")
+        try:
+            there = self.read(export.folder, export.export_id)
+            if isinstance(there, DamagedExport) and there.problem is not Problem.MISSING:
+                raise StoreUnusable(f"{there.words}; it is not deleted", fix=there.remedy)
+            if isinstance(there, StoredExport) and there != export:
+                raise StoreUnusable(f"{export} has changed since the cleanup was planned", fix="Plan the cleanup again")
+            freed = remove_tree(self._bucket, self._key(export, ""), first=self._key(export, FILE_NAME))
+        except StoreUnusable:
+            self._give_up_deletion(export)
+            raise
         logger.info("deleted %s (%d bytes)", export, freed)
         return freed
 
-    def replace_manifest(self, export: StoredExport, manifest: ExportManifest) -> StoredExport:
-        """Write a changed manifest in one step.
+    def _give_up_deletion(self, export: StoredExport) -> None:
+        """Take back that a deletion has begun, if the export is still whole."""
+        mark = self._key(export, DELETED_FILE)
+        try:
+            if self._bucket.head(self._key(export, FILE_NAME)) is None:
+                return
+            try:
+                self._bucket.delete(mark)
+            except StoreUnusable:  # a bucket from which nothing may be deleted
+                self._bucket.replace(mark, _GIVEN_UP)
+        except HyperExportError as error:
+            self._bucket.note_warning(f"{self._bucket.url(mark)} says that a deletion has begun, and stays: {error}")
+
+    def write_mark(self, export: StoredExport, mark: Mark) -> StoredExport:
+        """Write a mark beside an export, over the last of its kind.
 
         Raises:
-            ExportNotFound: The export was deleted in the meantime; writing would bring a hollow one to life.
-            StoreUnreachable: Others write it again and again.
+            ManifestInvalid: The export's manifest is not proved; nothing was written.
+            ExportNotFound: The export was deleted in the meantime; nothing of the mark stays.
+            StoreUnusable, StoreUnreachable: It could not be written, or a deletion of the export has begun.
         """
-        key = self._key(export, FILE_NAME)
-        for _ in range(_EXCHANGES):
-            facts = self._bucket.head(key)
-            there = self._manifest((export.folder, export.export_id))
-            if facts is None or there is None:
-                raise ExportNotFound(f"{export} is not in {self.url} any more")
-            changed = rebased(export.manifest, manifest, there)
-            if self._bucket.replace_if_unchanged(key, changed.to_json(), etag=facts.etag):
-                return StoredExport(folder=export.folder, manifest=changed)
-        raise StoreUnreachable(f"another run is writing the manifest of {export}", fix="Try again later")
+        place = (export.folder, export.export_id)
+        if self._manifest(place) is not None:
+            self.keep_record(export, mark.file_name, mark.to_json())
+            there = self._manifest(place)
+            if there is not None:
+                return self._with_marks(place, there, self._names(place))
+        raise ExportNotFound(f"{export} is not in {self.url} any more")
 
     def warnings(self) -> list[str]:
         """What could not be looked at or removed since this store was opened, and failed no call."""
@@ -307,12 +325,19 @@ class S3Store:
 
         Raises:
             ExportNotFound: The export was deleted in the meantime; nothing of the file stays.
-            StoreUnusable, StoreUnreachable: It could not be written.
+            StoreUnusable, StoreUnreachable: It could not be written, or a deletion of the export has begun.
         """
         manifest, key = self._key(export, FILE_NAME), self._key(export, name)
+        begun = self._key(export, DELETED_FILE)
         if self._bucket.head(manifest) is not None:
             self._bucket.replace(key, data)
+            deleting = self._bucket.read(begun, limit=len(_GIVEN_UP)) == b""
             if self._bucket.head(manifest) is not None:
+                if deleting:
+                    raise StoreUnusable(
+                        f"a deletion of {export} has begun, so {name} may be deleted with it",
+                        fix="Try again; if it stays so, run a cleanup, which ends the deletion or takes it back",
+                    )
                 return
             self._bucket.delete(key)
         raise ExportNotFound(f"{export} is not in {self.url} any more")
@@ -421,13 +446,19 @@ class S3Store:
     def _look(self, folder: str | None) -> StoreListing:
         scanned, damaged = self._scan(folder)
         places = [place for place, files in scanned.items() if _is_export(files)]
-        found = _in_parallel(self._read_or_reason, places)
+        found = _in_parallel(lambda place: self._read_or_reason(place, scanned[place]), places)
         damaged += [one for one in found if isinstance(one, DamagedExport)]
         records = (RecordName(*place, name) for place in places for name in record_names(scanned[place]))
         return listing_of((one for one in found if isinstance(one, StoredExport)), damaged, records)
 
-    def _read_or_reason(self, place: tuple[str, str]) -> StoredExport | DamagedExport | None:
+    def _read_or_reason(
+        self, place: tuple[str, str], names: Collection[str] | None = None
+    ) -> StoredExport | DamagedExport | None:
         """An export, or why it cannot be relied on; None where it is gone, or only staged.
+
+        Args:
+            place: Folder and export id.
+            names: The files that lie there; found out if None.
 
         Raises:
             StoreUnusable, StoreUnreachable: The store as a whole does not answer, so that this says nothing of the one.
@@ -435,7 +466,7 @@ class S3Store:
         try:
             manifest = self._manifest(place)
             if manifest is not None:
-                return StoredExport(folder=place[0], manifest=manifest)
+                return self._with_marks(place, manifest, self._names(place) if names is None else names)
             files = self._names(place)
         except Interrupted:
             raise
@@ -455,6 +486,25 @@ class S3Store:
     def _names(self, place: tuple[str, str]) -> set[str]:
         prefix = self._location.key(*place, "")
         return {key.removeprefix(prefix) for key, _ in self._bucket.objects(prefix)}
+
+    def _with_marks(self, place: tuple[str, str], manifest: ExportManifest, names: Collection[str]) -> StoredExport:
+        """An export with what the marks beside it say.
+
+        Raises:
+            StoreUnreachable: The store does not answer.
+        """
+        marks: dict[str, bytes | None] = {}
+        for name in MARK_FILES:
+            if name in names:
+                try:
+                    data = self._bucket.read(self._location.key(*place, name), limit=LARGEST_MARK)
+                except StoreUnusable as error:
+                    logger.warning("a mark cannot be read: %s", error)
+                    marks[name] = None
+                else:
+                    marks |= {} if data is None else {name: data}
+        found = marked(manifest, marks)
+        return StoredExport(folder=place[0], manifest=found.manifest, unproved_marks=found.unproved)
 
     def _manifest(self, place: tuple[str, str]) -> ExportManifest | None:
         """A proved manifest; None where there is none.

@@ -194,29 +194,6 @@ class S3Bucket:
         with translated(f"writing {self.url(key)}"):
             self._put(key, data)
 
-    def replace_if_unchanged(self, key: str, data: bytes, *, etag: str) -> bool:
-        """Write a small object over the one with this ETag, and no other; False where it is another by now, or gone.
-
-        Where a server does not know the condition (501, or it ignores it, as `rclone serve s3` does), the caller's
-        having looked just now is all that stands between two writers.
-        """
-        what = f"writing {self.url(key)}"
-        try:
-            self._put(key, data, IfMatch=etag)
-        except ClientError as error:
-            # Ceph's radosgw (16.2 for one) answers 412 to If-Match whatever the object's ETag is.
-            facts = self.head(key) if status_of(error) == 412 else None
-            unable = _is_unknown(error) or (facts is not None and facts.etag == etag)
-            if not unable and (status_of(error) in {404, 412} or code_of(error) == "ConditionalRequestConflict"):
-                return False
-            if not unable:
-                raise translate(error, what) from error
-            logger.info("%s: the server has no conditional writes; checked it first instead", what)
-            self.replace(key, data)
-        except FAILURES as error:
-            raise translate(error, what) from error
-        return True
-
     def create_if_absent(self, key: str, data: bytes) -> bool:
         """Write a small object only where nothing is; of two that try at once, at most one is told True.
 

@@ -220,12 +220,12 @@ def remove_tree(bucket: S3Bucket, prefix: str, *, first: str | None = None) -> i
     Raises:
         StoreUnusable, StoreUnreachable: Something could not be removed; the message names the first such thing.
     """
-    objects = dict(bucket.objects(prefix))
     freed = 0
     versions = 0
     if first is not None:
-        size = objects.pop(first, 0)
-        freed += size if bucket.delete(first) else 0
+        facts = bucket.head(first)
+        freed += facts.size if bucket.delete(first) and facts else 0
+    objects = dict(bucket.objects(prefix))  # only now: what was written beside it while it was there is among them
     uploads = [attempting(bucket.abort_upload)(upload) for upload in unfinished(bucket, prefix, objects)]
     failures = [outcome for outcome in uploads if outcome is not None]
 

@@ -11,7 +11,7 @@ from hyperexport.base.stop import StopSignal
 from hyperexport.errors import ExportNotFound, StoreUnusable, StreamCorrupt, VerificationFailed
 from hyperexport.formats.ova import OvaMember, read_index
 from hyperexport.model.manifest import FILE_NAME, GRAINS_SUFFIX, TAGS_SUFFIX, ExportManifest, FileEntry, FileRole
-from hyperexport.store.base import RangeReader, Store, StoredExport, is_record
+from hyperexport.store.base import RangeReader, Store, StoredExport, lies_beside
 from hyperexport.verify.checksums import check_checksums
 from hyperexport.verify.descriptor import check_descriptor
 from hyperexport.verify.findings import Finding, Verification
@@ -136,14 +136,14 @@ class _Verifier:
             self._find(FILE_NAME, again.reason if again else "it is missing")
 
     def _check_names(self, manifest: ExportManifest) -> None:
-        """What lies there and does not belong. Hidden files are the stores' own marks, and records come later."""
+        """What lies there and does not belong. Hidden files are the stores' own; marks and records come later."""
         known = {entry.name for entry in manifest.files if entry.member_of is None and entry.stored_in is None}
         try:
             there = self._store.files(self._export)
         except ExportNotFound:
             return  # each of its files will be found missing
         for name in sorted(there.keys() - known - {FILE_NAME}):
-            if not name.startswith(".") and not is_record(name):
+            if not name.startswith(".") and not lies_beside(name):
                 self._find(name, f"it does not belong to the export ({there[name]} bytes)")
         for entry in manifest.files:
             if entry.member_of and manifest.file(entry.member_of) is None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
+from hyperexport.model.marks import PreservedMark
 from hyperexport.store.local import LocalStore
 from tests.engine.local_exports import FIRST, FOLDER, SECOND, write_export
 
@@ -21,7 +22,7 @@ def work(store: LocalStore) -> None:
     """Export incrementally into a store with one export, mark the new one, and delete the old one."""
     (base,) = store.exports(FOLDER)
     second = write_export(store, SECOND, reuse=base)
-    store.replace_manifest(second, second.manifest.model_copy(update={"preserve": True}))
+    store.write_mark(second, PreservedMark(export_id=second.export_id, preserve=True))
     store.delete(base)
 
 

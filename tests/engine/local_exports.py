@@ -5,7 +5,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from hyperexport.model.manifest import ExportManifest, FileEntry, FileRole, vm_folder
+from hyperexport.model.manifest import FILE_NAME, ExportManifest, FileEntry, FileRole, vm_folder
 from hyperexport.model.ownership import Owner
 from hyperexport.store.base import StoredExport
 from hyperexport.store.local import LocalStore
@@ -57,6 +57,13 @@ def write_export(store: LocalStore, age: timedelta, *, reuse: StoredExport | Non
         staging.put("db01.ovf", DESCRIPTOR)
         entries.append(an_entry("db01.ovf", DESCRIPTOR))
         return staging.publish(manifest_of(age, *entries))
+
+
+def forge(store: LocalStore, export: StoredExport, **changes: Any) -> StoredExport:
+    """Seal a manifest that says something else, as whoever rewrites a store by hand does."""
+    manifest = export.manifest.model_copy(update=changes)
+    (Path(store.url) / str(export) / FILE_NAME).write_bytes(manifest.to_json())
+    return export.model_copy(update={"manifest": manifest})
 
 
 NEW_ID = manifest_of(SECOND).export_id

@@ -42,6 +42,7 @@ from tests.chains import (
     stored,
     written,
 )
+from tests.engine.local_exports import forge
 from tests.engine.s3_servers import S3Server
 from tests.peers import require_program
 
@@ -430,7 +431,7 @@ def test_a_delta_on_another_base_is_found_although_every_checksum_is_right(vcent
     base, middle, top = manifest.parts(manifest.disks[0])
     swapped = manifest.disks[0].model_copy(update={"chain": (middle.name, base.name)})
     files = tuple(swapped if entry == top else entry for entry in manifest.files)
-    wrong = folder.store.replace_manifest(export, manifest.model_copy(update={"files": files}))
+    wrong = forge(folder.store, export, files=files)
 
     _, found = verify(folder.store, wrong, VerifyMode.ON, StopSignal())
 

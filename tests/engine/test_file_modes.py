@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from hyperexport.model.marks import PreservedMark
 from hyperexport.store.local import LocalStore
 from tests.engine.local_exports import FIRST, FOLDER, OWNER, manifest_of, write_export, write_file
 
@@ -31,7 +32,7 @@ def test_an_export_is_as_private_as_its_users_files_are(tmp_path: Path, mask: in
     with umask(mask):
         store.check()
         export = write_export(store, FIRST)
-        store.replace_manifest(export, export.manifest.model_copy(update={"preserve": True}))
+        store.write_mark(export, PreservedMark(export_id=export.export_id, preserve=True))
     found = modes(tmp_path / "exports")
     assert found
     for name, mode in found.items():

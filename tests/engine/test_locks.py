@@ -4,7 +4,7 @@ import subprocess
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from hyperexport.base.stop import StopSignal
 from hyperexport.errors import ExportNotFound, Interrupted, StoreUnusable, VmHeld
 from hyperexport.model.manifest import new_export_id
+from hyperexport.model.marks import VerifiedMark
 from hyperexport.model.ownership import Owner
 from hyperexport.options.groups import Cleanup
 from hyperexport.steps.cleanup import delete_planned, plan_store_cleanup
@@ -276,20 +277,19 @@ def test_a_mark_that_comes_between_the_look_and_the_deletion_wins(store: Store) 
 def test_a_long_verification_does_not_take_away_a_mark_that_was_made_meanwhile(store: Store) -> None:
     being_verified = write_export(store, FIRST)  # type: ignore[arg-type]
     preserve([store], [being_verified.export_id], on=True)
-    verified = being_verified.manifest.model_copy(update={"verified": datetime.now(UTC)})
-    written = store.replace_manifest(being_verified, verified)
+    mark = VerifiedMark(export_id=being_verified.export_id, verified=datetime.now(UTC), seconds=1)
+    written = store.write_mark(being_verified, mark)
     (found,) = store.exports()
     assert found == written
     assert found.manifest.preserve
-    assert found.manifest.verified == verified.verified
+    assert found.manifest.verified == mark.verified
 
 
 def test_a_deleted_export_is_not_brought_back_by_whoever_still_verifies_it(store: Store) -> None:
     being_verified = write_export(store, FIRST)  # type: ignore[arg-type]
     store.delete(being_verified)
-    verified = being_verified.manifest.model_copy(update={"verified": datetime.now(UTC) + timedelta(hours=1)})
     with pytest.raises(ExportNotFound):
-        store.replace_manifest(being_verified, verified)
+        store.write_mark(being_verified, VerifiedMark(export_id=being_verified.export_id, seconds=1))
     assert store.exports() == []
 
 

@@ -11,6 +11,7 @@ from pydantic import SecretStr
 from hyperexport.base.stop import StopSignal
 from hyperexport.base.units import MIB
 from hyperexport.errors import StoreUnusable
+from hyperexport.model.marks import PreservedMark
 from hyperexport.options.groups import Cleanup, VerifyMode
 from hyperexport.steps.cleanup import delete_planned, plan_store_cleanup
 from hyperexport.steps.verification import verify
@@ -127,9 +128,9 @@ def test_a_missing_bucket_is_said(server: S3Server) -> None:
         open_store(server, "missing-bucket").check()
 
 
-def test_a_manifest_is_replaced_though_the_server_refuses_every_condition(store: S3Store) -> None:
+def test_a_mark_is_written_though_the_server_refuses_every_condition(store: S3Store) -> None:
     made = publish(store, IDS[0], {"disk": b"data"})
-    store.replace_manifest(made, made.manifest.model_copy(update={"preserve": True}))
+    store.write_mark(made, PreservedMark(export_id=made.export_id, preserve=True))
     assert [one.manifest.preserve for one in store.exports()] == [True]
 
 

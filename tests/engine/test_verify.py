@@ -11,12 +11,14 @@ from hyperexport.base.stop import StopSignal
 from hyperexport.base.units import SECTOR
 from hyperexport.errors import Interrupted, ManifestInvalid
 from hyperexport.model.manifest import FILE_NAME, FileRole
+from hyperexport.model.marks import VerifiedMark
 from hyperexport.model.progress import Progress, Stage, subscribed
 from hyperexport.options.groups import VerifyMode
 from hyperexport.steps import verification as steps
 from hyperexport.store.base import StoredExport
 from hyperexport.store.local import LocalStore
 from hyperexport.verify import Finding, Verification, verify_export
+from tests.engine.local_exports import forge
 from tests.engine.verifiable import DISKS, contents, descriptor, publish, publish_ova
 
 DISK_0, DISK_1 = DISKS
@@ -189,11 +191,10 @@ def test_a_missing_and_an_unreadable_manifest_are_found(store: LocalStore, expor
 
 
 def test_the_manifest_in_the_store_counts_not_the_one_in_hand(store: LocalStore, export: StoredExport) -> None:
-    store.replace_manifest(export, export.manifest.model_copy(update={"verified": datetime.now(UTC)}))
+    forge(store, export, verified=datetime.now(UTC))
     assert verify(store, export).ok
     wrong = [entry.model_copy(update={"sha256": "0" * 64}) for entry in export.manifest.files[:1]]
-    files = (*wrong, *export.manifest.files[1:])
-    store.replace_manifest(export, export.manifest.model_copy(update={"files": files}))
+    forge(store, export, files=(*wrong, *export.manifest.files[1:]))
     assert findings(store, export)["db01.ovf"].problem == "its SHA-256 is not the one in the manifest"
 
 
@@ -204,7 +205,7 @@ def test_a_changed_manifest_is_found_and_never_written_again(
     (folder / FILE_NAME).write_text(text.replace("the guest was not quiesced", "the guest was now quiesced"))
     assert "has a broken seal" in findings(store, export)[FILE_NAME].problem
     with pytest.raises(ManifestInvalid, match="has a broken seal"):
-        store.replace_manifest(export, export.manifest.model_copy(update={"verified": datetime.now(UTC)}))
+        store.write_mark(export, VerifiedMark(export_id=export.export_id, verified=datetime.now(UTC), seconds=1))
     assert "has a broken seal" in findings(store, export)[FILE_NAME].problem
 
 
@@ -271,7 +272,7 @@ def test_a_disk_of_another_capacity_than_the_manifests_is_found(store: LocalStor
     files = tuple(
         entry.model_copy(update={"capacity": 1}) if entry.name == DISK_0 else entry for entry in export.manifest.files
     )
-    store.replace_manifest(export, export.manifest.model_copy(update={"files": files}))
+    forge(store, export, files=files)
     assert "its disk has 2097152 bytes, the manifest says 1" in findings(store, export)[DISK_0].problem
 
 

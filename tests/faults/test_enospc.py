@@ -15,6 +15,7 @@ import pytest
 from hyperexport.errors import DiskFull, HyperExportError, StoreUnusable
 from hyperexport.formats import ova
 from hyperexport.model.manifest import FileRole
+from hyperexport.model.marks import VerifiedMark
 from hyperexport.options.groups import Cleanup
 from hyperexport.steps.cleanup import delete_planned, plan_store_cleanup
 from hyperexport.steps.orphans import remove_abandoned_stagings
@@ -70,7 +71,8 @@ def mark_as_preserved(store: LocalStore) -> None:
 
 def note_as_verified(store: LocalStore) -> None:
     (newest, *_) = store.exports()
-    store.replace_manifest(newest, newest.manifest.model_copy(update={"verified": newest.manifest.finished}))
+    mark = VerifiedMark(export_id=newest.export_id, verified=newest.manifest.finished, seconds=1)
+    store.write_mark(newest, mark)
 
 
 def clean_up_store(store: LocalStore) -> None:

@@ -30,6 +30,7 @@ from hyperexport.simulator import DiskSpec, Simulator, VmSpec
 from hyperexport.store.base import StoredExport
 from hyperexport.store.local import LocalStore
 from hyperexport.store.s3 import S3Location, S3Settings, S3Store
+from tests.engine.local_exports import forge
 from tests.engine.s3_servers import S3Server, rclone_s3
 from tests.flows.smtp_server import Postbox, smtp_server
 from tests.flows.support import changed, exported_bytes, exports_in, guest_bytes
@@ -153,7 +154,7 @@ def three_exports_of_sixty_gigabytes(world: World) -> None:
     for export in local.exports():  # only the manifests say so: nobody has a test disk of that size
         first, *others = export.manifest.files
         large = first.model_copy(update={"size": 60 << 30, "written_as": None, "sha256": token_hex(32)})
-        local.replace_manifest(export, export.manifest.model_copy(update={"files": (large, *others)}))
+        forge(local, export, files=(large, *others))
 
 
 def eleven_exports(world: World) -> None:

@@ -14,6 +14,7 @@ from hyperexport.cli.list import stored_lines
 from hyperexport.errors import ManifestInvalid
 from hyperexport.model.damaged import Problem
 from hyperexport.model.manifest import FILE_NAME, ExportManifest, sealed, vm_folder
+from hyperexport.model.marks import VerifiedMark
 from hyperexport.policy.retention import CleanupLimits, plan_cleanup
 from hyperexport.results import CleanupResult
 from hyperexport.store.base import StoredExport
@@ -134,7 +135,7 @@ def test_a_file_whose_name_is_in_no_encoding_is_named_and_ends_nothing(tmp_path:
     (extra,) = [one for one in found.findings if "caf" in one.file]
     assert extra.file == "caf\\xe9\x1b[2J"
     extra.model_dump_json()
-    store.replace_manifest(export, good.model_copy(update={"damage": (str(extra),)}))
+    store.write_mark(export, VerifiedMark(export_id=good.export_id, damage=(str(extra),), seconds=1))
 
 
 JSON = st.recursive(

@@ -7,6 +7,7 @@ import pytest
 
 from hyperexport.errors import ExportNotFound, StoreUnusable
 from hyperexport.model.manifest import FILE_NAME
+from hyperexport.model.marks import PreservedMark
 from hyperexport.store.base import AbandonedStaging
 from tests.engine.local_exports import (
     DESCRIPTOR,
@@ -28,21 +29,22 @@ from tests.engine.local_exports import (
 # -- changing and deleting
 
 
-def test_a_replaced_manifest_is_what_is_listed(root, store):
+def test_what_a_mark_says_is_what_is_listed(root, store):
     export = write_export(store, FIRST)
-    changed = store.replace_manifest(export, export.manifest.model_copy(update={"preserve": True}))
+    before = everything(root / FOLDER / export.export_id)
+    changed = store.write_mark(export, PreservedMark(export_id=export.export_id, preserve=True))
     assert store.exports() == [changed]
     assert changed.manifest.preserve
-    assert len(everything(root / FOLDER / export.export_id)) == 4
+    assert everything(root / FOLDER / export.export_id).keys() - before.keys() == {"mark-preserved.json"}
+    assert everything(root / FOLDER / export.export_id).items() >= before.items()
 
 
-def test_a_manifest_is_replaced_only_by_its_own_and_only_where_it_is(store):
+def test_a_mark_is_written_only_where_the_export_is(root, store):
     export = write_export(store, FIRST)
-    with pytest.raises(StoreUnusable, match="cannot replace"):
-        store.replace_manifest(export, manifest_of(SECOND))
     store.delete(export)
     with pytest.raises(ExportNotFound):
-        store.replace_manifest(export, export.manifest)
+        store.write_mark(export, PreservedMark(export_id=export.export_id, preserve=True))
+    assert list(root.iterdir()) == []
 
 
 def test_a_deleted_export_is_gone_with_its_vms_folder_and_the_bytes_freed_are_told(root, store):
@@ -105,7 +107,7 @@ def test_a_link_in_the_place_of_a_folder_is_refused(root, store, tmp_path, level
     before = everything(tmp_path / "moved")
     for act in (
         lambda: store.delete(export),
-        lambda: store.replace_manifest(export, export.manifest),
+        lambda: store.write_mark(export, PreservedMark(export_id=export.export_id, preserve=True)),
         lambda: store.open(export, DISK_0),
         lambda: store.stage(FOLDER, export.export_id, OWNER).__enter__(),
         lambda: store.remove_abandoned(AbandonedStaging(folder=FOLDER, export_id=export.export_id, owner=None)),

@@ -8,6 +8,7 @@ import pytest
 
 from hyperexport.errors import StoreUnusable
 from hyperexport.model.manifest import FILE_NAME
+from hyperexport.model.marks import PreservedMark
 from hyperexport.store.local import LocalStore
 from tests.engine.local_exports import (
     FIRST,
@@ -65,7 +66,7 @@ def test_a_mark_changes_with_the_manifest_and_only_then(store, root):
     assert set(before) == {(FOLDER, first.export_id), (FOLDER, second.export_id)}
     assert store.manifest_versions() == before
 
-    store.replace_manifest(first, first.manifest.model_copy(update={"preserve": True}))
+    store.write_mark(first, PreservedMark(export_id=first.export_id, preserve=True))
     after = store.manifest_versions()
     assert after[FOLDER, first.export_id] != before[FOLDER, first.export_id]
     assert after[FOLDER, second.export_id] == before[FOLDER, second.export_id]

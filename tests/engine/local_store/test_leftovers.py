@@ -101,7 +101,10 @@ def test_a_process_killed_at_any_step_leaves_only_whole_exports_and_what_can_be_
             store.remove_abandoned(staging)
         names = {export.export_id for export in exports}
         assert {entry.name for entry in (path / FOLDER).iterdir()} == names
-        known = {entry.name for export in exports for entry in export.manifest.files} | {"export.json"}
+        known = {entry.name for export in exports for entry in export.manifest.files} | {
+            "export.json",
+            "mark-preserved.json",
+        }
         assert {entry.name for entry in (path / FOLDER).rglob("*") if entry.is_file()} <= known
         listed.add(frozenset(names))
     first, second = manifest_of(FIRST).export_id, NEW_ID

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from hyperexport.errors import HyperExportError
+from hyperexport.model.marks import PreservedMark
 from hyperexport.store.base import AbandonedStaging, StoredExport
 from hyperexport.store.local import LocalStore
 from hyperexport.store.local_staging import LocalStaging
@@ -77,7 +78,7 @@ OPERATIONS: dict[str, Callable[[LocalStore, StoredExport], object]] = {
     "open": read_all,
     "files": lambda store, export: store.files(export),
     "delete": lambda store, export: store.delete(export),
-    "replace": lambda store, export: store.replace_manifest(export, export.manifest),
+    "mark": lambda store, export: store.write_mark(export, PreservedMark(export_id=export.export_id, preserve=True)),
 }
 
 

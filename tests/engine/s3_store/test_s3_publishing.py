@@ -5,6 +5,7 @@ import pytest
 from hyperexport.base.units import MIB
 from hyperexport.errors import ExportNotFound, StoreUnusable, UsageError
 from hyperexport.model.manifest import ExportManifest
+from hyperexport.model.marks import PreservedMark
 from hyperexport.store.base import Store
 from hyperexport.store.s3 import S3Location, S3Store
 from tests.engine.s3_exports import FOLDER, IDS, OWNER, entry, keys, make_manifest, open_store, publish, uploads
@@ -157,13 +158,13 @@ def test_deleting_removes_one_export_and_tells_the_bytes(server: S3Server, bucke
     assert [key for key in keys(server, bucket) if IDS[1] in key] == []
 
 
-def test_the_manifest_is_replaced_in_one_step_and_never_revived(store: S3Store) -> None:
+def test_a_mark_is_what_is_listed_and_revives_nothing(store: S3Store) -> None:
     export = publish(store, IDS[0], {"a": b"1"})
-    changed = store.replace_manifest(export, export.manifest.model_copy(update={"preserve": True}))
+    changed = store.write_mark(export, PreservedMark(export_id=export.export_id, preserve=True))
     assert store.exports() == [changed]
     store.delete(changed)
     with pytest.raises(ExportNotFound):
-        store.replace_manifest(changed, changed.manifest)
+        store.write_mark(changed, PreservedMark(export_id=changed.export_id, preserve=False))
     assert store.exports() == []
 
 
@@ -172,7 +173,7 @@ def test_a_mark_changes_with_the_manifest_and_only_then(store: S3Store) -> None:
     publish(store, IDS[1], {"b.vmdk": b"b"})
     before = store.manifest_versions()
     assert set(before) == {(FOLDER, IDS[0]), (FOLDER, IDS[1])}
-    store.replace_manifest(first, first.manifest.model_copy(update={"preserve": True}))
+    store.write_mark(first, PreservedMark(export_id=first.export_id, preserve=True))
     after = store.manifest_versions()
     assert after[FOLDER, IDS[0]] != before[FOLDER, IDS[0]]
     assert after[FOLDER, IDS[1]] == before[FOLDER, IDS[1]]

@@ -10,6 +10,7 @@ import pytest
 
 from hyperexport.base.units import MIB
 from hyperexport.errors import HyperExportError, StoreUnusable
+from hyperexport.model.marks import PreservedMark
 from hyperexport.options.groups import Cleanup
 from hyperexport.steps.cleanup import delete_planned, plan_store_cleanup
 from hyperexport.store.s3 import S3Store
@@ -79,7 +80,7 @@ def test_every_write_bears_a_checksum_where_the_bucket_demands_one(ruled: S3Stor
     proxy.before = lock
     ruled.check()
     made = export(ruled)
-    ruled.replace_manifest(made, made.manifest.model_copy(update={"preserve": True}))
+    ruled.write_mark(made, PreservedMark(export_id=made.export_id, preserve=True))
     (there,) = ruled.exports()
     assert there.manifest.preserve
     with ruled.open(there, "disk") as reader:
@@ -113,7 +114,7 @@ def test_a_server_without_conditional_writes_still_gets_its_manifest(
         refusal(status, code) if {"if-none-match", "if-match"} & {name.lower() for name in headers} else None
     )
     made = publish(ruled, IDS[0], {"disk": b"data"})
-    ruled.replace_manifest(made, made.manifest.model_copy(update={"preserve": True}))
+    ruled.write_mark(made, PreservedMark(export_id=made.export_id, preserve=True))
     assert [one.manifest.preserve for one in ruled.exports()] == [True]
 
 
