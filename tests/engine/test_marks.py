@@ -80,12 +80,12 @@ def objects_written(requests: list[str]) -> Counter[str]:
     return found
 
 
-def live(vcenter: Simulator, place: Place, days: int = 6) -> dict[str, list[bytes]]:
+def live(vcenter: Simulator, place: Place, *, days: int = 6, max_chain: int = 2) -> dict[str, list[bytes]]:
     """Exports with all that is done to exports; each one's bytes by its id."""
     bytes_of: dict[str, list[bytes]] = {}
     for day in range(days):
         vcenter.vm("db01").guest_write(0, day * 70_000, b"day %d" % day)
-        made = place.export(max_chain=2, verify="on", cleanup=day == 4, cleanup_max_count=3).manifest
+        made = place.export(max_chain=max_chain, verify="on", cleanup=day == 4, cleanup_max_count=3).manifest
         bytes_of[made.export_id] = guest(vcenter)
         if day == 1:
             (newest, *_) = place.store.exports()
@@ -146,7 +146,9 @@ def test_where_nothing_can_be_overwritten_or_deleted_but_marks_only_the_refused_
 
     proxy.before = worm
     place = place_behind(proxy, server, server.make_bucket("worm"))
-    bytes_of = live(vcenter, place, days=3)
+    bytes_of = live(vcenter, place, days=3, max_chain=1)
+    _, preserved, oldest = place.store.exports()
+    preserve([place.store], [preserved.export_id], on=False)
     for _ in range(2):  # the second time, the first one's attempt has left its marks
         done = delete_planned(place.store, plan_store_cleanup(place.store, KEEP_ONE), lambda _: True)
         assert done.deleted == ()
@@ -154,10 +156,10 @@ def test_where_nothing_can_be_overwritten_or_deleted_but_marks_only_the_refused_
         assert all("AccessDenied" in words for words in done.failed)
         assert len(place.store.exports()) == 3
     prove(place, bytes_of)
-    oldest = place.store.exports()[-1]
     preserve([place.store], [oldest.export_id], on=True)
     assert place.store.exports()[-1].manifest.preserve
-    assert place.store.exports()[0].manifest.deltas == 2
+    (newest, *_) = place.store.exports()
+    assert place.export(max_chain=1).manifest.base == newest.export_id
 
 
 @pytest.mark.radosgw
