@@ -23,6 +23,8 @@ DEFAULTS: dict[str, list[str]] = {
     "reading": ["512"],
     "deltas": ["256"],
     "ranges": ["--size=10", "--rounds=3"],
+    "synthetic": ["1024"],
+    "many_exports": ["1000"],
     "restore": ["--size=4", "--rounds=3"],
     "first_file": ["--size=2"],
     "orchestration": ["--rounds=7"],

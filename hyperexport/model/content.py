@@ -1,7 +1,7 @@
 """Which bytes each export keeps in a store, and which of them it shares with other exports.
 
-Every figure of stored bytes comes from here: listing, report, metrics, notebook, cleanup and mail. Manifests are not
-counted. Manifests alone are read: where the bytes are is written in them (``written_as``, ``stored_in``).
+Every figure of stored bytes comes from here: listing, report, metrics, notebook, cleanup and mail. Manifests and marks
+are not counted. Manifests alone are read: where the bytes are is written in them (``written_as``, ``stored_in``).
 """
 
 from collections.abc import Iterable, Mapping

@@ -18,9 +18,9 @@ def sample(
     """Choose what to verify in a run that is repeated each night.
 
     Exports that share files are chosen together, because one reading proves a file for all of them. Chosen is
-    whatever would be older than ``within`` at the next run, and at random as much more as makes the night's part
-    of all bytes. An export that was never verified counts from when it was made, and a
-    damaged one is chosen every time.
+    whatever would be older than ``within`` at the next run, and as much more as makes the night's part of all bytes:
+    those whose proof is of the oldest day, at random among these. An export that was never verified counts from when
+    it was made, and a damaged one is chosen every time.
 
     Args:
         exports: Every export of a store, with its VM's folder.
@@ -38,7 +38,7 @@ def sample(
     groups = _groups(contents)
     chance.shuffle(groups)
     share = total(contents.values()) * min(_NIGHT / within, 1)
-    groups.sort(key=lambda names: not _is_due(names, proved, within, now))
+    groups.sort(key=lambda names: min(proved[name] for name in names).date())
     chosen: list[str] = []
     size = 0
     for names in groups:
@@ -50,7 +50,8 @@ def sample(
 
 
 def _is_due(names: Sequence[str], proved: dict[str, datetime], within: timedelta, now: datetime) -> bool:
-    return min(proved[name] for name in names) <= now - within + _NIGHT
+    # Half a night: no two runs begin at the same second, and what waits for the next one is then a few seconds older.
+    return min(proved[name] for name in names) <= now - within + _NIGHT / 2
 
 
 def _groups(contents: dict[str, dict[Place, int]]) -> list[list[str]]:

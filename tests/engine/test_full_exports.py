@@ -46,6 +46,9 @@ def vcenter(monkeypatch: pytest.MonkeyPatch) -> Generator[Simulator]:
         yield simulator
 
 
+UNCOUNTED = {"export.json", "mark-verified.json", "mark-preserved.json"}
+
+
 class Place:
     """A store, how to export into it, and what other tools see there."""
 
@@ -59,13 +62,13 @@ class Place:
         return sorted((self.root / str(export)).glob("*.vmdk"))
 
     def files(self) -> list[Path]:
-        return [path for path in self.root.rglob("*") if path.is_file() and path.name != "export.json"]
+        return [path for path in self.root.rglob("*") if path.is_file() and path.name not in UNCOUNTED]
 
     def newest(self) -> StoredExport:
         return self.store.exports()[0]
 
     def du(self) -> int:
-        """Bytes of everything but the manifests. Of several hard links `du` counts one, in one call."""
+        """Bytes of everything but the manifests and marks. Of several hard links `du` counts one, in one call."""
         done = subprocess.run(["du", "-cb", *self.files()], check=True, capture_output=True, text=True)
         return int(done.stdout.splitlines()[-1].split()[0])
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from hyperexport.base.stop import StopSignal
 from hyperexport.formats.vmdk_image import open_image
+from hyperexport.model.marks import MARK_FILES
 from hyperexport.simulator import Simulator
 from hyperexport.store.base import Store, StoredExport
 from hyperexport.verify import verify_export
@@ -112,7 +113,7 @@ def left_in(store: Store, place: Place) -> list[str]:
     known: set[str] = set()
     for export in store.exports():
         parts = {entry.name for entry in export.manifest.files if not entry.member_of and not entry.stored_in}
-        known |= {f"{export}/{name}" for name in parts | {"export.json"}}
+        known |= {f"{export}/{name}" for name in parts | {"export.json", *MARK_FILES}}
         known |= {f"{export}/", f"{export.folder}/"}
     found = [f"file {name}" for name in place.everything() if name not in known]
     return found + [f"unfinished upload {name}" for name in place.unfinished()]

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from hyperexport.base.stop import StopSignal
+from hyperexport.model.marks import MARK_FILES
 from hyperexport.simulator import DiskSpec, Simulator, VmSpec
 from hyperexport.store.base import Store, StoredExport
 from hyperexport.store.local import LocalStore
@@ -172,11 +173,11 @@ class Scene:
     def _look(self, place: Place, export: StoredExport) -> object:
         """What changes in an export when it is written.
 
-        Its manifest may be noted in, as verification does; and a hidden file is no part of it: what a kill left there
-        (a mark, half a manifest) the next run takes away.
+        Its marks may be, as verification does; and a hidden file is no part of it: what a kill left there (an owner
+        tag, half a mark) the next run takes away.
         """
         return {
             name: facts
             for name, facts in place.fingerprint(f"{export}/").items()
-            if not name.endswith(("/", "export.json")) and "/." not in name
+            if not name.endswith(("/", *MARK_FILES)) and "/." not in name
         }

@@ -18,6 +18,8 @@ import hyperexport
 from hyperexport.base.stop import StopSignal
 from hyperexport.base.units import KIB, SECTOR
 from hyperexport.errors import VerificationFailed
+from hyperexport.formats.block_tags import BlockTagger
+from hyperexport.formats.grain_tags import GrainTagger
 from hyperexport.formats.vmdk import Parent
 from hyperexport.formats.vmdk_writer import ZERO_GRAIN, StreamWriter
 from hyperexport.model.manifest import FILE_NAME, FileEntry, FileRole
@@ -109,6 +111,23 @@ def test_every_bit_of_the_small_files_counts(
     count, missed = undetected(entry, data, every_bit(len(data)))
     assert missed == []
     assert count == 8 * entry.size
+    record_property("flipped bits found", count)
+
+
+def test_every_bit_of_the_checks_beside_a_delta_counts(record_property: Record) -> None:
+    _, delta = small_delta()
+    blocks, grains = BlockTagger(), GrainTagger()
+    blocks.write(bytes(delta))
+    grains.write(bytes(delta))
+    of_grains = grains.finish()
+    assert of_grains
+    count = 0
+    for role, packed in ((FileRole.TAGS, blocks.finish().pack()), (FileRole.GRAINS, of_grains.pack())):
+        data = bytearray(packed)
+        flips, missed = undetected(an_entry("small.vmdk.x", role, packed), data, every_bit(len(data)))
+        assert missed == []
+        count += flips
+    assert count > 8 * 32
     record_property("flipped bits found", count)
 
 

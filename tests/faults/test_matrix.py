@@ -31,6 +31,11 @@ HALF = 100_000
 DAY = 86_400
 ON_DISK = Form("matrix local", (LOCAL,), {"verify": True})
 IN_S3 = Form("matrix S3", (S3,), {"verify": "deep"})
+CHAINS = {"incremental": True, "max_chain": 3}
+CHAINS_ON_DISK = Form("matrix local deltas", (LOCAL,), {**ON_DISK.options, **CHAINS})
+CHAINS_IN_S3 = Form("matrix S3 deltas", (S3,), {**IN_S3.options, **CHAINS})
+FORMS_ON_DISK = pytest.mark.parametrize("form", [ON_DISK, CHAINS_ON_DISK], ids=["whole", "deltas"])
+FORMS_IN_S3 = pytest.mark.parametrize("form", [IN_S3, CHAINS_IN_S3], ids=["whole", "deltas"])
 
 
 @dataclass(frozen=True)
@@ -287,15 +292,19 @@ def test_a_sample_of_the_matrix(cell: Cell, stages: Callable[[Form, S3Server | N
 @pytest.mark.faults
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("cell", [cell for cell in CELLS if not cell.wire], ids=str)
-def test_on_the_server_and_on_this_machine(cell: Cell, stages: Callable[[Form, S3Server | None], Scene]) -> None:
-    strike(cell, stages(ON_DISK, None), None)
+@FORMS_ON_DISK
+def test_on_the_server_and_on_this_machine(
+    cell: Cell, form: Form, stages: Callable[[Form, S3Server | None], Scene]
+) -> None:
+    strike(cell, stages(form, None), None)
 
 
 @pytest.mark.faults
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("cell", [cell for cell in CELLS if cell.wire], ids=str)
+@FORMS_IN_S3
 def test_on_the_way_to_s3(
-    cell: Cell, stages: Callable[[Form, S3Server | None], Scene], s3: S3Server, tmp_path: Path
+    cell: Cell, form: Form, stages: Callable[[Form, S3Server | None], Scene], s3: S3Server, tmp_path: Path
 ) -> None:
     with faulty_proxy(s3, tmp_path) as proxy:
-        strike(cell, stages(IN_S3, s3), proxy)
+        strike(cell, stages(form, s3), proxy)

@@ -58,7 +58,7 @@ def kill_during_the_transfer(server: PrefectServer, vcenter: Simulator, store: P
 
 
 def assert_exported(vcenter: Simulator, store: Path) -> None:
-    (export,) = exports_in(store)
+    export, *_ = exports_in(store)
     assert exported_bytes(LocalStore(store), export) == guest_bytes(vcenter, VM)
     assert leftovers(vcenter, store) == []
 
@@ -100,6 +100,23 @@ def test_a_server_that_never_comes_back_fails_nothing(
     assert "Traceback" not in errors
     assert "Error logging to API" not in errors
     assert any("shared bandwidth budget" in warning for warning in document["exports"][0]["warnings"])
+
+
+def test_a_delta_is_made_without_a_server_that_never_comes_back(
+    server: PrefectServer, vcenter: Simulator, tmp_path: Path
+) -> None:
+    store, chain = tmp_path / "exports", ("--incremental", "--max-chain", "3")
+    with command(server, vcenter, store, *chain) as process:
+        _, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, errors
+    vcenter.vm(VM).guest_write(0, MIB, b"changed")
+    with command(server, vcenter, store, *chain) as process:
+        eventually(lambda: vcenter.leases() and list(store.rglob("*.partial/*.vmdk")), "a transfer")
+        server.kill()
+        _, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, errors
+    assert [export.manifest.deltas for export in exports_in(store)] == [1, 0]
+    assert_exported(vcenter, store)
 
 
 def test_a_failure_keeps_its_own_words_and_exit_code(server: PrefectServer, vcenter: Simulator, tmp_path: Path) -> None:

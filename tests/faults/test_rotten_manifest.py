@@ -14,6 +14,7 @@ from hyperexport.cli.list import stored_lines
 from hyperexport.model.history import identity_of
 from hyperexport.model.manifest import FILE_NAME
 from hyperexport.options.groups import Cleanup, VerifyMode
+from hyperexport.simulator import DiskSpec, Simulator, VmSpec
 from hyperexport.steps.cleanup import delete_planned, plan_store_cleanup
 from hyperexport.steps.plan import newest_usable
 from hyperexport.steps.recent import recent_exports
@@ -24,7 +25,8 @@ from hyperexport.store.contents import StoreContents
 from hyperexport.store.local import LocalStore
 from hyperexport.store.s3 import S3Store
 from hyperexport.views.survey import survey
-from tests.engine.local_exports import FIRST, FOLDER, SECOND, THIRD, write_export
+from tests.chains import folder_place
+from tests.engine.local_exports import FIRST, SECOND, THIRD, write_export
 from tests.engine.s3_exports import open_store
 from tests.engine.s3_servers import S3Server
 
@@ -43,7 +45,7 @@ SAMPLE = pytest.param(29, id="every 29th byte")
 def wrong_answers(store: LocalStore | S3Store, rotten: StoredExport, others: list[StoredExport]) -> list[str]:
     """Which readers let the rotten export decide, or do not report it. The others come newest first."""
     newest, *older = others
-    listing = store.listing(FOLDER)
+    listing = store.listing(rotten.folder)
     contents = StoreContents(store=store.url, exports=listing.exports, damaged=listing.damaged)
     young = datetime.now(UTC) - rotten.manifest.started + timedelta(hours=1)
     fresh = [newest] if newest.manifest.started > rotten.manifest.started else []
@@ -89,6 +91,46 @@ def test_no_flipped_byte_of_a_manifest_decides_anything(tmp_path: Path, place: i
             found = wrong_answers(store, rotten, others)
             wrong += [(at, found)] if found else []
     finally:
+        logging.disable(logging.NOTSET)
+    assert wrong == []
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory: pytest.TempPathFactory) -> LocalStore:
+    """Three exports of a day each, of which the second and the third are deltas."""
+    place = folder_place(tmp_path_factory.mktemp("chain") / "exports")
+    with pytest.MonkeyPatch.context() as patch, Simulator([VmSpec("db01", disks=(DiskSpec(1 << 20),))]) as vcenter:
+        for name, value in vcenter.environment().items():
+            patch.setenv(name, value)
+        for day in range(3):
+            vcenter.vm("db01").guest_write(0, 0, b"day %d" % day)
+            place.export(max_chain=3)
+    root = Path(place.store.url)
+    for age, export in enumerate(place.store.exports(), start=1):
+        at = datetime.now(UTC) - timedelta(days=age)
+        times = {"started": at, "finished": at, "server_time": at}
+        (root / str(export) / FILE_NAME).write_bytes(export.manifest.model_copy(update=times).to_json())
+    assert [export.manifest.deltas for export in place.store.exports()] == [2, 1, 0]
+    return LocalStore(root)
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("step", [pytest.param(499, id="every 499th byte"), SEVENTH])
+@pytest.mark.parametrize("place", [0, 1, 2], ids=["newest", "middle", "oldest"])
+def test_no_flipped_byte_of_a_manifest_of_deltas_decides_anything(chain: LocalStore, place: int, step: int) -> None:
+    logging.disable(logging.CRITICAL)
+    exports = chain.exports()
+    rotten, others = exports[place], [export for number, export in enumerate(exports) if number != place]
+    path = Path(chain.url) / str(rotten) / FILE_NAME
+    data = path.read_bytes()
+    wrong: list[tuple[int, list[str]]] = []
+    try:
+        for at in range(0, len(data), step):
+            path.write_bytes(data[:at] + bytes([data[at] ^ 1 << at % 8]) + data[at + 1 :])
+            found = wrong_answers(chain, rotten, others)
+            wrong += [(at, found)] if found else []
+    finally:
+        path.write_bytes(data)
         logging.disable(logging.NOTSET)
     assert wrong == []
 

@@ -148,7 +148,13 @@ def test_an_ova_holds_the_same_package_in_one_file(vcenter: Simulator, store: Pa
     (export,) = exports_in(store)
     folder = store / str(export)
     tags = {f"db01-disk-{disk}.vmdk{suffix}" for disk in (0, 1) for suffix in (".tags", ".grains")}
-    assert {path.name for path in folder.iterdir()} == {"db01.ova", "db01.vm.json", "export.json", *tags}
+    assert {path.name for path in folder.iterdir()} == {
+        "db01.ova",
+        "db01.vm.json",
+        "export.json",
+        "mark-verified.json",
+        *tags,
+    }
     listed = subprocess.run(["tar", "tf", folder / "db01.ova"], check=True, capture_output=True, text=True)
     assert listed.stdout.split() == ["db01.ovf", "db01.mf", "db01-disk-0.vmdk", "db01-disk-1.vmdk", "db01.nvram"]
     assert exported_bytes(LocalStore(store), export) == guest_bytes(vcenter, "db01")
