@@ -122,9 +122,9 @@ def test_every_bit_of_the_checks_beside_a_delta_counts(record_property: Record) 
     of_grains = grains.finish()
     assert of_grains
     count = 0
-    for role, packed in ((FileRole.TAGS, blocks.finish().pack()), (FileRole.GRAINS, of_grains.pack())):
+    for packed in (blocks.finish().pack(), of_grains.pack()):
         data = bytearray(packed)
-        flips, missed = undetected(an_entry("small.vmdk.x", role, packed), data, every_bit(len(data)))
+        flips, missed = undetected(an_entry("small.vmdk.tags", FileRole.TAGS, packed), data, every_bit(len(data)))
         assert missed == []
         count += flips
     assert count > 8 * 32
