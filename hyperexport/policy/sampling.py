@@ -20,7 +20,7 @@ def sample(
     Exports that share files are chosen together, because one reading proves a file for all of them. Chosen is
     whatever would be older than ``within`` at the next run, and as much more as makes the night's part of all bytes:
     those whose proof is of the oldest day, at random among these. An export that was never verified counts from when
-    it was made, and a damaged one is chosen every time.
+    it was made, before those that were verified on that day, and a damaged one is chosen every time.
 
     Args:
         exports: Every export of a store, with its VM's folder.
@@ -38,7 +38,8 @@ def sample(
     groups = _groups(contents)
     chance.shuffle(groups)
     share = total(contents.values()) * min(_NIGHT / within, 1)
-    groups.sort(key=lambda names: min(proved[name] for name in names).date())
+    never = {f"{folder}/{one.export_id}" for folder, one in exports if one.verified is None}
+    groups.sort(key=lambda names: (min(proved[name] for name in names).date(), never.isdisjoint(names)))
     chosen: list[str] = []
     size = 0
     for names in groups:

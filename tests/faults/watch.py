@@ -25,6 +25,7 @@ STEPS = {
     "snapshot": ("hyperexport.steps.snapshots", "take_snapshot"),
     "plan": ("hyperexport.steps.plan", "make_plan"),
     "transfer": ("hyperexport.steps.disks", "transfer_disk"),
+    "transfer of a delta": ("hyperexport.steps.deltas", "transfer_delta"),
     "reuse": ("hyperexport.steps.disks", "reuse_disk"),
     "nvram": ("hyperexport.steps.package", "export_nvram"),
     "describe": ("hyperexport.steps.package", "describe_vm"),
@@ -52,6 +53,8 @@ STEPS = {
     "log out": ("hyperexport.vsphere.session", "Session.close"),
 }
 """The named steps: where each is called by its name."""
+_CALLED = {"transfer of a delta": "transfer"}
+"""Steps of one name that are called in several places."""
 
 
 class Watch:
@@ -85,7 +88,7 @@ class Watch:
     def begin(self) -> None:
         """Count from here on."""
         for name, (module, target) in STEPS.items():
-            self._name_step(name, module, target)
+            self._name_step(_CALLED.get(name, name), module, target)
         for name in ("fsync", "write", "pread"):  # Python itself raises no audit events for these
             setattr(os, name, self._counted(f"os.{name}", getattr(os, name)))
         for name in ("send", "recv", "recv_into"):
