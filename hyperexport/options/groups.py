@@ -374,7 +374,7 @@ class Incremental(Group):
         title="Full export after",
     )
     max_chain: int = option(
-        0,
+        30,
         "Store changed disks as deltas, at most N on a whole disk; then the disk is stored whole (0: always whole)",
         flag="--max-chain",
         ge=0,
