@@ -12,6 +12,8 @@ from tests.peers import require_program
 
 STAND_IN = Path(__file__).with_name("nbdkit_stand_in.py")
 _WRAPPER = """#!/bin/sh
+# Its Python looks for its library by the PATH, where a virtual environment of another Python may come first.
+PATH=/usr/bin:/bin
 for word do
     shift
     case $word in

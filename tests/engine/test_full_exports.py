@@ -287,7 +287,9 @@ def figures(place: Place) -> dict[str, int]:
 def test_every_figure_of_stored_bytes_is_what_du_counts_after_each_export_and_each_deletion(
     vcenter: Simulator, place: Place
 ) -> None:
-    steps = [{"incremental": True}] * 3 + [{"incremental": True, "force_full": True}, {}, {"incremental": True}]
+    # By ranges of the datastore nobody learns what the disk's stream would take, and the plan knows a bound only.
+    incremental: dict[str, Any] = {"incremental": True, "transport": "lease"}
+    steps: list[dict[str, Any]] = [*[incremental] * 3, {**incremental, "force_full": True}, {}, incremental]
     for number, options in enumerate(steps):
         if number == 2:
             vcenter.vm("db01").power_on()

@@ -50,7 +50,7 @@ def test_on_already_is_not_switched_on_again() -> None:
 @pytest.mark.parametrize(
     ("state", "takes_snapshot", "words"),
     [
-        (PowerState.OFF, False, "counts at once"),
+        (PowerState.OFF, False, "takes effect at once"),
         (PowerState.ON, True, "with this export's snapshot"),
         (PowerState.SUSPENDED, False, "with the next snapshot"),
     ],

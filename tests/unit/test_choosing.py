@@ -71,7 +71,7 @@ def test_a_damaged_export_is_passed_over_unless_it_is_named() -> None:
 
 def test_an_export_that_nothing_proves_is_not_read_even_if_it_is_named() -> None:
     broken = DamagedExport(folder=NEW.folder, export_id=NEW.export_id, problem=Problem.SEAL, reason="has a broken seal")
-    with pytest.raises(ExportNotFound, match=r"nothing can be read of .*has a broken seal"):
+    with pytest.raises(ExportNotFound, match=r"cannot be read: .*has a broken seal"):
         chosen(Listed("local", OLD, damaged=(broken,)), export=NEW.export_id)
 
 

@@ -32,7 +32,11 @@ from hyperexport.errors import UsageError
 from hyperexport.options.groups import VerifyMode
 from hyperexport.options.precedence import ExportOptions, Leaf, leaves
 
-NEEDS = {"bandwidth_burst": ["--bandwidth-limit=1"], "keep_local": ["--upload=s3://bucket"]}
+NEEDS = {
+    "bandwidth_burst": ["--bandwidth-limit=1"],
+    "keep_local": ["--upload=s3://bucket"],
+    "transport": ["--incremental"],
+}
 """Options that make sense only together with another."""
 
 
