@@ -74,7 +74,10 @@ def walk(console: Console, vcenter: Simulator) -> int:
         ("What is this VM?", f"--vm-info --vm {VM}"),
         ("What would an export do? Nothing is changed.", f"{export} --dry-run"),
         ("The VM is running, so it is exported from a snapshot, and read back.", export),
-        ("In the guest, something is written to one of its two disks. Only that disk is transferred again.", export),
+        (
+            "In the guest, one disk is written to. Only that disk is read again, and only what changed is stored.",
+            export,
+        ),
         (
             "What is in the store? The disk that did not change is there twice, and stored once.",
             f"list --output {FOLDER}/exports",
@@ -118,8 +121,9 @@ def booting() -> tuple[tuple[str, str], ...]:
 def what_next() -> str:
     """Where to go from here."""
     return f"""
-[bold]Done.[/] Look around in [bold]{FOLDER}/exports[/]: an OVF package that govc, ovftool and vCenter import, and
-export.json, which says everything about it. qemu-img reads its disks.
+[bold]Done.[/] Look around in [bold]{FOLDER}/exports[/]: the disks, which qemu-img reads, and export.json, which says
+everything about them. For govc, ovftool and vCenter, whole disks again:
+  .venv/bin/hyperexport convert --vm {VM} --output {FOLDER}/exports --to ovf --into package
 
 What to try next:
   [bold]Your own vCenter[/]     export GOVC_URL=vcenter.example.com GOVC_USERNAME=... GOVC_PASSWORD=...
