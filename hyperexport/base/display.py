@@ -11,7 +11,7 @@ from functools import singledispatch
 from html import escape
 from importlib import import_module
 from itertools import count
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from hyperexport.base.text import escape_controls
 
@@ -141,6 +141,10 @@ def rich_parts(pages: Iterable[Page]) -> "Iterator[Text | RichTable]":
                 yield mark.append(escape_controls(item), style="default")
 
 
+_SHORT: Final = 14
+"""Characters of a first cell that always has room."""
+
+
 def rich_table(each: Table) -> "RichTable":
     """A table for a terminal; a cell with a tone has a coloured dot before it."""
     from rich import box  # noqa: PLC0415
@@ -150,8 +154,10 @@ def rich_table(each: Table) -> "RichTable":
     title = Text(escape_controls(each.title)) if each.title else None
     named = any(each.columns)
     drawn = RichTable(title=title, title_justify="left", title_style="bold", box=box.SQUARE, show_header=named)
-    for column in each.columns:
-        drawn.add_column(Text(escape_controls(column)), overflow="fold")
+    for number, column in enumerate(each.columns):
+        # What a row is about, such as an export's short id, is to be copied, so a narrow terminal does not break it.
+        whole = number == 0 and all(len(row[0]) <= _SHORT for row in each.rows)
+        drawn.add_column(Text(escape_controls(column)), overflow="fold", no_wrap=whole)
     for row in each.rows:
         drawn.add_row(*map(_rich_cell, row))
     return drawn

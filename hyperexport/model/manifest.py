@@ -307,7 +307,7 @@ class ExportManifest(Value):
     @property
     def kind_in_words(self) -> str:
         """The kind, with the deltas that a restore reads."""
-        return f"{self.kind}, {self.deltas} delta{'s' * (self.deltas > 1)}" if self.deltas else str(self.kind)
+        return f"{self.kind} + {self.deltas} delta{'s' * (self.deltas > 1)}" if self.deltas else str(self.kind)
 
     @property
     def stored_disks(self) -> tuple[FileEntry, ...]:

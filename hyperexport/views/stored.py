@@ -16,7 +16,7 @@ COLUMNS = (
     "Created",
     "Kind",
     "Adds",
-    "Transferred",
+    "Read",
     "Verified",
     "Drilled",
     "Preserved",
@@ -40,7 +40,8 @@ def _(contents: StoreContents) -> tuple[Page, ...]:
     shown = tuple(tuple(row[number] for number in used) for row in rows)
     table = Table("", tuple(COLUMNS[number] for number in used), shown)
     damaged = lines("Damaged", [one.words_and_remedy for one in contents.damaged])
-    title = f"{contents.store}: {len(contents.exports)} exports, {format_bytes(contents.stored_bytes)}"
+    count = len(contents.exports)
+    title = f"{contents.store}: {count} export{'' if count == 1 else 's'}, {format_bytes(contents.stored_bytes)}"
     return (Page(title, (table, *damaged)),)
 
 

@@ -279,7 +279,7 @@ def test_the_list_and_the_report_say_how_many_deltas_an_export_has(vcenter: Simu
     contents = hyperexport.list_exports(folder.store.url)
     _ = list_page  # its import registers the page
     rows = pages_of(contents)[0].tables[0].rows
-    for words, row in zip(("incremental, 2 deltas", "incremental, 1 delta", "full"), rows, strict=True):
+    for words, row in zip(("incremental + 2 deltas", "incremental + 1 delta", "full"), rows, strict=True):
         assert words in row
     assert "deltas=2" in stored_lines(contents)
 

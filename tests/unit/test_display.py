@@ -167,3 +167,11 @@ def test_a_verification_is_a_row() -> None:
     shown = texts(Listing([VerifiedExport(location="/backup/a", verification=found)]))
     assert "/backup/a" in shown
     assert "verified" in shown
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_a_narrow_terminal_does_not_break_the_id_that_a_command_takes(width: int):
+    export = stored()
+    console = Console(width=width, file=io.StringIO())
+    console.print(StoreContents(store="exports", exports=(export,), drilled={str(export): export.manifest.started}))
+    assert f"│ {short_id(str(export))} │" in console.file.getvalue()
