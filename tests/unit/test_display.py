@@ -172,6 +172,7 @@ def test_a_verification_is_a_row() -> None:
 @pytest.mark.parametrize("width", [60, 80, 100])
 def test_a_narrow_terminal_does_not_break_the_id_that_a_command_takes(width: int):
     export = stored()
-    console = Console(width=width, file=io.StringIO())
-    console.print(StoreContents(store="exports", exports=(export,), drilled={str(export): export.manifest.started}))
-    assert f"│ {short_id(str(export))} │" in console.file.getvalue()
+    terminal = io.StringIO()
+    contents = StoreContents(store="exports", exports=(export,), drilled={str(export): export.manifest.started})
+    Console(width=width, file=terminal).print(contents)
+    assert f"│ {short_id(str(export))} │" in terminal.getvalue()
