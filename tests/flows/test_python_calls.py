@@ -167,3 +167,11 @@ def test_what_a_worker_did_is_read_elsewhere_as_a_small_summary(service: Service
     failed = run_elsewhere(service, {"vm": "nobody", "options": options})
     assert failed["state"] == "Failed"
     assert failed["error"].startswith("FailedRun: no VM named 'nobody'")
+
+
+def test_a_verification_of_a_sample_reads_a_part_of_the_store(vcenter: Simulator, store: Path) -> None:
+    for _ in range(2):
+        export_vm("db01", output=store, snapshot=True)
+    (read,) = flows.verify_exports(output=store, sample_days=2)
+    proved = [export for export in LocalStore(store).exports() if export.manifest.verified]
+    assert [str(export) for export in proved] == [read.location.removeprefix(f"{store}/")]
