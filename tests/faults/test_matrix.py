@@ -309,5 +309,7 @@ def test_on_the_server_and_on_this_machine(
 def test_on_the_way_to_s3(
     cell: Cell, form: Form, stages: Callable[[Form, S3Server | None], Scene], s3: S3Server, tmp_path: Path
 ) -> None:
+    if form is CHAINS_IN_S3 and cell.wire and cell.wire[0] == "DELETE":
+        pytest.skip("this cleanup deletes nothing: a delta holds the export that it builds on")
     with faulty_proxy(s3, tmp_path) as proxy:
         strike(cell, stages(form, s3), proxy)
