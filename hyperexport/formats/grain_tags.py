@@ -1,4 +1,4 @@
-"""A short check for every grain that a disk's file holds: whether a stream has the same grain is told without the file.
+"""A short check for every grain in a disk's file, so that a stream can be compared with the file without reading it.
 
 A tag is the AES-GMAC of a grain's *compressed* bytes under a key of its file, as for a file's blocks
 (:mod:`hyperexport.formats.block_tags`, which says what it costs and what it proves). Equal compressed bytes are equal

@@ -45,7 +45,7 @@ def with_bases(descriptor: bytes, disk: str, bases: Sequence[BaseFile]) -> bytes
 
     Returns:
         The descriptor. Where it does not describe the disk in a form that is known, it names no parents, and importers
-        refuse it all the same; without a ``VirtualHardwareSection`` it describes no machine that could be imported.
+        refuse it anyway; without a ``VirtualHardwareSection`` it describes no machine that could be imported.
     """
     if not _ANY_SECTION.search(descriptor):
         descriptor = _HARDWARE_END.sub(lambda end: end[0] + _SECTION, descriptor, count=1)

@@ -125,8 +125,8 @@ class ReadGrains:
 class TaggedGrains:
     """The tags of the base's grains: nothing of the base itself is read, but for single grains that have to be certain.
 
-    The tags are proved when they are read. They say what the base's files were when they were written: whoever builds
-    on those files proves that they are so still.
+    The tags are verified when they are read. They describe the base's files as they were written; a caller that builds
+    on those files must verify that they have not changed since.
 
     Args:
         tags: What the tags of its files say.

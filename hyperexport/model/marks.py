@@ -5,6 +5,7 @@ what the manifest says, also where an earlier version wrote that into the manife
 not prove says nothing, and no limit deletes an export that has one.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Final, Literal, NamedTuple, Self
 
@@ -17,7 +18,7 @@ LARGEST: Final = 1 << 20
 """Bytes of a mark that is read; a longer one is none."""
 
 
-class Mark(Value):
+class Mark(Value, ABC):
     """One mark of one export."""
 
     file_name: ClassVar[str]
@@ -26,9 +27,9 @@ class Mark(Value):
     export_id: ExportId
     seal: str | None = Field(default=None, description="Last in the file: the SHA-256 of every byte before this key.")
 
+    @abstractmethod
     def on(self, manifest: ExportManifest) -> ExportManifest:
         """Say in a manifest what the mark says."""
-        raise NotImplementedError
 
     def to_json(self) -> bytes:
         """Serialise for the store."""

@@ -1,6 +1,6 @@
 """Reads one export of an NBD server: fixed newstyle negotiation, ``NBD_OPT_GO``, simple replies, one request at a time.
 
-It speaks over a Unix socket to a server that this machine started. What the server says is checked all the same.
+It speaks over a Unix socket to a server that this machine started. Its answers are checked anyway.
 """
 
 import os

@@ -23,7 +23,8 @@ from hyperexport.model.vm import DiskInfo
 from hyperexport.options.groups import VerifyMode
 from hyperexport.policy.incremental import DiskPlan
 from hyperexport.steps import disks
-from hyperexport.steps.block_tags import DiskTagger, Packed, drop_file, with_tags
+from hyperexport.steps.block_tags import Packed, drop_file, with_tags
+from hyperexport.steps.disk_output import DiskOutput
 from hyperexport.steps.job import Job
 from hyperexport.steps.stages import stage
 from hyperexport.steps.staging import Copies, Entries, as_stored
@@ -173,22 +174,13 @@ def _write_delta(
     sinks: Sequence[Sink],
 ) -> WrittenDelta:
     """Compare the stream with the base, and write what differs."""
-    check, digest, tagger, size = StreamCheck(capacity=disk.capacity), hashlib.sha256(), DiskTagger(), 0
-
-    def out(data: bytes) -> None:
-        nonlocal size
-        digest.update(data)
-        tagger.write(data)
-        size += len(data)
-        for sink in sinks:
-            sink.write(memoryview(data))
-
+    check, output = StreamCheck(capacity=disk.capacity), DiskOutput(sinks)
     with _base_grains(job, base, plan) as (grains, base_id):
         content_id = new_content_id(f"{job.export_id}/{disk.key}", unlike=base_id)
         delta = DeltaWriter(
             grains,
             capacity=disk.capacity,
-            out=out,
+            out=output.write,
             name=plan.file_name,
             content_id=content_id,
             parent=Parent(base_id, parent),
@@ -206,8 +198,8 @@ def _write_delta(
     entry = FileEntry(
         name=plan.file_name,
         role=FileRole.DISK,
-        size=size,
-        sha256=digest.hexdigest(),
+        size=output.size,
+        sha256=output.sha256,
         populated=check.populated,
         device_id=file.key,
         cid=f"{content_id:08x}",
@@ -215,7 +207,7 @@ def _write_delta(
         transport=Transport.LEASE,
         **disks.facts_of(disk),
     )
-    return WrittenDelta(entry, delta.changed, received.size, tagger.finish())
+    return WrittenDelta(entry, delta.changed, received.size, output.tags())
 
 
 @contextmanager
@@ -295,32 +287,28 @@ def write_synthetic(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo) ->
     entry, name = plan.base_entry, plan.file_name
     assert entry is not None, "a disk is unchanged only on proof, and the proof names the base"
     base = base_of(copies, plan)
-    digest, tagger, size = hashlib.sha256(), DiskTagger(), 0
     with disks.sinks_for(copies.parts, name) as sinks:
+        output = DiskOutput(sinks)
         with _base_disk(job, base, entry, plan.capacity) as (source, identity):
             content_id = new_content_id(f"{job.export_id}/{disk.key}", unlike=identity.content_id)
             writer = StreamWriter(plan.capacity, name=name, content_id=content_id)
             for piece in whole_stream(source.ascending(), writer):
-                digest.update(piece)
-                tagger.write(piece)
-                size += len(piece)
-                for sink in sinks:
-                    sink.write(memoryview(piece))
+                output.write(piece)
         stored = [sink.finish() for sink in sinks]
     written = FileEntry(
         name=name,
         role=FileRole.DISK,
-        size=size,
-        sha256=digest.hexdigest(),
+        size=output.size,
+        sha256=output.sha256,
         populated=writer.populated,
         device_id=entry.device_id,
         cid=f"{content_id:08x}",
         transferred=False,
         **disks.facts_of(disk),
     )
-    logger.info("%s: %s: unchanged, %s written whole from %s", job.vm.name, disk.label, format_bytes(size), base)
+    logger.info("%s: %s: unchanged, %s written whole from %s", job.vm.name, disk.label, format_bytes(output.size), base)
     own = tuple(as_stored(written, done, by=job.export_id) for done in stored)
-    return with_tags(job, copies, own, tagger.finish())
+    return with_tags(job, copies, own, output.tags())
 
 
 def _unchanged(

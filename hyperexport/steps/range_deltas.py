@@ -4,7 +4,6 @@ Change tracking says what changed, and is trusted only while it is proven: known
 them before anything else counts, and a random sample of the grains that it calls unchanged is read again on the way.
 """
 
-import hashlib
 import heapq
 import logging
 import random
@@ -26,7 +25,7 @@ from hyperexport.model.vm import DiskInfo
 from hyperexport.policy.incremental import DiskPlan, other_series
 from hyperexport.policy.transport import KNOWN_GRAINS, Run, choose_sample, grains_of, is_changed
 from hyperexport.steps import deltas, disks
-from hyperexport.steps.block_tags import DiskTagger
+from hyperexport.steps.disk_output import DiskOutput
 from hyperexport.steps.job import Job
 from hyperexport.steps.range_sources import READ_ERRORS, open_ranges
 from hyperexport.steps.stages import stage
@@ -191,20 +190,11 @@ class _Reader:
         job, plan, disk = self._job, self._plan, self._disk
         name, total = plan.file_name, -(-disk.capacity // GRAIN)
         sample = self._sample(source, changed, total)
-        digest, tagger, size, kept = hashlib.sha256(), DiskTagger(), 0, 0
+        output, kept = DiskOutput(sinks), 0
         content_id = deltas.new_content_id(f"{job.export_id}/{disk.key}", unlike=identity.content_id)
         parent = Parent(identity.content_id, deltas.base_names(plan)[-1])
         writer = StreamWriter(disk.capacity, name=name, content_id=content_id, parent=parent)
-
-        def out(data: bytes) -> None:
-            nonlocal size
-            digest.update(data)
-            tagger.write(data)
-            size += len(data)
-            for sink in sinks:
-                sink.write(memoryview(data))
-
-        out(writer.header())
+        output.write(writer.header())
         report(Progress(job.ref, name, Stage.TRANSFER, 0, disk.capacity, self._moved))
         again = set(sample)
         numbers = heapq.merge(sample, (number for first, end in changed for number in range(first, end)))
@@ -214,9 +204,9 @@ class _Reader:
                     self._compare(number, content)
                 elif piece := self._piece(writer, number, content):
                     kept += 1
-                    out(piece)
+                    output.write(piece)
             report(Progress(job.ref, name, Stage.TRANSFER, part.offset + part.length, disk.capacity, self._moved))
-        out(writer.finish())
+        output.write(writer.finish())
         report(Progress(job.ref, name, Stage.TRANSFER, disk.capacity, disk.capacity, self._moved, done=True))
         logger.info(
             "%s: %s: %s read by %s, %d unchanged grains compared with %s",
@@ -225,8 +215,8 @@ class _Reader:
         entry = FileEntry(
             name=name,
             role=FileRole.DISK,
-            size=size,
-            sha256=digest.hexdigest(),
+            size=output.size,
+            sha256=output.sha256,
             populated=self._bytes_populated(),
             device_id=plan.bases[-1].device_id,
             cid=f"{content_id:08x}",
@@ -235,7 +225,7 @@ class _Reader:
             sampled=self._sampled,
             **disks.facts_of(disk),
         )
-        return deltas.WrittenDelta(entry, kept, self._moved, tagger.finish())
+        return deltas.WrittenDelta(entry, kept, self._moved, output.tags())
 
     def _bytes_populated(self) -> int | None:
         before = self._plan.bases[-1].populated

@@ -83,14 +83,14 @@ DRILL_POWER_OFF: Final = Requirement(
     without="a drill would leave a running VM, so it does not begin",
 )
 ANSWER: Final = Requirement(
-    feature="end a drill whose VM asks a question",
+    feature="end a drill that waits for an answer",
     when="drill --target vsphere, reap-snapshots",
     privilege="VirtualMachine.Interact.AnswerQuestion",
     title="Virtual machine > Interaction > Answer question",
     place=Place.FOLDER,
     calls=("AnswerVM",),
     vital=False,
-    without="the drill's VM stays until somebody answers its question",
+    without="the drill's VM stays until its question is answered",
 )
 SCREENSHOT: Final = Requirement(
     feature="take a drill's screenshot",
