@@ -13,13 +13,13 @@ import mmap
 import re
 import secrets
 import struct
-import zlib
 from collections.abc import Iterator, Sequence
 from typing import Final
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from hyperexport.errors import StreamCorrupt
+from hyperexport.formats.deflate import NotInflated, compress, inflate
 from hyperexport.formats.grain_records import GrainRecords
 from hyperexport.formats.vmdk import GRAIN, GRAIN_SECTORS, LARGEST_CAPACITY, Header
 from hyperexport.formats.vmdk_image import inflate_grain
@@ -92,7 +92,7 @@ class GrainTags:
 
     def pack(self) -> bytes:
         """The tags as they are stored."""
-        held = zlib.compress(self._held, 1)
+        held = compress(self._held)
         return _HEAD.pack(_MAGIC, GRAIN, TAG, self.size, self.capacity, self._key, len(held)) + held + self._tags
 
     @classmethod
@@ -108,12 +108,11 @@ class GrainTags:
         if (magic, grain, tag) != (_MAGIC, GRAIN, TAG) or capacity > LARGEST_CAPACITY:
             raise _corrupt("its header is not one that this version writes")
         grains = _grains(capacity)
-        inflating = zlib.decompressobj()
         try:
-            held = inflating.decompress(data[_HEAD.size : _HEAD.size + length], _map_bytes(grains) + 1)
-        except zlib.error:
+            held = inflate(data[_HEAD.size : _HEAD.size + length], _map_bytes(grains))
+        except NotInflated:
             raise _corrupt("its map of grains does not inflate") from None
-        if len(held) != _map_bytes(grains) or not inflating.eof or (grains % 8 and held[-1] >> grains % 8):
+        if len(held) != _map_bytes(grains) or (grains % 8 and held[-1] >> grains % 8):
             raise _corrupt("its map of grains is not one of the disk")
         tags = data[_HEAD.size + length :]
         if len(tags) != int.from_bytes(held, "little").bit_count() * TAG:

@@ -6,11 +6,11 @@ must never know what kind of store the file lies in.
 """
 
 import struct
-import zlib
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from hyperexport.base.units import MIB, SECTOR
+from hyperexport.formats.deflate import NotInflated, inflate
 from hyperexport.formats.vmdk import (
     GRAIN_HEADER,
     MARKER,
@@ -256,16 +256,13 @@ def inflate_grain(header: Header, lba: int, offset: int, compressed: bytes | mem
     grain = header.grain_bytes
     if lba % header.grain or lba >= header.capacity:
         raise corrupt(offset, f"a grain for sector {lba} of the disk is off the disk")
-    # Bounded, because a few bytes of zlib may inflate to a thousand times as many; one byte more than a grain lets
-    # the decoder reach the checksum behind it.
-    inflate = zlib.decompressobj()
     try:
-        content = inflate.decompress(compressed, grain + 1)
-    except zlib.error as error:
+        content = inflate(compressed, grain)
+    except NotInflated as error:
         raise corrupt(offset, f"the grain for sector {lba} of the disk does not inflate ({error})") from error
     # qemu compresses of a last, partial grain only what is on the disk; others fill it up.
     least = min(grain, header.capacity_bytes - lba * SECTOR)
-    if not inflate.eof or not least <= len(content) <= grain:
+    if len(content) < least:
         raise corrupt(offset, f"the grain for sector {lba} of the disk inflates to {len(content)} bytes")
     return content
 

@@ -6,12 +6,12 @@ bytes and must never know what becomes of them.
 """
 
 import struct
-import zlib
 from array import array
 from dataclasses import replace
 from typing import Final
 
 from hyperexport.base.units import SECTOR
+from hyperexport.formats.deflate import compress
 from hyperexport.formats.vmdk import (
     GD_AT_END,
     GRAIN,
@@ -45,7 +45,6 @@ class StreamWriter:
     Args:
         capacity: Bytes that the guest sees; a multiple of 512.
         name: The file's name, for its descriptor.
-        level: zlib's compression level, 1 to 9.
         content_id: The descriptor's CID; the same content under the same id gives the same bytes.
         parent: The disk that this one builds on, for a delta.
 
@@ -58,7 +57,6 @@ class StreamWriter:
         capacity: int,
         *,
         name: str = "disk.vmdk",
-        level: int = 1,
         content_id: int = 0xFFFF_FFFE,
         parent: Parent | None = None,
     ) -> None:
@@ -69,7 +67,6 @@ class StreamWriter:
         overhead = _OVERHEAD_OF_DELTA if parent else _OVERHEAD
         self._header = Header(capacity=capacity // SECTOR, directory=GD_AT_END, overhead=overhead)
         self._name = name
-        self._level = level
         self._content_id = content_id
         self._parent = parent
         self._sector = overhead
@@ -103,7 +100,7 @@ class StreamWriter:
             data = bytes(data).ljust(GRAIN, b"\0")
         if data == ZERO_GRAIN:
             return b""
-        return self.precompressed(lba, zlib.compress(data, self._level))
+        return self.precompressed(lba, compress(data))
 
     def precompressed(self, lba: int, *zlib_stream: bytes) -> bytes:
         """The bytes for a grain whose zlib stream (of 65,536 bytes of content) exists already, whole or in parts.

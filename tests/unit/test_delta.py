@@ -50,7 +50,7 @@ def guest(grains: dict[int, bytes]) -> dict[int, bytes]:
 
 def stream_of(grains: dict[int, bytes], level: int = 1, *, zeros: bool = False) -> bytes:
     """A whole disk as a server streams it; ``zeros`` keeps grains of zeros as some writers do."""
-    writer = StreamWriter(CAPACITY, level=level)
+    writer = StreamWriter(CAPACITY)
     pieces = [writer.header()]
     for number, content in sorted(grains.items()):
         whole = content.ljust(GRAIN, b"\0")

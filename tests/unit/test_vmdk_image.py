@@ -171,10 +171,10 @@ def one_grain(compressed: bytes, *, capacity: int = MIB) -> bytes:
 @pytest.mark.parametrize(
     ("compressed", "reason"),
     [
-        (zlib.compress(bytes(50 * MIB)), "inflates to 65537"),
-        (zlib.compress(b"x" * (GRAIN + 1)), "inflates to 65537"),
+        (zlib.compress(bytes(50 * MIB)), "does not inflate .*after 65537"),
+        (zlib.compress(b"x" * (GRAIN + 1)), "does not inflate .*after 65537"),
         (zlib.compress(b"x" * (GRAIN - 1)), "inflates to 65535"),
-        (zlib.compress(b"x" * GRAIN)[:-1], "inflates to 65536"),
+        (zlib.compress(b"x" * GRAIN)[:-1], "does not inflate .*after 65536"),
         (zlib.compress(b"x" * GRAIN)[:-4] + b"abcd", "does not inflate"),
     ],
 )
