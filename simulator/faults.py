@@ -62,7 +62,7 @@ class FaultKind(StrEnum):
     DATASTORE_FULL = "datastore-full"
     """The datastore is full when byte ``at_byte`` of an upload arrives: HTTP 500, and the lease fails."""
     QUESTION = "question"
-    """The next power on asks a question, and waits for AnswerVM, or for ``delay`` seconds."""
+    """The next power on, or task of ``method``, asks a question, and waits for AnswerVM, or for ``delay`` seconds."""
     NO_HEARTBEAT = "no-heartbeat"
     """The guest does not start at the next power on, whatever its disk holds."""
     CBT_OMITS = "cbt-omits"
@@ -77,8 +77,8 @@ class FaultKind(StrEnum):
     """The same has one bit flipped in byte ``at_byte`` of the extent, or in the first byte of each answer."""
 
 
-# These concern downloads, unless a method is named: then they concern its calls, and no download.
-_CALL_OR_DOWNLOAD = frozenset({FaultKind.HTTP_STATUS, FaultKind.SESSION_EXPIRED})
+# Without a method these concern downloads, and a power on; with one, its calls and nothing else.
+_OF_THIS_METHOD = frozenset({FaultKind.HTTP_STATUS, FaultKind.SESSION_EXPIRED, FaultKind.QUESTION})
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class Fault:
         """Tell whether this fault is meant for what is about to be done."""
         if part and self.at_byte is not None and not part[0] <= self.at_byte < part[1]:
             return False
-        methods = {method} if kind in _CALL_OR_DOWNLOAD else {None, method}
+        methods = {method} if kind in _OF_THIS_METHOD else {None, method}
         return self.kind is kind and self.vm in {None, vm} and self.disk in {None, disk} and self.method in methods
 
 

@@ -260,6 +260,7 @@ class Machine(MachineView):
         self.refuse_when_busy(method)
         self._busy = task
         try:
+            self._ask(method)
             yield
         finally:
             self._busy = None
@@ -306,16 +307,16 @@ class Machine(MachineView):
                     raise vmodl.fault.NotSupported(msg="A template cannot be powered on.")
                 self._require_power(PowerState.poweredOff)
                 self._require_memory()
-                self._ask()
+                self._ask(None)
                 self.set_power(PowerState.poweredOn)
                 self.guest_runs = False
                 self.tasks.background(self._start_guest)
 
         return self.tasks.start(self, "PowerOnVM_Task", work)
 
-    def _ask(self) -> None:
-        """Wait for the answer to a question, as the task of a power on does, if the VM is to ask one."""
-        fault = self.world.faults.take(FaultKind.QUESTION, vm=self.vm_name)
+    def _ask(self, method: str | None) -> None:
+        """Wait for the answer to a question, as the VM's task does, if the VM is to ask one."""
+        fault = self.world.faults.take(FaultKind.QUESTION, vm=self.vm_name, method=method)
         if fault is None:
             return
         self.question = vim.vm.QuestionInfo(

@@ -96,7 +96,7 @@ def enable_change_tracking(session: Session, ref: VmRef, *, stop: StopSignal | N
 
     def reconfigure() -> None:
         task = session.call(vm_object(session, ref).ReconfigVM_Task, spec, doing=doing)
-        wait_task(session, task, doing=doing, stop=stop)
+        wait_task(session, task, doing=doing, stop=stop, vm=ref)
 
     when_free(session, ref, reconfigure, stop=stop)
 

@@ -127,7 +127,7 @@ def detach(session: Session, vm: VmRef, moving: Moving, annotation: str, *, stop
     going = json.dumps(moving._asdict(), separators=(",", ":"))
     spec = vim.vm.ConfigSpec(deviceChange=changes, annotation=f"{annotation}\n{_GOING}{going}]")
     doing = f"detaching the restored disks from {vm.path}"
-    run_task(session, vm, vm_object(session, vm).ReconfigVM_Task, spec, doing=doing, stop=stop)
+    run_task(session, vm, vm_object(session, vm).ReconfigVM_Task, spec, doing=doing, stop=stop, answer=True)
 
 
 def attach(

@@ -19,7 +19,7 @@ from hyperexport.vsphere.disk_moves import moving_of, reattach
 from hyperexport.vsphere.faults import GONE, is_caused_by
 from hyperexport.vsphere.inventory import read_inventory, vm_object
 from hyperexport.vsphere.session import Session
-from hyperexport.vsphere.vm_tasks import end_power_on, run_task
+from hyperexport.vsphere.vm_tasks import end_question, run_task
 
 logger = logging.getLogger(__name__)
 
@@ -104,11 +104,14 @@ def destroy_partial_vm(session: Session, vm: VmRef, owner: Owner, *, stop: StopS
         Interrupted: ``stop`` was raised.
     """
     doing = f"destroying {vm.path}, which a restore was making"
-    notes = notes_of(session, vm)
-    found = Owner.from_description(notes or "")
-    if notes is None or found is None or (found.run, found.thing) != (owner.run, owner.thing):
+    if not _is_of(notes_of(session, vm), owner):
         return False
     try:
+        end_question(session, vm)
+        # What waited for the answer may have detached disks; it says so in the notes.
+        notes = notes_of(session, vm)
+        if notes is None or not _is_of(notes, owner):
+            return notes is None
         if moving := moving_of(notes):
             reattach(session, vm, moving)
         _destroy(session, vm, doing=doing, stop=stop)
@@ -122,13 +125,17 @@ def destroy_partial_vm(session: Session, vm: VmRef, owner: Owner, *, stop: StopS
     return True
 
 
+def _is_of(notes: str | None, owner: Owner) -> bool:
+    found = Owner.from_description(notes or "")
+    return found is not None and (found.run, found.thing) == (owner.run, owner.thing)
+
+
 def _destroy(session: Session, vm: VmRef, *, doing: str, stop: StopSignal | None) -> None:
     obj = vm_object(session, vm)
-    end_power_on(session, vm)
     state = properties(session, obj, ("runtime.powerState",), doing=doing).get("runtime.powerState")
     if state == "poweredOn":
-        run_task(session, vm, obj.PowerOffVM_Task, doing=f"powering off {vm.path}", stop=stop)
-    run_task(session, vm, obj.Destroy_Task, doing=doing, stop=stop)
+        run_task(session, vm, obj.PowerOffVM_Task, doing=f"powering off {vm.path}", stop=stop, answer=True)
+    run_task(session, vm, obj.Destroy_Task, doing=doing, stop=stop, answer=True)
 
 
 def take_off_tag(session: Session, vm: VmRef, annotation: str, *, stop: StopSignal) -> None:
@@ -139,8 +146,9 @@ def take_off_tag(session: Session, vm: VmRef, annotation: str, *, stop: StopSign
     """
     spec = vim.vm.ConfigSpec(annotation=annotation)
     doing = f"taking the restore's tag off {vm.path}"
+    method = vm_object(session, vm).ReconfigVM_Task
     try:
-        run_task(session, vm, vm_object(session, vm).ReconfigVM_Task, spec, doing=doing, stop=stop)
+        run_task(session, vm, method, spec, doing=doing, stop=stop, answer=True)
     except HyperExportError:
         # Its answer may have been lost on the way; what the VM has decides.
         values = properties(session, vm_object(session, vm), ("config.annotation",), doing=doing)

@@ -36,6 +36,7 @@ from hyperexport.vsphere.collector import properties
 from hyperexport.vsphere.faults import GONE, cannot_succeed, is_about_quiescing, is_caused_by
 from hyperexport.vsphere.inventory import vm_object
 from hyperexport.vsphere.names import escape
+from hyperexport.vsphere.questions import QuestionUnanswered
 from hyperexport.vsphere.session import Session
 from hyperexport.vsphere.snapshot_tree import flatten
 from hyperexport.vsphere.tasks import TaskVanished, unfinished_tasks, wait_for_conflicting, wait_task, when_free
@@ -172,7 +173,7 @@ def remove_snapshot(
         snapshot = session.reference(vim.vm.Snapshot, moref)
         try:
             task = session.call(snapshot.RemoveSnapshot_Task, False, True, doing=doing)
-            wait_task(session, task, doing=doing, on_progress=on_progress, stop=stop)
+            wait_task(session, task, doing=doing, on_progress=on_progress, stop=stop, vm=ref)
         except ServerBusy as error:
             # It may be this very removal, begun by a run that did not wait for its end; it may take hours.
             wait_for_conflicting(session, ref, error, on_progress=on_progress, stop=stop)
@@ -185,9 +186,10 @@ def remove_snapshot(
     except HyperExportError as error:
         if is_caused_by(error, GONE):
             return
+        fix = "Remove it in vSphere (Snapshots, Delete), or run reap_snapshots later; until then it keeps growing"
         raise SnapshotLeaked(
             f"snapshot {moref} of {ref.path} could not be removed: {error.what}",
-            fix="Remove it in vSphere (Snapshots, Delete), or run reap_snapshots later; until then it keeps growing",
+            fix=error.fix if isinstance(error, QuestionUnanswered) else fix,
         ) from error
     logger.info("removed snapshot %s of %s", moref, ref.name)
 
@@ -200,7 +202,7 @@ def remove_all_snapshots(
 
     def remove() -> None:
         task = session.call(vm_object(session, ref).RemoveAllSnapshots_Task, True, doing=doing)
-        wait_task(session, task, doing=doing, on_progress=on_progress, stop=stop)
+        wait_task(session, task, doing=doing, on_progress=on_progress, stop=stop, vm=ref)
 
     try:
         when_free(session, ref, remove, stop=stop)
@@ -231,7 +233,7 @@ def consolidate_disks(
 
     def consolidate() -> None:
         task = session.call(vm.ConsolidateVMDisks_Task, doing=doing)
-        wait_task(session, task, doing=doing, on_progress=on_progress, stop=stop)
+        wait_task(session, task, doing=doing, on_progress=on_progress, stop=stop, vm=ref)
 
     try:
         when_free(session, ref, consolidate, stop=stop)
@@ -323,7 +325,14 @@ class _Making:
 
     def _wait(self, task: Any) -> None:
         with contextlib.suppress(TaskVanished):  # the tree says how it ended
-            wait_task(self._session, task, doing=self._doing, on_progress=self._on_progress, stop=self._stop)
+            wait_task(
+                self._session,
+                task,
+                doing=self._doing,
+                on_progress=self._on_progress,
+                stop=self._stop,
+                vm=self._ref,
+            )
 
     def _find(self) -> SnapshotInfo | None:
         tree = snapshot_tree(self._session, self._ref)
@@ -334,7 +343,7 @@ class _Making:
         """Let the server finish what it has begun (it cannot be called back), then remove what has our mark."""
         try:
             for task in self._tasks(begun):
-                _wait_for_end(self._session, task, doing=self._doing)
+                _wait_for_end(self._session, self._ref, task, doing=self._doing)
             found = self._find()
         except HyperExportError as error:
             logger.error("cannot tell whether a snapshot of %s was left behind: %s", self._ref.path, error)
@@ -363,9 +372,9 @@ class _Making:
             return unfinished_tasks(self._session, self._ref, kind="VirtualMachine.createSnapshot", doing=self._doing)
 
 
-def _wait_for_end(session: Session, task: Any, *, doing: str) -> None:
+def _wait_for_end(session: Session, ref: VmRef, task: Any, *, doing: str) -> None:
     try:
-        wait_task(session, task, doing=doing, timeout=_UNDO_TIMEOUT)
+        wait_task(session, task, doing=doing, timeout=_UNDO_TIMEOUT, vm=ref)
     except HyperExportError as error:
         logger.info("%s", error)
 
@@ -390,6 +399,8 @@ def _until_removed(remove: Callable[[], None], *, stop: StopSignal | None, timeo
     def should_retry(error: BaseException) -> bool:
         if isinstance(error, TaskVanished) or (isinstance(error, HyperExportError) and error.transient):
             return True
+        if isinstance(error, QuestionUnanswered):
+            return False
         return isinstance(error, ServerFault) and not cannot_succeed(error) and next(faults) <= _REPEATED_FAULTS
 
     def pause(seconds: float) -> None:

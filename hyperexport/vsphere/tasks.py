@@ -12,6 +12,7 @@ from hyperexport.model.vm import VmRef
 from hyperexport.vsphere.collector import properties, properties_of, watch
 from hyperexport.vsphere.faults import CONFLICT, GONE, is_caused_by
 from hyperexport.vsphere.inventory import vm_object
+from hyperexport.vsphere.questions import QuestionUnanswered, QuestionWatch
 from hyperexport.vsphere.session import Session
 
 logger = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ def wait_task(
     on_progress: Callable[[int], None] | None = None,
     stop: StopSignal | None = None,
     timeout: float | None = None,
-    on_tick: Callable[[], None] | None = None,
+    vm: VmRef | None = None,
 ) -> Any:
     """Wait for a task to end, and return its result.
 
@@ -47,16 +48,18 @@ def wait_task(
         on_progress: Called with the percentage whenever the server tells one.
         stop: Waiting (not the task) ends when it is raised.
         timeout: Seconds after which waiting ends; None waits as long as the task takes (a removal may take hours).
-        on_tick: Called about every second while it runs; what it raises ends the waiting.
+        vm: The VM that it changes, whose questions end the waiting.
 
     Raises:
         HyperExportError: The task failed; the class says how.
         TaskVanished: How it ended cannot be known.
-        ServerBusy: ``patience`` ran out.
+        ServerBusy: The timeout ran out.
+        QuestionUnanswered: The VM asks a question, for whose answer the task would wait for ever.
         Interrupted: ``stop`` was raised.
     """
     deadline = None if timeout is None else time.monotonic() + timeout
     shown: int | None = None
+    questions = QuestionWatch(session, vm, doing=doing, stop=stop) if vm else None
     try:
         for values in watch(session, task, _PATHS, doing=doing, stop=stop):
             progress = values.get("info.progress")
@@ -69,8 +72,8 @@ def wait_task(
             if state == "error":
                 fault = values["info.error"]
                 raise session.error(fault, doing=doing) from fault
-            if on_tick is not None:
-                on_tick()
+            if questions is not None:
+                questions.look()
             if deadline is not None and time.monotonic() > deadline:
                 raise ServerBusy(f"{doing} has not ended on {session.address} after {timeout:.0f} s")
     except ServerFault as error:
@@ -117,7 +120,7 @@ def when_free(
         stop: Ends the waiting.
 
     Raises:
-        HyperExportError: The call failed for another reason.
+        HyperExportError: The call failed for another reason, or what is in the way waits for ever.
         Interrupted: ``stop`` was raised.
     """
     signal = stop or StopSignal()
@@ -155,6 +158,7 @@ def wait_for_conflicting(
         said: Whether the log has it already.
 
     Raises:
+        QuestionUnanswered: The VM asks a question, for whose answer one of them waits.
         Interrupted: ``stop`` was raised.
     """
     doing = f"waiting for another task on {ref.name}"
@@ -171,8 +175,8 @@ def wait_for_conflicting(
         logger.warning("%s: waiting for %s", ref.path, _whose(session, known))
     for task in known:
         try:
-            wait_task(session, task, doing=doing, on_progress=on_progress, stop=stop)
-        except Interrupted:
+            wait_task(session, task, doing=doing, on_progress=on_progress, stop=stop, vm=ref)
+        except (Interrupted, QuestionUnanswered):
             raise
         except HyperExportError as failure:
             logger.info("%s", failure)

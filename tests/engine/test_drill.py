@@ -228,5 +228,6 @@ def test_what_makes_no_sense_is_refused(place: Path) -> None:
 
 def test_no_machine_outlives_its_drill(place: Path) -> None:
     drill(place, vm="db01")
-    running = subprocess.run(["pgrep", "-af", "hyperexport-drill-"], capture_output=True, text=True, check=False)
+    ours = ["pgrep", "-P", str(os.getpid()), "-af", "qemu-system"]
+    running = subprocess.run(ours, capture_output=True, text=True, check=False)
     assert running.stdout == ""

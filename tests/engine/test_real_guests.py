@@ -164,6 +164,7 @@ def test_a_guest_that_boots_by_efi_comes_up_from_an_ova_in_s3(scene: Scene, tmp_
     assert "no driver for vmpvscsi" in warning
 
 
+@pytest.mark.faults
 @pytest.mark.timeout(600)
 def test_a_domain_for_libvirt_of_an_efi_vm_boots_from_the_controller_that_it_names(
     scene: Scene, tmp_path: Path

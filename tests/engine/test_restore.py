@@ -26,6 +26,7 @@ from hyperexport.options.precedence import resolve
 from hyperexport.simulator import DatastoreSpec, DiskSpec, Fault, FaultKind, Simulator, UserSpec, VmSpec
 from hyperexport.steps.check_restore import check_restore
 from hyperexport.store.local import LocalStore
+from hyperexport.vsphere import questions
 from hyperexport.vsphere.endpoint import VSphereEndpoint
 from hyperexport.vsphere.inventory import describe_many, find_vm
 from hyperexport.vsphere.names import escape
@@ -550,12 +551,13 @@ def test_a_vm_that_cannot_be_powered_on_is_there_and_the_result_says_why(
 
 
 def test_a_vm_that_asks_a_question_when_it_is_powered_on_is_there_and_the_result_has_the_question(
-    sim: Simulator, restore: Callable[..., RestoreResult]
+    sim: Simulator, restore: Callable[..., RestoreResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(questions, "SECONDS_FOR_AN_ANSWER", 0.0)
     sim.faults.add(Fault(FaultKind.QUESTION, vm="copy"))
     result = restore(power_on=True)
     assert not result.powered_on
-    assert "waits for an answer: msg.uuid.altered: This virtual machine might have been moved" in result.warnings[-1]
+    assert "waits for an answer to a question of copy: msg.uuid.altered: This virtual" in result.warnings[-1]
     assert disks_of(sim, "copy") == disks_of(sim, "db01")
     with logged_in(sim) as service:  # it goes on when somebody answers
         vm = find(service, "copy")

@@ -24,6 +24,7 @@ from hyperexport.options.precedence import resolve
 from hyperexport.results import DrillResult
 from hyperexport.simulator import DatastoreSpec, DiskSpec, Fault, FaultKind, Simulator, UserSpec, VmSpec
 from hyperexport.steps.check_restore import check_vsphere_drill
+from hyperexport.vsphere import questions
 from hyperexport.vsphere.endpoint import VSphereEndpoint
 from hyperexport.vsphere.inventory import describe_many, find_vm
 from hyperexport.vsphere.restore_privileges import ANSWER, RestoreNeeds
@@ -187,11 +188,12 @@ def test_a_guest_that_does_not_start_fails_with_its_picture(drill: Callable[...,
 
 
 def test_a_vm_that_asks_a_question_instead_of_starting_is_no_proof_and_is_destroyed(
-    drill: Callable[..., DrillResult], sim: Simulator
+    drill: Callable[..., DrillResult], sim: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(questions, "SECONDS_FOR_AN_ANSWER", 0.0)
     sim.faults.add(Fault(FaultKind.QUESTION))
     result = drill()
-    assert "waits for an answer: msg.uuid.altered" in result.words
+    assert ": msg.uuid.altered" in result.words
     assert result.record is None or not result.record.passed
     assert result.leaked is None
 
@@ -511,6 +513,7 @@ def test_without_the_privilege_to_answer_a_question_the_vm_is_named_and_the_next
     with monkeypatch.context() as poor:
         poor.setenv("GOVC_USERNAME", f"all but {ANSWER.privilege}")
         poor.setenv("GOVC_PASSWORD", "a password")
+        poor.setattr(questions, "SECONDS_FOR_AN_ANSWER", 0.0)
         with pytest.raises(errors.DrillFailed) as failed:
             hyperexport.restore_drill(vm="db01", output=exports, target="vsphere")
     (result,) = failed.value.drills

@@ -8,6 +8,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from tests.peers import ROOT
@@ -44,9 +45,11 @@ class Outcome:
 class Victims:
     """Runs flows in processes that may be killed. Made by :func:`victims`."""
 
-    def __init__(self, process: "subprocess.Popen[str]", log: Path) -> None:
+    def __init__(self, process: "subprocess.Popen[str]", log: Path, scratch: Path) -> None:
         self._process = process
         self._log = log
+        self.scratch = scratch
+        """Where the processes have their temporary files, and no other process has any."""
 
     def run(
         self,
@@ -107,10 +110,12 @@ def victims(folder: Path) -> Generator[Victims]:
     log = folder / "victims.log"
     with (
         log.open("w") as errors,
+        # A path that is short: QEMU's sockets lie in it.
+        TemporaryDirectory(prefix="victims-", ignore_cleanup_errors=True) as scratch,
         subprocess.Popen(
             [sys.executable, "-m", "tests.faults.victim"],
             cwd=ROOT,
-            env=os.environ | {"PYTHONFAULTHANDLER": "1"},
+            env=os.environ | {"PYTHONFAULTHANDLER": "1", "TMPDIR": scratch},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -118,6 +123,6 @@ def victims(folder: Path) -> Generator[Victims]:
         ) as process,
     ):
         try:
-            yield Victims(process, log)
+            yield Victims(process, log, Path(scratch))
         finally:
             process.kill()

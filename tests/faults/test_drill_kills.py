@@ -65,9 +65,8 @@ class Drills:
         assert left == ([], [], []), (point, outcome)
         assert self.look() == self.before, (point, outcome)
         self.records_are_whole()
-        running = subprocess.run(
-            ["pgrep", "-f", "qemu-system.*hyperexport-drill-"], stdout=subprocess.PIPE, check=False
-        )
+        ours = f"qemu-system.*{self._victims.scratch}/hyperexport-drill-"
+        running = subprocess.run(["pgrep", "-f", ours], stdout=subprocess.PIPE, check=False)
         assert running.stdout == b"", (point, outcome)
         return outcome.step
 
@@ -121,7 +120,11 @@ def test_a_sample_of_the_kills_leaves_nothing(way: str, drills: Callable[[str], 
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("way", WAYS)
 def test_killed_anywhere_a_drill_leaves_nothing_after_the_reaper(
-    way: str, drills: Callable[[str], Drills], seed: str, record_property: Callable[[str, object], None]
+    way: str,
+    drills: Callable[[str], Drills],
+    fork_server: Victims,
+    seed: str,
+    record_property: Callable[[str, object], None],
 ) -> None:
     scene = drills(way)
     whole = scene.run()
@@ -136,4 +139,5 @@ def test_killed_anywhere_a_drill_leaves_nothing_after_the_reaper(
     if way == "qemu":  # nothing that could be counted happens while the guest boots
         for _ in range(max(1, POINTS // 32)):
             scene.kill(kill_after=chance.uniform(0.5, 3.0))
+        assert list(fork_server.scratch.glob("hyperexport-drill-*")), "no machine was running when its drill was killed"
     record_property("kills", killed)
