@@ -20,9 +20,9 @@ from hyperexport.options.groups import write_names
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table as RichTable
     from rich.text import Text
 
+    from hyperexport.base.terminal_table import TerminalTable
     from hyperexport.model.vm import Value
 
 _PIPED_WIDTH = 200  # columns of a table without a terminal
@@ -167,7 +167,7 @@ def pair_lines(result: object) -> list[str]:
     return [key_value(key, value) for key, value in pairs_of(result)]
 
 
-def make_table(title: str, columns: Sequence[str], rows: "Iterable[Sequence[str]]") -> "RichTable":
+def make_table(title: str, columns: Sequence[str], rows: "Iterable[Sequence[str]]") -> "TerminalTable":
     """Draw a table of what is no result, such as options or schedules; no cell is markup."""
     from hyperexport.base.display import Table, rich_table
 

@@ -11,14 +11,15 @@ from functools import singledispatch
 from html import escape
 from importlib import import_module
 from itertools import count
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from hyperexport.base.text import escape_controls
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-    from rich.table import Table as RichTable
     from rich.text import Text
+
+    from hyperexport.base.terminal_table import TerminalTable
 
 T = TypeVar("T")
 
@@ -124,7 +125,7 @@ def as_rich(pages: Iterable[Page]) -> "RenderableType":
     return Group(*rich_parts(pages))
 
 
-def rich_parts(pages: Iterable[Page]) -> "Iterator[Text | RichTable]":
+def rich_parts(pages: Iterable[Page]) -> "Iterator[Text | TerminalTable]":
     """The parts of pages for a terminal, in order: a list becomes a line for each item. No text is markup."""
     from rich.text import Text  # noqa: PLC0415
 
@@ -141,26 +142,15 @@ def rich_parts(pages: Iterable[Page]) -> "Iterator[Text | RichTable]":
                 yield mark.append(escape_controls(item), style="default")
 
 
-_SHORT: Final = 14
-"""Characters of a first cell that always has room."""
-
-
-def rich_table(each: Table) -> "RichTable":
+def rich_table(each: Table) -> "TerminalTable":
     """A table for a terminal; a cell with a tone has a coloured dot before it."""
-    from rich import box  # noqa: PLC0415
-    from rich.table import Table as RichTable  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
+    from hyperexport.base.terminal_table import TerminalTable  # noqa: PLC0415
+
     title = Text(escape_controls(each.title)) if each.title else None
-    named = any(each.columns)
-    drawn = RichTable(title=title, title_justify="left", title_style="bold", box=box.SQUARE, show_header=named)
-    for number, column in enumerate(each.columns):
-        # What a row is about, such as an export's short id, is to be copied, so a narrow terminal does not break it.
-        whole = number == 0 and all(len(row[0]) <= _SHORT for row in each.rows)
-        drawn.add_column(Text(escape_controls(column)), overflow="fold", no_wrap=whole)
-    for row in each.rows:
-        drawn.add_row(*map(_rich_cell, row))
-    return drawn
+    columns = [Text(escape_controls(column)) for column in each.columns]
+    return TerminalTable(title, columns, [[_rich_cell(cell) for cell in row] for row in each.rows])
 
 
 def _rich_cell(cell: str) -> "Text":
