@@ -27,7 +27,7 @@ from hyperexport.images.layer import Layer
 from hyperexport.images.stream import StreamedDisk, StreamedPart
 from hyperexport.images.verified import VerifiedFile, verify_whole
 from hyperexport.model.manifest import FileEntry, FileRole
-from hyperexport.nbd import NbdServer
+from hyperexport.nbd.server import NbdServer
 from hyperexport.simulator.disks import Disk as GuestDisk
 from hyperexport.store.local_reader import open_reader
 

@@ -14,7 +14,7 @@ from hyperexport.cli.output import Output
 from hyperexport.model.restore_point import RestorePoint
 
 if TYPE_CHECKING:
-    from hyperexport.convert import Conversion
+    from hyperexport.convert.values import Conversion
 
 Format = Literal["raw", "qcow2", "vhdx", "vmdk", "ovf", "ova"]
 

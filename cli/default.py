@@ -125,8 +125,6 @@ def _now(
     given: Given, selection: Selection, modes: list[str], save_profile: str | None, common: dict[str, object]
 ) -> Command:
     """What is to be done at once: with the VMs that are chosen, or without any."""
-    from hyperexport.cli import cleanup, export, incremental_info, profiles, vm_info
-
     options = ExportOptions.from_keys(given.given)
     if len(modes) > 1:
         raise UsageError("--vm-info and --incremental-info exclude each other", fix="Ask for one at a time")
@@ -135,15 +133,23 @@ def _now(
     selection = selection or selection_from_environment()
     if modes == ["--vm-info"]:
         _check_vm_info(given, selection, save_profile)
+        from hyperexport.cli import vm_info
+
         return given.command(vm_info.ShowVms, selection=selection, **common)
     if save_profile is not None and not selection and not modes:
+        from hyperexport.cli import profiles
+
         return given.command(profiles.SaveProfile, name=save_profile, **common)
     if not selection and (modes or not options.cleanup.wanted):
         raise UsageError("no VM is named", fix="Name one with --vm, or see hyperexport --help")
     if given.profile is None:
         resolve(options)  # only the environment can add to it
     if not selection:
+        from hyperexport.cli import cleanup
+
         return given.command(cleanup.Cleanup, **common)
+    from hyperexport.cli import export, incremental_info
+
     kind = incremental_info.IncrementalInfo if modes else export.Export
     return given.command(kind, selection=selection, save_profile=save_profile, **common)
 
@@ -161,6 +167,8 @@ def _managed_profile(
     given: Given, *, listed: bool, shown: str | None, deleted: str | None
 ) -> tuple[str, Command] | None:
     """What is to be done with saved profiles, where that is all that is asked."""
+    if not listed and shown is None and deleted is None:
+        return None
     from hyperexport.cli import profiles
 
     options = ExportOptions.from_keys(given.given)
@@ -173,7 +181,7 @@ def _managed_profile(
         asked.append(("--delete-profile", given.command(profiles.DeleteProfile, name=deleted, options=options)))
     if len(asked) > 1:
         raise UsageError(f"{asked[0][0]} and {asked[1][0]} exclude each other", fix="Ask for one at a time")
-    return asked[0] if asked else None
+    return asked[0]
 
 
 def _check_saving(given: Mapping[str, object], base: str | None, *, password: bool) -> None:

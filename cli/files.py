@@ -18,7 +18,8 @@ from hyperexport.errors import UsageError
 from hyperexport.model.restore_point import RestorePoint
 
 if TYPE_CHECKING:
-    from hyperexport.files import Extracted, GuestEntry, VolumeInfo
+    from hyperexport.files.extraction import Extracted
+    from hyperexport.files.guest import GuestEntry, VolumeInfo
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,17 +9,16 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
 from hyperexport.cli.command import Command
 from hyperexport.cli.execution import load_profile, options_of_profile, profile_store, uses_prefect
 from hyperexport.cli.failures import Failure
 from hyperexport.cli.output import Output, OutputFormat, as_flag, key_value, say
 from hyperexport.errors import UsageError
-from hyperexport.notify import open_mailbox
 from hyperexport.options.precedence import resolve
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from hyperexport.blocks import ExportProfile
     from hyperexport.profiles import Profile
 
@@ -119,6 +118,8 @@ def _check_mails(command: Command, keys: Mapping[str, object]) -> None:
 
         open_notifiers(email, password_follows=True)
     elif email.notify and not email.credentials:  # a block is looked up where a Prefect server is
+        from hyperexport.notify import open_mailbox
+
         open_mailbox(email, password_follows=True)
 
 
@@ -145,7 +146,7 @@ def _answer(output: Output, profile: "Profile | ExportProfile", done: str = "") 
     )
 
 
-def show_profile(console: Console, name: str, options: Mapping[str, object], done: str = "") -> None:
+def show_profile(console: "Console", name: str, options: Mapping[str, object], done: str = "") -> None:
     """Show what a profile sets, as it would be typed."""
     flags = " ".join(f"--{key.replace('_', '-')}={as_flag(value)}" for key, value in options.items())
     say(console, f"{done} {name}: {flags}".strip())

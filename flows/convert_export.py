@@ -4,7 +4,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Unpack
 
-from hyperexport.convert import Conversion, Target
+from hyperexport.convert.values import Conversion, Target
 from hyperexport.flows.job_flow import job_flow
 from hyperexport.flows.runtime import OPTIONS, Profile, options_in_force, runner_for
 from hyperexport.jobs import convert

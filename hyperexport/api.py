@@ -16,9 +16,10 @@ from typing import Any, Unpack
 from hyperexport.base.display import Listing
 from hyperexport.base.signals import sigterm_raises
 from hyperexport.base.stop import StopSignal
-from hyperexport.convert import Conversion, Target
+from hyperexport.convert.values import Conversion, Target
 from hyperexport.errors import UsageError
-from hyperexport.files import Extracted, GuestEntry, VolumeInfo
+from hyperexport.files.extraction import Extracted
+from hyperexport.files.guest import GuestEntry, VolumeInfo
 from hyperexport.jobs import cleanup, convert, drill, read, verify
 from hyperexport.jobs import incremental_info as incremental
 from hyperexport.jobs import restore as restoring

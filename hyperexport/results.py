@@ -17,7 +17,7 @@ from hyperexport.policy.change_tracking import TrackingPlan
 from hyperexport.policy.incremental import ExportPlan
 from hyperexport.policy.retention import CleanupPlan, Incoming
 from hyperexport.policy.snapshots import SnapshotPlan, SnapshotState, TaggedSnapshot
-from hyperexport.verify import Verification
+from hyperexport.verify.findings import Verification
 
 
 class CleanupResult(Value):

@@ -7,7 +7,7 @@ from typing import Any
 
 import hyperexport
 from hyperexport.base.stop import StopSignal
-from hyperexport.images import open_disks
+from hyperexport.images.opening import open_disks
 from hyperexport.model.manifest import ExportManifest
 from hyperexport.results import ExportResult
 from hyperexport.simulator import Simulator

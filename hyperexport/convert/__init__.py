@@ -3,8 +3,3 @@
 Reads disks through :mod:`hyperexport.images` only. Whatever is written has the suffix ``.partial`` until all of it is
 written and proved. This room must never change an export.
 """
-
-from hyperexport.convert.conversion import convert_export
-from hyperexport.convert.values import Conversion, ConvertedFile, Target
-
-__all__ = ["Conversion", "ConvertedFile", "Target", "convert_export"]

@@ -9,8 +9,8 @@ from typing import Final
 from hyperexport.base.stop import StopSignal
 from hyperexport.convert.values import Target
 from hyperexport.errors import ConversionFailed, DiskFull, ToolMissing
-from hyperexport.images import Disk
-from hyperexport.nbd import NbdServer, private_folder
+from hyperexport.images.disk import Disk
+from hyperexport.nbd.server import NbdServer, private_folder
 
 _OPTIONS: Final = {
     Target.QCOW2: "compat=1.1",

@@ -17,11 +17,11 @@ from hyperexport.drill.qemu import BootDisk, QemuHost, compose
 from hyperexport.drill.qmp import Qmp
 from hyperexport.drill.serial_console import Console, Expectation, screen_text
 from hyperexport.errors import DrillFailed, HyperExportError
-from hyperexport.images import Disk
+from hyperexport.images.disk import Disk
 from hyperexport.model.drill import Sign
 from hyperexport.model.hardware import Hardware
 from hyperexport.model.manifest import FileEntry
-from hyperexport.nbd import NbdServer
+from hyperexport.nbd.server import NbdServer
 
 _SECONDS_BETWEEN_LOOKS: Final = 0.5
 _SECONDS_TO_START: Final = 60.0

@@ -6,9 +6,3 @@ logical volumes by libvslvm: the extra ``files`` installs them. What they are gi
 no link is made or followed.
 This room must never know of stores and exports.
 """
-
-from hyperexport.files.extraction import Extracted, extract
-from hyperexport.files.guest import Guest, GuestEntry, VolumeInfo, open_guest
-from hyperexport.files.libraries import require_libraries
-
-__all__ = ["Extracted", "Guest", "GuestEntry", "VolumeInfo", "extract", "open_guest", "require_libraries"]

@@ -10,8 +10,3 @@ tag that the export left beside the disk, and where it left none, the whole file
 checksum within each grain (Adler-32) is checked too, but is no proof: it cannot tell one valid grain from another.
 This room must never know what the bytes are read for, nor change an export.
 """
-
-from hyperexport.images.disk import Disk, Extent, Place
-from hyperexport.images.opening import open_disk, open_disks
-
-__all__ = ["Disk", "Extent", "Place", "open_disk", "open_disks"]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from hyperexport.convert import Conversion, Target
+from hyperexport.convert.values import Conversion, Target
 from hyperexport.jobs.runner import StepRunner
 from hyperexport.model.restore_point import RestorePoint
 from hyperexport.options.precedence import ExportOptions

@@ -11,7 +11,9 @@ from datetime import UTC, datetime
 from typing import Final, Protocol
 
 from hyperexport.base.stop import StopSignal
-from hyperexport.drill import Boot, Expectation, QemuHost, find_qemu
+from hyperexport.drill.booting import Boot
+from hyperexport.drill.qemu import QemuHost, find_qemu
+from hyperexport.drill.serial_console import Expectation
 from hyperexport.errors import HyperExportError, Interrupted, RestoreLeaked, VerificationFailed, note_cleanup
 from hyperexport.jobs import restore
 from hyperexport.jobs.runner import StepRunner

@@ -11,13 +11,16 @@ from typing import NamedTuple
 from hyperexport.base.display import Listing
 from hyperexport.base.stop import StopSignal
 from hyperexport.convert.conversion import choose_disks
-from hyperexport.files import Extracted, Guest, GuestEntry, VolumeInfo, extract, open_guest, require_libraries
-from hyperexport.images import Disk, open_disks
+from hyperexport.files.extraction import Extracted, extract
+from hyperexport.files.guest import Guest, GuestEntry, VolumeInfo, open_guest
+from hyperexport.files.libraries import require_libraries
+from hyperexport.images.disk import Disk
+from hyperexport.images.opening import open_disks
 from hyperexport.jobs.runner import StepRunner
 from hyperexport.model.manifest import FileEntry
 from hyperexport.model.progress import Stage
 from hyperexport.model.restore_point import RestorePoint
-from hyperexport.nbd import NbdServer, private_folder
+from hyperexport.nbd.server import NbdServer, private_folder
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.steps.choosing import choose_export
 from hyperexport.steps.conversion import reporting

@@ -12,7 +12,7 @@ from hyperexport.options.precedence import ExportOptions
 from hyperexport.results import VerifiedExport
 from hyperexport.steps import verification
 from hyperexport.steps.stores import open_stores
-from hyperexport.verify import ReadFiles
+from hyperexport.verify.export import ReadFiles
 
 
 def verify_exports(

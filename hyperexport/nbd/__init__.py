@@ -3,7 +3,3 @@
 Only this room knows the protocol. It serves whatever can be read at a place and says where it is zero; it must never
 know of stores and exports.
 """
-
-from hyperexport.nbd.server import NbdServer, private_folder
-
-__all__ = ["NbdServer", "private_folder"]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from hyperexport.base.stop import StopSignal
-from hyperexport.drill import find_firmware, find_qemu
+from hyperexport.drill.qemu import find_firmware, find_qemu
 from hyperexport.errors import HyperExportError
 from hyperexport.model.restore import NO_NETWORK, RestoreRequest, VmPlace
 from hyperexport.model.vm import VmInfo

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from hyperexport import convert as converting
 from hyperexport.base.stop import StopSignal
-from hyperexport.convert import Conversion, Target
+from hyperexport.convert import conversion
+from hyperexport.convert.values import Conversion, Target
 from hyperexport.model.progress import Progress, Stage, report
 from hyperexport.steps.step import step
 from hyperexport.store.base import Store, StoredExport
@@ -27,11 +27,11 @@ def convert(
     libvirt: bool = False,
     dry_run: bool = False,
 ) -> Conversion:
-    """Convert one export; arguments and errors are those of :func:`hyperexport.convert.convert_export`.
+    """Convert one export; arguments and errors are those of :func:`hyperexport.convert.conversion.convert_export`.
 
     A failure leaves no file, so a transient one is retried from the beginning.
     """
-    return converting.convert_export(
+    return conversion.convert_export(
         store,
         export,
         to=to,

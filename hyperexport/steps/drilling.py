@@ -8,10 +8,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
 from hyperexport.base.stop import StopSignal
-from hyperexport.drill import Boot, Expectation, QemuHost, boot_on_qemu
+from hyperexport.drill.booting import Boot, boot_on_qemu
+from hyperexport.drill.qemu import QemuHost
+from hyperexport.drill.serial_console import Expectation
 from hyperexport.errors import ExportNotFound, HyperExportError, Interrupted, VerificationFailed
-from hyperexport.images import open_disks
-from hyperexport.images.opening import read_whole
+from hyperexport.images.opening import open_disks, read_whole
 from hyperexport.model.drill import DrillRecord, DrillTarget, Sign
 from hyperexport.model.hardware import Hardware
 from hyperexport.model.history import by_vm, newest_first

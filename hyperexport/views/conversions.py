@@ -2,7 +2,7 @@
 
 from hyperexport.base.display import Page, Pairs, lines, numbered, pages_of, pairs_of, table
 from hyperexport.base.units import format_bytes, format_elapsed
-from hyperexport.convert import Conversion
+from hyperexport.convert.values import Conversion
 
 
 @pages_of.register

@@ -8,8 +8,9 @@ from collections.abc import Iterable
 
 from hyperexport.base.display import Page, Pairs, Tone, Toned, lines, numbered, pages_of, pairs_of, row_of, table
 from hyperexport.base.units import format_bytes
-from hyperexport.files import Extracted, GuestEntry, VolumeInfo
+from hyperexport.files.extraction import Extracted
 from hyperexport.files.filesystems import Kind
+from hyperexport.files.guest import GuestEntry, VolumeInfo
 from hyperexport.policy.snapshots import SnapshotState
 from hyperexport.results import FleetMember, FleetResult, Level, ReapResult, SetupReport
 from hyperexport.views import (  # noqa: F401

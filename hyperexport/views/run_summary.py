@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from hyperexport.convert import Conversion
+from hyperexport.convert.values import Conversion
 from hyperexport.errors import HyperExportError
 from hyperexport.model.restore import RestoreResult
 from hyperexport.policy.incremental import ExportPlan

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from hyperexport.base.stop import StopSignal
-from hyperexport.convert import Target, convert_export
+from hyperexport.convert.conversion import convert_export
 from hyperexport.convert.libvirt import DiskImageFile, domain_xml
 from hyperexport.convert.package import merge
+from hyperexport.convert.values import Target
 from hyperexport.formats.vmdk import GRAIN
-from hyperexport.images import open_disks
-from hyperexport.nbd import NbdServer
+from hyperexport.images.opening import open_disks
+from hyperexport.nbd.server import NbdServer
 from hyperexport.store.local import LocalStore
 from tests.engine import stored_images, verifiable
 from tests.examples import a_disk_file, an_export

@@ -19,8 +19,8 @@ from hyperexport.errors import (
     TargetExists,
     VerificationFailed,
 )
-from hyperexport.files import Guest, extract, open_guest
-from hyperexport.files.extraction import safe_name
+from hyperexport.files.extraction import extract, safe_name
+from hyperexport.files.guest import Guest, open_guest
 from hyperexport.images.disk import Disk
 from hyperexport.images.layer import Layer
 from tests.conftest import require_program

@@ -12,7 +12,7 @@ import pytest
 from hyperexport.simulator import DiskSpec, Simulator, VmSpec
 
 ROOT = Path(__file__).parents[2]
-ALWAYS = ("prefect", "sqlalchemy", "fastapi", "httpx", "boto3", "jinja2", "pygal", "prometheus_client")
+ALWAYS = ("prefect", "sqlalchemy", "fastapi", "httpx", "boto3", "jinja2", "prometheus_client")
 """What no command without Prefect, S3, a page or a mail may load."""
 NO_PLAN = ("hyperexport.results", "hyperexport.policy", "hyperexport.verify", "hyperexport.notify", "smtplib", "ssl")
 """What a command may not load that neither plans, proves nor mails."""

@@ -9,9 +9,11 @@ import pytest
 
 from hyperexport.base.stop import StopSignal
 from hyperexport.base.units import MIB, SECTOR
-from hyperexport.convert import Target, conversion, convert_export, output_files
+from hyperexport.convert import conversion, output_files
+from hyperexport.convert.conversion import convert_export
 from hyperexport.convert.package import merge, resized
 from hyperexport.convert.raw import write_raw
+from hyperexport.convert.values import Target
 from hyperexport.errors import (
     ConversionFailed,
     DiskFull,

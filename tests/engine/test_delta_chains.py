@@ -19,7 +19,7 @@ from hyperexport.base.display import pages_of
 from hyperexport.base.stop import StopSignal
 from hyperexport.cli.list import stored_lines
 from hyperexport.formats.vmdk import GRAIN
-from hyperexport.images import open_disks
+from hyperexport.images.opening import open_disks
 from hyperexport.model.manifest import ExportManifest, FileRole
 from hyperexport.options.groups import VerifyMode
 from hyperexport.results import VerifiedExport
@@ -28,7 +28,7 @@ from hyperexport.simulator.boot_sector import bootable_disk
 from hyperexport.steps.verification import verify
 from hyperexport.store.base import StoredExport
 from hyperexport.store.local import LocalStore
-from hyperexport.verify import ReadFiles
+from hyperexport.verify.export import ReadFiles
 from hyperexport.views import stored as list_page
 from tests.chains import (
     OPTIONS,

@@ -16,7 +16,7 @@ from hyperexport.options.groups import VerifyMode
 from hyperexport.simulator import DiskSpec, Simulator, VmHandle, VmSpec
 from hyperexport.steps.verification import verify
 from hyperexport.store.local import LocalStore
-from hyperexport.verify import ReadFiles
+from hyperexport.verify.export import ReadFiles
 from tests.chains import Place, differing_by_qemu, folder_place, guest, s3_place, stored
 from tests.engine.s3_servers import S3Server
 from tests.peers import require_program

@@ -18,7 +18,9 @@ import pytest
 import hyperexport
 from hyperexport.base.stop import StopSignal
 from hyperexport.base.units import MIB
-from hyperexport.drill import Boot, Expectation, boot_on_qemu, find_qemu
+from hyperexport.drill.booting import Boot, boot_on_qemu
+from hyperexport.drill.qemu import find_qemu
+from hyperexport.drill.serial_console import Expectation
 from hyperexport.errors import DrillFailed, ExportNotFound, ToolMissing, UsageError
 from hyperexport.model.drill import DrillRecord, Sign
 from hyperexport.model.hardware import Hardware

@@ -16,8 +16,8 @@ from hyperexport.base.stop import StopSignal
 from hyperexport.errors import VerificationFailed
 from hyperexport.formats.block_tags import BlockTagger, BlockTags
 from hyperexport.formats.grain_tags import GrainTagger, GrainTags
-from hyperexport.images import open_disks
 from hyperexport.images.layer import Layer
+from hyperexport.images.opening import open_disks
 from hyperexport.model.content import stored_bytes
 from hyperexport.model.manifest import ExportManifest, FileEntry, FileRole
 from hyperexport.options.groups import VerifyMode

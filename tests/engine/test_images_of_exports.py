@@ -11,7 +11,7 @@ import pytest
 from hyperexport.base.stop import StopSignal
 from hyperexport.errors import VerificationFailed
 from hyperexport.formats.block_tags import BlockTagger
-from hyperexport.images import open_disk, open_disks
+from hyperexport.images.opening import open_disk, open_disks
 from hyperexport.model.manifest import FileRole
 from hyperexport.store.base import RangeReader, Store, StoredExport
 from hyperexport.store.local import LocalStore

@@ -11,10 +11,10 @@ import pytest
 
 from hyperexport.base.units import MIB
 from hyperexport.errors import UsageError, VerificationFailed
-from hyperexport.images import Disk
+from hyperexport.images.disk import Disk
 from hyperexport.images.layer import Layer
-from hyperexport.nbd import NbdServer
 from hyperexport.nbd import server as nbd_server
+from hyperexport.nbd.server import NbdServer
 from hyperexport.simulator.disks import Disk as GuestDisk
 from tests.images import disk_of, proven
 

@@ -17,7 +17,7 @@ import pytest
 import hyperexport
 from hyperexport.cli import convert as convert_command
 from hyperexport.cli.main import run
-from hyperexport.convert import Target
+from hyperexport.convert.values import Target
 from hyperexport.errors import ExportNotFound, TargetExists, ToolMissing, UsageError
 from hyperexport.files import libraries
 from hyperexport.model.manifest import FileRole

@@ -17,7 +17,8 @@ from hyperexport.options.groups import VerifyMode
 from hyperexport.steps import verification as steps
 from hyperexport.store.base import StoredExport
 from hyperexport.store.local import LocalStore
-from hyperexport.verify import Finding, Verification, verify_export
+from hyperexport.verify.export import verify_export
+from hyperexport.verify.findings import Finding, Verification
 from tests.engine.local_exports import forge
 from tests.engine.verifiable import DISKS, contents, descriptor, publish, publish_ova
 

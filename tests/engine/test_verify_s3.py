@@ -11,7 +11,8 @@ from hyperexport.model.manifest import FILE_NAME
 from hyperexport.store.base import StoredExport
 from hyperexport.store.local import LocalStore
 from hyperexport.store.s3 import S3Location, S3Settings, S3Store
-from hyperexport.verify import Verification, verify_export
+from hyperexport.verify.export import verify_export
+from hyperexport.verify.findings import Verification
 from tests.engine.s3_servers import S3Server
 from tests.engine.verifiable import DISKS, publish, publish_ova
 

@@ -10,7 +10,7 @@ from hyperexport.formats.vmdk_image import open_image
 from hyperexport.model.marks import MARK_FILES
 from hyperexport.simulator import Simulator
 from hyperexport.store.base import Store, StoredExport
-from hyperexport.verify import verify_export
+from hyperexport.verify.export import verify_export
 from tests.faults.guest import USERS_SNAPSHOT
 
 

@@ -27,7 +27,7 @@ from hyperexport.simulator.disks import Disk
 from hyperexport.store.base import StoredExport
 from hyperexport.store.local import LocalStore
 from hyperexport.store.s3 import S3Location, S3Settings, S3Store
-from hyperexport.verify import verify_export
+from hyperexport.verify.export import verify_export
 from hyperexport.verify.reading import compare, read_content
 from tests.engine.s3_servers import S3Server
 from tests.engine.verifiable import DISKS, an_entry, publish, publish_ova

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hyperexport.base.stop import StopSignal
-from hyperexport.images import open_disks
+from hyperexport.images.opening import open_disks
 from hyperexport.model.manifest import ExportManifest
 from hyperexport.model.progress import Progress, Stage, subscribed
 from hyperexport.simulator import Simulator

@@ -8,7 +8,7 @@ from prefect.client.orchestration import get_client
 
 from hyperexport import ExportOptions, flows
 from hyperexport.cli.main import run
-from hyperexport.convert import Target
+from hyperexport.convert.values import Target
 from hyperexport.errors import TargetExists
 from hyperexport.simulator import Simulator
 from hyperexport.store.local import LocalStore

@@ -37,7 +37,7 @@ from hyperexport.errors import HyperExportError, ManifestInvalid, NotificationFa
 from hyperexport.model.manifest import ExportManifest
 from hyperexport.model.ownership import Owner
 from hyperexport.model.tls import Trust
-from hyperexport.nbd import NbdServer
+from hyperexport.nbd.server import NbdServer
 from hyperexport.notify import Mailbox, SmtpServer
 from hyperexport.options.groups import EmailTls, read_names
 from hyperexport.profiles import load_profile

@@ -25,7 +25,7 @@ from hyperexport.results import (
 )
 from hyperexport.store.base import StoredExport
 from hyperexport.store.contents import StoreContents
-from hyperexport.verify import Verification
+from hyperexport.verify.findings import Verification
 from tests.examples import VM, an_export
 
 HOSTILE = '<script>alert("x")</script> [red]$x$ & \x1b[2J'

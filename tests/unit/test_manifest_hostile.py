@@ -20,7 +20,7 @@ from hyperexport.results import CleanupResult
 from hyperexport.store.base import StoredExport
 from hyperexport.store.contents import StoreContents
 from hyperexport.store.local import LocalStore
-from hyperexport.verify import verify_export
+from hyperexport.verify.export import verify_export
 from hyperexport.views.pages import markdown_of
 from tests.examples import NOW, VM, an_export
 

@@ -12,7 +12,7 @@ from hyperexport.model.vm import NicInfo, PowerState, SnapshotInfo, VmInfo
 from hyperexport.policy.incremental import ChangeEvidence, ExportPlan, plan_export
 from hyperexport.policy.retention import CleanupLimits, plan_cleanup
 from hyperexport.results import CleanupResult, ExportResult
-from hyperexport.verify import Finding, Verification
+from hyperexport.verify.findings import Finding, Verification
 from hyperexport.views.exports import export_markdown
 from hyperexport.views.markdown import table, text
 from hyperexport.views.pages import markdown_of

@@ -94,6 +94,20 @@ def test_a_blocks_document_id_has_no_public_name() -> None:
     assert document_id_of(Block()) is None
 
 
+def test_prefect_makes_the_schema_of_a_block_to_find_the_slug_that_it_registers_it_under(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[type[Block]] = []
+    whole = Block._to_block_schema.__func__  # type: ignore[attr-defined]
+    monkeypatch.setattr(
+        Block, "_to_block_schema", classmethod(lambda cls, *a, **k: made.append(cls) or whole(cls, *a, **k))
+    )
+    registered = [Block.__dispatch_key__.__func__(kind) for kind in (VSphereCredentials, ExportProfile)]  # type: ignore[attr-defined]
+    assert made == [VSphereCredentials, ExportProfile], "BlockWithLogo.__dispatch_key__ is no longer needed"
+    assert [VSphereCredentials.__dispatch_key__(), ExportProfile.__dispatch_key__()] == registered
+    assert len(made) == 2
+
+
 def test_a_deployments_schema_has_no_public_name() -> None:
     deployment = RunnerDeployment(name="any", flow_name=vm_info.name)
     assert not [name for name in RunnerDeployment.model_fields if "schema" in name and "enforce" not in name]
