@@ -17,6 +17,7 @@ from hyperexport.errors import (
     VerificationFailed,
 )
 from hyperexport.model.damaged import DamagedExport, Problem
+from hyperexport.model.history import newest_first
 from hyperexport.model.manifest import FILE_NAME, FileRole, short_id
 from hyperexport.model.marks import VerifiedMark
 from hyperexport.model.progress import Progress, Stage, report
@@ -141,8 +142,18 @@ def select_exports(stores: Sequence[Store], wanted: Sequence[str]) -> list[Selec
             fix="Check --output and --upload",
         )
     if missing:
-        raise ExportNotFound(f"there is no export {missing[0]} in {places}", fix="hyperexport list shows what is there")
+        name = missing[0]
+        raise ExportNotFound(f"there is no export {name} in {places}", fix=_what_is_there(stores, name))
     return selections
+
+
+def _what_is_there(stores: Sequence[Store], name: str) -> str:
+    """What to name instead; people name the VM."""
+    of_vm = [one for store in stores for one in store.exports() if name in {one.manifest.vm.name, one.manifest.vm.path}]
+    if not of_vm:
+        return "hyperexport list shows what is there"
+    newest = newest_first(of_vm, lambda export: export.manifest)[0]
+    return f"{name} is a VM; its newest export is {short_id(str(newest))} (hyperexport list shows all)"
 
 
 def _refuse_ambiguous(selections: Sequence[Selection], wanted: Sequence[str]) -> None:

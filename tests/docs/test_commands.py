@@ -141,6 +141,11 @@ def test_every_reason_for_not_running_a_line_is_needed() -> None:
     assert [pattern for pattern in ELSEWHERE if not any(re.match(pattern, line) for line in lines)] == []
 
 
+def test_the_tutorial_starts_what_keeps_schedules_before_it_makes_one() -> None:
+    lines = next(lines for page, lines in BY_PAGE.items() if page.endswith("tutorial.md"))
+    assert lines.index("hyperexport serve") < next(n for n, line in enumerate(lines) if "--daemon-schedule" in line)
+
+
 def test_a_command_within_a_sentence_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HYPEREXPORT_UPLOAD", "s3://bucket")
     refused: list[str] = []

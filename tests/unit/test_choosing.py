@@ -147,3 +147,11 @@ def test_an_export_that_was_made_after_the_time_is_not_read_whatever_its_clock_s
     server_knows = stored(730, tail="00fe", server_time=NOW - timedelta(days=1))
     with pytest.raises(ExportNotFound, match="at or before"):
         chosen(Listed("local", server_knows), vm="db01", at=NOW - timedelta(days=365))
+
+
+@pytest.mark.parametrize("name", ["db01", "/DC0/vm/production/db01"])
+def test_who_names_a_vm_where_an_export_is_asked_for_learns_its_newest(name: str) -> None:
+    short = hashlib.sha256(str(NEW).encode()).hexdigest()[:8]
+    with pytest.raises(ExportNotFound) as refused:
+        chosen(STORE, export=name)
+    assert f"{name} is a VM; its newest export is {short}" in str(refused.value.fix)
