@@ -96,6 +96,7 @@ def _stored(found: "StoreContents", export: "StoredExport", added: int, shared: 
         key_value("started", manifest.started.isoformat()),
         key_value("kind", manifest.kind),
         *([key_value("deltas", manifest.deltas)] if manifest.deltas else []),
+        *([key_value("synthetic", True)] if manifest.is_synthetic else []),
         key_value("stored_bytes", added),
         key_value("bytes_transferred", manifest.transfer.bytes_transferred),
         key_value("verified", manifest.verified.isoformat() if manifest.verified else ""),

@@ -10,7 +10,7 @@ from hyperexport.base.stop import StopSignal
 from hyperexport.convert.values import Target
 from hyperexport.errors import ConversionFailed, DiskFull, ToolMissing
 from hyperexport.images.disk import Disk
-from hyperexport.nbd.server import NbdServer, private_folder
+from hyperexport.nbd.server import NbdServer, socket_folder
 
 _OPTIONS: Final = {
     Target.QCOW2: "compat=1.1",
@@ -61,7 +61,7 @@ def write_with_qemu_img(
         if progress is not None:
             progress(read)
 
-    with private_folder() as folder, NbdServer({"disk": disk}, socket_path=folder / "disk", on_read=count) as server:
+    with socket_folder() as folder, NbdServer({"disk": disk}, socket_path=folder / "disk", on_read=count) as server:
         command = [program, "convert", "-f", "raw", "-O", to.value, "-o", _OPTIONS[to], server.uri(), str(path)]
         code, said = _run(command, stop)
     if server.error is not None:

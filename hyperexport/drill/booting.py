@@ -11,8 +11,8 @@ from typing import Final, NamedTuple
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
+from hyperexport.base.private_folder import private_folder
 from hyperexport.base.stop import StopSignal
-from hyperexport.drill.folder import private_folder
 from hyperexport.drill.qemu import BootDisk, QemuHost, compose
 from hyperexport.drill.qmp import Qmp
 from hyperexport.drill.serial_console import Console, Expectation, screen_text
@@ -23,6 +23,7 @@ from hyperexport.model.hardware import Hardware
 from hyperexport.model.manifest import FileEntry
 from hyperexport.nbd.server import NbdServer
 
+_FOLDER: Final = "hyperexport-drill-"
 _SECONDS_BETWEEN_LOOKS: Final = 0.5
 _SECONDS_TO_START: Final = 60.0
 _SCREEN: Final = 0xB8000
@@ -90,7 +91,7 @@ def boot_on_qemu(
         read += length
 
     images = {f"disk-{number}": disk for number, (_, disk) in enumerate(disks)}
-    with private_folder() as folder, NbdServer(images, socket_path=folder / "nbd", on_read=count) as server:
+    with private_folder(_FOLDER) as folder, NbdServer(images, socket_path=folder / "nbd", on_read=count) as server:
         uris = [BootDisk(entry, server.uri(f"disk-{number}")) for number, (entry, _) in enumerate(disks)]
         command, warnings = compose(host, hardware, uris, folder=folder, memory_mib=memory_mib)
         with _running(command, folder) as process, stop.waking(process.kill):

@@ -1,14 +1,16 @@
-"""Makes a delta out of a disk's whole stream while it passes: the grains that differ from those of its base.
+"""Makes the file of a disk that builds on a base, or is made of one: of its whole stream, or of what changed alone.
 
-Every grain of the stream is compared with the base's, whatever change tracking says, so nothing that changed can be
-left out; and a grain that differs where change tracking says that nothing changed proves change tracking wrong. Grains
-are kept as they came, without recompressing them. A grain that the base holds and the stream does not is zero now, and
-becomes an explicit grain of zeros.
+:class:`DeltaWriter` makes a delta of the whole stream while it passes: the grains that differ from the base's. Every
+grain is compared with the base's, whatever change tracking says, so nothing that changed can be left out; and a grain
+that differs where change tracking says that nothing changed proves change tracking wrong. Grains are kept as they came,
+without recompressing them. A grain that the base holds and the stream does not is zero now, and becomes an explicit
+grain of zeros. Where only the changed grains are read, :func:`delta_stream` makes a delta of them, and
+:func:`whole_stream` merges them into the base's own grains.
 """
 
 import zlib
-from collections.abc import Callable, Iterator
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, NamedTuple
 
 from hyperexport.formats.grain_records import GrainRecord, GrainRecords
 from hyperexport.formats.grain_tags import TINY
@@ -16,6 +18,7 @@ from hyperexport.formats.vmdk import GRAIN, GRAIN_SECTORS, Header, Parent, corru
 from hyperexport.formats.vmdk_image import inflate_grain
 from hyperexport.formats.vmdk_writer import ZERO_GRAIN, StreamWriter
 from hyperexport.images.base_grains import UNUSABLE, BaseGrains, BaseUnusable, TrackedAreas, inflated
+from hyperexport.images.disk import Disk
 from hyperexport.images.layer import Layer
 from hyperexport.images.stream import StoredGrain
 
@@ -129,20 +132,70 @@ class DeltaWriter:
         self._out(self._writer.precompressed(number * GRAIN_SECTORS, compressed))
 
 
-def whole_stream(base: Iterator[tuple[Layer, StoredGrain]], writer: StreamWriter) -> Iterator[bytes]:
-    """The base as one whole streamOptimized VMDK: its grains' zlib streams as they are stored, without those of zeros.
+class ChangedGrain(NamedTuple):
+    """One grain as the guest has it now; the last one of a disk may be shorter."""
 
-    Not a byte of it counts before the iteration has ended without an error.
+    number: int
+    content: bytes
+
+    @property
+    def is_zero(self) -> bool:
+        """Whether it holds nothing but zeros."""
+        return self.content == ZERO_GRAIN[: len(self.content)]
+
+
+def whole_stream(
+    base: Iterator[tuple[Layer, StoredGrain]], writer: StreamWriter, changed: Iterable[ChangedGrain] = ()
+) -> Iterator[bytes]:
+    """A disk as one whole streamOptimized VMDK: the base's zlib streams as they are stored, and what changed since.
+
+    Grains of zeros are left out. Not a byte of it counts before the iteration has ended without an error.
+
+    Args:
+        base: The grains of the base, ascending.
+        writer: Writes the file, which has no parent.
+        changed: The grains that take the place of the base's, ascending.
 
     Raises:
         BaseUnusable: The base is damaged, or cannot be read.
     """
     yield writer.header()
+    changes = iter(changed)
+    change = next(changes, None)
+    for grain in _with_content(base):
+        while change is not None and change.number < grain.number:
+            yield writer.grain(change.number * GRAIN_SECTORS, change.content)
+            change = next(changes, None)
+        if change is None or change.number != grain.number:
+            yield writer.precompressed(grain.number * GRAIN_SECTORS, bytes(grain.compressed))
+    while change is not None:
+        yield writer.grain(change.number * GRAIN_SECTORS, change.content)
+        change = next(changes, None)
+    yield writer.finish()
+
+
+def _with_content(base: Iterator[tuple[Layer, StoredGrain]]) -> Iterator[StoredGrain]:
+    """The grains that are not of zeros."""
     try:
         for layer, grain in base:
-            if len(grain.compressed) <= TINY and not any(inflated(layer, grain)):
-                continue
-            yield writer.precompressed(grain.number * GRAIN_SECTORS, bytes(grain.compressed))
+            if len(grain.compressed) > TINY or any(inflated(layer, grain)):
+                yield grain
     except UNUSABLE as error:
         raise BaseUnusable(error.what) from error
+
+
+def delta_stream(base: Disk, writer: StreamWriter, changed: Iterable[ChangedGrain]) -> Iterator[bytes]:
+    """A delta of nothing but what changed: a grain that became zero is an explicit one where the base has data.
+
+    Args:
+        base: What it builds on.
+        writer: Writes the file, whose parent is the base.
+        changed: The grains, ascending.
+    """
+    yield writer.header()
+    for grain in changed:
+        if not grain.is_zero:
+            yield writer.grain(grain.number * GRAIN_SECTORS, grain.content)
+        elif base.place(grain.number) is not None:
+            yield writer.precompressed(grain.number * GRAIN_SECTORS, ZERO_STREAM)
     yield writer.finish()

@@ -20,7 +20,7 @@ from hyperexport.jobs.runner import StepRunner
 from hyperexport.model.manifest import FileEntry
 from hyperexport.model.progress import Stage
 from hyperexport.model.restore_point import RestorePoint
-from hyperexport.nbd.server import NbdServer, private_folder
+from hyperexport.nbd.server import NbdServer, socket_folder
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.steps.choosing import choose_export
 from hyperexport.steps.conversion import reporting
@@ -118,7 +118,7 @@ def served(
     with ExitStack() as stack:
         found = stack.enter_context(opened(run, wanted, options, disks=disks))
         if socket is None and port is None:
-            socket = stack.enter_context(private_folder()) / "nbd.sock"
+            socket = stack.enter_context(socket_folder()) / "nbd.sock"
         path = socket.absolute() if socket else None
         images = {f"disk-{number}": disk for number, disk in zip(found.numbers, found.disks, strict=True)}
         server = stack.enter_context(NbdServer(images, socket_path=path, port=port or 0))

@@ -141,6 +141,11 @@ class FileEntry(Value):
         default=None,
         description="Disks read in ranges: grains reported as unchanged that were read again, and were so.",
     )
+    synthetic: bool = Field(
+        default=False,
+        description="Disks: whether this export wrote the file whole out of the store's own grains (a synthetic "
+        "full), of a changed disk with the grains that changed.",
+    )
     stored_in: ExportId | None = Field(
         default=None,
         description="The id of the earlier export of the same VM, in the same store, that holds the bytes. S3 only.",
@@ -307,7 +312,14 @@ class ExportManifest(Value):
     @property
     def kind_in_words(self) -> str:
         """The kind, with the deltas that a restore reads."""
+        if self.is_synthetic:
+            return "synthetic full"
         return f"{self.kind} + {self.deltas} delta{'s' * (self.deltas > 1)}" if self.deltas else str(self.kind)
+
+    @property
+    def is_synthetic(self) -> bool:
+        """Whether every disk is whole, and at least one was written out of the store's own grains."""
+        return not self.deltas and any(disk.synthetic for disk in self.disks)
 
     @property
     def stored_disks(self) -> tuple[FileEntry, ...]:

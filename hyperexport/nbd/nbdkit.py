@@ -1,7 +1,9 @@
 """A disk of vSphere, read through the user's own nbdkit with its ``vddk`` or ``nfc`` plugin.
 
 nbdkit runs as a child for as long as the disk is read: single export, read-only, on a socket in a folder that only this
-user may enter. The password goes through a pipe, so neither the arguments nor the environment of any process have it.
+user may enter. The kernel kills it with us, however we end; nbdkit's own ``--exit-with-parent`` would only ask it to
+end, which waits for a read that hangs in the plugin. The password goes through a pipe, so neither the arguments nor the
+environment of any process have it.
 Parameters: nbdkit-vddk-plugin(1), nbdkit(1), nbdkit-blocksize-filter(1), nbdkit-retry-filter(1).
 """
 
@@ -9,16 +11,18 @@ import logging
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from typing import IO, Final, Literal, NamedTuple
 
 from pydantic import SecretStr
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
+from hyperexport.base.private_folder import private_folder
 from hyperexport.base.stop import StopSignal
 from hyperexport.errors import TransferInterrupted, TransportUnavailable
 from hyperexport.nbd.client import NbdClient
@@ -31,11 +35,22 @@ LIBRARY_FOLDER: Final = "HYPEREXPORT_VDDK_LIBDIR"
 
 Plugin = Literal["vddk", "nfc"]
 
-_PREFIX: Final = "hyperexport-nbdkit-"
+_FOLDER: Final = "hyperexport-nbdkit-"
+_DIES_WITH_US: Final = """\
+import ctypes, os, signal, sys
+PR_SET_PDEATHSIG = 1
+if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0):
+    sys.exit("prctl: " + os.strerror(ctypes.get_errno()))
+if os.getppid() == int(sys.argv[1]):  # else we were dead before the kernel knew what to do then
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
+"""Run as a program of its own: between fork and exec, a process with threads must not do this (prctl(2))."""
 _SECONDS_TO_START: Final = 300.0
 _SECONDS_TO_END: Final = 5.0
 _ATTEMPTS: Final = 3
 _LOOK: Final = 0.02
+_MOST_SAID: Final = 64 << 10
+"""Bytes at the end of its output in which the last line is looked for."""
 _KEPT_VARIABLES: Final = ("PATH", "HOME", "LANG", "TZ", "LD_LIBRARY_PATH")
 """Of our own environment, which may hold passwords."""
 
@@ -149,9 +164,14 @@ class NbdkitSource:
             raise
 
     def _start(self) -> NbdClient:
-        with ExitStack() as stack:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=_PREFIX)))  # mode 0700
-            process = stack.enter_context(_Process(self._disk, folder))
+        with ExitStack() as stack, ExitStack() as starting:
+            try:
+                # Of no use once we are connected, and gone then: who is killed later leaves nothing.
+                folder = starting.enter_context(private_folder(_FOLDER))
+                said = stack.enter_context(tempfile.TemporaryFile())
+            except OSError as error:
+                raise TransportUnavailable(f"{PROGRAM} gets no temporary folder: {error}") from error
+            process = stack.enter_context(_Process(self._disk, folder, said))
             stack.enter_context(self._stop.waking(process.kill))
             process.wait_until_ready(self._stop)
             try:
@@ -168,11 +188,18 @@ class NbdkitSource:
 
 
 class _Process:
-    """The child; a context manager that ends it, whatever happens."""
+    """The child; a context manager that ends it, whatever happens.
 
-    def __init__(self, disk: NbdkitDisk, folder: Path) -> None:
+    Args:
+        disk: What it serves.
+        folder: Where its socket is.
+        said: Takes what it writes.
+    """
+
+    def __init__(self, disk: NbdkitDisk, folder: Path, said: IO[bytes]) -> None:
         self._disk = disk
         self._folder = folder
+        self._said = said
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> "_Process":
@@ -183,16 +210,15 @@ class _Process:
         try:
             os.write(writer, self._disk.password.get_secret_value().encode() + b"\n")
             os.close(writer)
-            with (self._folder / "said").open("wb") as said:
-                self._process = subprocess.Popen(
-                    _command(program, self._disk, self._folder, password=reader),
-                    stdin=subprocess.DEVNULL,
-                    stdout=said,
-                    stderr=said,
-                    env=_environment(),
-                    pass_fds=(reader,),
-                    start_new_session=True,  # Ctrl-C is ours to act on
-                )
+            self._process = subprocess.Popen(
+                [*_launcher(), *_command(program, self._disk, self._folder, password=reader)],
+                stdin=subprocess.DEVNULL,
+                stdout=self._said,
+                stderr=self._said,
+                env=_environment(),
+                pass_fds=(reader,),
+                start_new_session=True,  # Ctrl-C is ours to act on
+            )
         except OSError as error:
             raise TransportUnavailable(f"{PROGRAM} does not start: {error}") from error
         finally:
@@ -235,12 +261,19 @@ class _Process:
 
     def said(self) -> str:
         """The last line that it wrote, as the end of a message."""
-        try:
-            lines = (self._folder / "said").read_text(errors="replace").strip().splitlines()
-        except OSError:
-            return ""
+        # Not with seek(): the child writes where the same open file stands.
+        size = os.fstat(self._said.fileno()).st_size
+        text = os.pread(self._said.fileno(), _MOST_SAID, max(size - _MOST_SAID, 0))
+        lines = text.decode(errors="replace").strip().splitlines()
         last = lines[-1][:300] if lines else ""
         return f" ({last.replace(self._disk.password.get_secret_value(), '***')})" if last else ""
+
+
+def _launcher() -> list[str]:
+    """The words before those of a child that dies with the thread that starts it; none where the system cannot."""
+    if not sys.platform.startswith("linux"):
+        return []
+    return [sys.executable, "-I", "-S", "-c", _DIES_WITH_US, str(os.getpid())]
 
 
 def _command(program: str, disk: NbdkitDisk, folder: Path, *, password: int) -> list[str]:
@@ -251,7 +284,7 @@ def _command(program: str, disk: NbdkitDisk, folder: Path, *, password: int) -> 
     return [
         program,
         "--foreground",
-        "--exit-with-parent",
+        *(() if sys.platform.startswith("linux") else ("--exit-with-parent",)),
         "--readonly",
         *("--unix", str(folder / "socket")),
         *("--pidfile", str(folder / "pid")),

@@ -2,16 +2,15 @@
 
 import logging
 import os
-import shutil
 import socket
-import tempfile
 import threading
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final, Self
 from urllib.parse import quote
 
+from hyperexport.base.private_folder import private_folder
 from hyperexport.base.units import MIB
 from hyperexport.errors import HyperExportError, UsageError
 from hyperexport.nbd.connection import Budget, Connection, Image
@@ -139,23 +138,21 @@ class NbdServer:
 
 
 @contextmanager
-def private_folder() -> Generator[Path]:
+def socket_folder() -> Generator[Path]:
     """Make a folder for a socket, which only this user can enter, and remove it after the block.
 
     Raises:
         UsageError: It cannot be made.
     """
-    try:
-        folder = tempfile.mkdtemp(prefix="hyperexport-nbd-")  # mode 0700
-    except OSError as error:
-        raise UsageError(
-            f"cannot make a temporary folder for the NBD socket: {error.strerror or error}",
-            fix="Set TMPDIR to a folder that this user can write",
-        ) from error
-    try:
-        yield Path(folder)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(private_folder("hyperexport-nbd-"))
+        except OSError as error:
+            raise UsageError(
+                f"cannot make a temporary folder for the NBD socket: {error.strerror or error}",
+                fix="Set TMPDIR to a folder that this user can write",
+            ) from error
+        yield folder
 
 
 def _listen(path: Path | None, host: str, port: int) -> socket.socket:

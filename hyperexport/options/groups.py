@@ -382,7 +382,7 @@ class Incremental(Group):
     )
     synthetic_full: bool = option(
         False,
-        "Store every disk of an incremental export whole: an unchanged one from the store's own grains",
+        "Store every disk whole: from the store's own grains, reading only what changed where a transport can",
         flag="--synthetic-full",
     )
     enable_tracking: bool = option(

@@ -33,6 +33,8 @@ _OTHER_FILES: Final = 100
 _FILES_OF_A_PART: Final = 3
 """Of each file of a chain: itself, its block tags and its grain tags."""
 _FIRST: Final = "this is the first export of the VM in this store"
+_PACKED: Final = "an OVA holds whole disks"
+_ASKED: Final = "--synthetic-full was given"
 
 
 class Decision(StrEnum):
@@ -68,8 +70,8 @@ class DiskPlan(Value):
     bases: tuple[FileEntry, ...] = Field(
         default=(),
         exclude=True,
-        description="What the disk's file will build on: the files of the base export's disk for a delta, those below "
-        "its own file for an unchanged disk; the base first.",
+        description="What the disk's file will build on or be made of: the files of the base export's disk for a delta "
+        "and a synthetic full of a changed disk, those below its own file for an unchanged disk; the base first.",
     )
     storage: str = Field(default="", description="Whether an incremental export keeps a delta or the whole disk.")
     changed: tuple[tuple[int, int], ...] | None = Field(
@@ -84,7 +86,8 @@ class DiskPlan(Value):
     transport_words: str = Field(default="", description="The same for people, and why it is not read a better way.")
     synthetic: bool = Field(
         default=False,
-        description="Whether an unchanged disk is written as one whole file, from the store's own grains.",
+        description="Whether it becomes one whole file out of the store's own grains; of a changed disk with those "
+        "that changed, which a range transport reads.",
     )
 
     @property
@@ -120,6 +123,13 @@ class ExportPlan(Value):
     def undecided(self) -> tuple[DiskPlan, ...]:
         """The disks of which only the real run can tell."""
         return tuple(disk for disk in self.disks if disk.decision is Decision.UNDECIDED)
+
+    @property
+    def written_bytes(self) -> int:
+        """How much is expected to be written at the most, in bytes, without copies of what another store refers to."""
+        fulls = [disk for disk in self.disks if disk.synthetic]
+        others = sum(disk.expected_bytes for disk in (*self.to_transfer, *self.undecided) if not disk.synthetic)
+        return others + sum(_stream_of(disk.base_entry) for disk in fulls if disk.base_entry)
 
     @property
     def skipped(self) -> tuple[SkippedDisk, ...]:
@@ -345,10 +355,7 @@ def plan_export(
         verdict = (Decision.TRANSFER, full) if full else _decide(disk, entry, answer, undecided=undecided)
         planned = _export(disk, entry, answer, name=names[disk.key], verdict=verdict)
         if base and not full:
-            only_whole = (
-                "an OVA holds whole disks" if packed else "--synthetic-full was given" if synthetic_full else ""
-            )
-            chains = _Chains(base, max_chain, only_whole, distant, disks=len(exportable))
+            chains = _Chains(base, max_chain, packed, synthetic_full, distant, disks=len(exportable))
             planned = _with_chain(planned, chains)
         plans.append(planned)
     if full or base is None:
@@ -368,10 +375,15 @@ class _Chains(NamedTuple):
 
     base: ExportManifest
     max_chain: int
-    only_whole: str
-    """Why each disk is stored whole; empty where deltas are possible."""
+    packed: bool
+    synthetic_full: bool
     distant: bool
     disks: int
+
+    @property
+    def only_whole(self) -> str:
+        """Why each disk is stored whole; empty where deltas are possible."""
+        return _PACKED if self.packed else _ASKED if self.synthetic_full else ""
 
 
 def _with_chain(plan: DiskPlan, chains: _Chains) -> DiskPlan:
@@ -384,23 +396,35 @@ def _with_chain(plan: DiskPlan, chains: _Chains) -> DiskPlan:
         return plan.model_copy(update={"bases": base.parts(entry)[:-1]})
     if plan.decision is Decision.SKIP or not chains.max_chain:
         return plan
-    whole = _why_whole(plan, entry, chains)
-    if whole or entry is None:
-        return plan.model_copy(update={"storage": f"stored whole: {whole}"})
-    return plan.model_copy(update={"bases": base.parts(entry), "storage": f"stored as a delta on {base.export_id}"})
+    transferred = _why_transferred_whole(plan, entry, chains)
+    whole = transferred or (_why_no_delta(entry, chains) if entry else None)
+    storage = f"stored whole: {whole}" if whole else f"stored as a delta on {base.export_id}"
+    # Whether what did not change is written from the store's own grains is decided with the transport.
+    synthetic = whole is not None and not transferred and plan.decision is Decision.TRANSFER
+    bases = base.parts(entry) if entry and (synthetic or not whole) else ()
+    return plan.model_copy(update={"storage": storage, "synthetic": synthetic, "bases": bases})
 
 
-def _why_whole(plan: DiskPlan, entry: FileEntry | None, chains: _Chains) -> str | None:
+def _why_no_delta(entry: FileEntry, chains: _Chains) -> str | None:
+    """Why a disk is stored whole, although the base has what did not change of it."""
+    if chains.synthetic_full:
+        return _ASKED
+    deltas = len(entry.chain)
+    room = (MOST_FILES - _OTHER_FILES) // (chains.disks * _FILES_OF_A_PART)
+    if deltas < min(chains.max_chain, room):
+        return None
+    return f"its chain has {deltas} delta{'' if deltas == 1 else 's'}, at --max-chain {chains.max_chain}"
+
+
+def _why_transferred_whole(plan: DiskPlan, entry: FileEntry | None, chains: _Chains) -> str | None:
+    """Why all of a disk is read from vSphere and stored whole, whatever else there is."""
     if entry is None:
         return "the base export does not have this disk"
-    deltas = len(entry.chain)
     held = entry.populated or entry.received or entry.size
-    room = (MOST_FILES - _OTHER_FILES) // (chains.disks * _FILES_OF_A_PART)
     untagged = [part.name for part in chains.base.parts(entry) if not chains.base.file(part.name + GRAINS_SUFFIX)]
     checks = (
-        (bool(chains.only_whole), chains.only_whole),
+        (chains.packed, _PACKED),
         (entry.member_of is not None, "the base export is an OVA"),
-        (deltas >= min(chains.max_chain, room), f"its chain has {deltas} deltas, at --max-chain {chains.max_chain}"),
         (
             chains.distant and (bool(untagged) or entry.cid is None),
             f"{chains.base.export_id} was made by an earlier version, which left no tags of its grains to compare with",
@@ -474,9 +498,9 @@ def _export(
 
 def _stream_of(entry: FileEntry) -> int:
     """Bytes that a lease's stream of a stored disk is expected to take."""
-    if entry.transport in RANGED:
-        return entry.populated or entry.capacity or entry.size
-    return entry.received or entry.size
+    if entry.received and entry.transport not in RANGED:
+        return entry.received
+    return (entry.populated or entry.capacity or entry.size) if entry.chain else entry.size
 
 
 def _building_on(base: ExportManifest, plans: Sequence[DiskPlan]) -> str:

@@ -62,8 +62,15 @@ def with_transport(plan: DiskPlan, transport: Transport, refused: Mapping[Transp
     if plan.decision is not Decision.TRANSFER or not plan.bases:
         return plan.model_copy(update={"transport": transport})
     reasons = [why] if why else [f"{one}: {reason}" for one, reason in refused.items()]
-    words = f"read by {transport}" + (f" ({'; '.join(reasons)})" if reasons else "")
-    expected = plan.expected_bytes if transport is Transport.LEASE else plan.changed_bytes or 0
+    known = f" ({'; '.join(reasons)})" if reasons else ""
+    words = f"read by {transport}{known}"
+    if transport is Transport.LEASE:
+        # The stream that a lease sends has every grain, so it is the whole disk itself.
+        whole = {"bases": (), "synthetic": False} if plan.synthetic else {}
+        return plan.model_copy(update={"transport": transport, "transport_words": words, **whole})
+    if plan.synthetic:
+        words = f"only what changed is {words}, and the rest is written from the store's own grains"
+    expected = plan.changed_bytes or 0
     return plan.model_copy(update={"transport": transport, "transport_words": words, "expected_bytes": expected})
 
 

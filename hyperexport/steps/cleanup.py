@@ -107,10 +107,10 @@ def planned_export(store: Store, folder: str, vm: VmIdentity, plan: ExportPlan, 
         plan: What it transfers and what it reuses.
         packed: Whether it becomes an OVA, which holds all its bytes itself.
     """
-    used = [part for disk in plan.disks for part in disk.bases]
+    used = [part for disk in plan.disks for part in disk.bases if not disk.synthetic]
     used += [disk.base_entry for disk in plan.to_reuse if disk.base_entry and not disk.synthetic]
     earlier = () if packed or not used else exports_of(store, folder, vm)
-    added = plan.transfer_bytes + sum(disk.expected_bytes for disk in plan.to_reuse if disk.synthetic)
+    added = plan.written_bytes
     shared, refers_to = list[FileEntry](), set[str]()
     for part in used:
         found = holding(earlier, part)

@@ -1,4 +1,4 @@
-"""A disk stored as a delta out of its whole stream, or written whole from the store's grains."""
+"""A disk stored as a delta out of its whole stream, or written whole out of the store's own grains."""
 
 import hashlib
 import logging
@@ -33,14 +33,14 @@ from hyperexport.store.base import Sink, Stored, StoredExport
 logger = logging.getLogger(__name__)
 
 
-class WrittenDelta(NamedTuple):
-    """A delta, as far as it is the same in every store."""
+class WrittenDisk(NamedTuple):
+    """A delta or a synthetic full, as far as it is the same in every store."""
 
     entry: FileEntry
-    changed: int
-    """Grains that it holds."""
+    changed: bool
+    """Whether a delta holds anything."""
     received: int
-    """Bytes of the stream that it was made of."""
+    """Bytes that were read from vSphere for it."""
     tags: Packed
 
 
@@ -109,7 +109,7 @@ def keep_delta(
     disk: DiskInfo,
     *,
     base: StoredExport,
-    written: WrittenDelta,
+    written: WrittenDisk,
     stored: Sequence[Stored],
     mode: VerifyMode,
 ) -> list[Entries]:
@@ -159,6 +159,7 @@ _AS_BASE: Final = {
     "transferred": False,
     "transport": None,
     "sampled": None,
+    "synthetic": False,
 }
 """What becomes of a disk's entry where another file builds on it."""
 
@@ -172,7 +173,7 @@ def _write_delta(
     *,
     parent: str,
     sinks: Sequence[Sink],
-) -> WrittenDelta:
+) -> WrittenDisk:
     """Compare the stream with the base, and write what differs."""
     check, output = StreamCheck(capacity=disk.capacity), DiskOutput(sinks)
     with _base_grains(job, base, plan) as (grains, base_id):
@@ -207,7 +208,7 @@ def _write_delta(
         transport=Transport.LEASE,
         **disks.facts_of(disk),
     )
-    return WrittenDelta(entry, delta.changed, received.size, output.tags())
+    return WrittenDisk(entry, delta.changed > 0, received.size, output.tags())
 
 
 @contextmanager
@@ -225,7 +226,7 @@ def _base_grains(job: Job, base: StoredExport, plan: DiskPlan) -> Generator[tupl
             return
         if job.primary.refers:
             raise BaseUnusable(f"{base} has no usable tags of its grains, and comparing would download all of it")
-        source, identity = stack.enter_context(_base_disk(job, base, entry, plan.capacity))
+        source, identity = stack.enter_context(streamed_base(job, base, entry, plan.capacity))
         yield ReadGrains(source.ascending(), plan.capacity), identity.content_id
 
 
@@ -243,10 +244,14 @@ def _chain_tags(job: Job, base: StoredExport, parts: Sequence[FileEntry]) -> Cha
 
 
 @contextmanager
-def _base_disk(
+def streamed_base(
     job: Job, base: StoredExport, entry: FileEntry, capacity: int
 ) -> Generator[tuple[StreamedDisk, Identity]]:
-    """Open the base's disk to be read from beginning to end, with the identity that a delta names as its parent's."""
+    """Open the base's disk to be read from beginning to end, with the identity that a delta names as its parent's.
+
+    Raises:
+        BaseUnusable: It is damaged, gone, or of another form.
+    """
     with ExitStack() as stack:
         try:
             source = stack.enter_context(open_streamed(job.primary, base, entry, stop=job.stop))
@@ -289,7 +294,7 @@ def write_synthetic(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo) ->
     base = base_of(copies, plan)
     with disks.sinks_for(copies.parts, name) as sinks:
         output = DiskOutput(sinks)
-        with _base_disk(job, base, entry, plan.capacity) as (source, identity):
+        with streamed_base(job, base, entry, plan.capacity) as (source, identity):
             content_id = new_content_id(f"{job.export_id}/{disk.key}", unlike=identity.content_id)
             writer = StreamWriter(plan.capacity, name=name, content_id=content_id)
             for piece in whole_stream(source.ascending(), writer):
@@ -304,15 +309,35 @@ def write_synthetic(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo) ->
         device_id=entry.device_id,
         cid=f"{content_id:08x}",
         transferred=False,
+        synthetic=True,
         **disks.facts_of(disk),
     )
-    logger.info("%s: %s: unchanged, %s written whole from %s", job.vm.name, disk.label, format_bytes(output.size), base)
-    own = tuple(as_stored(written, done, by=job.export_id) for done in stored)
-    return with_tags(job, copies, own, output.tags())
+    return keep_whole(job, copies, base=base, written=WrittenDisk(written, False, 0, output.tags()), stored=stored)
+
+
+def keep_whole(
+    job: Job, copies: Copies, *, base: StoredExport, written: WrittenDisk, stored: Sequence[Stored]
+) -> list[Entries]:
+    """Keep a synthetic full, which builds on nothing.
+
+    Args:
+        job: The export.
+        copies: The staged export in each store.
+        base: The export that most of its grains are of.
+        written: The full.
+        stored: What each store says of its file.
+    """
+    entry = written.entry
+    logger.info(
+        "%s: %s: synthetic full of %s written from the grains of %s and %s read from vSphere",
+        *(job.vm.name, entry.disk_label, format_bytes(entry.size), base, format_bytes(written.received)),
+    )
+    own = tuple(as_stored(entry, done, by=job.export_id) for done in stored)
+    return with_tags(job, copies, own, written.tags)
 
 
 def _unchanged(
-    job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, *, mode: VerifyMode, written: WrittenDelta
+    job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, *, mode: VerifyMode, written: WrittenDisk
 ) -> list[Entries]:
     """Let the base's files, proved, stand for a disk that was read and found to be as it was."""
     logger.info("%s: %s: every grain is as in the base export", job.vm.name, disk.label)

@@ -60,11 +60,18 @@ def _distrust_ranges(job: Job, plan: DiskPlan, disk: DiskInfo, reason: str) -> N
 
 
 def _export(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, snapshot: str | None) -> list[Entries]:
-    if plan.synthetic:
+    if plan.synthetic and plan.decision is Decision.REUSE:
         try:
             return deltas.write_synthetic(job, copies, plan, disk)
         except BaseUnusable as error:
             job.warn(f"{disk.label} is unchanged, and was transferred anyway: {error}")
+    elif plan.synthetic:
+        try:
+            return range_deltas.transfer_ranges(job, copies, plan, disk, snapshot)
+        except range_deltas.RangesUnusable as error:
+            job.warn(_read_whole(plan, error))
+        except BaseUnusable as error:
+            job.warn(f"{disk.label} was transferred whole, not written from the store's own grains: {error}")
     elif plan.decision is Decision.REUSE:
         try:
             return disks.reuse_disk(job, copies, plan, disk)
@@ -86,8 +93,12 @@ def _store_changes(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, sna
         try:
             return range_deltas.transfer_ranges(job, copies, plan, disk, snapshot)
         except range_deltas.RangesUnusable as error:
-            job.warn(f"{disk.label} was read whole by its lease, not in ranges by {plan.transport}: {error}")
+            job.warn(_read_whole(plan, error))
     return deltas.transfer_delta(job, copies, plan, disk, snapshot)
+
+
+def _read_whole(plan: DiskPlan, why: Exception) -> str:
+    return f"{plan.label} was read whole by its lease, not in ranges by {plan.transport}: {why}"
 
 
 def _shares_files(job: Job, copies: Copies, plan: DiskPlan) -> bool:

@@ -22,7 +22,7 @@ from hyperexport.formats.vmdk import NO_PARENT, Header, parse_identity
 from hyperexport.formats.vmdk_stream import StreamCheck
 from hyperexport.model.manifest import FileEntry, FileRole, StageName
 from hyperexport.model.progress import Progress, Stage, report
-from hyperexport.model.transport import Transport
+from hyperexport.model.transport import RANGED, Transport
 from hyperexport.model.vm import DiskInfo
 from hyperexport.options.groups import Format, VerifyMode
 from hyperexport.policy.incremental import DiskPlan
@@ -342,8 +342,10 @@ def reuse_disk(
         "backing_files": disk.backing_files,
         "disk_label": disk.label,
         "transferred": False,
+        "received": None if base_entry.transport in RANGED else base_entry.received,
         "transport": None,
         "sampled": None,
+        "synthetic": False,
         "distrusted": None,
     }
     asked = mode or job.options.execution.verify

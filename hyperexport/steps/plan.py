@@ -1,6 +1,7 @@
 """The plan of an export: what was saved before, what changed since, what has to move."""
 
 import logging
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from hyperexport.base.units import format_bytes
@@ -14,6 +15,7 @@ from hyperexport.errors import (
     VmPoweredOn,
     VmUnavailable,
 )
+from hyperexport.model.content import kept
 from hyperexport.model.manifest import ExportManifest, StageName
 from hyperexport.model.vm import DiskInfo, PowerState, VmInfo
 from hyperexport.options.groups import Format
@@ -253,9 +255,9 @@ def warn_of_room(job: Job, plan: ExportPlan) -> None:
     """Say where a store may not have room for what the plan transfers."""
     for store in job.stores:
         free = store.free_bytes()
-        if free is not None and free < plan.transfer_bytes:
+        if free is not None and free < plan.written_bytes:
             job.warn(
-                f"{store.url} has {format_bytes(free)} free, and up to {format_bytes(plan.transfer_bytes)} will be "
+                f"{store.url} has {format_bytes(free)} free, and up to {format_bytes(plan.written_bytes)} will be "
                 "written: the export may run out of space"
             )
 
@@ -287,8 +289,9 @@ def newest_usable(store: Store, listing: StoreListing) -> tuple[StoredExport | N
     if not listing.exports:
         return None, listing.damaged[-1].words if listing.damaged else None
     newest = listing.exports[0]
-    if newest.manifest.damage:
-        return None, f"{newest}: {newest.manifest.damage[0]}"
+    own = [f"{newest}: {words}" for words in newest.manifest.damage]
+    if known := own[0] if own else shared_damage(newest, listing.exports[1:]):
+        return None, known
     for entry in newest.manifest.stored_disks:
         try:
             with store.open(newest, entry.name) as reader:
@@ -300,6 +303,26 @@ def newest_usable(store: Store, listing: StoreListing) -> tuple[StoredExport | N
         if size != entry.size:
             return None, f"{entry.name} of {newest} has {size} bytes in place of {entry.size}"
     return newest, None
+
+
+def shared_damage(newest: StoredExport, others: Iterable[StoredExport]) -> str | None:
+    """Say which file of an export is known as damaged from the verification of another export that has it, too.
+
+    A verification records what it found with the exports that it looked at, and a file of a chain is part of many.
+    """
+    own = {
+        place: entry
+        for entry in newest.manifest.stored_disks
+        for place in kept(newest.folder, newest.export_id, [entry])
+    }
+    for other in others:
+        damage = other.manifest.damage
+        for theirs in other.manifest.stored_disks if damage else ():
+            found = next((words for words in damage if words.startswith(f"{theirs.name}: ")), None)
+            shared = [own[place] for place in kept(other.folder, other.export_id, [theirs]) if place in own]
+            if found and shared:
+                return f"{shared[0].name} of {newest} is damaged, as the verification of {other} found ({found})"
+    return None
 
 
 def damaged_base(job: Job, base: StoredExport, plan: ExportPlan) -> str | None:

@@ -1,7 +1,8 @@
-"""A disk stored as a delta of which only the changed grains are read, by a range transport.
+"""A disk of which only the changed grains are read, by a range transport.
 
-Change tracking says what changed, and is trusted only while it is proven: known grains have to come as the store has
-them before anything else counts, and a random sample of the grains that it calls unchanged is read again on the way.
+They become a delta; or, in a synthetic full, they are merged into the base's own grains. Change tracking says what
+changed, and is trusted only while it is proven: known grains have to come as the store has them before anything else
+counts, and a random sample of the grains that it calls unchanged is read again on the way.
 """
 
 import heapq
@@ -9,16 +10,17 @@ import logging
 import random
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Final
+from typing import Final, NamedTuple
 
-from hyperexport.base.units import SECTOR, format_bytes
+from hyperexport.base.units import format_bytes
 from hyperexport.errors import ChangeTrackingUnavailable
 from hyperexport.formats.vmdk import GRAIN, Identity, Parent
-from hyperexport.formats.vmdk_writer import ZERO_GRAIN, StreamWriter
+from hyperexport.formats.vmdk_writer import StreamWriter
 from hyperexport.images.base_grains import UNUSABLE, BaseUnusable
-from hyperexport.images.delta import ZERO_STREAM
+from hyperexport.images.delta import ChangedGrain, delta_stream, whole_stream
 from hyperexport.images.disk import Disk
 from hyperexport.images.opening import open_disk
+from hyperexport.images.stream import StreamedDisk
 from hyperexport.model.manifest import FileEntry, FileRole, StageName
 from hyperexport.model.progress import Progress, Stage, report
 from hyperexport.model.vm import DiskInfo
@@ -53,38 +55,37 @@ class NotAsStored(Exception):
 
 @stage(StageName.DISKS)
 def transfer_ranges(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, snapshot: str | None) -> list[Entries]:
-    """Read what changed on one disk, and only that, and store it as a delta. Safe to repeat.
+    """Read what changed on one disk, and only that, and store it as a delta or in a synthetic full. Safe to repeat.
 
     A VM that is off is held by a lease meanwhile, so that it cannot be powered on and written to.
 
     Returns:
-        The files that the disk builds on, the base first, and the delta.
+        The files that the disk builds on, the base first, and its own.
 
     Raises:
         RangesUnusable: It cannot be read so; nothing is left in the stores.
         NotAsStored: Change tracking or the transport was found to be wrong.
-        BaseUnusable: The base is damaged or gone, so the disk has to be kept whole.
+        BaseUnusable: The base is damaged or gone, so the disk has to be transferred and kept whole.
         HyperExportError: A store refused the bytes.
         Interrupted: The run was asked to stop.
     """
     job.stop.check()
-    base, _ = deltas.find_base(copies, plan)
+    export = deltas.base_of(copies, plan) if plan.synthetic else deltas.find_base(copies, plan)[0]
     failure: Exception | None = None
-    written: deltas.WrittenDelta | None = None
+    written: deltas.WrittenDisk | None = None
     stored: list[Stored] = []
     with ExitStack() as held:
         lease = held.enter_context(job.lease.reading(None)) if snapshot is None else None
         try:
             with (
-                _base(job, base, plan) as (known, identity),
+                _open_base(job, export, plan) as base,
                 disks.sinks_for(copies.parts, plan.file_name) as sinks,
             ):
-                reader = _Reader(job, plan, disk, snapshot, base=base, known=known)
-                written = reader.write(sinks, identity, lease)
+                written = _Reader(job, plan, disk, snapshot, base).write(sinks, lease)
                 if lease:
                     lease.check()
                     lease.confirm()
-                if written.changed:
+                if written.changed or plan.synthetic:
                     stored = [sink.finish() for sink in sinks]
                 else:
                     for sink in sinks:
@@ -97,54 +98,67 @@ def transfer_ranges(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, sn
         last = Progress(job.ref, plan.file_name, Stage.TRANSFER, 0, disk.capacity, 0, failed=True)
         report(last)
         raise failure
+    if plan.synthetic:
+        return deltas.keep_whole(job, copies, base=export, written=written, stored=stored)
     mode = job.options.execution.verify
-    return deltas.keep_delta(job, copies, plan, disk, base=base, written=written, stored=stored, mode=mode)
+    return deltas.keep_delta(job, copies, plan, disk, base=export, written=written, stored=stored, mode=mode)
+
+
+class _Base(NamedTuple):
+    """The base export's disk."""
+
+    export: StoredExport
+    known: Disk
+    """Read at any place, each block proved."""
+    identity: Identity
+    streamed: StreamedDisk | None
+    """The same from beginning to end, proved by its SHA-256; only for a synthetic full, which takes its grains."""
 
 
 @contextmanager
-def _base(job: Job, base: StoredExport, plan: DiskPlan) -> Generator[tuple[Disk, Identity]]:
-    """Open the base's disk to be read at any place, each block proved."""
+def _open_base(job: Job, export: StoredExport, plan: DiskPlan) -> Generator[_Base]:
     entry = plan.bases[-1]
     with ExitStack() as stack:
         try:
-            known = stack.enter_context(open_disk(job.primary, base, entry, stop=job.stop))
+            known = stack.enter_context(open_disk(job.primary, export, entry, stop=job.stop))
             identity = known.layers[-1].identity()
         except UNUSABLE as error:
             raise BaseUnusable(error.what) from error
-        deltas.check_base(base, entry, known, identity, plan.capacity)
-        yield known, identity
+        deltas.check_base(export, entry, known, identity, plan.capacity)
+        streamed: StreamedDisk | None = None
+        if plan.synthetic:
+            streamed, _ = stack.enter_context(deltas.streamed_base(job, export, entry, plan.capacity))
+        yield _Base(export, known, identity, streamed)
 
 
 class _Reader:
     """One pass over what changed, and over the sample of what did not."""
 
-    def __init__(
-        self, job: Job, plan: DiskPlan, disk: DiskInfo, snapshot: str | None, *, base: StoredExport, known: Disk
-    ) -> None:
+    def __init__(self, job: Job, plan: DiskPlan, disk: DiskInfo, snapshot: str | None, base: _Base) -> None:
         self._job = job
         self._plan = plan
         self._disk = disk
         self._snapshot = snapshot
         self._base = base
-        self._known = known
+        self._known = base.known
+        self._position = 0
         self._moved = 0
         self._sampled = 0
         self._populated = 0
         """Grains that hold something now and did not in the base, less those that do not any more."""
 
-    def write(self, sinks: Sequence[Sink], identity: Identity, lease: Lease | None) -> deltas.WrittenDelta:
+    def write(self, sinks: Sequence[Sink], lease: Lease | None) -> deltas.WrittenDisk:
         """Read and write.
 
         Args:
-            sinks: Where the delta goes.
-            identity: The base's.
+            sinks: Where the file goes.
             lease: What holds a VM that is off: when it ends, so does the reading.
         """
         changed = self._changed()
         with self._opened() as source:
             forget = lease.on_lost(source.close) if lease else None
             try:
-                return self._written(source, changed, sinks, identity)
+                return self._written(source, changed, sinks)
             finally:
                 if forget:
                     forget()
@@ -184,48 +198,51 @@ class _Reader:
                 raise RangesUnusable(error.what) from error
             yield source
 
-    def _written(
-        self, source: RangeSource, changed: list[Run], sinks: Sequence[Sink], identity: Identity
-    ) -> deltas.WrittenDelta:
+    def _written(self, source: RangeSource, changed: list[Run], sinks: Sequence[Sink]) -> deltas.WrittenDisk:
         job, plan, disk = self._job, self._plan, self._disk
-        name, total = plan.file_name, -(-disk.capacity // GRAIN)
-        sample = self._sample(source, changed, total)
-        output, kept = DiskOutput(sinks), 0
+        name, identity = plan.file_name, self._base.identity
+        sample = self._sample(source, changed, -(-disk.capacity // GRAIN))
+        output = DiskOutput(sinks)
         content_id = deltas.new_content_id(f"{job.export_id}/{disk.key}", unlike=identity.content_id)
-        parent = Parent(identity.content_id, deltas.base_names(plan)[-1])
+        parent = None if plan.synthetic else Parent(identity.content_id, deltas.base_names(plan)[-1])
         writer = StreamWriter(disk.capacity, name=name, content_id=content_id, parent=parent)
-        output.write(writer.header())
-        report(Progress(job.ref, name, Stage.TRANSFER, 0, disk.capacity, self._moved))
-        again = set(sample)
-        numbers = heapq.merge(sample, (number for first, end in changed for number in range(first, end)))
-        for part in joined(numbers, grain=GRAIN, capacity=disk.capacity):
-            for number, content in self._grains(source, part):
-                if number in again:
-                    self._compare(number, content)
-                elif piece := self._piece(writer, number, content):
-                    kept += 1
-                    output.write(piece)
-            report(Progress(job.ref, name, Stage.TRANSFER, part.offset + part.length, disk.capacity, self._moved))
-        output.write(writer.finish())
+        self._report(0)
+        for piece in self._stream(writer, self._read(source, changed, sample)):
+            output.write(piece)
         report(Progress(job.ref, name, Stage.TRANSFER, disk.capacity, disk.capacity, self._moved, done=True))
         logger.info(
             "%s: %s: %s read by %s, %d unchanged grains compared with %s",
-            *(job.vm.name, disk.label, format_bytes(self._moved), source.name, self._sampled, self._base),
+            *(job.vm.name, disk.label, format_bytes(self._moved), source.name, self._sampled, self._base.export),
         )
         entry = FileEntry(
             name=name,
             role=FileRole.DISK,
             size=output.size,
             sha256=output.sha256,
-            populated=self._bytes_populated(),
+            populated=writer.populated if plan.synthetic else self._bytes_populated(),
             device_id=plan.bases[-1].device_id,
             cid=f"{content_id:08x}",
             received=self._moved,
             transport=plan.transport,
             sampled=self._sampled,
+            synthetic=plan.synthetic,
             **disks.facts_of(disk),
         )
-        return deltas.WrittenDelta(entry, kept, self._moved, output.tags())
+        return deltas.WrittenDisk(entry, writer.populated > 0, self._moved, output.tags())
+
+    def _stream(self, writer: StreamWriter, changes: Iterator[ChangedGrain]) -> Iterator[bytes]:
+        """The bytes of the disk's file."""
+        streamed = self._base.streamed
+        if streamed is None:
+            return delta_stream(self._known, writer, changes)
+        size = max(streamed.size, 1)
+        grains = streamed.ascending(lambda done: self._report(self._disk.capacity * done // size))
+        return whole_stream(grains, writer, changes)
+
+    def _report(self, position: int) -> None:
+        self._position = max(self._position, position)
+        name, total = self._plan.file_name, self._disk.capacity
+        report(Progress(self._job.ref, name, Stage.TRANSFER, self._position, total, self._moved))
 
     def _bytes_populated(self) -> int | None:
         before = self._plan.bases[-1].populated
@@ -255,8 +272,8 @@ class _Reader:
         if not proof:
             raise RangesUnusable("the base has no unchanged grain that holds anything, to prove the transport by")
         for part in joined(proof, grain=GRAIN, capacity=self._disk.capacity):
-            for number, content in self._grains(source, part):
-                self._compare(number, content)
+            for grain in self._grains(source, part):
+                self._compare(*grain)
         proved = set(proof)
         return [number for number in chosen if number not in proved]
 
@@ -283,13 +300,28 @@ class _Reader:
             raise BaseUnusable(error.what) from error
         if content != stored:
             raise NotAsStored(
-                f"the block at byte {number * GRAIN}, which change tracking calls unchanged, is not as in {self._base}"
+                f"the block at byte {number * GRAIN}, which change tracking calls unchanged, is not as in "
+                f"{self._base.export}"
             )
         self._sampled += 1
 
     # -- grains -------------------------------------------------------------------------------------------------------
 
-    def _grains(self, source: RangeSource, part: Range) -> Iterator[tuple[int, bytes]]:
+    def _read(self, source: RangeSource, changed: list[Run], sample: list[int]) -> Iterator[ChangedGrain]:
+        """The changed grains, ascending; those of the sample are read and compared on the way."""
+        again = set(sample)
+        numbers = heapq.merge(sample, (number for first, end in changed for number in range(first, end)))
+        for part in joined(numbers, grain=GRAIN, capacity=self._disk.capacity):
+            for grain in self._grains(source, part):
+                if grain.number in again:
+                    self._compare(*grain)
+                else:
+                    self._populated += (not grain.is_zero) - (self._known.place(grain.number) is not None)
+                    yield grain
+            if self._base.streamed is None:
+                self._report(part.offset + part.length)
+
+    def _grains(self, source: RangeSource, part: Range) -> Iterator[ChangedGrain]:
         """Read a range; its grains, the last of the disk as long as it is."""
         try:
             data = fetch(source, part, throttle=self._job.throttle, stop=self._job.stop)
@@ -299,14 +331,4 @@ class _Reader:
         self._moved += len(data)
         view = memoryview(data)
         for at in range(0, len(data), GRAIN):
-            yield (part.offset + at) // GRAIN, bytes(view[at : at + GRAIN])
-
-    def _piece(self, writer: StreamWriter, number: int, content: bytes) -> bytes:
-        """A changed grain as the delta has it; nothing where it is zero and was."""
-        held = self._known.place(number) is not None
-        lba = number * (GRAIN // SECTOR)
-        if content == ZERO_GRAIN[: len(content)]:
-            self._populated -= held
-            return writer.precompressed(lba, ZERO_STREAM) if held else b""
-        self._populated += not held
-        return writer.grain(lba, content)
+            yield ChangedGrain((part.offset + at) // GRAIN, bytes(view[at : at + GRAIN]))

@@ -10,17 +10,20 @@ from typing import Any
 import pytest
 
 import hyperexport
+from hyperexport.base.stop import StopSignal
 from hyperexport.errors import TransportUnavailable, UsageError
 from hyperexport.formats.vmdk import GRAIN
 from hyperexport.jobs.direct import DirectRunner
-from hyperexport.model.manifest import FileEntry
+from hyperexport.model.manifest import ExportKind, FileEntry
 from hyperexport.model.transport import Transport
+from hyperexport.options.groups import VerifyMode
 from hyperexport.policy.incremental import Decision
 from hyperexport.results import ExportResult
 from hyperexport.simulator import DiskSpec, Fault, FaultKind, Simulator, VmSpec
 from hyperexport.simulator.folder_log import FolderRequest
+from hyperexport.steps.verification import verify
 from hyperexport.store.local import LocalStore
-from tests.chains import Place, differing_by_qemu, folder_place, guest, stored
+from tests.chains import Place, differing_by_qemu, files_of, folder_place, guest, rot, stored
 from tests.engine.nbdkit_tool import Nbdkit, install
 from tests.peers import require_program
 
@@ -249,6 +252,66 @@ def test_without_a_known_block_to_prove_it_by_the_transport_is_not_used(
         entry = disk_of(place.export(OFF))
         assert (entry.transport, len(entry.chain)) == (Transport.LEASE, 0)
         assert stored(place.store, place.newest()) == guest(vcenter, OFF)
+
+
+# -- what it builds on -------------------------------------------------------------------------------------------------
+
+
+def a_chain(vcenter: Simulator, place: Place) -> None:
+    """Exports of 0, 1 and 2 deltas; and changes since."""
+    for seed in ("1", "2", "3"):
+        place.export(OFF)
+        change(vcenter, OFF, seed)
+
+
+def starts_anew(vcenter: Simulator, place: Place) -> None:
+    """The newest export shares no file with an older one, and is the guest's disk."""
+    newest = place.newest()
+    assert (newest.manifest.disks[0].chain, newest.manifest.shares_with) == ((), ())
+    assert stored(place.store, newest) == guest(vcenter, OFF)
+    assert verify(place.store, newest, VerifyMode.DEEP, StopSignal())[1].findings == ()
+
+
+@pytest.mark.parametrize("link", [0, 1, 2])
+def test_damage_that_is_met_while_the_base_is_read_has_the_disk_transferred_whole(
+    vcenter: Simulator, place: Place, link: int
+) -> None:
+    a_chain(vcenter, place)
+    rot(files_of(place.store, place.newest())[link])
+    result = place.export(OFF, transport_sample=100)  # so that each block of the base is read
+    assert any(
+        "is stored whole, not as a delta: base-" in one or "is stored whole, not as a delta: off-" in one
+        for one in result.manifest.warnings
+    ), result.manifest.warnings
+    starts_anew(vcenter, place)
+
+
+@pytest.mark.parametrize("verified", [0, 1, 2], ids=["newest", "middle", "oldest"])
+def test_damage_that_a_verification_of_any_export_of_the_chain_found_is_never_built_upon(
+    vcenter: Simulator, place: Place, verified: int
+) -> None:
+    a_chain(vcenter, place)
+    base = files_of(place.store, place.newest())[0]
+    rot(base, at=base.stat().st_size - 600)  # in a part that no later export reads
+    export = place.store.exports()[verified]
+    assert verify(place.store, export, VerifyMode.ON, StopSignal())[1].findings
+    result = place.export(OFF)
+    assert result.plan.kind is ExportKind.FULL
+    assert "the base export is damaged: " in result.plan.reason
+    assert base.name in result.plan.reason
+    starts_anew(vcenter, place)
+    change(vcenter, OFF, "4")
+    assert place.export(OFF).plan.kind is ExportKind.INCREMENTAL
+
+
+def test_damage_of_a_file_that_the_newest_export_does_not_have_does_not_concern_it(
+    vcenter: Simulator, place: Place
+) -> None:
+    a_chain(vcenter, place)
+    oldest = place.store.exports()[-1]
+    rot(Path(place.store.url) / str(oldest) / "off.ovf")
+    assert verify(place.store, oldest, VerifyMode.ON, StopSignal())[1].findings
+    assert len(disk_of(place.export(OFF)).chain) == 3
 
 
 # -- what does not work -----------------------------------------------------------------------------------------------

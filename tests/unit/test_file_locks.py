@@ -5,14 +5,14 @@ import fcntl
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from hyperexport.base.file_locks import FileLock, lock_file
+from hyperexport.base.private_folder import private_folder
 from hyperexport.convert.output_files import Output
-from hyperexport.drill import folder as drill_folder
-from hyperexport.drill.folder import private_folder
 from hyperexport.errors import ConversionFailed
 from hyperexport.store.filesystem import held
 
@@ -29,8 +29,8 @@ def no_locks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def abandoned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An old folder of a drill in the folder for temporary files."""
-    monkeypatch.setattr(drill_folder.tempfile, "tempdir", str(tmp_path))
+    """An old folder of a run in the folder for temporary files."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     folder = tmp_path / "hyperexport-drill-old"
     folder.mkdir()
     os.utime(folder, (0, 0))
@@ -76,15 +76,15 @@ def test_two_conversions_do_not_write_one_file(tmp_path: Path) -> None:
             second.create("disk.raw")
 
 
-def test_a_drill_removes_the_folder_of_one_that_was_killed(abandoned: Path) -> None:
-    with private_folder():
+def test_a_run_removes_the_folder_of_one_that_was_killed(abandoned: Path) -> None:
+    with private_folder("hyperexport-drill-"):
         assert not abandoned.exists()
 
 
-def test_a_drill_leaves_a_folder_alone_of_which_it_cannot_tell_whether_its_drill_is_dead(
+def test_a_run_leaves_a_folder_alone_of_which_it_cannot_tell_whether_its_run_is_dead(
     no_locks: None, abandoned: Path
 ) -> None:
-    with private_folder() as own:
+    with private_folder("hyperexport-drill-") as own:
         assert own.exists()
         assert abandoned.exists()
     assert not own.exists()

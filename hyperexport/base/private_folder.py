@@ -1,7 +1,7 @@
-"""The private folder of a machine that is booted: its sockets, and what it writes. It ends with the machine.
+"""A private folder for temporary files, such as the sockets of a child process. It ends with its use.
 
-A run that was killed leaves its folder, which the next drill of the same user removes: a run that is alive holds a lock
-on its folder, and the kernel drops the lock with the process.
+A process that was killed leaves its folder, which the next one of the same user removes: who is alive holds a lock on
+its folder, and the kernel drops the lock with the process.
 """
 
 import os
@@ -15,26 +15,32 @@ from typing import Final
 
 from hyperexport.base.file_locks import FileLock, lock_file
 
-_PREFIX: Final = "hyperexport-drill-"
 _SECONDS_TO_LOCK: Final = 60.0
 """A folder that is younger may be one that its run is about to lock."""
 
 
 @contextmanager
-def private_folder() -> Generator[Path]:
-    """Make a folder that only this user may read, and remove it with what is in it; those of dead runs go first."""
-    _sweep()
-    with tempfile.TemporaryDirectory(prefix=_PREFIX) as name:  # mode 0700
+def private_folder(prefix: str) -> Generator[Path]:
+    """Make a folder that only this user may read, and remove it with what is in it; those of dead runs go first.
+
+    Args:
+        prefix: How its name begins, and those that are removed.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    _sweep(prefix)
+    with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as name:  # mode 0700
         handle = os.open(name, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            lock_file(handle, wait=True)  # without locks, no other drill removes the folder
+            lock_file(handle, wait=True)  # without locks, no other run removes the folder
             yield Path(name)
         finally:
             os.close(handle)
 
 
-def _sweep() -> None:
-    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+def _sweep(prefix: str) -> None:
+    for folder in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
         try:
             handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         except OSError:
