@@ -1,9 +1,9 @@
 """A disk of vSphere, read through the user's own nbdkit with its ``vddk`` or ``nfc`` plugin.
 
 nbdkit runs as a child for as long as the disk is read: single export, read-only, on a socket in a folder that only this
-user may enter. The kernel kills it with us, however we end; nbdkit's own ``--exit-with-parent`` would only ask it to
-end, which waits for a read that hangs in the plugin. The password goes through a pipe, so neither the arguments nor the
-environment of any process have it.
+user may enter. A small process beside it kills it when we end, however we end: nbdkit's own ``--exit-with-parent`` only
+asks it to end, which waits for a read that hangs in the plugin. The password goes through a pipe, so neither the
+arguments nor the environment of any process have it.
 Parameters: nbdkit-vddk-plugin(1), nbdkit(1), nbdkit-blocksize-filter(1), nbdkit-retry-filter(1).
 """
 
@@ -36,15 +36,25 @@ LIBRARY_FOLDER: Final = "HYPEREXPORT_VDDK_LIBDIR"
 Plugin = Literal["vddk", "nfc"]
 
 _FOLDER: Final = "hyperexport-nbdkit-"
-_DIES_WITH_US: Final = """\
+_GUARDED: Final = """\
 import ctypes, os, signal, sys
-PR_SET_PDEATHSIG = 1
-if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0):
-    sys.exit("prctl: " + os.strerror(ctypes.get_errno()))
-if os.getppid() == int(sys.argv[1]):  # else we were dead before the kernel knew what to do then
-    os.execv(sys.argv[2], sys.argv[2:])
+life, password, nbdkit = int(sys.argv[1]), int(sys.argv[2]), os.getpid()
+if os.fork() == 0:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG: it ends with nbdkit
+    os.closerange(0, 3)
+    os.close(password)
+    os.read(life, 1)
+    if os.getppid() == nbdkit:
+        os.kill(nbdkit, signal.SIGKILL)
+    os._exit(0)
+os.close(life)
+os.execv(sys.argv[3], sys.argv[3:])
 """
-"""Run as a program of its own: between fork and exec, a process with threads must not do this (prctl(2))."""
+"""Becomes nbdkit, and leaves a child that kills it when the other end of the pipe ``life`` is closed, as by our death.
+
+A program of its own, because a process with threads must do nothing like this between fork and exec.
+"""
 _SECONDS_TO_START: Final = 300.0
 _SECONDS_TO_END: Final = 5.0
 _ATTEMPTS: Final = 3
@@ -201,28 +211,33 @@ class _Process:
         self._folder = folder
         self._said = said
         self._process: subprocess.Popen[bytes] | None = None
+        self._life = -1
 
     def __enter__(self) -> "_Process":
         program = shutil.which(PROGRAM)
         if program is None:
             raise TransportUnavailable(f"{PROGRAM} is not installed")
         reader, writer = os.pipe()
+        life, self._life = os.pipe()
+        guard = (sys.executable, "-I", "-S", "-c", _GUARDED, str(life), str(reader))
         try:
             os.write(writer, self._disk.password.get_secret_value().encode() + b"\n")
             os.close(writer)
             self._process = subprocess.Popen(
-                [*_launcher(), *_command(program, self._disk, self._folder, password=reader)],
+                [*guard, *_command(program, self._disk, self._folder, password=reader)],
                 stdin=subprocess.DEVNULL,
                 stdout=self._said,
                 stderr=self._said,
                 env=_environment(),
-                pass_fds=(reader,),
+                pass_fds=(reader, life),
                 start_new_session=True,  # Ctrl-C is ours to act on
             )
         except OSError as error:
+            os.close(self._life)
             raise TransportUnavailable(f"{PROGRAM} does not start: {error}") from error
         finally:
             os.close(reader)
+            os.close(life)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -235,6 +250,8 @@ class _Process:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        finally:
+            os.close(self._life)
 
     def kill(self) -> None:
         """End it at once, from any thread."""
@@ -269,13 +286,6 @@ class _Process:
         return f" ({last.replace(self._disk.password.get_secret_value(), '***')})" if last else ""
 
 
-def _launcher() -> list[str]:
-    """The words before those of a child that dies with the thread that starts it; none where the system cannot."""
-    if not sys.platform.startswith("linux"):
-        return []
-    return [sys.executable, "-I", "-S", "-c", _DIES_WITH_US, str(os.getpid())]
-
-
 def _command(program: str, disk: NbdkitDisk, folder: Path, *, password: int) -> list[str]:
     library = os.environ.get(LIBRARY_FOLDER)
     # An nfc plugin is known only to take a file's name; the pipe has one.
@@ -284,7 +294,7 @@ def _command(program: str, disk: NbdkitDisk, folder: Path, *, password: int) -> 
     return [
         program,
         "--foreground",
-        *(() if sys.platform.startswith("linux") else ("--exit-with-parent",)),
+        "--exit-with-parent",
         "--readonly",
         *("--unix", str(folder / "socket")),
         *("--pidfile", str(folder / "pid")),

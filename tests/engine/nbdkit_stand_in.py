@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import ssl
+import threading
 import urllib.request
 from pathlib import Path
 
@@ -85,6 +86,10 @@ def pread(h, buffer, offset, flags):
     if dies and len(reads) > dies["after"] and (dies["always"] or not Path(dies["marker"]).exists()):
         Path(dies["marker"]).touch()
         os.kill(os.getpid(), signal.SIGKILL)
+    hangs = standin.get("hangs")
+    if hangs and len(reads) > hangs["after"]:
+        Path(hangs["marker"]).touch()
+        threading.Event().wait()
     data = bytearray(
         base64.b64decode(
             _ask(

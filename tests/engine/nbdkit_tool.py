@@ -48,6 +48,12 @@ class Nbdkit:
         """Be killed after some reads, once or each time."""
         self.set(dies={"after": after, "always": always, "marker": str(self._folder / "died")})
 
+    def hang(self, *, after: int) -> Path:
+        """Answer no read after so many; returns a file that is there from then on."""
+        marker = self._folder / "hangs"
+        self.set(hangs={"after": after, "marker": str(marker)})
+        return marker
+
     @property
     def started(self) -> list[Mapping[str, Any]]:
         """Each start: its parameters, argv, environment and process id."""
@@ -56,16 +62,29 @@ class Nbdkit:
 
     @property
     def alive(self) -> list[int]:
-        """Those that still run."""
-        return [each["pid"] for each in self.started if Path(f"/proc/{each['pid']}/cmdline").exists()]
+        """Those that still run; what has ended and waits for its parent has no command line any more."""
+        return [each["pid"] for each in self.started if _command_line(each["pid"])]
+
+
+def _command_line(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
 
 
 def install(folder: Path, vcenter: Simulator, monkeypatch: pytest.MonkeyPatch) -> Nbdkit:
     """Put a wrapper on the PATH, in front of the real nbdkit, that has it load the stand-in."""
+    nbdkit = prepare(folder, vcenter)
+    monkeypatch.setenv("PATH", str(folder), prepend=":")
+    return nbdkit
+
+
+def prepare(folder: Path, vcenter: Simulator) -> Nbdkit:
+    """Make the wrapper; it is of use to whoever has the folder on the PATH."""
     real = require_program("nbdkit", "nothing else runs plugins for vSphere")
     folder.mkdir()
     wrapper = folder / "nbdkit"
     wrapper.write_text(_WRAPPER.format(plugin=STAND_IN, settings=folder / "settings.json", nbdkit=real))
     wrapper.chmod(0o755)
-    monkeypatch.setenv("PATH", str(folder), prepend=":")
     return Nbdkit(folder, vcenter)

@@ -11,6 +11,7 @@ import pytest
 
 from hyperexport.base.stop import StopSignal
 from hyperexport.formats.vmdk import GRAIN
+from hyperexport.model.manifest import FileEntry
 from hyperexport.model.transport import Transport
 from hyperexport.options.groups import VerifyMode
 from hyperexport.simulator import DiskSpec, Simulator, VmHandle, VmSpec
@@ -18,6 +19,7 @@ from hyperexport.steps.verification import verify
 from hyperexport.store.local import LocalStore
 from hyperexport.verify.export import ReadFiles
 from tests.chains import Place, differing_by_qemu, folder_place, guest, s3_place, stored
+from tests.engine.nbdkit_tool import install
 from tests.engine.s3_servers import S3Server
 from tests.peers import require_program
 
@@ -28,9 +30,15 @@ KEPT: Final = 7
 
 
 @pytest.fixture
-def vcenter(monkeypatch: pytest.MonkeyPatch) -> Generator[Simulator]:
+def powered_on() -> bool:
+    """Whether the VM runs, in a test that does not say otherwise."""
+    return True
+
+
+@pytest.fixture
+def vcenter(monkeypatch: pytest.MonkeyPatch, powered_on: bool) -> Generator[Simulator]:
     disks = (DiskSpec(SIZE, used=0.6, seed=5), DiskSpec(MIB, used=0.5, seed=6))
-    with Simulator([VmSpec("db01", disks=disks)]) as simulator:
+    with Simulator([VmSpec("db01", powered_on=powered_on, disks=disks)]) as simulator:
         for name, value in simulator.environment().items():
             monkeypatch.setenv(name, value)
         yield simulator
@@ -41,7 +49,7 @@ class Life:
 
     def __init__(self, vcenter: Simulator, chance: random.Random) -> None:
         self.vcenter, self.chance, self.name = vcenter, chance, "db01"
-        self.kept_snapshot: str | None = None
+        self.powered_on = self.vm.state()["power"] == "poweredOn"
 
     @property
     def vm(self) -> VmHandle:
@@ -87,7 +95,8 @@ class Life:
         self.write()
         machine.revert(next(each for each in machine.all_snapshots() if each.moid == moref))
         self.vm.remove_snapshot(moref)
-        self.vm.power_on()
+        if self.powered_on:
+            self.vm.power_on()
         self.edges()
 
     def extend(self) -> None:
@@ -120,33 +129,44 @@ class Life:
         return chosen
 
 
-def live(vcenter: Simulator, place: Place, days: int, scratch: Path, *, seed: str) -> None:
+def live(
+    vcenter: Simulator, place: Place, days: int, scratch: Path, *, seed: str, max_chain: int = 4
+) -> list[FileEntry]:
+    """Let days pass; returns every disk of every export."""
     life = Life(vcenter, random.Random(seed))
     bytes_of: dict[str, list[bytes]] = {}
-    lengths: set[int] = set()
+    made: list[FileEntry] = []
     for day, event in enumerate(life.days(days)):
         event()
         synthetic = life.chance.random() < 0.1
-        result = place.export(life.name, max_chain=4, cleanup=True, cleanup_max_count=KEPT, synthetic_full=synthetic)
+        kept = {"cleanup": True, "cleanup_max_count": KEPT}
+        result = place.export(life.name, max_chain=max_chain, synthetic_full=synthetic, **kept)
         what = f"day {day}: {event.__name__}"
         assert result.manifest.warnings == (), what
         bytes_of[result.manifest.export_id] = guest(vcenter, life.name)
-        lengths.add(result.manifest.deltas)
+        made += result.manifest.disks
         read = ReadFiles()
         for export in place.store.exports():
             assert stored(place.store, export) == bytes_of[export.export_id], what
             if isinstance(place.store, LocalStore):
                 assert differing_by_qemu(place.store, export, bytes_of[export.export_id], scratch) == [], what
             assert verify(place.store, export, VerifyMode.DEEP, StopSignal(), read=read)[1].findings == (), what
-    assert max(lengths) > 1
+    assert max(len(disk.chain) for disk in made) >= min(max_chain, 2)
     if isinstance(place.store, LocalStore):
         assert len(place.store.exports()) == min(days, KEPT)
+    return made
 
 
-@pytest.mark.parametrize("seed", ["1"])
-def test_six_days_in_a_folder(vcenter: Simulator, tmp_path: Path, seed: str) -> None:
+def read_in_ranges(made: list[FileEntry], transport: Transport) -> None:
+    """Deltas and synthetic fulls were made of what a transport read in ranges."""
+    ranged = [disk for disk in made if disk.transport is transport]
+    assert any(disk.chain for disk in ranged)
+    assert any(disk.synthetic for disk in ranged)
+
+
+def test_six_days_in_a_folder(vcenter: Simulator, tmp_path: Path) -> None:
     require_program("qemu-img", "nothing else reads the chains")
-    live(vcenter, folder_place(tmp_path / "exports"), 6, tmp_path, seed=seed)
+    live(vcenter, folder_place(tmp_path / "exports"), 6, tmp_path, seed="1")
 
 
 def test_six_days_in_ranges_from_the_datastore(vcenter: Simulator, tmp_path: Path) -> None:
@@ -154,19 +174,44 @@ def test_six_days_in_ranges_from_the_datastore(vcenter: Simulator, tmp_path: Pat
     vcenter.folder.serves_frozen = True
     place = folder_place(tmp_path / "exports")
     place.options["transport_sample"] = 100  # a false alarm would be a warning
-    live(vcenter, place, 6, tmp_path, seed="2")
-    transports = [disk.transport for export in place.store.exports() for disk in export.manifest.disks]
-    assert transports.count(Transport.DATASTORE) > 1
+    read_in_ranges(live(vcenter, place, 6, tmp_path, seed="2", max_chain=1), Transport.DATASTORE)
+
+
+@pytest.fixture(params=["folder", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    require_program("qemu-img", "nothing else reads the chains")
+    if request.param == "folder":
+        return folder_place(tmp_path / "exports")
+    server: S3Server = request.getfixturevalue("server")
+    return s3_place(server, server.make_bucket(f"days-{abs(hash(request.node.name)) % 10**9}"))
+
+
+@pytest.fixture
+def seed() -> str:
+    return os.environ.get("HYPEREXPORT_FAULT_SEED", "2026")
 
 
 @pytest.mark.faults
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("kind", ["folder", "s3"])
-def test_forty_days(vcenter: Simulator, tmp_path: Path, kind: str, request: pytest.FixtureRequest) -> None:
-    require_program("qemu-img", "nothing else reads the chains")
-    if kind == "folder":
-        place = folder_place(tmp_path / "exports")
-    else:
-        server: S3Server = request.getfixturevalue("server")
-        place = s3_place(server, server.make_bucket("forty-days"))
-    live(vcenter, place, 40, tmp_path, seed=os.environ.get("HYPEREXPORT_FAULT_SEED", "2026"))
+def test_forty_days(vcenter: Simulator, place: Place, tmp_path: Path, seed: str) -> None:
+    live(vcenter, place, 40, tmp_path, seed=seed)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("powered_on", [False])
+def test_forty_days_in_ranges_from_the_datastore_of_a_vm_that_is_off(
+    vcenter: Simulator, place: Place, tmp_path: Path, seed: str
+) -> None:
+    read_in_ranges(live(vcenter, place, 40, tmp_path, seed=seed, max_chain=2), Transport.DATASTORE)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(3600)
+def test_forty_days_in_ranges_by_nbdkit(
+    vcenter: Simulator, place: Place, tmp_path: Path, seed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nbdkit = install(tmp_path / "nbdkit", vcenter, monkeypatch)
+    place.options["nbdkit_plugin"] = "vddk"
+    read_in_ranges(live(vcenter, place, 40, tmp_path, seed=seed, max_chain=2), Transport.NBDKIT)
+    assert nbdkit.alive == []

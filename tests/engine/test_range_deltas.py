@@ -1,8 +1,12 @@
 """Deltas of which only the changed blocks are read: the guest's bytes, few of them, and nothing trusted unproven."""
 
 import logging
+import os
 import random
+import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -14,9 +18,11 @@ from hyperexport.base.stop import StopSignal
 from hyperexport.errors import TransportUnavailable, UsageError
 from hyperexport.formats.vmdk import GRAIN
 from hyperexport.jobs.direct import DirectRunner
+from hyperexport.jobs.reap import reap_snapshots
 from hyperexport.model.manifest import ExportKind, FileEntry
 from hyperexport.model.transport import Transport
 from hyperexport.options.groups import VerifyMode
+from hyperexport.options.precedence import ExportOptions, resolve
 from hyperexport.policy.incremental import Decision
 from hyperexport.results import ExportResult
 from hyperexport.simulator import DiskSpec, Fault, FaultKind, Simulator, VmSpec
@@ -51,6 +57,14 @@ def place(tmp_path: Path) -> Place:
 @pytest.fixture
 def nbdkit(tmp_path: Path, vcenter: Simulator, monkeypatch: pytest.MonkeyPatch) -> Nbdkit:
     return install(tmp_path / "nbdkit", vcenter, monkeypatch)
+
+
+@pytest.fixture
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Generator[Path]:
+    """A folder for temporary files of the test's own; its path is short, as that of a socket has to be."""
+    with tempfile.TemporaryDirectory() as folder:
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        yield Path(folder)
 
 
 def change(vcenter: Simulator, name: str, seed: str = "1") -> None:
@@ -272,7 +286,7 @@ def starts_anew(vcenter: Simulator, place: Place) -> None:
     assert verify(place.store, newest, VerifyMode.DEEP, StopSignal())[1].findings == ()
 
 
-@pytest.mark.parametrize("link", [0, 1, 2])
+@pytest.mark.parametrize("link", [0, 2])
 def test_damage_that_is_met_while_the_base_is_read_has_the_disk_transferred_whole(
     vcenter: Simulator, place: Place, link: int
 ) -> None:
@@ -286,7 +300,7 @@ def test_damage_that_is_met_while_the_base_is_read_has_the_disk_transferred_whol
     starts_anew(vcenter, place)
 
 
-@pytest.mark.parametrize("verified", [0, 1, 2], ids=["newest", "middle", "oldest"])
+@pytest.mark.parametrize("verified", [0, 2], ids=["newest", "oldest"])
 def test_damage_that_a_verification_of_any_export_of_the_chain_found_is_never_built_upon(
     vcenter: Simulator, place: Place, verified: int
 ) -> None:
@@ -420,7 +434,7 @@ def test_a_datastore_that_fails_midway_gives_way_to_the_lease(vcenter: Simulator
 
 
 def test_the_password_is_nowhere_and_nothing_is_left(
-    vcenter: Simulator, place: Place, nbdkit: Nbdkit, caplog: pytest.LogCaptureFixture
+    vcenter: Simulator, place: Place, nbdkit: Nbdkit, temporary: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     place.export(ON)
     change(vcenter, ON)
@@ -440,4 +454,44 @@ def test_the_password_is_nowhere_and_nothing_is_left(
         assert "--readonly" in start["argv"]
     assert vcenter.password not in caplog.text
     assert nbdkit.alive == []
-    assert list(Path(tempfile.gettempdir()).glob("hyperexport-nbdkit-*")) == []
+    assert list(temporary.iterdir()) == []
+
+
+EXPORT = "import sys, hyperexport; hyperexport.export({vm!r}, output={root!r}, {options})"
+
+
+@pytest.mark.parametrize("cleans_up", ["the next export", "the reaper"])
+def test_an_export_that_is_killed_while_nbdkit_waits_for_a_read_leaves_nothing(
+    vcenter: Simulator, place: Place, nbdkit: Nbdkit, temporary: Path, tmp_path: Path, cleans_up: str
+) -> None:
+    place.export(ON)
+    change(vcenter, ON)
+    root = Path(place.store.url)
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    hangs = nbdkit.hang(after=4)
+    options = "snapshot=True, incremental=True, transport='nbdkit'"
+    code = EXPORT.format(vm=ON, root=str(root), options=options)
+    with subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"TMPDIR": str(temporary)}) as export:
+        while not hangs.exists():
+            assert export.poll() is None
+            time.sleep(0.01)
+        assert (len(nbdkit.alive), len(vcenter.vm(ON).snapshots()), len(place.store.abandoned())) == (1, 1, 1)
+        export.kill()
+    while nbdkit.alive:  # the kernel kills it; a test that does not go on here has failed
+        time.sleep(0.01)
+    assert list(temporary.iterdir()) == []
+    assert {path: path.read_bytes() for path in before} == before
+
+    nbdkit.set(hangs=None)
+    if cleans_up == "the reaper":
+        options_of_all = resolve(ExportOptions.from_keys({"output": str(root)})).options
+        assert reap_snapshots(DirectRunner(), options_of_all).failed == ()
+    else:
+        result = place.export(ON, transport="nbdkit")
+        assert (disk_of(result).transport, len(disk_of(result).chain)) == (Transport.NBDKIT, 1)
+        is_the_guests(vcenter, place, ON, tmp_path)
+    assert vcenter.vm(ON).snapshots() == []
+    assert place.store.abandoned() == []
+    assert {path: path.read_bytes() for path in before} == before
+    left = {path for path in root.rglob("*") if path.is_file()} - set(before)
+    assert bool(left) == (cleans_up == "the next export")

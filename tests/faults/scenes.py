@@ -1,6 +1,7 @@
 """Where an export may be killed: a VM and the stores that it goes to, in each of the forms that an export has."""
 
 import hashlib
+import os
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from hyperexport.simulator import DiskSpec, Simulator, VmSpec
 from hyperexport.store.base import Store, StoredExport
 from hyperexport.store.local import LocalStore
 from hyperexport.store.s3 import S3Location, S3Settings, S3Store
+from tests.engine import nbdkit_tool
 from tests.engine.s3_servers import S3Server
 from tests.faults.guest import USERS_SNAPSHOT, Guest
 from tests.faults.harness import Outcome, Victims
@@ -46,6 +48,7 @@ FORMS = (
     Form("local and S3 incremental", (LOCAL, S3), {"incremental": True, "max_chain": 0}),
     Form("local deltas", (LOCAL,), {"incremental": True, "max_chain": 3}),
     Form("local and S3 deltas", (LOCAL, S3), {"incremental": True, "max_chain": 3}),
+    Form("synthetic fulls by nbdkit", (LOCAL,), {"incremental": True, "max_chain": 1, "transport": "nbdkit"}),
 )
 
 
@@ -99,6 +102,11 @@ class Scene:
         if S3 in form.stores:
             assert s3
             self._open_s3(s3)
+        self._nbdkit = None
+        if "transport" in form.options:
+            tool = folder.with_name(f"nbdkit-{vm}")
+            self._nbdkit = nbdkit_tool.prepare(tool, simulator)
+            self.environment["PATH"] = f"{tool}:{os.environ['PATH']}"
 
     def _open_s3(self, server: S3Server) -> None:
         bucket = server.make_bucket("f" + hashlib.sha256(f"{self.vm} {self.form.name}".encode()).hexdigest()[:12])
@@ -158,7 +166,7 @@ class Scene:
         found = left_on_server(self.simulator, self.vm)
         for store, place in self.stores.values():
             found += left_in(store, place)
-        return found
+        return found + [f"nbdkit with the process id {pid}" for pid in (self._nbdkit.alive if self._nbdkit else ())]
 
     def exports(self) -> list[StoredExport]:
         """The exports that the first of the stores lists."""
