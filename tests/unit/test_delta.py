@@ -3,7 +3,8 @@
 import itertools
 import random
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 
 import pytest
 from hypothesis import given, settings
@@ -24,7 +25,7 @@ from hyperexport.formats.vmdk import (
 from hyperexport.formats.vmdk_image import open_image
 from hyperexport.formats.vmdk_writer import StreamWriter
 from hyperexport.images.base_grains import BaseUnusable, ReadGrains, TaggedGrains, TrackedAreas
-from hyperexport.images.delta import DeltaWriter, TrackingWrong
+from hyperexport.images.delta import ChangedGrain, DeltaWriter, TrackingWrong, delta_stream, whole_stream
 from hyperexport.images.disk import Disk
 from hyperexport.images.layer import Layer
 from hyperexport.images.opening import check_chain
@@ -135,6 +136,46 @@ def test_a_chain_of_deltas_reads_as_the_guest_was_on_each_day(
         one, other = guest(before), guest(today)
         assert changed == sum(one[number] != other[number] for number in EVERY)
         open_image(StoredFile(delta)).walk()
+
+
+@contextmanager
+def streamed(chain: list[bytes]) -> Generator[StreamedDisk]:
+    """A chain of files that is read from beginning to end."""
+    parts = [
+        StreamedPart(Layer(StoredFile(data), f"file {number}"), StoredFile(data), entry_of(data))
+        for number, data in enumerate(chain)
+    ]
+    with Disk([part.layer for part in parts]) as disk:
+        yield StreamedDisk(disk, parts, StopSignal())
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    days=st.lists(contents, min_size=2, max_size=5),
+    unchanged=st.sets(st.sampled_from(EVERY)),
+    whole=st.lists(st.booleans(), min_size=4, max_size=4),
+)
+def test_deltas_and_synthetic_fulls_of_what_changed_alone_read_as_the_guest_was_on_each_day(
+    days: list[dict[int, bytes]], unchanged: set[int], whole: list[bool]
+) -> None:
+    """Some grains are named as changed that did not change."""
+    chain = [stream_of(days[0], zeros=True)]
+    for (before, today), is_end in zip(itertools.pairwise(map(guest, days)), whole, strict=False):
+        named = sorted({number for number in EVERY if before[number] != today[number]} | unchanged)
+        changed = [ChangedGrain(number, today[number]) for number in named]
+        parent = None if is_end else Parent(6, "base.vmdk")
+        writer = StreamWriter(CAPACITY, content_id=7, parent=parent)
+        with streamed(chain) as base:
+            pieces = (
+                whole_stream(base.ascending(), writer, changed) if is_end else delta_stream(base.disk, writer, changed)
+            )
+            data = b"".join(pieces)
+        open_image(StoredFile(data)).walk()
+        chain = [data] if is_end else [*chain, data]
+        with disk_of(*chain) as disk:
+            assert {number: disk.read(number * GRAIN, GRAIN) for number in EVERY} == today
+            if is_end:
+                assert {number for number, _ in disk.places()} == {number for number in EVERY if any(today[number])}
 
 
 def test_a_grain_that_was_only_compressed_anew_is_not_kept() -> None:
