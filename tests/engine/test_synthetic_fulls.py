@@ -11,7 +11,7 @@ import hyperexport
 from hyperexport.base.display import pages_of
 from hyperexport.base.stop import StopSignal
 from hyperexport.formats.vmdk import GRAIN
-from hyperexport.images import open_disks
+from hyperexport.images.opening import open_disks
 from hyperexport.model.manifest import FileEntry
 from hyperexport.model.transport import Transport
 from hyperexport.options.groups import VerifyMode
