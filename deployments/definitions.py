@@ -29,7 +29,11 @@ from hyperexport.prefect_errors import translated
 from hyperexport.tasks.check_prefect import SCHEDULE_TAG
 from hyperexport.tasks.restore_points import PICK, offered_by, offering
 from hyperexport.workarounds.block_types import register_block_type
+from hyperexport.workarounds.known_schemas import KnownDeployment
 from hyperexport.workarounds.private import parameter_schema_of
+from hyperexport.workarounds.time_zones import remember_time_zones
+
+remember_time_zones()
 
 TAG: Final = "hyperexport"
 
@@ -153,9 +157,10 @@ def deployment_of(flow: Flow[..., Any], name: str, *, pool: Pool = PROCESS, **se
         flow: The flow.
         name: The deployment's name.
         pool: The pool in which its runs wait.
-        settings: More of what Prefect's ``Flow.to_deployment`` takes.
+        settings: More of what Prefect's ``RunnerDeployment.from_flow`` takes.
     """
-    deployment = flow.to_deployment(
+    return KnownDeployment.from_flow(
+        flow,
         name,
         description=description_of(flow),
         work_pool_name=pool.name,
@@ -164,7 +169,6 @@ def deployment_of(flow: Flow[..., Any], name: str, *, pool: Pool = PROCESS, **se
         entrypoint_type=EntrypointType.MODULE_PATH,
         **settings,
     )
-    return cast("RunnerDeployment", deployment)
 
 
 def description_of(flow: Flow[..., Any]) -> str:

@@ -174,7 +174,9 @@ def main() -> None:
     from hyperexport.deployments.http_guard import SameOrigin
     from hyperexport.deployments.local_users import LocalUsers, allowed_users
     from hyperexport.workarounds.block_logos import Logos
+    from hyperexport.workarounds.known_schemas import remember_checked_schemas
     from hyperexport.workarounds.server_settings import server_settings
+    from hyperexport.workarounds.time_zones import remember_time_zones
 
     whole = sys.argv[2] == "whole"
     users = None if PREFECT_SERVER_API_AUTH_STRING.value() else allowed_users(sys.argv[3:])
@@ -182,6 +184,8 @@ def main() -> None:
     # parent cancels its runs it still needs this server.
     signal.pthread_sigmask(signal.SIG_SETMASK, {signal.SIGTERM} if whole else ())
     listener = socket.socket(fileno=int(sys.argv[1]))
+    remember_checked_schemas()
+    remember_time_zones()
     with temporary_settings(server_settings(listener.getsockname()[1])):
         app = SameOrigin(Logos(create_app(ephemeral=not whole, final=True)), loopback_only=True)
         serve(LocalUsers(app, users=users), listener)

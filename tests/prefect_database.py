@@ -13,12 +13,19 @@ import tempfile
 from collections.abc import Generator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Final
 from urllib.request import urlopen
 
 from hyperexport.deployments.local_server import end, launch
 from tests.peers import ROOT
 
 CACHE = ROOT / ".cache" / "prefect"
+
+NOTHING_TO_REGISTER: Final = {
+    "PREFECT_SERVER_REGISTER_BLOCKS_ON_START": "false",
+    "PREFECT_SERVER_MEMOIZE_BLOCK_AUTO_REGISTRATION": "false",
+}
+"""For a server that finds such a database: it has the blocks, and looking for more of them is half of a start."""
 
 
 def put_into(home: Path) -> Path:
@@ -53,6 +60,7 @@ def prefect_server() -> Generator[None]:
             **os.environ,
             "PREFECT_HOME": str(home := put_into(Path(name, "home"))),
             "PREFECT_API_URL": "",
+            **NOTHING_TO_REGISTER,
             "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_ENABLED": "false",
             "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "false",
         }

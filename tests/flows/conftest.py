@@ -8,7 +8,7 @@ import pytest
 from hyperexport.base import secrets as process_secrets
 from hyperexport.simulator import DiskSpec, Simulator, VmSpec
 from tests.flows.service import Service, serving
-from tests.prefect_database import prefect_server, put_into
+from tests.prefect_database import NOTHING_TO_REGISTER, prefect_server, put_into
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -43,7 +43,8 @@ def store(tmp_path: Path) -> Path:
 def service(tmp_path_factory: pytest.TempPathFactory) -> Generator[Service]:
     """One ``hyperexport serve`` for all tests, which brings a Prefect server of its own: starting it takes long."""
     folder = tmp_path_factory.mktemp("service")
-    environment = {"PREFECT_HOME": str(put_into(folder / "prefect")), "PREFECT_API_URL": ""}
+    home = put_into(folder / "prefect")
+    environment = {**NOTHING_TO_REGISTER, "PREFECT_HOME": str(home), "PREFECT_API_URL": ""}
     with serving(
         folder, "--prefect-port=0", f"--api-output-root={tmp_path_factory.getbasetemp()}", **environment
     ) as running:

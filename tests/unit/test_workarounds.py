@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import re
 import threading
+from collections.abc import Callable
 from datetime import timedelta
 from importlib.metadata import requires
 from pathlib import Path
@@ -12,12 +13,15 @@ from uuid import uuid4
 
 import httpx
 import pytest
+from jsonschema import Draft202012Validator, SchemaError
 from packaging.requirements import Requirement
 from prefect import Flow, Task, task
 from prefect._internal.engine import dynamic_key_for_task_run
+from prefect._internal.schemas import validators
 from prefect.blocks.core import Block
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State, TaskRun
+from prefect.client.schemas.schedules import CronSchedule
 from prefect.context import FlowRunContext
 from prefect.deployments.runner import RunnerDeployment
 from prefect.events.worker import EventsWorker
@@ -36,22 +40,27 @@ from prefect.settings import (
 )
 from prefect.states import Completed
 from prefect.task_engine import SyncTaskRunEngine
+from prefect.types import _datetime
+from prefect.utilities.schema_tools import validation
 from pydantic import SecretStr
 from sqlalchemy import create_engine
 from sqlalchemy.orm import Session as SqlSession
 
 from hyperexport.blocks import ExportProfile, VSphereCredentials
+from hyperexport.deployments.definitions import deployment_of, offered_flows
 from hyperexport.flows import vm_info
 from hyperexport.flows.runtime import OPTIONS
 from hyperexport.options.precedence import ExportOptions, resolve
 from hyperexport.options.selection import Selection
 from hyperexport.workarounds.block_types import register_block_type
 from hyperexport.workarounds.child_runs import own_child_run
+from hyperexport.workarounds.known_schemas import remember_checked_schemas
 from hyperexport.workarounds.private import document_id_of, parameter_schema_of
 from hyperexport.workarounds.rate_limits import context_without_client_retries
 from hyperexport.workarounds.saved_blocks import database_has_block
 from hyperexport.workarounds.server_outage import without_client_retries
 from hyperexport.workarounds.sqlite_connection import with_single_connection
+from hyperexport.workarounds.time_zones import remember_time_zones
 
 
 @pytest.fixture
@@ -287,3 +296,62 @@ def test_prefect_imports_fastapi_to_write_parameters_down() -> None:
 def test_parameters_are_written_down_as_prefect_writes_them(parameters: dict[str, Any]) -> None:
     assert isinstance(vm_info, Flow)
     assert vm_info.serialize_parameters(parameters) == Flow.serialize_parameters(vm_info, parameters)
+
+
+def test_prefect_makes_the_schema_of_a_flows_parameters_again_for_each_deployment() -> None:
+    for flow in offered_flows():
+        theirs = flow.to_deployment("any")
+        assert isinstance(theirs, RunnerDeployment)
+        assert theirs._parameter_openapi_schema is not flow.parameters, "KnownDeployment is no longer needed"
+        assert parameter_schema_of(deployment_of(flow, "any")) == parameter_schema_of(theirs)
+
+
+def test_a_server_checks_a_schema_once_and_one_that_is_wrong_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    known: Any = {"type": "object", "properties": {"vm": {"type": "string"}}}
+    wrong: Any = {"type": "object", "properties": {"vm": {"type": "no type"}}}
+    looked: list[object] = []
+
+    def looking(check: Callable[..., None]) -> Callable[..., None]:
+        def check_schema(schema: object) -> None:
+            looked.append(schema)
+            check(schema)
+
+        return check_schema
+
+    for kind in (Draft202012Validator, validation._VALIDATOR):
+        monkeypatch.setattr(kind, "check_schema", looking(kind.check_schema))
+    validation.validate({"vm": "db01"}, known, raise_on_error=True)
+    validation.validate({"vm": "db01"}, known, raise_on_error=True)
+    assert len(looked) == 2, "remember_checked_schemas is no longer needed"
+    remember_checked_schemas()
+    for _ in range(3):
+        validation.validate({"vm": "db01"}, known, raise_on_error=True)
+        Draft202012Validator.check_schema(known)
+    assert len(looked) == 4  # as it was given, and as Prefect checks values by it
+    with pytest.raises(validation.ValidationError, match="vm"):
+        validation.validate({"vm": 7}, known, raise_on_error=True)
+    for _ in range(2):
+        with pytest.raises(SchemaError):
+            Draft202012Validator.check_schema(wrong)
+
+
+def test_prefect_looks_the_time_zones_up_for_each_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[str] = []
+
+    def looking() -> set[str]:
+        looks.append("")
+        return {"Europe/Berlin"}
+
+    def schedules() -> int:
+        looks.clear()
+        for _ in range(3):
+            assert CronSchedule(cron="0 1 * * *", timezone="Europe/Berlin").timezone == "Europe/Berlin"
+            with pytest.raises(ValueError, match="Atlantis"):
+                CronSchedule(cron="0 1 * * *", timezone="Atlantis")
+        return len(looks)
+
+    monkeypatch.setattr(_datetime, "available_timezones", looking)
+    monkeypatch.setattr(validators, "get_timezones", _datetime.get_timezones)
+    assert schedules() == 6, "workarounds/time_zones.py is no longer needed"
+    remember_time_zones()
+    assert schedules() == 1
