@@ -5,7 +5,7 @@ Where it does not, a row has the columns that fit on its first line, and the oth
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from rich import box
 from rich.cells import cell_len
@@ -14,33 +14,11 @@ from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
-_PHRASE: Final = 28
-"""A cell that has spaces and is longer may be wrapped."""
-_READABLE: Final = 24
-"""Columns of a terminal in which a sentence can be read."""
+from hyperexport.base.folding import beside, says, sizes_of
+
 _GAP: Final = 2
 _INDENT: Final = 4
 _BORDER: Final = 3
-_NOTHING: Final = frozenset({"", "-"})
-
-
-class _Size(NamedTuple):
-    """How wide a column is."""
-
-    width: int
-    """Where nothing is wrapped."""
-    least: int
-    """Where it is still easy to read."""
-    wraps: bool
-    """Whether it holds sentences."""
-
-
-def _size(cells: Sequence[str]) -> _Size:
-    """The size of a column of these cells, of which the first is its name."""
-    width = max(map(cell_len, cells))
-    wraps = any(cell_len(cell) > _PHRASE and " " in cell for cell in cells[1:])
-    word = max((cell_len(word) for cell in cells for word in cell.split()), default=0)
-    return _Size(width, min(width, max(word, _READABLE)) if wraps else width, wraps)
 
 
 class TerminalTable:
@@ -56,7 +34,8 @@ class TerminalTable:
         self._title = title
         self._columns = columns
         self._rows = rows
-        self._sizes = [_size([cell.plain for cell in column]) for column in zip(columns, *rows, strict=True)]
+        cells = [[cell.plain for cell in row] for row in rows]
+        self._sizes = sizes_of([column.plain for column in columns], cells, cell_len)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         """Draw it, with borders where there is room for them."""
@@ -82,16 +61,16 @@ class TerminalTable:
         return drawn
 
     def _folded(self, room: int) -> Iterator[RenderableType]:
-        beside = self._beside(room)
-        below = [number for number in range(len(self._columns)) if number not in beside]
+        near = beside(self._sizes, room, _GAP)
+        below = [number for number in range(len(self._columns)) if number not in near]
         if self._title:
             yield Text(self._title.plain, style="bold")
-        heading = self._line(self._columns, beside)
+        heading = self._line(self._columns, near)
         heading.stylize("bold")
         yield heading
         for row in self._rows:
-            yield self._line(row, beside)
-            said = [number for number in below if row[number].plain not in _NOTHING]
+            yield self._line(row, near)
+            said = [number for number in below if says(row[number].plain)]
             short = [self._named(number, row) for number in said if not self._sizes[number].wraps]
             sentences = [self._named(number, row) for number in said if self._sizes[number].wraps]
             for words in ([Text(", ").join(short)] if short else []) + sentences:
@@ -99,15 +78,6 @@ class TerminalTable:
 
     def _named(self, number: int, row: Sequence[Text]) -> Text:
         return Text.assemble((f"{self._columns[number].plain}: ", "dim"), row[number])
-
-    def _beside(self, room: int) -> list[int]:
-        """The columns that fit on one line, from the left; those of sentences do not belong there."""
-        chosen, used = [0], self._sizes[0].width
-        for number, size in enumerate(self._sizes):
-            if number and not size.wraps and used + _GAP + size.width <= room:
-                chosen.append(number)
-                used += _GAP + size.width
-        return chosen
 
     def _line(self, cells: Sequence[Text], chosen: Sequence[int]) -> Text:
         line = Text(no_wrap=True, overflow="fold")

@@ -63,8 +63,8 @@ def _row(item: CleanupItem, result: CleanupResult, gone: set[str]) -> dict[str, 
     else:
         decision = "NOT DELETED"
     return {
-        "Decision": decision,
         "Export": str(item),
+        "Decision": decision,
         "VM": item.vm,
         "Time": f"{item.started:%Y-%m-%d %H:%M}",
         "Size": format_bytes(item.size),

@@ -7,7 +7,7 @@ from hyperexport.base.display import FACTS
 from hyperexport.base.text import sentences
 from hyperexport.base.units import format_elapsed
 from hyperexport.results import FailureReport, FleetMember
-from hyperexport.views.markdown import code, link, raw_table, section, table, text
+from hyperexport.views.markdown import code, section, table, text
 
 NOTHING_LEFT = "There was nothing to clean up."
 
@@ -47,8 +47,9 @@ def failure_markdown(
     took = f"After {format_elapsed(seconds)}, at {failed:%Y-%m-%d %H:%M:%S} {failed.tzname() or 'local time'}."
     lines = [f"# {text(title)} failed", "", took, "", *table(FACTS, failure_facts(report))]
     if members:
-        rows = [(link(member.vm.path, member.url), text(member.code or ""), text(member.message)) for member in members]
-        lines += ["## VMs that failed", "", *raw_table(("VM", "Code", "Error"), rows)]
+        rows = [(member.vm.path, member.code or "", member.message) for member in members]
+        urls = [member.url for member in members]
+        lines += ["## VMs that failed", "", *table(("VM", "Code", "Error"), rows, urls)]
     lines += section("Cleaned up", report.cleaned_up or (() if members else (NOTHING_LEFT,)))
     if commands or hints:
         lines += ["## How to run it again", "", *(f"- {text(hint)}" for hint in hints), ""]

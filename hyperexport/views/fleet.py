@@ -9,7 +9,7 @@ from hyperexport.options.precedence import ExportOptions
 from hyperexport.results import FleetMember, FleetResult
 from hyperexport.views import cleanups  # noqa: F401  # pyright: ignore[reportUnusedImport] - registers its page
 from hyperexport.views.mail import FleetRow
-from hyperexport.views.markdown import code, link, pages_markdown, raw_table, section, text
+from hyperexport.views.markdown import code, pages_markdown, section, table, text
 from hyperexport.views.options import option_words
 
 ONE_CLICK: Final = (
@@ -51,9 +51,10 @@ def export_command(
 def fleet_markdown(result: FleetResult) -> str:
     """The closing page of a fleet: what failed first, each VM with a link to its own run, then how to do it again."""
     members = sorted(result.members, key=lambda member: not member.failed)
-    rows = [(link(member.vm.path, member.url), *map(text, _cells(member))) for member in members]
-    columns = tuple(members[0].row()) if members else ()
-    lines = [f"# {text(result.summary)}", "", *(raw_table(columns, rows) if rows else [])]
+    rows = [member.row() for member in members]
+    lines = [f"# {text(result.summary)}", ""]
+    if rows:
+        lines += table(tuple(rows[0]), [tuple(row.values()) for row in rows], [member.url for member in members])
     if result.redo:
         hints = [text(result.retry), ""] if result.retry else []
         hints += ["Or run this command:" if hints else "Run this command:", ""]
@@ -61,11 +62,6 @@ def fleet_markdown(result: FleetResult) -> str:
     lines += section("Warnings", result.warnings)
     cleaned = [page for cleanup in result.cleanups for page in pages_of(cleanup)]
     return "\n".join([*lines, pages_markdown(cleaned)])
-
-
-def _cells(member: FleetMember) -> list[object]:
-    _, *cells = member.row().values()
-    return cells
 
 
 def mail_rows(members: Iterable[FleetMember]) -> list[FleetRow]:

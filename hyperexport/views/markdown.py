@@ -1,13 +1,18 @@
 """Pieces of Markdown, with every text from outside made harmless: a VM may be called ``| # <b>``."""
 
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from hyperexport.base.display import Page
+from hyperexport.base.display import FACTS, Page
+from hyperexport.base.folding import beside, says, sizes_of
 from hyperexport.base.text import one_line
 
 _NOT_IN_A_LINK: Final = re.compile(r"[\s()<>|]")
+_ROOM: Final = 80
+"""Characters that a table or a command may be wide, so that a window of 1,280 pixels shows all of it in V1 and V2."""
+_GAP: Final = 3
 _SPECIAL: Final = re.compile(r"([\\`*_{}\[\]<>#|~&])")
 
 
@@ -19,14 +24,35 @@ def text(words: object) -> str:
     return _SPECIAL.sub(r"\\\1", one_line(str(words)))
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
-    """The lines of a table; every cell is escaped."""
-    return raw_table(columns, ([text(cell) for cell in row] for row in rows))
+def table(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], urls: Sequence[str | None] | None = None
+) -> list[str]:
+    """The lines of a table; every cell is escaped.
 
+    Prefect's pages cut off what is wide (V1) or print it over what stands beside it (V2). In a table that is too wide,
+    sentences and the columns that find no room stand in a list below it; facts become a list as a whole.
 
-def raw_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """The lines of a table whose cells are Markdown already."""
-    return [_row(columns), _row(["---"] * len(columns)), *map(_row, rows), ""]
+    Args:
+        columns: Their names.
+        rows: A cell for each.
+        urls: For each row, where its first cell leads to.
+    """
+    cells = [[str(cell) for cell in row] for row in rows]
+    sizes = sizes_of(columns, cells)
+    fits = sum(size.width for size in sizes) + _GAP * (len(sizes) - 1) <= _ROOM
+    if tuple(columns) == FACTS and not fits:
+        return [*(f"- **{text(name)}:** {text(value)}" for name, value in cells), ""]
+    names = [link(row[0], url) for row, url in zip(cells, urls or [None] * len(cells), strict=True)]
+    near = list(range(len(columns))) if fits else beside(sizes, _ROOM, _GAP)
+    lines = [_row(columns[number] for number in near), _row(["---"] * len(near))]
+    lines += [_row([name, *(text(row[number]) for number in near[1:])]) for name, row in zip(names, cells, strict=True)]
+    below = [number for number in range(len(columns)) if number not in near]
+    said = [
+        f"- {name}: " + ", ".join(f"{columns[number]}: {text(row[number])}" for number in below if says(row[number]))
+        for name, row in zip(names, cells, strict=True)
+        if any(says(row[number]) for number in below)
+    ]
+    return [*lines, "", *said, *([""] if said else [])]
 
 
 def link(words: object, url: str | None) -> str:
@@ -42,10 +68,21 @@ def section(title: str, items: Iterable[object]) -> list[str]:
 
 
 def code(words: str) -> list[str]:
-    """The lines of a block of code, such as a command; its fence is longer than any row of backticks in it."""
-    line = one_line(words)
-    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", line)), default=0))
-    return [fence, line, fence, ""]
+    """The lines of a block with a command; its fence is longer than any row of backticks in it."""
+    lines = _continued(one_line(words))
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", "".join(lines))), default=0))
+    return [fence, *lines, fence, ""]
+
+
+def _continued(command: str) -> list[str]:
+    """A command for a shell on several lines, so that none is cut off."""
+    lines = [""]
+    for word in map(shlex.quote, shlex.split(command)):
+        if lines[-1] and len(lines[-1]) + len(word) > _ROOM - _GAP:
+            lines[-1] += " \\"
+            lines.append("  ")
+        lines[-1] += f" {word}" if lines[-1].strip() else word
+    return lines
 
 
 def pages_markdown(pages: Iterable[Page]) -> str:

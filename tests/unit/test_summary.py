@@ -1,9 +1,13 @@
 """What a run says of itself: the reasons and figures are there, and no name can break the page."""
 
+import re
+import shlex
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hyperexport.base.display import pages_of
 from hyperexport.base.units import MIB
@@ -14,9 +18,10 @@ from hyperexport.policy.retention import CleanupLimits, plan_cleanup
 from hyperexport.results import CleanupResult, ExportResult
 from hyperexport.verify.findings import Finding, Verification
 from hyperexport.views.exports import export_markdown
-from hyperexport.views.markdown import table, text
+from hyperexport.views.markdown import code, table, text
 from hyperexport.views.pages import markdown_of
 from tests.examples import NOW, VM, a_disk, a_disk_file, an_export
+from tests.pages import row
 
 SNAPSHOT = SnapshotRecord(name="hyperexport-1", moref="snapshot-1", created=NOW, quiescing=Quiescing.FILESYSTEM)
 MOVED = TransferStatistics(seconds=10, bytes_transferred=100 * MIB, bytes_reused=100 * MIB)
@@ -46,12 +51,6 @@ def a_result(**changes: Any) -> ExportResult:
     return ExportResult(**{**values, **changes})
 
 
-def row(page: str, first: str) -> list[str]:
-    """The cells of the row that begins so."""
-    line = next(line for line in page.splitlines() if line.startswith(f"| {first} |"))
-    return line.strip("| ").split(" | ")
-
-
 def test_the_closing_page_says_what_was_exported_why_and_how_fast() -> None:
     page = export_markdown(a_result())
     assert page.startswith("# Exported /DC0/vm/production/db01 in 1m03s\n")
@@ -59,7 +58,7 @@ def test_the_closing_page_says_what_was_exported_why_and_how_fast() -> None:
     assert row(page, "Transferred")[1] == "100.0 MB, 10.0 MB/s"
     assert row(page, "Saved")[1] == "100.0 MB (50 %)"
     assert row(page, "Consistency")[1] == "filesystem quiesced, by snapshot hyperexport-1 (only for this export)"
-    assert "| Destination | /backups/db01.4f0e7a52/1 |\n| Destination | s3://bucket/db01.4f0e7a52/1 |" in page
+    assert "- **Destination:** /backups/db01.4f0e7a52/1\n- **Destination:** s3://bucket/db01.4f0e7a52/1\n" in page
 
 
 def test_every_disk_has_its_decision_its_reason_and_its_size() -> None:
@@ -67,9 +66,12 @@ def test_every_disk_has_its_decision_its_reason_and_its_size() -> None:
     page = export_markdown(a_result(manifest=manifest))
     where = f"db01-disk-0.vmdk (in {an_export().export_id})"
     unchanged = "change tracking proves that nothing changed since the base export"
-    assert row(page, "Hard disk 1")[1:] == ["unchanged, reused", unchanged, "16.0 GB", "100.0 MB", where]
-    assert row(page, "Hard disk 2")[1:] == ["transferred", "3.0 MB changed", "16.0 GB", "7.0 MB", "db01-disk-1.vmdk"]
-    assert row(page, "Hard disk 3")[1:] == ["skipped", "it is independent", "16.0 GB", "-", "-"]
+    assert row(page, "Hard disk 1")[1:] == ["unchanged, reused", "16.0 GB", "100.0 MB"]
+    assert f"- Hard disk 1: Why: {unchanged}, File: {where}\n" in page
+    assert row(page, "Hard disk 2")[1:] == ["transferred", "16.0 GB", "7.0 MB"]
+    assert "- Hard disk 2: Why: 3.0 MB changed, File: db01-disk-1.vmdk\n" in page
+    assert row(page, "Hard disk 3")[1:] == ["skipped", "16.0 GB", "-"]
+    assert "- Hard disk 3: Why: it is independent\n" in page
 
 
 def test_a_full_export_claims_no_saving() -> None:
@@ -169,9 +171,9 @@ def test_a_cleanup_says_what_was_deleted_and_why_the_rest_stays() -> None:
     page = markdown_of(a_cleanup())
     assert "2 of 3 exports deleted" in page
     assert page.count("| deleted |") == 2
-    assert "| 50d old, over --cleanup-max-age 30d |" in page
+    assert page.count("Why: 50d old, over --cleanup-max-age 30d\n") == 1
     assert "## Kept" in page
-    assert "| the newest export of its VM |" in page
+    assert page.count("Why: the newest export of its VM\n") == 1
     assert "would" not in page
 
 
@@ -179,7 +181,7 @@ def test_a_dry_run_of_a_cleanup_says_would_of_the_same_exports() -> None:
     page = markdown_of(a_cleanup(dry_run=True, deleted=()))
     assert "2 of 3 exports would be deleted" in page
     assert page.count("| would delete |") == 2
-    assert "| 50d old, over --cleanup-max-age 30d |" in page
+    assert page.count("Why: 50d old, over --cleanup-max-age 30d\n") == 1
     assert "| deleted |" not in page
 
 
@@ -262,3 +264,23 @@ def test_a_vm_is_a_page_of_facts_disks_adapters_and_snapshots() -> None:
     assert adapters.rows == (("Network adapter 1", "Vmxnet3", "VLAN 7", "00:50:56:00:00:01", "no"),)
     assert snapshots.rows[0][:2] == ("before", "2026-11-23 06:00 UTC")
     assert "| Power state | poweredOn |" in markdown_of(vm)
+
+
+WORDS = st.text("abc<_.-/", min_size=1, max_size=9)
+CELLS = st.lists(WORDS, max_size=9).map(" ".join)
+
+
+@given(st.lists(st.tuples(WORDS, CELLS, WORDS, CELLS, WORDS, WORDS), min_size=1, max_size=4))
+def test_a_table_is_no_wider_than_prefects_pages_and_loses_nothing(rows: list[tuple[str, ...]]) -> None:
+    page = table(("VM", "Why", "Kind", "Message", "Size", "Age"), rows)
+    shown = [re.sub(r"\\(.)", r"\1", line) for line in page]
+    assert all(len(line) <= 84 for line in shown if line.startswith("| "))
+    assert all(any(cell in line for line in shown) for cells in rows for cell in cells), shown
+
+
+def test_a_long_command_is_shown_on_lines_that_a_shell_joins() -> None:
+    words = ["hyperexport", "--vm", "a vm's  name", *(f"--option-{number}=value" for number in range(9))]
+    fence, *lines, end, _ = code(shlex.join(words))
+    assert fence == end == "```"
+    assert max(map(len, lines)) <= 82
+    assert shlex.split("\n".join(lines)) == words
