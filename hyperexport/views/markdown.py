@@ -7,11 +7,13 @@ from typing import Final
 
 from hyperexport.base.display import FACTS, Page
 from hyperexport.base.folding import beside, says, sizes_of
-from hyperexport.base.text import one_line
+from hyperexport.base.text import escape_controls, one_line
 
 _NOT_IN_A_LINK: Final = re.compile(r"[\s()<>|]")
 _ROOM: Final = 80
-"""Characters that a table or a command may be wide, so that a window of 1,280 pixels shows all of it in V1 and V2."""
+"""Characters that a table may be wide, so that a window of 1,280 pixels shows all of it in V1 and V2."""
+_COMMAND: Final = 56
+"""The same for a line of a command, in letters of equal width."""
 _GAP: Final = 3
 _SPECIAL: Final = re.compile(r"([\\`*_{}\[\]<>#|~&])")
 
@@ -69,7 +71,7 @@ def section(title: str, items: Iterable[object]) -> list[str]:
 
 def code(words: str) -> list[str]:
     """The lines of a block with a command; its fence is longer than any row of backticks in it."""
-    lines = _continued(one_line(words))
+    lines = _continued(words)
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", "".join(lines))), default=0))
     return [fence, *lines, fence, ""]
 
@@ -77,8 +79,8 @@ def code(words: str) -> list[str]:
 def _continued(command: str) -> list[str]:
     """A command for a shell on several lines, so that none is cut off."""
     lines = [""]
-    for word in map(shlex.quote, shlex.split(command)):
-        if lines[-1] and len(lines[-1]) + len(word) > _ROOM - _GAP:
+    for word in (shlex.quote(escape_controls(word)) for word in shlex.split(command)):
+        if lines[-1] and len(lines[-1]) + len(word) > _COMMAND:
             lines[-1] += " \\"
             lines.append("  ")
         lines[-1] += f" {word}" if lines[-1].strip() else word
