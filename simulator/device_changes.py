@@ -261,6 +261,8 @@ class Draft:
                 )
             if device.connectable is not None:
                 new.connectable = _connected(device.connectable)
+            if device.wakeOnLanEnabled is not None:
+                new.wakeOnLanEnabled = device.wakeOnLanEnabled
             self.devices[at] = new
         else:
             self.devices[at] = clone(device, controllerKey=old.controllerKey, unitNumber=old.unitNumber)

@@ -27,6 +27,14 @@ class HttpStatus(Exception):
         super().__init__(status)
 
 
+class AnswerLost(Exception):
+    """The call was carried out, perhaps a login, and its answer is lost on the way."""
+
+    def __init__(self, session: Session | None) -> None:
+        self.session = session
+        super().__init__()
+
+
 class Dispatcher:
     """Calls the objects of a vCenter as the wire asks for it."""
 
@@ -43,7 +51,7 @@ class Dispatcher:
 
         Raises:
             vmodl.MethodFault: What the method raises.
-            HttpStatus: A fault on demand asks for it.
+            HttpStatus, AnswerLost: A fault on demand asks for it.
         """
         name = call.method.wsdlName
         token = current.set(session)
@@ -56,6 +64,7 @@ class Dispatcher:
                 if session and session not in self._vcenter.sessions.live():
                     current.set(None)
                 result = self._call(call)
+                self._lose_on_demand(call)
                 return result, current.get()
         finally:
             current.reset(token)
@@ -84,6 +93,12 @@ class Dispatcher:
                 file="[datastore1] missing.iso",
                 privilegeId=fault.privilege or call.method.privId,
             )
+
+    def _lose_on_demand(self, call: Call) -> None:
+        target = self._world.find(call.target._moId)
+        vm = target.vm_name if target else None
+        if self._world.faults.take(FaultKind.ANSWER_LOST, vm=vm, method=call.method.wsdlName):
+            raise AnswerLost(current.get())
 
     def _call(self, call: Call) -> Any:
         name = call.method.wsdlName

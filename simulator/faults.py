@@ -45,6 +45,8 @@ class FaultKind(StrEnum):
     """Removing a snapshot takes ``delay`` seconds, with progress."""
     TASK_IN_PROGRESS = "task-in-progress"
     """A conflicting operation (all, or the one named by ``method``) is refused with TaskInProgress."""
+    ANSWER_LOST = "answer-lost"
+    """The SOAP call named by ``method`` is carried out, and the connection closes in place of its answer."""
     METHOD_FAULT = "method-fault"
     """The SOAP call named by ``method`` (or reading the property of that name) raises ``fault``."""
     CBT_FAULT = "cbt-fault"
@@ -78,7 +80,9 @@ class FaultKind(StrEnum):
 
 
 # Without a method these concern downloads, and a power on; with one, its calls and nothing else.
-_OF_THIS_METHOD = frozenset({FaultKind.HTTP_STATUS, FaultKind.SESSION_EXPIRED, FaultKind.QUESTION})
+_OF_THIS_METHOD = frozenset(
+    {FaultKind.HTTP_STATUS, FaultKind.SESSION_EXPIRED, FaultKind.QUESTION, FaultKind.ANSWER_LOST}
+)
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,7 @@ class Fault:
         method: Only for the SOAP method of this WSDL name; None for any.
         at_byte: The byte of the served stream where it happens; None is the beginning.
         times: How many times it happens; 0 is for ever.
+        after: How many occasions pass before it happens for the first time.
         delay: Seconds, for the kinds that take time.
         status: The HTTP status, for ``HTTP_STATUS``.
         privilege: The privilege named in a NoPermission fault.
@@ -104,6 +109,7 @@ class Fault:
     method: str | None = None
     at_byte: int | None = None
     times: int = 1
+    after: int = 0
     delay: float | None = None
     status: int | None = None
     privilege: str | None = None
@@ -142,7 +148,7 @@ class Faults:
             if at_once:
                 self.fired.append(fault)
             else:
-                self._armed.append((fault, [fault.times]))
+                self._armed.append((fault, [fault.times, fault.after]))
         if at_once:
             self._expire_sessions()
 
@@ -174,6 +180,9 @@ class Faults:
             for entry in self._armed:
                 fault, left = entry
                 if fault.matches(kind, vm, disk, method, part):
+                    if left[1]:
+                        left[1] -= 1
+                        continue
                     if fault.times:
                         left[0] -= 1
                         if not left[0]:

@@ -179,6 +179,7 @@ def describe(settings: Settings, states: Sequence[DiskState], home: Datastore) -
                 enableLogging=True, snapshotDisabled=False, snapshotLocked=False, diskUuidEnabled=True
             ),
             "tools": vim.vm.ToolsConfigInfo(toolsVersion=12352, syncTimeWithHost=False),
+            "alternateGuestName": "",
             "defaultPowerOps": vim.vm.DefaultPowerOpInfo(powerOffType="soft", standbyAction="checkpoint"),
             **settings.more,
         },
@@ -187,7 +188,6 @@ def describe(settings: Settings, states: Sequence[DiskState], home: Datastore) -
         name=settings.name,
         guestFullName=settings.guest_os,
         guestId=settings.guest_id,
-        alternateGuestName="",
         version=settings.hardware_version,
         uuid=settings.uuid,
         instanceUuid=settings.instance_uuid,

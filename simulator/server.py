@@ -12,7 +12,7 @@ from pyVmomi import vmodl
 
 from hyperexport.simulator import folder, soap
 from hyperexport.simulator.control import ControlFace
-from hyperexport.simulator.dispatch import Dispatcher, HttpStatus
+from hyperexport.simulator.dispatch import AnswerLost, Dispatcher, HttpStatus
 from hyperexport.simulator.faults import FaultKind
 from hyperexport.simulator.folder_log import FolderRequest
 from hyperexport.simulator.net import Handler
@@ -123,6 +123,11 @@ class VCenterHandler(Handler):
             answer, status = soap.write_fault(error, version), 500
         except HttpStatus as error:
             self.refuse(error.status)
+            return
+        except AnswerLost as lost:
+            if lost.session is not None:
+                lost.session.user_agent = self.headers.get("User-Agent", "")
+            self.close_connection = True
             return
         except Exception as error:
             logger.exception("the simulator failed at a call")

@@ -4,7 +4,7 @@ vSphere API: VirtualMachineConfigSpec. A field that is unset stays as it is. The
 and ImportVApp.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -48,6 +48,9 @@ _KEPT: Final = {
     "guestAutoLockEnabled": "guestAutoLockEnabled",
     "rebootPowerOff": "rebootPowerOff",
     "vmxStatsCollectionEnabled": "vmxStatsCollectionEnabled",
+    "alternateGuestName": "alternateGuestName",
+    "sevEnabled": "sevEnabled",
+    "vAssertsEnabled": "vAssertsEnabled",
 }
 """Fields that the configuration shows as they were given, by the name that they have there."""
 
@@ -62,7 +65,7 @@ _ELSEWHERE: Final = frozenset(
         "version",
         "files",
         "changeVersion",
-        "alternateGuestName",
+        "cpuFeatureMask",
     }
 )
 
@@ -135,19 +138,35 @@ def changed(settings: Settings, spec: Any, keys: Mapping[int, int]) -> Settings:
     for theirs, ours in _KEPT.items():
         if _is_set(value := getattr(spec, theirs)):
             more[ours] = _over(more.get(ours), value)
-    extra = dict(settings.extra)
-    for option in spec.extraConfig:
+    if spec.cpuFeatureMask:
+        more["cpuFeatureMask"] = _masks(more.get("cpuFeatureMask", ()), spec.cpuFeatureMask)
+    new["boot"] = _boot(settings, spec.bootOptions, keys)
+    result = replace(settings, **new, more=more, extra=_extra(settings.extra, spec.extraConfig))
+    if result.boot.efiSecureBootEnabled and result.firmware != "efi":
+        raise invalid("configSpec.bootOptions.efiSecureBootEnabled", "Secure Boot needs the firmware efi.")
+    return result
+
+
+def _masks(old: Iterable[Any], changes: Iterable[Any]) -> list[Any]:
+    # vSphere API: an array update; what is removed is named by its level.
+    masks = {each.level: each for each in old}
+    for change in changes:
+        masks.pop(change.removeKey if change.operation == "remove" else change.info.level, None)
+        if change.operation != "remove":
+            masks[change.info.level] = change.info
+    return list(masks.values())
+
+
+def _extra(old: Mapping[str, str], options: Iterable[Any]) -> dict[str, str]:
+    extra = dict(old)
+    for option in options:
         # vSphere API: an empty value removes the key. The nvram and change tracking keys are the server's own.
         if option.key == "nvram" or option.key.endswith(".ctkEnabled"):
             continue
         extra.pop(option.key, None)
         if option.value != "":
             extra[option.key] = str(option.value)
-    new["boot"] = _boot(settings, spec.bootOptions, keys)
-    result = replace(settings, **new, more=more, extra=extra)
-    if result.boot.efiSecureBootEnabled and result.firmware != "efi":
-        raise invalid("configSpec.bootOptions.efiSecureBootEnabled", "Secure Boot needs the firmware efi.")
-    return result
+    return extra
 
 
 def _over(old: Any, new: Any) -> Any:

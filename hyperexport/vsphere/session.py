@@ -147,6 +147,14 @@ class Session:
             logged_in, self._logged_in = self._logged_in, False
         if not logged_in:
             return
+        try:
+            self._log_out()
+        except BaseException:
+            # Ctrl-C or SIGTERM met the logout itself, perhaps before it was sent. Once more.
+            self._log_out()
+            raise
+
+    def _log_out(self) -> None:
         self._stub.schemeArgs["timeout"] = min(self.endpoint.timeout, _LOGOUT_TIMEOUT)
         self._stub.DropConnections()
         try:

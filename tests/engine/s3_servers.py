@@ -212,8 +212,8 @@ log file = {root}/$name.log
 mon data = {root}/mon
 mon cluster log file = {root}/cluster.log
 osd data = {root}/osd
-osd objectstore = memstore
-memstore device bytes = 2147483648
+osd memory target = 939524096
+{objects}
 osd pool default size = 1
 osd pool default min size = 1
 osd pool default pg num = 8
@@ -232,9 +232,17 @@ rgw max chunk size = 4194304
 """
 
 
+_IN_MEMORY = "osd objectstore = memstore\nmemstore device bytes = 2147483648"
+_ON_DISK = "osd objectstore = bluestore\nbluestore block create = true\nbluestore block size = {size}"
+
+
 @contextmanager
-def radosgw_s3(tmp_path: Path) -> Generator[S3Server]:
-    """Ceph's radosgw with a monitor and an OSD in memory, all of it in ``tmp_path``.
+def radosgw_s3(tmp_path: Path, *, on_disk: int | None = None) -> Generator[S3Server]:
+    """Ceph's radosgw with a monitor and an OSD in memory.
+
+    Args:
+        tmp_path: Where its certificate is made.
+        on_disk: Keep the objects in a file of so many bytes in the temporary folder, which is not faster.
 
     Skips the test with the reason where Ceph is not installed; with ``CI=true`` that is a failure.
     """
@@ -253,7 +261,13 @@ def radosgw_s3(tmp_path: Path) -> Generator[S3Server]:
         conf, log = root / "ceph.conf", root / "output.log"
         conf.write_text(
             _CEPH_CONF.format(
-                fsid=fsid, mon_port=mon_port, port=port, root=root, certificate=tls.certificate, key=tls.key
+                fsid=fsid,
+                mon_port=mon_port,
+                port=port,
+                root=root,
+                certificate=tls.certificate,
+                key=tls.key,
+                objects=_IN_MEMORY if on_disk is None else _ON_DISK.format(size=on_disk),
             )
         )
 

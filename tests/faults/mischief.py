@@ -1,8 +1,9 @@
-"""What else can be done to the victim: its clock set wrong, its disk failing."""
+"""What else can be done to the victim: its clock set wrong, its disk failing, a signal to stop."""
 
 import datetime as dt
 import errno
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -19,11 +20,34 @@ def tell_of() -> list[str]:
 
 
 def do_mischief(wanted: dict[str, Any], watch: Watch) -> None:
-    """Prepare what is wanted: ``eio`` or ``clock``."""
+    """Prepare what is wanted: ``eio``, ``clock`` or ``stop``."""
     if "eio" in wanted:
         watch.listeners.append(_Failing(**wanted["eio"]))
     if "clock" in wanted:
         _Jumping(**wanted["clock"]).install(watch)
+    if "stop" in wanted:
+        watch.listeners.append(_Stopping(*wanted["stop"]))
+
+
+class _Stopping:
+    """SIGTERM, as a worker sends it to a run that is cancelled, just before an event of a step.
+
+    Args:
+        step: The step.
+        at: The number of the event within it.
+    """
+
+    def __init__(self, step: str, at: int) -> None:
+        self._step = step
+        self._left = at
+
+    def __call__(self, event: str, step: str, _arguments: tuple[Any, ...]) -> None:
+        if step != self._step or event == "os.pread" or not self._left:
+            return
+        self._left -= 1
+        if not self._left:
+            _done.append(f"stopped in {step} before {event}")
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 class _Failing:

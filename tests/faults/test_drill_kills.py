@@ -1,4 +1,6 @@
-"""Kill -9 in every step of a drill: the reaper leaves no VM, no lease and no file of it; VMs and store are as before.
+"""A drill is killed or stopped in every step: no VM, lease or file of it is left; VMs and store are as before.
+
+After kill -9 the reaper sees to it, after SIGTERM the run itself.
 
 ``HYPEREXPORT_FAULT_POINTS`` says how many kills there are, ``HYPEREXPORT_FAULT_SEED`` which.
 """
@@ -61,6 +63,21 @@ class Drills:
         assert outcome.killed or outcome.ok, outcome
         reaped = self.run("reap")
         assert reaped.ok, (point, outcome, reaped)
+        self.nothing_is_left(point, outcome)
+        return outcome.step
+
+    def stop(self, step: str, at: int) -> str:
+        """Stop a drill, and see that it has left nothing by itself; returns how it ended."""
+        outcome = self.run(mischief={"stop": (step, at)})
+        assert outcome.signal is None, outcome
+        assert outcome.code in {None, "stopped", "interrupted"}, outcome
+        if step == "log in" and self.sim.sessions():  # the login's answer was on its way: nobody could log out
+            assert self.run("reap").ok
+        self.nothing_is_left({"stop_in": (step, at)}, outcome)
+        return outcome.code or "complete"
+
+    def nothing_is_left(self, point: dict[str, Any], outcome: Outcome) -> None:
+        """See that VMs and store are as before, but for whole records of the drill."""
         left = (self.sim.leases(), self.sim.sessions(), self.sim.detached_disks())
         assert left == ([], [], []), (point, outcome)
         assert self.look() == self.before, (point, outcome)
@@ -68,7 +85,6 @@ class Drills:
         ours = f"qemu-system.*{self._victims.scratch}/hyperexport-drill-"
         running = subprocess.run(["pgrep", "-f", ours], stdout=subprocess.PIPE, check=False)
         assert running.stdout == b"", (point, outcome)
-        return outcome.step
 
     def records_are_whole(self) -> None:
         """A record is there whole, with its picture, or not at all; it is taken away for the next drill."""
@@ -114,6 +130,25 @@ def test_a_sample_of_the_kills_leaves_nothing(way: str, drills: Callable[[str], 
     scene = drills(way)
     for point in SAMPLE[way]:
         scene.kill(kill_in=point)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("way", WAYS)
+def test_stopped_anywhere_a_drill_leaves_nothing_by_itself(
+    way: str, drills: Callable[[str], Drills], seed: str
+) -> None:
+    scene = drills(way)
+    whole = scene.run()
+    assert whole.ok, whole
+    scene.records_are_whole()
+    chance = random.Random(f"{seed} stop {way}")
+    ends = {
+        scene.stop(step, chance.randint(1, events))
+        for step, events in whole.events.items()
+        for _ in range(max(1, POINTS // 40))
+    }
+    assert "stopped" in ends
 
 
 @pytest.mark.faults

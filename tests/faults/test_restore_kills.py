@@ -1,4 +1,6 @@
-"""Kill -9 in every step of a restore: the reaper leaves no VM, no lease and no file of it, and touches no other VM.
+"""A restore is killed or stopped in every step: no VM, lease or file of it is left, and no other VM was touched.
+
+After kill -9 the reaper sees to it, after SIGTERM the run itself.
 
 ``HYPEREXPORT_FAULT_POINTS`` says how many kills there are, ``HYPEREXPORT_FAULT_SEED`` which.
 """
@@ -76,6 +78,22 @@ class Restores:
         assert self.look() == self.before
         return outcome.step
 
+    def stop(self, step: str, at: int) -> str:
+        """Stop a restore, and see that it has left nothing by itself; returns how it ended."""
+        outcome = self.run(mischief={"stop": (step, at)})
+        assert outcome.signal is None, outcome
+        assert outcome.code in {None, "stopped", "interrupted"}, outcome
+        if step == "log in" and self.sim.sessions():  # the login's answer was on its way: nobody could log out
+            assert self.run("reap").ok
+        assert (self.sim.leases(), self.sim.sessions(), self.sim.detached_disks()) == ([], [], []), (step, at, outcome)
+        now = self.look()
+        if now != self.before:
+            assert outcome.ok or step in COMMITTED, (step, at, outcome)
+            self.is_whole(now)
+            self.take_away()
+        assert self.look() == self.before
+        return outcome.code or "complete"
+
     def is_whole(self, now: dict[str, list[str]]) -> None:
         """The restore was complete when it was killed."""
         wanted = self.before["db01"]
@@ -128,6 +146,25 @@ def test_a_sample_of_the_kills_leaves_nothing(way: str, restores: Callable[[str]
     scene = restores(way)
     for point in SAMPLE[way]:
         scene.kill(kill_in=point)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("way", WAYS)
+def test_stopped_anywhere_a_restore_leaves_nothing_by_itself(
+    way: str, restores: Callable[[str], Restores], seed: str
+) -> None:
+    scene = restores(way)
+    whole = scene.run()
+    assert whole.ok, whole
+    scene.take_away()
+    chance = random.Random(f"{seed} stop {way}")
+    ends = {
+        scene.stop(step, chance.randint(1, events))
+        for step, events in whole.events.items()
+        for _ in range(max(1, POINTS // 40))
+    }
+    assert "stopped" in ends
 
 
 @pytest.mark.faults

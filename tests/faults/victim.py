@@ -54,6 +54,8 @@ def work(request: dict[str, Any]) -> dict[str, Any]:
                 result = reap_snapshots(DirectRunner(), options)
     except HyperExportError as error:
         return {"code": error.code, "exit_code": error.exit_code, "message": str(error)}
+    except SystemExit as error:  # SIGTERM: see ``mischief.py``
+        return {"code": "stopped", "exit_code": int(error.code or 0), "message": ""}
     undeleted = [words for cleanup in getattr(result, "cleanups", ()) for words in cleanup.failed]
     warnings = [*getattr(result, "warnings", ()), *undeleted]
     return {"code": None, "exit_code": 0, "message": "", "warnings": warnings}
