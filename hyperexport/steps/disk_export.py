@@ -2,7 +2,7 @@
 
 import logging
 
-from hyperexport.errors import ChecksumMismatch, ExportNotFound
+from hyperexport.errors import ChecksumMismatch, ExportNotFound, VerificationFailed
 from hyperexport.images.base_grains import BaseUnusable
 from hyperexport.images.delta import TrackingWrong
 from hyperexport.model.manifest import FileRole
@@ -64,14 +64,16 @@ def _export(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, snapshot: 
         try:
             return deltas.write_synthetic(job, copies, plan, disk)
         except BaseUnusable as error:
-            job.warn(f"{disk.label} is unchanged, and was transferred anyway: {error}")
+            job.warn(f"{disk.label} is unchanged, and was transferred anyway: {_with_advice(error)}")
     elif plan.synthetic:
         try:
             return range_deltas.transfer_ranges(job, copies, plan, disk, snapshot)
         except range_deltas.RangesUnusable as error:
             job.warn(_read_whole(plan, error))
         except BaseUnusable as error:
-            job.warn(f"{disk.label} was transferred whole, not written from the store's own grains: {error}")
+            job.warn(
+                f"{disk.label} was transferred whole, not written from the store's own grains: {_with_advice(error)}"
+            )
     elif plan.decision is Decision.REUSE:
         try:
             return disks.reuse_disk(job, copies, plan, disk)
@@ -82,7 +84,7 @@ def _export(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, snapshot: 
         try:
             return _store_changes(job, copies, plan, disk, snapshot)
         except BaseUnusable as error:
-            job.warn(f"{disk.label} is stored whole, not as a delta: {error}")
+            job.warn(f"{disk.label} is stored whole, not as a delta: {_with_advice(error)}")
             deltas.drop_bases(copies, deltas.base_names(plan))
     return disks.transfer_disk(job, copies, plan, disk, snapshot)
 
@@ -95,6 +97,12 @@ def _store_changes(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, sna
         except range_deltas.RangesUnusable as error:
             job.warn(_read_whole(plan, error))
     return deltas.transfer_delta(job, copies, plan, disk, snapshot)
+
+
+def _with_advice(error: BaseUnusable) -> str:
+    """Why a base is not used, and what to do about it where it is damaged: only a verification records damage."""
+    damaged = isinstance(error.__cause__, VerificationFailed | ChecksumMismatch)
+    return f"{error}. Record the damage with: hyperexport verify" if damaged else str(error)
 
 
 def _read_whole(plan: DiskPlan, why: Exception) -> str:

@@ -293,6 +293,7 @@ def test_damage_that_is_met_while_the_base_is_read_has_the_disk_transferred_whol
     a_chain(vcenter, place)
     rot(files_of(place.store, place.newest())[link])
     result = place.export(OFF, transport_sample=100)  # so that each block of the base is read
+    assert any(one.endswith("Record the damage with: hyperexport verify") for one in result.manifest.warnings)
     assert any(
         "is stored whole, not as a delta: base-" in one or "is stored whole, not as a delta: off-" in one
         for one in result.manifest.warnings

@@ -233,6 +233,7 @@ def test_a_damaged_file_of_the_chain_has_the_disk_transferred(
     rot(files_of(folder.store, folder.newest())[link])
     result = folder.export(OFF, **ENDS)
     is_transferred_whole(vcenter, folder, result, tmp_path, "Hard disk 1 was transferred whole, not written from the")
+    assert any(one.endswith("Record the damage with: hyperexport verify") for one in result.manifest.warnings)
     assert [disk.synthetic for disk in disks_of(result)] == [False, True]
 
 
