@@ -8,6 +8,8 @@ FUZZ_SECONDS ?= 5
 # Compiled code is kept whatever the environment says: the tests start hundreds of Pythons.
 PYTEST  := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
 
+ORDINARY := not faults and not docs and not scale
+
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -33,8 +35,12 @@ peers: venv ## Build vcsim and govc for the conformance tests (needs Go), fetch 
 	@$(BIN)/python -m tests.guest_os
 
 .PHONY: test
-test: venv peers ## Run the tests, all but the long fault matrix
-	@$(PYTEST) -q -n $(WORKERS) --ignore=tests/docs --ignore=tests/scale -m "not faults and not docs and not scale"
+test: venv peers ## Run the tests, of large products a sample
+	@$(PYTEST) -q -n $(WORKERS) --ignore=tests/docs --ignore=tests/scale -m "$(ORDINARY) and not matrix"
+
+.PHONY: matrix
+matrix: venv peers ## Run what make test leaves out of products (each store, each damage, each signal)
+	@$(PYTEST) -q -n $(WORKERS) --ignore=tests/docs --ignore=tests/scale -m "$(ORDINARY) and matrix"
 
 .PHONY: conformance
 conformance: venv peers ## Run the tests against peers that we did not write (vcsim, govc, qemu-img)

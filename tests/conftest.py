@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Generator
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
 
@@ -143,7 +144,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFil
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Give the workers of pytest-xdist the longest files first: no core waits for another's last one."""
+    """Mark the cells that ``make test`` leaves to ``make matrix``.
+
+    Give the workers of pytest-xdist the longest files first: no core waits for another's last one.
+    """
+    _leave_cells_to_the_matrix(items)
     if not hasattr(config, "workerinput"):
         return
     here = Path(__file__).parent
@@ -159,11 +164,54 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=rank)
 
 
-def pytest_collection_finish() -> None:
-    """Leave what collecting has made, half a million objects that stay, out of every later collection of garbage."""
+def _leave_cells_to_the_matrix(items: list[pytest.Item]) -> None:
+    """Of a test with the marker ``sample``, mark the cells that it does not name."""
+    cells: dict[tuple[Path, str], list[bool]] = {}
+    for item in items:
+        sample = item.get_closest_marker("sample")
+        if sample is None or not isinstance(item, pytest.Function):
+            continue
+        named = any(fnmatchcase(item.callspec.id, pattern) for pattern in sample.args)
+        cells.setdefault((item.path, item.originalname), []).append(named)
+        if not named:
+            item.add_marker(pytest.mark.matrix)
+    for (path, name), found in cells.items():
+        if len(found) > 1 and True not in found:  # one by itself was asked for by its name
+            raise pytest.UsageError(f"{path}: the sample of {name} names none of its cells")
+
+
+_SERVERS: Final = ("service", "prefect_harness")
+"""Fixtures of the whole session whose processes take 1 to 5 % of a core when nobody asks them anything."""
+
+_PLACE: Final = pytest.StashKey[int]()
+_LAST_USES: Final = pytest.StashKey[dict[str, int]]()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Note which test is the last that uses a server.
+
+    Leave what collecting has made, half a million objects that stay, out of every later collection of garbage.
+    """
+    last = session.stash.setdefault(_LAST_USES, {})
+    for place, item in enumerate(session.items):
+        item.stash[_PLACE] = place
+        last.update((name, place) for name in _SERVERS if name in getattr(item, "fixturenames", ()))
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, object, object]:
+    """End a server after the last test that uses it. A test that comes in another order starts it again."""
+    result = yield
+    if nextitem is not None and isinstance(item, pytest.Function):
+        for name in _SERVERS:
+            if item.session.stash[_LAST_USES].get(name, -1) < nextitem.stash[_PLACE]:
+                for fixture in item._fixtureinfo.name2fixturedefs.get(name, ()):
+                    if fixture.scope == "session" and fixture.cached_result is not None:
+                        fixture.finish(item._request)
+    return result
 
 
 @pytest.fixture(scope="session")

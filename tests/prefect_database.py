@@ -1,7 +1,7 @@
 """Prefect servers for tests, with a database as a first start leaves it: making it takes longer than all later starts.
 
 A real server makes it, once for each state of the lock. A server that finds it does what it does at every start but
-its first; the first is proved where a test gives its server an empty home (test_local_server.py, tests/ui).
+its first; the first is proved where a test gives its server an empty home (test_local_server.py).
 """
 
 import fcntl

@@ -91,6 +91,7 @@ def test_an_incremental_export_keeps_little_more_than_what_changed(vcenter: Simu
     assert stored(place.store, place.newest()) == guest(vcenter)
 
 
+@pytest.mark.sample("folder")
 def test_a_disk_that_was_read_and_is_as_it_was_keeps_nothing_new(vcenter: Simulator, place: Place) -> None:
     place.export()
     change(vcenter)
@@ -103,6 +104,7 @@ def test_a_disk_that_was_read_and_is_as_it_was_keeps_nothing_new(vcenter: Simula
     assert stored(place.store, place.newest()) == guest(vcenter)
 
 
+@pytest.mark.sample("folder")
 def test_an_unchanged_disk_keeps_its_chain(vcenter: Simulator, place: Place) -> None:
     place.export()
     change(vcenter)
@@ -185,6 +187,7 @@ def a_chain(vcenter: Simulator, place: Place) -> StoredExport:
     return place.newest()
 
 
+@pytest.mark.sample("folder")
 def test_a_chain_is_converted_to_images_and_to_a_package_of_whole_disks(
     vcenter: Simulator, place: Place, tmp_path: Path
 ) -> None:
@@ -207,6 +210,7 @@ def test_a_chain_is_converted_to_images_and_to_a_package_of_whole_disks(
     assert "base-" not in sums
 
 
+@pytest.mark.sample("folder")
 def test_a_chain_is_served_over_nbd(vcenter: Simulator, place: Place, tmp_path: Path) -> None:
     export = a_chain(vcenter, place)
     with hyperexport.serve_disks(export.export_id, **place.where) as served:
@@ -216,6 +220,7 @@ def test_a_chain_is_served_over_nbd(vcenter: Simulator, place: Place, tmp_path: 
             subprocess.run(["qemu-img", "compare", "-f", "raw", "-F", "raw", raw, disk.uri], check=True)
 
 
+@pytest.mark.sample("folder")
 def test_files_of_the_guest_come_out_of_a_chain(
     vcenter: Simulator, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -284,6 +289,7 @@ def test_the_list_and_the_report_say_how_many_deltas_an_export_has(vcenter: Simu
     assert "deltas=2" in stored_lines(contents)
 
 
+@pytest.mark.sample("s3")
 def test_a_chain_is_restored(vcenter: Simulator, place: Place) -> None:
     export = a_chain(vcenter, place)
     expected = guest(vcenter)
@@ -300,6 +306,7 @@ def test_a_chain_is_restored(vcenter: Simulator, place: Place) -> None:
 # -- synthetic fulls ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sample("folder")
 def test_a_synthetic_full_is_whole_and_reads_no_unchanged_disk_from_vsphere(vcenter: Simulator, place: Place) -> None:
     a_chain(vcenter, place)
     vcenter.vm("db01").guest_write(1, 0, b"the other disk changed")
@@ -332,6 +339,7 @@ def test_a_synthetic_full_leaves_out_grains_that_became_zero(vcenter: Simulator,
     assert written(manifest) < SIZE // 2
 
 
+@pytest.mark.sample("2")
 @pytest.mark.parametrize("link", [0, 2])
 def test_a_synthetic_full_of_a_damaged_chain_is_transferred(vcenter: Simulator, folder: Place, link: int) -> None:
     rot(files_of(folder.store, a_chain(vcenter, folder))[link])
@@ -348,6 +356,7 @@ def bytes_read(verified: list[VerifiedExport]) -> int:
     return sum(one.verification.bytes_read for one in verified)
 
 
+@pytest.mark.sample("folder")
 def test_verify_reads_a_file_once_however_many_exports_share_it(vcenter: Simulator, place: Place) -> None:
     a_chain(vcenter, place)
     exports = place.store.exports()
@@ -383,6 +392,7 @@ def test_a_file_that_is_written_to_while_verify_runs_is_read_again(vcenter: Simu
 # -- damage -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sample("1")
 @pytest.mark.parametrize("link", [0, 1, 2])
 def test_nothing_is_built_on_a_chain_with_a_damaged_link(vcenter: Simulator, folder: Place, link: int) -> None:
     export = a_chain(vcenter, folder)
@@ -402,6 +412,7 @@ def test_nothing_is_built_on_a_chain_with_a_damaged_link(vcenter: Simulator, fol
         )
 
 
+@pytest.mark.sample("1")
 @pytest.mark.parametrize("link", [0, 1, 2])
 def test_a_missing_link_is_a_full_export(vcenter: Simulator, folder: Place, link: int) -> None:
     export = a_chain(vcenter, folder)

@@ -104,6 +104,7 @@ FULL_FOR_EVERY_REASON = [
 ]
 
 
+@pytest.mark.sample("local-*", "s3---force-full", "*force-full-s3")
 @pytest.mark.parametrize("options", FULL_FOR_EVERY_REASON)
 @pytest.mark.usefixtures("vcenter")
 def test_a_full_export_of_a_vm_that_did_not_change_survives_the_rot_of_all_earlier_ones(
@@ -213,6 +214,7 @@ def test_bytes_that_just_came_never_give_way_to_an_equal_file_that_has_rotted(pl
     assert any(rotten.name in words and str(first) in words and "verify" in words for words in made.warnings)
 
 
+@pytest.mark.sample("*ovf*")
 @pytest.mark.parametrize("earlier", ["ovf", "ova"])
 @pytest.mark.usefixtures("vcenter")
 def test_bytes_that_are_read_to_be_packed_or_copied_are_proved_and_else_transferred(

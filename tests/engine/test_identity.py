@@ -96,6 +96,7 @@ def twins() -> Generator[tuple[Simulator, Simulator]]:
         yield one, other
 
 
+@pytest.mark.sample("age", "size")
 @pytest.mark.parametrize("limit", LIMITS, ids=LIMIT_NAMES)
 def test_a_cleanup_after_the_export_of_one_vm_takes_none_of_another_vcenters_vm_of_that_uuid(
     twins: tuple[Simulator, Simulator], store: LocalStore, limit: dict[str, Any]
@@ -161,6 +162,7 @@ def nameless() -> Generator[Simulator]:
         yield simulator
 
 
+@pytest.mark.sample("count", "free")
 @pytest.mark.parametrize("limit", LIMITS, ids=LIMIT_NAMES)
 def test_two_vms_without_a_uuid_keep_their_exports_and_their_bases_apart(
     nameless: Simulator, store: LocalStore, tmp_path: Path, limit: dict[str, Any]
@@ -176,6 +178,7 @@ def test_two_vms_without_a_uuid_keep_their_exports_and_their_bases_apart(
     assert is_of(last, nameless, b, tmp_path / "b.raw")
 
 
+@pytest.mark.sample("count")
 @pytest.mark.parametrize("limit", LIMITS[:3], ids=LIMIT_NAMES[:3])  # a bucket has no end
 def test_two_vms_without_a_uuid_keep_their_exports_and_their_bases_apart_in_a_bucket(
     nameless: Simulator, server: S3Server, limit: dict[str, Any]

@@ -100,6 +100,7 @@ def test_a_disk_that_turns_out_as_it_was_downloads_nothing_either(
     assert is_right(place, vcenter, tmp_path)
 
 
+@pytest.mark.sample("folder-*", "s3-a bit")
 @pytest.mark.parametrize("damage", ["a bit", "cut", "missing", "another file's"])
 def test_damaged_tags_of_grains_never_leave_out_a_change(
     vcenter: Simulator, place: Place, damage: str, tmp_path: Path, request: pytest.FixtureRequest
@@ -174,6 +175,7 @@ def write_untracked(vcenter: Simulator, at: int, content: bytes) -> None:
     image._tracker = tracker  # pyright: ignore[reportPrivateUsage]
 
 
+@pytest.mark.sample("s3-data", "folder-zeros")
 @pytest.mark.parametrize("content", [b"unnoticed", bytes(GRAIN)], ids=["data", "zeros"])
 def test_change_tracking_that_left_out_a_change_is_found_and_not_trusted_until_it_begins_anew(
     vcenter: Simulator, place: Place, content: bytes, tmp_path: Path

@@ -210,6 +210,7 @@ def distrusted(vcenter: Simulator, place: Place, name: str, monkeypatch: pytest.
     assert [each.role for each in result.manifest.files].count("base") == 0
 
 
+@pytest.mark.sample("458752")
 @pytest.mark.parametrize("lost", [30 * GRAIN, 7 * GRAIN, SIZE - 4])
 def test_a_change_that_change_tracking_lost_is_found_by_the_sample(
     vcenter: Simulator, place: Place, monkeypatch: pytest.MonkeyPatch, lost: int

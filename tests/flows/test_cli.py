@@ -235,6 +235,7 @@ def test_verify_tells_good_exports_from_damaged_ones(vcenter, hyperexport, store
 # -- interruptions -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sample("SIGTERM")
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
 def test_an_interrupted_export_cleans_up_and_a_second_signal_does_not_break_that(monkeypatch, store, first):
     with Simulator([VmSpec("big", disks=(DiskSpec(256 << 20, used=1.0),))]) as simulator:

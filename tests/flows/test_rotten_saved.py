@@ -99,6 +99,7 @@ DAMAGED_DOCUMENTS = [
 ]
 
 
+@pytest.mark.sample("no mapping", "an unknown option", "true for a count")
 @pytest.mark.parametrize(("data", "words"), DAMAGED_DOCUMENTS)
 def test_a_damaged_profile_stops_every_flow_before_it_does_anything(vcenter, filled, data, words):
     before = dict(vcenter.requests)
@@ -211,6 +212,7 @@ DAMAGED_PARAMETERS = [
 ]
 
 
+@pytest.mark.sample("an unknown option", "true for an age", "null", "a profile that is gone")
 @pytest.mark.parametrize(("edit", "words"), DAMAGED_PARAMETERS)
 @pytest.mark.usefixtures("scheduled")
 def test_a_schedule_with_damaged_parameters_deletes_nothing_and_says_which(

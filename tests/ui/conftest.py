@@ -19,6 +19,7 @@ from hyperexport.blocks.export_profile import save_profile
 from hyperexport.options.precedence import ExportOptions
 from tests.flows.service import Service, serving
 from tests.peers import require_program
+from tests.prefect_database import NOTHING_TO_REGISTER, put_into
 
 _FLAGS = [
     "--headless",
@@ -82,7 +83,8 @@ def chromium() -> Path:
 def lab(chromium: Path, tmp_path_factory: pytest.TempPathFactory) -> Generator[Lab]:
     """A service of this folder's own."""
     folder = tmp_path_factory.mktemp("ui")
-    with serving(folder, "--prefect-port=0", PREFECT_HOME=str(folder / "prefect"), PREFECT_API_URL="") as service:
+    environment = {**NOTHING_TO_REGISTER, "PREFECT_HOME": str(put_into(folder / "prefect")), "PREFECT_API_URL": ""}
+    with serving(folder, "--prefect-port=0", **environment) as service:
         simulator = service.simulator
         with temporary_settings({PREFECT_API_URL: service.prefect_api}):
             VSphereCredentials(
