@@ -1,11 +1,13 @@
-"""Reads one export of an NBD server: fixed newstyle negotiation, ``NBD_OPT_GO``, simple replies, one request at a time.
+"""Reads one export of an NBD server: fixed newstyle negotiation, ``NBD_OPT_GO``, simple replies.
 
-It speaks over a Unix socket to a server that this machine started. Its answers are checked anyway.
+It speaks over a Unix socket to a server that this machine started. Its answers are checked anyway. Several requests may
+be on their way; the server may answer them in any order.
 """
 
 import os
 import socket
 import struct
+from itertools import count
 from typing import Final
 
 from hyperexport.base.stop import StopSignal
@@ -21,7 +23,7 @@ _EXPORT_INFO: Final = struct.Struct(">HQH")
 
 
 class NbdClient:
-    """An open export; used by one thread, closed by any.
+    """An open export; used by one thread. Whoever wants a read to end that waits ends the server.
 
     Args:
         path: The server's Unix socket.
@@ -36,7 +38,11 @@ class NbdClient:
     def __init__(self, path: str | os.PathLike[str], *, stop: StopSignal, name: str) -> None:
         self._name = name
         self._stop = stop
-        self._cookie = 0
+        self._cookies = count(1)
+        self._asked = dict[int, tuple[int, int]]()
+        """What was asked for and not taken: offset and length of each request by its cookie, the oldest first."""
+        self._early = dict[int, bytes]()
+        """Answers that came before their turn."""
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(_TIMEOUT)
         try:
@@ -50,28 +56,38 @@ class NbdClient:
             self._socket.close()
             raise
 
-    def read(self, offset: int, length: int) -> bytes:
-        """Read exactly these bytes.
+    def ask(self, offset: int, length: int) -> None:
+        """Send a request for these bytes.
+
+        Raises:
+            TransferInterrupted: The server is gone. The connection is then of no use.
+            Interrupted: The run was asked to stop.
+        """
+        self._stop.check()
+        cookie = next(self._cookies)
+        self._asked[cookie] = offset, length
+        try:
+            self._socket.sendall(protocol.REQUEST.pack(protocol.REQUEST_MAGIC, 0, Command.READ, cookie, offset, length))
+        except OSError as failure:
+            raise self._failed(failure) from failure
+
+    def answer(self) -> bytes:
+        """Take the bytes of the oldest request.
 
         Raises:
             TransferInterrupted: The server answers with an error, or is gone. The connection is then of no use.
             Interrupted: The run was asked to stop.
         """
         self._stop.check()
-        self._cookie += 1
+        oldest = next(iter(self._asked))
         try:
-            with self._stop.waking(self._cut):
-                self._socket.sendall(
-                    protocol.REQUEST.pack(protocol.REQUEST_MAGIC, 0, Command.READ, self._cookie, offset, length)
-                )
-                magic, error, cookie = protocol.SIMPLE_REPLY.unpack(self._receive(protocol.SIMPLE_REPLY.size))
-                if (magic, cookie) != (protocol.SIMPLE_MAGIC, self._cookie):
-                    raise self._interrupted("it answered with something that is no reply to the request")
-                if error:
-                    raise self._interrupted(f"it cannot read {length} bytes at {offset}: {os.strerror(error)}")
-                return self._receive(length)
+            while oldest not in self._early:
+                cookie, data = self._receive_reply()
+                self._early[cookie] = data
         except OSError as failure:
             raise self._failed(failure) from failure
+        del self._asked[oldest]
+        return self._early.pop(oldest)
 
     def close(self) -> None:
         """Say goodbye, as far as that is possible, and end the connection."""
@@ -110,6 +126,15 @@ class NbdClient:
         if size is None:
             raise self._interrupted("it does not say how large the disk is")
         return size
+
+    def _receive_reply(self) -> tuple[int, bytes]:
+        magic, error, cookie = protocol.SIMPLE_REPLY.unpack(self._receive(protocol.SIMPLE_REPLY.size))
+        if magic != protocol.SIMPLE_MAGIC or cookie not in self._asked or cookie in self._early:
+            raise self._interrupted("it answered with something that is no reply to a request")
+        offset, length = self._asked[cookie]
+        if error:
+            raise self._interrupted(f"it cannot read {length} bytes at {offset}: {os.strerror(error)}")
+        return cookie, self._receive(length)
 
     def _receive(self, length: int) -> bytes:
         data = bytearray(length)

@@ -14,18 +14,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Final, Literal, NamedTuple
 
 from pydantic import SecretStr
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from hyperexport.base.private_folder import private_folder
 from hyperexport.base.stop import StopSignal
 from hyperexport.errors import TransferInterrupted, TransportUnavailable
 from hyperexport.nbd.client import NbdClient
+from hyperexport.transfer.ranges import Range
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,6 @@ A program of its own, because a process with threads must do nothing like this b
 """
 _SECONDS_TO_START: Final = 300.0
 _SECONDS_TO_END: Final = 5.0
-_ATTEMPTS: Final = 3
 _LOOK: Final = 0.02
 _MOST_SAID: Final = 64 << 10
 """Bytes at the end of its output in which the last line is looked for."""
@@ -114,7 +113,7 @@ def find_nbdkit(plugin: Plugin) -> str | None:
 
 
 class NbdkitSource:
-    """A disk behind an nbdkit of its own; used by one thread, closed by any. Made anew where it breaks, a few times.
+    """A disk behind an nbdkit of its own, which is started anew after a failure; used by one thread, cut by any.
 
     Raises:
         TransportUnavailable: nbdkit does not start, or its disk is another one.
@@ -127,50 +126,57 @@ class NbdkitSource:
         self._disk = disk
         self._stop = stop
         self._running = ExitStack()
-        self._client: NbdClient | None = None
-        try:
-            self._client = self._start()
-        except BaseException:
-            self.close()
-            raise
+        self._process: _Process | None = None
+        self._is_cut = False
+        self._client: NbdClient | None = self._start()
 
-    def read(self, offset: int, length: int) -> bytes:
-        """Read exactly these bytes.
+    def ask(self, part: Range) -> None:
+        """Send a request, to a new nbdkit where there is none any more."""
+        self._check_open()
+        if self._client is None:
+            logger.warning("%s: starting %s again", self._disk.label, self.name)
+            self._client = self._start()
+        with self._checked():
+            self._client.ask(part.offset, part.length)
+
+    def answer(self) -> bytes:
+        """Take the answer to the oldest request.
 
         Raises:
-            TransportUnavailable, TransferInterrupted: As for the class.
+            TransferInterrupted: As for the class.
             Interrupted: The run was asked to stop.
         """
-        for attempt in Retrying(
-            retry=retry_if_exception_type(TransferInterrupted),
-            stop=lambda state: self._stop.is_set() or stop_after_attempt(_ATTEMPTS)(state),
-            wait=wait_random_exponential(multiplier=0.5, max=4),
-            sleep=self._pause,
-            reraise=True,
-        ):
-            with attempt:
-                return self._read_once(offset, length)
-        raise AssertionError("tenacity ends with a result or an exception")
+        self._check_open()
+        assert self._client, "something was asked for"
+        with self._checked():
+            return self._client.answer()
 
-    def close(self) -> None:
+    def reset(self) -> None:
         """End the process."""
         client, self._client = self._client, None
         if client is not None:
             client.close()
         self._running.close()
 
-    def _pause(self, seconds: float) -> None:
-        self._stop.wait(seconds)
+    close = reset
 
-    def _read_once(self, offset: int, length: int) -> bytes:
+    def cut(self) -> None:
+        """End the reading for good, from any thread."""
+        self._is_cut = True
+        if process := self._process:
+            process.kill()
+
+    def _check_open(self) -> None:
         self._stop.check()
-        if self._client is None:
-            logger.warning("%s: starting %s again", self._disk.label, self.name)
-            self._client = self._start()
+        if self._is_cut:
+            raise TransportUnavailable(f"the reading of {self._disk.label} by {self.name} was ended")
+
+    @contextmanager
+    def _checked(self) -> Generator[None]:
         try:
-            return self._client.read(offset, length)
-        except BaseException:
-            self.close()
+            yield
+        except TransferInterrupted:
+            self._check_open()
             raise
 
     def _start(self) -> NbdClient:
@@ -181,8 +187,9 @@ class NbdkitSource:
                 said = stack.enter_context(tempfile.TemporaryFile())
             except OSError as error:
                 raise TransportUnavailable(f"{PROGRAM} gets no temporary folder: {error}") from error
-            process = stack.enter_context(_Process(self._disk, folder, said))
+            self._process = process = stack.enter_context(_Process(self._disk, folder, said))
             stack.enter_context(self._stop.waking(process.kill))
+            self._check_open()
             process.wait_until_ready(self._stop)
             try:
                 client = NbdClient(folder / "socket", stop=self._stop, name=self.name)

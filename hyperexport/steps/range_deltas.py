@@ -8,7 +8,8 @@ counts, and a random sample of the grains that it calls unchanged is read again 
 import heapq
 import logging
 import random
-from collections.abc import Generator, Iterator, Sequence
+import time
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Final, NamedTuple
 
@@ -33,7 +34,8 @@ from hyperexport.steps.range_sources import READ_ERRORS, open_ranges
 from hyperexport.steps.stages import stage
 from hyperexport.steps.staging import Copies, Entries
 from hyperexport.store.base import Sink, Stored, StoredExport
-from hyperexport.transfer.ranges import Range, RangeSource, fetch, joined
+from hyperexport.transfer.pipeline import PROGRESS_INTERVAL
+from hyperexport.transfer.ranges import RangeSource, joined, read_ranges
 from hyperexport.vsphere.change_tracking import changed_areas
 from hyperexport.vsphere.inventory import describe
 from hyperexport.vsphere.lease import Lease
@@ -141,6 +143,7 @@ class _Reader:
         self._snapshot = snapshot
         self._base = base
         self._known = base.known
+        self._lease: Lease | None = None
         self._position = 0
         self._moved = 0
         self._sampled = 0
@@ -154,9 +157,10 @@ class _Reader:
             sinks: Where the file goes.
             lease: What holds a VM that is off: when it ends, so does the reading.
         """
+        self._lease = lease
         changed = self._changed()
         with self._opened() as source:
-            forget = lease.on_lost(source.close) if lease else None
+            forget = lease.on_lost(source.cut) if lease else None
             try:
                 return self._written(source, changed, sinks)
             finally:
@@ -271,9 +275,8 @@ class _Reader:
             proof = sorted(proof[:KNOWN_GRAINS])
         if not proof:
             raise RangesUnusable("the base has no unchanged grain that holds anything, to prove the transport by")
-        for part in joined(proof, grain=GRAIN, capacity=self._disk.capacity):
-            for grain in self._grains(source, part):
-                self._compare(*grain)
+        for grain in self._grains(source, proof):
+            self._compare(*grain)
         proved = set(proof)
         return [number for number in chosen if number not in proved]
 
@@ -311,24 +314,27 @@ class _Reader:
         """The changed grains, ascending; those of the sample are read and compared on the way."""
         again = set(sample)
         numbers = heapq.merge(sample, (number for first, end in changed for number in range(first, end)))
-        for part in joined(numbers, grain=GRAIN, capacity=self._disk.capacity):
-            for grain in self._grains(source, part):
-                if grain.number in again:
-                    self._compare(*grain)
-                else:
-                    self._populated += (not grain.is_zero) - (self._known.place(grain.number) is not None)
-                    yield grain
-            if self._base.streamed is None:
-                self._report(part.offset + part.length)
+        report_at = time.monotonic() + PROGRESS_INTERVAL
+        for grain in self._grains(source, numbers):
+            if grain.number in again:
+                self._compare(*grain)
+            else:
+                self._populated += (not grain.is_zero) - (self._known.place(grain.number) is not None)
+                yield grain
+            if self._base.streamed is None and time.monotonic() >= report_at:
+                self._report(grain.number * GRAIN)
+                report_at = time.monotonic() + PROGRESS_INTERVAL
 
-    def _grains(self, source: RangeSource, part: Range) -> Iterator[ChangedGrain]:
-        """Read a range; its grains, the last of the disk as long as it is."""
+    def _grains(self, source: RangeSource, numbers: Iterable[int]) -> Iterator[ChangedGrain]:
+        """Read grains, neighbours together; the last of the disk is as long as it is."""
+        parts = joined(numbers, grain=GRAIN, capacity=self._disk.capacity)
         try:
-            data = fetch(source, part, throttle=self._job.throttle, stop=self._job.stop)
+            for part, data in read_ranges(source, parts, throttle=self._job.throttle, stop=self._job.stop):
+                self._moved += len(data)
+                for at in range(0, len(data), GRAIN):
+                    yield ChangedGrain((part.offset + at) // GRAIN, data[at : at + GRAIN])
         except READ_ERRORS as error:
             self._job.stop.check()
+            if self._lease:
+                self._lease.check()
             raise RangesUnusable(error.what) from error
-        self._moved += len(data)
-        view = memoryview(data)
-        for at in range(0, len(data), GRAIN):
-            yield ChangedGrain((part.offset + at) // GRAIN, bytes(view[at : at + GRAIN]))

@@ -20,7 +20,7 @@ from hyperexport.model.vm import DiskInfo, PowerState
 from hyperexport.nbd.nbdkit import NbdkitDisk, NbdkitSource
 from hyperexport.steps.job import Job
 from hyperexport.transfer.http_ranges import HttpRanges
-from hyperexport.transfer.ranges import RangeSource
+from hyperexport.transfer.ranges import Range, RangeSource, read_ranges
 from hyperexport.transfer.source import open_source
 from hyperexport.vsphere.datastore_files import folder_url
 from hyperexport.vsphere.handshake import server_thumbprint
@@ -112,13 +112,15 @@ def open_datastore(job: Job, disk: DiskInfo) -> Generator[RangeSource]:
         stop=job.stop,
     )
     try:
-        try:
-            source.read(0, min(_PROBE, disk.capacity))
-        except TransportUnavailable as error:
-            if running:
-                job.refusals[remembered] = f"{job.host or 'the host'} refused it before in this run: {error.what}"
-            raise
-        yield source
+        with job.stop.waking(source.cut):
+            first = Range(0, min(_PROBE, disk.capacity))
+            try:
+                list(read_ranges(source, [first], throttle=job.throttle, stop=job.stop))
+            except TransportUnavailable as error:
+                if running:
+                    job.refusals[remembered] = f"{job.host or 'the host'} refused it before in this run: {error.what}"
+                raise
+            yield source
     finally:
         source.close()
 

@@ -1,4 +1,4 @@
-"""Ranges of one file over HTTPS, over a connection that is kept: a flat disk in a datastore, by ``/folder``.
+"""Ranges of one file over HTTPS, over connections that are kept: a flat disk in a datastore, by ``/folder``.
 
 RFC 9110, section 14: an answer to a range is 206 with ``Content-Range``. Any other answer is a refusal: a server that
 ignores the range would send the whole file. This module knows nothing of datastores or disks.
@@ -7,28 +7,33 @@ ignores the range would send the whole file. This module knows nothing of datast
 import http.client
 import logging
 import re
+import socket
+from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Final
+from io import BufferedReader
+from typing import Final, NamedTuple
 
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
-from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connection import HTTPSConnection
+from urllib3.util import Url
 
-from hyperexport.base.retry import is_transient
 from hyperexport.base.stop import StopSignal
 from hyperexport.errors import TransferInterrupted, TransportUnavailable
 from hyperexport.model.tls import Trust
 from hyperexport.transfer.https import FAILURES, connect, cut, parse_address, reason_of, shown
+from hyperexport.transfer.ranges import Range
 from hyperexport.transfer.source import CONNECT_TIMEOUT, READ_TIMEOUT
 
 logger = logging.getLogger(__name__)
 
-_ATTEMPTS: Final = 4
 _RANGE: Final = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})")
 _UNPROVED: Final = frozenset({401, 403})
+_PLAIN: Final = re.compile(rb"HTTP/1\.1 206 [^\r\n]*\r\n((?:[\w-]{1,100}:[^\r\n]{0,1000}\r\n){1,50})\r\n")
+"""The head of an answer as nearly every server sends it, up to the first byte of the range."""
+_UNUSUAL: Final = frozenset({"transfer-encoding", "connection"})
 
 
 class HttpRanges:
-    """A file that is read in ranges; used by one thread, closed by any.
+    """A file that is read in ranges, over one connection for each that is on its way; used by one thread, cut by any.
 
     Args:
         url: An ``https`` address.
@@ -36,7 +41,7 @@ class HttpRanges:
         trust: What vouches for the server.
         headers: What to send with each request, such as a cookie that may have been renewed; asked each time.
         renew: Makes the server know us again, when it does not.
-        stop: Ends the reading.
+        stop: Whether the run was asked to stop; what then cuts the source is the caller's.
     """
 
     def __init__(
@@ -52,90 +57,90 @@ class HttpRanges:
         self._address = parse_address(url)
         self.name: Final = shown(self._address)
         self.capacity: Final = capacity
-        self._trust = trust
+        self._tls = trust.ssl_context()
         self._headers = headers
         self._renew = renew
         self._stop = stop
-        self._connection: HTTPSConnection | None = None
+        self._idle: list[_Connection] = []
+        self._asked = deque[tuple[_Connection, Range]]()
+        self._is_cut = False
         self._answered = False
         """Whether a range was served before: only then may a refusal pass."""
         self._renewed = False
 
-    def read(self, offset: int, length: int) -> bytes:
-        """Read exactly these bytes.
+    def ask(self, part: Range) -> None:
+        """Send a request."""
+        self._check_open()
+        connection = self._idle.pop() if self._idle else self._connect()
+        self._asked.append((connection, part))
+        try:
+            connection.ask(self._address, self._headers(), part)
+        except FAILURES as error:
+            raise self._broken(part, error) from error
+
+    def answer(self) -> bytes:
+        """Take the answer to the oldest request.
 
         Raises:
-            TransportUnavailable: The server does not serve ranges of the file, or not to this user.
-            TransferInterrupted, ServerUnreachable, CertificateUntrusted: The connection failed, four times in a row.
+            TransportUnavailable: The server does not serve ranges of the file, or not to this user; or it was cut.
+            TransferInterrupted: The connection failed, or the server cannot answer now.
             Interrupted: The run was asked to stop.
         """
-        for attempt in Retrying(
-            retry=retry_if_exception(is_transient),
-            stop=lambda state: self._stop.is_set() or stop_after_attempt(_ATTEMPTS)(state),
-            wait=wait_random_exponential(multiplier=0.5, max=8),
-            sleep=self._pause,
-            reraise=True,
-        ):
-            with attempt:
-                return self._read_once(offset, length)
-        raise AssertionError("tenacity ends with a result or an exception")
-
-    def _pause(self, seconds: float) -> None:
-        self._stop.wait(seconds)
-
-    def close(self) -> None:
-        """End the connection, from any thread: a read that waits ends at once, with an error."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            cut(connection.sock)
-            connection.close()
-
-    def _read_once(self, offset: int, length: int) -> bytes:
-        self._stop.check()
+        self._check_open()
+        connection, part = self._asked[0]
         try:
-            connection = self._connected()
-            with self._stop.waking(lambda: cut(connection.sock)):
-                response = self._ask(connection, offset, length)
-                self._check(response, offset, length)
-                data = response.read(length)
+            answer = connection.answer(part.length)
+            self._check(answer, part)
+            data, lasts = answer.read()
         except FAILURES as error:
-            self.close()
-            self._stop.check()
-            raise TransferInterrupted(f"reading {self.name} broke off at byte {offset}: {reason_of(error)}") from error
-        except BaseException:
-            self.close()
-            raise
-        if len(data) != length:
-            self.close()
+            raise self._broken(part, error) from error
+        if len(data) != part.length:
             raise TransferInterrupted(
-                f"the server sent {len(data)} bytes of {self.name} at byte {offset} and announced {length}"
+                f"the server sent {len(data)} bytes of {self.name} at byte {part.offset} and announced {part.length}"
             )
-        if response.will_close:
-            self.close()
+        self._asked.popleft()
+        if lasts:
+            self._idle.append(connection)
+        else:
+            connection.close()
         self._answered, self._renewed = True, False
         return data
 
-    def _connected(self) -> HTTPSConnection:
-        if self._connection is None:
-            host, port = str(self._address.host).strip("[]"), self._address.port or 443
-            connection = HTTPSConnection(host, port, timeout=CONNECT_TIMEOUT, ssl_context=self._trust.ssl_context())
-            try:
-                connect(connection, self.name, self._stop).settimeout(READ_TIMEOUT)
-            except BaseException:
-                connection.close()
-                raise
-            self._connection = connection
-        return self._connection
+    def reset(self) -> None:
+        """Close all connections."""
+        for connection in [*self._idle, *(connection for connection, _ in self._asked)]:
+            connection.close()
+        self._idle.clear()
+        self._asked.clear()
 
-    def _ask(self, connection: HTTPSConnection, offset: int, length: int) -> http.client.HTTPResponse:
-        connection.putrequest("GET", self._address.request_uri)
-        for header, value in self._headers().items():
-            connection.putheader(header, value)
-        connection.putheader("Range", f"bytes={offset}-{offset + length - 1}")
-        connection.endheaders()
-        return super(HTTPConnection, connection).getresponse()  # the plain response, as for downloads
+    close = reset
 
-    def _check(self, response: http.client.HTTPResponse, offset: int, length: int) -> None:
+    def cut(self) -> None:
+        """End the reading for good, from any thread; the connections are closed by the thread that uses them."""
+        self._is_cut = True
+        for connection in [*self._idle, *(connection for connection, _ in tuple(self._asked))]:
+            connection.cut()
+
+    def _connect(self) -> "_Connection":
+        host, port = str(self._address.host).strip("[]"), self._address.port or 443
+        connection = HTTPSConnection(host, port, timeout=CONNECT_TIMEOUT, ssl_context=self._tls)
+        try:
+            connect(connection, self.name, self._stop).settimeout(READ_TIMEOUT)
+        except BaseException:
+            connection.close()
+            raise
+        return _Connection(connection)
+
+    def _check_open(self) -> None:
+        self._stop.check()
+        if self._is_cut:
+            raise TransportUnavailable(f"the reading of {self.name} was ended")
+
+    def _broken(self, part: Range, error: Exception) -> TransferInterrupted:
+        self._check_open()
+        return TransferInterrupted(f"reading {self.name} broke off at byte {part.offset}: {reason_of(error)}")
+
+    def _check(self, response: "_Answer", part: Range) -> None:
         status = response.status
         answer = f"the server answered {status} {response.reason}".rstrip() + f" for {self.name}"
         if status in _UNPROVED:
@@ -155,19 +160,101 @@ class HttpRanges:
             raise TransportUnavailable(f"{self.name} has fewer bytes than the disk, which has {self.capacity}")
         if status != 206:
             raise TransportUnavailable(answer)
-        if response.headers.get("Content-Encoding", "identity") != "identity":
+        if response.headers.get("content-encoding", "identity") != "identity":
             raise TransportUnavailable(f"the server compressed {self.name} though it was asked not to")
-        self._check_range(response.headers.get("Content-Range", ""), offset, length)
+        self._check_range(response.headers.get("content-range", ""), part)
 
-    def _check_range(self, found: str, offset: int, length: int) -> None:
+    def _check_range(self, found: str, part: Range) -> None:
         match = _RANGE.fullmatch(found)
         if match is None:
             raise TransportUnavailable(f"the server sent a part of {self.name} without saying which one")
         first, last, size = (int(number) for number in match.groups())
         if size != self.capacity:
             raise TransportUnavailable(f"{self.name} has {size} bytes, and the disk {self.capacity}")
-        if (first, last) != (offset, offset + length - 1):
+        asked = part.offset, part.offset + part.length - 1
+        if (first, last) != asked:
             raise TransportUnavailable(
                 f"the server sent the bytes {first} to {last} of {self.name}, "
-                f"and was asked for {offset} to {offset + length - 1}"
+                f"and was asked for {asked[0]} to {asked[1]}"
             )
+
+
+class _Answer(NamedTuple):
+    """The head of an answer."""
+
+    status: int
+    reason: str
+    headers: Mapping[str, str]
+    """By their names in lower case."""
+    read: Callable[[], tuple[bytes, bool]]
+    """Takes the body, and says whether the connection can be used again."""
+
+
+class _Made:
+    """Gives http.client a file that is open already."""
+
+    def __init__(self, file: BufferedReader) -> None:
+        self._file = file
+
+    def makefile(self, *_: object) -> BufferedReader:
+        return self._file
+
+
+class _Connection:
+    """One connection, with at most one request on its way."""
+
+    def __init__(self, connection: HTTPSConnection) -> None:
+        sock = connection.sock
+        assert isinstance(sock, socket.socket)
+        self._connection = connection
+        self._sock: socket.socket = sock
+        self._file = self._sock.makefile("rb")
+
+    def ask(self, address: Url, headers: Mapping[str, str], part: Range) -> None:
+        """Send a request."""
+        lines = {
+            "Host": address.netloc or "",
+            "Accept-Encoding": "identity",
+            **headers,
+            "Range": f"bytes={part.offset}-{part.offset + part.length - 1}",
+        }
+        head = [f"GET {address.request_uri} HTTP/1.1", *(f"{name}: {value}" for name, value in lines.items())]
+        if not all(line.isprintable() for line in head):
+            raise ValueError("a header that is none")
+        self._sock.sendall("\r\n".join([*head, "", ""]).encode("latin-1"))
+
+    def answer(self, length: int) -> _Answer:
+        """Wait for the head of the answer.
+
+        http.client's own parser takes longer than all else that is done with 64 KiB, so it only reads unusual heads.
+        """
+        plain = _PLAIN.match(self._file.peek(1))
+        if plain:
+            lines = (line.partition(":") for line in plain[1].decode("latin-1").splitlines())
+            headers = {name.lower(): value.strip() for name, _, value in lines}
+            if headers.get("content-length") == str(length) and headers.keys().isdisjoint(_UNUSUAL):
+                self._file.read(plain.end())
+                return _Answer(206, "", headers, lambda: (self._file.read(length), True))
+        response = http.client.HTTPResponse(_Made(self._file), method="GET")  # pyright: ignore[reportArgumentType]
+        response.begin()
+
+        def read() -> tuple[bytes, bool]:
+            data = response.read(length)
+            if response.chunked:
+                response.read(1)  # the chunk that ends the body
+            lasts = response.isclosed() and not response.will_close
+            if lasts:
+                self._file = self._sock.makefile("rb")  # the response has closed the one before
+            return data, lasts
+
+        names = {name.lower(): value for name, value in response.headers.items()}
+        return _Answer(response.status, response.reason, names, read)
+
+    def cut(self) -> None:
+        """Have whoever waits for it wake with an error; from any thread."""
+        cut(self._sock)
+
+    def close(self) -> None:
+        """End it."""
+        self._file.close()
+        self._connection.close()

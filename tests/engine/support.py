@@ -90,9 +90,14 @@ class Exchange:
     def __init__(self, sock: ssl.SSLSocket, released: threading.Event) -> None:
         self._sock = sock
         self._released = released
+        self.request = self.next_request()
+
+    def next_request(self) -> bytes:
+        """Read another request on this connection; nothing where the client has closed it."""
         self.request = b""
-        while b"\r\n\r\n" not in self.request and (more := sock.recv(65536)):
+        while b"\r\n\r\n" not in self.request and (more := self._sock.recv(65536)):
             self.request += more
+        return self.request
 
     def send(self, data: bytes) -> None:
         """Send bytes as they are."""

@@ -6,6 +6,7 @@ import random
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Generator
 from pathlib import Path
@@ -186,6 +187,48 @@ def test_a_vm_that_is_off_is_held_by_a_lease_while_its_changes_are_read(vcenter:
     planned = 2  # the descriptor, and the first bytes of the flat file
     assert leases[:planned] == [0] * planned
     assert set(leases[planned:]) == {1}
+
+
+def test_a_lease_that_ends_while_changes_are_read_ends_the_reading_and_the_disk_is_read_again(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disks = (DiskSpec(SIZE, used=0.6, seed=5),)
+    with Simulator([VmSpec(OFF, powered_on=False, disks=disks)], lease_timeout=8.0) as vcenter:
+        for name, value in vcenter.environment().items():
+            monkeypatch.setenv(name, value)
+        place.export(OFF)
+        change(vcenter, OFF)
+        ended, held = threading.Event(), list[int]()
+
+        class Holding(list[FolderRequest]):
+            """Answers nothing that is read under the first lease, which ends now."""
+
+            def append(self, request: FolderRequest, /) -> None:
+                super().append(request)
+                if not ended.is_set() and vcenter.leases() and request.sent >= GRAIN:
+                    if not held:
+                        lost = Fault(FaultKind.METHOD_FAULT, method="HttpNfcLeaseProgress", fault="InvalidState")
+                        vcenter.faults.add(lost)
+                    held.append(request.begin)
+                    ended.wait()
+
+        vcenter.folder.requests = Holding()
+
+        def release(record: logging.LogRecord) -> bool:
+            if "trying again" in record.msg:
+                ended.set()
+            return True
+
+        logger = logging.getLogger("hyperexport.base.retry")
+        logger.addFilter(release)
+        try:
+            result = place.export(OFF)
+        finally:
+            ended.set()
+            logger.removeFilter(release)
+        assert held
+        assert (disk_of(result).transport, len(disk_of(result).chain)) == (Transport.DATASTORE, 1)
+        assert stored(place.store, place.newest()) == guest(vcenter, OFF)
 
 
 # -- what is not trusted ----------------------------------------------------------------------------------------------
