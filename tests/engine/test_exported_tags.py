@@ -133,6 +133,7 @@ class InRanges:
             yield reader
 
 
+@pytest.mark.sample("* in folder", "full in s3", "delta in s3")
 @every_form
 def test_every_form_of_export_has_the_tags_of_each_file_of_its_disks(made: Made) -> None:
     disks = made.manifest.stored_disks
@@ -157,6 +158,7 @@ def test_every_form_of_export_has_the_tags_of_each_file_of_its_disks(made: Made)
     assert verification.findings == ()
 
 
+@pytest.mark.sample("* in folder", "full in s3", "delta in s3")
 @every_form
 def test_no_disk_of_any_export_is_read_whole_to_read_a_part_of_it(made: Made) -> None:
     ranges = cast("Store", InRanges(made.store))

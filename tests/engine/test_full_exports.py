@@ -165,6 +165,7 @@ def untracked(monkeypatch: pytest.MonkeyPatch) -> Generator[Simulator]:
         yield simulator
 
 
+@pytest.mark.sample("local")
 def test_disks_that_cannot_be_proved_unchanged_are_read_every_night_and_equal_bytes_are_stored_once(
     untracked: Simulator, place: Place
 ) -> None:
@@ -286,6 +287,7 @@ def figures(place: Place) -> dict[str, int]:
     }
 
 
+@pytest.mark.sample("local")
 def test_every_figure_of_stored_bytes_is_what_du_counts_after_each_export_and_each_deletion(
     vcenter: Simulator, place: Place
 ) -> None:

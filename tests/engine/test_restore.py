@@ -140,6 +140,7 @@ def nothing_is_left(sim: Simulator) -> bool:
 # -- bytes -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sample("folder-ovf", "s3-ova")
 @pytest.mark.parametrize("package", ["ovf", "ova"])
 @pytest.mark.parametrize("place", ["folder", "s3"])
 def test_the_restored_disks_are_the_guests_at_the_export_full_and_incremental(

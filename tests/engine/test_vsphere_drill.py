@@ -390,6 +390,7 @@ def reap(exports: Path) -> None:
     assert "/db01-drill-" in gone
 
 
+@pytest.mark.sample("sending-*", "watching-*15")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("moment", ["sending", "watching"])
 def test_a_drill_that_is_stopped_leaves_nothing(

@@ -92,6 +92,7 @@ def test_a_service_is_believed_that_lives_and_answers(tmp_path: Path) -> None:
         assert f"runs=as a flow run of {url}" in command(tmp_path / "prefect", "config", "--quiet").stdout
 
 
+@pytest.mark.sample("number given again", "silent address", "not private")
 @pytest.mark.parametrize("stale", ["dead process", "other boot", "number given again", "silent address", "not private"])
 def test_a_file_that_a_dead_service_left_is_not_believed(tmp_path: Path, stale: str) -> None:
     home = tmp_path / "prefect"
@@ -114,6 +115,7 @@ def test_a_file_that_a_dead_service_left_is_not_believed(tmp_path: Path, stale: 
     assert len(exports_in(tmp_path / "exports")) == 1
 
 
+@pytest.mark.sample("http_proxy")
 @pytest.mark.parametrize("proxy", ["http_proxy", "HTTPS_PROXY", "all_proxy"])
 def test_a_proxy_of_the_environment_does_not_hide_a_service_on_this_machine(tmp_path: Path, proxy: str) -> None:
     settings = {proxy: f"http://127.0.0.1:{closed_port()}", "NO_PROXY": "", "no_proxy": ""}
@@ -149,6 +151,7 @@ def test_a_prefect_profile_counts_and_no_prefect_forces_the_own_process(tmp_path
     assert len(exports_in(tmp_path / "exports")) == 2
 
 
+@pytest.mark.sample("--vm db01 *", "verify")
 @pytest.mark.parametrize(
     "words",
     ["--vm db01 --snapshot", "verify", "--vm-info --vm db01", "schedules", "--list-profiles"],

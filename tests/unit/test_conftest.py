@@ -71,6 +71,7 @@ def test_it_leaves_a_process():
 """
 
 
+@pytest.mark.sample("-n1")
 @pytest.mark.parametrize("workers", ["-n0", "-n1"])
 def test_a_suite_that_leaves_a_process_fails_and_names_it(tmp_path: Path, workers: str) -> None:
     (tmp_path / "test_leaving.py").write_text(LEAVING)
