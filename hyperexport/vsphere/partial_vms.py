@@ -54,14 +54,21 @@ def untagged(annotation: str) -> str:
 def partial_vms(session: Session) -> list[PartialVm]:
     """Find every VM of the server that has a restore's tag, made for a VM of that path.
 
-    A copy of such a VM, or one that was moved or renamed meanwhile, is a user's and is not among them.
+    A copy of such a VM, or one that was moved or renamed meanwhile, is a user's and is not among them. Nor is one that
+    runs: a restore powers its VM on only after it has taken the tag off.
     """
     doing = "looking for VMs that restores left"
     owners: dict[str, Owner] = {}
-    for obj, values in retrieve(session, {vim.VirtualMachine: ("config.annotation",)}, doing=doing):
-        owner = Owner.from_description(values.shown("config.annotation") or "")
-        if owner is not None and owner.thing is not None:
-            owners[obj._GetMoId()] = owner
+    wanted = ("config.annotation", "runtime.powerState")
+    for obj, values in retrieve(session, {vim.VirtualMachine: wanted}, doing=doing):
+        notes = values.shown("config.annotation") or ""
+        owner = Owner.from_description(notes)
+        if owner is None or owner.thing is None:
+            continue
+        if _in_use(notes, values.shown("runtime.powerState")):
+            logger.warning("%s is running, so it is kept, though its notes say that it is being restored", owner.thing)
+            continue
+        owners[obj._GetMoId()] = owner
     if not owners:
         return []
     rows = read_inventory(session).rows
@@ -112,6 +119,12 @@ def destroy_partial_vm(session: Session, vm: VmRef, owner: Owner, *, stop: StopS
         notes = notes_of(session, vm)
         if notes is None or not _is_of(notes, owner):
             return notes is None
+        state = properties(session, vm_object(session, vm), ("runtime.powerState",), doing=doing)
+        if _in_use(notes, state.shown("runtime.powerState")):
+            raise RestoreLeaked(
+                f"{vm.path} is running, so it is not destroyed, though its notes say that it is being restored",
+                fix="Delete the VM in vSphere, or take that line off its notes to keep it",
+            )
         if moving := moving_of(notes):
             reattach(session, vm, moving)
         _destroy(session, vm, doing=doing, stop=stop)
@@ -144,13 +157,31 @@ def take_off_tag(session: Session, vm: VmRef, annotation: str, *, stop: StopSign
     Raises:
         HyperExportError: It was not done; the VM still has its tag.
     """
-    spec = vim.vm.ConfigSpec(annotation=annotation)
     doing = f"taking the restore's tag off {vm.path}"
-    method = vm_object(session, vm).ReconfigVM_Task
-    try:
-        run_task(session, vm, method, spec, doing=doing, stop=stop, answer=True)
-    except HyperExportError:
-        # Its answer may have been lost on the way; what the VM has decides.
-        values = properties(session, vm_object(session, vm), ("config.annotation",), doing=doing)
-        if values.get("config.annotation", "") != annotation:
-            raise
+    # vcsim takes empty notes for no change, and so might others.
+    for notes in dict.fromkeys((annotation, annotation or " ")):
+        method = vm_object(session, vm).ReconfigVM_Task
+        try:
+            run_task(session, vm, method, vim.vm.ConfigSpec(annotation=notes), doing=doing, stop=stop, answer=True)
+        except HyperExportError:
+            # Its answer may have been lost on the way; what the VM has decides.
+            if _is_tagged(session, vm):
+                raise
+        if not _is_tagged(session, vm):
+            return
+    raise ServerFault(
+        f"{doing}: {session.address} reported success, but the tag is still there",
+        fix="Set notes on the original VM and export it again: a server that cannot empty notes can replace them",
+    )
+
+
+def _is_tagged(session: Session, vm: VmRef) -> bool:
+    values = properties(
+        session, vm_object(session, vm), ("config.annotation",), doing=f"reading the notes of {vm.path}"
+    )
+    return Owner.from_description(values.get("config.annotation", "")) is not None
+
+
+def _in_use(notes: str, power: str | None) -> bool:
+    """Whether a VM with a restore's tag runs. The VM of a drill does, and is the drill's all the same."""
+    return _RESTORED in notes and power not in (None, "poweredOff")

@@ -6,7 +6,7 @@ import pytest
 
 import hyperexport
 from hyperexport.simulator import DiskSpec, Simulator, VmSpec
-from tests.conformance.vcsim import Vcsim
+from tests.conformance.vcsim import Vcsim, running_vcsim
 from tests.engine.simulator_client import find, finish, logged_in
 from tests.engine.test_restore import disk, extra, nic
 
@@ -22,17 +22,20 @@ DB01 = VmSpec(
     memory_reservation=128,
 )
 
+DB02 = VmSpec("db02", powered_on=False, disks=(DiskSpec(MIB),))
+
 pytestmark = pytest.mark.conformance
 
 
 @pytest.fixture(scope="module")
 def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with an export of our simulator's db01."""
+    """A store with exports of our simulator's db01 and db02."""
     folder = tmp_path_factory.mktemp("exports")
-    with Simulator((DB01,)) as sim, pytest.MonkeyPatch.context() as patch:
+    with Simulator((DB01, DB02)) as sim, pytest.MonkeyPatch.context() as patch:
         for name, value in sim.environment().items():
             patch.setenv(name, value)
         hyperexport.export("db01", output=folder)
+        hyperexport.export("db02", output=folder)
     return folder
 
 
@@ -57,3 +60,20 @@ def test_vcsim_has_the_vm_with_the_bytes_that_were_sent_and_the_settings_that_ov
     assert [disk(config, number).backing.diskMode for number in (0, 1)] == ["persistent", "independent_persistent"]
     assert [disk(config, number).capacityInBytes for number in (0, 1)] == [4 * MIB, 2 * MIB]
     assert any("nvram" in each.setting for each in result.plan.lost)  # facts: vcsim asks for no nvram
+
+
+@pytest.mark.parametrize("flags", [(), ("-esx",)], ids=["vCenter", "ESXi host"])
+def test_a_vm_without_notes_is_its_users_for_good_on_a_vcenter_and_on_a_single_host(
+    flags: tuple[str, ...], go_peers: Path, exports: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vcsim takes empty notes for no change, so the owner tag stayed, and the next restore destroyed the VM."""
+    place = {} if flags else {"folder": "/DC0/vm", "resource_pool": "DC0_H0", "datastore": "LocalDS_0"}
+    with running_vcsim(go_peers, tmp_path, *flags) as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        for name in ("first", "second"):
+            restored = hyperexport.restore(vm="db02", output=exports, name=name, **place)
+            assert restored.verified
+            assert not [words for words in restored.warnings if "half made" in words]
+        found = {line.rpartition("/")[2] for line in server.govc("find", "/", "-type", "m").split()}
+        assert {"first", "second"} <= found

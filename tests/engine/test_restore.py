@@ -26,7 +26,7 @@ from hyperexport.options.precedence import resolve
 from hyperexport.simulator import DatastoreSpec, DiskSpec, Fault, FaultKind, Simulator, UserSpec, VmSpec
 from hyperexport.steps.check_restore import check_restore
 from hyperexport.store.local import LocalStore
-from hyperexport.vsphere import questions
+from hyperexport.vsphere import partial_vms, questions
 from hyperexport.vsphere.endpoint import VSphereEndpoint
 from hyperexport.vsphere.inventory import describe_many, find_vm
 from hyperexport.vsphere.names import escape
@@ -608,6 +608,30 @@ def test_a_half_made_vm_of_a_dead_run_is_reaped_and_a_restored_one_never_is(
     result = reap_snapshots(DirectRunner(), options)
     assert result.vms == ("/DC0/vm/production/copy",)
     assert [vm.name for vm in sim.vms()] == [*(spec.name for spec in VMS), "whole"]
+
+
+def test_a_vm_that_runs_is_never_reaped_whatever_its_notes_say(
+    sim: Simulator, restore: Callable[..., RestoreResult], exports: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left_half_made(restore, monkeypatch, "restore_attributes")
+    with logged_in(sim) as service:
+        finish(find(service, "copy").PowerOnVM_Task())
+    options = resolve(hyperexport.ExportOptions.from_keys({"output": exports})).options
+    assert reap_snapshots(DirectRunner(), options).vms == ()
+    assert "copy" in {vm.name for vm in sim.vms()}
+
+
+def test_a_server_that_leaves_the_tag_in_the_notes_gets_no_vm_that_a_reaper_would_destroy(
+    sim: Simulator, restore: Callable[..., RestoreResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pretending(*given: Any, doing: str, **how: Any) -> Any:
+        return None if doing.startswith("taking the restore's tag off") else run_task(*given, doing=doing, **how)
+
+    run_task = partial_vms.run_task
+    monkeypatch.setattr(partial_vms, "run_task", pretending)
+    with pytest.raises(errors.ServerFault, match="the tag is still there"):
+        restore()
+    assert nothing_is_left(sim)
 
 
 def test_a_name_with_signs_that_vsphere_escapes_is_restored_and_reaped_as_any_other(

@@ -59,7 +59,11 @@ func run() error {
 	flag.IntVar(&model.ClusterHost, "host", model.ClusterHost, "hosts in each cluster")
 	flag.IntVar(&model.Datastore, "ds", model.Datastore, "datastores in each datacenter")
 	flag.IntVar(&model.Machine, "vm", model.Machine, "VMs in each resource pool")
+	esx := flag.Bool("esx", false, "be a single ESXi host instead of a vCenter")
 	flag.Parse()
+	if *esx {
+		model = simulator.ESX()
+	}
 
 	delays, err := methodDelays(*delay)
 	if err != nil {
