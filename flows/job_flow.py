@@ -24,6 +24,7 @@ from hyperexport.model.restore import RestoreRequest
 from hyperexport.options.form import title_of
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.options.selection import Selection, make_selection
+from hyperexport.workarounds.flow_completion import complete_flow_keywords
 from hyperexport.workarounds.parameters import LightFlow
 
 P = ParamSpec("P")
@@ -63,6 +64,13 @@ class JobFlow(LightFlow[P, R]):
         """Have Prefect make the form of the signature with titles; a run needs the one with plain defaults."""
         self.__signature__ = cast("FormSignature", inspect.signature(self.fn)).in_form()
         self._form = None
+
+    def keywords(self) -> list[str]:
+        """What a call takes by name."""
+        signature = cast("FormSignature", inspect.signature(self.fn))
+        typed = get_args(signature.flat.annotation) if signature.flat else ()
+        gathered = [name for each in typed for name in each.__annotations__]
+        return list(dict.fromkeys([*signature.parameters, *gathered]))
 
     if not TYPE_CHECKING:  # whose types Prefect and the function itself declare
 
@@ -264,3 +272,6 @@ def _without_metadata(annotation: Any) -> Any:
             first |= other
         return first
     return annotation
+
+
+complete_flow_keywords(lambda called: called.keywords() if isinstance(called, JobFlow) else ())
