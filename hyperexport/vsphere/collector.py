@@ -80,10 +80,10 @@ class Properties(dict[str, Any]):
             raise self._session.error(fault, doing=f"{self._doing}: reading {path}") from fault
 
 
-_PAGE: Final = 1000
+PAGE: Final = 1000
 _TICK: Final = 1  # seconds that one WaitForUpdatesEx lasts at most: how soon a stop is obeyed
 _REBUILDS: Final = 6
-_MOST_PAGES: Final = 10_000
+MOST_PAGES: Final = 10_000
 """Of one answer. vCenter's own limit is 40,000 powered-on VMs, some dozen pages ("Configuration Maximums")."""
 _COLLECTOR_LOST: Final[tuple[type[Exception], ...]] = (*GONE, vmodl.query.InvalidCollectorVersion)
 
@@ -98,6 +98,13 @@ def retrieve(session: Session, wanted: Mapping[Any, Sequence[str]], *, doing: st
         wanted: Property paths by managed object type.
         doing: For error messages.
     """
+    with every_object(session, wanted, doing=doing) as spec:
+        yield from _collect(session, spec, doing=doing)
+
+
+@contextmanager
+def every_object(session: Session, wanted: Mapping[Any, Sequence[str]], *, doing: str) -> Generator[Any]:
+    """The ``FilterSpec`` of some properties of every object of some kinds, for as long as the block uses it."""
     manager = session.content.viewManager
     root = session.content.rootFolder
     view = session.read(manager.CreateContainerView, root, list(wanted), True, doing=doing)
@@ -105,7 +112,7 @@ def retrieve(session: Session, wanted: Mapping[Any, Sequence[str]], *, doing: st
         through = _query.TraversalSpec(name="view", path="view", skip=False, type=vim.view.ContainerView)
         start = _query.ObjectSpec(obj=view, skip=True, selectSet=[through])
         specs = [_query.PropertySpec(type=kind, pathSet=list(paths), all=False) for kind, paths in wanted.items()]
-        yield from _collect(session, _query.FilterSpec(objectSet=[start], propSet=specs), doing=doing)
+        yield _query.FilterSpec(objectSet=[start], propSet=specs)
     finally:
         _destroy(view)
 
@@ -178,7 +185,7 @@ def _updates(session: Session, collector: Any, *, doing: str, stop: StopSignal) 
                     raise session.error(vmodl.fault.ManagedObjectNotFound(obj=change.obj), doing=doing)
                 values.update_with(change)
         truncated = truncated + 1 if update is not None and update.truncated else 0
-        if truncated > _MOST_PAGES:
+        if truncated > MOST_PAGES:
             raise ServerFault(f"{doing} failed: an update of {session.address} does not end")
         if not truncated:
             yield values.copy()
@@ -216,8 +223,8 @@ def _filter(objects: Sequence[Any], paths: Sequence[str]) -> Any:
 
 def _collect(session: Session, spec: Any, *, doing: str) -> Iterator[tuple[Any, Properties]]:
     collector = session.content.propertyCollector
-    page = session.read(collector.RetrievePropertiesEx, [spec], _query.RetrieveOptions(maxObjects=_PAGE), doing=doing)
-    for _ in range(_MOST_PAGES):
+    page = session.read(collector.RetrievePropertiesEx, [spec], _query.RetrieveOptions(maxObjects=PAGE), doing=doing)
+    for _ in range(MOST_PAGES):
         if page is None:
             return
         for found in page.objects:
@@ -229,4 +236,4 @@ def _collect(session: Session, spec: Any, *, doing: str) -> Iterator[tuple[Any, 
         if not page.token:
             return
         page = session.call(collector.ContinueRetrievePropertiesEx, page.token, doing=doing)
-    raise ServerFault(f"{doing} failed: the answer of {session.address} does not end after {_MOST_PAGES} pages")
+    raise ServerFault(f"{doing} failed: the answer of {session.address} does not end after {MOST_PAGES} pages")

@@ -19,9 +19,10 @@ from hyperexport.errors import ServerFault, VmAmbiguous, VmNotFound
 from hyperexport.model.vm import DiskInfo, PowerState, Value, VmBrief, VmInfo, VmRef
 from hyperexport.vsphere import devices
 from hyperexport.vsphere.capacities import disk_capacities
-from hyperexport.vsphere.collector import Properties, properties, properties_of, retrieve
+from hyperexport.vsphere.collector import PAGE, Properties, every_object, properties, properties_of
 from hyperexport.vsphere.faults import GONE, is_caused_by
 from hyperexport.vsphere.names import escape, unescape
+from hyperexport.vsphere.raw_collection import RawObject, collect_raw
 from hyperexport.vsphere.session import Session
 from hyperexport.vsphere.snapshot_tree import flatten
 
@@ -159,14 +160,16 @@ class Inventory(NamedTuple):
 
 def read_inventory(session: Session) -> Inventory:
     """Read all VMs, and the paths of all places that VMs can lie in, with one paged collection."""
-    found = {_moref(obj): (obj, values) for obj, values in retrieve(session, _ENTITIES, doing="listing the VMs")}
-    tree = {moref: (values.shown("name", moref), _moref(_parent(values))) for moref, (_, values) in found.items()}
+    doing = "listing the VMs"
+    with every_object(session, _ENTITIES, doing=doing) as spec:
+        found = {one.moref: one for one in collect_raw(session, spec, page=PAGE, doing=doing)}
+    tree = {moref: (one.text("name") or moref, _place(one)) for moref, one in found.items()}
     rows: list[VmRow] = []
     places: set[str] = set()
-    for moref, (obj, values) in found.items():
+    for moref, one in found.items():
         path = _path(moref, tree)
-        if isinstance(obj, vim.VirtualMachine):
-            rows.append(_row(moref, path, values))
+        if one.kind == "VirtualMachine":
+            rows.append(_row(path, one))
         else:
             places.add(path)
     rows.sort(key=lambda row: row.ref.path)
@@ -359,24 +362,29 @@ def vm_object(session: Session, ref: VmRef) -> Any:
     return session.reference(vim.VirtualMachine, ref.moref)
 
 
-def _row(moref: str, path: str, values: Properties) -> VmRow:
+def _row(path: str, vm: RawObject) -> VmRow:
     ref = VmRef(
-        moref=moref,
-        name=unescape(values.shown("name", moref)),
+        moref=vm.moref,
+        name=unescape(vm.text("name") or vm.moref),
         path=path,
-        instance_uuid=values.shown("config.instanceUuid") or "",
+        instance_uuid=vm.text("config.instanceUuid"),
     )
     return VmRow(
         ref=ref,
-        power_state=PowerState(values.shown("runtime.powerState", "unknown")),
-        guest_os=values.shown("config.guestFullName", ""),
-        cpus=values.shown("config.hardware.numCPU", 0),
-        memory_mb=values.shown("config.hardware.memoryMB", 0),
-        template=values.shown("config.template", False),
-        uuid_unread="config.instanceUuid" in values.unread,
-        host=_moref(values.shown("runtime.host")) or None,
-        datastores=tuple(_moref(store) for store in values.shown("datastore", ())),
+        power_state=next((state for state in PowerState if state == vm.text("runtime.powerState")), PowerState.UNKNOWN),
+        guest_os=vm.text("config.guestFullName"),
+        cpus=vm.number("config.hardware.numCPU"),
+        memory_mb=vm.number("config.hardware.memoryMB"),
+        template=vm.flag("config.template"),
+        uuid_unread=vm.is_unread("config.instanceUuid"),
+        host=vm.text("runtime.host") or None,
+        datastores=tuple(store.text or "" for store in vm.members("datastore")),
     )
+
+
+def _place(one: RawObject) -> str:
+    """What it lies in, by managed object id; as :func:`_parent` has it."""
+    return one.text("parentVApp") or one.text("parentFolder") or one.text("parent")
 
 
 def _parent(values: Properties) -> Any:

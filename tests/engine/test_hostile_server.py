@@ -18,9 +18,10 @@ from hyperexport.errors import ChangeTrackingUnavailable, DescriptorFailed, Hype
 from hyperexport.formats import vmdk
 from hyperexport.formats.vmdk_stream import StreamCheck
 from hyperexport.model.tls import Trust
+from hyperexport.model.vm import PowerState
 from hyperexport.steps import package
 from hyperexport.transfer.source import Source, open_source
-from hyperexport.vsphere import capacities, change_tracking, collector, devices, tags, wire
+from hyperexport.vsphere import capacities, change_tracking, collector, devices, inventory, tags, wire
 from hyperexport.vsphere.endpoint import VSphereEndpoint
 from hyperexport.vsphere.inventory import _path
 from hyperexport.vsphere.lease import _checksum
@@ -162,10 +163,15 @@ def test_pages_of_properties_without_an_end_are_cut() -> None:
         list(collector._collect(session, None, doing="listing"))
 
 
-@pytest.mark.parametrize("answer", [b"<a><token>1</token></a>", b"<a><objects><obj>vm-1</obj>%s</objects></a>"])
+@pytest.mark.parametrize(
+    "answer",
+    [b"<a><token>1</token></a>", b"<a><objects><obj>vm-1</obj>%s</objects></a>", b"<a>", b"", b"<html/>tail"],
+    ids=["no end", "no number", "cut", "empty", "no XML"],
+)
 def test_capacities_without_an_end_or_a_number_are_told_in_words(answer: bytes) -> None:
     devices = (
-        b'<propSet><val><VirtualDevice xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xsi:type="VirtualDisk">'
+        b"<propSet><name>config.hardware.device</name><val>"
+        b'<VirtualDevice xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xsi:type="VirtualDisk">'
         b"<capacityInBytes>many</capacityInBytes></VirtualDevice></val></propSet>"
     )
     body = answer.replace(b"<a>", b'<a xmlns="urn:vim25">').replace(b"%s", devices)
@@ -173,6 +179,41 @@ def test_capacities_without_an_end_or_a_number_are_told_in_words(answer: bytes) 
     session.read_raw = lambda *_, **__: body
     with pytest.raises(ServerFault):
         capacities._read(session, [vim.VirtualMachine("vm-1")])
+
+
+def listing(body: bytes) -> Any:
+    """A session whose server answers the question for all VMs so."""
+    stub = SimpleNamespace(InvokeMethod=lambda *_: None)
+    view = SimpleNamespace(CreateContainerView=lambda *_: vim.view.ContainerView("view-1", stub))
+    session: Any = FakeSession(propertyCollector=None, viewManager=view, rootFolder=vim.Folder("group-d1"))
+    session.user = "u"
+    session.read_raw = lambda *_, **__: body
+    return session
+
+
+@pytest.mark.parametrize(
+    ("vm", "told"),
+    [
+        (b"<name>config.hardware.numCPU</name><val>many</val>", "numCPU of vm-1 is not a number"),
+        (b"<name>parent</name><val>vm-1</val>", "contain one another"),
+    ],
+    ids=["no number", "its own folder"],
+)
+def test_a_list_of_vms_that_makes_no_sense_is_told_in_words(vm: bytes, told: str) -> None:
+    body = (
+        b'<a xmlns="urn:vim25"><objects><obj type="VirtualMachine">vm-1</obj><propSet>%s</propSet></objects></a>' % vm
+    )
+    with pytest.raises(ServerFault, match=told):
+        inventory.read_inventory(listing(body))
+
+
+def test_a_listed_vm_of_which_the_server_gives_nothing_is_listed_by_its_id() -> None:
+    fault = b'<fault><fault xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xsi:type="%s"/></fault></missingSet>'
+    missing = b"<missingSet><path>config.instanceUuid</path>" + fault
+    for kind, unread in ((b"NoPermission", True), (b"InvalidProperty", False)):
+        body = b'<a xmlns="urn:vim25"><objects><obj type="VirtualMachine">vm-1</obj>%s</objects></a>' % (missing % kind)
+        (row,) = inventory.read_inventory(listing(body)).rows
+        assert (row.ref.path, row.power_state, row.uuid_unread) == ("/vm-1", PowerState.UNKNOWN, unread)
 
 
 def test_an_update_without_an_end_is_cut() -> None:
