@@ -13,7 +13,7 @@ from hyperexport.cli.command import Command
 from hyperexport.cli.execution import store_runner
 from hyperexport.cli.failures import Failure
 from hyperexport.cli.flags import WHAT, At, CommandLine, Given, Vm, reading_options, restore_point
-from hyperexport.cli.output import Output, key_value, say
+from hyperexport.cli.output import Output, pair_lines, say
 from hyperexport.errors import UsageError
 from hyperexport.model.restore_point import RestorePoint
 
@@ -57,9 +57,7 @@ class GuestFiles(Command):
             extracted = extract_files(run, self.wanted, options, self.get, into)
         for each in extracted:
             document = {**asdict(each), "path": str(each.path)}
-            output.answer(
-                "extracted", pretty=_showing(*_extracted(each)), quiet=_extracted_lines(each), document=document
-            )
+            output.answer("extracted", pretty=_showing(*_extracted(each)), quiet=pair_lines(each), document=document)
 
     def _list_volumes(self, output: Output) -> None:
         from hyperexport.jobs.read import list_volumes
@@ -70,7 +68,7 @@ class GuestFiles(Command):
             volumes = list_volumes(run, self.wanted, options)
         for each in volumes:
             document = each.model_dump(mode="json")
-            output.answer("volumes", pretty=_showing(_volume(each)), quiet=_volume_lines(each), document=document)
+            output.answer("volumes", pretty=_showing(_volume(each)), quiet=pair_lines(each), document=document)
 
     def _list_files(self, output: Output, path: str) -> None:
         from hyperexport.jobs.read import list_files
@@ -81,7 +79,7 @@ class GuestFiles(Command):
             found = list_files(run, self.wanted, options, path)
         for each in found:
             document = each.model_dump(mode="json")
-            output.answer("files", pretty=_showing(_entry(each)), quiet=_entry_lines(each), document=document)
+            output.answer("files", pretty=_showing(_entry(each)), quiet=pair_lines(each), document=document)
 
 
 def arguments(
@@ -142,22 +140,3 @@ def _entry(entry: "GuestEntry") -> str:
 def _extracted(result: "Extracted") -> list[str]:
     files = "1 file" if result.files == 1 else f"{result.files} files"
     return [f"{result.path}: {files}, {format_bytes(result.bytes)}", *(f"  left out: {one}" for one in result.skipped)]
-
-
-def _volume_lines(volume: "VolumeInfo") -> list[str]:
-    return [
-        key_value("volume", volume.name),
-        key_value("filesystem", volume.filesystem or ""),
-        key_value("size", volume.size),
-    ]
-
-
-def _entry_lines(entry: "GuestEntry") -> list[str]:
-    modified = entry.modified.isoformat() if entry.modified else ""
-    lines = [key_value("path", entry.path), key_value("kind", entry.kind), key_value("size", entry.size)]
-    return [*lines, key_value("modified", modified), *([key_value("target", entry.target)] if entry.target else [])]
-
-
-def _extracted_lines(result: "Extracted") -> list[str]:
-    lines = [key_value("path", result.path), key_value("files", result.files), key_value("bytes", result.bytes)]
-    return [*lines, key_value("skipped", len(result.skipped))]

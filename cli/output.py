@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
+    from hyperexport.base.display import Pairs
     from hyperexport.base.terminal_table import TerminalTable
     from hyperexport.model.vm import Value
 
@@ -150,21 +151,20 @@ def as_flag(value: object) -> str:
     return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def numbered(key: str, values: Iterable[object]) -> list[str]:
-    """One line for each value: ``location=``, ``location_2=``, ..."""
-    from hyperexport.base.display import numbered as pairs
-
-    return [key_value(name, value) for name, value in pairs(key, values)]
-
-
 def pair_lines(result: object) -> list[str]:
     """The key=value lines of a result."""
-    from hyperexport.base.display import pairs_of
+    from hyperexport.base.display import blocks_of, pairs_of
 
-    if pairs_of.dispatch(type(result)) is pairs_of.dispatch(object):
+    unknown = pairs_of.dispatch(type(result)) is pairs_of.dispatch(object)
+    if unknown and blocks_of.dispatch(type(result)) is blocks_of.dispatch(object):
         import hyperexport.views.pages  # noqa: F401  # pyright: ignore[reportUnusedImport] - registers all pairs
 
-    return [key_value(key, value) for key, value in pairs_of(result)]
+    return block_lines(blocks_of(result))
+
+
+def block_lines(blocks: "Iterable[Pairs]") -> list[str]:
+    """Blocks of key=value lines, with an empty line between them."""
+    return [line for block in blocks for line in ("", *(key_value(key, value) for key, value in block))][1:]
 
 
 def make_table(title: str, columns: Sequence[str], rows: "Iterable[Sequence[str]]") -> "TerminalTable":

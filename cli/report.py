@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -12,24 +12,12 @@ from hyperexport.cli.command import Command
 from hyperexport.cli.execution import store_runner
 from hyperexport.cli.failures import Failure
 from hyperexport.cli.flags import WHAT, CommandLine, Given, read_duration, store_options
-from hyperexport.cli.output import Output, OutputFormat, key_value, numbered, show
+from hyperexport.cli.output import Output, OutputFormat, block_lines, show
 from hyperexport.errors import UsageError
 
 if TYPE_CHECKING:
     from hyperexport.jobs.report import Reported
-    from hyperexport.views.coverage import Coverage
     from hyperexport.views.survey import StoreSurvey
-
-_SURVEYED: Final = (
-    "path",
-    "late",
-    "last_success",
-    "age_seconds",
-    "last_verified",
-    "last_drill",
-    "exports",
-    "stored_bytes",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +41,8 @@ class Report(Command):
             HyperExportError: A store, or vCenter, could not be read; what the others hold is shown first.
         """
         from hyperexport.jobs.report import report
-        from hyperexport.views.coverage import coverage_page
-        from hyperexport.views.survey import survey_page
+        from hyperexport.views.coverage import coverage_blocks, coverage_page
+        from hyperexport.views.survey import survey_blocks, survey_page
 
         reported = report(*store_runner(self), inventory=self.inventory)
         output.nothing("stores")
@@ -62,14 +50,14 @@ class Report(Command):
             output.answer(
                 "stores",
                 pretty=lambda console, found=found: show(console, survey_page(found, self.rpo)),
-                quiet=survey_lines(found, self.rpo),
+                quiet=lambda found=found: block_lines(survey_blocks(found, self.rpo)),
                 document=_document(found, self.rpo),
             )
         if (covered := reported.coverage) is not None:
             output.answer(
                 "inventory",
                 pretty=lambda console: show(console, coverage_page(covered, self.rpo)),
-                quiet=lambda: coverage_lines(covered, self.rpo),
+                quiet=lambda: block_lines(coverage_blocks(covered, self.rpo)),
                 document=lambda: {"vcenter": covered.server, "vms": covered.facts(self.rpo)},
             )
         if self.html:
@@ -130,35 +118,3 @@ def _document(found: "StoreSurvey", rpo: timedelta) -> dict[str, object]:
         "damaged": [one.model_dump(mode="json") for one in found.unproved],
         "vms": [vm.facts(found.taken, rpo) for vm in found.vms],
     }
-
-
-def survey_lines(found: "StoreSurvey", rpo: timedelta) -> list[str]:
-    """How well each VM of a store is protected: the store's lines, then a block for each VM."""
-    lines = [
-        key_value("store", found.store),
-        key_value("problem", found.problem or ""),
-        key_value("vms", len(found.vms)),
-    ]
-    lines += [key_value("late", len(found.late(rpo))), key_value("unreadable", len(found.unproved))]
-    lines += [key_value("damaged", one.words) for one in found.unproved]
-    for vm in found.vms:
-        facts = vm.facts(found.taken, rpo)
-        lines += ["", key_value("vm", vm.name), *(key_value(key, _plain(facts[key])) for key in _SURVEYED)]
-        lines += numbered("missing", vm.missing(found.taken, rpo))
-    return lines
-
-
-def coverage_lines(covered: "Coverage", rpo: timedelta) -> list[str]:
-    """The VMs of vCenter: the server's lines, then a block for each VM."""
-    lines = [
-        key_value("vcenter", covered.server),
-        key_value("inventory_vms", len(covered.vms)),
-        key_value("without_good_export", len(covered.without)),
-    ]
-    for facts in covered.facts(rpo):
-        lines += ["", *(key_value(key, _plain(value)) for key, value in facts.items())]
-    return lines
-
-
-def _plain(value: object) -> object:
-    return "" if value is None else value

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 from hyperexport.cli.command import VmCommand
 from hyperexport.cli.execution import ask_for_password, direct_runner, uses_prefect
 from hyperexport.cli.failures import Failure
-from hyperexport.cli.output import Output, key_value, show, show_rows
+from hyperexport.cli.output import Output, pair_lines, show, show_rows
 from hyperexport.model.vm import VmBrief, VmInfo
 
 if TYPE_CHECKING:
@@ -22,8 +22,10 @@ class ShowVms(VmCommand):
         """Read and show the VMs; with ``--quiet`` read only what that prints: of thousands the rest takes seconds."""
         ask_for_password(self)
         if output.is_quiet:
+            import hyperexport.views.vms  # noqa: F401  # pyright: ignore[reportUnusedImport] - its pairs alone
+
             for vm in self._read_brief():
-                output.answer("vms", pretty=lambda _console: None, quiet=vm_lines(vm), document={})
+                output.answer("vms", pretty=lambda _console: None, quiet=pair_lines(vm), document={})
             return []
         vms = self._read()
         for position, vm in enumerate(vms):
@@ -58,16 +60,3 @@ def show_one_of_vms(console: "Console", vm: VmInfo, position: int, vms: Sequence
         show(console, vm)
     elif position == 0:
         show_rows(console, f"{len(vms)} VMs", vms)
-
-
-def vm_lines(vm: VmInfo | VmBrief) -> list[str]:
-    """What a VM is; exactly these keys in this order."""
-    return [
-        key_value("name", vm.name),
-        key_value("path", vm.ref.path),
-        key_value("power_state", vm.power_state),
-        key_value("guest_os", vm.guest_os),
-        key_value("cpu", vm.cpus),
-        key_value("memory_mb", vm.memory_mb),
-        key_value("storage_bytes", "unknown" if vm.storage_bytes is None else vm.storage_bytes),
-    ]

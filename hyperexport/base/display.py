@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _PAGES = "hyperexport.views.pages"
-"""What registers itself with :func:`pages_of`, :func:`row_of` and :func:`pairs_of`."""
+"""What registers itself with :func:`pages_of`, :func:`row_of`, :func:`pairs_of` and :func:`blocks_of`."""
 
 Pairs = tuple[tuple[str, object], ...]
 """A result for a script: keys that stay, and exact values."""
@@ -111,6 +111,13 @@ def pairs_of(value: object) -> Pairs:
     """A value as keys and exact values, for ``--quiet``; nothing of a kind that has no page."""
     del value
     return ()
+
+
+@singledispatch
+def blocks_of(value: object) -> tuple[Pairs, ...]:
+    """The same for several things at once: what is said of each stands by itself, with an empty line between."""
+    pairs = pairs_of(value)
+    return (pairs,) if pairs else ()
 
 
 def as_html(pages: Iterable[Page]) -> str:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from pydantic import Field
 
-from hyperexport.base.display import Page, lines, table
+from hyperexport.base.display import Page, Pairs, lines, table
 from hyperexport.base.units import format_age
 from hyperexport.model.history import identity_of, made_at_the_earliest
 from hyperexport.model.identity import VmIdentity, resolved
@@ -166,3 +166,14 @@ def coverage_page(covered: Coverage, rpo: timedelta) -> Page:
     """The VMs of vCenter, those without an export first."""
     hidden = [f"Templates without an export, not listed: {covered.templates}."] if covered.templates else []
     return Page(covered.title(rpo), (*table("", covered.rows(rpo)), *lines("", hidden)))
+
+
+def coverage_blocks(covered: Coverage, rpo: timedelta) -> tuple[Pairs, ...]:
+    """The same as key=value pairs: the server's, then a block for each VM."""
+    server: Pairs = (
+        ("vcenter", covered.server),
+        ("inventory_vms", len(covered.vms)),
+        ("without_good_export", len(covered.without)),
+    )
+    vms = (tuple((key, "" if value is None else value) for key, value in vm.items()) for vm in covered.facts(rpo))
+    return (server, *vms)

@@ -139,3 +139,29 @@ def _(result: Extracted) -> dict[str, object]:
         "Bytes": format_bytes(result.bytes),
         "Left out": "; ".join(result.skipped) or "-",
     }
+
+
+@pairs_of.register
+def _(volume: VolumeInfo) -> Pairs:
+    return (("volume", volume.name), ("filesystem", volume.filesystem or ""), ("size", volume.size))
+
+
+@pairs_of.register
+def _(entry: GuestEntry) -> Pairs:
+    return (
+        ("path", entry.path),
+        ("kind", entry.kind),
+        ("size", entry.size),
+        ("modified", entry.modified.isoformat() if entry.modified else ""),
+        *numbered("target", filter(None, [entry.target])),
+    )
+
+
+@pairs_of.register
+def _(result: Extracted) -> Pairs:
+    return (
+        ("path", result.path),
+        ("files", result.files),
+        ("bytes", result.bytes),
+        ("skipped", len(result.skipped)),
+    )

@@ -1,10 +1,14 @@
-"""The page of a store's contents, and the row of one export. Imports little: listing a store must be fast."""
+"""The page of a store's contents, its key=value pairs, and the row of one export.
+
+Imports little: listing a store must be fast.
+"""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from hyperexport.base.display import Page, Table, lines, pages_of, row_of
+from hyperexport.base.display import Page, Pairs, Table, blocks_of, lines, numbered, pages_of, row_of
 from hyperexport.base.units import format_bytes
+from hyperexport.model.damaged import DamagedExport
 from hyperexport.model.history import is_of_the_future
 from hyperexport.model.manifest import ExportManifest, short_id
 from hyperexport.store.base import StoredExport
@@ -43,6 +47,43 @@ def _(contents: StoreContents) -> tuple[Page, ...]:
     count = len(contents.exports)
     title = f"{contents.store}: {count} export{'' if count == 1 else 's'}, {format_bytes(contents.stored_bytes)}"
     return (Page(title, (table, *damaged)),)
+
+
+@blocks_of.register
+def _(contents: StoreContents) -> tuple[Pairs, ...]:
+    added, shared = contents.added_bytes, contents.shared_with
+    good = (_pairs(contents, export, added[str(export)], shared[str(export)]) for export in contents.exports)
+    damaged = ((("store", contents.store), *damaged_pairs(one)) for one in contents.damaged)
+    return (*good, *damaged)
+
+
+def damaged_pairs(one: DamagedExport) -> Pairs:
+    """An export, or a VM's folder, that cannot be relied on."""
+    return (("export", one), ("damage", one.reason), ("problem", one.problem))
+
+
+def _pairs(contents: StoreContents, export: StoredExport, added: int, shared: Sequence[str]) -> Pairs:
+    name, manifest = str(export), export.manifest
+    drilled = contents.drilled.get(name)
+    return (
+        ("store", contents.store),
+        ("vm", manifest.vm.name),
+        ("path", manifest.vm.path),
+        ("export", name),
+        ("id", short_id(name)),
+        ("started", manifest.started.isoformat()),
+        ("kind", manifest.kind),
+        *numbered("deltas", filter(None, [manifest.deltas])),
+        *numbered("synthetic", filter(None, [manifest.is_synthetic])),
+        ("stored_bytes", added),
+        ("bytes_transferred", manifest.transfer.bytes_transferred),
+        ("verified", manifest.verified.isoformat() if manifest.verified else ""),
+        ("drilled", drilled.isoformat() if drilled else ""),
+        ("preserved", manifest.preserve),
+        *numbered("shares_with", shared),
+        *numbered("in_future", filter(None, [is_of_the_future(manifest, datetime.now(UTC))])),
+        *numbered("damage", manifest.damage),
+    )
 
 
 @row_of.register

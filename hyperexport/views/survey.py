@@ -7,10 +7,11 @@ in no manifest and so not here: compare with vSphere's inventory for that.
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
+from typing import Final
 
 from pydantic import Field
 
-from hyperexport.base.display import Page, lines, table
+from hyperexport.base.display import Page, Pairs, lines, numbered, table
 from hyperexport.base.units import format_age, format_bytes
 from hyperexport.errors import HyperExportError
 from hyperexport.model.content import shared_with, stored_bytes
@@ -30,6 +31,18 @@ from hyperexport.store.base import StoredExport
 from hyperexport.store.cached_store import CachedStore
 from hyperexport.store.listing import StoreListing
 from hyperexport.store.records import Drills, last_passed
+
+_IN_PAIRS: Final = (
+    "path",
+    "late",
+    "last_success",
+    "age_seconds",
+    "last_verified",
+    "last_drill",
+    "exports",
+    "stored_bytes",
+)
+"""The facts of a VM that its key=value pairs have."""
 
 
 class VmSurvey(Value):
@@ -276,6 +289,25 @@ def survey_page(found: StoreSurvey, rpo: timedelta) -> Page:
     good = f"{len(found.vms) - late} of {len(found.vms)} VMs have a good export of the last {format_age(rpo)}."
     rows = table("", [_survey_row(vm, found, rpo) for vm in ordered])
     return Page(found.store, (*rows, *lines("", [good]), *lines("DAMAGED", [one.words for one in found.unproved])))
+
+
+def survey_blocks(found: StoreSurvey, rpo: timedelta) -> tuple[Pairs, ...]:
+    """The same as key=value pairs: the store's, then a block for each VM."""
+    store: Pairs = (
+        ("store", found.store),
+        ("problem", found.problem or ""),
+        ("vms", len(found.vms)),
+        ("late", len(found.late(rpo))),
+        ("unreadable", len(found.unproved)),
+        *(("damaged", one.words) for one in found.unproved),
+    )
+    return (store, *(_survey_pairs(vm, found, rpo) for vm in found.vms))
+
+
+def _survey_pairs(vm: VmSurvey, found: StoreSurvey, rpo: timedelta) -> Pairs:
+    facts = vm.facts(found.taken, rpo)
+    shown = ((key, "" if facts[key] is None else facts[key]) for key in _IN_PAIRS)
+    return (("vm", vm.name), *shown, *numbered("missing", vm.missing(found.taken, rpo)))
 
 
 def _survey_row(vm: VmSurvey, found: StoreSurvey, rpo: timedelta) -> dict[str, object]:

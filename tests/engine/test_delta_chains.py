@@ -17,7 +17,7 @@ import hyperexport
 from hyperexport import errors
 from hyperexport.base.display import pages_of
 from hyperexport.base.stop import StopSignal
-from hyperexport.cli.list import stored_lines
+from hyperexport.cli.output import pair_lines
 from hyperexport.formats.vmdk import GRAIN
 from hyperexport.images.opening import open_disks
 from hyperexport.model.manifest import ExportManifest, FileRole
@@ -286,7 +286,7 @@ def test_the_list_and_the_report_say_how_many_deltas_an_export_has(vcenter: Simu
     rows = pages_of(contents)[0].tables[0].rows
     for words, row in zip(("incremental + 2 deltas", "incremental + 1 delta", "full"), rows, strict=True):
         assert words in row
-    assert "deltas=2" in stored_lines(contents)
+    assert "deltas=2" in pair_lines(contents)
 
 
 @pytest.mark.sample("s3")

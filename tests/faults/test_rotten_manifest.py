@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hyperexport.base.stop import StopSignal
-from hyperexport.cli.list import stored_lines
+from hyperexport.cli.output import pair_lines
 from hyperexport.model.history import identity_of
 from hyperexport.model.manifest import FILE_NAME
 from hyperexport.options.groups import Cleanup, VerifyMode
@@ -55,7 +55,7 @@ def wrong_answers(store: LocalStore | S3Store, rotten: StoredExport, others: lis
     )
     answers = {
         "list": list(listing.exports) == others and [str(one) for one in listing.damaged] == [str(rotten)],
-        "list --quiet": f"export={rotten}" in stored_lines(contents),
+        "list --quiet": f"export={rotten}" in pair_lines(contents),
         "next incremental": newest_usable(store, listing) == (newest, None),
         "skip-newer-than": list(recent_exports([store], [identity_of(newest.manifest)], young, server=None).values())
         == fresh,

@@ -20,7 +20,7 @@ from pyVmomi.SoapAdapter import SoapResponseDeserializer, SoapStubAdapter
 from hyperexport.base.machine import ProcessIdentity
 from hyperexport.base.text import escape_controls, one_line
 from hyperexport.base.units import MIB, format_bytes, format_duration, format_elapsed, parse_duration
-from hyperexport.cli.list import stored_lines
+from hyperexport.cli.output import pair_lines
 from hyperexport.errors import HyperExportError, UsageError
 from hyperexport.formats.ova import read_index
 from hyperexport.formats.vmdk_image import open_image
@@ -148,7 +148,7 @@ def manifest(data: bytes) -> None:
         found = ExportManifest.from_json(sealed(data.rpartition(b'"seal": "')[0]), source="export.json")
         assert ExportManifest.from_json(found.to_json(), source="export.json") == found
         assert found.started < an_export().started.replace(year=9999) or found.started.year == 9999
-        for line in stored_lines(
+        for line in pair_lines(
             StoreContents(store="/exports", exports=(StoredExport(folder="db01.4f0e7a52", manifest=found),))
         ):
             assert len(line.splitlines()) <= 1

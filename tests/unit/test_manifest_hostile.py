@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyperexport.base.stop import StopSignal
-from hyperexport.cli.list import stored_lines
+from hyperexport.cli.output import pair_lines
 from hyperexport.errors import ManifestInvalid
 from hyperexport.model.damaged import Problem
 from hyperexport.model.manifest import FILE_NAME, ExportManifest, sealed, vm_folder
@@ -165,7 +165,7 @@ def test_whatever_is_put_into_a_manifest_is_refused_or_does_no_harm(path: list[i
     others = [(FOLDER, found), (FOLDER, an_export(age=timedelta(days=9)))]
     plan = plan_cleanup(others, CleanupLimits(max_count=1), now=NOW, free_bytes=None)
     markdown_of(CleanupResult(store="/exports", dry_run=True, plan=plan))
-    lines = stored_lines(StoreContents(store="/exports", exports=(StoredExport(folder=FOLDER, manifest=found),)))
+    lines = pair_lines(StoreContents(store="/exports", exports=(StoredExport(folder=FOLDER, manifest=found),)))
     assert all(len(line.splitlines()) <= 1 for line in lines)
     assert ExportManifest.from_json(found.to_json(), source="again").vm == found.vm
 

@@ -10,10 +10,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from hyperexport.base.text import escape_controls, one_line
-from hyperexport.cli import list as list_exports
-from hyperexport.cli import vm_info
 from hyperexport.cli.failures import Failure
-from hyperexport.cli.output import LogLines, show
+from hyperexport.cli.output import LogLines, pair_lines, show
 from hyperexport.errors import VmNotFound
 from hyperexport.model.damaged import DamagedExport, Problem
 from hyperexport.model.ownership import Run
@@ -82,7 +80,7 @@ def test_what_people_write_stays_as_it_is() -> None:
 
 def test_no_name_forges_a_line_for_scripts() -> None:
     info = hostile_vm()
-    lines = vm_info.vm_lines(info)
+    lines = pair_lines(info)
     assert [line.partition("=")[0] for line in lines] == [
         "name", "path", "power_state", "guest_os", "cpu", "memory_mb", "storage_bytes",
     ]  # fmt: skip
@@ -95,7 +93,7 @@ def test_no_escape_sequence_reaches_a_terminal() -> None:
     console = Console(file=screen, force_terminal=True, color_system=None, width=200)
     show(console, hostile_vm())
     bad = DamagedExport(folder=HOSTILE, problem=Problem.INVALID, reason=HOSTILE)
-    list_exports.show_stored(console, StoreContents(store=HOSTILE, exports=(), damaged=(bad,)))
+    show(console, StoreContents(store=HOSTILE, exports=(), damaged=(bad,)))
     assert "db01" in screen.getvalue()
     assert not acts(screen.getvalue())
 

@@ -10,8 +10,6 @@ import pytest
 from rich.console import Console
 
 from hyperexport.base.units import MIB
-from hyperexport.cli import list as list_exports
-from hyperexport.cli import vm_info
 from hyperexport.cli.output import Output, OutputFormat, pair_lines, show
 from hyperexport.model.manifest import ExportKind, Quiescing, SnapshotRecord, TransferStatistics
 from hyperexport.model.vm import NicInfo, PowerState, SnapshotInfo, VmInfo
@@ -106,7 +104,7 @@ def drawn(show, *values: object) -> str:
 
 
 def test_a_vm_is_exactly_these_lines_in_this_order():
-    assert vm_info.vm_lines(a_vm()) == [
+    assert pair_lines(a_vm()) == [
         "name=db01",
         "path=/DC0/vm/production/db01",
         "power_state=poweredOff",
@@ -119,7 +117,7 @@ def test_a_vm_is_exactly_these_lines_in_this_order():
 
 def test_a_line_stays_one_line_whatever_a_name_holds():
     vm = a_vm(guest_os="Other\nname=forged")
-    assert vm_info.vm_lines(vm)[3] == r"guest_os=Other\nname=forged"
+    assert pair_lines(vm)[3] == r"guest_os=Other\nname=forged"
 
 
 def test_an_export_is_exactly_these_lines_in_this_order():
@@ -279,10 +277,10 @@ def test_a_dry_cleanup_says_would_delete_for_the_same_plan_and_why_the_rest_stay
 
 def test_stored_exports_are_listed_and_an_empty_store_says_so():
     stored = StoredExport(folder=FOLDER, manifest=an_export(verified=NOW))
-    text = drawn(list_exports.show_stored, StoreContents(store="/exports", exports=(stored,)))
+    text = drawn(show, StoreContents(store="/exports", exports=(stored,)))
     assert hashlib.sha256(f"{FOLDER}/20261122T060000Z-0000".encode()).hexdigest()[:8] in text
     assert "2026-11-23" in text
-    assert drawn(list_exports.show_stored, StoreContents(store="/exports", exports=())) == "/exports: no exports\n"
+    assert drawn(show, StoreContents(store="/exports", exports=())) == "/exports: no exports\n"
 
 
 # -- standard output ---------------------------------------------------------------------------------------------------
