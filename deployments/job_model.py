@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from hyperexport.deployments.allowed_roots import AllowedRoots
-from hyperexport.deployments.submission import checked_parameters
+from hyperexport.deployments.parameters import checked_parameters
 from hyperexport.errors import UsageError
 from hyperexport.options.precedence import leaves
 

@@ -21,12 +21,10 @@ from starlette.concurrency import run_in_threadpool
 import hyperexport
 from hyperexport.deployments import jobs
 from hyperexport.deployments.allowed_roots import AllowedRoots
-from hyperexport.deployments.drill_model import DrillJob
 from hyperexport.deployments.http_guard import BoundedBody, SameOrigin, Token
 from hyperexport.deployments.job_model import Accepted, Cancelled, Job, JobDetails, JobIds, JobList, Jobs, read_jobs
 from hyperexport.deployments.local_users import LocalUsers
-from hyperexport.deployments.restore_model import RestoreJob
-from hyperexport.deployments.submission import StoredExportJob, read_stored_job
+from hyperexport.deployments.stored_export_jobs import DrillJob, RestoreJob, StoredExportJob, read_stored_job
 from hyperexport.errors import HyperExportError
 from hyperexport.flows import restore_drill, restore_vm
 from hyperexport.prefect_errors import of_prefect

@@ -42,7 +42,6 @@ from hyperexport.store.base import Store
 from hyperexport.store.contents import StoreContents
 from hyperexport.store.local import LocalStore
 from hyperexport.store.s3_settings import S3Location, S3Settings
-from hyperexport.transfer.bandwidth.throttle import Throttle
 from hyperexport.views.options import options_line
 from hyperexport.vsphere.endpoint import VSphereEndpoint
 
@@ -144,7 +143,7 @@ def open_store(place: str | Path, *, s3: S3Settings | None = None) -> Store:
     from hyperexport.store.s3 import S3Store  # noqa: PLC0415 - boto3 is loaded only where it is used
 
     location = S3Location.parse(str(place))
-    return S3Store(location, s3 or S3Settings(), throttle=Throttle(None), stop=StopSignal())
+    return S3Store(location, s3 or S3Settings(), stop=StopSignal())
 
 
 def list_exports(place: str | Path | None = None, *, s3: S3Settings | None = None) -> StoreContents:

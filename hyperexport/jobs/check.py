@@ -12,7 +12,6 @@ from hyperexport.results import Level, SetupFinding, SetupReport
 from hyperexport.steps import check
 from hyperexport.steps.check_restore import check_qemu_drill
 from hyperexport.steps.stores import open_stores
-from hyperexport.transfer.bandwidth.throttle import Throttle
 
 
 def check_setup(
@@ -65,7 +64,7 @@ def _check_vsphere(
 def _check_stores(run: StepRunner, options: ExportOptions, vms: list[VmInfo], stop: StopSignal) -> list[SetupFinding]:
     place = options.destination
     try:
-        stores = open_stores(place, throttle=Throttle(None), stop=stop, s3=run.s3_settings(place))
+        stores = open_stores(place, stop=stop, s3=run.s3_settings(place))
     except HyperExportError as error:
         return [check.failed("stores", error)]
     return [finding for store in stores for finding in run(check.check_store, store, vms)]

@@ -6,7 +6,6 @@ from hyperexport.options.precedence import ExportOptions
 from hyperexport.results import CleanupResult
 from hyperexport.steps import cleanup
 from hyperexport.steps.stores import open_stores
-from hyperexport.transfer.bandwidth.throttle import Throttle
 
 
 def cleanup_exports(run: StepRunner, options: ExportOptions) -> Listing[CleanupResult]:
@@ -18,7 +17,7 @@ def cleanup_exports(run: StepRunner, options: ExportOptions) -> Listing[CleanupR
     run.check_options(options)
     place, dry_run = options.destination, options.execution.dry_run
     with run.stop_signal() as stop:
-        stores = open_stores(place, throttle=Throttle(None), stop=stop, s3=run.s3_settings(place))
+        stores = open_stores(place, stop=stop, s3=run.s3_settings(place))
         done = Listing(
             run(cleanup.clean_up_store, store, options.cleanup, dry_run, cleanup.STANDALONE, run.is_over, run=run.id)
             for store in stores

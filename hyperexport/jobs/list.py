@@ -9,14 +9,13 @@ from hyperexport.steps.stores import open_stores
 from hyperexport.store.base import Store
 from hyperexport.store.contents import StoreContents
 from hyperexport.store.records import drills_of, proved_drills
-from hyperexport.transfer.bandwidth.throttle import Throttle
 
 
 def stores_of(run: StepRunner, options: ExportOptions) -> tuple[Store, ...]:
     """Open the stores that the options name, to look at; nothing is touched yet."""
     run.check_options(options)
     place = options.destination
-    return open_stores(place, throttle=Throttle(None), stop=StopSignal(), s3=run.s3_settings(place))
+    return open_stores(place, stop=StopSignal(), s3=run.s3_settings(place))
 
 
 def list_exports(run: StepRunner, options: ExportOptions) -> Iterator[StoreContents]:

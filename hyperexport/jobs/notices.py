@@ -207,7 +207,7 @@ class RestoreNotices:
             return []
 
         def mail() -> "Mail":
-            from hyperexport.views.restore_mail import restoring_mail  # noqa: PLC0415
+            from hyperexport.views.restore_mails import restoring_mail  # noqa: PLC0415
 
             return restoring_mail(plan, run=self._run.run)
 
@@ -222,7 +222,7 @@ class RestoreNotices:
             return result
 
         def mail() -> "Mail":
-            from hyperexport.views.restore_mail import restored_mail  # noqa: PLC0415
+            from hyperexport.views.restore_mails import restored_mail  # noqa: PLC0415
 
             return restored_mail(result, run=self._run.run)
 
@@ -294,7 +294,7 @@ class DrillNotices:
             return
 
         def mail() -> "Mail":
-            from hyperexport.views.drill_mail import drilling_mail  # noqa: PLC0415
+            from hyperexport.views.restore_mails import drilling_mail  # noqa: PLC0415
 
             return drilling_mail(exports, target, run=self._run.run)
 
@@ -333,7 +333,7 @@ class DrillNotices:
 
     def _of(self, drills: Sequence[DrillResult]) -> "Callable[[], Mail]":
         def mail() -> "Mail":
-            from hyperexport.views.drill_mail import drilled_mail  # noqa: PLC0415
+            from hyperexport.views.restore_mails import drilled_mail  # noqa: PLC0415
 
             seconds = (datetime.now(UTC) - self._began).total_seconds()
             return drilled_mail(drills, seconds=seconds, run=self._run.run)

@@ -11,7 +11,6 @@ from hyperexport.results import ReapedSnapshot, ReapResult
 from hyperexport.steps import reaping, restoring
 from hyperexport.steps.liveness import IsOver, over_or_acknowledged
 from hyperexport.steps.stores import open_stores
-from hyperexport.transfer.bandwidth.throttle import Throttle
 from hyperexport.vsphere.session import Session, connect
 
 
@@ -41,7 +40,7 @@ def reap_snapshots(run: StepRunner, options: ExportOptions, runs: Collection[str
         found = [_reap(run, session, one, stop, dry_run=dry_run) for one in tagged]
         vms, unremoved = reap_vms(run, session, is_over, stop, dry_run=dry_run)
         failed += unremoved
-        for store in open_stores(place, throttle=Throttle(None), stop=stop, s3=run.s3_settings(place)):
+        for store in open_stores(place, stop=stop, s3=run.s3_settings(place)):
             try:
                 reaped = run(reaping.reap_stagings, store, is_over, dry_run=dry_run)
             except HyperExportError as error:

@@ -34,9 +34,8 @@ from hyperexport.vsphere.import_spec import (
 from hyperexport.vsphere.inventory import describe, find_vm
 from hyperexport.vsphere.kept_config import KeptConfig
 from hyperexport.vsphere.names import escape
-from hyperexport.vsphere.originals import names_in, vms_with_uuid
 from hyperexport.vsphere.partial_vms import tagged, untagged
-from hyperexport.vsphere.places import Placement, Places
+from hyperexport.vsphere.places import Placement, Places, names_in, vms_with_uuid
 from hyperexport.vsphere.restore_privileges import RestoreNeeds, missing_for_restore
 from hyperexport.vsphere.tags import missing_tags
 from hyperexport.vsphere.vm_place import known_attributes, read_place

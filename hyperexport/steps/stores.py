@@ -9,15 +9,15 @@ from hyperexport.transfer.bandwidth.throttle import Throttle
 
 
 def open_stores(
-    destination: Destination, *, throttle: Throttle, stop: StopSignal, s3: S3Settings | None = None
+    destination: Destination, *, stop: StopSignal, s3: S3Settings | None = None, throttle: Throttle | None = None
 ) -> tuple[Store, ...]:
     """Open the stores that the options name, the local one first; nothing is touched yet.
 
     Args:
         destination: Where the export goes.
-        throttle: The run's budget, which uploads pay from too.
         stop: Ends uploads in flight.
         s3: How S3 is reached, where a saved block says; by boto3's own chain if None.
+        throttle: The run's budget, which uploads and reads pay from too; None for no limit.
     """
     stores: list[Store] = []
     if destination.keep_local:

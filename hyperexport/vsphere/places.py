@@ -1,7 +1,7 @@
 """Where a VM can be put: folders, resource pools, hosts, datastores and networks, and which of them is meant.
 
 A place is named by its whole inventory path, or by a name that only one has. What is missing or ambiguous is an error
-that lists what is there; nothing is ever guessed.
+that lists what is there; nothing is ever guessed. What is there already and could be in the way is read here, too.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,7 +12,7 @@ from pyVmomi import vim
 
 from hyperexport.errors import PlaceNotFound
 from hyperexport.model.restore import RestoreRequest, VmPlace
-from hyperexport.vsphere.collector import Properties, retrieve
+from hyperexport.vsphere.collector import Properties, properties, properties_of, retrieve
 from hyperexport.vsphere.names import escape, unescape
 from hyperexport.vsphere.session import Session
 
@@ -275,6 +275,22 @@ def _is_named(place: Place, name: str) -> bool:
 
 def _below(path: str, above: str) -> bool:
     return path.startswith(f"{above}/")
+
+
+def vms_with_uuid(session: Session, instance_uuid: str) -> list[str]:
+    """The names of the VMs of a server that have this instance UUID, in alphabetical order."""
+    doing = f"looking for the VM {instance_uuid}"
+    found = session.read(session.content.searchIndex.FindAllByUuid, None, instance_uuid, True, True, doing=doing)
+    vms = [each for each in found or () if isinstance(each, vim.VirtualMachine)]
+    named = properties_of(session, vms, ("name",), doing=doing)
+    return sorted(unescape(values.shown("name", obj._GetMoId())) for obj, values in named)
+
+
+def names_in(session: Session, folder: Any) -> set[str]:
+    """The names of everything that lies in a folder of the inventory."""
+    doing = "reading the names in the target folder"
+    members = properties(session, folder, ("childEntity",), doing=doing).get("childEntity", ())
+    return {unescape(values["name"]) for _, values in properties_of(session, list(members), ("name",), doing=doing)}
 
 
 def _usable(store: Place) -> bool:

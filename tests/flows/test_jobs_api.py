@@ -13,12 +13,10 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from hyperexport.blocks.export_profile import save_profile
 from hyperexport.deployments.allowed_roots import AllowedRoots
-from hyperexport.deployments.drill_model import DrillJob
 from hyperexport.deployments.job_model import read_jobs
 from hyperexport.deployments.jobs_api import create_api
-from hyperexport.deployments.restore_model import RestoreJob
 from hyperexport.deployments.serve import listen
-from hyperexport.deployments.submission import read_stored_job
+from hyperexport.deployments.stored_export_jobs import DrillJob, RestoreJob, read_stored_job
 from hyperexport.errors import UsageError
 from hyperexport.notify import open_mailbox
 from hyperexport.options.precedence import ExportOptions, leaves, resolve

@@ -15,7 +15,7 @@ from hyperexport.options.groups import Email
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.views.mail import Mail
 from hyperexport.views.pages import markdown_of
-from hyperexport.views.restore_mail import restored_mail, restoring_mail
+from hyperexport.views.restore_mails import restored_mail, restoring_mail
 
 SOURCE = VmRef(moref="vm-1", name="db01", path="/DC0/vm/db01", instance_uuid="5020")
 PLAN = RestorePlan(
