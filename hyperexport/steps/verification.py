@@ -26,7 +26,8 @@ from hyperexport.policy.sampling import sample
 from hyperexport.results import VerifiedExport
 from hyperexport.steps.step import step
 from hyperexport.store.base import Store, StoredExport
-from hyperexport.verify import Finding, ReadFiles, Verification, verify_export
+from hyperexport.verify.export import ReadFiles, verify_export
+from hyperexport.verify.findings import Finding, Verification
 
 logger = logging.getLogger(__name__)
 
