@@ -17,7 +17,7 @@ from hyperexport.cli.command import Command
 from hyperexport.cli.flags import TERMINAL, CommandLine, naming
 from hyperexport.cli.help import FLAGS, help_is_wanted, print_help
 from hyperexport.errors import UsageError
-from hyperexport.options.groups import VerifyMode
+from hyperexport.options.declaring import VerifyMode
 
 _DESCRIPTION: Final = """\
 Exports VMware vSphere virtual machines safely: snapshot, export, verify, upload, clean up.

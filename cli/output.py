@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 from hyperexport.base.json_logs import JsonLines
 from hyperexport.base.text import escape_controls, one_line
 from hyperexport.errors import UsageError
-from hyperexport.options.groups import write_names
+from hyperexport.options.lists import write_names
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -13,7 +13,7 @@ from hyperexport.cli.failures import Failure
 from hyperexport.cli.flags import WHAT, CommandLine, Exports, Given, read_duration, reading_options
 from hyperexport.cli.output import Output
 from hyperexport.errors import VerificationFailed
-from hyperexport.options.groups import VerifyMode
+from hyperexport.options.declaring import VerifyMode
 
 if TYPE_CHECKING:
     from hyperexport.results import VerifiedExport

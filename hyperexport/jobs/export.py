@@ -17,7 +17,7 @@ from hyperexport.jobs.runner import StepRunner
 from hyperexport.model.manifest import ExportKind, SnapshotRecord
 from hyperexport.model.progress import Stage, expect
 from hyperexport.model.rates import RateRecorder, recording_rates
-from hyperexport.options.groups import Format, VerifyMode
+from hyperexport.options.declaring import Format, VerifyMode
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.policy.change_tracking import TrackingPlan
 from hyperexport.policy.clock import compare_clocks

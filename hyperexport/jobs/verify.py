@@ -7,7 +7,7 @@ from functools import partial
 from hyperexport.base.display import Listing
 from hyperexport.errors import UsageError
 from hyperexport.jobs.runner import StepRunner
-from hyperexport.options.groups import VerifyMode
+from hyperexport.options.declaring import VerifyMode
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.results import VerifiedExport
 from hyperexport.steps import verification

@@ -3,166 +3,18 @@
 Each is declared here, once. ``precedence.py`` decides how they reach the user, and which value wins.
 """
 
-import json
 import re
-from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, cast, get_args
+from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BeforeValidator, field_validator
 
 from hyperexport.base.secrets import refuse_login
 from hyperexport.base.units import MIB, Duration, parse_duration
-from hyperexport.model.bandwidth_windows import Window, parse_window, split_windows
-from hyperexport.model.vm import Value
-from hyperexport.options.form import omit_defaults
-
-
-def _listed(value: object) -> object:
-    """One text is one value: only the environment has to write a list as text (:func:`read_names`)."""
-    if isinstance(value, str):
-        return (value,) if value.strip() else ()
-    return value
-
-
-def _split_each(value: object) -> object:
-    """Split at commas, for values that cannot have one in them."""
-    if not isinstance(value, str | list | tuple):
-        return value
-    texts: Iterable[object] = [value] if isinstance(value, str) else cast("list[object]", value)
-    return tuple(part for text in texts for part in (_at_commas(text) if isinstance(text, str) else (text,)))
-
-
-def _split_windows(value: object) -> object:
-    texts = cast("list[object]", value) if isinstance(value, list | tuple) else [value]
-    if not all(isinstance(text, str) for text in texts):
-        return cast("object", value)
-    return tuple(part for text in texts for part in split_windows(str(text)))
-
-
-def _at_commas(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-def read_names(text: str) -> tuple[str, ...]:
-    r"""Read several names out of one text, as the environment gives them.
-
-    A JSON list (``["db01, old", "web*"]``); or else one name a line; or else names with commas between them, where
-    ``\,`` is a comma within a name.
-    """
-    if text.lstrip().startswith("["):
-        try:
-            found: object = json.loads(text)
-        except (ValueError, RecursionError):
-            found = None  # a name such as [Template] Ubuntu
-        if isinstance(found, list) and all(isinstance(name, str) for name in cast("list[object]", found)):
-            return tuple(cast("list[str]", found))
-    parts = text.splitlines() if "\n" in text.strip() else re.split(r"(?<!\\),", text)
-    return tuple(part.strip().replace("\\,", ",") for part in parts if part.strip())
-
-
-def write_names(names: Iterable[object]) -> str:
-    """Write several names as one text that :func:`read_names` reads."""
-    return ",".join(str(name).replace(",", "\\,") for name in names)
-
-
-def _no_empty_name(value: tuple[str, ...]) -> tuple[str, ...]:
-    if not all(name.strip() for name in value):
-        raise ValueError("an empty name names nothing")
-    return value
-
-
-NAMES: Final = BeforeValidator(_listed)
-Names = Annotated[tuple[str, ...], NAMES, AfterValidator(_no_empty_name)]
-"""Several names, which may hold any character: a list, or one string, which is one name. Never split."""
-
-Words = Annotated[tuple[str, ...], BeforeValidator(_split_each), AfterValidator(_no_empty_name)]
-"""Several words that cannot hold a comma: a list, a string with commas, or both."""
-
-NamesAsText = Annotated[tuple[str, ...], BeforeValidator(lambda text: read_names(str(text)))]
-"""What the environment gives for :data:`Names`."""
-
-
-Windows = Annotated[tuple[str, ...], BeforeValidator(_split_windows)]
-"""Several windows: a list, or one string with commas, which may also stand between the days of one window."""
-
-
-def option(default: Any, help_text: str, *, flag: str, unit: str | None = None, **bounds: Any) -> Any:
-    """Declare one option.
-
-    Args:
-        default: The value when none is given.
-        help_text: One line, without the full stop; shown by ``--help`` and in the form.
-        flag: Its name on the command line, such as ``--bandwidth-limit``.
-        unit: The unit of a number, shown with the help.
-        bounds: pydantic's own: ``ge``, ``le``, ``pattern``, ...
-    """
-    shown = f"{help_text} ({unit})." if unit else f"{help_text}."
-    return Field(default=default, description=shown, json_schema_extra={"flag": flag}, **bounds)
-
-
-class Group(Value):
-    """Options that belong together."""
-
-    model_config = ConfigDict(json_schema_extra=omit_defaults)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _yes_is_no_number(cls, value: object, info: ValidationInfo) -> object:
-        """Refuse true where a number or a time is meant: pydantic reads it as 1, and a limit of 1 deletes."""
-        kind = cls.model_fields[info.field_name or ""].annotation
-        if isinstance(value, bool) and not {bool, VerifyMode} & {kind, *get_args(kind)}:
-            raise ValueError(f"{str(value).lower()} is no value of this option")
-        return value
-
-    def contradiction(self) -> str | None:
-        """Say what makes no sense together; None where all of it does.
-
-        Asked only of the merged options, by :meth:`ExportOptions.check`: what one option needs beside it may come
-        from the environment or a profile. No pydantic validator may compare two options, for the same reason.
-        """
-        return None
-
-
-class Format(StrEnum):
-    """How an export is packed."""
-
-    OVF = "ovf"
-    OVA = "ova"
-
-
-class TransportChoice(StrEnum):
-    """How the changed blocks of a disk are read; see :class:`hyperexport.model.transport.Transport`."""
-
-    AUTO = "auto"
-    LEASE = "lease"
-    DATASTORE = "datastore"
-    NBDKIT = "nbdkit"
-
-
-class NbdkitPlugin(StrEnum):
-    """The plugins of nbdkit that read vSphere's disks."""
-
-    NONE = "none"
-    VDDK = "vddk"
-    NFC = "nfc"
-
-
-class VerifyMode(StrEnum):
-    """How much of what was stored is read back."""
-
-    OFF = "off"
-    ON = "on"
-    DEEP = "deep"
-
-
-def read_verify(value: object) -> object:
-    """Take yes and no for a mode, too."""
-    words = {"true": VerifyMode.ON, "false": VerifyMode.OFF, "yes": VerifyMode.ON, "no": VerifyMode.OFF}
-    if isinstance(value, bool):
-        return VerifyMode.ON if value else VerifyMode.OFF
-    return words.get(value.lower(), value) if isinstance(value, str) else value
+from hyperexport.model.bandwidth_windows import Window, parse_window
+from hyperexport.options.declaring import Format, Group, NbdkitPlugin, TransportChoice, VerifyMode, option, read_verify
+from hyperexport.options.lists import Names, Windows, Words
 
 
 class Destination(Group):

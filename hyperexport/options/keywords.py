@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict, TypeVar, cast, get_args
 
 from hyperexport.model.restore import Identity, Provisioning
-from hyperexport.options.groups import EmailTls, Format, NbdkitPlugin, TransportChoice, VerifyMode
+from hyperexport.options.declaring import Format, NbdkitPlugin, TransportChoice, VerifyMode
+from hyperexport.options.groups import EmailTls
 
 F = TypeVar("F", bound=Callable[..., Any])
 

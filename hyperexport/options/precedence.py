@@ -18,20 +18,10 @@ from pydantic.fields import FieldInfo
 
 from hyperexport.errors import UsageError
 from hyperexport.model.vm import Value
+from hyperexport.options.declaring import Group
 from hyperexport.options.form import omit_defaults
-from hyperexport.options.groups import (
-    NAMES,
-    Bandwidth,
-    Cleanup,
-    Destination,
-    Email,
-    Execution,
-    Fleet,
-    Group,
-    Incremental,
-    NamesAsText,
-    Snapshot,
-)
+from hyperexport.options.groups import Bandwidth, Cleanup, Destination, Email, Execution, Fleet, Incremental, Snapshot
+from hyperexport.options.lists import NAMES, NamesAsText
 
 ENV_PREFIX: Final = "HYPEREXPORT_"
 

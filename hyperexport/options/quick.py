@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator
 
-from hyperexport.options.groups import Group, VerifyMode, option, read_verify
+from hyperexport.options.declaring import Group, VerifyMode, option, read_verify
 from hyperexport.options.precedence import ExportOptions
 
 

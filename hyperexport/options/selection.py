@@ -12,7 +12,8 @@ from pydantic import ConfigDict, ValidationError, field_validator, model_validat
 
 from hyperexport.errors import UsageError
 from hyperexport.model.vm import Value
-from hyperexport.options.groups import Names, option
+from hyperexport.options.declaring import option
+from hyperexport.options.lists import Names
 from hyperexport.options.precedence import ENV_PREFIX, Leaf, read_environment
 
 

@@ -8,7 +8,7 @@ from random import Random
 from typing import Final
 
 from hyperexport.model.transport import Transport
-from hyperexport.options.groups import TransportChoice
+from hyperexport.options.declaring import TransportChoice
 from hyperexport.policy.incremental import Decision, DiskPlan
 
 FEWEST_SAMPLED: Final = 16

@@ -14,7 +14,7 @@ from hyperexport.formats.block_tags import BlockTagger
 from hyperexport.formats.grain_tags import GrainTagger
 from hyperexport.images.opening import read_whole
 from hyperexport.model.manifest import GRAINS_SUFFIX, TAGS_SUFFIX, FileEntry, FileRole
-from hyperexport.options.groups import Format, VerifyMode
+from hyperexport.options.declaring import Format, VerifyMode
 from hyperexport.steps.job import Job
 from hyperexport.steps.proof import find_damage
 from hyperexport.steps.staging import Copies, Entries, StagedCopy, as_kept, as_stored

@@ -24,7 +24,7 @@ from hyperexport.model.manifest import FileEntry, FileRole, StageName
 from hyperexport.model.progress import Progress, Stage, report
 from hyperexport.model.transport import RANGED, Transport
 from hyperexport.model.vm import DiskInfo
-from hyperexport.options.groups import Format, VerifyMode
+from hyperexport.options.declaring import Format, VerifyMode
 from hyperexport.policy.incremental import DiskPlan
 from hyperexport.steps.block_tags import DiskTagger, with_tags
 from hyperexport.steps.job import Job

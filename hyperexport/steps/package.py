@@ -10,7 +10,7 @@ from hyperexport.base.units import MIB, format_bytes
 from hyperexport.errors import DescriptorFailed, StreamCorrupt, VmChanged
 from hyperexport.formats.ovf_chain import BaseFile, with_bases
 from hyperexport.model.manifest import ExportKind, ExportManifest, FileEntry, FileRole, SnapshotRecord, StageName, slug
-from hyperexport.options.groups import Format
+from hyperexport.options.declaring import Format
 from hyperexport.policy.incremental import ExportPlan
 from hyperexport.steps.disks import receive, sinks_for
 from hyperexport.steps.job import Job

@@ -18,7 +18,7 @@ from hyperexport.errors import (
 from hyperexport.model.content import kept
 from hyperexport.model.manifest import ExportManifest, StageName
 from hyperexport.model.vm import DiskInfo, PowerState, VmInfo
-from hyperexport.options.groups import Format
+from hyperexport.options.declaring import Format
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.policy.incremental import ChangeEvidence, ExportPlan, full_reason, plan_export, questions
 from hyperexport.steps.folders import listing_for

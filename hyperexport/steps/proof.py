@@ -6,7 +6,7 @@ import logging
 from hyperexport.base.stop import StopSignal
 from hyperexport.errors import ExportNotFound, StoreUnusable
 from hyperexport.model.manifest import FileEntry
-from hyperexport.options.groups import VerifyMode
+from hyperexport.options.declaring import VerifyMode
 from hyperexport.store.base import Store, StoredExport
 
 logger = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from hyperexport.errors import HyperExportError
 from hyperexport.model.history import newest_first, of_vm
 from hyperexport.model.manifest import MOST_PREDECESSORS, FileEntry, vm_folder
-from hyperexport.options.groups import Format
+from hyperexport.options.declaring import Format
 from hyperexport.steps.folders import exports_of, folders_of, holding, is_shared
 from hyperexport.steps.job import Job
 from hyperexport.steps.liveness import at_work_here

@@ -21,7 +21,7 @@ from hyperexport.model.history import newest_first
 from hyperexport.model.manifest import FILE_NAME, FileRole, short_id
 from hyperexport.model.marks import VerifiedMark
 from hyperexport.model.progress import Progress, Stage, report
-from hyperexport.options.groups import VerifyMode
+from hyperexport.options.declaring import VerifyMode
 from hyperexport.policy.sampling import sample
 from hyperexport.results import VerifiedExport
 from hyperexport.steps.step import step

@@ -21,7 +21,7 @@ from hyperexport.cli.output import pair_lines
 from hyperexport.formats.vmdk import GRAIN
 from hyperexport.images.opening import open_disks
 from hyperexport.model.manifest import ExportManifest, FileRole
-from hyperexport.options.groups import VerifyMode
+from hyperexport.options.declaring import VerifyMode
 from hyperexport.results import VerifiedExport
 from hyperexport.simulator import DiskSpec, Simulator, VmSpec
 from hyperexport.simulator.boot_sector import bootable_disk

@@ -13,7 +13,7 @@ from hyperexport.base.stop import StopSignal
 from hyperexport.formats.vmdk import GRAIN
 from hyperexport.model.manifest import FileEntry
 from hyperexport.model.transport import Transport
-from hyperexport.options.groups import VerifyMode
+from hyperexport.options.declaring import VerifyMode
 from hyperexport.simulator import DiskSpec, Simulator, VmHandle, VmSpec
 from hyperexport.steps.verification import verify
 from hyperexport.store.local import LocalStore

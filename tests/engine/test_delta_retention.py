@@ -10,7 +10,8 @@ import pytest
 
 from hyperexport.base.stop import StopSignal
 from hyperexport.model.manifest import FILE_NAME, ExportManifest
-from hyperexport.options.groups import Cleanup, VerifyMode
+from hyperexport.options.declaring import VerifyMode
+from hyperexport.options.groups import Cleanup
 from hyperexport.simulator import DiskSpec, Simulator, VmSpec
 from hyperexport.steps.cleanup import delete_planned, plan_store_cleanup
 from hyperexport.steps.verification import verify

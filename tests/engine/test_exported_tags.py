@@ -20,7 +20,7 @@ from hyperexport.images.layer import Layer
 from hyperexport.images.opening import open_disks
 from hyperexport.model.content import stored_bytes
 from hyperexport.model.manifest import ExportManifest, FileEntry, FileRole
-from hyperexport.options.groups import VerifyMode
+from hyperexport.options.declaring import VerifyMode
 from hyperexport.simulator import DiskSpec, Simulator, VmSpec
 from hyperexport.steps.verification import verify
 from hyperexport.store.base import RangeReader, Store, StoredExport

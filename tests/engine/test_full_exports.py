@@ -15,7 +15,8 @@ from hyperexport.base.stop import StopSignal
 from hyperexport.errors import ChecksumMismatch
 from hyperexport.model.content import added_bytes, shared_with, stored_bytes
 from hyperexport.model.manifest import ExportKind
-from hyperexport.options.groups import Cleanup, VerifyMode
+from hyperexport.options.declaring import VerifyMode
+from hyperexport.options.groups import Cleanup
 from hyperexport.results import ExportResult
 from hyperexport.simulator import DiskSpec, Simulator, VmSpec
 from hyperexport.steps import package

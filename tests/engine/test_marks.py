@@ -19,7 +19,8 @@ from hyperexport.base.stop import StopSignal
 from hyperexport.errors import StoreUnusable
 from hyperexport.model.manifest import FILE_NAME
 from hyperexport.model.marks import MARK_FILES, PreservedMark, VerifiedMark
-from hyperexport.options.groups import Cleanup, VerifyMode
+from hyperexport.options.declaring import VerifyMode
+from hyperexport.options.groups import Cleanup
 from hyperexport.simulator import DiskSpec, Simulator, VmSpec
 from hyperexport.steps.cleanup import delete_planned, plan_store_cleanup
 from hyperexport.steps.preservation import preserve

@@ -12,7 +12,8 @@ from hyperexport.base.stop import StopSignal
 from hyperexport.base.units import MIB
 from hyperexport.errors import StoreUnusable
 from hyperexport.model.marks import PreservedMark
-from hyperexport.options.groups import Cleanup, VerifyMode
+from hyperexport.options.declaring import VerifyMode
+from hyperexport.options.groups import Cleanup
 from hyperexport.steps.cleanup import delete_planned, plan_store_cleanup
 from hyperexport.steps.verification import verify
 from hyperexport.store.base import StoredExport

@@ -13,7 +13,7 @@ from hyperexport.errors import Interrupted, ManifestInvalid
 from hyperexport.model.manifest import FILE_NAME, FileRole
 from hyperexport.model.marks import VerifiedMark
 from hyperexport.model.progress import Progress, Stage, subscribed
-from hyperexport.options.groups import VerifyMode
+from hyperexport.options.declaring import VerifyMode
 from hyperexport.steps import verification as steps
 from hyperexport.store.base import StoredExport
 from hyperexport.store.local import LocalStore

@@ -13,7 +13,8 @@ from hyperexport.base.stop import StopSignal
 from hyperexport.cli.output import pair_lines
 from hyperexport.model.history import identity_of
 from hyperexport.model.manifest import FILE_NAME
-from hyperexport.options.groups import Cleanup, VerifyMode
+from hyperexport.options.declaring import VerifyMode
+from hyperexport.options.groups import Cleanup
 from hyperexport.simulator import DiskSpec, Simulator, VmSpec
 from hyperexport.steps.cleanup import delete_planned, plan_store_cleanup
 from hyperexport.steps.plan import newest_usable

@@ -39,7 +39,8 @@ from hyperexport.model.ownership import Owner
 from hyperexport.model.tls import Trust
 from hyperexport.nbd.server import NbdServer
 from hyperexport.notify import Mailbox, SmtpServer
-from hyperexport.options.groups import EmailTls, read_names
+from hyperexport.options.groups import EmailTls
+from hyperexport.options.lists import read_names
 from hyperexport.profiles import load_profile
 from hyperexport.steps import wall_clock
 from hyperexport.store.filesystem import translated as translated_file

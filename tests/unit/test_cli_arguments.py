@@ -29,7 +29,7 @@ from hyperexport.cli.simulate import Simulate
 from hyperexport.cli.verify import Verify
 from hyperexport.cli.vm_info import ShowVms
 from hyperexport.errors import UsageError
-from hyperexport.options.groups import VerifyMode
+from hyperexport.options.declaring import VerifyMode
 from hyperexport.options.precedence import ExportOptions, Leaf, leaves
 
 NEEDS = {

@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from hyperexport.base.units import MIB
 from hyperexport.errors import UsageError
-from hyperexport.options.groups import Bandwidth, Format, Group, Snapshot, VerifyMode
+from hyperexport.options.declaring import Format, Group, VerifyMode
+from hyperexport.options.groups import Bandwidth, Snapshot
 from hyperexport.options.precedence import (
     ExportOptions,
     Leaf,

@@ -3,7 +3,7 @@
 import pytest
 
 from hyperexport.base.patterns import matches
-from hyperexport.options.groups import read_names, write_names
+from hyperexport.options.lists import read_names, write_names
 from hyperexport.options.precedence import ExportOptions, resolve
 from hyperexport.options.selection import make_selection, selection_from_environment
 

@@ -10,7 +10,7 @@ import pytest
 import hyperexport
 from hyperexport import errors
 from hyperexport.base.stop import StopSignal
-from hyperexport.options.groups import VerifyMode
+from hyperexport.options.declaring import VerifyMode
 from hyperexport.simulator import DiskSpec, Simulator, VmSpec
 from hyperexport.steps.verification import verify
 from hyperexport.store.local import LocalStore

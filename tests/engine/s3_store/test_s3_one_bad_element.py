@@ -7,7 +7,8 @@ import pytest
 
 from hyperexport.base.stop import StopSignal
 from hyperexport.errors import StoreUnusable
-from hyperexport.options.groups import Cleanup, VerifyMode
+from hyperexport.options.declaring import VerifyMode
+from hyperexport.options.groups import Cleanup
 from hyperexport.steps.cleanup import delete_planned, plan_store_cleanup
 from hyperexport.steps.verification import select_exports, verify, verify_selected
 from hyperexport.store.base import StoredExport
