@@ -108,6 +108,17 @@ def test_a_command_loads_only_what_it_uses(
     assert (ended, loaded) == (code, []), errors
 
 
+def test_garbage_is_collected_as_usual_after_the_first_time() -> None:
+    program = (
+        "import gc; from hyperexport.cli.main import spare_imports; spare_imports(); print(gc.get_threshold()[0]);"
+        "gc.collect(); print(gc.get_threshold()[0], len(gc.callbacks))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    first, *after = map(int, done.stdout.split())
+    assert first > 500_000, done.stderr
+    assert after == [20_000, 0]
+
+
 def test_a_command_leaves_no_process_and_no_prefect_behind(vcenter: Simulator, home: Path) -> None:
     before = {process.pid for process in psutil.process_iter()}
     code, _, errors = command(vcenter, home, (), "--match", "db*", "--snapshot", "--output", "third", "--verify")
