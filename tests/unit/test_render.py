@@ -236,7 +236,7 @@ def test_a_dry_run_says_that_nothing_was_changed_and_what_would_be():
     text = drawn(show, an_export_result(dry_run=True, manifest=None, cleanups=(a_cleanup(dry_run=True),)))
     assert "nothing was changed" in text
     assert "Where it would be stored: /exports/db01" in text
-    assert re.search(rf"would delete +│ {FOLDER}/20261120T060000Z-0003 ", text)
+    assert re.search(rf"│ {FOLDER}/20261120T060000Z-0003 +│ would delete ", text)
 
 
 def test_the_summary_says_where_how_fast_what_was_saved_and_what_to_look_at():
@@ -261,7 +261,7 @@ def test_a_cleanup_says_deleted_only_of_what_is_gone():
     gone = f"{FOLDER}/20261120T060000Z-0003"
     text = drawn(show, a_cleanup(dry_run=False, deleted=(gone,), failed=("other: no permission",)))
     assert "Cleanup of /exports: 1 of 3 exports deleted, 0 B freed\n" in text
-    assert re.search(rf"│ deleted +│ {gone} ", text)
+    assert re.search(rf"│ {gone} +│ deleted ", text)
     assert text.count("NOT DELETED") == 1
     assert "Could not be deleted: other: no permission" in text
     assert "would" not in text
