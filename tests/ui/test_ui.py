@@ -159,6 +159,7 @@ def test_a_profile_is_made_in_the_form_of_its_block_with_groups(page: Page, lab:
     assert ExportProfile.model_validate(saved).get_options() == {"snapshot": True}
 
 
+@pytest.mark.sample("/v2")
 @pytest.mark.parametrize("version", ["", "/v2"])
 def test_the_blocks_have_their_logos_without_internet(page: Page, lab: Lab, version: str):
     page.route(lambda address: not address.startswith(lab.root), lambda route: route.abort())
@@ -168,6 +169,7 @@ def test_the_blocks_have_their_logos_without_internet(page: Page, lab: Lab, vers
     page.wait_for_function(f"() => {shown}")
 
 
+@pytest.mark.matrix  # tests/flows/test_retries.py proves it without a browser
 def test_one_click_on_retry_exports_only_what_failed_in_a_fleet(page: Page, lab: Lab):
     lab.service.simulator.faults.add(Fault(FaultKind.QUIESCE_FAILED, times=1, vm="db01"))
     deployment = lab.ask("/deployments/name/export-fleet/export-fleet")["id"]
