@@ -28,7 +28,7 @@ class Export(VmCommand):
 
     def run(self, output: Output) -> list[Failure]:
         """Export, and show what was done."""
-        save_given(self, self.save_profile)
+        save_given(self, self.save_profile, output)
         ask_for_password(self)
         output.nothing("exports")
         if self.selection.one is None or self.options.fleet.spread:

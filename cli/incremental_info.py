@@ -26,7 +26,7 @@ class IncrementalInfo(VmCommand):
 
     def run(self, output: Output) -> list[Failure]:
         """Show the plan of each VM; one's failure does not stop the next."""
-        save_given(self, self.save_profile)
+        save_given(self, self.save_profile, output)
         ask_for_password(self)
 
         def analyse(vm: str) -> None:

@@ -89,10 +89,12 @@ class DeleteProfile(_OneProfile):
             return profiles.Profile(name=name, options={})
 
 
-def save_given(command: Command, name: str | None) -> None:
-    """Save the options of another command under a name, if one is given."""
+def save_given(command: Command, name: str | None, output: Output) -> None:
+    """Save the options of another command under a name, if one is given, and say so to people."""
     if name is not None:
-        _save(command, name)
+        saved = _save(command, name)
+        if output.output_format is OutputFormat.PRETTY:
+            output.draw(lambda console: show_profile(console, name, saved.options, "saved"))
 
 
 def _save(command: Command, name: str) -> "Profile | ExportProfile":
