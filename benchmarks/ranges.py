@@ -1,6 +1,6 @@
 """A VM that is off, of which one grain in a hundred changed: its changed blocks in ranges, against a full export.
 
-    python -m benchmarks.ranges [--size GIB]
+    python -m benchmarks.ranges [--size GIB] [--used PART]
 
 Both are exports by the engine, in this process, out of the same simulated vCenter in a process of its own, by turns.
 The changes are read by the datastore transport, with the sample of unchanged blocks that an export takes by default.
@@ -35,11 +35,11 @@ def change(control: Control, capacity: int, chance: random.Random) -> int:
     return len(grains)
 
 
-def run(capacity: int, rounds: int) -> tuple[list[Measured], float]:
+def run(capacity: int, rounds: int, used: float = 1.0) -> tuple[list[Measured], float]:
     """Measure both ways; returns also the bytes that were moved over the bytes that changed."""
     with (
         workspace() as folder,
-        vcenter(folder / "vcenter", disks=1, disk_size=capacity) as server,
+        vcenter(folder / "vcenter", disks=1, disk_size=capacity, used=used) as server,
         server.named_by_environment(),
     ):
         whole, chain = folder / "whole", folder / "chain"
@@ -70,15 +70,16 @@ def run(capacity: int, rounds: int) -> tuple[list[Measured], float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", type=float, default=10, help="GiB of the disk's capacity; a quarter holds data")
+    parser.add_argument("--size", type=float, default=10, help="GiB of the disk's capacity")
+    parser.add_argument("--used", type=float, default=1.0, help="the part of it that holds data")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    results, moved = run(int(options.size * GIB), options.rounds)
+    results, moved = run(int(options.size * GIB), options.rounds, options.used)
     full, ranges = results
     seconds = statistics.median(full.seconds) / statistics.median(ranges.seconds)
     processor = statistics.median(full.cpu) / statistics.median(ranges.cpu)
-    what = f"{options.size:g} GiB with 1 % changed, a full export over one in ranges"
+    what = f"{options.size:g} GiB, {options.used:.0%} of it used, 1 % changed: a full export over one in ranges"
     reached = [
         Reached(f"{what}, seconds", f"{AIM:g}x", f"{seconds:.1f}x", seconds >= AIM),
         Reached(f"{what}, processor", f"{AIM:g}x", f"{processor:.1f}x", processor >= AIM),

@@ -37,19 +37,27 @@ class VCenter:
 
 
 @contextmanager
-def vcenter(folder: Path, *, disks: int, disk_size: int, vms: int = 1) -> Generator[VCenter]:
-    """Serve running VMs, the first of them :data:`VM`, of whose disks the part :data:`USED` holds data.
+def vcenter(folder: Path, *, disks: int, disk_size: int, vms: int = 1, used: float = USED) -> Generator[VCenter]:
+    """Serve running VMs, the first of them :data:`VM`.
 
     Args:
         folder: For what it writes; made here.
         disks: How many disks the VM has.
         disk_size: The capacity of each, in bytes.
         vms: How many VMs there are.
+        used: The part of each disk that holds data.
     """
     folder.mkdir()
     ready_file = folder / "ready.json"
     # Without manifests: a real host hashes in hardware of its own, and here it would be the clients' two cores.
-    given = {"vms": vms, "disks": disks, "disk-size": disk_size, "ready-file": ready_file, "directory": folder}
+    given = {
+        "vms": vms,
+        "disks": disks,
+        "disk-size": disk_size,
+        "used": used,
+        "ready-file": ready_file,
+        "directory": folder,
+    }
     command = [
         sys.executable,
         "-m",

@@ -17,6 +17,7 @@ def main() -> None:
     parser.add_argument("--vms", type=int, default=3, help="number of VMs")
     parser.add_argument("--disks", type=int, default=2, help="disks of each VM")
     parser.add_argument("--disk-size", type=int, default=64 * MIB, help="capacity of each disk in bytes")
+    parser.add_argument("--used", type=float, default=0.25, help="the part of each disk that holds data, 0 to 1")
     parser.add_argument("--address", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--username", default="administrator@vsphere.local")
     parser.add_argument("--password", default=None, help="made up and written to the ready file unless given")

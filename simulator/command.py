@@ -38,6 +38,7 @@ def run(
     vms: int = 3,
     disks: int = 2,
     disk_size: int = 64 * MIB,
+    used: float = 0.25,
     address: str = "127.0.0.1",
     username: str = "administrator@vsphere.local",
     password: str | None = None,
@@ -55,6 +56,7 @@ def run(
         vms: How many VMs there are, all running and named ``vm-01`` and so on.
         disks: How many disks each VM has.
         disk_size: The capacity of each disk, in bytes.
+        used: The part of it that holds data.
         address: The address to listen on.
         username: The administrator's name.
         password: The administrator's password; None makes one up.
@@ -68,7 +70,7 @@ def run(
     Raises:
         OSError: The port cannot be listened on, or a file cannot be written.
     """
-    inventory = numbered_vms(vms, disks=disks, disk_size=disk_size)
+    inventory = numbered_vms(vms, disks=disks, disk_size=disk_size, used=used)
     stop = threading.Event()
     with (
         _stopping_on_signals(stop),

@@ -179,6 +179,7 @@ DEFAULT_VMS: tuple[VmSpec, ...] = (
 """The inventory of a simulator that is asked for nothing special: two running VMs and one that is off."""
 
 
-def numbered_vms(count: int, *, disks: int = 2, disk_size: int = 64 * MIB) -> tuple[VmSpec, ...]:
-    """Describe running VMs named ``vm-01``, ``vm-02``, ..., each with ``disks`` disks of ``disk_size`` bytes."""
-    return tuple(VmSpec(f"vm-{number:02d}", disks=(DiskSpec(disk_size),) * disks) for number in range(1, count + 1))
+def numbered_vms(count: int, *, disks: int = 2, disk_size: int = 64 * MIB, used: float = 0.25) -> tuple[VmSpec, ...]:
+    """Describe running VMs named ``vm-01``, ``vm-02``, ..., each with ``disks`` equal disks, in part used."""
+    disk = DiskSpec(disk_size, used=used)
+    return tuple(VmSpec(f"vm-{number:02d}", disks=(disk,) * disks) for number in range(1, count + 1))
