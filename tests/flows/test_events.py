@@ -61,6 +61,21 @@ def test_an_export_tells_that_it_is_complete_and_how_long_its_snapshot_lived(vce
     assert heard("hyperexport.export.failed", manifest.vm.instance_uuid) == []
 
 
+def test_the_event_names_each_disk_whose_change_tracking_left_out_a_change(vcenter: Simulator, store: Path) -> None:
+    changing = options(store, incremental=True, transport="lease")
+    export_vm("db01", changing)
+    vcenter.vm("db01").guest_write(0, 0, b"reported")
+    vcenter.vm("db01").guest_write(0, 8 << 20, b"left out")
+    vcenter.vm("db01").guest_write(1, 0, b"reported")
+    vcenter.faults.add(Fault(FaultKind.CBT_OMITS, vm="db01", disk=0, at_byte=8 << 20, times=0))
+
+    export_vm("db01", changing)
+
+    told = first("hyperexport.export.completed", exports_in(store)[-1].manifest.vm.instance_uuid)
+    assert told["payload"]["kind"] == "incremental"
+    assert told["payload"]["wrong_tracking"] == ["Hard disk 1"]
+
+
 def test_a_dry_run_tells_nobody_and_a_failure_names_its_step(vcenter: Simulator, store: Path) -> None:
     with pytest.raises(VmNotFound):
         export_vm("no-such-vm-dry", options(store, dry_run=True))
