@@ -55,24 +55,6 @@ def command(vcenter: Simulator, folder: Path, forbidden: tuple[str, ...], *words
     return int(code), found, done.stderr
 
 
-@pytest.mark.sample(
-    "--version-*",
-    "--help-*",
-    "config-*",
-    "list --output store-*",
-    "report *",
-    "verify *",
-    "convert *",
-    "files *",
-    "--cleanup *",
-    "--vm-info --vm db01-*",
-    "--vm nosuch *",
-    "--vm db01 --snapshot --output other-*",
-    "reap-snapshots *",
-    "check *",
-    "--save-profile *",
-    "--vm db01 --daemon*",
-)
 @pytest.mark.parametrize(
     ("words", "more", "code"),
     [
