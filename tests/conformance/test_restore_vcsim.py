@@ -6,6 +6,8 @@ import pytest
 
 import hyperexport
 from hyperexport.simulator import DiskSpec, Simulator, VmSpec
+from tests.conformance.keeping_proxy import keeping_uploads
+from tests.conformance.test_qemu_formats import assert_same
 from tests.conformance.vcsim import Vcsim, running_vcsim
 from tests.engine.simulator_client import find, finish, logged_in
 from tests.engine.test_restore import disk, extra, nic
@@ -27,11 +29,18 @@ DB02 = VmSpec("db02", powered_on=False, disks=(DiskSpec(MIB),))
 pytestmark = pytest.mark.conformance
 
 
+def guest_bytes(folder: Path, number: int) -> Path:
+    """Where the fixture keeps what db01's guest had on a disk."""
+    return folder.parent / f"db01-{number}.raw"
+
+
 @pytest.fixture(scope="module")
 def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with exports of our simulator's db01 and db02."""
     folder = tmp_path_factory.mktemp("exports")
     with Simulator((DB01, DB02)) as sim, pytest.MonkeyPatch.context() as patch:
+        for number in (0, 1):
+            sim.vm("db01").save_raw(number, guest_bytes(folder, number))
         for name, value in sim.environment().items():
             patch.setenv(name, value)
         hyperexport.export("db01", output=folder)
@@ -60,6 +69,25 @@ def test_vcsim_has_the_vm_with_the_bytes_that_were_sent_and_the_settings_that_ov
     assert [disk(config, number).backing.diskMode for number in (0, 1)] == ["persistent", "independent_persistent"]
     assert [disk(config, number).capacityInBytes for number in (0, 1)] == [4 * MIB, 2 * MIB]
     assert any("nvram" in each.setting for each in result.plan.lost)  # facts: vcsim asks for no nvram
+
+
+def test_the_bytes_that_vcsim_was_sent_are_the_guests(
+    go_peers: Path, qemu_img: Path, exports: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, kept = tmp_path / "home", tmp_path / "kept"
+    home.mkdir()
+    kept.mkdir()
+    with running_vcsim(go_peers, home) as vcsim, keeping_uploads(vcsim, kept) as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        restored = hyperexport.restore(
+            vm="db01", output=exports, folder="/DC0/vm", resource_pool="DC0_H0", datastore="LocalDS_0"
+        )
+    assert restored.verified is True
+    uploads = sorted(kept.glob("*.vmdk"))
+    assert len(uploads) == 2
+    for number, upload in enumerate(uploads):
+        assert_same(qemu_img, upload, guest_bytes(exports, number))
 
 
 @pytest.mark.parametrize("flags", [(), ("-esx",)], ids=["vCenter", "ESXi host"])
