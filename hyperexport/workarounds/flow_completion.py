@@ -1,6 +1,7 @@
 """IPython completes the keywords of a call by jedi, which reads the class of a Prefect flow and finds ``**kwargs``.
 
-IPython 9.0 to 9.9 and jedi 0.19; tests/unit/test_keywords.py asks them without this module, too.
+IPython 9 and jedi 0.19: tests/engine/test_progress_in_ipython.py asks a kernel, and tests/unit/test_keywords.py IPython
+without this module.
 """
 
 import re

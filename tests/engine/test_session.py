@@ -123,7 +123,7 @@ def test_many_threads_share_a_session_and_renew_it_once(peer):
 
 
 def test_properties_of_more_objects_than_fit_one_page_all_come(peer, monkeypatch):
-    monkeypatch.setattr("hyperexport.vsphere.collector._PAGE", 7)
+    monkeypatch.setattr("hyperexport.vsphere.collector.PAGE", 7)
     with connect(peer.endpoint) as session:
         names = [found["name"] for _, found in retrieve(session, {vim.VirtualMachine: ["name"]}, doing="listing")]
     assert len(names) == len(set(names)) >= 40

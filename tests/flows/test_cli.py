@@ -200,7 +200,7 @@ def test_cleanup_says_what_it_would_delete_and_then_deletes_just_that(vcenter, h
         hyperexport("--vm", "db01", "--snapshot", "--quiet", "--no-prefect")
     newest, oldest = exports_in(store)
     words = ("--cleanup", "--cleanup-max-count", "1")
-    assert re.search(rf"would delete +│ {oldest} ", hyperexport(*words, "--cleanup-dry-run").out)
+    assert re.search(rf"{oldest} +│ would delete ", hyperexport(*words, "--cleanup-dry-run").out)
     assert len(exports_in(store)) == 2
     assert hyperexport(*words, "--quiet").keys["deleted"] == str(oldest)
     assert exports_in(store) == [newest]

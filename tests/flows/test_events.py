@@ -69,9 +69,13 @@ def test_the_event_names_each_disk_whose_change_tracking_left_out_a_change(vcent
     vcenter.vm("db01").guest_write(1, 0, b"reported")
     vcenter.faults.add(Fault(FaultKind.CBT_OMITS, vm="db01", disk=0, at_byte=8 << 20, times=0))
 
-    export_vm("db01", changing)
+    manifest = export_vm("db01", changing).manifest
 
-    told = first("hyperexport.export.completed", exports_in(store)[-1].manifest.vm.instance_uuid)
+    def of_it() -> list[dict[str, Any]]:
+        found = heard("hyperexport.export.completed", manifest.vm.instance_uuid)
+        return [event for event in found if event["payload"]["export"] == manifest.export_id]
+
+    (told,) = eventually(of_it, "the event of the second export")
     assert told["payload"]["kind"] == "incremental"
     assert told["payload"]["wrong_tracking"] == ["Hard disk 1"]
 

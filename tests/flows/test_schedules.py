@@ -127,7 +127,13 @@ def test_a_fleet_that_is_cancelled_on_its_worker_leaves_nothing(served, tmp_path
             deployment("export-fleet/export-fleet").id,
             parameters={"selection": {"match": ["*"]}, "options": options.model_dump(mode="json", exclude_unset=True)},
         )
-        eventually(lambda: len({lease.machine for lease in served.simulator.leases()}) == 2, "both VMs in flight")
+
+        def both_in_flight() -> bool:
+            state = client.read_flow_run(run_of_all.id).state
+            assert not state.is_final(), f"it ended before: {state.name}: {state.message}"
+            return len({lease.machine for lease in served.simulator.leases()}) == 2
+
+        eventually(both_in_flight, "both VMs in flight")
         client.set_flow_run_state(run_of_all.id, Cancelling())
         eventually(lambda: client.read_flow_run(run_of_all.id).state.type is StateType.CANCELLED, "the fleet's end")
     assert leftovers(served.simulator, store) == []

@@ -54,23 +54,6 @@ def test_a_notebook_completes_the_options_of_a_call(typed: str, offered: list[st
     assert found == offered
 
 
-@pytest.mark.parametrize(
-    ("typed", "offered"),
-    [
-        ('export_vm("db01", snapshot_q', ["snapshot_quiesce="]),
-        ('hyperexport.export_vm(f("db01"), vsph', ["vsphere="]),
-        ("hyperexport.flows.restore_vm(power", ["power_on="]),
-        ('export_vm(print("db01", snapshot_q', []),
-        ("export_vm(**options).snapshot_q", []),
-    ],
-)
-def test_a_notebook_completes_the_options_of_a_flow(typed: str, offered: list[str]) -> None:
-    shell = InteractiveShell.instance()
-    shell.run_cell("import hyperexport.flows; from hyperexport import export_vm; f = str")
-    with provisionalcompleter():
-        assert [one.text for one in shell.Completer.completions(typed, len(typed))] == offered
-
-
 def test_ipython_still_needs_help_with_flows() -> None:
     """Where this fails, hyperexport/workarounds/flow_completion.py is no longer needed."""
     shell = InteractiveShell.instance()
