@@ -75,7 +75,8 @@ def parse(words: Sequence[str]) -> Command | None:
     """
     command = next((word for word in words if word not in FLAGS), "")
     if help_is_wanted(words):
-        print_help(build_app(only=command), command if command in COMMANDS else "", COMMANDS)
+        named = command if command in COMMANDS else ""
+        print_help(build_app(only=command), named, COMMANDS, short=not named and "--help" not in words)
         return None
     with suppress(CycloptsError):  # what is wrong with the words is said by the parser that knows every flag
         return _parsed(build_app(only=command, words=words), words, command)

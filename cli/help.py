@@ -19,6 +19,8 @@ from hyperexport.cli.flags import flags_of
 FLAGS: Final = ("--help", "-h")
 _LABELS: Final = 30  # columns at most for a flag and its value; a longer one has a line of its own
 _WIDEST: Final = 110
+_HELP: Final = "Show every option (-h: only their names), or after a command its own."
+_MORE: Final = "hyperexport --help explains every option, hyperexport COMMAND --help those of a command."
 _BOLD, _PLAIN = "\x1b[1m", "\x1b[0m"
 _VALUES: Final[dict[Any, str]] = {int: "N", float: "N", str: "TEXT", Path: "FILE", list[str]: "TEXT"}
 _POSITIONAL: Final = {
@@ -49,20 +51,23 @@ def help_is_wanted(words: Sequence[str]) -> bool:
     return any(word in FLAGS for word in options)
 
 
-def print_help(app: App, command: str, commands: Mapping[str, str]) -> None:
+def print_help(app: App, command: str, commands: Mapping[str, str], *, short: bool = False) -> None:
     """Print the page of a command.
 
     Args:
         app: The parser, with the flags of this command.
         command: Its name; "" for the whole program.
         commands: What the whole program's page says of each command.
+        short: Only name the flags.
     """
     bold = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     width = min(shutil.get_terminal_size().columns, _WIDEST)
-    print(help_page(app, command, {} if command else commands, width=width, bold=bold), end="")
+    print(help_page(app, command, {} if command else commands, width=width, bold=bold, short=short), end="")
 
 
-def help_page(app: App, command: str, commands: Mapping[str, str], *, width: int, bold: bool = False) -> str:
+def help_page(
+    app: App, command: str, commands: Mapping[str, str], *, width: int, bold: bool = False, short: bool = False
+) -> str:
     """Draw the page of a command.
 
     Args:
@@ -71,6 +76,7 @@ def help_page(app: App, command: str, commands: Mapping[str, str], *, width: int
         commands: Other commands and what each does, for the whole program.
         width: Columns.
         bold: Whether headings are bold.
+        short: Only name the flags, by what they are about.
     """
     shown = app[command] if command else app
     function = shown.default_command
@@ -82,9 +88,23 @@ def help_page(app: App, command: str, commands: Mapping[str, str], *, width: int
     lines = [*folded, ""]
     for paragraph in inspect.cleandoc(shown.help).split("\n\n"):
         lines += [*_paragraph(paragraph, width), ""]
-    for title, entries in _sections(flags, commands):
+    sections = list(_sections(flags, commands))
+    for title, entries in _shortened(sections) if short else sections:
         lines += [f"{_BOLD}{title}{_PLAIN}" if bold else title, *_table(entries, width), ""]
-    return "\n".join(lines)
+    return "\n".join([*lines, *wrap(_MORE, width), ""] if short else lines)
+
+
+def _shortened(sections: Sequence[tuple[str, list[tuple[str, str]]]]) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """The commands, and of each other section its flags without their meanings."""
+    for title, entries in sections:
+        if title == "Commands":
+            yield title, entries
+    names = {
+        title: " ".join(label.split(" ")[0].rstrip(",") for label, _ in entries)
+        for title, entries in sections
+        if title != "Commands"
+    }
+    yield "Options", list(names.items())
 
 
 def _flag(parameter: inspect.Parameter) -> _Flag:
@@ -133,7 +153,7 @@ def _sections(flags: Iterable[_Flag], commands: Mapping[str, str]) -> Iterator[t
             if flag.group == title
         ]
         if title == "Terminal":
-            entries.append((", ".join(reversed(FLAGS)), "Show this page, or after a command its own."))
+            entries.append((", ".join(reversed(FLAGS)), _HELP))
             entries += [("--version", "Show the version.")] if commands else []
         yield title, entries
 

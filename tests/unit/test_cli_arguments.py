@@ -67,7 +67,7 @@ def help_text() -> str:
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_the_help_shows_every_flag_that_the_parser_takes(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert parse([command, "--help"] if command else ["-h"]) is None
+    assert parse([command, "--help"] if command else ["--help"]) is None
     page = capsys.readouterr().out
     taken = (APP[command] if command else APP).assemble_argument_collection()
     names = {argument.name for argument in taken if argument.show and argument.name != "--SHELL"}
@@ -91,6 +91,19 @@ def test_help_is_given_wherever_it_is_asked_for(capsys: pytest.CaptureFixture[st
         assert capsys.readouterr().out == verify
     assert parse(["--vm", "db01", "--help"]) is None
     assert "Commands" in capsys.readouterr().out
+
+
+def test_the_short_help_names_every_command_and_every_flag_on_two_screens(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert parse(["-h"]) is None
+    short = capsys.readouterr().out
+    assert parse(["--help"]) is None
+    flags = set(re.findall(r"^  (--[a-z0-9-]+|[a-z-]+) ", capsys.readouterr().out, re.MULTILINE))
+    assert flags <= set(short.split())
+    assert len(short.splitlines()) < 130
+    assert max(map(len, short.splitlines())) <= 80
 
 
 def test_the_help_fits_the_terminal() -> None:
