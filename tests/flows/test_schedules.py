@@ -131,7 +131,9 @@ def test_a_fleet_that_is_cancelled_on_its_worker_leaves_nothing(served, tmp_path
         def both_in_flight() -> bool:
             state = client.read_flow_run(run_of_all.id).state
             assert not state.is_final(), f"it ended before: {state.name}: {state.message}"
-            return len({lease.machine for lease in served.simulator.leases()}) == 2
+            return (
+                len({lease.machine for lease in served.simulator.leases()}) >= 2
+            )  # other tests may have restored more
 
         eventually(both_in_flight, "both VMs in flight")
         client.set_flow_run_state(run_of_all.id, Cancelling())
