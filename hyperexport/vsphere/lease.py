@@ -75,6 +75,7 @@ def open_lease(
         VmPoweredOn: The VM runs, and no snapshot is given.
         LeaseRefused: The server refuses it for good.
         LeaseFailed: It ends in an error that may pass, or does not become ready.
+        LeaseExpired: The login ended while it was waited for.
         ServerBusy, PermissionMissing, Interrupted: As they say.
     """
     stop.check()
@@ -92,7 +93,13 @@ def open_lease(
     try:
         obj = when_free(session, ref, ask, stop=stop)
         doing = f"waiting for the export lease of {ref.name}"
-        info = wait_until_ready(session, obj, doing=doing, stop=stop, timeout=ready_timeout)
+        try:
+            info = wait_until_ready(session, obj, doing=doing, stop=stop, timeout=ready_timeout)
+        except ServerFault as error:
+            if not is_caused_by(error, GONE):
+                raise
+            # It ends with the login that it was asked for with; another thread has logged in again meanwhile.
+            raise LeaseExpired(f"the export lease of {ref.name} ended before it was ready: {error.what}") from error
         lease = Lease(session, ref, obj, info, disks)
         logger.info("the NFC lease of %s offers %d files", ref.name, len(lease.files))
         yield lease

@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+import time
 
 import pytest
 import urllib3
@@ -162,6 +163,24 @@ class TestFaults:
         with pytest.raises(errors.Interrupted), hold(session, vm, snapshot, stop=stop):
             pass
         timer.join()
+        assert simulated.server.leases() == []
+
+    def test_a_login_that_ends_while_a_lease_is_waited_for_may_be_tried_again(
+        self, simulated, session, vm, snapshot, faults
+    ):
+        faults.add(Fault(FaultKind.LEASE_SLOW, vm=vm.name, delay=60))
+        with connect(session.endpoint) as observer:
+
+            def end_the_login() -> None:
+                while not simulated.server.leases():
+                    time.sleep(0.01)
+                observer.content.sessionManager.TerminateSession([session.key])
+
+            thread = threading.Thread(target=end_the_login)
+            thread.start()
+            with pytest.raises(errors.LeaseExpired, match="before it was ready"), hold(session, vm, snapshot):
+                pass
+            thread.join()
         assert simulated.server.leases() == []
 
     def test_a_vm_that_another_task_holds_is_waited_for(self, session, vm, snapshot, faults):
