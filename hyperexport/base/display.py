@@ -115,7 +115,7 @@ def pairs_of(value: object) -> Pairs:
 
 @singledispatch
 def blocks_of(value: object) -> tuple[Pairs, ...]:
-    """The same for several things at once: what is said of each stands by itself, with an empty line between."""
+    """The pairs of a result that covers several things: one block each; an empty line separates them."""
     pairs = pairs_of(value)
     return (pairs,) if pairs else ()
 

@@ -23,7 +23,7 @@ _EXPORT_INFO: Final = struct.Struct(">HQH")
 
 
 class NbdClient:
-    """An open export; used by one thread. Whoever wants a read to end that waits ends the server.
+    """An open export, used by one thread. To end a read that is waiting, end the server.
 
     Args:
         path: The server's Unix socket.

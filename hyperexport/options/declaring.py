@@ -38,7 +38,7 @@ class Group(Value):
         return value
 
     def contradiction(self) -> str | None:
-        """Say what makes no sense together; None where all of it does.
+        """Say which options contradict each other; None if none do.
 
         Asked only of the merged options, by :meth:`ExportOptions.check`: what one option needs beside it may come
         from the environment or a profile. No pydantic validator may compare two options, for the same reason.

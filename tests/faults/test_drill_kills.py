@@ -6,7 +6,6 @@ After kill -9 the reaper sees to it, after SIGTERM the run itself.
 """
 
 import hashlib
-import os
 import random
 import subprocess
 from collections.abc import Callable, Generator
@@ -20,10 +19,10 @@ from hyperexport.model.drill import DrillRecord
 from hyperexport.simulator import DiskSpec, Simulator, VmSpec
 from hyperexport.simulator.boot_sector import bootable_disk
 from tests.faults.harness import Outcome, Victims
+from tests.faults.restored import POINTS, stop_in_every_step
 from tests.peers import require_program
 
 MIB = 1 << 20
-POINTS = int(os.environ.get("HYPEREXPORT_FAULT_POINTS", "160"))
 VMS = (
     VmSpec("db01", powered_on=False, firmware="bios", disks=(DiskSpec(2 * MIB), DiskSpec(MIB, used=0.4))),
     VmSpec("other", powered_on=False, disks=(DiskSpec(MIB),)),
@@ -142,12 +141,7 @@ def test_stopped_anywhere_a_drill_leaves_nothing_by_itself(
     whole = scene.run()
     assert whole.ok, whole
     scene.records_are_whole()
-    chance = random.Random(f"{seed} stop {way}")
-    ends = {
-        scene.stop(step, chance.randint(1, events))
-        for step, events in whole.events.items()
-        for _ in range(max(1, POINTS // 40))
-    }
+    ends = stop_in_every_step(scene.stop, whole.events, random.Random(f"{seed} stop {way}"))
     assert "stopped" in ends
 
 

@@ -6,7 +6,6 @@ After kill -9 the reaper sees to it, after SIGTERM the run itself.
 """
 
 import hashlib
-import os
 import random
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -16,11 +15,10 @@ import pytest
 
 import hyperexport
 from hyperexport.simulator import DiskSpec, Simulator, VmSpec
-from tests.engine.simulator_client import find, finish, logged_in
 from tests.faults.harness import Outcome, Victims
+from tests.faults.restored import POINTS, stop_in_every_step, take_away
 
 MIB = 1 << 20
-POINTS = int(os.environ.get("HYPEREXPORT_FAULT_POINTS", "160"))
 VMS = (
     VmSpec(
         "db01",
@@ -74,7 +72,7 @@ class Restores:
         if now != self.before:
             assert not outcome.killed or outcome.step in COMMITTED, (point, outcome)
             self.is_whole(now)
-            self.take_away()
+            take_away(self.sim)
         assert self.look() == self.before
         return outcome.step
 
@@ -90,7 +88,7 @@ class Restores:
         if now != self.before:
             assert outcome.ok or step in COMMITTED, (step, at, outcome)
             self.is_whole(now)
-            self.take_away()
+            take_away(self.sim)
         assert self.look() == self.before
         return outcome.code or "complete"
 
@@ -101,23 +99,6 @@ class Restores:
             assert now == {**self.before, "target": [*self.before["target"], wanted[1], wanted[0]]}
         else:
             assert now == {**self.before, "copy": wanted}
-
-    def take_away(self) -> None:
-        """Remove a complete restore, as its user would."""
-        with logged_in(self.sim) as service:
-            if "attach_to" not in self.way:
-                vm = find(service, "copy")
-                if vm.runtime.powerState == "poweredOn":
-                    finish(vm.PowerOffVM_Task())
-                finish(vm.Destroy_Task())
-                return
-            from pyVmomi import vim
-
-            vm = find(service, "target")
-            disks = [each for each in vm.config.hardware.device if isinstance(each, vim.vm.device.VirtualDisk)][1:]
-            spec = vim.vm.device.VirtualDeviceSpec
-            changes = [spec(operation="remove", fileOperation="destroy", device=disk) for disk in disks]
-            finish(vm.ReconfigVM_Task(vim.vm.ConfigSpec(deviceChange=changes)))
 
 
 @pytest.fixture(scope="module")
@@ -157,13 +138,8 @@ def test_stopped_anywhere_a_restore_leaves_nothing_by_itself(
     scene = restores(way)
     whole = scene.run()
     assert whole.ok, whole
-    scene.take_away()
-    chance = random.Random(f"{seed} stop {way}")
-    ends = {
-        scene.stop(step, chance.randint(1, events))
-        for step, events in whole.events.items()
-        for _ in range(max(1, POINTS // 40))
-    }
+    take_away(scene.sim)
+    ends = stop_in_every_step(scene.stop, whole.events, random.Random(f"{seed} stop {way}"))
     assert "stopped" in ends
 
 
@@ -176,7 +152,7 @@ def test_killed_anywhere_a_restore_leaves_nothing_after_the_reaper(
     scene = restores(way)
     whole = scene.run()
     assert whole.ok, whole
-    scene.take_away()
+    take_away(scene.sim)
     chance = random.Random(f"{seed} {way}")
     killed: dict[str, int] = {}
     for step, events in whole.events.items():

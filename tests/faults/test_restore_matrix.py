@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pyVmomi import vim, vmodl
+from pyVmomi import vmodl
 
 import hyperexport
 from hyperexport import errors
@@ -26,6 +26,7 @@ from hyperexport.options.precedence import resolve
 from hyperexport.simulator import DiskSpec, Fault, FaultKind, Simulator, VmSpec
 from hyperexport.vsphere import questions
 from tests.engine.simulator_client import find, finish, logged_in
+from tests.faults.restored import take_away
 
 MIB = 1 << 20
 VMS = (
@@ -119,7 +120,7 @@ class Scene:
         """The calls of a run in which nothing fails."""
         earlier = Counter(self.sim.requests)
         self.run()
-        self.take_away()
+        take_away(self.sim)
         return Counter(self.sim.requests) - earlier
 
     def look(self) -> dict[str, list[str]]:
@@ -160,7 +161,7 @@ class Scene:
                 DirectRunner(), resolve(hyperexport.ExportOptions.from_keys({"output": self.folder})).options
             )
         if self.is_whole(self.look()):
-            self.take_away()
+            take_away(self.sim)
         assert self.look() == self.before, (fault, code, words)
         assert (self.sim.leases(), self.sim.detached_disks(), self.sim.sessions()) == ([], [], []), (fault, code, words)
         assert self.digests() == self.stored, fault
@@ -183,21 +184,6 @@ class Scene:
                     for task in vm.recentTask:
                         with suppress(vmodl.MethodFault):  # what it was for may be gone
                             finish(task)
-
-    def take_away(self) -> None:
-        """Remove a complete restore, as its user would."""
-        with logged_in(self.sim) as service:
-            if "copy" in [vm.name for vm in self.sim.vms()]:
-                vm = find(service, "copy")
-                if vm.runtime.powerState == "poweredOn":
-                    finish(vm.PowerOffVM_Task())
-                finish(vm.Destroy_Task())
-            vm = find(service, "target")
-            disks = [each for each in vm.config.hardware.device if isinstance(each, vim.vm.device.VirtualDisk)][1:]
-            spec = vim.vm.device.VirtualDeviceSpec
-            changes = [spec(operation="remove", fileOperation="destroy", device=disk) for disk in disks]
-            if changes:
-                finish(vm.ReconfigVM_Task(vim.vm.ConfigSpec(deviceChange=changes)))
 
 
 @pytest.fixture(scope="module")
