@@ -20,9 +20,9 @@ from hyperexport.model.rates import RateRecorder, recording_rates
 from hyperexport.options.declaring import Format, VerifyMode
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.policy.change_tracking import TrackingPlan
+from hyperexport.policy.cleanup_candidates import Incoming
 from hyperexport.policy.clock import compare_clocks
 from hyperexport.policy.incremental import Decision, ExportPlan
-from hyperexport.policy.retention import Incoming
 from hyperexport.policy.snapshots import SnapshotPlan
 from hyperexport.results import CleanupResult, ExportResult
 from hyperexport.steps import (

@@ -19,8 +19,8 @@ from hyperexport.model.progress_totals import FLEET, report_fleet
 from hyperexport.model.vm import VmRef
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.options.selection import Selection
+from hyperexport.policy.cleanup_candidates import Incoming
 from hyperexport.policy.placement import Queue
-from hyperexport.policy.retention import Incoming
 from hyperexport.results import CleanupResult, ExportResult, FailureReport, FleetMember, FleetOutcome, FleetResult
 from hyperexport.steps.cleanup import CleanupContext, clean_up_store
 from hyperexport.steps.recent import recent_exports

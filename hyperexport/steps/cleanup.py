@@ -16,9 +16,11 @@ from hyperexport.model.marks import PreservedMark, VerifiedMark
 from hyperexport.model.ownership import Owner
 from hyperexport.model.vm import Value
 from hyperexport.options.groups import Cleanup
+from hyperexport.policy.cleanup_candidates import Incoming
+from hyperexport.policy.cleanup_guards import may_use
 from hyperexport.policy.clock import ClockVerdict
 from hyperexport.policy.incremental import ExportPlan
-from hyperexport.policy.retention import CleanupItem, CleanupLimits, CleanupPlan, Incoming, may_use, plan_cleanup
+from hyperexport.policy.retention import CleanupItem, CleanupLimits, CleanupPlan, plan_cleanup
 from hyperexport.results import CleanupResult
 from hyperexport.steps.folders import exports_of, holding
 from hyperexport.steps.liveness import IsOver

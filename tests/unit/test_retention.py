@@ -13,7 +13,8 @@ from hyperexport.errors import UsageError
 from hyperexport.model.history import identity_of
 from hyperexport.model.manifest import ExportManifest, FileEntry, FileRole
 from hyperexport.options.groups import Cleanup
-from hyperexport.policy.retention import CleanupLimits, CleanupPlan, Incoming, plan_cleanup
+from hyperexport.policy.cleanup_candidates import Incoming
+from hyperexport.policy.retention import CleanupLimits, CleanupPlan, plan_cleanup
 from tests.examples import NOW, VM, a_disk_file, a_hash, an_export
 
 anytime = settings(deadline=None)
