@@ -9,8 +9,8 @@ from hyperexport.simulator import DiskSpec, Simulator, VmSpec
 from tests.conformance.keeping_proxy import keeping_uploads
 from tests.conformance.test_qemu_formats import assert_same
 from tests.conformance.vcsim import Vcsim, running_vcsim
+from tests.engine.restores import disk, extra, nic
 from tests.engine.simulator_client import find, finish, logged_in
-from tests.engine.test_restore import disk, extra, nic
 
 MIB = 1 << 20
 DB01 = VmSpec(

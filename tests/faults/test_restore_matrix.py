@@ -73,8 +73,8 @@ ON_THE_WAY = [
 ]
 _DOWNLOAD = "it happens to the downloads of an export: tests/faults/test_matrix.py"
 _SNAPSHOT = "a restore makes no snapshot: tests/engine/test_snapshots.py"
-_CHANGES = "a restore asks for no changes: tests/engine/test_range_deltas.py"
-_FOLDER = "a restore reads no datastore: tests/engine/test_range_deltas.py"
+_CHANGES = "a restore asks for no changes: tests/engine/range_reads"
+_FOLDER = "a restore reads no datastore: tests/engine/range_reads"
 ELSEWHERE = {
     FaultKind.CUT: _DOWNLOAD,
     FaultKind.TRUNCATE: _DOWNLOAD,

@@ -1,7 +1,6 @@
 """The end of a chain: a changed disk is written whole, from the store's own grains and what changed, read in ranges."""
 
 import random
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,41 +15,25 @@ from hyperexport.model.manifest import FileEntry
 from hyperexport.model.transport import Transport
 from hyperexport.options.groups import VerifyMode
 from hyperexport.results import ExportResult
-from hyperexport.simulator import DiskSpec, Fault, FaultKind, Simulator, VmSpec
+from hyperexport.simulator import DiskSpec, Fault, FaultKind, Simulator
 from hyperexport.steps.verification import verify
 from hyperexport.store.local import LocalStore
 from hyperexport.views import exports as export_page
 from hyperexport.views import stored as list_page
-from tests.chains import Place, differing_by_qemu, files_of, folder_place, guest, rot, s3_place, stored
-from tests.engine.nbdkit_tool import Nbdkit, install
+from tests.chains import Place, differing_by_qemu, files_of, guest, rot, s3_place, stored
+from tests.engine.nbdkit_tool import Nbdkit
+from tests.engine.ranges import MIB, OFF, ON, SIZE
 from tests.engine.s3_servers import S3Server
 from tests.peers import require_program
 
-MIB: Final = 1 << 20
-SIZE: Final = 4 * MIB + 1536
-"""The last grain is not a whole one."""
-OFF, ON = "off", "on"
 ENDS: Final[dict[str, Any]] = {"max_chain": 1}
 """Each chain has one delta; the export after it is whole again."""
 
 
 @pytest.fixture
-def vcenter(monkeypatch: pytest.MonkeyPatch) -> Generator[Simulator]:
-    disks = (DiskSpec(SIZE, used=0.6, seed=5), DiskSpec(MIB, used=0.5, seed=6))
-    with Simulator([VmSpec(OFF, powered_on=False, disks=disks), VmSpec(ON, disks=disks)]) as simulator:
-        for name, value in simulator.environment().items():
-            monkeypatch.setenv(name, value)
-        yield simulator
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Place:
-    return folder_place(tmp_path / "exports")
-
-
-@pytest.fixture
-def nbdkit(tmp_path: Path, vcenter: Simulator, monkeypatch: pytest.MonkeyPatch) -> Nbdkit:
-    return install(tmp_path / "nbdkit", vcenter, monkeypatch)
+def disks() -> tuple[DiskSpec, ...]:
+    """A second disk, of which one grain changes."""
+    return (DiskSpec(SIZE, used=0.6, seed=5), DiskSpec(MIB, used=0.5, seed=6))
 
 
 def change(vcenter: Simulator, name: str, seed: int = 1) -> None:
@@ -97,7 +80,7 @@ def is_whole_and_the_guests(vcenter: Simulator, place: Place, name: str, scratch
 )
 def test_at_the_end_of_its_chain_only_what_changed_of_a_disk_is_read_and_the_next_delta_builds_on_it(
     vcenter: Simulator,
-    folder: Place,
+    place: Place,
     nbdkit: Nbdkit,
     tmp_path: Path,
     kind: str,
@@ -107,7 +90,6 @@ def test_at_the_end_of_its_chain_only_what_changed_of_a_disk_is_read_and_the_nex
     request: pytest.FixtureRequest,
 ) -> None:
     require_program("qemu-img", "nothing else reads the disk")
-    place = folder
     if kind == "s3":
         server: S3Server = request.getfixturevalue("server")
         place = s3_place(server, server.make_bucket("synthetic-fulls"))
@@ -132,31 +114,31 @@ def test_at_the_end_of_its_chain_only_what_changed_of_a_disk_is_read_and_the_nex
 
 
 def test_a_synthetic_full_that_is_asked_for_reads_only_what_changed_on_a_whole_base_too(
-    vcenter: Simulator, folder: Place, tmp_path: Path
+    vcenter: Simulator, place: Place, tmp_path: Path
 ) -> None:
-    folder.export(OFF)
+    place.export(OFF)
     change(vcenter, OFF)
     vcenter.folder.requests.clear()
-    result = folder.export(OFF, synthetic_full=True, transport_sample=0)
+    result = place.export(OFF, synthetic_full=True, transport_sample=0)
     assert [disk.synthetic for disk in disks_of(result)] == [True, True]
     read = sum(each.sent for each in vcenter.folder.requests if "-flat" in each.path)
     probes = 2 * 2 * 512  # of each disk when it is planned, and when it is read
     assert read - probes == sum(disk.received or 0 for disk in disks_of(result)) < SIZE * 2 // 3 + MIB
-    is_whole_and_the_guests(vcenter, folder, OFF, tmp_path)
+    is_whole_and_the_guests(vcenter, place, OFF, tmp_path)
 
 
 def test_unchanged_grains_are_stored_as_they_were_and_those_that_became_zero_are_left_out(
-    vcenter: Simulator, folder: Place
+    vcenter: Simulator, place: Place
 ) -> None:
-    at_its_end(vcenter, folder)
+    at_its_end(vcenter, place)
     vcenter.vm(OFF).guest_write(0, 20 * GRAIN, bytes(GRAIN))
-    before = folder.newest()
-    folder.export(OFF, **ENDS)
+    before = place.newest()
+    place.export(OFF, **ENDS)
     content = guest(vcenter, OFF)[0]
     stop = StopSignal()
     with (
-        open_disks(folder.store, before, stop=stop) as old,
-        open_disks(folder.store, folder.newest(), stop=stop) as new,
+        open_disks(place.store, before, stop=stop) as old,
+        open_disks(place.store, place.newest(), stop=stop) as new,
     ):
         same = 0
         for number in range(-(-SIZE // GRAIN)):
@@ -172,21 +154,21 @@ def test_unchanged_grains_are_stored_as_they_were_and_those_that_became_zero_are
 
 
 def test_the_plan_the_result_and_the_list_say_what_a_synthetic_full_is_made_of(
-    vcenter: Simulator, folder: Place
+    vcenter: Simulator, place: Place
 ) -> None:
-    at_its_end(vcenter, folder)
-    plan = folder.export(OFF, **ENDS, dry_run=True).plan
+    at_its_end(vcenter, place)
+    plan = place.export(OFF, **ENDS, dry_run=True).plan
     assert "stored whole: its chain has 1 delta, at --max-chain 1" in plan.disks[0].why
     assert "only what changed is read by datastore, and the rest is written from the store's own grains" in (
         plan.disks[0].why
     )
     assert plan.transfer_bytes == sum(disk.changed_bytes or 0 for disk in plan.disks)
-    result = folder.export(OFF, **ENDS)
+    result = place.export(OFF, **ENDS)
     assert [disk.why for disk in result.plan.disks] == [disk.why for disk in plan.disks]
     _ = export_page, list_page  # their import registers the pages
     (page,) = pages_of(result)
     assert any("only what changed is read by datastore" in cell for row in page.tables[1].rows for cell in row)
-    rows = pages_of(hyperexport.list_exports(folder.store.url))[0].tables[0].rows
+    rows = pages_of(hyperexport.list_exports(place.store.url))[0].tables[0].rows
     assert [[words in row for row in rows] for words in ("synthetic full", "incremental + 1 delta", "full")] == [
         [True, False, False],
         [False, True, False],
@@ -194,10 +176,10 @@ def test_the_plan_the_result_and_the_list_say_what_a_synthetic_full_is_made_of(
     ]
 
 
-def test_an_unchanged_disk_that_refers_to_a_synthetic_full_is_none_itself(vcenter: Simulator, folder: Place) -> None:
-    at_its_end(vcenter, folder)
-    first = folder.export(OFF, **ENDS)
-    again = folder.export(OFF, **ENDS)
+def test_an_unchanged_disk_that_refers_to_a_synthetic_full_is_none_itself(vcenter: Simulator, place: Place) -> None:
+    at_its_end(vcenter, place)
+    first = place.export(OFF, **ENDS)
+    again = place.export(OFF, **ENDS)
     assert [(disk.synthetic, disk.transferred) for disk in disks_of(again)] == [(False, False)] * 2
     assert again.plan.saved_bytes == sum(disk.size for disk in disks_of(first))
     assert again.manifest.kind_in_words == "incremental"
@@ -205,15 +187,15 @@ def test_an_unchanged_disk_that_refers_to_a_synthetic_full_is_none_itself(vcente
 
 @pytest.mark.parametrize("options", [{"transport": "lease"}, {"format": "ova"}], ids=["lease", "ova"])
 def test_where_the_whole_stream_is_read_anyway_it_is_stored_as_it_comes(
-    vcenter: Simulator, folder: Place, options: Any
+    vcenter: Simulator, place: Place, options: Any
 ) -> None:
-    at_its_end(vcenter, folder)
-    result = folder.export(OFF, **ENDS, **options)
+    at_its_end(vcenter, place)
+    result = place.export(OFF, **ENDS, **options)
     assert [(disk.synthetic, disk.transport, disk.chain) for disk in disks_of(result)] == [
         (False, Transport.LEASE, ())
     ] * 2
     assert "store's own grains" not in result.plan.disks[0].why
-    assert stored(folder.store, folder.newest()) == guest(vcenter, OFF)
+    assert stored(place.store, place.newest()) == guest(vcenter, OFF)
 
 
 # -- what is not trusted ----------------------------------------------------------------------------------------------
@@ -227,33 +209,33 @@ def is_transferred_whole(vcenter: Simulator, place: Place, result: ExportResult,
 
 @pytest.mark.parametrize("link", [0, 1])
 def test_a_damaged_file_of_the_chain_has_the_disk_transferred(
-    vcenter: Simulator, folder: Place, tmp_path: Path, link: int
+    vcenter: Simulator, place: Place, tmp_path: Path, link: int
 ) -> None:
-    at_its_end(vcenter, folder)
-    rot(files_of(folder.store, folder.newest())[link])
-    result = folder.export(OFF, **ENDS)
-    is_transferred_whole(vcenter, folder, result, tmp_path, "Hard disk 1 was transferred whole, not written from the")
+    at_its_end(vcenter, place)
+    rot(files_of(place.store, place.newest())[link])
+    result = place.export(OFF, **ENDS)
+    is_transferred_whole(vcenter, place, result, tmp_path, "Hard disk 1 was transferred whole, not written from the")
     assert any(one.endswith("Record the damage with: hyperexport verify") for one in result.manifest.warnings)
     assert [disk.synthetic for disk in disks_of(result)] == [False, True]
 
 
 def test_a_change_that_change_tracking_lost_has_the_disk_transferred_and_its_tracking_distrusted(
-    vcenter: Simulator, folder: Place, tmp_path: Path
+    vcenter: Simulator, place: Place, tmp_path: Path
 ) -> None:
-    at_its_end(vcenter, folder)
+    at_its_end(vcenter, place)
     vcenter.vm(OFF).guest_write(0, 20 * GRAIN, b"lost")
     vcenter.faults.add(Fault(FaultKind.CBT_OMITS, vm=OFF, at_byte=20 * GRAIN, times=0))
-    result = folder.export(OFF, **ENDS, transport_sample=100)
-    is_transferred_whole(vcenter, folder, result, tmp_path, "is exported whole, because the block at byte 1310720")
+    result = place.export(OFF, **ENDS, transport_sample=100)
+    is_transferred_whole(vcenter, place, result, tmp_path, "is exported whole, because the block at byte 1310720")
     entry = disks_of(result)[0]
     assert entry.distrusted == (entry.change_id or "").rpartition("/")[0]
     assert disks_of(result)[1].distrusted is None
 
 
 def test_a_transport_that_fails_midway_has_the_disk_transferred(
-    vcenter: Simulator, folder: Place, tmp_path: Path
+    vcenter: Simulator, place: Place, tmp_path: Path
 ) -> None:
-    at_its_end(vcenter, folder)
+    at_its_end(vcenter, place)
     vcenter.faults.add(Fault(FaultKind.FOLDER_SHORT, vm=OFF, at_byte=33 * GRAIN, times=0))
-    result = folder.export(OFF, **ENDS)
-    is_transferred_whole(vcenter, folder, result, tmp_path, "was read whole by its lease, not in ranges by datastore")
+    result = place.export(OFF, **ENDS)
+    is_transferred_whole(vcenter, place, result, tmp_path, "was read whole by its lease, not in ranges by datastore")

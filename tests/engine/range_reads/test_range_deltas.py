@@ -1,0 +1,147 @@
+"""Deltas of which only the changed blocks are read: the guest's bytes, and few of them."""
+
+import logging
+import random
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hyperexport.formats.vmdk import GRAIN
+from hyperexport.model.transport import Transport
+from hyperexport.policy.incremental import Decision
+from hyperexport.results import ExportResult
+from hyperexport.simulator import DiskSpec, Fault, FaultKind, Simulator, VmSpec
+from hyperexport.simulator.folder_log import FolderRequest
+from tests.chains import Place, folder_place, guest, stored
+from tests.engine.nbdkit_tool import Nbdkit
+from tests.engine.ranges import MIB, OFF, ON, SIZE, change, disk_of, is_the_guests
+from tests.peers import require_program
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "transport"),
+    [
+        (OFF, {}, Transport.DATASTORE),
+        (OFF, {"transport": "datastore"}, Transport.DATASTORE),
+        (ON, {"transport": "datastore"}, Transport.DATASTORE),
+        (ON, {"nbdkit_plugin": "vddk"}, Transport.NBDKIT),
+        (ON, {"nbdkit_plugin": "nfc"}, Transport.NBDKIT),
+        (OFF, {"transport": "nbdkit"}, Transport.NBDKIT),
+        (OFF, {"transport": "lease"}, Transport.LEASE),
+    ],
+)
+def test_a_delta_by_any_transport_is_the_guests_disk(
+    vcenter: Simulator, place: Place, nbdkit: Nbdkit, tmp_path: Path, name: str, options: Any, transport: Transport
+) -> None:
+    require_program("qemu-img", "nothing else reads the chains")
+    vcenter.folder.serves_frozen = True
+    place.export(name)
+    for day in range(2):
+        change(vcenter, name, seed=str(day))
+        result = place.export(name, **options)
+        entry = disk_of(result)
+        assert (entry.transport, len(entry.chain), result.manifest.warnings) == (transport, day + 1, ())
+        assert result.plan.disks[0].decision is Decision.TRANSFER
+        assert f"read by {transport}" in result.plan.disks[0].why
+        is_the_guests(vcenter, place, name, tmp_path)
+        if transport is not Transport.LEASE:
+            assert entry.sampled
+            assert entry.received == result.manifest.transfer.bytes_transferred - nvram_of(result)
+            assert entry.received < SIZE
+    assert vcenter.vm(name).snapshots() == []
+    assert nbdkit.alive == []
+
+
+def nvram_of(result: ExportResult) -> int:
+    assert result.manifest
+    return sum(entry.size for entry in result.manifest.files if entry.role == "nvram" and entry.transferred)
+
+
+def test_bytes_moved_are_at_most_a_tenth_more_than_bytes_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size, changed = 64 * MIB, 320
+    with Simulator([VmSpec(OFF, powered_on=False, disks=(DiskSpec(size, used=0.9, seed=3),))]) as vcenter:
+        for name, value in vcenter.environment().items():
+            monkeypatch.setenv(name, value)
+        place = folder_place(tmp_path / "exports")
+        place.export(OFF)
+        chance = random.Random("scattered")
+        for number in chance.sample(range(size // GRAIN), changed):
+            vcenter.vm(OFF).guest_write(0, number * GRAIN + chance.randrange(GRAIN - 9), chance.randbytes(9))
+        vcenter.folder.requests.clear()
+        result = place.export(OFF)
+        assert disk_of(result).transport is Transport.DATASTORE
+        assert stored(place.store, place.newest()) == guest(vcenter, OFF)
+        moved = sum(each.sent for each in vcenter.folder.requests)
+    assert changed * GRAIN <= moved <= 1.1 * changed * GRAIN
+
+
+def test_a_changed_disk_that_has_the_same_bytes_again_needs_no_delta(vcenter: Simulator, place: Place) -> None:
+    place.export(OFF)
+    empty = next(n for n in range(SIZE // GRAIN) if not any(vcenter.vm(OFF).read_disk(0, n * GRAIN, GRAIN)))
+    vcenter.vm(OFF).guest_write(0, empty * GRAIN, bytes(GRAIN))
+    result = place.export(OFF)
+    assert (disk_of(result).chain, disk_of(result).transport) == ((), Transport.DATASTORE)
+    assert stored(place.store, place.newest()) == guest(vcenter, OFF)
+
+
+def test_a_vm_that_is_off_is_held_by_a_lease_while_its_changes_are_read(vcenter: Simulator, place: Place) -> None:
+    place.export(OFF)
+    change(vcenter, OFF)
+    leases: list[int] = []
+
+    class Noting(list[FolderRequest]):
+        def append(self, request: FolderRequest, /) -> None:
+            leases.append(len(vcenter.leases()))
+            super().append(request)
+
+    vcenter.folder.requests = Noting()
+    assert disk_of(place.export(OFF)).transport is Transport.DATASTORE
+    planned = 2  # the descriptor, and the first bytes of the flat file
+    assert leases[:planned] == [0] * planned
+    assert set(leases[planned:]) == {1}
+
+
+def test_a_lease_that_ends_while_changes_are_read_ends_the_reading_and_the_disk_is_read_again(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disks = (DiskSpec(SIZE, used=0.6, seed=5),)
+    with Simulator([VmSpec(OFF, powered_on=False, disks=disks)], lease_timeout=8.0) as vcenter:
+        for name, value in vcenter.environment().items():
+            monkeypatch.setenv(name, value)
+        place.export(OFF)
+        change(vcenter, OFF)
+        ended, held = threading.Event(), list[int]()
+
+        class Holding(list[FolderRequest]):
+            """Answers nothing that is read under the first lease, which ends now."""
+
+            def append(self, request: FolderRequest, /) -> None:
+                super().append(request)
+                if not ended.is_set() and vcenter.leases() and request.sent >= GRAIN:
+                    if not held:
+                        lost = Fault(FaultKind.METHOD_FAULT, method="HttpNfcLeaseProgress", fault="InvalidState")
+                        vcenter.faults.add(lost)
+                    held.append(request.begin)
+                    ended.wait()
+
+        vcenter.folder.requests = Holding()
+
+        def release(record: logging.LogRecord) -> bool:
+            if "trying again" in record.msg:
+                ended.set()
+            return True
+
+        logger = logging.getLogger("hyperexport.base.retry")
+        logger.addFilter(release)
+        try:
+            result = place.export(OFF)
+        finally:
+            ended.set()
+            logger.removeFilter(release)
+        assert held
+        assert (disk_of(result).transport, len(disk_of(result).chain)) == (Transport.DATASTORE, 1)
+        assert stored(place.store, place.newest()) == guest(vcenter, OFF)
