@@ -55,6 +55,8 @@ class FaultKind(StrEnum):
     """OvfManager.CreateDescriptor answers with an error in its list, and no descriptor."""
     MANIFEST_MISSING = "manifest-missing"
     """HttpNfcLeaseGetManifest answers with an empty list."""
+    MANIFEST_SHA1 = "manifest-sha1"
+    """HttpNfcLeaseGetManifest answers with SHA-1 alone, whatever was asked for."""
     MANIFEST_WRONG = "manifest-wrong"
     """HttpNfcLeaseGetManifest answers with checksums of other bytes for the file of ``disk``, or of any."""
     UPLOAD_CUT = "upload-cut"

@@ -227,6 +227,8 @@ class Lease(Managed):
         digests = file.digests
         if self.world.faults.take(FaultKind.MANIFEST_WRONG, **fault_target(file)):
             digests = {name: hashlib.new(name, b"other bytes").hexdigest() for name in digests}
+        if self.world.faults.take(FaultKind.MANIFEST_SHA1, **fault_target(file)):
+            digests = {"sha1": digests["sha1"]}
         return _manifest_entry(file, digests)
 
     def HttpNfcLeaseSetManifestChecksumType(self, deviceUrlsToChecksumTypes: list[Any]) -> None:

@@ -10,15 +10,42 @@ from hyperexport.images.opening import chain_of, open_disk
 from hyperexport.images.verified import wrong_sha256, wrong_size
 from hyperexport.model.manifest import FileEntry, FileRole
 from hyperexport.store.base import Store, StoredExport
+from hyperexport.transfer.read_ahead import read_ahead
 
 
 class WholeFile(NamedTuple):
     """A file that can be read any number of times."""
 
+    name: str
     size: int
-    prove: Callable[[str], None]
-    """Raises VerificationFailed unless this is the SHA-256 of its bytes."""
+    sha256: str
+    """Of the bytes that were exported; where the file is put together, of what its proved parts give."""
+    where: str
+    """What an error calls it."""
     chunks: Callable[[], Iterator[bytes]]
+
+    def prove(self, digest: str) -> None:
+        """Raise unless this is the SHA-256 of its bytes.
+
+        Raises:
+            VerificationFailed: It is another.
+        """
+        if digest != self.sha256:
+            raise wrong_sha256(self.where)
+
+    def read_again(self, *algorithms: str, stop: StopSignal) -> dict[str, str]:
+        """Read the whole file, prove it by its SHA-256, and return that and the digests by further algorithms.
+
+        Raises:
+            ExportNotFound, VerificationFailed, StoreUnusable, StoreUnreachable: As for :func:`whole_file`.
+            Interrupted: The run was asked to stop.
+        """
+        with read_ahead(self.chunks(), digests=("sha256", *algorithms), stop=stop) as ahead:
+            for _ in ahead:
+                stop.check()
+            found = ahead.digests()
+        self.prove(found["sha256"])
+        return found
 
 
 def whole_file(store: Store, export: StoredExport, entry: FileEntry, *, stop: StopSignal) -> WholeFile:
@@ -47,11 +74,7 @@ def whole_file(store: Store, export: StoredExport, entry: FileEntry, *, stop: St
         with store.open(export, entry.name) as reader:
             yield from reader.chunks()
 
-    def prove(digest: str) -> None:
-        if digest != entry.sha256:
-            raise wrong_sha256(where)
-
-    return WholeFile(entry.size, prove, chunks)
+    return WholeFile(entry.name, entry.size, entry.sha256, where, chunks)
 
 
 def check_stored(store: Store, export: StoredExport, entry: FileEntry) -> None:
@@ -81,10 +104,4 @@ def _merged(store: Store, export: StoredExport, entry: FileEntry, stop: StopSign
     for piece in chunks():
         digest.update(piece)
         size += len(piece)
-    expected = digest.hexdigest()
-
-    def prove(found: str) -> None:
-        if found != expected:
-            raise wrong_sha256(where)
-
-    return WholeFile(size, prove, chunks)
+    return WholeFile(entry.name, size, digest.hexdigest(), where, chunks)

@@ -67,6 +67,7 @@ def restore_vm(run: StepRunner, wanted: RestorePoint, request: RestoreRequest, o
             powered_on=powered_on,
             attached=attached,
             verified=request.verify and not job.unverified,
+            proofs={file.name: job.proofs[file.name] for file in plan.files},
             uploaded=uploaded,
             seconds=time.monotonic() - began,
             warnings=job.warnings,

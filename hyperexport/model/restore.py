@@ -31,6 +31,22 @@ class Provisioning(StrEnum):
     EAGER = "eager"
 
 
+class Proof(StrEnum):
+    """How the bytes of one file were proved to be those of the manifest, by SHA-256, before the VM became whole."""
+
+    SERVER = "server"
+    """The server's SHA-256 of what arrived is the manifest's: proof of the stored bytes and of the transfer at once."""
+    SENT = "sent"
+    """We hashed it while it was sent, and its last bytes waited for the proof."""
+    READ_AGAIN = "read-again"
+    """The server promised a SHA-256 and gave none; we read the stored file again."""
+
+    @property
+    def words(self) -> str:
+        """By whom and when the SHA-256 was made, as a page says it."""
+        return {Proof.SERVER: "by the server", Proof.SENT: "while sent", Proof.READ_AGAIN: "read again"}[self]
+
+
 class RestoreRequest(Value):
     """What is to become of an export in vSphere. A place that is None is where the VM was, if that exists there."""
 
@@ -248,6 +264,9 @@ class RestoreResult(Value):
     attached: tuple[str, ...] = Field(default=(), description="The files of the disks that were attached.")
     verified: bool | None = Field(
         default=None, description="Whether the server's checksum of every file was compared; None in a dry run."
+    )
+    proofs: dict[str, Proof] = Field(
+        default={}, description="How each file was proved by its SHA-256; empty in a dry run."
     )
     uploaded: int = Field(default=0, description="Bytes.")
     seconds: float

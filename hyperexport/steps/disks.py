@@ -34,7 +34,7 @@ from hyperexport.steps.staging import Copies, Entries, StagedCopy, as_kept, as_s
 from hyperexport.store.base import Sink, StoredExport
 from hyperexport.transfer.pipeline import Received, Writable, transfer
 from hyperexport.transfer.source import open_source
-from hyperexport.vsphere.lease import Lease, ServerChecksum
+from hyperexport.vsphere.lease import Lease
 from hyperexport.vsphere.lease_files import LeaseFile
 
 logger = logging.getLogger(__name__)
@@ -239,7 +239,9 @@ def compare_with_server(
         ChecksumMismatch: They differ.
         Interrupted: The run was asked to stop.
     """
-    sent = wait_for_checksum(job, lease, file, seconds=SECONDS_FOR_PROMISED if promised else SECONDS_FOR_CHECKSUM)
+    patience = SECONDS_FOR_PROMISED if promised else SECONDS_FOR_CHECKSUM
+    # A server that gave none before is asked once.
+    sent = lease.wait_for_checksum(file.key, seconds=patience if job.gives_checksums else 0, stop=job.stop)
     got = received.digests.get(sent.algorithm) if sent else None
     if sent and (sent.size != received.size or got not in {None, sent.digest}):
         raise ChecksumMismatch(
@@ -251,18 +253,6 @@ def compare_with_server(
         logger.info("%s: the server gives no checksum that could be compared", item)
         if promised:
             job.warn(f"{item}: the server promised a checksum of what it sent and gives none, so nothing was compared")
-
-
-def wait_for_checksum(job: Job, lease: Lease, file: LeaseFile, *, seconds: float) -> ServerChecksum | None:
-    """Ask for the server's checksum of a file that was downloaded: a host may record it after the last byte.
-
-    A server that gave none before is asked once.
-    """
-    end = time.monotonic() + (seconds if job.gives_checksums else 0)
-    while (sent := lease.checksums().get(file.key)) is None and time.monotonic() < end:
-        job.stop.wait(0.1)
-        job.stop.check()
-    return sent
 
 
 def store_once(job: Job, copy: StagedCopy, entry: FileEntry) -> FileEntry:

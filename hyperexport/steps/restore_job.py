@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 from hyperexport.base.stop import StopSignal
 from hyperexport.model.ownership import Owner
-from hyperexport.model.restore import RestorePlan, RestoreRequest
+from hyperexport.model.restore import Proof, RestorePlan, RestoreRequest
 from hyperexport.model.vm import VmRef
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.store.base import Store, StoredExport
@@ -85,7 +85,11 @@ class RestoreJob:
         self.vm: VmRef | None = None
         """The VM that is being made, once vSphere has named it."""
         self.server_hashes = False
-        """Whether the server was asked for SHA-256 of the disks, which it otherwise hashes with SHA-1."""
+        """Whether the server proves the disks: it took the request for their SHA-256, and kept its promise so far."""
+        self.proofs: Final[dict[str, Proof]] = {}
+        """How each file that has arrived was proved."""
+        self.sound: Final[set[str]] = set()
+        """The files that were read again after a failure, and are as they were exported."""
         self.unverified: Final[list[str]] = []
         """The files of which the server gave no checksum."""
         self.cleaned_up: Final[list[str]] = []

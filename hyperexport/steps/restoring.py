@@ -8,7 +8,7 @@ from hyperexport.base.stop import StopSignal
 from hyperexport.base.units import format_bytes
 from hyperexport.convert.conversion import choose_disks
 from hyperexport.convert.whole import whole_file
-from hyperexport.errors import ChecksumMismatch, HyperExportError, Interrupted, RestoreFailed, RestoreLeaked
+from hyperexport.errors import HyperExportError, Interrupted, RestoreFailed, RestoreLeaked
 from hyperexport.model.progress import Progress, Stage, report
 from hyperexport.model.restore import RestoredFile, RestorePlan
 from hyperexport.model.vm import VmRef
@@ -16,7 +16,7 @@ from hyperexport.steps.leftovers import end_abandoned_sessions
 from hyperexport.steps.liveness import IsOver
 from hyperexport.steps.restore_job import RestoreJob
 from hyperexport.steps.step import step
-from hyperexport.transfer.pipeline import Received
+from hyperexport.steps.upload_proof import is_left_to_server, prove_arrived, prove_stored
 from hyperexport.transfer.upload import open_upload, send
 from hyperexport.vsphere import vm_tasks
 from hyperexport.vsphere.collector import properties
@@ -93,13 +93,13 @@ def begin_import(job: RestoreJob, plan: RestorePlan) -> None:
 
 @step("upload-file", run_name="restore {file.name}", retried=True)
 def upload_file(job: RestoreJob, file: RestoredFile) -> int:
-    """Send one file of the export, and compare the server's checksum of what arrived. Safe to repeat.
+    """Send one file of the export, proved; see :mod:`hyperexport.steps.upload_proof`. Safe to repeat.
 
     Returns:
         The bytes that were sent.
 
     Raises:
-        VerificationFailed: The stored file is damaged; it did not count.
+        VerificationFailed: The stored file is damaged; no VM is made of it.
         ChecksumMismatch: Another file arrived than was sent.
         RestoreFailed, DatastoreFull, ImportRefused: The lease has ended; the message says why.
         TransferInterrupted, ServerUnreachable: The connection broke; another attempt may succeed.
@@ -121,6 +121,8 @@ def upload_file(job: RestoreJob, file: RestoredFile) -> int:
         report(last)
 
     report(last)
+    by_server = is_left_to_server(job, disk=asked.disk)
+    upload = None
     try:
         with open_upload(
             target.url,
@@ -135,22 +137,24 @@ def upload_file(job: RestoreJob, file: RestoredFile) -> int:
                 received = send(
                     whole.chunks(),
                     upload,
-                    prove=whole.prove,
+                    prove=None if by_server else whole.prove,
                     throttle=job.throttle,
                     stop=job.stop,
-                    digests=("sha1",) if job.request.verify and not (asked.disk and job.server_hashes) else (),
+                    digests=("sha1",) if job.request.verify and not by_server else (),
                     on_progress=on_progress,
                 )
             finally:
                 forget()
-        if job.request.verify:
-            compare_with_server(job, lease, target.key, received, file.name)
+        prove_arrived(job, lease, target.key, whole, received)
     except HyperExportError as error:
         job.stop.check()
         if error.transient:
             job.throttle.trouble()
         report(Progress(job.source, file.name, Stage.RESTORE, last.position, whole.size, last.moved, failed=True))
-        raise lease.ended(error) from error
+        reason = lease.ended(error)
+        if reason is error and upload and upload.refused:
+            prove_stored(job, whole)
+        raise reason from error
     report(Progress(job.source, file.name, Stage.RESTORE, whole.size, whole.size, received.size, done=True))
     logger.info("%s: %s: %s restored", job.vm and job.vm.path, file.name, format_bytes(received.size))
     return received.size
@@ -166,28 +170,6 @@ def held_lease(job: RestoreJob) -> ImportLease:
     if lost := job.lease.lost:
         raise job.lease.ended(RestoreFailed(lost.what, fix=lost.fix)) from lost
     return job.lease
-
-
-def compare_with_server(job: RestoreJob, lease: ImportLease, key: str, sent: Received, name: str) -> None:
-    """Compare what the server says that it received with what was sent.
-
-    Raises:
-        ChecksumMismatch: They differ.
-    """
-    arrived = lease.checksums().get(key)
-    if arrived is None:
-        job.unverified.append(name)
-        job.warn(f"{name}: the server gives no checksum of what arrived, so it could not be compared")
-        return
-    digest = sent.digests.get(arrived.algorithm)
-    if arrived.size != sent.size or (digest is not None and digest != arrived.digest):
-        raise ChecksumMismatch(
-            f"{name}: {sent.size} bytes with {arrived.algorithm} {digest} were sent, and the server has {arrived.size} "
-            f"bytes with {arrived.digest}"
-        )
-    if digest is None:
-        job.unverified.append(name)
-        job.warn(f"{name}: the server gives a checksum of the kind {arrived.algorithm}, which was not asked for")
 
 
 @step("complete-import")

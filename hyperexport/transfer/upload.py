@@ -1,7 +1,8 @@
-"""One file into vSphere over HTTPS: proved before its last byte is sent, so that a file that is wrong never counts.
+"""One file into vSphere over HTTPS, whole or not at all.
 
-A host takes a file only when it has come whole (its Content-Length is exact), so the last piece is held back until the
-hash of all of it is known. No redirects, no proxies. This module knows nothing of leases, disks or stores.
+A host takes a file only when it has come whole (its Content-Length is exact). Where it is hashed here, the last piece
+is held back until the hash of all of it is known, so that a wrong file never counts; else the caller proves what
+arrived. No redirects, no proxies. This module knows nothing of leases, disks or stores.
 """
 
 import http.client
@@ -26,6 +27,8 @@ from hyperexport.transfer.source import CONNECT_TIMEOUT, READ_TIMEOUT
 _PIECE: Final = 256 * KIB
 _SECONDS_FOR_A_REASON: Final = 5.0
 _GOOD: Final = frozenset({200, 201})
+_ON_CONTENT: Final = frozenset({400, 415, 422, 500})
+"""Answers of a host that may be about the bytes that came, such as a disk whose grain does not inflate."""
 
 
 class Prover(Protocol):
@@ -41,6 +44,7 @@ class Upload:
 
     Attributes:
         sent: Bytes sent so far.
+        refused: Whether the server answered with an error that may be about the bytes.
     """
 
     def __init__(
@@ -48,6 +52,7 @@ class Upload:
     ) -> None:
         self.size = size
         self.sent = 0
+        self.refused = False
         self._name = name
         self._connection = connection
         self._sock = sock
@@ -100,6 +105,7 @@ class Upload:
         status = response.status
         if status in _GOOD:
             return
+        self.refused = status in _ON_CONTENT
         answer = f"the server answered {status} {response.reason}".rstrip() + f" to the upload of {self._name}"
         if status == 429 or status >= 500:
             raise TransferInterrupted(answer)
@@ -163,10 +169,10 @@ def send(
     chunks: Iterable[bytes],
     upload: Upload,
     *,
-    prove: Prover,
+    prove: Prover | None,
     throttle: Throttle,
     stop: StopSignal,
-    digests: tuple[str, ...] = ("sha256",),
+    digests: tuple[str, ...] = (),
     on_progress: Callable[[int], None] | None = None,
 ) -> Received:
     """Send a whole file; its last piece only after ``prove`` has accepted the SHA-256 of all of it.
@@ -174,7 +180,7 @@ def send(
     Args:
         chunks: The file's bytes, in order.
         upload: Where they go.
-        prove: Raises if the SHA-256 is not the file's.
+        prove: Raises if the SHA-256 is not the file's; None computes no SHA-256: the caller proves what arrived.
         throttle: Charged once for each byte.
         stop: Obeyed between any two pieces.
         digests: Further algorithms that hashlib knows.
@@ -194,7 +200,8 @@ def send(
             upload.write(piece)
             throttle.observe("write", len(piece), time.monotonic() - asked)
 
-    with read_ahead(chunks, digests=("sha256", *digests), stop=stop) as ahead:
+    algorithms = ("sha256", *digests) if prove else digests
+    with read_ahead(chunks, digests=algorithms, stop=stop) as ahead:
         for chunk in ahead:
             stop.check()
             taken += len(chunk)
@@ -209,7 +216,8 @@ def send(
         if taken != upload.size:
             raise VerificationFailed(f"the stored file does not have the {upload.size} bytes in the manifest")
         found = ahead.digests()
-    prove(found["sha256"])
+    if prove is not None:
+        prove(found["sha256"])
     pay_and_write(held)
     upload.finish()
     if on_progress is not None:

@@ -22,6 +22,7 @@ def _(result: RestoreResult) -> tuple[Page, ...]:
             "Upload": format_bytes(file.size),
             "Capacity": format_bytes(file.capacity) if file.capacity is not None else "-",
             "Provisioning": str(file.provisioning or "-"),
+            **({"SHA-256 proved": result.proofs[file.name].words} if file.name in result.proofs else {}),
         }
         for file in plan.files
     ]
@@ -56,6 +57,7 @@ def _(result: RestoreResult) -> Pairs:
         ("verified", bool(result.verified)),
         ("powered_on", result.powered_on),
         *numbered("attached", result.attached),
+        *numbered("proof", [f"{name}: {proof}" for name, proof in result.proofs.items()]),
         *numbered("lost", [f"{each.setting}: {each.reason}" for each in plan.lost]),
         *numbered("warning", [*plan.warnings, *result.warnings]),
     )

@@ -43,7 +43,7 @@ _OVER: Final[tuple[type[Exception], ...]] = (*GONE, vim.fault.InvalidState, vim.
 
 
 class ServerChecksum(Value):
-    """What the server says that it has sent."""
+    """What the server says that it has sent, or for an import received."""
 
     algorithm: str = Field(description="sha1 or sha256.")
     digest: str = Field(description="Lower-case hex.")
@@ -196,7 +196,7 @@ class Lease:
         return lambda: self._forget(callback)
 
     def request_checksums(self, algorithm: str = "sha256") -> bool:
-        """Ask, before the download, for checksums of this kind in place of SHA-1.
+        """Ask, before the transfer, for checksums of this kind of the disks in place of SHA-1.
 
         Returns:
             Whether the server takes the request (vSphere 6.7 and later do).
@@ -215,7 +215,7 @@ class Lease:
         return True
 
     def checksums(self) -> dict[str, ServerChecksum]:
-        """What the server says that it has sent, by :attr:`LeaseFile.key`, after the download; empty if it can't.
+        """What the server says that has passed, by :attr:`LeaseFile.key`, after the transfer; empty if it can't.
 
         Raises:
             LeaseExpired: The lease has ended.
@@ -228,6 +228,23 @@ class Lease:
                 raise self._ended(error) from error
             return {}
         return {entry.key: checksum for entry in entries or () if (checksum := _checksum(entry))}
+
+    def wait_for_checksum(self, key: str, *, seconds: float, stop: StopSignal) -> ServerChecksum | None:
+        """Ask for the server's checksum of one file: a host may record it a while after the last byte.
+
+        Args:
+            key: The file's :attr:`LeaseFile.key`.
+            seconds: How long to ask for it; it is asked for once at least.
+            stop: Ends the waiting.
+
+        Raises:
+            LeaseExpired, Interrupted: As they say.
+        """
+        end = time.monotonic() + seconds
+        while (found := self.checksums().get(key)) is None and time.monotonic() < end:
+            stop.wait(0.1)
+            stop.check()
+        return found
 
     def _ended(self, error: ServerFault) -> HyperExportError:
         """A question to a lease that is over finds it so before the next sign of life would: another can be had."""

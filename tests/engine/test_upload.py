@@ -106,6 +106,23 @@ def test_the_digests_are_those_of_the_whole_file_whatever_its_pieces(step: int) 
     assert received == Received(len(DATA), {"sha256": DIGEST, "sha1": hashlib.sha1(DATA).hexdigest()})
 
 
+def test_a_file_that_the_caller_proves_is_sent_whole_and_hashed_only_as_asked_for() -> None:
+    bodies: list[bytes] = []
+
+    def script(exchange: Exchange) -> None:
+        bodies.append(exchange.read_body())
+        exchange.head("201 Created", "Content-Length: 0")
+
+    stop, trust = StopSignal(), Trust(thumbprint=certificate().sha256)
+    with (
+        tls_server(script) as server,
+        open_upload(server.url, verb="POST", size=len(DATA), headers={}, trust=trust, stop=stop) as sink,
+    ):
+        received = send([DATA[:700], DATA[700:]], sink, prove=None, throttle=Throttle(None), stop=stop)
+    assert bodies == [DATA]
+    assert received == Received(len(DATA), {})
+
+
 def test_an_error_of_the_store_while_its_file_is_sent_is_the_error_of_the_upload() -> None:
     def breaking() -> Iterator[bytes]:
         yield DATA[:1000]

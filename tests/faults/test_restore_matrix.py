@@ -24,6 +24,7 @@ from hyperexport.jobs.direct import DirectRunner
 from hyperexport.jobs.reap import reap_snapshots
 from hyperexport.options.precedence import resolve
 from hyperexport.simulator import DiskSpec, Fault, FaultKind, Simulator, VmSpec
+from hyperexport.steps import upload_proof
 from hyperexport.vsphere import questions
 from tests.engine.simulator_client import find, finish, logged_in
 from tests.faults.restored import take_away
@@ -65,6 +66,7 @@ ON_THE_WAY = [
     *[Fault(FaultKind.HTTP_STATUS, disk=disk, status=503, times=times) for disk in (0, 1) for times in (1, EVER)],
     *[Fault(FaultKind.MANIFEST_WRONG, disk=disk, times=times) for disk in (0, 1) for times in (1, EVER)],
     Fault(FaultKind.MANIFEST_MISSING, times=EVER),
+    *[Fault(FaultKind.MANIFEST_SHA1, disk=0, times=times) for times in (1, EVER)],
     Fault(FaultKind.LEASE_ERROR),
     Fault(FaultKind.LEASE_ERROR, times=EVER),
     Fault(FaultKind.LEASE_SLOW, delay=0.3),
@@ -194,6 +196,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Generator[tuple[Simulato
             patch.setenv(name, value)
         patch.setattr(retry, "RETRY_DELAYS", (0.0, 0.0, 0.0))
         patch.setattr(questions, "SECONDS_FOR_AN_ANSWER", 0.0)
+        patch.setattr(upload_proof, "SECONDS_FOR_PROMISED", 0.0)
         hyperexport.export("db01", output=folder)
         yield sim, folder
 

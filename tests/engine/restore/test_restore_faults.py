@@ -11,6 +11,7 @@ import pytest
 from hyperexport import errors
 from hyperexport.model.restore import RestoreResult
 from hyperexport.simulator import Fault, FaultKind, Simulator
+from hyperexport.steps import upload_proof
 from hyperexport.vsphere import questions
 from tests.engine.restores import disks_of, nothing_is_left
 from tests.engine.simulator_client import find, finish, logged_in
@@ -46,8 +47,9 @@ FAULTS = {
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_is_survived_or_leaves_no_vm_no_lease_and_no_file(
-    name: str, sim: Simulator, restore: Callable[..., RestoreResult]
+    name: str, sim: Simulator, restore: Callable[..., RestoreResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(upload_proof, "SECONDS_FOR_PROMISED", 0.0)
     fault, code = FAULTS[name]
     sim.faults.add(fault)
     if code is None:
