@@ -34,7 +34,8 @@ class ImportLease(Lease):
         self._finish = finish
         self._nvram = nvram
 
-    def _offer(self) -> None:
+    def offer(self) -> None:
+        """Make the VM's devices, and a place for the content of each."""
         made = self._make().made
         vm, place = self.machine, f"/nfc/{uuid.uuid4()}"
         for number, disk in enumerate(each for each in vm.disks if each in made and each.awaits_content):

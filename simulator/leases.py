@@ -140,14 +140,14 @@ class Lease(Managed):
 
     def _become_ready(self) -> None:
         try:
-            self._offer()
+            self.offer()
         except vmodl.MethodFault as fault:
             self._end(vim.HttpNfcLease.State.error, fault)
             raise
         self._deadline = time.monotonic() + self._timeout
         host = self.machine.host_system
         wrong = self.world.faults.take(FaultKind.NVRAM_SIZE, vm=self.vm_name)
-        urls = [_device_url(file, host) for file in self.files]
+        urls = [device_url(file, host) for file in self.files]
         for url in urls if wrong else ():
             if not url.disk:
                 url.fileSize = wrong.at_byte or 0
@@ -162,7 +162,8 @@ class Lease(Managed):
         self.state = vim.HttpNfcLease.State.ready
         self.world.touch()
 
-    def _offer(self) -> None:
+    def offer(self) -> None:
+        """Make the files, as the lease becomes ready."""
         place = f"/nfc/{uuid.uuid4()}"
         for disk, frozen in self.machine.exportable(self.of_snapshot):
             name = f"disk-{len(self.files)}.vmdk"
@@ -249,7 +250,8 @@ class Lease(Managed):
             raise vim.fault.InvalidState(msg=f"The lease is in the state {self.state}.")
 
 
-def _device_url(file: OfferedFile, host: Any) -> Any:
+def device_url(file: OfferedFile, host: Any) -> Any:
+    """What the lease says of a file: vim.HttpNfcLease.DeviceUrl."""
     # vSphere API: fileSize is known beforehand for files that are no disks only.
     return vim.HttpNfcLease.DeviceUrl(
         key=file.key,

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from hyperexport.base.stop import StopSignal
+from hyperexport.base.units import MIB
 from hyperexport.convert.package import merge
 from hyperexport.images.opening import chain_of, open_disk
 from hyperexport.images.verified import wrong_sha256, wrong_size
@@ -22,7 +23,10 @@ class WholeFile(NamedTuple):
     """Of the bytes that were exported; where the file is put together, of what its proved parts give."""
     where: str
     """What an error calls it."""
-    chunks: Callable[[], Iterator[bytes]]
+    local: bool
+    """Whether it is one file of a folder: to read it takes neither a network nor the processor."""
+    chunks: Callable[[int], Iterator[bytes]]
+    """Its bytes in order, in pieces of about so many bytes."""
 
     def prove(self, digest: str) -> None:
         """Raise unless this is the SHA-256 of its bytes.
@@ -40,7 +44,7 @@ class WholeFile(NamedTuple):
             ExportNotFound, VerificationFailed, StoreUnusable, StoreUnreachable: As for :func:`whole_file`.
             Interrupted: The run was asked to stop.
         """
-        with read_ahead(self.chunks(), digests=("sha256", *algorithms), stop=stop) as ahead:
+        with read_ahead(self.chunks(MIB), digests=("sha256", *algorithms), stop=stop) as ahead:
             for _ in ahead:
                 stop.check()
             found = ahead.digests()
@@ -70,11 +74,11 @@ def whole_file(store: Store, export: StoredExport, entry: FileEntry, *, stop: St
     where = f"{entry.name} of {export} in {store.url}"
     check_stored(store, export, entry)
 
-    def chunks() -> Iterator[bytes]:
+    def chunks(size: int) -> Iterator[bytes]:
         with store.open(export, entry.name) as reader:
-            yield from reader.chunks()
+            yield from reader.chunks(size)
 
-    return WholeFile(entry.name, entry.size, entry.sha256, where, chunks)
+    return WholeFile(entry.name, entry.size, entry.sha256, where, not store.refers, chunks)
 
 
 def check_stored(store: Store, export: StoredExport, entry: FileEntry) -> None:
@@ -94,14 +98,14 @@ def check_stored(store: Store, export: StoredExport, entry: FileEntry) -> None:
 def _merged(store: Store, export: StoredExport, entry: FileEntry, stop: StopSignal) -> WholeFile:
     where = f"{entry.name} of {export} in {store.url}"
 
-    def chunks() -> Iterator[bytes]:
+    def chunks(_size: int) -> Iterator[bytes]:
         with open_disk(store, export, entry, stop=stop) as disk:
             for piece, _ in merge(disk, entry.name):
                 stop.check()
                 yield piece
 
     digest, size = hashlib.sha256(), 0
-    for piece in chunks():
+    for piece in chunks(MIB):
         digest.update(piece)
         size += len(piece)
-    return WholeFile(entry.name, size, digest.hexdigest(), where, chunks)
+    return WholeFile(entry.name, size, digest.hexdigest(), where, False, chunks)

@@ -10,7 +10,7 @@ import ssl
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager, suppress
-from typing import Final, Protocol
+from typing import Final, NoReturn, Protocol
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
@@ -169,7 +169,7 @@ def send(
     chunks: Iterable[bytes],
     upload: Upload,
     *,
-    prove: Prover | None,
+    prove: Prover,
     throttle: Throttle,
     stop: StopSignal,
     digests: tuple[str, ...] = (),
@@ -178,9 +178,9 @@ def send(
     """Send a whole file; its last piece only after ``prove`` has accepted the SHA-256 of all of it.
 
     Args:
-        chunks: The file's bytes, in order.
+        chunks: The file's bytes, in order; read and hashed in threads of their own.
         upload: Where they go.
-        prove: Raises if the SHA-256 is not the file's; None computes no SHA-256: the caller proves what arrived.
+        prove: Raises if the SHA-256 is not the file's.
         throttle: Charged once for each byte.
         stop: Obeyed between any two pieces.
         digests: Further algorithms that hashlib knows.
@@ -190,36 +190,103 @@ def send(
         VerificationFailed: There are more or fewer bytes than were announced, or another error of ``prove``.
         TransferInterrupted, ServerFault, PermissionMissing, Interrupted: As for :meth:`Upload.write`.
     """
-    held, taken, report_at = b"", 0, 0.0
+    sending = _Sending(upload, throttle, stop, on_progress)
+    held = b""
+    with read_ahead(chunks, digests=("sha256", *digests), stop=stop) as ahead:
+        for chunk in ahead:
+            sending.take(len(chunk))
+            sending.write(held)
+            held = chunk
+        sending.require_all()
+        found = ahead.digests()
+    prove(found["sha256"])
+    sending.write(held)
+    return sending.finish(found)
 
-    def pay_and_write(data: bytes) -> None:
+
+def send_unhashed(
+    chunks: Iterable[bytes],
+    upload: Upload,
+    *,
+    throttle: Throttle,
+    stop: StopSignal,
+    ahead: bool,
+    on_progress: Callable[[int], None] | None = None,
+) -> Received:
+    """Send a whole file of which the caller proves what has arrived; else as :func:`send`.
+
+    Args:
+        chunks: The file's bytes, in order.
+        upload: Where they go.
+        throttle: Charged once for each byte.
+        stop: Obeyed between any two pieces.
+        ahead: Read in a thread of its own. That pays where reading takes a network or the processor; of a local file
+            the system itself reads ahead, and to hand its bytes over costs a third more of the processor.
+        on_progress: Told how many bytes were sent, a few times a second and at the end.
+    """
+    sending = _Sending(upload, throttle, stop, on_progress)
+    with read_ahead(chunks, digests=(), stop=stop) if ahead else _closing(chunks) as pieces:
+        for chunk in pieces:
+            sending.take(len(chunk))
+            sending.write(chunk)
+        sending.require_all()
+    return sending.finish({})
+
+
+@contextmanager
+def _closing(chunks: Iterable[bytes]) -> Generator[Iterable[bytes]]:
+    """Close a generator, and with it the file that it reads, with the block."""
+    try:
+        yield chunks
+    finally:
+        if isinstance(chunks, Generator):
+            chunks.close()
+
+
+class _Sending:
+    """One file on its way: counted, throttled, reported."""
+
+    def __init__(
+        self, upload: Upload, throttle: Throttle, stop: StopSignal, on_progress: Callable[[int], None] | None
+    ) -> None:
+        self._upload = upload
+        self._throttle = throttle
+        self._stop = stop
+        self._on_progress = on_progress
+        self._taken = 0
+        self._report_at = 0.0
+
+    def take(self, count: int) -> None:
+        """Count bytes that are read, before any of them is sent."""
+        self._stop.check()
+        self._taken += count
+        if self._taken > self._upload.size:
+            self._raise_size()
+
+    def write(self, data: bytes) -> None:
+        """Send bytes, piece by piece."""
         for begin in range(0, len(data), _PIECE):
             piece = memoryview(data)[begin : begin + _PIECE]
-            throttle.take(len(piece), stop)
+            self._throttle.take(len(piece), self._stop)
             asked = time.monotonic()
-            upload.write(piece)
-            throttle.observe("write", len(piece), time.monotonic() - asked)
+            self._upload.write(piece)
+            now = time.monotonic()
+            self._throttle.observe("write", len(piece), now - asked)
+            if self._on_progress is not None and now >= self._report_at:
+                self._on_progress(self._upload.sent)
+                self._report_at = now + PROGRESS_INTERVAL
 
-    algorithms = ("sha256", *digests) if prove else digests
-    with read_ahead(chunks, digests=algorithms, stop=stop) as ahead:
-        for chunk in ahead:
-            stop.check()
-            taken += len(chunk)
-            if taken > upload.size:
-                break
-            if held:
-                pay_and_write(held)
-            held = chunk
-            if on_progress is not None and time.monotonic() >= report_at:
-                on_progress(upload.sent)
-                report_at = time.monotonic() + PROGRESS_INTERVAL
-        if taken != upload.size:
-            raise VerificationFailed(f"the stored file does not have the {upload.size} bytes in the manifest")
-        found = ahead.digests()
-    if prove is not None:
-        prove(found["sha256"])
-    pay_and_write(held)
-    upload.finish()
-    if on_progress is not None:
-        on_progress(upload.sent)
-    return Received(taken, found)
+    def require_all(self) -> None:
+        """Raise unless as many bytes were read as were announced."""
+        if self._taken != self._upload.size:
+            self._raise_size()
+
+    def finish(self, digests: dict[str, str]) -> Received:
+        """Read the server's answer to the whole file."""
+        self._upload.finish()
+        if self._on_progress is not None:
+            self._on_progress(self._upload.sent)
+        return Received(self._taken, digests)
+
+    def _raise_size(self) -> NoReturn:
+        raise VerificationFailed(f"the stored file does not have the {self._upload.size} bytes in the manifest")

@@ -19,7 +19,7 @@ from hyperexport.errors import (
 from hyperexport.model.tls import Trust
 from hyperexport.transfer.bandwidth.throttle import Throttle
 from hyperexport.transfer.pipeline import Received
-from hyperexport.transfer.upload import open_upload, send
+from hyperexport.transfer.upload import open_upload, send, send_unhashed
 from tests.engine.support import Exchange, Script, certificate, tls_server
 
 DATA = bytes(range(256)) * 400
@@ -106,7 +106,8 @@ def test_the_digests_are_those_of_the_whole_file_whatever_its_pieces(step: int) 
     assert received == Received(len(DATA), {"sha256": DIGEST, "sha1": hashlib.sha1(DATA).hexdigest()})
 
 
-def test_a_file_that_the_caller_proves_is_sent_whole_and_hashed_only_as_asked_for() -> None:
+@pytest.mark.parametrize("ahead", [False, True])
+def test_a_file_that_the_caller_proves_is_sent_whole(ahead: bool) -> None:
     bodies: list[bytes] = []
 
     def script(exchange: Exchange) -> None:
@@ -118,9 +119,32 @@ def test_a_file_that_the_caller_proves_is_sent_whole_and_hashed_only_as_asked_fo
         tls_server(script) as server,
         open_upload(server.url, verb="POST", size=len(DATA), headers={}, trust=trust, stop=stop) as sink,
     ):
-        received = send([DATA[:700], DATA[700:]], sink, prove=None, throttle=Throttle(None), stop=stop)
+        received = send_unhashed([DATA[:700], DATA[700:]], sink, throttle=Throttle(None), stop=stop, ahead=ahead)
     assert bodies == [DATA]
     assert received == Received(len(DATA), {})
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+@pytest.mark.parametrize("chunks", [[DATA[:-1]], [DATA, b"more"], []])
+def test_a_file_of_another_size_is_refused_whoever_proves_its_bytes(chunks: list[bytes], ahead: bool) -> None:
+    bodies: list[bytes] = []
+    closed = threading.Event()
+
+    def reading() -> Iterator[bytes]:
+        try:
+            yield from chunks
+        finally:
+            closed.set()
+
+    stop, trust = StopSignal(), Trust(thumbprint=certificate().sha256)
+    with (
+        tls_server(lambda exchange: bodies.append(exchange.read_body())) as server,
+        pytest.raises(VerificationFailed),
+        open_upload(server.url, verb="POST", size=len(DATA), headers={}, trust=trust, stop=stop) as sink,
+    ):
+        send_unhashed(reading(), sink, throttle=Throttle(None), stop=stop, ahead=ahead)
+    assert closed.is_set()
+    assert len(b"".join(chunks)) > len(DATA) or all(len(body) < len(DATA) for body in bodies)
 
 
 def test_an_error_of_the_store_while_its_file_is_sent_is_the_error_of_the_upload() -> None:

@@ -184,7 +184,7 @@ def test_a_checksum_that_the_server_promised_and_does_not_give_is_a_warning(vcen
 
 
 def test_two_nvram_files_are_both_kept(vcenter: Simulator, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    offer = leases.Lease._offer
+    offer = leases.Lease.offer
 
     def offer_two(lease: leases.Lease) -> None:
         offer(lease)
@@ -192,7 +192,7 @@ def test_two_nvram_files_are_both_kept(vcenter: Simulator, store: Path, monkeypa
         lease.files.append(second)
         lease.machine.host_system.offered[second.path] = second
 
-    monkeypatch.setattr(leases.Lease, "_offer", offer_two)
+    monkeypatch.setattr(leases.Lease, "offer", offer_two)
 
     hyperexport.export("efi01", output=store, snapshot=True)
 
