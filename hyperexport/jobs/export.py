@@ -29,6 +29,7 @@ from hyperexport.steps import (
     change_tracking,
     cleanup,
     disk_export,
+    disks,
     inspect,
     leftovers,
     package,
@@ -274,12 +275,14 @@ def move_files(
         if disk.decision is not Decision.SKIP
     ]
     expect(job.ref, Stage.TRANSFER, [(disk.file_name, disk.capacity) for disk in export_plan.to_transfer])
-    nvram = run(package.export_nvram, job, copies, moref)
+    nvram = run(package.export_nvram, job, copies, moref, later=moref is None)
     parts = run.side_by_side(
         disk_export.export_disk, calls, max_concurrency=max_concurrency if moref else 1, stop=job.stop
     )
     for found in job.distrusted:
         run.transport_distrusted(job.ref, disk=found.disk, transport=found.transport, reason=found.reason)
+    if not disks.is_as_sent(job):
+        nvram = run(package.export_nvram, job, copies, moref, instead_of=nvram)
     moved = [file for files in parts for file in files]
     return run(package.describe_vm, job, copies, moved, nvram, moref)
 

@@ -11,6 +11,7 @@ from hyperexport.base.units import KIB, SECTOR, format_bytes
 from hyperexport.errors import (
     ChecksumMismatch,
     ExportNotFound,
+    HyperExportError,
     LeaseRefused,
     ServerFault,
     ServerUnreachable,
@@ -27,7 +28,7 @@ from hyperexport.model.vm import DiskInfo
 from hyperexport.options.declaring import Format, VerifyMode
 from hyperexport.policy.incremental import DiskPlan
 from hyperexport.steps.block_tags import DiskTagger, with_tags
-from hyperexport.steps.job import Job
+from hyperexport.steps.job import Job, Uncompared
 from hyperexport.steps.proof import find_damage, server_confirms
 from hyperexport.steps.stages import stage
 from hyperexport.steps.staging import Copies, Entries, StagedCopy, as_kept, as_stored
@@ -170,6 +171,7 @@ def receive(
     total: int,
     check: StreamCheck | None = None,
     largest: int | None = None,
+    later: bool = False,
 ) -> Received:
     """Download one file of a lease, prove it against what the server says it sent, and show how far it is.
 
@@ -182,6 +184,7 @@ def receive(
         total: Bytes of it, as far as they are known beforehand; of a disk, its capacity.
         check: Knows where the stream has to end, for a disk.
         largest: Bytes at which a stream without a check is given up, because no such file has more.
+        later: Whether a checksum that the server does not give at once is left to :func:`is_as_sent`.
     """
     last = Progress(job.ref, item, Stage.TRANSFER, 0, total, 0)
 
@@ -207,7 +210,12 @@ def receive(
                 digests=("sha256",) if server_hashes and file.disk else ("sha256", "sha1"),
                 on_progress=on_progress,
             )
-        compare_with_server(job, lease, file, received, item, promised=server_hashes and file.disk)
+        if later and job.gives_checksums and file.key not in lease.checksums():
+            job.uncompared.append(Uncompared(lease, file, received, item, time.monotonic() + SECONDS_FOR_CHECKSUM))
+        else:
+            promised = server_hashes and file.disk
+            seconds = SECONDS_FOR_PROMISED if promised else SECONDS_FOR_CHECKSUM
+            compare_with_server(job, lease, file, received, item, seconds=seconds, promised=promised)
     except BaseException as error:
         job.failed_attempts.append(item)
         if isinstance(error, TransferInterrupted | ServerUnreachable):
@@ -223,7 +231,7 @@ def receive(
 
 
 def compare_with_server(
-    job: Job, lease: Lease, file: LeaseFile, received: Received, item: str, *, promised: bool
+    job: Job, lease: Lease, file: LeaseFile, received: Received, item: str, *, seconds: float, promised: bool = False
 ) -> None:
     """Compare what came with what the server's manifest says it sent, where the server keeps one.
 
@@ -233,15 +241,16 @@ def compare_with_server(
         file: Which of its files.
         received: What came.
         item: The file's name in the export.
+        seconds: How long the checksum is waited for.
         promised: Whether the server took the request for a checksum: then a missing one is a warning.
 
     Raises:
         ChecksumMismatch: They differ.
         Interrupted: The run was asked to stop.
     """
-    patience = SECONDS_FOR_PROMISED if promised else SECONDS_FOR_CHECKSUM
-    # A server that gave none before is asked once.
-    sent = lease.wait_for_checksum(file.key, seconds=patience if job.gives_checksums else 0, stop=job.stop)
+    sent = lease.wait_for_checksum(file.key, seconds=0, stop=job.stop)
+    if sent is None and _may_come(job, lease):
+        sent = lease.wait_for_checksum(file.key, seconds=seconds, stop=job.stop)
     got = received.digests.get(sent.algorithm) if sent else None
     if sent and (sent.size != received.size or got not in {None, sent.digest}):
         raise ChecksumMismatch(
@@ -253,6 +262,39 @@ def compare_with_server(
         logger.info("%s: the server gives no checksum that could be compared", item)
         if promised:
             job.warn(f"{item}: the server promised a checksum of what it sent and gives none, so nothing was compared")
+
+
+def is_as_sent(job: Job) -> bool:
+    """Compare the files whose checksum the server did not give at once, now that it had the time.
+
+    Returns:
+        False where one differs, or can no longer be compared, as its lease is over: it has to be read again.
+
+    Raises:
+        Interrupted: The run was asked to stop.
+    """
+    waiting, job.uncompared = job.uncompared, []
+    for lease, file, received, item, until in waiting:
+        if lease is not job.lease.current:
+            logger.info("%s: its lease is over, so it is read again to be compared", item)
+            return False
+        try:
+            compare_with_server(job, lease, file, received, item, seconds=max(until - time.monotonic(), 0))
+        except HyperExportError as error:
+            job.stop.check()
+            logger.warning("%s: read again: %s", item, error)
+            job.failed_attempts.append(item)
+            return False
+    return True
+
+
+def _may_come(job: Job, lease: Lease) -> bool:
+    """Whether a checksum is worth waiting for: a server that gives none of a smaller file gives none of a disk."""
+    for one in job.uncompared:
+        left = max(one.until - time.monotonic(), 0)
+        if one.lease is lease and lease.wait_for_checksum(one.file.key, seconds=left, stop=job.stop) is None:
+            job.gives_checksums = False
+    return job.gives_checksums
 
 
 def store_once(job: Job, copy: StagedCopy, entry: FileEntry) -> FileEntry:

@@ -20,7 +20,9 @@ from hyperexport.steps.stopwatch import Stopwatch
 from hyperexport.steps.wall_clock import ServerTime
 from hyperexport.store.base import Store
 from hyperexport.transfer.bandwidth.throttle import Throttle
-from hyperexport.vsphere.lease import VmLease
+from hyperexport.transfer.pipeline import Received
+from hyperexport.vsphere.lease import Lease, VmLease
+from hyperexport.vsphere.lease_files import LeaseFile
 from hyperexport.vsphere.session import Session
 
 _MOVED: Final = frozenset({FileRole.DISK, FileRole.NVRAM})
@@ -40,6 +42,17 @@ class Distrusted(NamedTuple):
     disk: str
     transport: Transport
     reason: str
+
+
+class Uncompared(NamedTuple):
+    """A file that came, and was not compared yet with what the server says it sent."""
+
+    lease: Lease
+    file: LeaseFile
+    received: Received
+    item: str
+    until: float
+    """When the server's checksum is no longer waited for, on the monotonic clock."""
 
 
 class Job:
@@ -104,6 +117,8 @@ class Job:
         """Disks that were read whole because what was read of them in ranges was not as the store has it."""
         self.gives_checksums = True
         """Whether the server gives checksums of what it sent, as far as is known."""
+        self.uncompared: list[Uncompared] = []
+        """Files whose checksum the server did not give at once, to be compared when the disks have moved."""
         self.cleaned_up: list[str] = []
         """What became of the snapshot and of the half-written export, in words for a failure's mail and page."""
 

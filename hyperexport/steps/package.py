@@ -12,6 +12,7 @@ from hyperexport.formats.ovf_chain import BaseFile, with_bases
 from hyperexport.model.manifest import ExportKind, ExportManifest, FileEntry, FileRole, SnapshotRecord, StageName, slug
 from hyperexport.options.declaring import Format
 from hyperexport.policy.incremental import ExportPlan
+from hyperexport.steps.block_tags import drop_file
 from hyperexport.steps.disks import receive, sinks_for
 from hyperexport.steps.job import Job
 from hyperexport.steps.ova import pack_ova
@@ -35,16 +36,28 @@ LARGEST_NVRAM: Final = 64 * MIB
 
 
 @step("export-nvram", retried=True)
-def export_nvram(job: Job, copies: Copies, snapshot: str | None) -> list[Entries]:
+def export_nvram(
+    job: Job, copies: Copies, snapshot: str | None, *, later: bool = False, instead_of: Sequence[Entries] = ()
+) -> list[Entries]:
     """Download what the lease offers besides disks: the nvram. Images of CD-ROMs and floppies are left where they are.
 
     An nvram that cannot be read fails the export: it is read before any disk, so that is known in seconds. One that is
     not offered is a warning where the VM needs it to boot.
 
+    Args:
+        job: The export.
+        copies: The staged export in each store.
+        snapshot: The snapshot's moref; None for a VM that is off.
+        later: Whether :func:`hyperexport.steps.disks.is_as_sent` is asked while the lease is still held.
+        instead_of: What was exported before, and is taken away.
+
     Raises:
         TransientError: As for a disk; safe to repeat.
     """
     entries: list[Entries] = []
+    job.uncompared.clear()
+    for earlier in instead_of:
+        drop_file(copies, earlier[0].name)
     with job.lease.reading(snapshot) as lease:
         for file in lease.files:
             if file.disk:
@@ -55,7 +68,8 @@ def export_nvram(job: Job, copies: Copies, snapshot: str | None) -> list[Entries
             # A second one is kept, too: which of them the VM boots with is the descriptor's to say.
             name = f"{slug(job.vm.name)}{f'-{len(entries) + 1}' if entries else ''}.nvram"
             with sinks_for(copies.parts, name) as sinks:
-                received = receive(job, lease, file, sinks, item=name, total=file.size or 0, largest=LARGEST_NVRAM)
+                total = file.size or 0
+                received = receive(job, lease, file, sinks, item=name, total=total, largest=LARGEST_NVRAM, later=later)
                 if file.size and received.size != file.size:
                     confirm_nvram(job, lease, file, received, name)
                 stored = [sink.finish() for sink in sinks]

@@ -347,6 +347,13 @@ class VmLease:
             if not self._holding:
                 self._give_back()
 
+    @property
+    def current(self) -> Lease | None:
+        """The VM's own lease, if it is held and not lost."""
+        with self._state:
+            held = self._lease
+        return held[0] if held and not held[0].lost else None
+
     def _own(self) -> Lease:
         if self._lease and (lost := self._lease[0].lost):
             self.replaced += 1

@@ -159,7 +159,9 @@ def test_an_nvram_that_is_cut_short_is_read_again(vcenter: Simulator, store: Pat
     assert (store / str(export) / "efi01.nvram").read_bytes() == vcenter.vm("efi01").nvram
 
 
-@pytest.mark.parametrize(("vm", "disk"), [("efi01", -1), ("files01", 0)], ids=["nvram", "disk"])
+@pytest.mark.parametrize(
+    ("vm", "disk"), [("efi01", -1), ("files01", -1), ("files01", 0)], ids=["nvram", "nvram of a VM that is off", "disk"]
+)
 def test_a_byte_that_was_changed_on_its_way_is_found_also_where_the_checksum_comes_after_the_last_byte(
     vcenter: Simulator, store: Path, vm: str, disk: int
 ) -> None:
@@ -170,10 +172,37 @@ def test_a_byte_that_was_changed_on_its_way_is_found_also_where_the_checksum_com
 
     (export,) = exports_in(store)
     if disk == -1:
-        assert (store / str(export) / "efi01.nvram").read_bytes() == vcenter.vm("efi01").nvram
+        assert (store / str(export) / f"{vm}.nvram").read_bytes() == vcenter.vm(vm).nvram
     assert exported_bytes(LocalStore(store), export) == guest_bytes(vcenter, vm)
     assert result.manifest is not None
     assert result.manifest.transfer.retries == 1
+
+
+def test_an_nvram_whose_checksum_did_not_come_before_its_lease_ended_is_read_again_and_compared(
+    vcenter: Simulator, store: Path
+) -> None:
+    vcenter.faults.add(Fault(FaultKind.CORRUPT, vm="files01", disk=-1, at_byte=1000))
+    vcenter.faults.add(Fault(FaultKind.MANIFEST_MISSING, vm="files01"))
+    vcenter.faults.add(Fault(FaultKind.CUT, vm="files01", disk=0, at_byte=MIB // 4))
+
+    seen = told_while(lambda: hyperexport.export("files01", output=store))
+
+    (export,) = exports_in(store)
+    assert (store / str(export) / "files01.nvram").read_bytes() == vcenter.vm("files01").nvram
+    assert [each.item for each in seen if each.done].count("files01.nvram") == 2
+    assert exported_bytes(LocalStore(store), export) == guest_bytes(vcenter, "files01")
+
+
+def test_a_server_that_gives_no_checksum_of_the_nvram_is_not_waited_for_at_the_disks(
+    vcenter: Simulator, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disks, "SECONDS_FOR_PROMISED", 3600)
+    monkeypatch.setattr(disks, "SECONDS_FOR_CHECKSUM", 0)
+    vcenter.faults.add(Fault(FaultKind.MANIFEST_MISSING, vm="files01", times=0))
+
+    result = hyperexport.export("files01", output=store)
+
+    assert len([words for words in result.warnings if "gives none" in words]) == len(DISKS)
 
 
 @pytest.mark.usefixtures("impatient")
