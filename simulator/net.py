@@ -11,8 +11,11 @@ import socket
 import ssl
 import struct
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from email.utils import formatdate
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
 
@@ -124,6 +127,11 @@ class HttpsServer(http.server.HTTPServer):
         connection.close()
 
 
+@lru_cache(maxsize=4)
+def _date(timestamp: int) -> str:
+    return formatdate(timestamp, usegmt=True)
+
+
 class Handler(http.server.BaseHTTPRequestHandler):
     """What all simulated machines' answers have in common."""
 
@@ -148,6 +156,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
+
+    def begin(self, status: int, headers: Iterable[tuple[str, str]]) -> bytes:
+        """The head of an answer whose body follows, to be sent with the body's first bytes: one packet for both."""
+        self.send_response(status)
+        for name, value in headers:
+            self.send_header(name, value)
+        head, self._headers_buffer = b"".join((*self._headers_buffer, b"\r\n")), []
+        return head
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        """The time for an answer's head; made once a second."""
+        return _date(int(time.time() if timestamp is None else timestamp))
 
     def refuse(self, status: int) -> None:
         """Send an error and its name."""

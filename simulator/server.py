@@ -165,20 +165,22 @@ class VCenterHandler(Handler):
         if part and file.is_extent and faults.take(FaultKind.FOLDER_WHOLE, vm=file.vm, disk=file.disk):
             first, end, part = 0, file.size, False
         log.append(FolderRequest(path, 206 if part else 200, first, end - first))
-        self.send_response(206 if part else 200)
-        self.send_header("Content-Type", "application/octet-stream")
-        self.send_header("Accept-Ranges", "bytes")
-        self.send_header("Content-Length", str(end - first))
+        headers = [
+            ("Content-Type", "application/octet-stream"),
+            ("Accept-Ranges", "bytes"),
+            ("Content-Length", str(end - first)),
+        ]
         if part:
-            self.send_header("Content-Range", f"bytes {first}-{end - 1}/{file.size}")
-        self.end_headers()
-        if self.command == "HEAD":
-            return
+            headers.append(("Content-Range", f"bytes {first}-{end - 1}/{file.size}"))
+        head = self.begin(206 if part else 200, headers)
         sent = 0
-        for piece in folder.pieces(file, first, end, faults):
-            self.connection.sendall(piece)
+        for piece in folder.pieces(file, first, end, faults) if self.command != "HEAD" else ():
+            self.connection.sendall(head + piece)
+            head = b""
             sent += len(piece)
-        if sent < end - first:
+        if head:
+            self.connection.sendall(head)
+        if sent < end - first and self.command != "HEAD":
             self.close_connection = True
 
     def _basic(self) -> Session | None:

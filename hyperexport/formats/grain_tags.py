@@ -72,6 +72,10 @@ class GrainTags:
             at, bits = found.start(), self._held[found.start()]
             yield from (at * 8 + bit for bit in range(8) if bits >> bit & 1)
 
+    def holds(self, number: int) -> bool:
+        """Tell whether the file holds a grain."""
+        return bool(self._held[number >> 3] >> (number & 7) & 1)
+
     def items(self) -> Iterator[tuple[int, bytes]]:
         """Each of these grains with its tag."""
         for at, number in enumerate(self.numbers()):
@@ -158,6 +162,16 @@ class GrainTagger:
             return None
         held = self._held or bytes(_map_bytes(header.grains))
         return GrainTags(self._key, self._size, header.capacity_bytes, bytes(held), bytes(self._tags))
+
+
+def holder(layers: Sequence[GrainTags], number: int) -> int | None:
+    """The newest file of a chain that holds a grain, by its place in the chain; None where none does.
+
+    Args:
+        layers: The tags of each file, the base first.
+        number: The grain.
+    """
+    return next((at for at in range(len(layers) - 1, -1, -1) if layers[at].holds(number)), None)
 
 
 class ChainTags:

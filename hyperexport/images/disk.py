@@ -166,6 +166,22 @@ class Disk:
         """Where the grain with this number is stored; None where it is zero."""
         return _place(self._table(number // TABLE_ENTRIES), number % TABLE_ENTRIES)
 
+    def content_in(self, layer: int, number: int) -> bytes | None:
+        """The content of a grain as one of the files has it, without a look at the others; None where it holds none.
+
+        Args:
+            layer: The file's place in the chain; 0 is the base.
+            number: The grain.
+
+        Raises:
+            VerificationFailed: It is damaged.
+        """
+        table = self.layers[layer].table(number // TABLE_ENTRIES)
+        sector = table[number % TABLE_ENTRIES] if table else NOTHING
+        if sector <= ZERO:
+            return None
+        return self.layers[layer].content(number, sector)[: self.capacity - number * self.grain]
+
     def places(self) -> Iterator[tuple[int, Place]]:
         """Every grain that holds anything, ascending by number, with its place."""
         for index in range(self.layers[-1].tables):

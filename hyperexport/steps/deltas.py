@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from hyperexport.base.units import format_bytes
 from hyperexport.errors import ChecksumMismatch, ExportNotFound, StoreUnreachable, StoreUnusable, VerificationFailed
-from hyperexport.formats.grain_tags import ChainTags
+from hyperexport.formats.grain_tags import ChainTags, GrainTags
 from hyperexport.formats.vmdk import GRAIN, NO_PARENT, Identity, Parent
 from hyperexport.formats.vmdk_stream import StreamCheck
 from hyperexport.formats.vmdk_writer import StreamWriter
@@ -215,14 +215,14 @@ def _write_delta(
 def _base_grains(job: Job, base: StoredExport, plan: DiskPlan) -> Generator[tuple[BaseGrains, int]]:
     """What the stream is compared with (the tags of the base's grains, or its bytes), and the CID of the base."""
     entry = plan.bases[-1]
-    tags = _chain_tags(job, base, plan.bases)
+    tags = chain_tags(job, base, plan.bases)
     with ExitStack() as stack:
-        if tags is not None and entry.cid is not None and tags.capacity == plan.capacity:
+        if tags is not None and entry.cid is not None and tags[0].capacity == plan.capacity:
 
             def open_base() -> Disk:
                 return stack.enter_context(open_disk(job.primary, base, entry, stop=job.stop))
 
-            yield TaggedGrains(tags, open_base), int(entry.cid, 16)
+            yield TaggedGrains(ChainTags(tags), open_base), int(entry.cid, 16)
             return
         if job.primary.refers:
             raise BaseUnusable(f"{base} has no usable tags of its grains, and comparing would download all of it")
@@ -230,8 +230,8 @@ def _base_grains(job: Job, base: StoredExport, plan: DiskPlan) -> Generator[tupl
         yield ReadGrains(source.ascending(), plan.capacity), identity.content_id
 
 
-def _chain_tags(job: Job, base: StoredExport, parts: Sequence[FileEntry]) -> ChainTags | None:
-    """The tags of the grains of a disk; None where a file has none that can be used."""
+def chain_tags(job: Job, base: StoredExport, parts: Sequence[FileEntry]) -> list[GrainTags] | None:
+    """The tags of the grains of each file of a disk; None where a file has none that can be used."""
     try:
         layers = [grain_tags_of(job.primary, base, part, job.stop) for part in parts]
     except (ExportNotFound, VerificationFailed, StoreUnusable, StoreUnreachable) as error:
@@ -240,7 +240,7 @@ def _chain_tags(job: Job, base: StoredExport, parts: Sequence[FileEntry]) -> Cha
     found = [layer for layer in layers if layer is not None]
     if len(found) < len(parts) or len({layer.capacity for layer in found}) != 1:
         return None
-    return ChainTags(found)
+    return found
 
 
 @contextmanager

@@ -119,6 +119,8 @@ class Job:
         """Whether the server gives checksums of what it sent, as far as is known."""
         self.uncompared: list[Uncompared] = []
         """Files whose checksum the server did not give at once, to be compared when the disks have moved."""
+        self.flat_files: dict[tuple[str, str | None, int], str] = {}
+        """Addresses of the flat files of disks, by the disk's file, content id and capacity."""
         self.cleaned_up: list[str] = []
         """What became of the snapshot and of the half-written export, in words for a failure's mail and page."""
 

@@ -15,14 +15,16 @@ from typing import Final, NamedTuple
 
 from hyperexport.base.units import format_bytes
 from hyperexport.errors import ChangeTrackingUnavailable
-from hyperexport.formats.vmdk import GRAIN, Identity, Parent
-from hyperexport.formats.vmdk_writer import StreamWriter
+from hyperexport.formats.block_tags import BLOCK
+from hyperexport.formats.grain_tags import GrainTags, holder
+from hyperexport.formats.vmdk import GRAIN, TABLE_ENTRIES, Identity, Parent
+from hyperexport.formats.vmdk_writer import ZERO_GRAIN, StreamWriter
 from hyperexport.images.base_grains import UNUSABLE, BaseUnusable
 from hyperexport.images.delta import ChangedGrain, delta_stream, whole_stream
 from hyperexport.images.disk import Disk
 from hyperexport.images.opening import open_disk
 from hyperexport.images.stream import StreamedDisk
-from hyperexport.model.manifest import FileEntry, FileRole, StageName
+from hyperexport.model.manifest import GRAINS_SUFFIX, FileEntry, FileRole, StageName
 from hyperexport.model.progress import Progress, Stage, report
 from hyperexport.model.vm import DiskInfo
 from hyperexport.policy.incremental import DiskPlan, other_series
@@ -42,6 +44,8 @@ from hyperexport.vsphere.lease import Lease
 
 logger = logging.getLogger(__name__)
 
+_TABLE: Final = TABLE_ENTRIES * GRAIN
+"""Bytes of the disk that one grain table is for."""
 
 _SAME: Final = ("backing_uuid", "capacity", "file")
 """What has to be the same of a VM's disk when it is held as when the export was planned."""
@@ -113,6 +117,8 @@ class _Base(NamedTuple):
     known: Disk
     """Read at any place, each block proved."""
     identity: Identity
+    held: Sequence[GrainTags]
+    """Which grains each of its files holds; empty where that would take longer to read than to look at the files."""
     streamed: StreamedDisk | None
     """The same from beginning to end, proved by its SHA-256; only for a synthetic full, which takes its grains."""
 
@@ -130,7 +136,21 @@ def _open_base(job: Job, export: StoredExport, plan: DiskPlan) -> Generator[_Bas
         streamed: StreamedDisk | None = None
         if plan.synthetic:
             streamed, _ = stack.enter_context(deltas.streamed_base(job, export, entry, plan.capacity))
-        yield _Base(export, known, identity, streamed)
+        yield _Base(export, known, identity, _held(job, export, plan), streamed)
+
+
+def _held(job: Job, export: StoredExport, plan: DiskPlan) -> Sequence[GrainTags]:
+    """The tags of the base's grains, where they have fewer bytes than looking for each changed grain would read.
+
+    A look reads, in each file of the chain, the block of the grain table; tables of 32 MiB of the disk.
+    """
+    names = {part.name + GRAINS_SUFFIX for part in plan.bases}
+    size = sum(entry.size for entry in export.manifest.files if entry.name in names)
+    looks = len({offset // _TABLE for offset, _ in plan.changed or ()})
+    if size > looks * len(plan.bases) * BLOCK:
+        return ()
+    tags = deltas.chain_tags(job, export, plan.bases)
+    return tags if tags and tags[0].capacity == plan.capacity else ()
 
 
 class _Reader:
@@ -168,14 +188,21 @@ class _Reader:
                     forget()
 
     def _changed(self) -> list[Run]:
-        """Ask what changed, now that nothing can change any more."""
+        """Ask what changed, now that nothing can change any more.
+
+        What had changed when the export was planned is in the plan, so of a VM that is off only what came after that
+        is asked for: nothing, as a rule, where it takes the longer to read the more there is.
+        """
         job, disk, entry = self._job, self._disk, self._plan.bases[-1]
+        planned, since = (), entry.change_id or ""
         if self._snapshot is None:
             now = next((one for one in describe(job.session, job.ref).disks if one.key == disk.key), None)
             if now is None or any(getattr(now, fact) != getattr(disk, fact) for fact in _SAME):
                 raise RangesUnusable("the disk was changed in vSphere since the export was planned")
             if doubt := other_series(now.change_id or "", entry.change_id or ""):
                 raise RangesUnusable(doubt)
+            if self._plan.changed is not None and disk.change_id:
+                planned, since = self._plan.changed, disk.change_id
         try:
             areas = changed_areas(
                 job.session,
@@ -183,11 +210,11 @@ class _Reader:
                 snapshot=self._snapshot,
                 disk_key=disk.key,
                 capacity=disk.capacity,
-                since=entry.change_id or "",
+                since=since,
             )
         except ChangeTrackingUnavailable as error:
             raise RangesUnusable(error.what) from error
-        return grains_of([(area.start, area.length) for area in areas.extents], GRAIN)
+        return grains_of(sorted([*planned, *((area.start, area.length) for area in areas.extents)]), GRAIN)
 
     @contextmanager
     def _opened(self) -> Generator[RangeSource]:
@@ -267,7 +294,7 @@ class _Reader:
         chance = random.SystemRandom()
         percent = self._job.options.incremental.transport_sample
         chosen = choose_sample(changed, total, percent=percent, chance=chance)
-        filled = [number for number in chosen if self._known.place(number) is not None]
+        filled = [number for number in chosen if self._is_held(number)]
         proof = sorted(chance.sample(filled, min(KNOWN_GRAINS, len(filled))))
         if len(proof) < KNOWN_GRAINS:
             have = set(proof)
@@ -295,10 +322,24 @@ class _Reader:
                         left -= 1
                         yield number
 
+    def _is_held(self, number: int) -> bool:
+        """Whether any of the base's files holds the grain."""
+        held = self._base.held
+        return (holder(held, number) if held else self._known.place(number)) is not None
+
+    def _stored(self, number: int, content: bytes) -> bytes:
+        """A grain as the store has it; the newest file that holds it is enough where its content is equal."""
+        if held := self._base.held:
+            newest = holder(held, number)
+            found = None if newest is None else self._known.content_in(newest, number)
+            if content == (found or ZERO_GRAIN[: len(content)]):
+                return content
+        return self._known.read(number * GRAIN, GRAIN)
+
     def _compare(self, number: int, content: bytes) -> None:
         """Compare a grain that should be unchanged with the store's."""
         try:
-            stored = self._known.read(number * GRAIN, GRAIN)
+            stored = self._stored(number, content)
         except UNUSABLE as error:
             raise BaseUnusable(error.what) from error
         if content != stored:
@@ -319,7 +360,7 @@ class _Reader:
             if grain.number in again:
                 self._compare(*grain)
             else:
-                self._populated += (not grain.is_zero) - (self._known.place(grain.number) is not None)
+                self._populated += (not grain.is_zero) - self._is_held(grain.number)
                 yield grain
             if self._base.streamed is None and time.monotonic() >= report_at:
                 self._report(grain.number * GRAIN)

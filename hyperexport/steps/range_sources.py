@@ -84,6 +84,8 @@ def open_nbdkit(job: Job, disk: DiskInfo, snapshot: str | None) -> Generator[Ran
 def open_datastore(job: Job, disk: DiskInfo) -> Generator[RangeSource]:
     """Open the flat file of a disk in its datastore, over HTTPS; its size is proved by a first read.
 
+    Where it lies is found once in an export, for the plan and for the reading.
+
     Args:
         job: The export.
         disk: The disk as the snapshot froze it, or as a VM that is off has it.
@@ -96,15 +98,11 @@ def open_datastore(job: Job, disk: DiskInfo) -> Generator[RangeSource]:
     remembered = f"datastore/{job.host}"
     if running and (why := job.refusals.get(remembered)):
         raise TransportUnavailable(why)
-    extent = _extent_of(job, disk)
-    if extent.capacity != disk.capacity:
-        raise TransportUnavailable(
-            f"the flat file of {disk.label} has {extent.capacity} bytes by its descriptor, the disk {disk.capacity}"
-        )
-    folder, slash, _ = disk.file.rpartition("/")
-    url = folder_url(job.session, job.ref, f"{folder}{slash}{extent.name}")
+    known = (disk.file, disk.content_id, disk.capacity)
+    if known not in job.flat_files:
+        job.flat_files[known] = _flat_url(job, disk)
     source = HttpRanges(
-        url,
+        job.flat_files[known],
         capacity=disk.capacity,
         trust=job.session.endpoint.trust,
         headers=lambda: {"Cookie": job.session.cookie},
@@ -123,6 +121,21 @@ def open_datastore(job: Job, disk: DiskInfo) -> Generator[RangeSource]:
             yield source
     finally:
         source.close()
+
+
+def _flat_url(job: Job, disk: DiskInfo) -> str:
+    """The address of the disk's flat file.
+
+    Raises:
+        TransportUnavailable: Its descriptor names none of the disk's size.
+    """
+    extent = _extent_of(job, disk)
+    if extent.capacity != disk.capacity:
+        raise TransportUnavailable(
+            f"the flat file of {disk.label} has {extent.capacity} bytes by its descriptor, the disk {disk.capacity}"
+        )
+    folder, slash, _ = disk.file.rpartition("/")
+    return folder_url(job.session, job.ref, f"{folder}{slash}{extent.name}")
 
 
 def _extent_of(job: Job, disk: DiskInfo) -> FlatExtent:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyperexport.errors import StreamCorrupt
-from hyperexport.formats.grain_tags import ZERO, ChainTags, GrainTagger, GrainTags, most_bytes
+from hyperexport.formats.grain_tags import ZERO, ChainTags, GrainTagger, GrainTags, holder, most_bytes
 from hyperexport.formats.vmdk import GRAIN, GRAIN_SECTORS
 from hyperexport.formats.vmdk_writer import StreamWriter
 
@@ -67,6 +67,13 @@ def test_the_newest_file_that_holds_a_grain_decides() -> None:
     assert [chain.is_zero(number) for number in (0, 1, 2, 3, 9)] == [False, False, True, True, True]
     assert list(chain.with_data(0, 601)) == [0, 1, 5]
     assert list(chain.with_data(1, 5)) == [1]
+
+
+def test_the_newest_file_that_holds_a_grain_is_found_also_where_it_holds_zeros() -> None:
+    layers = [tags_of(vmdk_of({0: b"a", 9: b"b", 600: b"c"})), tags_of(vmdk_of({9: b"", 17: b"d"}))]
+
+    assert {n: holder(layers, n) for n in (0, 1, 9, 17, 600)} == {0: 0, 1: None, 9: 1, 17: 1, 600: 0}
+    assert [layers[0].holds(n) for n in (0, 1, 8, 9)] == [True, False, False, True]
 
 
 def test_a_grain_at_another_place_and_one_of_another_file_have_other_tags() -> None:

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from hyperexport.formats.vmdk import GRAIN
+from hyperexport.model.progress import Progress, subscribed
 from hyperexport.model.transport import Transport
 from hyperexport.policy.incremental import Decision
 from hyperexport.results import ExportResult
 from hyperexport.simulator import DiskSpec, Fault, FaultKind, Simulator, VmSpec
 from hyperexport.simulator.folder_log import FolderRequest
+from hyperexport.steps import deltas
 from tests.chains import Place, folder_place, guest, stored
 from tests.engine.nbdkit_tool import Nbdkit
 from tests.engine.ranges import MIB, OFF, ON, SIZE, change, disk_of, is_the_guests
@@ -54,6 +56,22 @@ def test_a_delta_by_any_transport_is_the_guests_disk(
     assert nbdkit.alive == []
 
 
+@pytest.mark.parametrize("counts_tags", [True, False], ids=["by the tags of its grains", "by its files' tables"])
+def test_what_the_base_holds_is_known_in_either_way(
+    vcenter: Simulator, place: Place, monkeypatch: pytest.MonkeyPatch, counts_tags: bool
+) -> None:
+    if not counts_tags:
+        monkeypatch.setattr(deltas, "chain_tags", lambda *_: None)
+    place.export(OFF)
+    for day in range(3):
+        change(vcenter, OFF, seed=str(day))
+        entry = disk_of(place.export(OFF, transport_sample=100))
+        assert (entry.transport, entry.distrusted) == (Transport.DATASTORE, None)
+        assert stored(place.store, place.newest()) == guest(vcenter, OFF)
+        assert entry.sampled
+        assert entry.populated
+
+
 def nvram_of(result: ExportResult) -> int:
     assert result.manifest
     return sum(entry.size for entry in result.manifest.files if entry.role == "nvram" and entry.transferred)
@@ -77,6 +95,37 @@ def test_bytes_moved_are_at_most_a_tenth_more_than_bytes_changed(
         assert stored(place.store, place.newest()) == guest(vcenter, OFF)
         moved = sum(each.sent for each in vcenter.folder.requests)
     assert changed * GRAIN <= moved <= 1.1 * changed * GRAIN
+
+
+def test_what_is_written_between_the_plan_and_the_reading_of_a_vm_that_is_off_is_in_the_delta(
+    vcenter: Simulator, place: Place
+) -> None:
+    place.export(OFF)
+    change(vcenter, OFF)
+    written: list[Progress] = []
+
+    def write_once(progress: Progress) -> None:
+        if progress.item.endswith(".nvram") and not written:
+            written.append(progress)
+            for at in (7 * GRAIN + 100, 20 * GRAIN, SIZE - 100):
+                vcenter.vm(OFF).guest_write(0, at, b"after the plan")
+
+    with subscribed(write_once):
+        result = place.export(OFF)
+    assert written
+    assert disk_of(result).transport is Transport.DATASTORE
+    assert stored(place.store, place.newest()) == guest(vcenter, OFF)
+    change(vcenter, OFF, seed="2")
+    assert disk_of(place.export(OFF)).transport is Transport.DATASTORE
+    assert stored(place.store, place.newest()) == guest(vcenter, OFF)
+
+
+def test_the_plan_and_the_reading_find_a_disks_file_once(vcenter: Simulator, place: Place) -> None:
+    place.export(OFF)
+    change(vcenter, OFF)
+    vcenter.folder.requests.clear()
+    assert disk_of(place.export(OFF)).transport is Transport.DATASTORE
+    assert sum(request.path.endswith("off.vmdk") for request in vcenter.folder.requests) == 1
 
 
 def test_a_changed_disk_that_has_the_same_bytes_again_needs_no_delta(vcenter: Simulator, place: Place) -> None:
