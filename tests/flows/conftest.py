@@ -27,7 +27,7 @@ def no_password_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def vcenter(monkeypatch: pytest.MonkeyPatch) -> Generator[Simulator]:
     """A simulated vCenter of the test's own, with one running VM of two disks, named by the environment."""
-    with Simulator([VmSpec("db01", disks=(DiskSpec(48 << 20), DiskSpec(24 << 20)))]) as simulator:
+    with Simulator([VmSpec("db01", disks=(DiskSpec(8 << 20), DiskSpec(4 << 20)))]) as simulator:
         for name, value in simulator.environment().items():
             monkeypatch.setenv(name, value)
         yield simulator

@@ -78,7 +78,7 @@ def test_vm_info_quiet_is_exactly_the_promised_lines(vcenter, hyperexport):
     assert list(answer.keys) == ["name", "path", "power_state", "guest_os", "cpu", "memory_mb", "storage_bytes"]
     assert answer.keys["name"] == "db01"
     assert answer.keys["power_state"] == "poweredOn"
-    assert answer.keys["storage_bytes"] == str(72 << 20)
+    assert answer.keys["storage_bytes"] == str(12 << 20)
 
 
 def test_vm_info_of_two_vms_is_two_blocks_or_one_document(hyperexport, monkeypatch):

@@ -42,10 +42,10 @@ LINES = [
 ]
 
 VMS = (
-    VmSpec("MyVM", folder="production", powered_on=False, disks=(DiskSpec(16 * MIB), DiskSpec(8 * MIB))),
-    VmSpec("ProductionDB", disks=(DiskSpec(16 * MIB), DiskSpec(8 * MIB))),
-    VmSpec("LegacyApp", disks=(DiskSpec(8 * MIB),)),
-    VmSpec("FileServer", disks=(DiskSpec(8 * MIB),)),
+    VmSpec("MyVM", folder="production", powered_on=False, disks=(DiskSpec(2 * MIB), DiskSpec(MIB))),
+    VmSpec("ProductionDB", disks=(DiskSpec(2 * MIB), DiskSpec(MIB))),
+    VmSpec("LegacyApp", disks=(DiskSpec(2 * MIB),)),
+    VmSpec("FileServer", disks=(DiskSpec(2 * MIB),)),
 )
 
 

@@ -65,9 +65,9 @@ def test_the_event_names_each_disk_whose_change_tracking_left_out_a_change(vcent
     changing = options(store, incremental=True, transport="lease")
     export_vm("db01", changing)
     vcenter.vm("db01").guest_write(0, 0, b"reported")
-    vcenter.vm("db01").guest_write(0, 8 << 20, b"left out")
+    vcenter.vm("db01").guest_write(0, 4 << 20, b"left out")
     vcenter.vm("db01").guest_write(1, 0, b"reported")
-    vcenter.faults.add(Fault(FaultKind.CBT_OMITS, vm="db01", disk=0, at_byte=8 << 20, times=0))
+    vcenter.faults.add(Fault(FaultKind.CBT_OMITS, vm="db01", disk=0, at_byte=4 << 20, times=0))
 
     manifest = export_vm("db01", changing).manifest
 

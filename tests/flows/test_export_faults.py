@@ -20,7 +20,8 @@ from hyperexport.steps.plan import requirements
 from hyperexport.store.local import LocalStore
 from tests.flows.support import exported_bytes, exports_in, guest_bytes, leftovers
 
-MIB = 1 << 20
+HALF = 400_000
+"""A place about half way into what is transferred of each disk."""
 
 
 def failing(
@@ -104,7 +105,7 @@ def small_disk(tmp_path: Path) -> Generator[Path]:
         pytest.skip("only root can mount a small filesystem")
     place = tmp_path / "small"
     place.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", place]).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place]).returncode:
         pytest.skip("no filesystem can be mounted here")
     yield place
     subprocess.run(["umount", place], check=True)
@@ -123,16 +124,16 @@ def test_an_output_that_cannot_be_written(vcenter: Simulator, tmp_path: Path) ->
 
 
 SURVIVED = [
-    Fault(FaultKind.CUT, disk=1, at_byte=MIB),
-    Fault(FaultKind.TRUNCATE, disk=0, at_byte=MIB),
+    Fault(FaultKind.CUT, disk=1, at_byte=HALF),
+    Fault(FaultKind.TRUNCATE, disk=0, at_byte=HALF),
     Fault(FaultKind.TRUNCATE, disk=0, at_byte=512),
-    Fault(FaultKind.CORRUPT, disk=0, at_byte=MIB + 7),
+    Fault(FaultKind.CORRUPT, disk=0, at_byte=HALF + 7),
     Fault(FaultKind.CORRUPT, disk=1, at_byte=3),
     Fault(FaultKind.EMPTY, disk=1),
     Fault(FaultKind.HTTP_STATUS, disk=0, status=503),
     Fault(FaultKind.LEASE_ERROR),
-    Fault(FaultKind.LEASE_EXPIRED, disk=0, at_byte=MIB),
-    Fault(FaultKind.SESSION_EXPIRED, disk=0, at_byte=MIB),
+    Fault(FaultKind.LEASE_EXPIRED, disk=0, at_byte=HALF),
+    Fault(FaultKind.SESSION_EXPIRED, disk=0, at_byte=HALF),
     Fault(FaultKind.TASK_IN_PROGRESS, method="CreateSnapshot_Task"),
 ]
 
@@ -172,9 +173,9 @@ def test_a_fault_that_passes_is_survived_with_the_right_bytes(
 
 
 LASTING = [
-    (Fault(FaultKind.CUT, disk=1, at_byte=MIB, times=0), errors.TransferInterrupted),
-    (Fault(FaultKind.TRUNCATE, disk=0, at_byte=MIB, times=0), errors.StreamCorrupt),
-    (Fault(FaultKind.CORRUPT, disk=0, at_byte=MIB + 7, times=0), errors.ChecksumMismatch),
+    (Fault(FaultKind.CUT, disk=1, at_byte=HALF, times=0), errors.TransferInterrupted),
+    (Fault(FaultKind.TRUNCATE, disk=0, at_byte=HALF, times=0), errors.StreamCorrupt),
+    (Fault(FaultKind.CORRUPT, disk=0, at_byte=HALF + 7, times=0), errors.ChecksumMismatch),
     (Fault(FaultKind.EMPTY, disk=1, times=0), errors.StreamCorrupt),
     (Fault(FaultKind.LEASE_ERROR, times=0), errors.LeaseFailed),
     (Fault(FaultKind.CREATE_SNAPSHOT_FAILED, times=0), errors.SnapshotFailed),

@@ -35,7 +35,7 @@ def off(store: Path, **keys: object) -> ExportOptions:
 @pytest.fixture
 def untracked(monkeypatch: pytest.MonkeyPatch):
     """A VM that is off and whose changes nobody tracks."""
-    disks = (DiskSpec(16 * MIB), DiskSpec(8 * MIB))
+    disks = (DiskSpec(4 * MIB), DiskSpec(2 * MIB))
     with Simulator([VmSpec("db01", powered_on=False, change_tracking=False, disks=disks)]) as simulator:
         for name, value in simulator.environment().items():
             monkeypatch.setenv(name, value)
@@ -156,7 +156,7 @@ def test_a_running_vm_without_it_is_warned_of_once_with_the_remedy_and_what_was_
     assert first == [said(f"{both} of {both}")]
     assert warned(hyperexport.export("db01", options(store))) == [said(f"0 B of {both}")]
 
-    untracked.vm("db01").guest_write(1, MIB, bytes(range(256)) * 4096)
+    untracked.vm("db01").guest_write(1, MIB, bytes(range(256)) * 2048)
     written = warned(hyperexport.export("db01", options(store, max_chain=0)))
     assert written == [said(f"{format_bytes(on_disk()[1])} of {format_bytes(sum(on_disk()))}")]
 

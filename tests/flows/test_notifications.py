@@ -120,7 +120,7 @@ def test_a_failure_is_told_after_the_cleanup_with_step_reason_and_what_was_taken
 ) -> None:
     left: list[list[str]] = []
     postbox.on_arrival = lambda: left.append(leftovers(vcenter, store))
-    vcenter.faults.add(Fault(FaultKind.TRUNCATE, disk=0, at_byte=1 << 20, times=0))
+    vcenter.faults.add(Fault(FaultKind.TRUNCATE, disk=0, at_byte=400_000, times=0))
 
     with pytest.raises(HyperExportError) as caught:
         export(store, **mailing(postbox.port))

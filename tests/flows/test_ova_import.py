@@ -23,5 +23,5 @@ def test_govc_imports_what_the_flow_exports(vcenter, vcsim, store, form):
     options.write_text(json.dumps({**spec, "NetworkMapping": networks}))
     vcsim.govc(f"import.{form}", "-name", name, "-options", str(options), *place, str(package))
     devices = json.loads(vcsim.govc("device.info", "-json", "-vm", name))["devices"]
-    assert [device["capacityInBytes"] for device in devices if "capacityInBytes" in device] == [48 << 20, 24 << 20]
+    assert [device["capacityInBytes"] for device in devices if "capacityInBytes" in device] == [8 << 20, 4 << 20]
     vcsim.govc("vm.destroy", name)

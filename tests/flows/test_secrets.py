@@ -26,7 +26,7 @@ from hyperexport.errors import HyperExportError
 from hyperexport.flows import check_setup, cleanup_exports, export_vm, vm_info
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.options.selection import Selection
-from hyperexport.simulator import Fault, FaultKind, Simulator, VmSpec
+from hyperexport.simulator import DiskSpec, Fault, FaultKind, Simulator, VmSpec
 from hyperexport.simulator.nfc import NfcHandler
 from hyperexport.vsphere.endpoint import VSphereEndpoint
 from hyperexport.vsphere.session import connect
@@ -52,7 +52,7 @@ def everything_written(*places: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def guarded(monkeypatch: pytest.MonkeyPatch):
-    with Simulator([VmSpec("db01")], password=PASSWORD) as simulator:
+    with Simulator([VmSpec("db01", disks=(DiskSpec(2 << 20),))], password=PASSWORD) as simulator:
         for name, value in simulator.environment().items():
             monkeypatch.setenv(name, value)
         yield simulator
