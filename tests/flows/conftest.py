@@ -4,6 +4,8 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from prefect.events.clients import NullEventsClient
+from prefect.events.worker import EventsWorker
 
 from hyperexport.base import secrets as process_secrets
 from hyperexport.simulator import DiskSpec, Simulator, VmSpec
@@ -16,6 +18,20 @@ def prefect_harness() -> Generator[None]:
     """A server with an empty database, which every flow in this folder talks to."""
     with prefect_server():
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_events(prefect_harness: None) -> None:
+    """Runs of this process emit no events: three for each step, a quarter of what a run costs the server."""
+    EventsWorker.set_client_override(NullEventsClient)
+
+
+@pytest.fixture(scope="module")
+def events_are_emitted() -> Generator[None]:
+    """For files that ask the server which events it received."""
+    EventsWorker.set_client_override(None)
+    yield
+    EventsWorker.set_client_override(NullEventsClient)
 
 
 @pytest.fixture(autouse=True)

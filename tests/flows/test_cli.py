@@ -47,6 +47,12 @@ def hyperexport(capsys, store) -> Callable[..., Answer]:
     return answer
 
 
+@pytest.fixture
+def without_prefect(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command lines run in this process: what the test proves does not depend on where."""
+    monkeypatch.setenv("HYPEREXPORT_NO_PREFECT", "true")
+
+
 def started(*words: str, **environment: str) -> subprocess.Popen[str]:
     """A command line in a process of its own, that talks to the tests' Prefect server."""
     api = {"PREFECT_API_URL": str(get_current_settings().api.url), **environment}
@@ -149,6 +155,7 @@ def test_a_json_export_is_one_document(vcenter, hyperexport, store):
     assert document["exports"][0]["manifest"]["export_id"] == export.export_id
 
 
+@pytest.mark.usefixtures("without_prefect")
 def test_one_failed_vm_does_not_stop_the_next(vcenter, hyperexport, store):
     answer = hyperexport("--vm", "nobody", "--vm", "db01", "--snapshot", "--json")
     assert answer.code == 3
@@ -165,6 +172,7 @@ def test_a_failure_is_one_line_and_leaves_nothing(vcenter, hyperexport, store):
     assert not store.exists()
 
 
+@pytest.mark.usefixtures("without_prefect")
 def test_debug_shows_where_it_failed(vcenter, hyperexport):
     answer = hyperexport("--vm", "db01", "--debug")
     assert "Traceback" in answer.err
@@ -217,6 +225,7 @@ def test_list_shows_what_the_store_holds(vcenter, hyperexport, store):
     assert json.loads(hyperexport("list", "--json").out)["stores"][0]["exports"][0]["export_id"] == export.export_id
 
 
+@pytest.mark.usefixtures("without_prefect")
 def test_verify_tells_good_exports_from_damaged_ones(vcenter, hyperexport, store):
     hyperexport("--vm", "db01", "--snapshot", "--quiet", "--no-prefect")
     (export,) = exports_in(store)

@@ -107,21 +107,44 @@ def test_every_flow_is_offered_and_what_is_scheduled_is_paused_and_alone(pool: P
     assert all(item.paused and item.concurrency_limit == 1 and SCHEDULE_TAG in item.tags for item in scheduled)
 
 
+SAMPLE = (
+    "export-vm/export-vm",
+    "reap-snapshots/reap-snapshots",
+    "restore-vm/restore-from-list",
+    "export-fleet/backup",
+    "cleanup-exports/tidy",
+    "reap-snapshots/reap",
+)
+"""One deployment of each kind: on demand, with a list to pick from, with two schedules, with one and parameters, with
+one and none. ``prefect deploy`` takes half a second for each; ``make matrix`` deploys them all."""
+
+
 @pytest.fixture(scope="module")
 def deployed() -> dict[str, dict[str, Any]]:
-    """What ``prefect deploy --all`` makes of the file for processes."""
-    prefect("work-pool", "create", POOL, "--type", "process", "--overwrite")
+    """What ``prefect deploy`` makes of the file for processes, of the sample."""
+    ensure_pool()
     ensure_block_types()
-    prefect("deploy", "--all")
-    return on_the_server(PROCESS)
+    prefect("deploy", *(word for name in SAMPLE for word in ("--name", name.partition("/")[2])))
+    return {name: made for name, made in on_the_server(PROCESS).items() if name in SAMPLE}
 
 
 def test_prefect_deploy_and_python_make_the_same(deployed):
+    assert deployed.keys() == set(SAMPLE)
     backup = deployed["export-fleet/backup"]
     assert (backup["paused"], backup["limit"], backup["strategy"]) == (True, 1, "CANCEL_NEW")
     assert backup["schedules"]["weekly-full"][2]["options"]["incremental"] == {"enabled": True, "force_full": True}
     assert main([]) == 0
-    assert on_the_server(PROCESS) == deployed
+    by_python = on_the_server(PROCESS)
+    assert by_python.keys() == {f"{item.flow_name}/{item.name}" for item in deployments()}
+    assert {name: by_python[name] for name in SAMPLE} == deployed
+
+
+@pytest.mark.matrix  # the test above does it with one of each kind
+def test_prefect_deploy_makes_all_as_python_does():
+    assert main([]) == 0
+    by_python = on_the_server(PROCESS)
+    prefect("deploy", "--all")
+    assert on_the_server(PROCESS) == by_python
 
 
 def test_python_leaves_a_resumed_schedule_going(deployed):

@@ -14,6 +14,8 @@ from hyperexport.simulator import Fault, FaultKind, Simulator
 from tests.flows.service import eventually
 from tests.flows.support import exports_in
 
+pytestmark = pytest.mark.usefixtures("events_are_emitted")
+
 _began: list[datetime] = []
 
 

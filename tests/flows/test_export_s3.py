@@ -76,7 +76,7 @@ def test_an_unchanged_disk_is_referred_to_in_s3(vcenter: Simulator, remote: S3St
     options = ExportOptions.from_keys({**given, "keep_local": False})
     hyperexport.export("db01", options)
     vcenter.vm("db01").guest_write(0, 0, b"changed")
-    export_vm("db01", options)
+    hyperexport.export("db01", options)
     hyperexport.export("db01", options)
 
     third, second, first = remote.exports()
@@ -111,7 +111,7 @@ def test_a_wrong_key_is_told_before_the_vm_is_touched(
 ) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong-secret")
     with pytest.raises(errors.StoreUnusable) as caught:
-        export_vm("db01", ExportOptions.from_keys(given))
+        hyperexport.export("db01", ExportOptions.from_keys(given))
     assert "wrong-secret" not in str(caught.value)
     assert "CreateSnapshot_Task" not in vcenter.requests
     assert leftovers(vcenter, store) == []
@@ -126,7 +126,7 @@ def test_an_export_that_fails_leaves_no_object_and_no_unfinished_upload(
     vcenter.faults.clear()
     vcenter.faults.add(Fault(FaultKind.DESCRIPTOR_ERROR, times=0))
     with pytest.raises(errors.DescriptorFailed):
-        export_vm("db01", ExportOptions.from_keys(given))
+        hyperexport.export("db01", ExportOptions.from_keys(given))
 
     assert remote.exports() == []
     assert server.client().list_objects_v2(Bucket=bucket).get("Contents", []) == []

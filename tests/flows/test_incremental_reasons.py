@@ -124,13 +124,13 @@ def test_a_vm_that_stayed_off_is_transferred_again_only_once_something_wrote_to_
     assert (planned.saved_percent, planned.disks) == (100.0, same.plan.disks)
 
     untracked.vm("db01").guest_write(1, MIB, b"mounted elsewhere")
-    written = export_vm("db01", off(store))
+    written = hyperexport.export("db01", off(store))
     assert changed(written.manifest) == {"Hard disk 1": False, "Hard disk 2": True}
     assert exported_bytes(LocalStore(store), exports_in(store)[0]) == guest_bytes(untracked, "db01")
 
     untracked.vm("db01").power_on()
     untracked.vm("db01").power_off()
-    ran = export_vm("db01", off(store))
+    ran = hyperexport.export("db01", off(store))
     assert all(changed(ran.manifest).values())
     assert "change tracking is off" in ran.plan.disks[0].reason
 
@@ -177,14 +177,14 @@ def test_without_a_browser_every_disk_is_transferred(untracked: Simulator, store
 
 def test_change_tracking_is_switched_on_only_when_asked_and_the_dry_run_says_so(untracked, store) -> None:
     untracked.vm("db01").power_on()
-    planned = export_vm("db01", options(store, enable_change_tracking=True, dry_run=True)).tracking
+    planned = hyperexport.export("db01", options(store, enable_change_tracking=True, dry_run=True)).tracking
     assert planned.enable
     assert untracked.requests.get("ReconfigVM_Task", 0) == 0
 
     assert export_vm("db01", options(store, enable_change_tracking=True)).tracking == planned
     hyperexport.export("db01", options(store))
     untracked.vm("db01").guest_write(0, 0, b"changed")
-    result = export_vm("db01", options(store))
+    result = hyperexport.export("db01", options(store))
     assert untracked.requests["ReconfigVM_Task"] == 1
     assert changed(result.manifest) == {"Hard disk 1": True, "Hard disk 2": False}
 

@@ -12,6 +12,7 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from hyperexport.deployments import local_server
 from hyperexport.deployments.local_server import end, launch
 from hyperexport.flows import vm_info
 from hyperexport.workarounds.sqlite_connection import with_single_connection
@@ -48,6 +49,15 @@ def test_nobody_is_refused_because_another_is_entered(api: str) -> None:
     with ThreadPoolExecutor(8) as threads:
         answers = [code for codes in threads.map(enter, range(8)) for code in codes]
     assert answers == [HTTPStatus.CREATED] * 160
+
+
+def test_a_service_brings_no_server_where_an_api_is_configured(monkeypatch: pytest.MonkeyPatch) -> None:
+    def launch_none(*_: object, **__: object) -> None:
+        raise AssertionError("a server was started")
+
+    monkeypatch.setattr(local_server, "launch", launch_none)
+    with temporary_settings({PREFECT_API_URL: "http://prefect.example.com/api"}):
+        assert local_server.provide_persistent_api(0) == "http://prefect.example.com/api"
 
 
 @pytest.mark.parametrize("address", ["postgresql+asyncpg://u:p@host/prefect", "sqlite+aiosqlite:///:memory:"])

@@ -1,4 +1,8 @@
-"""Who hears of an export, when, and what: by mail from the flows themselves, to a real mail server."""
+"""Who hears of an export, when, and what: by mail from the job itself, to a real mail server.
+
+What a run in Prefect adds (its address, its blocks, its cancellation) is proved with flows; the rest by the same job
+called directly.
+"""
 
 import base64
 import logging
@@ -13,6 +17,7 @@ import pytest
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect_email import EmailServerCredentials
 
+import hyperexport
 from hyperexport.base import secrets as process_secrets
 from hyperexport.cli.main import run
 from hyperexport.errors import HyperExportError, NotificationFailed, SnapshotLeaked, UsageError
@@ -44,6 +49,10 @@ def mailing(port: int, **keys: object) -> dict[str, Any]:
 
 
 def export(store: Path, **keys: object) -> Any:
+    return hyperexport.export("db01", ExportOptions.from_keys({"output": store, "snapshot": True, **keys}))
+
+
+def export_by_flow(store: Path, **keys: object) -> Any:
     return export_vm("db01", ExportOptions.from_keys({"output": store, "snapshot": True, **keys}))
 
 
@@ -53,7 +62,7 @@ def export(store: Path, **keys: object) -> Any:
 def test_start_and_end_are_told_to_everyone_with_what_the_contract_lists(
     vcenter: Simulator, store: Path, postbox: Postbox
 ) -> None:
-    result = export(store, verify=True, **mailing(postbox.port, email_on_start=True))
+    result = export_by_flow(store, verify=True, **mailing(postbox.port, email_on_start=True))
 
     assert postbox.subjects() == ["HyperExport: Export of db01 started", "HyperExport: db01 exported"]
     assert postbox.recipients == [["admin@example.com", "ops@example.com"]] * 2
@@ -123,7 +132,7 @@ def test_a_failure_is_told_after_the_cleanup_with_step_reason_and_what_was_taken
     vcenter.faults.add(Fault(FaultKind.TRUNCATE, disk=0, at_byte=400_000, times=0))
 
     with pytest.raises(HyperExportError) as caught:
-        export(store, **mailing(postbox.port))
+        export_by_flow(store, **mailing(postbox.port))
 
     text = text_of(postbox.only())
     assert left == [[]], "everything was taken back before the mail came"
@@ -166,7 +175,7 @@ def test_a_snapshot_that_stays_is_told(vcenter: Simulator, store: Path, postbox:
 
 def test_a_vm_that_is_not_there_is_told_too(vcenter: Simulator, store: Path, postbox: Postbox) -> None:
     with pytest.raises(HyperExportError):
-        export_vm("gone01", ExportOptions.from_keys({"output": store, **mailing(postbox.port)}))
+        hyperexport.export("gone01", ExportOptions.from_keys({"output": store, **mailing(postbox.port)}))
     assert postbox.subjects() == ["HyperExport: Export of gone01 FAILED"]
     assert re.search(r"Step: +inspect-vm\n", text_of(postbox.only()))
     assert "There was nothing to clean up." in text_of(postbox.only())
@@ -181,7 +190,7 @@ def test_a_run_that_is_stopped_tells_so_after_its_cleanup(vcenter: Simulator, st
     left: list[list[str]] = []
     postbox.on_arrival = lambda: left.append(leftovers(vcenter, store))
     with while_transferring(interrupt), pytest.raises(KeyboardInterrupt):
-        export(store, bandwidth_limit=1, bandwidth_burst=0.1, **mailing(postbox.port))
+        export_by_flow(store, bandwidth_limit=1, bandwidth_burst=0.1, **mailing(postbox.port))
     assert postbox.subjects() == ["HyperExport: Export of db01 stopped"]
     assert left == [[]]
     assert "was removed" in text_of(postbox.only())
@@ -240,6 +249,7 @@ def test_the_command_line_sends_a_test_with_a_password_of_its_own(
 SECRETS = ("Mail-s3cret-passw0rd", "Hook-s3cret-t0ken")
 
 
+@pytest.mark.usefixtures("events_are_emitted")
 def test_no_password_of_a_mail_server_and_no_address_of_a_webhook_is_written_anywhere(
     vcenter: Simulator,
     store: Path,
@@ -267,11 +277,11 @@ def test_no_password_of_a_mail_server_and_no_address_of_a_webhook_is_written_any
         block.save("secret-mail", overwrite=True)
         by_block = {"email_notify": True, "email_credentials": "secret-mail", "email_to": "admin@example.com", **hook}
         monkeypatch.setenv("HYPEREXPORT_EMAIL_PASSWORD", password)
-        export(store, **keys)
-        export(store, **by_block, email_from="export@example.com")
+        export_by_flow(store, **keys)
+        export_by_flow(store, **by_block, email_from="export@example.com")
         vcenter.faults.add(Fault(FaultKind.CREATE_SNAPSHOT_FAILED, times=0))
         with pytest.raises(HyperExportError):
-            export(store, **keys)
+            export_by_flow(store, **keys)
         monkeypatch.setenv("HYPEREXPORT_EMAIL_PASSWORD", f"wrong-{password}")
         with pytest.raises(NotificationFailed):
             send_test_email(ExportOptions.from_keys(keys))

@@ -20,6 +20,8 @@ from tests.flows.test_events import earlier_events_are_forgotten, first
 
 __all__ = ["earlier_events_are_forgotten"]
 
+pytestmark = pytest.mark.usefixtures("events_are_emitted")
+
 
 def test_what_was_exported_is_restored_with_a_page_and_an_event(
     vcenter: Simulator, store: Path, capsys: pytest.CaptureFixture[str]

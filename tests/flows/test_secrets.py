@@ -34,6 +34,8 @@ from tests.engine.s3_servers import rclone_s3
 from tests.flows.service import eventually
 from tests.flows.smtp_server import Postbox, smtp_server
 
+pytestmark = pytest.mark.usefixtures("events_are_emitted")
+
 PASSWORD = "Sup3r-s3cret-passw0rd"
 MAIL_PASSWORD = "Pr0file-s3cret-passw0rd"
 

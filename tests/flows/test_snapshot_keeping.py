@@ -131,13 +131,13 @@ def test_a_dry_run_names_the_snapshots_that_the_real_run_then_removes(vcenter: S
         hyperexport.export("db01", options(store, snapshot=True, keep_snapshots=2, snapshot_name=f"ours {number}"))
     third = {"snapshot": True, "keep_snapshots": 2, "snapshot_name": "ours 3"}
 
-    planned = export_vm("db01", options(store, **third, dry_run=True)).snapshots
+    planned = hyperexport.export("db01", options(store, **third, dry_run=True)).snapshots
     assert [snapshot.name for snapshot in planned.removed] == ["ours 1"]
     assert [snapshot.name for snapshot in planned.kept] == ["a user's", "ours 2"]
     assert (planned.make, planned.keeps_made) == ("ours 3", True)
     assert names(vcenter) == ["a user's", "ours 1", "ours 2"]
 
-    assert export_vm("db01", options(store, **third)).snapshots == planned
+    assert hyperexport.export("db01", options(store, **third)).snapshots == planned
     assert names(vcenter) == ["a user's", "ours 2", "ours 3"]
 
 
@@ -147,11 +147,11 @@ def test_consolidating_a_vm_that_is_off_needs_no_snapshot_and_lists_what_goes(vc
     vm.power_off()
     vm.consolidation_needed = True
 
-    planned = export_vm("db01", options(store, consolidate_snapshots=True, dry_run=True)).snapshots
+    planned = hyperexport.export("db01", options(store, consolidate_snapshots=True, dry_run=True)).snapshots
     assert [snapshot.name for snapshot in planned.removed] == ["a user's"]
     assert names(vcenter) == ["a user's"]
 
-    result = export_vm("db01", options(store, consolidate_snapshots=True))
+    result = hyperexport.export("db01", options(store, consolidate_snapshots=True))
     assert result.snapshots == planned
     assert names(vcenter) == []
     assert not vm.consolidation_needed
@@ -167,14 +167,14 @@ def test_a_snapshot_made_during_the_export_was_not_listed_and_survives_consolida
             vcenter.vm("db01").take_snapshot("new")
 
     with subscribed(on_progress):
-        result = export_vm("db01", options(store, snapshot=True, consolidate_snapshots=True))
+        result = hyperexport.export("db01", options(store, snapshot=True, consolidate_snapshots=True))
     assert names(vcenter) == ["new"]
     assert any("new was made during the export" in warning for warning in result.warnings)
 
 
 def test_disks_that_need_consolidation_are_warned_about(vcenter: Simulator, store: Path) -> None:
     vcenter.vm("db01").consolidation_needed = True
-    result = export_vm("db01", options(store, snapshot=True))
+    result = hyperexport.export("db01", options(store, snapshot=True))
     assert sum("need consolidation" in warning for warning in result.warnings) == 1
     assert vcenter.vm("db01").consolidation_needed
 
@@ -183,7 +183,7 @@ def test_a_chain_near_vspheres_limit_is_refused_with_nothing_begun(vcenter: Simu
     for number in range(30):
         vcenter.vm("db01").take_snapshot(f"user {number}")
     with pytest.raises(errors.SnapshotChainTooLong, match="30 long"):
-        export_vm("db01", options(store, snapshot=True))
+        hyperexport.export("db01", options(store, snapshot=True))
     assert len(names(vcenter)) == 30
     assert exports_in(store) == []
 
@@ -192,7 +192,7 @@ def test_a_datastore_too_small_for_a_growing_snapshot_is_warned_about(store: Pat
     with Simulator([VmSpec("huge", disks=(DiskSpec(32 << 40, used=0.0),))]) as simulator:
         for name, value in simulator.environment().items():
             monkeypatch.setenv(name, value)
-        result = export_vm("huge", options(store, snapshot=True, dry_run=True))
+        result = hyperexport.export("huge", options(store, snapshot=True, dry_run=True))
     assert any("datastore1" in warning and "a snapshot may fill it" in warning for warning in result.warnings)
 
 
@@ -205,7 +205,7 @@ def test_a_removal_that_takes_long_shows_how_far_it_is(vcenter: Simulator, store
             seen.append(progress.position)
 
     with subscribed(on_progress):
-        export_vm("db01", options(store, snapshot=True))
+        hyperexport.export("db01", options(store, snapshot=True))
     assert len(set(seen)) > 2
     assert seen == sorted(seen)
     assert seen[-1] == 100

@@ -20,8 +20,9 @@ Answers = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
-def hyperexport(capsys: pytest.CaptureFixture[str]) -> Answers:
-    """Runs a command line in this process: its exit code and standard output."""
+def hyperexport(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Answers:
+    """Runs a command line in this process, without Prefect: its exit code and standard output."""
+    monkeypatch.setenv("HYPEREXPORT_NO_PREFECT", "true")
 
     def answer(*words: str) -> tuple[int, str]:
         code = run(words)
