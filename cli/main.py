@@ -4,29 +4,11 @@ Understands the words, has them done, and turns every failure into one line on s
 nothing of weight before the signals are in hand: an interruption during the imports ends in a line, too.
 """
 
-import gc
 import sys
 from collections.abc import Sequence
 
+from hyperexport.base.garbage import spare_imports
 from hyperexport.cli.interrupts import ignore_interruptions, interrupt_only_once
-
-_OBJECTS_OF_ALL_IMPORTS = 600_000
-
-
-def spare_imports() -> None:
-    """Look for garbage only once everything is imported: imports leave none, and the search takes a tenth of a command.
-
-    With Prefect they make 400,000 objects that a collection looks at. The first one that comes after those sets a
-    usual threshold.
-    """
-
-    def collect_as_usual(phase: str, _: dict[str, int]) -> None:
-        if phase == "stop":
-            gc.callbacks.remove(collect_as_usual)
-            gc.set_threshold(20_000, 20, 20)
-
-    gc.callbacks.append(collect_as_usual)
-    gc.set_threshold(_OBJECTS_OF_ALL_IMPORTS, 20, 20)
 
 
 def main() -> None:

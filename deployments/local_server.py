@@ -8,7 +8,6 @@ runs.
 """
 
 import atexit
-import gc
 import os
 import signal
 import socket
@@ -21,6 +20,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
 
+from hyperexport.base.garbage import spare_imports
 from hyperexport.deployments.orchestrator import configured_api, use_no_proxy_for
 from hyperexport.errors import ServerUnreachable, UsageError
 from hyperexport.workarounds.environment import WHOLE_SERVER
@@ -167,7 +167,7 @@ def end(server: subprocess.Popen[bytes]) -> None:
 
 def main() -> None:
     """Be that server, on the socket inherited as the descriptor in the first argument, until standard input ends."""
-    gc.set_threshold(20_000, 20, 20)  # as of the command line (cli/main.py)
+    spare_imports()
     from prefect.server.api.server import create_app
     from prefect.settings import PREFECT_SERVER_API_AUTH_STRING, temporary_settings
 

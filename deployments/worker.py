@@ -33,7 +33,7 @@ class LocalConfiguration(ProcessJobConfiguration):
     def prepare_for_flow_run(self, *args: Any, **kwargs: Any) -> None:
         """Fill in what the work pool leaves open."""
         self.working_dir = self.working_dir or Path.cwd()
-        self.command = self.command or command_to_string([sys.executable, "-m", "prefect.engine"])
+        self.command = self.command or command_to_string([sys.executable, "-m", "hyperexport.deployments.flow_run"])
         super().prepare_for_flow_run(*args, **kwargs)
 
 
