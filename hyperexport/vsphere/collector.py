@@ -102,6 +102,31 @@ def retrieve(session: Session, wanted: Mapping[Any, Sequence[str]], *, doing: st
         yield from _collect(session, spec, doing=doing)
 
 
+def with_ancestors(
+    session: Session, objects: Sequence[Any], beside: Sequence[Any], paths: Sequence[str], *, doing: str
+) -> dict[str, Properties]:
+    """Read the same properties of some objects, of all that these are in, and of others, in one request.
+
+    Args:
+        session: The login.
+        objects: Those whose parents are read too, up to the root folder.
+        beside: Other objects.
+        paths: The properties.
+        doing: For error messages.
+
+    Returns:
+        The properties by managed object id. An object that may not be seen is not in it.
+    """
+    up = _query.TraversalSpec(
+        name="up", path="parent", skip=False, type=vim.ManagedEntity, selectSet=[_query.SelectionSpec(name="up")]
+    )
+    starts = [_query.ObjectSpec(obj=each, skip=False, selectSet=[up]) for each in objects]
+    starts += [_query.ObjectSpec(obj=each, skip=False) for each in beside]
+    wanted = _query.PropertySpec(type=vim.ManagedEntity, pathSet=list(paths), all=False)
+    spec = _query.FilterSpec(objectSet=starts, propSet=[wanted])
+    return {found._GetMoId(): values for found, values in _collect(session, spec, doing=doing)} if starts else {}
+
+
 @contextmanager
 def every_object(session: Session, wanted: Mapping[Any, Sequence[str]], *, doing: str) -> Generator[Any]:
     """The ``FilterSpec`` of some properties of every object of some kinds, for as long as the block uses it."""
@@ -141,7 +166,8 @@ def watch(
 ) -> Iterator[Properties]:
     """Yield the properties' values at once, after each change, and every second, until the caller has seen enough.
 
-    A lost collector (the session was renewed) or a broken connection is mended, a few times in a row at most.
+    The first are read as those of any object: what has ended already needs no collector of its own. A lost collector
+    (the session was renewed) or a broken connection is mended, a few times in a row at most.
 
     Raises:
         ServerFault: The object is gone; the API's ManagedObjectNotFound is its cause.
@@ -149,8 +175,13 @@ def watch(
     """
     signal = stop or StopSignal()
     failures = 0
+    read = False
     while True:
         try:
+            if not read:
+                signal.check()
+                yield properties(session, obj, paths, doing=doing)
+                read = True
             with _own_collector(session, doing=doing) as collector:
                 session.call(collector.CreateFilter, _filter([obj], paths), False, doing=doing)
                 for values in _updates(session, collector, doing=doing, stop=signal):

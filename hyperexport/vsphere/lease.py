@@ -58,6 +58,7 @@ def open_lease(
     snapshot: str | None,
     stop: StopSignal,
     ready_timeout: float = READY_TIMEOUT,
+    frozen: tuple[DiskInfo, ...] | None = None,
 ) -> Generator["Lease"]:
     """Hold an export lease on a VM (powered off), or on one of its snapshots, while the block runs.
 
@@ -70,6 +71,7 @@ def open_lease(
         snapshot: The snapshot's managed object id; None exports the VM itself.
         stop: Ends the waiting for the lease.
         ready_timeout: Seconds that the server may take to make it ready.
+        frozen: The snapshot's disks, where they are known.
 
     Raises:
         VmPoweredOn: The VM runs, and no snapshot is given.
@@ -80,7 +82,7 @@ def open_lease(
     """
     stop.check()
     source = session.reference(vim.vm.Snapshot, snapshot) if snapshot else vm_object(session, ref)
-    disks = disks_of_snapshot(session, snapshot) if snapshot else describe(session, ref).disks
+    disks = frozen or (disks_of_snapshot(session, snapshot) if snapshot else describe(session, ref).disks)
     export = source.ExportSnapshot if snapshot else source.ExportVm
     doing = f"asking for an export lease on {ref.name}"
     asked: list[Future[Any]] = []
@@ -308,6 +310,7 @@ class VmLease:
         self._state = threading.Lock()
         self._holding = False
         self._lease: tuple[Lease, ExitStack] | None = None
+        self._frozen: dict[str, tuple[DiskInfo, ...]] = {}
 
     @contextmanager
     def held(self) -> Generator[None]:
@@ -333,7 +336,11 @@ class VmLease:
             HyperExportError: As :func:`open_lease` does.
         """
         if snapshot:
-            with open_lease(self._session, self._ref, snapshot=snapshot, stop=self._stop) as lease:
+            self._stop.check()
+            if snapshot not in self._frozen:
+                self._frozen[snapshot] = disks_of_snapshot(self._session, snapshot)
+            frozen = self._frozen[snapshot]
+            with open_lease(self._session, self._ref, snapshot=snapshot, stop=self._stop, frozen=frozen) as lease:
                 yield lease
             return
         with self._turn:

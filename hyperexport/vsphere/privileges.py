@@ -162,9 +162,9 @@ def missing_on(session: Session, entity: Any, needed: Iterable[str], *, name: st
     manager = session.content.authorizationManager
     doing = f"asking for the privileges on {name}"
     try:
-        listed = properties(session, manager, ("privilegeList",), doing=doing).get("privilegeList", ())
-        known = {privilege.privId for privilege in listed}
-        asked = sorted(set(needed) & known)  # an id that it does not know is an InvalidArgument for all of them
+        asked = sorted(
+            set(needed) & _known(session, manager, doing=doing)
+        )  # an id that it does not know is an InvalidArgument for all of them
         if not asked:
             return []
         granted = session.read(manager.HasPrivilegeOnEntity, entity, session.key, asked, doing=doing)
@@ -174,3 +174,12 @@ def missing_on(session: Session, entity: Any, needed: Iterable[str], *, name: st
         logger.info("the privileges on %s are unknown: %s", name, error)
         return []
     return [privilege for privilege, given in zip(asked, granted, strict=True) if not given]
+
+
+def _known(session: Session, manager: Any, *, doing: str) -> frozenset[str]:
+    """The ids of all privileges that the server knows: some four hundred, read once in a login."""
+    key = "privilegeList"
+    if key not in session.constants:
+        listed = properties(session, manager, (key,), doing=doing).get(key, ())
+        session.constants[key] = frozenset(privilege.privId for privilege in listed)
+    return session.constants[key]

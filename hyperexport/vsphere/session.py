@@ -69,10 +69,14 @@ class Session:
     content: Any
     """vSphere's ServiceContent: the managers and the root folder."""
 
+    constants: dict[str, Any]
+    """What the server answers the same for as long as the login lasts, kept by those who asked for it."""
+
     def __init__(self, endpoint: VSphereEndpoint, *, stop: StopSignal, run: str, keep_alive: float) -> None:
         self.endpoint = endpoint
         self.user = endpoint.username
         self.key = ""
+        self.constants = {}
         self._stop = stop
         self._run = run
         self._keep_alive = keep_alive

@@ -9,7 +9,7 @@ from pyVmomi import vim
 from hyperexport.errors import HyperExportError
 from hyperexport.model.restore import VmPlace
 from hyperexport.model.vm import VmRef
-from hyperexport.vsphere.collector import Properties, properties
+from hyperexport.vsphere.collector import Properties, properties, with_ancestors
 from hyperexport.vsphere.inventory import vm_object
 from hyperexport.vsphere.names import unescape
 from hyperexport.vsphere.session import Session
@@ -18,6 +18,7 @@ from hyperexport.vsphere.tags import tags_of
 logger = logging.getLogger(__name__)
 
 _PATHS: Final = ("parent", "resourcePool", "runtime.host", "config.files.vmPathName", "datastore", "customValue")
+_NAMED: Final = ("name", "parent")
 _DEEPEST: Final = 64
 
 
@@ -36,11 +37,12 @@ def read_place(session: Session, ref: VmRef) -> VmPlace:
 
     nothing = Properties(session, doing)
     values = part("place", lambda: properties(session, vm_object(session, ref), _PATHS, doing=doing), nothing)
+    named = Named(session, values, doing=doing)
     return VmPlace(
-        folder=part("folder", lambda: _path(session, values.get("parent"), doing=doing), None),
-        resource_pool=part("resource pool", lambda: _path(session, values.get("resourcePool"), doing=doing), None),
-        host=part("host", lambda: _name(session, values.get("runtime.host"), doing=doing), None),
-        datastores=part("datastores", lambda: _datastores(session, values, doing=doing), ()),
+        folder=part("folder", lambda: named.path(values.get("parent")), None),
+        resource_pool=part("resource pool", lambda: named.path(values.get("resourcePool")), None),
+        host=part("host", lambda: named.name(values.get("runtime.host")), None),
+        datastores=part("datastores", lambda: _datastores(named, values), ()),
         tags=part("tags", lambda: tags_of(session, ref.moref), ()),
         custom_attributes=part("custom attributes", lambda: _attributes(session, values, doing=doing), {}),
         unread=tuple(unread),
@@ -86,26 +88,51 @@ def _attributes(session: Session, values: Properties, *, doing: str) -> dict[str
     }
 
 
-def _datastores(session: Session, values: Properties, *, doing: str) -> tuple[str, ...]:
-    names = [_name(session, store, doing=doing) for store in values.get("datastore", ())]
+class Named:
+    """The names of what a VM is in and on, and what they are in: read at once, as a deep inventory has a dozen."""
+
+    def __init__(self, session: Session, values: Properties, *, doing: str) -> None:
+        self._session = session
+        self._doing = doing
+        above = [values.shown("parent"), values.shown("resourcePool")]
+        beside = [values.shown("runtime.host"), *values.shown("datastore", ())]
+        self._read: dict[str, Properties] = {}
+        try:
+            self._read = with_ancestors(
+                session,
+                [each for each in above if each is not None],
+                [each for each in beside if each is not None],
+                _NAMED,
+                doing=doing,
+            )
+        except HyperExportError as error:
+            logger.debug("each name is read by itself: %s", error)  # one object that is gone fails them all
+
+    def of(self, obj: Any) -> Properties:
+        """An object's name and parent; asked for again where it was not read with the others, to have the reason."""
+        known = self._read.get(obj._GetMoId())
+        return properties(self._session, obj, _NAMED, doing=self._doing) if known is None else known
+
+    def name(self, obj: Any) -> str | None:
+        """The name of an object; None where there is none."""
+        name = self.of(obj).get("name") if obj is not None else None
+        return unescape(name) if name else None
+
+    def path(self, obj: Any) -> str | None:
+        """The inventory path of an object; None where it has none (a VM in a vApp has no folder)."""
+        names: list[str] = []
+        while obj is not None and len(names) < _DEEPEST:
+            values = self.of(obj)
+            above = values.get("parent")
+            if above is not None:  # the root folder has a name that is in no path
+                names.append(values.get("name", ""))
+            obj = above
+        return "/" + "/".join(reversed(names)) if names else None
+
+
+def _datastores(named: Named, values: Properties) -> tuple[str, ...]:
+    names = [named.name(store) for store in values.get("datastore", ())]
     path = values.get("config.files.vmPathName") or ""
     home = path.partition("]")[0].removeprefix("[")
     found = [name for name in names if name]
     return tuple(sorted(found, key=lambda name: (name != home, name)))
-
-
-def _name(session: Session, obj: Any, *, doing: str) -> str | None:
-    name = properties(session, obj, ("name",), doing=doing).get("name") if obj is not None else None
-    return unescape(name) if name else None
-
-
-def _path(session: Session, obj: Any, *, doing: str) -> str | None:
-    """The inventory path of an object; None where it has none (a VM in a vApp has no folder)."""
-    names: list[str] = []
-    while obj is not None and len(names) < _DEEPEST:
-        values = properties(session, obj, ("name", "parent"), doing=doing)
-        above = values.get("parent")
-        if above is not None:  # the root folder has a name that is in no path
-            names.append(values.get("name", ""))
-        obj = above
-    return "/" + "/".join(reversed(names)) if names else None
