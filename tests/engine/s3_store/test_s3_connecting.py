@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import botocore.loaders
+import botocore.session
 import pytest
 from pydantic import SecretStr
 
@@ -55,6 +57,25 @@ def test_credentials_of_boto3s_own_chain_and_of_a_session_work(
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", server.access_key)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", server.secret_key)
     open_store(server, bucket, access_key=None, secret_key=None).check()
+
+
+def test_the_description_of_s3_is_read_once_for_all_stores(
+    server: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        botocore.session, "create_loader", botocore.loaders.create_loader
+    )
+    open_store(server, bucket)
+    read: list[str] = []
+    load = botocore.loaders.JSONFileLoader.load_file
+
+    def noting(loader: botocore.loaders.JSONFileLoader, path: str) -> object:
+        read.append(path)
+        return load(loader, path)
+
+    monkeypatch.setattr(botocore.loaders.JSONFileLoader, "load_file", noting)
+    open_store(server, bucket, region="eu-central-1").check()
+    assert read == []
 
 
 def test_an_untrusted_certificate_is_said(server: S3Server, bucket: str) -> None:
