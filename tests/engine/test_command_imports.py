@@ -1,10 +1,13 @@
 """A command without a Prefect API loads only what it uses, runs in its own process, and leaves none behind."""
 
+import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Generator
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 import pytest
@@ -18,11 +21,12 @@ NO_PLAN = ("hyperexport.results", "hyperexport.policy", "hyperexport.verify", "h
 """What a command may not load that neither plans, proves nor mails."""
 
 PROGRAM = """
-import sys
+import json, sys
 from hyperexport.cli.main import run
-code = run(sys.argv[2:])
-found = [name for name in sys.argv[1].split(",") if name in sys.modules]
-print("LOADED", code, *found, file=sys.stderr)
+for words in json.loads(sys.argv[2]):
+    code = run(words)
+    found = [name for name in sys.argv[1].split(",") if name in sys.modules]
+    print("LOADED", code, *found, file=sys.stderr, flush=True)
 """
 
 
@@ -36,12 +40,20 @@ def vcenter() -> Generator[Simulator]:
 def home(tmp_path_factory: pytest.TempPathFactory, vcenter: Simulator) -> Path:
     """A folder with one export."""
     folder = tmp_path_factory.mktemp("home")
-    command(vcenter, folder, (), "--vm", "db01", "--snapshot", "--output", "store")
+    commands(vcenter, folder, (), "--vm db01 --snapshot --output store")
     return folder
 
 
-def command(vcenter: Simulator, folder: Path, forbidden: tuple[str, ...], *words: str) -> tuple[int, list[str], str]:
-    """Run a command in a process of its own; its exit code, what it loaded of that, and its standard error."""
+class Ran(NamedTuple):
+    """A command that has ended: its exit code, what it or one before it loaded of what is forbidden, its errors."""
+
+    code: int
+    loaded: list[str]
+    errors: str
+
+
+def commands(vcenter: Simulator, folder: Path, forbidden: tuple[str, ...], *lines: str) -> list[Ran]:
+    """Run commands one after the other in a process of their own. In a line, an underscore is a space in a schedule."""
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("PREFECT_API")},
         **vcenter.environment(),
@@ -49,45 +61,68 @@ def command(vcenter: Simulator, folder: Path, forbidden: tuple[str, ...], *words
         "PREFECT_HOME": str(folder / "prefect"),
         "XDG_CONFIG_HOME": str(folder / "config"),
     }
-    call = [sys.executable, "-c", PROGRAM, ",".join(forbidden), *words]
+    given = [[word.replace("_", " ") if word.startswith("daily:") else word for word in line.split()] for line in lines]
+    call = [sys.executable, "-c", PROGRAM, ",".join(forbidden), json.dumps(given)]
     done = subprocess.run(call, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
-    code, *found = done.stderr.splitlines()[-1].removeprefix("LOADED ").split()
-    return int(code), found, done.stderr
+    *ended, rest = re.split(r"^LOADED (.*)\n", done.stderr, flags=re.MULTILINE)
+    assert rest == "", done.stderr
+    ran = []
+    for errors, words in zip(ended[::2], ended[1::2], strict=True):
+        code, *found = words.split()
+        ran.append(Ran(int(code), found, errors))
+    return ran
 
 
 @pytest.mark.parametrize(
-    ("words", "more", "code"),
+    ("more", "lines"),
     [
-        ("--version", ("pydantic", "cyclopts", "rich", "pyVmomi"), 0),
-        ("--help", ("pyVmomi", "pydantic_settings", "rich", "importlib.metadata", "hyperexport.results"), 0),
-        ("list --help", ("pyVmomi", "pydantic_settings", "tenacity"), 0),
-        ("config", ("pyVmomi", "tenacity"), 0),
-        ("list --output store", (*NO_PLAN, "pyVmomi", "cryptography", "hyperexport.cli.export"), 0),
-        ("list --output store --quiet", (*NO_PLAN, "pyVmomi", "cryptography", "rich.table"), 0),
-        ("report --output store", ("pyVmomi", "cryptography"), 0),
-        ("verify --output store", ("pyVmomi",), 0),
-        ("convert --vm db01 --to raw --into raw --output store", ("pyVmomi",), 0),
-        ("files --vm db01 --output store", ("pyVmomi",), 0),
-        ("--cleanup --output store --cleanup-max-count 5", ("pyVmomi", "cryptography"), 0),
-        ("--vm-info --vm db01", (), 0),
-        ("--vm-info --vm db01 --quiet", (), 0),
-        ("--vm nosuch --snapshot --dry-run", (), 1),
-        ("--vm db01 --snapshot --output other", (), 0),
-        ("--vm db01 --snapshot --output other --incremental-info", (), 0),
-        ("--match db* --snapshot --output other", (), 0),
-        ("reap-snapshots --output other", (), 0),
-        ("check --vm db01 --snapshot --output other", (), 0),
-        ("--save-profile nightly --incremental", ("pyVmomi",), 0),
-        ("--list-profiles", ("pyVmomi",), 0),
-        ("--vm db01 --daemon-schedule daily:0_2_*_*_*", ("pyVmomi",), 2),
+        (("pydantic", "cyclopts", "rich", "pyVmomi"), {"--version": 0}),
+        (("pyVmomi", "pydantic_settings", "rich", "importlib.metadata", "hyperexport.results"), {"--help": 0}),
+        (("pyVmomi", "pydantic_settings", "tenacity"), {"list --help": 0}),
+        (("pyVmomi", "tenacity"), {"config": 0}),
+        (
+            (*NO_PLAN, "pyVmomi", "cryptography", "hyperexport.cli.export", "rich.table"),
+            {"list --output store --quiet": 0},
+        ),
+        ((*NO_PLAN, "pyVmomi", "cryptography", "hyperexport.cli.export"), {"list --output store": 0}),
+        (
+            ("pyVmomi", "cryptography"),
+            {"report --output store": 0, "--cleanup --output store --cleanup-max-count 5": 0},
+        ),
+        (
+            ("pyVmomi",),
+            {
+                "verify --output store": 0,
+                "convert --vm db01 --to raw --into raw --output store": 0,
+                "files --vm db01 --output store": 0,
+                "--save-profile nightly --incremental": 0,
+                "--list-profiles": 0,
+                "--vm db01 --daemon-schedule daily:0_2_*_*_*": 2,
+            },
+        ),
+        (
+            (),
+            {
+                "--vm-info --vm db01": 0,
+                "--vm-info --vm db01 --quiet": 0,
+                "--vm nosuch --snapshot --dry-run": 1,
+                "--vm db01 --snapshot --output other": 0,
+                "--vm db01 --snapshot --output other --incremental-info": 0,
+                "--match db* --snapshot --output other": 0,
+                "reap-snapshots --output other": 0,
+                "check --vm db01 --snapshot --output other": 0,
+            },
+        ),
     ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_a_command_loads_only_what_it_uses(
-    vcenter: Simulator, home: Path, words: str, more: tuple[str, ...], code: int
+    vcenter: Simulator, home: Path, more: tuple[str, ...], lines: dict[str, int]
 ) -> None:
-    given = [word.replace("_", " ") if word.startswith("daily:") else word for word in words.split()]
-    ended, loaded, errors = command(vcenter, home, (*ALWAYS, *more), *given)
-    assert (ended, loaded) == (code, []), errors
+    """Those of which the same is forbidden share a process: what none of them may load, none has loaded at its end."""
+    ran = commands(vcenter, home, (*ALWAYS, *more), *lines)
+    for (line, code), command in zip(lines.items(), ran, strict=True):
+        assert (command.code, command.loaded) == (code, []), f"{line}: {command.errors}"
 
 
 def test_what_imports_have_made_is_passed_over_and_the_rest_collected_as_usual() -> None:
@@ -104,8 +139,8 @@ def test_what_imports_have_made_is_passed_over_and_the_rest_collected_as_usual()
 
 def test_a_command_leaves_no_process_and_no_prefect_behind(vcenter: Simulator, home: Path) -> None:
     before = {process.pid for process in psutil.process_iter()}
-    code, _, errors = command(vcenter, home, (), "--match", "db*", "--snapshot", "--output", "third", "--verify")
-    assert code == 0, errors
+    (ran,) = commands(vcenter, home, (), "--match db* --snapshot --output third --verify")
+    assert ran.code == 0, ran.errors
     after = [process for process in psutil.process_iter(["cmdline", "environ"]) if process.pid not in before]
     ours = [one for one in after if (one.info["environ"] or {}).get("PREFECT_HOME") == str(home / "prefect")]
     assert ours == []
@@ -126,10 +161,8 @@ def test_what_needs_a_server_says_so_in_one_line_with_the_command_that_brings_on
         "--vm db01 --snapshot --vsphere-block prod",
         "list --upload s3://bucket/prefix --s3-credentials aws-credentials/prod",
     )
-    for words in needing:
-        given = [word.replace("_", " ") if word.startswith("daily:") else word for word in words.split()]
-        code, loaded, errors = command(vcenter, home, ("prefect", "boto3"), *given)
-        (line,) = errors.splitlines()[:-1]
-        assert (code, loaded) == (2, []), errors
+    for command in commands(vcenter, home, ("prefect", "boto3"), *needing):
+        (line,) = command.errors.splitlines()
+        assert (command.code, command.loaded) == (2, []), command.errors
         assert "needs a Prefect server" in line
         assert "hyperexport serve" in line

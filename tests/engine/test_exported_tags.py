@@ -31,7 +31,7 @@ from tests.engine.s3_servers import S3Server
 from tests.images import StoredFile
 
 MIB: Final = 1 << 20
-SIZES: Final = (3 * MIB, 2 * MIB)
+SIZES: Final = (3 * MIB // 2, MIB // 2)
 FORMS: Final = {
     "full": [{}],
     "ova": [{"format": "ova"}],

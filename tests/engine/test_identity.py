@@ -9,6 +9,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Generator
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -278,27 +279,41 @@ def test_a_new_folder_that_another_vms_run_is_writing_to_is_left_to_it(
 EXPORT = """
 import sys, hyperexport
 from hyperexport.vsphere.endpoint import VSphereEndpoint
-url, username, password, ca_file, output = sys.argv[1:]
+url, username, password, ca_file, *stores = sys.argv[1:]
 server = VSphereEndpoint(url=url, username=username, password=password, ca_file=ca_file)
-print(hyperexport.export("db01", vsphere=server, output=output, incremental=True).locations[0])
+for store in stores:
+    sys.stdin.readline()
+    print(hyperexport.export("db01", vsphere=server, output=store, incremental=True).locations[0], flush=True)
 """
 
 
 def test_two_vms_that_race_for_one_new_folder_both_get_one(twins: tuple[Simulator, Simulator], tmp_path: Path) -> None:
-    for attempt in range(3):
-        store = LocalStore(tmp_path / f"store-{attempt}")
+    stores = [LocalStore(tmp_path / f"store-{attempt}") for attempt in range(3)]
+    with ExitStack() as stack:
         runs = [
-            subprocess.Popen(
-                [sys.executable, "-c", EXPORT, one.url, one.username, one.password, str(one.ca_file), store.url],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
+            stack.enter_context(
+                subprocess.Popen(
+                    [
+                        *(sys.executable, "-c", EXPORT, one.url, one.username, one.password, str(one.ca_file)),
+                        *(store.url for store in stores),
+                    ],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
             )
             for one in twins
         ]
-        answers = [run.communicate(timeout=300) for run in runs]
-        assert [run.returncode for run in runs] == [0, 0], answers
-        made = [Path(answer[0].strip()) for answer in answers]
+        answers: list[list[str]] = []
+        for _ in stores:
+            for run in runs:
+                assert run.stdin
+                run.stdin.write("begin\n")
+                run.stdin.flush()
+            answers.append([run.stdout.readline() for run in runs if run.stdout])
+    assert [run.returncode for run in runs] == [0, 0]
+    for store, answer in zip(stores, answers, strict=True):
+        made = [Path(line.strip()) for line in answer]
         servers = [json.loads((path / FILE_NAME).read_text())["vcenter_uuid"] for path in made]
         assert len(set(servers)) == 2
         assert made[0].parent != made[1].parent
