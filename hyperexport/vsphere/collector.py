@@ -102,6 +102,25 @@ def retrieve(session: Session, wanted: Mapping[Any, Sequence[str]], *, doing: st
         yield from _collect(session, spec, doing=doing)
 
 
+def referred(
+    session: Session, obj: Any, path: str, paths: Sequence[str], *, kind: Any, doing: str
+) -> Iterator[tuple[Any, Properties]]:
+    """Read properties of the objects that a property of another one refers to, in one request.
+
+    Args:
+        session: The login.
+        obj: The object that refers to them; it has to be there.
+        path: Its property, such as ``datastore``. One that may not be read refers to nothing.
+        paths: What is read of them.
+        kind: Their type.
+        doing: For error messages.
+    """
+    through = _query.TraversalSpec(name="referred", path=path, skip=False, type=type(obj))
+    start = _query.ObjectSpec(obj=obj, skip=True, selectSet=[through])
+    wanted = _query.PropertySpec(type=kind, pathSet=list(paths), all=False)
+    yield from _collect(session, _query.FilterSpec(objectSet=[start], propSet=[wanted]), doing=doing)
+
+
 def with_ancestors(
     session: Session, objects: Sequence[Any], beside: Sequence[Any], paths: Sequence[str], *, doing: str
 ) -> dict[str, Properties]:

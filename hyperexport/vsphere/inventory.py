@@ -19,7 +19,7 @@ from hyperexport.errors import ServerFault, VmAmbiguous, VmNotFound
 from hyperexport.model.vm import DiskInfo, PowerState, Value, VmBrief, VmInfo, VmRef
 from hyperexport.vsphere import devices
 from hyperexport.vsphere.capacities import disk_capacities
-from hyperexport.vsphere.collector import PAGE, Properties, every_object, properties, properties_of
+from hyperexport.vsphere.collector import PAGE, Properties, every_object, properties, properties_of, referred
 from hyperexport.vsphere.faults import GONE, is_caused_by
 from hyperexport.vsphere.names import escape, unescape
 from hyperexport.vsphere.raw_collection import RawObject, collect_raw
@@ -350,8 +350,9 @@ def disks_of_snapshot(session: Session, moref: str) -> tuple[DiskInfo, ...]:
 def datastore_free(session: Session, ref: VmRef) -> dict[str, int]:
     """Free bytes of each datastore that the VM lies on, by its name."""
     doing = f"reading the datastores of {ref.name}"
-    stores = properties(session, vm_object(session, ref), ("datastore",), doing=doing).shown("datastore", ())
-    read = properties_of(session, list(stores), ("name", "summary.freeSpace"), doing=doing)
+    read = referred(
+        session, vm_object(session, ref), "datastore", ("name", "summary.freeSpace"), kind=vim.Datastore, doing=doing
+    )
     return {
         unescape(values["name"]): values["summary.freeSpace"] for _, values in read if "summary.freeSpace" in values
     }

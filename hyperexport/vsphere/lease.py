@@ -411,11 +411,11 @@ def wait_until_ready(session: Session, obj: Any, *, doing: str, stop: StopSignal
         Interrupted: The run was stopped.
     """
     deadline = time.monotonic() + timeout
-    for values in watch(session, obj, ("state", "error"), doing=doing, stop=stop):
+    for values in watch(session, obj, ("state", "error", "info"), doing=doing, stop=stop):
         state = values.get("state")
         if state == "ready":
-            # vSphere API: `info` is there only in this state.
-            return properties(session, obj, ("info",), doing=doing)["info"]
+            # vSphere API: `info` is there only in this state; a server may tell it after the state.
+            return values.shown("info") or properties(session, obj, ("info",), doing=doing)["info"]
         if state in ("error", "done"):
             fault = values.get("error")
             failed = session.error(fault, doing=doing) if fault else None

@@ -11,10 +11,11 @@ from enum import StrEnum
 from typing import Any, Final
 
 from pydantic import Field
+from pyVmomi import vim
 
 from hyperexport.errors import HyperExportError
 from hyperexport.model.vm import Value, VmRef
-from hyperexport.vsphere.collector import properties, properties_of
+from hyperexport.vsphere.collector import properties, referred
 from hyperexport.vsphere.inventory import vm_object
 from hyperexport.vsphere.names import unescape
 from hyperexport.vsphere.session import Session
@@ -150,8 +151,7 @@ def missing_on_datastores(session: Session, ref: VmRef, needed: Iterable[str]) -
     if not (wanted := set(needed)):
         return {}
     doing = f"reading the datastores of {ref.name}"
-    listed = properties(session, vm_object(session, ref), ("datastore",), doing=doing).shown("datastore", ())
-    read = properties_of(session, list(listed), ("name",), doing=doing)
+    read = referred(session, vm_object(session, ref), "datastore", ("name",), kind=vim.Datastore, doing=doing)
     named = {store: unescape(values.shown("name", store._GetMoId())) for store, values in read}
     missing = {name: missing_on(session, store, wanted, name=name) for store, name in named.items()}
     return {name: privileges for name, privileges in missing.items() if privileges}

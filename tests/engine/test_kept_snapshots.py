@@ -11,18 +11,17 @@ from pathlib import Path
 import pytest
 
 import hyperexport
-import hyperexport.policy.snapshots
-import hyperexport.vsphere.snapshots
-from hyperexport import policy, vsphere
 from hyperexport.base import retry as with_retries
 from hyperexport.errors import HyperExportError, SnapshotChainTooLong, VmHeld
 from hyperexport.jobs.direct import DirectRunner
 from hyperexport.jobs.reap import reap_snapshots
 from hyperexport.model.ownership import Owner
 from hyperexport.options.precedence import ExportOptions
+from hyperexport.policy import snapshots as snapshot_policy
 from hyperexport.results import ExportResult
 from hyperexport.simulator import DiskSpec, Fault, FaultKind, Simulator, VmSpec
 from hyperexport.steps import verification
+from hyperexport.vsphere import snapshots as vsphere_snapshots
 
 MIB = 1 << 20
 
@@ -115,7 +114,7 @@ def test_a_chain_that_failing_runs_filled_is_tidied_before_the_next_snapshot(
     vcenter: Simulator, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A chain of six counts as full here; that it is one of thirty is shown with users' snapshots below."""
-    for module in (policy.snapshots, vsphere.snapshots):
+    for module in (snapshot_policy, vsphere_snapshots):
         monkeypatch.setattr(module, "LONGEST_CHAIN", 6)
     vcenter.vm("db01").take_snapshot("a user's")
     for number in range(5):  # what was piled up before: keep 6, then fewer

@@ -62,9 +62,7 @@ def test_credentials_of_boto3s_own_chain_and_of_a_session_work(
 def test_the_description_of_s3_is_read_once_for_all_stores(
     server: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        botocore.session, "create_loader", botocore.loaders.create_loader
-    )
+    monkeypatch.setattr(botocore.session, "create_loader", botocore.loaders.create_loader)
     open_store(server, bucket)
     read: list[str] = []
     load = botocore.loaders.JSONFileLoader.load_file
