@@ -129,7 +129,7 @@ def scheduled_deployments(pool: Pool = PROCESS) -> list[RunnerDeployment]:
         ),
         _scheduled(flows.restore_points, "points", pool, _cron("hourly-points", "45 * * * *")),
         _scheduled(flows.report, "weekly", pool, _cron("weekly-report", "0 7 * * 1")),
-        _scheduled(flows.verify_exports, "proof", pool, _cron("monthly-verify", "0 6 1 * *")),
+        _scheduled(flows.verify_exports, "proof", pool, _cron("nightly-verify", "0 6 * * *", {"sample_days": 7})),
     ]
 
 

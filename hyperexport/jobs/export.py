@@ -34,6 +34,7 @@ from hyperexport.steps import (
     leftovers,
     package,
     plan,
+    shared_damage,
     snapshots,
     verification,
 )
@@ -295,7 +296,10 @@ def verify_all(
     if mode is VerifyMode.OFF:
         return exports, ()
     copies = zip(job.stores, exports, strict=True)
-    verified = [run(verification.verify, store, export, mode, job.stop) for store, export in copies]
+    verified: list[tuple[StoredExport, Verification]] = []
+    for store, export in copies:
+        verified.append(run(verification.verify, store, export, mode, job.stop))
+        shared_damage.record(store, [shared_damage.Outcome(*verified[-1])])
     return tuple(export for export, _ in verified), tuple(found for _, found in verified)
 
 

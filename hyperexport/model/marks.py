@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Final, Literal, NamedTuple, Self
 
 from pydantic import FailFast, Field, ValidationError
 
-from hyperexport.model.manifest import ExportId, ExportManifest, Moment, Rate, StageName, is_sealed, sealed
+from hyperexport.model.manifest import ExportId, ExportManifest, FileName, Moment, Rate, StageName, is_sealed, sealed
 from hyperexport.model.vm import Value
 
 LARGEST: Final = 1 << 20
@@ -46,6 +46,18 @@ class Mark(Value, ABC):
         return mark.model_copy(update={"seal": None}) if proved else None
 
 
+class SharedDamage(Value):
+    """What the verification of another export found in a file that this export has, too."""
+
+    file: FileName = Field(description="The file's name in this export.")
+    problem: str = Field(description="What is wrong with it, as a sentence without a full stop.")
+    found_in: ExportId = Field(description="The id of the export whose verification found it.")
+    read: bool = Field(description="Whether its bytes were read back to find it.")
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.problem} (found by the verification of {self.found_in}, which has this file, too)"
+
+
 class VerifiedMark(Mark):
     """What the last verification found."""
 
@@ -53,12 +65,21 @@ class VerifiedMark(Mark):
 
     verified: Moment | None = Field(default=None, description="When a verification last proved the export.")
     damage: Annotated[tuple[str, ...], FailFast()] = Field(default=(), description="What the last one found wrong.")
+    read: tuple[FileName, ...] | None = Field(
+        default=None,
+        description="The damaged files of which the bytes were read back: a checksum of the store proves nothing "
+        "of them any more. None in marks of earlier versions.",
+    )
+    shared: Annotated[tuple[SharedDamage, ...], FailFast()] = Field(
+        default=(), description="What verifications of other exports found since, in files that this one has, too."
+    )
     seconds: Rate = Field(description="How long the last one took.")
 
     def on(self, manifest: ExportManifest) -> ExportManifest:
-        """Say in a manifest what the verification found."""
+        """Say in a manifest what the verification found, and what others found since."""
         stages = {**manifest.stages, StageName.VERIFY: self.seconds}
-        return manifest.model_copy(update={"verified": self.verified, "damage": self.damage, "stages": stages})
+        damage = (*self.damage, *map(str, self.shared))
+        return manifest.model_copy(update={"verified": self.verified, "damage": damage, "stages": stages})
 
 
 class PreservedMark(Mark):
@@ -83,6 +104,7 @@ class Marked(NamedTuple):
     manifest: ExportManifest
     unproved: tuple[str, ...]
     """The files of marks that say nothing, because no seal proves them."""
+    verification: VerifiedMark | None
 
 
 def marked(manifest: ExportManifest, marks: Mapping[str, bytes | None]) -> Marked:
@@ -93,10 +115,12 @@ def marked(manifest: ExportManifest, marks: Mapping[str, bytes | None]) -> Marke
         marks: The bytes of the marks beside it, by file name; None for one that cannot be read.
     """
     unproved: list[str] = []
+    verification = None
     for name, data in marks.items():
         mark = None if data is None else _KINDS[name].from_json(data, export_id=manifest.export_id)
         if mark is None:
             unproved.append(name)
         else:
             manifest = mark.on(manifest)
-    return Marked(manifest, tuple(unproved))
+            verification = mark if isinstance(mark, VerifiedMark) else verification
+    return Marked(manifest, tuple(unproved), verification)

@@ -1,5 +1,6 @@
 """Which export a restore, a conversion, NBD or file access reads: by VM, by VM and time, or by id."""
 
+import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -10,6 +11,8 @@ from hyperexport.model.manifest import ExportManifest
 from hyperexport.model.restore_point import RestorePoint
 from hyperexport.steps.verification import select_exports
 from hyperexport.store.base import Store, StoredExport
+
+logger = logging.getLogger(__name__)
 
 
 class ChosenExport(NamedTuple):
@@ -52,6 +55,8 @@ def _by_id(stores: Sequence[Store], wanted: str) -> ChosenExport:
     if len({str(chosen.export) for chosen in found}) > 1:
         names = ", ".join(sorted({str(chosen.export) for chosen in found}))
         raise UsageError(f"several exports have the id {wanted}: {names}", fix="Give the VM's folder with the id")
+    if damage := found[0].export.manifest.damage:
+        logger.warning("%s is known to be damaged: %s", found[0].export, damage[0])
     return found[0]
 
 
@@ -83,6 +88,10 @@ def _by_vm(stores: Sequence[Store], vm: str, at: datetime | None) -> ChosenExpor
         )
     # Copies of one export are equally new: the one in the earlier store is read.
     newest = good[0].export.export_id
+    passed_over = in_time[: in_time.index(good[0])]
+    if passed_over:
+        why = f"{passed_over[0].export}: {passed_over[0].export.manifest.damage[0]}"
+        logger.warning("%s is read, because %d newer exports are damaged (%s)", good[0].export, len(passed_over), why)
     return min(
         (chosen for chosen in good if chosen.export.export_id == newest), key=lambda one: stores.index(one.store)
     )

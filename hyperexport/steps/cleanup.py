@@ -26,6 +26,7 @@ from hyperexport.steps.folders import exports_of, holding
 from hyperexport.steps.liveness import IsOver
 from hyperexport.steps.locks import describe_staging_owner, other_stagings, removal_hint
 from hyperexport.steps.orphans import abandoned_stagings, remove_abandoned_stagings
+from hyperexport.steps.shared_damage import record_listed
 from hyperexport.steps.step import step
 from hyperexport.steps.wall_clock import ServerTime, assess_clock, remember
 from hyperexport.store.base import Store, StoredExport
@@ -191,6 +192,8 @@ class _Cleaning:
     def delete(self, folder: str, items: Sequence[CleanupItem]) -> None:
         """Delete the exports of one VM, as it is now and not as it was when the plan was made."""
         listing = self._store.listing(folder)
+        if record_listed(self._store, listing.exports):  # before the marks that say it may go
+            listing = self._store.listing(folder)
         there = {export.export_id: export for export in listing.exports}
         damaged = {one.export_id: one for one in listing.damaged}
         doomed = {item.export_id for item in items}

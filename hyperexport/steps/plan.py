@@ -1,7 +1,6 @@
 """The plan of an export: what was saved before, what changed since, what has to move."""
 
 import logging
-from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from hyperexport.base.units import format_bytes
@@ -15,7 +14,6 @@ from hyperexport.errors import (
     VmPoweredOn,
     VmUnavailable,
 )
-from hyperexport.model.content import kept
 from hyperexport.model.manifest import ExportManifest, StageName
 from hyperexport.model.vm import DiskInfo, PowerState, VmInfo
 from hyperexport.options.declaring import Format
@@ -289,9 +287,8 @@ def newest_usable(store: Store, listing: StoreListing) -> tuple[StoredExport | N
     if not listing.exports:
         return None, listing.damaged[-1].words if listing.damaged else None
     newest = listing.exports[0]
-    own = [f"{newest}: {words}" for words in newest.manifest.damage]
-    if known := own[0] if own else shared_damage(newest, listing.exports[1:]):
-        return None, known
+    if known := newest.manifest.damage:
+        return None, f"{newest}: {known[0]}"
     for entry in newest.manifest.stored_disks:
         try:
             with store.open(newest, entry.name) as reader:
@@ -303,26 +300,6 @@ def newest_usable(store: Store, listing: StoreListing) -> tuple[StoredExport | N
         if size != entry.size:
             return None, f"{entry.name} of {newest} has {size} bytes in place of {entry.size}"
     return newest, None
-
-
-def shared_damage(newest: StoredExport, others: Iterable[StoredExport]) -> str | None:
-    """Say which file of an export is known as damaged from the verification of another export that has it, too.
-
-    A verification records what it found with the exports that it looked at, and a file of a chain is part of many.
-    """
-    own = {
-        place: entry
-        for entry in newest.manifest.stored_disks
-        for place in kept(newest.folder, newest.export_id, [entry])
-    }
-    for other in others:
-        damage = other.manifest.damage
-        for theirs in other.manifest.stored_disks if damage else ():
-            found = next((words for words in damage if words.startswith(f"{theirs.name}: ")), None)
-            shared = [own[place] for place in kept(other.folder, other.export_id, [theirs]) if place in own]
-            if found and shared:
-                return f"{shared[0].name} of {newest} is damaged, as the verification of {other} found ({found})"
-    return None
 
 
 def damaged_base(job: Job, base: StoredExport, plan: ExportPlan) -> str | None:

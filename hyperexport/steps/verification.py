@@ -24,6 +24,7 @@ from hyperexport.model.progress import Progress, Stage, report
 from hyperexport.options.declaring import VerifyMode
 from hyperexport.policy.sampling import sample
 from hyperexport.results import VerifiedExport
+from hyperexport.steps import shared_damage
 from hyperexport.steps.step import step
 from hyperexport.store.base import Store, StoredExport
 from hyperexport.verify.export import ReadFiles, verify_export
@@ -61,6 +62,7 @@ def verify(
     """
     deep = mode is VerifyMode.DEEP
     found = verify_export(store, export, deep=deep, stop=stop, progress=_reporting(export), read=read)
+    found = shared_damage.still_damaged(export, found)
     if not found.ok and store.read(export.folder, export.export_id) is None:
         raise ExportNotFound(f"{export} was deleted while it was being verified")
     # With damaged block tags alone every disk is sound, and proved by its SHA-256 wherever it is read.
@@ -70,6 +72,7 @@ def verify(
         export_id=export.export_id,
         verified=datetime.now(UTC) if found.ok else export.manifest.verified,
         damage=() if found.ok else damage,
+        read=tuple(finding.file for finding in found.findings if finding.read and finding.file not in tags),
         seconds=round(found.seconds, 3),
     )
     try:
@@ -201,7 +204,8 @@ def verify_selected(
         on_damage: Called with each export that is damaged.
 
     Returns:
-        What was found of each, also of those that another run deleted meanwhile.
+        What was found of each, also of those that another run deleted meanwhile; then the exports that were not
+        selected, and have a file in which damage was found.
 
     Raises:
         StoreUnreachable: A store does not answer any more.
@@ -209,13 +213,28 @@ def verify_selected(
     """
     verified: list[VerifiedExport] = []
     for store, exports, damaged in selections:
+        done: list[shared_damage.Outcome] = []
         for export in (*damaged, *exports):
             item = _verified(store, export, mode, stop, verify_one)
             verified.append(item)
+            if isinstance(export, StoredExport) and not item.deleted:
+                done.append(shared_damage.Outcome(export, item.verification))
             told_of = not isinstance(export, DamagedExport) or export.problem is not Problem.UNREADABLE
             if on_damage and told_of and not item.verification.ok:
                 on_damage(export, item)
+        for export, findings in shared_damage.record(store, done):
+            item = VerifiedExport(location=f"{store.url}/{export}", verification=_not_read(findings))
+            verified.append(item)
+            if on_damage:
+                on_damage(export, item)
     return verified
+
+
+def _not_read(findings: tuple[Finding, ...]) -> Verification:
+    """What is said of an export that was not read itself."""
+    return Verification(
+        files=len(findings), bytes_read=0, findings=findings, seconds=0, protection="none: nothing was compared"
+    )
 
 
 def _verified(
@@ -232,9 +251,7 @@ def _verified(
     except HyperExportError as error:
         finding = Finding(file=FILE_NAME, problem=f"the export could not be verified: {error.what}")
     gone = export.export_id and store.read(export.folder, export.export_id) is None
-    unproved = Verification(
-        files=1, bytes_read=0, findings=() if gone else (finding,), seconds=0, protection="none: nothing was compared"
-    )
+    unproved = _not_read(() if gone else (finding,)).model_copy(update={"files": 1})
     return VerifiedExport(location=location, verification=unproved, deleted=bool(gone))
 
 

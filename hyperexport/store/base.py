@@ -15,7 +15,7 @@ from pydantic import Field
 
 from hyperexport.model.damaged import DamagedExport
 from hyperexport.model.manifest import ExportManifest, FileEntry
-from hyperexport.model.marks import MARK_FILES, Mark
+from hyperexport.model.marks import MARK_FILES, Mark, SharedDamage, VerifiedMark
 from hyperexport.model.ownership import Owner
 from hyperexport.model.vm import Value
 
@@ -31,6 +31,20 @@ class StoredExport(Value):
     unproved_marks: tuple[str, ...] = Field(
         default=(), description="The files of marks that say nothing, because no seal proves them."
     )
+    verification: VerifiedMark | None = Field(default=None, description="What the mark of the last verification says.")
+    shared_damage: tuple[SharedDamage, ...] = Field(
+        default=(),
+        description="What the marks of other exports say of files that this one has, too, and its own mark does not. "
+        "A listing finds it; `manifest.damage` has it as well.",
+    )
+
+    def by_its_own_marks(self) -> "StoredExport":
+        """The export as it would be without what other exports' marks say."""
+        if not self.shared_damage:
+            return self
+        damage = self.manifest.damage[: -len(self.shared_damage)]
+        manifest = self.manifest.model_copy(update={"damage": damage})
+        return self.model_copy(update={"manifest": manifest, "shared_damage": ()})
 
     @property
     def export_id(self) -> str:
@@ -328,6 +342,10 @@ class Store(Protocol):
         Returns:
             The bytes freed.
         """
+        ...
+
+    def same_file(self, folder: str, export_id: str, name: str) -> str | None:
+        """Tell which stored file a name stands for: equal for all names of one file; None where it is not there."""
         ...
 
     def write_mark(self, export: StoredExport, mark: Mark) -> StoredExport:

@@ -14,6 +14,7 @@ from hyperexport.model.history import newest_first
 from hyperexport.model.manifest import FileEntry
 from hyperexport.model.vm import Value
 from hyperexport.store.base import RecordName, StoredExport
+from hyperexport.store.shared_damage import SameFile, with_shared_damage
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -28,14 +29,21 @@ class StoreListing(Value):
 
 
 def listing_of(
-    exports: Iterable[StoredExport], damaged: Iterable[DamagedExport], records: Iterable[RecordName] = ()
+    exports: Iterable[StoredExport],
+    damaged: Iterable[DamagedExport],
+    records: Iterable[RecordName] = (),
+    *,
+    same_file: SameFile,
 ) -> StoreListing:
     """Make the listing: an export whose bytes another one should hold, and does not provably hold, is damaged too.
+
+    What the mark of one export says of a damaged file is said of every export that has the file.
 
     Args:
         exports: The proved manifests of whole VM folders, in any order.
         damaged: What was found damaged on the way.
         records: The records that were seen on the way.
+        same_file: Tells which names stand for one file.
     """
     everything = list(exports)
     there = {(export.folder, export.export_id): export for export in everything}
@@ -48,7 +56,7 @@ def listing_of(
         else:
             found.append(_without_bytes(export, lost))
     return StoreListing.model_construct(
-        exports=tuple(newest_first(sound, lambda one: one.manifest)),
+        exports=tuple(newest_first(with_shared_damage(sound, same_file), lambda one: one.manifest)),
         damaged=tuple(sorted(found, key=str)),
         records=tuple(sorted(records)),
     )

@@ -108,7 +108,7 @@ class LocalStore:
                 records += [RecordName(path.parent.name, path.name, name) for name in _record_names(path)]
             elif found is not None:
                 damaged.append(found)
-        listing = listing_of(exports, damaged, records)
+        listing = listing_of(exports, damaged, records, same_file=self.same_file)
         for one in listing.damaged:
             logger.warning("left out of the listing of %s: %s", self.url, one.words)
         return listing
@@ -208,11 +208,19 @@ class LocalStore:
         path = self._path(export.folder, export.export_id)
         with translated("remove", path, missing=ExportNotFound), locked(path):
             there = self._read(path)
-            if there is not None and there != export:
+            if there is not None and there != export.by_its_own_marks():
                 raise StoreUnusable(f"{path} has changed since the cleanup was planned", fix="Plan the cleanup again")
             freed = remove_tree(_taken_out(path))
         remove_if_empty(path.parent)
         return freed
+
+    def same_file(self, folder: str, export_id: str, name: str) -> str | None:
+        """The inode: hard links are names of one file, and a copy of a store made without them has several."""
+        try:
+            status = os.lstat(self._path(folder, export_id) / checked_name(name))
+        except OSError:
+            return None
+        return f"{status.st_dev}-{status.st_ino}"
 
     def write_mark(self, export: StoredExport, mark: Mark) -> StoredExport:
         """Write a mark beside an export."""
@@ -325,8 +333,10 @@ class LocalStore:
             except NotRegular as error:
                 raise _no_file(source, error) from error
         published = ExportManifest.of_export(data, path.name, source=str(source))
-        manifest, unproved = marked(published, _marks_in(path))
-        return StoredExport(folder=path.parent.name, manifest=manifest, unproved_marks=unproved)
+        manifest, unproved, verification = marked(published, _marks_in(path))
+        return StoredExport(
+            folder=path.parent.name, manifest=manifest, unproved_marks=unproved, verification=verification
+        )
 
     def _locate(self, export: StoredExport, name: str) -> tuple[Path, int, int | None]:
         """Find the file that holds the bytes, where they begin in it, and how many they are (None: all)."""

@@ -174,7 +174,7 @@ class S3Store(S3Catalog):
             there = self.read(export.folder, export.export_id)
             if isinstance(there, DamagedExport) and there.problem is not Problem.MISSING:
                 raise StoreUnusable(f"{there.words}; it is not deleted", fix=there.remedy)
-            if isinstance(there, StoredExport) and there != export:
+            if isinstance(there, StoredExport) and there != export.by_its_own_marks():
                 raise StoreUnusable(f"{export} has changed since the cleanup was planned", fix="Plan the cleanup again")
             freed = remove_tree(self._bucket, self._key(export, ""), first=self._key(export, FILE_NAME))
         except StoreUnusable:

@@ -169,7 +169,12 @@ class S3Catalog:
         found = _in_parallel(lambda place: self._read_or_reason(place, scanned[place]), places)
         damaged += [one for one in found if isinstance(one, DamagedExport)]
         records = (RecordName(*place, name) for place in places for name in record_names(scanned[place]))
-        return listing_of((one for one in found if isinstance(one, StoredExport)), damaged, records)
+        proved = (one for one in found if isinstance(one, StoredExport))
+        return listing_of(proved, damaged, records, same_file=self.same_file)
+
+    def same_file(self, folder: str, export_id: str, name: str) -> str:
+        """The object's key: each has one name."""
+        return self._location.key(folder, export_id, name)
 
     def _read_or_reason(
         self, place: tuple[str, str], names: Collection[str] | None = None
@@ -224,7 +229,12 @@ class S3Catalog:
                 else:
                     marks |= {} if data is None else {name: data}
         found = marked(manifest, marks)
-        return StoredExport(folder=place[0], manifest=found.manifest, unproved_marks=found.unproved)
+        return StoredExport(
+            folder=place[0],
+            manifest=found.manifest,
+            unproved_marks=found.unproved,
+            verification=found.verification,
+        )
 
     def _manifest(self, place: tuple[str, str]) -> ExportManifest | None:
         """A proved manifest; None where there is none.

@@ -83,6 +83,10 @@ def verify_export(
     return _Verifier(store, export, deep=deep, stop=stop, progress=progress or _nobody, read=read or ReadFiles()).run()
 
 
+def _by_reading(finding: Finding | None) -> Finding | None:
+    return finding and finding.model_copy(update={"read": True})
+
+
 def _nobody(_name: str, _position: int, _size: int) -> None:
     """The listener where there is none."""
 
@@ -122,6 +126,13 @@ class _Verifier:
             findings=tuple(self._findings),
             seconds=time.monotonic() - began,
             protection=self._protection(),
+            trusted=self._not_read(manifest),
+        )
+
+    def _not_read(self, manifest: ExportManifest) -> tuple[str, ...]:
+        trusted = set(self._trusted)
+        return tuple(
+            entry.name for entry in manifest.files if entry.role in _LARGE and trusted & {entry.name, entry.member_of}
         )
 
     # -- the manifest -------------------------------------------------------------------------------------------------
@@ -197,7 +208,7 @@ class _Verifier:
             with self._store.open(self._export, member.name) as part:
                 self._keep(member, self._reading(member, stretches.take(member.size), part))
         size = stretches.finish()
-        self._note(compare(entry, size, stretches.sha256, []))
+        self._note(_by_reading(compare(entry, size, stretches.sha256, [])))
 
     def _content(self, entry: FileEntry, reader: RangeReader) -> Content:
         """Read a file, unless this run has read the same bytes for another export."""
@@ -270,8 +281,9 @@ class _Verifier:
 
     def _keep(self, entry: FileEntry, content: Content) -> None:
         """Keep what is wrong with a file that was read to its end, or its text."""
-        finding = compare(entry, content.size, content.sha256, [*content.damage, *wrong_capacity(entry, content)])
-        self._note(finding)
+        damage = [*content.damage, *wrong_capacity(entry, content)]
+        finding = compare(entry, content.size, content.sha256, damage)
+        self._note(_by_reading(finding))
         if finding is not None:
             return
         if content.text is not None:

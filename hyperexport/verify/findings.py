@@ -11,6 +11,7 @@ class Finding(Value):
     file: str = Field(description="The file's name within the export.")
     offset: int | None = Field(default=None, description="Where in the file (bytes), where that is known.")
     problem: str = Field(description="What is wrong, as a sentence without a full stop; names the offset, too.")
+    read: bool = Field(default=False, description="Whether the file's bytes were read back to find it.")
 
     def __str__(self) -> str:
         return f"{self.file}: {self.problem}"
@@ -24,6 +25,9 @@ class Verification(Value):
     findings: tuple[Finding, ...]
     seconds: float
     protection: str = Field(description="What the proof rests on, in words.")
+    trusted: tuple[str, ...] = Field(
+        default=(), description="The files of which the store's own checksum was compared, and nothing read back."
+    )
     unrecorded: str | None = Field(
         default=None, description="Why the result could not be recorded in the manifest, as on a read-only store."
     )

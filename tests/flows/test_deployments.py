@@ -102,7 +102,7 @@ def test_every_flow_is_offered_and_what_is_scheduled_is_paused_and_alone(pool: P
         "weekly-drill",
         "hourly-points",
         "weekly-report",
-        "monthly-verify",
+        "nightly-verify",
     ]
     assert all(item.paused and item.concurrency_limit == 1 and SCHEDULE_TAG in item.tags for item in scheduled)
 

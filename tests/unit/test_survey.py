@@ -59,7 +59,9 @@ class Shelf:
             for place in self.unreadable
         ]
         return listing_of(
-            [export for export in found if export.folder == folder], [one for one in rotten if one.folder == folder]
+            [export for export in found if export.folder == folder],
+            [one for one in rotten if one.folder == folder],
+            same_file=lambda *place: "/".join(place),
         )
 
     def records(self, listing: StoreListing) -> list[Record]:
