@@ -43,7 +43,7 @@ def verify_exports(
         stores = open_stores(place, throttle=throttle, stop=stop, s3=run.s3_settings(place))
         selected = verification.select_exports(stores, exports)
         if sample is not None:
-            selected = verification.sample_of(selected, within=sample)
+            selected = verification.sample_of(selected, mode, within=sample)
         verified = Listing(
             verification.verify_selected(selected, mode, stop, verify_one=verify_one, on_damage=run.export_damaged)
         )

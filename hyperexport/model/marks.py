@@ -73,6 +73,11 @@ class VerifiedMark(Mark):
     shared: Annotated[tuple[SharedDamage, ...], FailFast()] = Field(
         default=(), description="What verifications of other exports found since, in files that this one has, too."
     )
+    read_back: Moment | None = Field(
+        default=None,
+        description="When a verification last proved the export by reading all of it back, and none of its disks by a "
+        "checksum of the store.",
+    )
     seconds: Rate = Field(description="How long the last one took.")
 
     def on(self, manifest: ExportManifest) -> ExportManifest:

@@ -265,12 +265,9 @@ class Incremental(Group):
 
     def contradiction(self) -> str | None:
         """A range transport reads what changed since a base."""
-        if self.transport in {TransportChoice.AUTO, TransportChoice.LEASE} or (self.enabled and self.max_chain):
+        if self.transport in {TransportChoice.AUTO, TransportChoice.LEASE} or self.enabled:
             return None
-        return (
-            f"--transport {self.transport} needs --incremental and --max-chain: it reads only the changed blocks of a "
-            "disk that is stored as a delta"
-        )
+        return f"--transport {self.transport} needs --incremental: it reads only the blocks of a disk that changed"
 
     @property
     def plugin(self) -> Literal["vddk", "nfc"] | None:

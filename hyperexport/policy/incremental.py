@@ -385,6 +385,11 @@ class _Chains(NamedTuple):
         """Why each disk is stored whole; empty where deltas are possible."""
         return _PACKED if self.packed else _ASKED if self.synthetic_full else ""
 
+    @property
+    def downloads_each_time(self) -> bool:
+        """Whether each whole disk made of the store's grains would download the base, which nobody asked for."""
+        return self.distant and not self.synthetic_full
+
 
 def _with_chain(plan: DiskPlan, chains: _Chains) -> DiskPlan:
     """Decide whether a disk of an incremental export is stored as a delta on the base export's disk, or whole."""
@@ -394,7 +399,7 @@ def _with_chain(plan: DiskPlan, chains: _Chains) -> DiskPlan:
         return plan.model_copy(update={"synthetic": True, "storage": written})
     if plan.decision is Decision.REUSE and entry:
         return plan.model_copy(update={"bases": base.parts(entry)[:-1]})
-    if plan.decision is Decision.SKIP or not chains.max_chain:
+    if plan.decision is Decision.SKIP or (chains.downloads_each_time and not chains.max_chain):
         return plan
     transferred = _why_transferred_whole(plan, entry, chains)
     whole = transferred or (_why_no_delta(entry, chains) if entry else None)
@@ -407,8 +412,10 @@ def _with_chain(plan: DiskPlan, chains: _Chains) -> DiskPlan:
 
 def _why_no_delta(entry: FileEntry, chains: _Chains) -> str | None:
     """Why a disk is stored whole, although the base has what did not change of it."""
-    if chains.synthetic_full:
-        return _ASKED
+    if chains.only_whole:
+        return chains.only_whole
+    if entry.member_of is not None:
+        return "the base export is an OVA"
     deltas = len(entry.chain)
     room = (MOST_FILES - _OTHER_FILES) // (chains.disks * _FILES_OF_A_PART)
     if deltas < min(chains.max_chain, room):
@@ -423,8 +430,8 @@ def _why_transferred_whole(plan: DiskPlan, entry: FileEntry | None, chains: _Cha
     held = entry.populated or entry.received or entry.size
     untagged = [part.name for part in chains.base.parts(entry) if not chains.base.file(part.name + GRAINS_SUFFIX)]
     checks = (
-        (chains.packed, _PACKED),
-        (entry.member_of is not None, "the base export is an OVA"),
+        (chains.downloads_each_time and chains.packed, _PACKED),
+        (chains.downloads_each_time and entry.member_of is not None, "the base export is an OVA"),
         (
             chains.distant and (bool(untagged) or entry.cid is None),
             f"{chains.base.export_id} was made by an earlier version, which left no tags of its grains to compare with",

@@ -6,6 +6,7 @@ from random import Random
 from typing import Final
 
 from hyperexport.model.content import Place, kept_by_each, total
+from hyperexport.model.history import TOLERANCE
 from hyperexport.model.manifest import ExportManifest
 
 _NIGHT: Final = timedelta(days=1)
@@ -14,13 +15,14 @@ _NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
 def sample(
     exports: Sequence[tuple[str, ExportManifest]], *, within: timedelta, now: datetime, chance: Random
-) -> frozenset[str]:
+) -> tuple[str, ...]:
     """Choose what to verify in a run that is repeated each night.
 
     Exports that share files are chosen together, because one reading proves a file for all of them. Chosen is
     whatever would be older than ``within`` at the next run, and as much more as makes the night's part of all bytes:
     those whose proof is of the oldest day, at random among these. An export that was never verified counts from when
-    it was made, before those that were verified on that day, and a damaged one is chosen every time.
+    it was made, before those that were verified on that day, and a damaged one is chosen every time; so is one whose
+    proof is dated in the future, because a wrong clock says nothing of when it was.
 
     Args:
         exports: Every export of a store, with its VM's folder.
@@ -29,12 +31,11 @@ def sample(
         chance: Makes the choice.
 
     Returns:
-        Names, ``<vm folder>/<export id>``; at least one unless there are none.
+        Names, ``<vm folder>/<export id>``, those with the oldest proof first: a run that is always ended early still
+        gets to all of them. At least one unless there are none.
     """
     contents = kept_by_each(exports)
-    proved = {
-        f"{folder}/{one.export_id}": _NEVER if one.damage else one.verified or one.started for folder, one in exports
-    }
+    proved = {f"{folder}/{one.export_id}": _proved(one, now) for folder, one in exports}
     groups = _groups(contents)
     chance.shuffle(groups)
     share = total(contents.values()) * min(_NIGHT / within, 1)
@@ -44,10 +45,15 @@ def sample(
     size = 0
     for names in groups:
         if chosen and size >= share and not _is_due(names, proved, within, now):
-            break
+            continue  # one of the same day may still be due
         chosen += names
         size += total(contents[name] for name in names)
-    return frozenset(chosen)
+    return tuple(chosen)
+
+
+def _proved(export: ExportManifest, now: datetime) -> datetime:
+    proved = export.verified or export.started
+    return _NEVER if export.damage or proved > now + TOLERANCE else proved
 
 
 def _is_due(names: Sequence[str], proved: dict[str, datetime], within: timedelta, now: datetime) -> bool:

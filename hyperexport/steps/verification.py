@@ -18,7 +18,7 @@ from hyperexport.errors import (
 )
 from hyperexport.model.damaged import DamagedExport, Problem
 from hyperexport.model.history import newest_first
-from hyperexport.model.manifest import FILE_NAME, FileRole, short_id
+from hyperexport.model.manifest import FILE_NAME, ExportManifest, FileRole, short_id
 from hyperexport.model.marks import VerifiedMark
 from hyperexport.model.progress import Progress, Stage, report
 from hyperexport.options.declaring import VerifyMode
@@ -68,9 +68,11 @@ def verify(
     # With damaged block tags alone every disk is sound, and proved by its SHA-256 wherever it is read.
     tags = {entry.name for entry in export.manifest.tags}
     damage = tuple(str(finding) for finding in found.findings if finding.file not in tags)
+    now = datetime.now(UTC)
     mark = VerifiedMark(
         export_id=export.export_id,
-        verified=datetime.now(UTC) if found.ok else export.manifest.verified,
+        verified=now if found.ok else export.manifest.verified,
+        read_back=now if found.ok and not found.trusted else _read_back(export),
         damage=() if found.ok else damage,
         read=tuple(finding.file for finding in found.findings if finding.read and finding.file not in tags),
         seconds=round(found.seconds, 3),
@@ -90,6 +92,13 @@ def verify(
     if found.ok:
         logger.info("%s: verified in %s", export, store.url)
     return export, found
+
+
+def _read_back(export: StoredExport) -> datetime | None:
+    """When all of an export was last read back and proved, as far as its mark says."""
+    mark = export.verification
+    earlier_version = mark is None or mark.read is None
+    return export.manifest.verified if earlier_version else mark.read_back
 
 
 def _reporting(export: StoredExport) -> Callable[[str, int, int], None]:
@@ -168,15 +177,23 @@ def _refuse_ambiguous(selections: Sequence[Selection], wanted: Sequence[str]) ->
             raise UsageError(f"several exports have the short id {short}: {', '.join(same)}", fix="Give one of these")
 
 
-def sample_of(selections: Sequence[Selection], *, within: timedelta) -> list[Selection]:
-    """Leave of each store what a run of every night has to read; what is known as unreadable stays, and is reported."""
+def sample_of(selections: Sequence[Selection], mode: VerifyMode, *, within: timedelta) -> list[Selection]:
+    """Leave of each store what a run of every night has to read; what is known as unreadable stays, and is reported.
+
+    Where everything is read back, only a proof by reading counts as one.
+    """
     found: list[Selection] = []
     for store, exports, damaged in selections:
-        placed = [(one.folder, one.manifest) for one in exports]
+        placed = [(one.folder, _by_reading(one) if mode is VerifyMode.DEEP else one.manifest) for one in exports]
         chosen = sample(placed, within=within, now=datetime.now(UTC), chance=SystemRandom())
         logger.info("%s: %d of %d exports are verified in this run", store.url, len(chosen), len(exports))
-        found.append(Selection(store, [one for one in exports if str(one) in chosen], damaged))
+        by_name = {str(one): one for one in exports}
+        found.append(Selection(store, [by_name[name] for name in chosen], damaged))
     return found
+
+
+def _by_reading(export: StoredExport) -> ExportManifest:
+    return export.manifest.model_copy(update={"verified": _read_back(export)})
 
 
 VerifyExport = Callable[[Store, StoredExport, VerifyMode, StopSignal], tuple[StoredExport, Verification]]

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +22,7 @@ from hyperexport.simulator import DiskSpec, Simulator, VmSpec
 from hyperexport.steps import drilling
 from hyperexport.steps.choosing import choose_export
 from hyperexport.steps.plan import newest_usable
-from hyperexport.steps.verification import verify
+from hyperexport.steps.verification import sample_of, select_exports, verify
 from hyperexport.store.base import Store, StoredExport
 from hyperexport.store.cached_store import CachedStore
 from hyperexport.views.metrics import StoreCollector, as_text
@@ -283,3 +284,15 @@ def test_what_deep_reading_found_in_a_bucket_is_not_taken_back_by_a_checksum_tha
         proxy.after = lambda _method, _target, answer: answer
         assert verify_one(place, exports[4], verify="deep") == set()
         assert damaged_ids(place.store) == []
+
+
+def test_in_a_sample_with_deep_a_checksum_of_the_server_is_no_proof(made: dict[str, Place]) -> None:
+    place = made["s3"]
+    alone, *chain = by_age(place.store)
+    assert verify_one(place, alone, verify="deep") == set()
+    for export in chain:
+        assert verify_one(place, export) == set()
+
+    (chosen,) = sample_of(select_exports([place.store], []), VerifyMode.DEEP, within=timedelta(days=1000))
+
+    assert sorted(export.export_id for export in chosen.exports) == [export.export_id for export in chain]

@@ -8,7 +8,7 @@ import pytest
 from hyperexport.base.units import MIB
 from hyperexport.model.manifest import ExportManifest
 from hyperexport.policy.sampling import sample
-from tests.examples import a_disk_file, a_hash, an_export
+from tests.examples import NOW, a_disk_file, a_hash, an_export
 
 FOLDER = "db01.4f0e7a52"
 DAY = timedelta(days=1)
@@ -37,7 +37,7 @@ def nights(exports: list[ExportManifest], count: int, *, missed: frozenset[int] 
 
 
 def pick(exports: list[ExportManifest], now: datetime, chance: Random) -> frozenset[str]:
-    return sample([(FOLDER, one) for one in exports], within=WITHIN, now=now, chance=chance)
+    return frozenset(sample([(FOLDER, one) for one in exports], within=WITHIN, now=now, chance=chance))
 
 
 @pytest.mark.parametrize("missed", [frozenset[int](), frozenset({5, 6, 17})])
@@ -81,4 +81,35 @@ def test_a_damaged_export_is_chosen_every_night() -> None:
 
 
 def test_an_empty_store_has_no_sample() -> None:
-    assert sample([], within=WITHIN, now=an_export().started, chance=Random(1)) == frozenset()
+    assert sample([], within=WITHIN, now=an_export().started, chance=Random(1)) == ()
+
+
+def verified(number: int, at: datetime) -> ExportManifest:
+    own = of_its_own(0)
+    export_id = f"20261101T000000Z-{number:04x}"
+    files = (own.files[0].model_copy(update={"written_as": f"{export_id}/d.vmdk"}),)
+    return own.model_copy(update={"export_id": export_id, "files": files, "verified": at})
+
+
+def test_what_is_due_is_read_although_others_of_its_day_are_not() -> None:
+    """Proofs of one day are of different hours where exports are verified when they are made."""
+    now = NOW.replace(hour=6)
+    due = verified(0, now - WITHIN)
+    others = [verified(number, now - WITHIN + timedelta(hours=14)) for number in range(1, 40)]
+    for seed in range(20):
+        assert f"{FOLDER}/{due.export_id}" in pick([*others, due], now, Random(seed))
+
+
+def test_a_proof_dated_in_the_future_is_none() -> None:
+    now = NOW
+    future = verified(0, now + 900 * DAY)
+    assert f"{FOLDER}/{future.export_id}" in pick(
+        [future, *(verified(n, now - DAY) for n in range(1, 30))], now, Random(1)
+    )
+
+
+def test_the_oldest_proofs_come_first_so_that_a_run_that_is_ended_early_gets_to_all() -> None:
+    exports = [verified(number, NOW - number * DAY) for number in range(30)]
+    names = sample([(FOLDER, one) for one in exports], within=WITHIN, now=NOW, chance=Random(1))
+    oldest_first = [f"{FOLDER}/{one.export_id}" for one in reversed(exports)]
+    assert list(names) == oldest_first[: len(names)]

@@ -239,3 +239,42 @@ def test_a_transport_that_fails_midway_has_the_disk_transferred(
     vcenter.faults.add(Fault(FaultKind.FOLDER_SHORT, vm=OFF, at_byte=33 * GRAIN, times=0))
     result = place.export(OFF, **ENDS)
     is_transferred_whole(vcenter, place, result, tmp_path, "was read whole by its lease, not in ranges by datastore")
+
+
+@pytest.mark.parametrize("form", [{"max_chain": 0}, {"format": "ova"}], ids=["max-chain-0", "ova"])
+def test_where_disks_are_always_whole_only_what_changed_is_read(
+    vcenter: Simulator, place: Place, form: dict[str, Any]
+) -> None:
+    place.export(OFF, **form)
+    for seed in (1, 2):
+        change(vcenter, OFF, seed)
+        result = place.export(OFF, **form)
+        for disk in disks_of(result):
+            assert (disk.synthetic, disk.transport, disk.chain) == (True, Transport.DATASTORE, ())
+            assert disk.received is not None
+            assert disk.received < 30 * GRAIN
+        assert stored(place.store, place.newest()) == guest(vcenter, OFF)
+        assert verify(place.store, place.newest(), VerifyMode.ON, StopSignal())[1].findings == ()
+
+
+def test_nothing_is_made_of_a_damaged_disk_in_an_ova(vcenter: Simulator, place: Place) -> None:
+    place.export(OFF, format="ova")
+    change(vcenter, OFF)
+    base = place.newest()
+    disk = base.manifest.disks[0]
+    rot(Path(place.store.url) / str(base) / "off.ova", (disk.offset or 0) + disk.size // 2)
+    result = place.export(OFF, format="ova")
+    assert [disk.synthetic for disk in disks_of(result)] == [False, True]
+    assert "Hard disk 1 was transferred whole" in str(result.manifest and result.manifest.warnings)
+    assert stored(place.store, place.newest()) == guest(vcenter, OFF)
+
+
+def test_nothing_is_downloaded_from_a_bucket_to_make_a_whole_disk_each_night(
+    vcenter: Simulator, server: S3Server
+) -> None:
+    bucket = s3_place(server, server.make_bucket("whole-disks"))
+    bucket.export(OFF, max_chain=0)
+    change(vcenter, OFF)
+    result = bucket.export(OFF, max_chain=0)
+    assert not any(disk.synthetic for disk in disks_of(result))
+    assert stored(bucket.store, bucket.newest()) == guest(vcenter, OFF)
