@@ -97,8 +97,9 @@ def verify(
 def _read_back(export: StoredExport) -> datetime | None:
     """When all of an export was last read back and proved, as far as its mark says."""
     mark = export.verification
-    earlier_version = mark is None or mark.read is None
-    return export.manifest.verified if earlier_version else mark.read_back
+    if mark is None or mark.read is None:  # of an earlier version
+        return export.manifest.verified
+    return mark.read_back
 
 
 def _reporting(export: StoredExport) -> Callable[[str, int, int], None]:
