@@ -35,8 +35,8 @@ logger = logging.getLogger(__name__)
 
 _DISK_TYPE = "application/x-vnd.vmware-streamVmdk"
 
-LOCAL_CHUNK: Final = 256 * KIB
-"""Bytes that are read of a local file and sent at once: they are in the processor's cache still when TLS takes them."""
+CHUNK_WITHOUT_AHEAD: Final = 256 * KIB
+"""Bytes that one thread reads and then sends: they are in the processor's cache still when TLS takes them."""
 
 
 @step("find-half-made-vms", retried=True)
@@ -163,12 +163,13 @@ def send_file(
 ) -> Received:
     """Send a file, and prove it before its last byte unless that is left to the server; errors as for :func:`send`."""
     if by_server:
+        ahead = job.has_spare_cores or not whole.local
         return send_unhashed(
-            whole.chunks(LOCAL_CHUNK if whole.local else MIB),
+            whole.chunks(MIB if ahead else CHUNK_WITHOUT_AHEAD),
             upload,
             throttle=job.throttle,
             stop=job.stop,
-            ahead=not whole.local,
+            ahead=ahead,
             on_progress=on_progress,
         )
     return send(

@@ -220,8 +220,8 @@ def send_unhashed(
         upload: Where they go.
         throttle: Charged once for each byte.
         stop: Obeyed between any two pieces.
-        ahead: Read in a thread of its own. That pays where reading takes a network or the processor; of a local file
-            the system itself reads ahead, and to hand its bytes over costs a third more of the processor.
+        ahead: Read in a thread of its own. That pays where reading takes a network, or there is a core to spare; of a
+            local file the system itself reads ahead, and to hand its bytes over costs more of the processor.
         on_progress: Told how many bytes were sent, a few times a second and at the end.
     """
     sending = _Sending(upload, throttle, stop, on_progress)
