@@ -17,6 +17,7 @@ from urllib3.connection import HTTPSConnection
 from urllib3.util import Url
 
 from hyperexport.base.stop import StopSignal
+from hyperexport.base.units import KIB
 from hyperexport.errors import TransferInterrupted, TransportUnavailable
 from hyperexport.model.tls import Trust
 from hyperexport.transfer.https import FAILURES, connect, cut, parse_address, reason_of, shown
@@ -29,6 +30,8 @@ _RANGE: Final = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})")
 _UNPROVED: Final = frozenset({401, 403})
 _PLAIN: Final = re.compile(rb"HTTP/1\.1 206 [^\r\n]*\r\n((?:[\w-]{1,100}:[^\r\n]{0,1000}\r\n){1,50})\r\n")
 """The head of an answer as nearly every server sends it, up to the first byte of the range."""
+_TLS_RECORD: Final = 16 * KIB
+"""Bytes of a TLS record at most (RFC 8446, section 5.1): with a smaller buffer each answer takes one read more."""
 _UNUSUAL: Final = frozenset({"transfer-encoding", "connection"})
 
 
@@ -208,7 +211,7 @@ class _Connection:
         assert isinstance(sock, socket.socket)
         self._connection = connection
         self._sock: socket.socket = sock
-        self._file = self._sock.makefile("rb")
+        self._file = BufferedReader(self._sock.makefile("rb", 0), _TLS_RECORD)
 
     def ask(self, address: Url, headers: Mapping[str, str], part: Range) -> None:
         """Send a request."""
@@ -244,7 +247,9 @@ class _Connection:
                 response.read(1)  # the chunk that ends the body
             lasts = response.isclosed() and not response.will_close
             if lasts:
-                self._file = self._sock.makefile("rb")  # the response has closed the one before
+                self._file = BufferedReader(
+                    self._sock.makefile("rb", 0), _TLS_RECORD
+                )  # the response has closed the one before
             return data, lasts
 
         names = {name.lower(): value for name, value in response.headers.items()}
