@@ -84,7 +84,11 @@ class Target(NamedTuple):
             subprocess.CalledProcessError: It failed.
         """
         command = [self.govc_program, *arguments]
-        subprocess.run(command, env=os.environ | self.environment, capture_output=True, check=True, timeout=1800)
+        try:
+            subprocess.run(command, env=os.environ | self.environment, capture_output=True, check=True, timeout=1800)
+        except subprocess.CalledProcessError as error:
+            error.add_note(error.stderr.decode(errors="replace")[:2000])
+            raise
 
 
 @contextmanager
