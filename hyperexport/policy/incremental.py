@@ -416,6 +416,8 @@ def _why_no_delta(entry: FileEntry, chains: _Chains) -> str | None:
         return chains.only_whole
     if entry.member_of is not None:
         return "the base export is an OVA"
+    if not chains.max_chain:
+        return "--max-chain 0 allows no deltas"
     deltas = len(entry.chain)
     room = (MOST_FILES - _OTHER_FILES) // (chains.disks * _FILES_OF_A_PART)
     if deltas < min(chains.max_chain, room):

@@ -70,7 +70,8 @@ def test_every_disk_has_its_decision_its_reason_and_its_size() -> None:
     assert row(page, "Hard disk 1")[1:] == ["unchanged, reused", "16.0 GB", "100.0 MB"]
     assert f"- Hard disk 1: Why: {unchanged}, File: {where}\n" in page
     assert row(page, "Hard disk 2")[1:] == ["transferred", "16.0 GB", "7.0 MB"]
-    assert "- Hard disk 2: Why: 3.0 MB changed, File: db01-disk-1.vmdk\n" in page
+    why = "3.0 MB changed; stored whole: --max-chain 0 allows no deltas"
+    assert f"- Hard disk 2: Why: {why}, File: db01-disk-1.vmdk\n" in page
     assert row(page, "Hard disk 3")[1:] == ["skipped", "16.0 GB", "-"]
     assert "- Hard disk 3: Why: it is independent\n" in page
 
