@@ -91,7 +91,7 @@ def _record_agrees(owner: Owner) -> bool:
                 client.set_flow_run_state(run_id, Crashed(message=gone), force=True)
                 logger.warning("run %s has crashed: %s", owner.run, gone)
     except (ValueError, ObjectNotFound):
-        pass  # this Prefect server has no such run, so it contradicts nothing
+        return True  # this Prefect server has no such run, so it does not contradict
     except Exception as error:  # noqa: BLE001 - this machine has proved it; the rest is a courtesy
         logger.info("run %s: its end could not be reported to Prefect: %s", owner.run, type(error).__name__)
     return True

@@ -1,7 +1,7 @@
 """Which exports a cleanup never deletes, and why.
 
-The newest export of each VM and the newest that no verification found damaged, what somebody preserved, what a keep
-rule holds, what a damaged export uses, and everything that only a clock in doubt calls old.
+These stay: the newest export of each VM and its newest undamaged one, preserved exports, those that a keep rule holds,
+those whose files a damaged export uses, and those that look old only by a clock that is in doubt.
 """
 
 import shlex
@@ -41,8 +41,8 @@ def always_kept(exports: Iterable[Candidate], preserve: Sequence[str], own: Cont
 def held_by_rules(exports: Iterable[Candidate], rules: KeepRules) -> dict[str, tuple[str, ...]]:
     """Which exports the keep rules hold. The exports come newest first; copies of one export count once.
 
-    A damaged export takes no period from a good one. One whose time is in the future stays, and takes none either:
-    nobody knows which period it is of.
+    A damaged export takes no period from a good one. One whose time is in the future stays, and takes none either,
+    because its period is not known.
     """
     if not rules:
         return {}

@@ -387,7 +387,7 @@ class _Chains(NamedTuple):
 
     @property
     def downloads_each_time(self) -> bool:
-        """Whether each whole disk made of the store's grains would download the base, which nobody asked for."""
+        """Whether writing whole disks from the store's grains downloads the base each time, without being asked to."""
         return self.distant and not self.synthetic_full
 
 

@@ -1,7 +1,7 @@
 """Exports in an S3 bucket, laid out as they are in a folder: ``<prefix>/<vm folder>/<export-id>/<file>``.
 
 An unchanged file is not stored again but referred to (``stored_in``). What lies in the bucket is read by
-``s3_catalog.py``; this module writes, deletes and opens exports; how bytes travel is told in the other s3_* modules.
+``s3_catalog.py``. This module writes, deletes and opens exports; the other s3_* modules move the bytes.
 """
 
 import logging

@@ -106,7 +106,8 @@ class Named:
                 doing=doing,
             )
         except HyperExportError as error:
-            logger.debug("each name is read by itself: %s", error)  # one object that is gone fails them all
+            # A single object that is gone fails the whole request.
+            logger.debug("reading each name on its own: %s", error)
 
     def of(self, obj: Any) -> Properties:
         """An object's name and parent; asked for again where it was not read with the others, to have the reason."""

@@ -2,10 +2,13 @@
 
 import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import pytest
 from pyVmomi import vim
 
+import hyperexport
 from hyperexport.simulator import DiskSpec, Simulator, VmSpec
 from tests.engine.simulator_client import find, logged_in
 
@@ -30,6 +33,16 @@ DB01 = VmSpec(
     cores_per_socket=2,
 )
 VMS = (DB01, VmSpec("other", folder="production", disks=(DiskSpec(2 * MIB),)))
+
+
+def export_all(sim: Simulator, folder: Path, *names: str) -> Path:
+    """Export VMs into a folder, in a fixture that lasts longer than one test; returns the folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in sim.environment().items():
+            patch.setenv(name, value)
+        for vm in names:
+            hyperexport.export(vm, output=folder)
+    return folder
 
 
 def look(sim: Simulator) -> list[Any]:

@@ -29,6 +29,7 @@ from hyperexport.vsphere.endpoint import VSphereEndpoint
 from hyperexport.vsphere.inventory import describe_many, find_vm
 from hyperexport.vsphere.restore_privileges import ANSWER, RestoreNeeds
 from hyperexport.vsphere.session import connect
+from tests.engine.restores import export_all
 from tests.engine.simulator_client import find, logged_in
 from tests.flows.smtp_server import smtp_server, text_of
 from tests.peers import require_program
@@ -65,13 +66,7 @@ def shared() -> Generator[Simulator]:
 @pytest.fixture(scope="module")
 def exports(shared: Simulator, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with an export of db01 and one of the VM that does not start."""
-    folder = tmp_path_factory.mktemp("exports")
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in shared.environment().items():
-            patch.setenv(name, value)
-        hyperexport.export("db01", output=folder)
-        hyperexport.export("dead", output=folder)
-    return folder
+    return export_all(shared, tmp_path_factory.mktemp("exports"), "db01", "dead")
 
 
 @pytest.fixture

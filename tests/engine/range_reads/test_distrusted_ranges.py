@@ -19,7 +19,7 @@ from tests.engine.ranges import MIB, OFF, ON, SIZE, change, disk_of
 
 
 def distrusted(vcenter: Simulator, place: Place, name: str, monkeypatch: pytest.MonkeyPatch, **options: Any) -> None:
-    """Export, and prove that the disk was read whole, and that everybody is told."""
+    """Export, and check that the disk was read whole and that the manifest and an event say so."""
     events: list[dict[str, Any]] = []
 
     def note(_: object, vm: object, **payload: Any) -> None:

@@ -10,7 +10,7 @@ import hyperexport
 from hyperexport.model.restore import RestoreResult
 from hyperexport.simulator import DatastoreSpec, Simulator
 from hyperexport.vsphere.names import escape
-from tests.engine.restores import MIB, VMS, look
+from tests.engine.restores import MIB, VMS, export_all, look
 from tests.engine.simulator_client import find, finish, logged_in
 
 
@@ -50,12 +50,7 @@ def sim(shared: Simulator, monkeypatch: pytest.MonkeyPatch) -> Generator[Simulat
 @pytest.fixture(scope="session")
 def exports(shared: Simulator, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with one export of db01."""
-    folder = tmp_path_factory.mktemp("exports")
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in shared.environment().items():
-            patch.setenv(name, value)
-        hyperexport.export("db01", output=folder)
-    return folder
+    return export_all(shared, tmp_path_factory.mktemp("exports"), "db01")
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from hyperexport.simulator import DiskSpec, Fault, FaultKind, Simulator, VmSpec
 from hyperexport.steps import upload_proof
 from hyperexport.transfer import upload
 from hyperexport.views.pages import markdown_of
+from tests.engine.restores import export_all
 from tests.engine.s3_servers import S3Server
 from tests.engine.simulator_client import find, finish, logged_in
 
@@ -81,11 +82,7 @@ class Place:
 @pytest.fixture(scope="module")
 def folder(shared: Simulator, tmp_path_factory: pytest.TempPathFactory) -> Place:
     """A folder."""
-    root = tmp_path_factory.mktemp("exports")
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in shared.environment().items():
-            patch.setenv(name, value)
-        hyperexport.export("db01", output=root)
+    root = export_all(shared, tmp_path_factory.mktemp("exports"), "db01")
 
     def path(name: str) -> Path:
         (found,) = root.glob(f"*/*/{name}")
