@@ -10,7 +10,7 @@ from hyperexport.cli.output import Output, pair_lines, show
 from hyperexport.cli.profiles import save_given
 
 if TYPE_CHECKING:
-    from hyperexport.policy.incremental import ExportPlan
+    from hyperexport.policy.export_plan import ExportPlan
     from hyperexport.steps.selection import Chosen
 
 

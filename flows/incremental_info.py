@@ -8,7 +8,7 @@ from hyperexport.jobs import incremental_info as info
 from hyperexport.options.form import Shown
 from hyperexport.options.keywords import OptionKeywords
 from hyperexport.options.precedence import ExportOptions
-from hyperexport.policy.incremental import ExportPlan
+from hyperexport.policy.export_plan import ExportPlan
 
 
 @job_flow("incremental-info", "analyse {vm}".format_map)

@@ -36,7 +36,7 @@ from hyperexport.options.environment import warn_of_unknown_variables
 from hyperexport.options.keywords import OptionKeywords, RestoreKeywords, lists_keywords
 from hyperexport.options.precedence import ExportOptions, resolve
 from hyperexport.options.selection import make_selection, selection_in_force
-from hyperexport.policy.incremental import ExportPlan
+from hyperexport.policy.export_plan import ExportPlan
 from hyperexport.results import CleanupResult, DrillResult, ExportResult, VerifiedExport
 from hyperexport.store.base import Store
 from hyperexport.store.contents import StoreContents

@@ -15,7 +15,7 @@ from hyperexport.model.restore import RestorePlan
 from hyperexport.model.vm import Value, VmRef
 from hyperexport.policy.change_tracking import TrackingPlan
 from hyperexport.policy.cleanup_candidates import Incoming
-from hyperexport.policy.incremental import ExportPlan
+from hyperexport.policy.export_plan import ExportPlan
 from hyperexport.policy.retention import CleanupPlan
 from hyperexport.policy.snapshots import SnapshotPlan, SnapshotState, TaggedSnapshot
 from hyperexport.verify.findings import Verification

@@ -22,7 +22,7 @@ from hyperexport.options.precedence import ExportOptions
 from hyperexport.policy.change_tracking import TrackingPlan
 from hyperexport.policy.cleanup_candidates import Incoming
 from hyperexport.policy.clock import compare_clocks
-from hyperexport.policy.incremental import Decision, ExportPlan
+from hyperexport.policy.export_plan import Decision, ExportPlan
 from hyperexport.policy.snapshots import SnapshotPlan
 from hyperexport.results import CleanupResult, ExportResult
 from hyperexport.steps import (

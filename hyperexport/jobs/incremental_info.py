@@ -3,7 +3,7 @@
 from hyperexport.jobs.export import fail_on_leak, prepare_job, snapshot_for
 from hyperexport.jobs.runner import StepRunner
 from hyperexport.options.precedence import ExportOptions
-from hyperexport.policy.incremental import ExportPlan
+from hyperexport.policy.export_plan import ExportPlan
 from hyperexport.steps import plan, snapshots
 from hyperexport.transfer.bandwidth.throttle import Throttle
 from hyperexport.vsphere.session import connect

@@ -8,43 +8,19 @@ tracking, the caller asks, and :func:`plan_export` decides on the answers. It mu
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import Final
 
 from pydantic import Field
 
 from hyperexport.base.units import format_age, format_bytes, format_duration
 from hyperexport.errors import NothingToExport
 from hyperexport.model.history import TOLERANCE
-from hyperexport.model.manifest import (
-    GRAINS_SUFFIX,
-    MOST_FILES,
-    ExportKind,
-    ExportManifest,
-    FileEntry,
-    SkippedDisk,
-    slug,
-)
-from hyperexport.model.transport import RANGED, Transport
+from hyperexport.model.manifest import ExportKind, ExportManifest, FileEntry, slug
 from hyperexport.model.vm import DiskInfo, Value, VmRef
+from hyperexport.policy.disk_storage import Chains, with_storage
+from hyperexport.policy.export_plan import Decision, DiskPlan, ExportPlan, stream_of
 
-_OTHER_FILES: Final = 100
-"""Files of an export that are no disks, generously."""
-_FILES_OF_A_PART: Final = 3
-"""Of each file of a chain: itself, its block tags and its grain tags."""
 _FIRST: Final = "this is the first export of the VM in this store"
-_PACKED: Final = "an OVA holds whole disks"
-_ASKED: Final = "--synthetic-full was given"
-
-
-class Decision(StrEnum):
-    """What becomes of one disk."""
-
-    TRANSFER = "transfer"
-    REUSE = "unchanged"
-    UNDECIDED = "undecided"
-    """Only in a dry run of a running VM: whether the disk changed can be told only from a snapshot."""
-    SKIP = "skipped"
 
 
 class ChangeEvidence(Value):
@@ -55,106 +31,6 @@ class ChangeEvidence(Value):
         default=None, description="Offset and length of each area that may have changed, ascending and apart."
     )
     problem: str | None = Field(default=None, description="Why it cannot be told, in words.")
-
-
-class DiskPlan(Value):
-    """What becomes of one disk, and why."""
-
-    key: int
-    label: str
-    file_name: str = Field(description="Its name in the export; empty for a disk that is skipped.")
-    capacity: int = Field(description="Bytes that the guest sees.")
-    decision: Decision
-    reason: str = Field(description="In words, for an administrator.")
-    base_entry: FileEntry | None = Field(default=None, description="The same disk in the base export.")
-    bases: tuple[FileEntry, ...] = Field(
-        default=(),
-        exclude=True,
-        description="What the disk's file will build on or be made of: the files of the base export's disk for a delta "
-        "and a synthetic full of a changed disk, those below its own file for an unchanged disk; the base first.",
-    )
-    storage: str = Field(default="", description="Whether an incremental export keeps a delta or the whole disk.")
-    changed: tuple[tuple[int, int], ...] | None = Field(
-        default=None,
-        exclude=True,
-        description="What change tracking says may have changed since the base: offset and length of each area.",
-    )
-    distrusted: str | None = Field(
-        default=None, description="The series of change ids that was found to leave out changes, while it lasts."
-    )
-    transport: Transport | None = Field(default=None, description="How it is read from vSphere; None if it is not.")
-    transport_words: str = Field(default="", description="The same for people, and why it is not read a better way.")
-    synthetic: bool = Field(
-        default=False,
-        description="Whether it becomes one whole file out of the store's own grains; of a changed disk with those "
-        "that changed, which a range transport reads.",
-    )
-
-    @property
-    def why(self) -> str:
-        """The reason, how an incremental export keeps the disk, and how the changes are read."""
-        return "; ".join(words for words in (self.reason, self.storage, self.transport_words) if words)
-
-    expected_bytes: int = Field(description="What its stream is expected to take, in bytes; 0 if skipped.")
-    changed_bytes: int | None = Field(default=None, description="Bytes that changed on the disk since the base.")
-
-
-class ExportPlan(Value):
-    """What an export will do; a dry run shows it, a real run does it."""
-
-    vm: VmRef
-    kind: ExportKind
-    reason: str = Field(description="Why it is full, or what it builds on, in words.")
-    base: str | None = Field(default=None, description="The id of the export that an incremental one builds on.")
-    last_full: str | None = Field(default=None, description="The newest full export of the chain; None when full.")
-    disks: tuple[DiskPlan, ...]
-
-    @property
-    def to_transfer(self) -> tuple[DiskPlan, ...]:
-        """The disks whose bytes are read from vSphere."""
-        return tuple(disk for disk in self.disks if disk.decision is Decision.TRANSFER)
-
-    @property
-    def to_reuse(self) -> tuple[DiskPlan, ...]:
-        """The disks that the base export already has."""
-        return tuple(disk for disk in self.disks if disk.decision is Decision.REUSE)
-
-    @property
-    def undecided(self) -> tuple[DiskPlan, ...]:
-        """The disks of which only the real run can tell."""
-        return tuple(disk for disk in self.disks if disk.decision is Decision.UNDECIDED)
-
-    @property
-    def written_bytes(self) -> int:
-        """How much is expected to be written at the most, in bytes, without copies of what another store refers to."""
-        fulls = [disk for disk in self.disks if disk.synthetic]
-        others = sum(disk.expected_bytes for disk in (*self.to_transfer, *self.undecided) if not disk.synthetic)
-        return others + sum(_stream_of(disk.base_entry) for disk in fulls if disk.base_entry)
-
-    @property
-    def skipped(self) -> tuple[SkippedDisk, ...]:
-        """The disks that cannot be exported, for the manifest and the result."""
-        return tuple(
-            SkippedDisk(key=disk.key, label=disk.label, reason=disk.reason)
-            for disk in self.disks
-            if disk.decision is Decision.SKIP
-        )
-
-    @property
-    def transfer_bytes(self) -> int:
-        """How much is expected to be read from vSphere at the most, in bytes: undecided disks count in full."""
-        return sum(disk.expected_bytes for disk in (*self.to_transfer, *self.undecided))
-
-    @property
-    def saved_bytes(self) -> int:
-        """How much does not have to be read, in bytes."""
-        return sum(disk.expected_bytes for disk in self.to_reuse)
-
-    @property
-    def saved_percent(self) -> float:
-        """The saving as per cent of what a full export would read."""
-        whole = self.transfer_bytes + self.saved_bytes
-        return 100 * self.saved_bytes / whole if whole else 0.0
 
 
 def full_reason(
@@ -355,8 +231,8 @@ def plan_export(
         verdict = (Decision.TRANSFER, full) if full else _decide(disk, entry, answer, undecided=undecided)
         planned = _export(disk, entry, answer, name=names[disk.key], verdict=verdict)
         if base and not full:
-            chains = _Chains(base, max_chain, packed, synthetic_full, distant, disks=len(exportable))
-            planned = _with_chain(planned, chains)
+            chains = Chains(base, max_chain, packed, synthetic_full, distant, disks=len(exportable))
+            planned = with_storage(planned, chains)
         plans.append(planned)
     if full or base is None:
         return ExportPlan(vm=vm, kind=ExportKind.FULL, reason=full or _FIRST, disks=tuple(plans))
@@ -368,79 +244,6 @@ def plan_export(
         last_full=base.last_full,
         disks=tuple(plans),
     )
-
-
-class _Chains(NamedTuple):
-    """What decides of every disk of an incremental export whether it is stored as a delta."""
-
-    base: ExportManifest
-    max_chain: int
-    packed: bool
-    synthetic_full: bool
-    distant: bool
-    disks: int
-
-    @property
-    def only_whole(self) -> str:
-        """Why each disk is stored whole; empty where deltas are possible."""
-        return _PACKED if self.packed else _ASKED if self.synthetic_full else ""
-
-    @property
-    def downloads_each_time(self) -> bool:
-        """Whether writing whole disks from the store's grains downloads the base each time, without being asked to."""
-        return self.distant and not self.synthetic_full
-
-
-def _with_chain(plan: DiskPlan, chains: _Chains) -> DiskPlan:
-    """Decide whether a disk of an incremental export is stored as a delta on the base export's disk, or whole."""
-    entry, base = plan.base_entry, chains.base
-    if plan.decision is Decision.REUSE and entry and entry.chain and chains.only_whole:
-        written = f"written whole from the store's own grains, not read from vSphere: {chains.only_whole}"
-        return plan.model_copy(update={"synthetic": True, "storage": written})
-    if plan.decision is Decision.REUSE and entry:
-        return plan.model_copy(update={"bases": base.parts(entry)[:-1]})
-    if plan.decision is Decision.SKIP or (chains.downloads_each_time and not chains.max_chain):
-        return plan
-    transferred = _why_transferred_whole(plan, entry, chains)
-    whole = transferred or (_why_no_delta(entry, chains) if entry else None)
-    storage = f"stored whole: {whole}" if whole else f"stored as a delta on {base.export_id}"
-    # Whether what did not change is written from the store's own grains is decided with the transport.
-    synthetic = whole is not None and not transferred and plan.decision is Decision.TRANSFER
-    bases = base.parts(entry) if entry and (synthetic or not whole) else ()
-    return plan.model_copy(update={"storage": storage, "synthetic": synthetic, "bases": bases})
-
-
-def _why_no_delta(entry: FileEntry, chains: _Chains) -> str | None:
-    """Why a disk is stored whole, although the base has what did not change of it."""
-    if chains.only_whole:
-        return chains.only_whole
-    if entry.member_of is not None:
-        return "the base export is an OVA"
-    if not chains.max_chain:
-        return "--max-chain 0 allows no deltas"
-    deltas = len(entry.chain)
-    room = (MOST_FILES - _OTHER_FILES) // (chains.disks * _FILES_OF_A_PART)
-    if deltas < min(chains.max_chain, room):
-        return None
-    return f"its chain has {deltas} delta{'' if deltas == 1 else 's'}, at --max-chain {chains.max_chain}"
-
-
-def _why_transferred_whole(plan: DiskPlan, entry: FileEntry | None, chains: _Chains) -> str | None:
-    """Why all of a disk is read from vSphere and stored whole, whatever else there is."""
-    if entry is None:
-        return "the base export does not have this disk"
-    held = entry.populated or entry.received or entry.size
-    untagged = [part.name for part in chains.base.parts(entry) if not chains.base.file(part.name + GRAINS_SUFFIX)]
-    checks = (
-        (chains.downloads_each_time and chains.packed, _PACKED),
-        (chains.downloads_each_time and entry.member_of is not None, "the base export is an OVA"),
-        (
-            chains.distant and (bool(untagged) or entry.cid is None),
-            f"{chains.base.export_id} was made by an earlier version, which left no tags of its grains to compare with",
-        ),
-        (2 * (plan.changed_bytes or 0) > held, "more than half of it changed"),
-    )
-    return next((words for applies, words in checks if applies), None)
 
 
 def _decide(
@@ -489,7 +292,7 @@ def _export(
     verdict: tuple[Decision, str],
 ) -> DiskPlan:
     same = entry if entry and entry.capacity == disk.capacity and entry.backing_uuid == disk.backing_uuid else None
-    stream = _stream_of(same) if same else disk.capacity if disk.used is None else disk.used
+    stream = stream_of(same) if same else disk.capacity if disk.used is None else disk.used
     return DiskPlan(
         key=disk.key,
         label=disk.label,
@@ -503,13 +306,6 @@ def _export(
         changed=answer.areas if answer else None,
         distrusted=_distrusted(disk, same),
     )
-
-
-def _stream_of(entry: FileEntry) -> int:
-    """Bytes that a lease's stream of a stored disk is expected to take."""
-    if entry.received and entry.transport not in RANGED:
-        return entry.received
-    return (entry.populated or entry.capacity or entry.size) if entry.chain else entry.size
 
 
 def _building_on(base: ExportManifest, plans: Sequence[DiskPlan]) -> str:

@@ -9,7 +9,7 @@ from typing import Final
 
 from hyperexport.model.transport import Transport
 from hyperexport.options.declaring import TransportChoice
-from hyperexport.policy.incremental import Decision, DiskPlan
+from hyperexport.policy.export_plan import Decision, DiskPlan
 
 FEWEST_SAMPLED: Final = 16
 """Grains of a disk that are read again at least, where it has so many that are unchanged."""

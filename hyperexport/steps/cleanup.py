@@ -19,7 +19,7 @@ from hyperexport.options.groups import Cleanup
 from hyperexport.policy.cleanup_candidates import Incoming
 from hyperexport.policy.cleanup_guards import may_use
 from hyperexport.policy.clock import ClockVerdict
-from hyperexport.policy.incremental import ExportPlan
+from hyperexport.policy.export_plan import ExportPlan
 from hyperexport.policy.retention import CleanupItem, CleanupLimits, CleanupPlan, plan_cleanup
 from hyperexport.results import CleanupResult
 from hyperexport.steps.folders import exports_of, holding

@@ -21,7 +21,7 @@ from hyperexport.model.manifest import FileEntry, FileRole, StageName
 from hyperexport.model.transport import Transport
 from hyperexport.model.vm import DiskInfo
 from hyperexport.options.groups import VerifyMode
-from hyperexport.policy.incremental import DiskPlan
+from hyperexport.policy.export_plan import DiskPlan
 from hyperexport.steps import disks
 from hyperexport.steps.block_tags import Packed, drop_file, with_tags
 from hyperexport.steps.disk_output import DiskOutput

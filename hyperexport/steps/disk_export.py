@@ -8,7 +8,8 @@ from hyperexport.images.delta import TrackingWrong
 from hyperexport.model.manifest import FileRole
 from hyperexport.model.transport import RANGED
 from hyperexport.model.vm import DiskInfo
-from hyperexport.policy.incremental import Decision, DiskPlan, series_of
+from hyperexport.policy.export_plan import Decision, DiskPlan
+from hyperexport.policy.incremental import series_of
 from hyperexport.steps import deltas, disks, range_deltas
 from hyperexport.steps.job import Distrusted, Job
 from hyperexport.steps.staging import Copies, Entries

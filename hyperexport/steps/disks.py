@@ -26,7 +26,7 @@ from hyperexport.model.progress import Progress, Stage, report
 from hyperexport.model.transport import RANGED, Transport
 from hyperexport.model.vm import DiskInfo
 from hyperexport.options.declaring import Format, VerifyMode
-from hyperexport.policy.incremental import DiskPlan
+from hyperexport.policy.export_plan import DiskPlan
 from hyperexport.steps.block_tags import DiskTagger, with_tags
 from hyperexport.steps.job import Job, Uncompared
 from hyperexport.steps.proof import find_damage, server_confirms

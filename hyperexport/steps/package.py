@@ -11,7 +11,7 @@ from hyperexport.errors import DescriptorFailed, StreamCorrupt, VmChanged
 from hyperexport.formats.ovf_chain import BaseFile, with_bases
 from hyperexport.model.manifest import ExportKind, ExportManifest, FileEntry, FileRole, SnapshotRecord, StageName, slug
 from hyperexport.options.declaring import Format
-from hyperexport.policy.incremental import ExportPlan
+from hyperexport.policy.export_plan import ExportPlan
 from hyperexport.steps.block_tags import drop_file
 from hyperexport.steps.disks import receive, sinks_for
 from hyperexport.steps.job import Job

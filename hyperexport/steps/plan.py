@@ -18,7 +18,8 @@ from hyperexport.model.manifest import ExportManifest, StageName
 from hyperexport.model.vm import DiskInfo, PowerState, VmInfo
 from hyperexport.options.declaring import Format
 from hyperexport.options.precedence import ExportOptions
-from hyperexport.policy.incremental import ChangeEvidence, ExportPlan, full_reason, plan_export, questions
+from hyperexport.policy.export_plan import ExportPlan
+from hyperexport.policy.incremental import ChangeEvidence, full_reason, plan_export, questions
 from hyperexport.steps.folders import listing_for
 from hyperexport.steps.job import Job, source_of
 from hyperexport.steps.locks import describe_holder, other_stagings

@@ -27,7 +27,8 @@ from hyperexport.images.stream import StreamedDisk
 from hyperexport.model.manifest import GRAINS_SUFFIX, FileEntry, FileRole, StageName
 from hyperexport.model.progress import Progress, Stage, report
 from hyperexport.model.vm import DiskInfo
-from hyperexport.policy.incremental import DiskPlan, other_series
+from hyperexport.policy.export_plan import DiskPlan
+from hyperexport.policy.incremental import other_series
 from hyperexport.policy.transport import KNOWN_GRAINS, Run, choose_sample, grains_of, is_changed
 from hyperexport.steps import deltas, disks
 from hyperexport.steps.disk_output import DiskOutput

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from hyperexport.errors import HyperExportError
 from hyperexport.model.manifest import ExportManifest, FileEntry, vm_folder
 from hyperexport.model.vm import VmRef
-from hyperexport.policy.incremental import Decision, DiskPlan, ExportPlan
+from hyperexport.policy.export_plan import Decision, DiskPlan, ExportPlan
 from hyperexport.results import ExportResult
 from hyperexport.store.base import Store, StoredExport
 

@@ -8,7 +8,7 @@ from hyperexport.model.transport import Transport
 from hyperexport.model.vm import DiskInfo, PowerState
 from hyperexport.nbd.nbdkit import find_nbdkit
 from hyperexport.options.groups import TransportChoice
-from hyperexport.policy.incremental import Decision, DiskPlan, ExportPlan
+from hyperexport.policy.export_plan import Decision, DiskPlan, ExportPlan
 from hyperexport.policy.transport import candidates, why_whole_stream, with_transport
 from hyperexport.steps.job import Job
 from hyperexport.steps.range_sources import READ_ERRORS, open_ranges

@@ -7,7 +7,7 @@ from hyperexport.base.display import FACTS, Page, Pairs, Table, lines, numbered,
 from hyperexport.base.units import format_bytes, format_elapsed, format_rate
 from hyperexport.model.manifest import ExportKind, ExportManifest, FileEntry, Quiescing, TransferStatistics
 from hyperexport.model.rates import Rates
-from hyperexport.policy.incremental import Decision, DiskPlan, ExportPlan
+from hyperexport.policy.export_plan import Decision, DiskPlan, ExportPlan
 from hyperexport.results import ExportResult, FleetOutcome
 from hyperexport.views import cleanups  # noqa: F401  # pyright: ignore[reportUnusedImport] - registers its page
 from hyperexport.views.chart import throughput_markdown

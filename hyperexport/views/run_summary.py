@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from hyperexport.convert.values import Conversion
 from hyperexport.errors import HyperExportError
 from hyperexport.model.restore import RestoreResult
-from hyperexport.policy.incremental import ExportPlan
+from hyperexport.policy.export_plan import ExportPlan
 from hyperexport.results import (
     CleanupResult,
     DrillResult,

@@ -13,7 +13,7 @@ from pyVmomi import vim
 import hyperexport
 from hyperexport import errors
 from hyperexport.model.manifest import Quiescing
-from hyperexport.policy.incremental import Decision
+from hyperexport.policy.export_plan import Decision
 from hyperexport.results import ExportResult
 from hyperexport.store.local import LocalStore
 from simulator import DiskSpec, Fault, FaultKind, Simulator, VmSpec

@@ -11,7 +11,7 @@ from hyperexport.base.display import Listing, pages_of
 from hyperexport.model.damaged import DamagedExport, Problem
 from hyperexport.model.manifest import short_id
 from hyperexport.model.vm import VmRef
-from hyperexport.policy.incremental import Decision, DiskPlan, ExportPlan
+from hyperexport.policy.export_plan import Decision, DiskPlan, ExportPlan
 from hyperexport.results import (
     CleanupResult,
     ExportResult,

@@ -11,14 +11,8 @@ from hyperexport.base.units import GIB, MIB
 from hyperexport.errors import NothingToExport
 from hyperexport.model.manifest import ExportKind, ExportManifest
 from hyperexport.model.vm import BackingFile, DiskInfo
-from hyperexport.policy.incremental import (
-    ChangeEvidence,
-    Decision,
-    ExportPlan,
-    full_reason,
-    plan_export,
-    questions,
-)
+from hyperexport.policy.export_plan import Decision, ExportPlan
+from hyperexport.policy.incremental import ChangeEvidence, full_reason, plan_export, questions
 from tests.examples import NOW, VM, a_disk, a_disk_file, an_export
 
 DISKS = (a_disk(0), a_disk(1))

@@ -13,7 +13,7 @@ from hyperexport.base.units import MIB
 from hyperexport.cli.output import Output, OutputFormat, pair_lines, show
 from hyperexport.model.manifest import ExportKind, Quiescing, SnapshotRecord, TransferStatistics
 from hyperexport.model.vm import NicInfo, PowerState, SnapshotInfo, VmInfo
-from hyperexport.policy.incremental import Decision, DiskPlan, ExportPlan
+from hyperexport.policy.export_plan import Decision, DiskPlan, ExportPlan
 from hyperexport.policy.retention import CleanupLimits, plan_cleanup
 from hyperexport.results import CleanupResult, ExportResult
 from hyperexport.store.base import StoredExport

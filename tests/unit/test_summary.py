@@ -14,7 +14,8 @@ from hyperexport.base.display import pages_of
 from hyperexport.base.units import MIB
 from hyperexport.model.manifest import ExportManifest, Quiescing, SkippedDisk, SnapshotRecord, TransferStatistics
 from hyperexport.model.vm import NicInfo, PowerState, SnapshotInfo, VmInfo
-from hyperexport.policy.incremental import ChangeEvidence, ExportPlan, plan_export
+from hyperexport.policy.export_plan import ExportPlan
+from hyperexport.policy.incremental import ChangeEvidence, plan_export
 from hyperexport.policy.retention import CleanupLimits, plan_cleanup
 from hyperexport.results import CleanupResult, ExportResult
 from hyperexport.verify.findings import Finding, Verification

@@ -11,7 +11,7 @@ import pytest
 from hyperexport.formats.vmdk import GRAIN
 from hyperexport.model.progress import Progress, subscribed
 from hyperexport.model.transport import Transport
-from hyperexport.policy.incremental import Decision
+from hyperexport.policy.export_plan import Decision
 from hyperexport.results import ExportResult
 from hyperexport.simulator import DiskSpec, Fault, FaultKind, Simulator, VmSpec
 from hyperexport.simulator.folder_log import FolderRequest
