@@ -44,7 +44,8 @@ class Proof(StrEnum):
     @property
     def words(self) -> str:
         """By whom and when the SHA-256 was made, as a page says it."""
-        return {Proof.SERVER: "by the server", Proof.SENT: "while sent", Proof.READ_AGAIN: "read again"}[self]
+        made = {Proof.SERVER: "by the server", Proof.SENT: "while sent", Proof.READ_AGAIN: "read again"}[self]
+        return f"SHA-256 {made}"
 
 
 class RestoreRequest(Value):

@@ -22,7 +22,7 @@ def _(result: RestoreResult) -> tuple[Page, ...]:
             "Upload": format_bytes(file.size),
             "Capacity": format_bytes(file.capacity) if file.capacity is not None else "-",
             "Provisioning": str(file.provisioning or "-"),
-            **({"SHA-256 proved": result.proofs[file.name].words} if file.name in result.proofs else {}),
+            **({"Proof": result.proofs[file.name].words} if file.name in result.proofs else {}),
         }
         for file in plan.files
     ]
