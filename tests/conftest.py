@@ -89,6 +89,10 @@ def _one_authority(home: Path) -> Path:
 
 
 _clean_environment()
+_ENVIRONMENT: Final = dict(os.environ)
+_NOBODY_KEEPS: Final = ("AWS_", "GOVC_", "GOVMOMI_", "HYPEREXPORT_")
+"""Variables that would be another vCenter, bucket or option for the next file. Prefect's belong to its servers, which
+live longer than a file."""
 
 
 def _try_again_at_once() -> None:
@@ -204,7 +208,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, object, object]:
-    """End a server after the last test that uses it. A test that comes in another order starts it again."""
+    """End a server after the last test that uses it. A test that comes in another order starts it again.
+
+    After the last test of a file the environment is what it was.
+    """
     result = yield
     if nextitem is not None and isinstance(item, pytest.Function):
         for name in _SERVERS:
@@ -212,6 +219,12 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
                 for fixture in item._fixtureinfo.name2fixturedefs.get(name, ()):
                     if fixture.scope == "session" and fixture.cached_result is not None:
                         fixture.finish(item._request)
+    if nextitem is None or nextitem.path != item.path:
+        left = {name for name, _ in os.environ.items() ^ _ENVIRONMENT.items() if name.startswith(_NOBODY_KEEPS)}
+        for name in left:  # the file after it is not to blame
+            os.environ.pop(name, None)
+        os.environ.update({name: _ENVIRONMENT[name] for name in left if name in _ENVIRONMENT})
+        assert not left, f"{item.path.name} leaves variables changed for the next file: {', '.join(sorted(left))}"
     return result
 
 

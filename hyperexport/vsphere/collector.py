@@ -85,7 +85,11 @@ _TICK: Final = 1  # seconds that one WaitForUpdatesEx lasts at most: how soon a 
 _REBUILDS: Final = 6
 MOST_PAGES: Final = 10_000
 """Of one answer. vCenter's own limit is 40,000 powered-on VMs, some dozen pages ("Configuration Maximums")."""
-_COLLECTOR_LOST: Final[tuple[type[Exception], ...]] = (*GONE, vmodl.query.InvalidCollectorVersion)
+_COLLECTOR_LOST: Final[tuple[type[Exception], ...]] = (
+    *GONE,
+    vmodl.query.InvalidCollectorVersion,
+    vmodl.fault.RequestCanceled,  # the session ended while the server held the request
+)
 
 _query = vmodl.query.PropertyCollector
 

@@ -13,6 +13,7 @@ from pyVmomi import vim
 from hyperexport import errors
 from hyperexport.base.stop import StopSignal
 from hyperexport.model.tls import certificate_thumbprint
+from hyperexport.simulator import Fault, FaultKind
 from hyperexport.vsphere.collector import properties, retrieve, watch
 from hyperexport.vsphere.endpoint import VSphereEndpoint
 from hyperexport.vsphere.session import connect
@@ -145,6 +146,17 @@ def test_watching_survives_the_end_of_the_session(peer):
         first = next(seen)
         observer.content.sessionManager.TerminateSession([session.key])
         assert next(seen) == first
+
+
+def test_watching_survives_the_end_of_the_session_while_the_server_holds_the_question(simulated, faults):
+    """vSphere cancels the request then; only the next one is told that nobody is logged in."""
+    held = Fault(FaultKind.METHOD_FAULT, method="WaitForUpdatesEx", fault="RequestCanceled", times=2)
+    with connect(simulated.endpoint) as session:
+        seen = watch(session, session.content.rootFolder, ["name"], doing="watching")
+        first = next(seen)
+        faults.add(held)
+        assert next(seen) == first
+    assert faults.fired == [held, held]
 
 
 def test_nobody_at_the_address_is_unreachable():

@@ -4,8 +4,8 @@ In each test the stored bytes, the transfer or the server is wrong, or all are r
 """
 
 import re
-from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,8 @@ class Place:
     options: dict[str, Any]
     read: Callable[[str], bytes]
     write: Callable[[str, bytes], None]
+    environment: Mapping[str, str] = field(default_factory=dict[str, str])
+    """By which it is reached."""
 
     def damage(self, name: str, what: "re.Pattern[bytes] | int") -> bytes:
         """Change one byte of a stored file, and return the file as it was."""
@@ -96,7 +98,7 @@ def folder(shared: Simulator, tmp_path_factory: pytest.TempPathFactory) -> Place
 
 
 @pytest.fixture(scope="module")
-def s3(shared: Simulator, server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Generator[Place]:
+def s3(shared: Simulator, server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Place:
     """A bucket of a real S3 server."""
     client, bucket = server.client(), server.make_bucket("proofs")
     options = {
@@ -112,24 +114,30 @@ def s3(shared: Simulator, server: S3Server, tmp_path_factory: pytest.TempPathFac
         )
         return found
 
+    environment = {
+        "AWS_ACCESS_KEY_ID": server.access_key,
+        "AWS_SECRET_ACCESS_KEY": server.secret_key,
+        "AWS_CA_BUNDLE": str(server.ca_file),
+    }
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in shared.environment().items():
+        for name, value in (shared.environment() | environment).items():
             patch.setenv(name, value)
-        patch.setenv("AWS_ACCESS_KEY_ID", server.access_key)
-        patch.setenv("AWS_SECRET_ACCESS_KEY", server.secret_key)
-        patch.setenv("AWS_CA_BUNDLE", str(server.ca_file))
         hyperexport.export("db01", **options)
-        yield Place(
-            options,
-            lambda name: client.get_object(Bucket=bucket, Key=key(name))["Body"].read(),
-            lambda name, data: client.put_object(Bucket=bucket, Key=key(name), Body=data),
-        )
+    return Place(
+        options,
+        lambda name: client.get_object(Bucket=bucket, Key=key(name))["Body"].read(),
+        lambda name, data: client.put_object(Bucket=bucket, Key=key(name), Body=data),
+        environment,
+    )
 
 
 @pytest.fixture(params=["folder", "s3"])
-def place(request: pytest.FixtureRequest) -> Place:
+def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Place:
     """Each kind of store in turn."""
-    return request.getfixturevalue(request.param)
+    found: Place = request.getfixturevalue(request.param)
+    for name, value in found.environment.items():
+        monkeypatch.setenv(name, value)
+    return found
 
 
 def restore(place: Place, **given: Any) -> RestoreResult:
