@@ -70,6 +70,17 @@ def _handler(proxy: Proxy, server: S3Server) -> type[BaseHTTPRequestHandler]:  #
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        # The body is written after the headers; with Nagle's algorithm it would wait 40 ms for a delayed ACK.
+        disable_nagle_algorithm = True
+
+        def setup(self) -> None:
+            super().setup()
+            # It connects when it is first used, and again when the server has closed it.
+            self.onward = http.client.HTTPSConnection(upstream.hostname or "", upstream.port, context=trust, timeout=30)
+
+        def finish(self) -> None:
+            self.onward.close()
+            super().finish()
 
         def handle_any(self) -> None:
             request = f"{self.command} {self.path}"
@@ -102,17 +113,13 @@ def _handler(proxy: Proxy, server: S3Server) -> type[BaseHTTPRequestHandler]:  #
                     self.answer(status, headers, data)
 
         def forward(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
-            connection = http.client.HTTPSConnection(upstream.hostname or "", upstream.port, context=trust, timeout=30)
-            try:
-                connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
-                for name, value in self.headers.items():
-                    if name.lower() != "expect":
-                        connection.putheader(name, value)
-                connection.endheaders(body)
-                response = connection.getresponse()
-                return response.status, response.getheaders(), response.read()
-            finally:
-                connection.close()
+            self.onward.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+            for name, value in self.headers.items():
+                if name.lower() != "expect":
+                    self.onward.putheader(name, value)
+            self.onward.endheaders(body)
+            response = self.onward.getresponse()
+            return response.status, response.getheaders(), response.read()
 
         def answer(self, status: int, headers: list[tuple[str, str]], data: bytes) -> None:
             self.send_response_only(status)

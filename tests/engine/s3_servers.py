@@ -223,9 +223,12 @@ osd crush chooseleaf type = 0
 mon allow pool size one = true
 mon max pg per osd = 1000
 mon warn on pool no redundancy = false
+# The monitor collects changes for a second, and each pool that radosgw creates at its start is one.
+paxos propose interval = 0.02
+paxos min wait = 0.01
 rgw data = {root}/rgw
 rgw dns name = localhost
-rgw frontends = beast ssl_endpoint=127.0.0.1:{port} ssl_certificate={certificate} ssl_private_key={key}
+rgw frontends = beast ssl_endpoint=127.0.0.1:{port} ssl_certificate={certificate} ssl_private_key={key} tcp_nodelay=1
 rgw gc max objs = 1
 rgw thread pool size = 32
 rgw max chunk size = 4194304
