@@ -33,7 +33,7 @@ from hyperexport.store.listing import StoreListing
 from hyperexport.vsphere import privileges
 from hyperexport.vsphere.backing_files import backing_files
 from hyperexport.vsphere.change_tracking import changed_areas
-from hyperexport.vsphere.inventory import disks_of_snapshot
+from hyperexport.vsphere.inventory import disks_of_snapshot, read_disks
 from hyperexport.vsphere.privileges import Place, Requirement, missing_on_datastores, missing_privileges
 from hyperexport.vsphere.session import Session
 
@@ -325,15 +325,17 @@ def ask_change_tracking(
 ) -> dict[int, ChangeEvidence]:
     """Ask the server, disk by disk, what changed since the base export; a disk that it can't tell is not proven."""
     evidence: dict[int, ChangeEvidence] = {}
-    if base is None:
+    asked = questions(disks, base) if base else {}
+    if not asked:
         return evidence
-    capacities = {disk.key: disk.capacity for disk in disks}
-    for key, since in questions(disks, base).items():
+    # A snapshot's disks stay as they are; those of a VM that is off were read before what this run has waited for.
+    now = {disk.key: disk for disk in (disks if snapshot else read_disks(job.session, job.ref))}
+    for key, since in asked.items():
         job.stop.check()
         try:
-            areas = changed_areas(
-                job.session, job.ref, snapshot=snapshot, disk_key=key, capacity=capacities[key], since=since
-            )
+            if key not in now:
+                raise ChangeTrackingUnavailable("the disk was removed from the VM meanwhile")
+            areas = changed_areas(job.session, job.ref, now[key], snapshot=snapshot, since=since)
         except ChangeTrackingUnavailable as error:
             evidence[key] = ChangeEvidence(changed_bytes=None, problem=error.what)
         else:

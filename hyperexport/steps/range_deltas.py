@@ -40,7 +40,6 @@ from hyperexport.store.base import Sink, Stored, StoredExport
 from hyperexport.transfer.pipeline import PROGRESS_INTERVAL
 from hyperexport.transfer.ranges import RangeSource, joined, read_ranges
 from hyperexport.vsphere.change_tracking import changed_areas
-from hyperexport.vsphere.inventory import describe
 from hyperexport.vsphere.lease import Lease
 
 logger = logging.getLogger(__name__)
@@ -210,8 +209,9 @@ class _Reader:
         """
         job, disk, entry = self._job, self._disk, self._plan.bases[-1]
         planned, since = (), entry.change_id or ""
-        if self._snapshot is None:
-            now = next((one for one in describe(job.session, job.ref).disks if one.key == disk.key), None)
+        now: DiskInfo | None = disk
+        if self._lease:
+            now = next((one for one in self._lease.disks if one.key == disk.key), None)
             if now is None or any(getattr(now, fact) != getattr(disk, fact) for fact in _SAME):
                 raise RangesUnusable("the disk was changed in vSphere since the export was planned")
             if doubt := other_series(now.change_id or "", entry.change_id or ""):
@@ -219,14 +219,7 @@ class _Reader:
             if self._plan.changed is not None and disk.change_id:
                 planned, since = self._plan.changed, disk.change_id
         try:
-            areas = changed_areas(
-                job.session,
-                job.ref,
-                snapshot=self._snapshot,
-                disk_key=disk.key,
-                capacity=disk.capacity,
-                since=since,
-            )
+            areas = changed_areas(job.session, job.ref, now, snapshot=self._snapshot, since=since)
         except ChangeTrackingUnavailable as error:
             raise RangesUnusable(error.what) from error
         return grains_of(sorted([*planned, *((area.start, area.length) for area in areas.extents)]), GRAIN)

@@ -14,7 +14,7 @@ from pyVmomi import vim
 from hyperexport.base.stop import StopSignal
 from hyperexport.errors import ChangeTrackingUnavailable, PermissionMissing, ServerBusy, ServerFault
 from hyperexport.model.vm import DiskInfo, Value, VmRef
-from hyperexport.vsphere.inventory import describe, disks_of_snapshot, vm_object
+from hyperexport.vsphere.inventory import vm_object
 from hyperexport.vsphere.session import Session
 from hyperexport.vsphere.tasks import wait_task, when_free
 
@@ -39,41 +39,38 @@ class ChangedAreas(Value):
     extents: tuple[Extent, ...]
 
 
-def changed_areas(
-    session: Session, ref: VmRef, *, snapshot: str | None, disk_key: int, capacity: int, since: str
-) -> ChangedAreas:
+def changed_areas(session: Session, ref: VmRef, disk: DiskInfo, *, snapshot: str | None, since: str) -> ChangedAreas:
     """Ask what changed on a disk between an earlier snapshot and this one.
 
     Args:
         session: The login.
         ref: The VM.
+        disk: The disk as the new snapshot has it, or as the VM has it now.
         snapshot: The new snapshot's managed object id; None asks about the VM as it is, which vSphere answers only
             while it is off (vSphere API: QueryChangedDiskAreas).
-        disk_key: The disk's device key.
-        capacity: Its capacity in bytes, in the new snapshot.
         since: The change id that the disk had in the earlier snapshot.
 
     Raises:
         ChangeTrackingUnavailable: The changed areas are unknown, for the reason given; read the whole disk.
         ServerUnreachable, SessionLost: As they say.
     """
-    what = f"what changed on disk {disk_key} of {ref.name} is unknown"
-    doing = f"asking what changed on disk {disk_key} of {ref.name}"
+    what = f"what changed on disk {disk.key} of {ref.name} is unknown"
+    doing = f"asking what changed on disk {disk.key} of {ref.name}"
     taken_at = session.reference(vim.vm.Snapshot, snapshot) if snapshot else None
     query = vm_object(session, ref).QueryChangedDiskAreas
 
     def ask(offset: int) -> Any:
-        return session.read(query, taken_at, disk_key, offset, since, doing=doing)
+        return session.read(query, taken_at, disk.key, offset, since, doing=doing)
 
+    _compare_ids(what, disk, since)
     try:
-        _compare_ids(what, _disk(what, session, ref, snapshot, disk_key), since)
-        areas = [area for page in _pages(what, ask, capacity) for area in page.changedArea or ()]
+        areas = [area for page in _pages(what, ask, disk.capacity) for area in page.changedArea or ()]
     except (PermissionMissing, ServerBusy, ServerFault) as error:
         raise ChangeTrackingUnavailable(f"{what}: {error.what}") from error
     found = tuple(Extent(start=area.start, length=area.length) for area in areas)
-    _inside(what, found, capacity)
+    _inside(what, found, disk.capacity)
     changed = ChangedAreas(bytes=sum(extent.length for extent in found), extents=found)
-    logger.info("disk %d of %s: %d bytes changed in %d areas", disk_key, ref.name, changed.bytes, len(found))
+    logger.info("disk %d of %s: %d bytes changed in %d areas", disk.key, ref.name, changed.bytes, len(found))
     return changed
 
 
@@ -99,14 +96,6 @@ def enable_change_tracking(session: Session, ref: VmRef, *, stop: StopSignal | N
         wait_task(session, task, doing=doing, stop=stop, vm=ref)
 
     when_free(session, ref, reconfigure, stop=stop)
-
-
-def _disk(what: str, session: Session, ref: VmRef, snapshot: str | None, disk_key: int) -> DiskInfo:
-    disks = disks_of_snapshot(session, snapshot) if snapshot else describe(session, ref).disks
-    for disk in disks:
-        if disk.key == disk_key:
-            return disk
-    raise ChangeTrackingUnavailable(f"{what}: there is no such disk in {snapshot or ref.name}")
 
 
 def _compare_ids(what: str, disk: DiskInfo, since: str) -> None:

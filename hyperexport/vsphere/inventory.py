@@ -327,6 +327,17 @@ def _info(ref: VmRef, values: Properties, names: Mapping[str, str]) -> VmInfo:
     )
 
 
+def read_disks(session: Session, ref: VmRef) -> tuple[DiskInfo, ...]:
+    """Read a VM's disks as it has them now, with their change ids, and nothing else of it.
+
+    Raises:
+        ServerFault: The VM is gone.
+    """
+    doing = f"reading the disks of {ref.name}"
+    values = properties(session, vm_object(session, ref), ("config.hardware.device",), doing=doing)
+    return devices.disks(values.get("config.hardware.device", ()))
+
+
 def disks_of_snapshot(session: Session, moref: str) -> tuple[DiskInfo, ...]:
     """Read the disks as a snapshot froze them, with their change ids.
 

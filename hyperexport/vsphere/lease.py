@@ -28,7 +28,7 @@ from hyperexport.errors import (
 from hyperexport.model.vm import DiskInfo, Value, VmRef
 from hyperexport.vsphere.collector import properties, watch
 from hyperexport.vsphere.faults import GONE, UNKNOWN_METHOD, cannot_succeed, is_caused_by
-from hyperexport.vsphere.inventory import describe, disks_of_snapshot, vm_object
+from hyperexport.vsphere.inventory import disks_of_snapshot, read_disks, vm_object
 from hyperexport.vsphere.lease_files import lease_files
 from hyperexport.vsphere.session import Session
 from hyperexport.vsphere.tasks import when_free
@@ -82,7 +82,6 @@ def open_lease(
     """
     stop.check()
     source = session.reference(vim.vm.Snapshot, snapshot) if snapshot else vm_object(session, ref)
-    disks = frozen or (disks_of_snapshot(session, snapshot) if snapshot else describe(session, ref).disks)
     export = source.ExportSnapshot if snapshot else source.ExportVm
     doing = f"asking for an export lease on {ref.name}"
     asked: list[Future[Any]] = []
@@ -102,6 +101,8 @@ def open_lease(
                 raise
             # It ends with the login that it was asked for with; another thread has logged in again meanwhile.
             raise LeaseExpired(f"the export lease of {ref.name} ended before it was ready: {error.what}") from error
+        # Only now that it is held the VM cannot change any more.
+        disks = frozen or (disks_of_snapshot(session, snapshot) if snapshot else read_disks(session, ref))
         lease = Lease(session, ref, obj, info, disks)
         logger.info("the NFC lease of %s offers %d files", ref.name, len(lease.files))
         yield lease
@@ -120,6 +121,7 @@ class Lease:
 
     Attributes:
         files: What it offers, in the server's order.
+        disks: The disks of what is exported, read while it was held; none for an import.
     """
 
     def __init__(
@@ -133,6 +135,7 @@ class Lease:
         kind: str = "export",
     ) -> None:
         self.files = lease_files(info.deviceUrl or (), session.endpoint, disks)
+        self.disks = disks
         self._session = session
         self._name = f"{kind} lease of {ref.name}"
         self._ref = ref

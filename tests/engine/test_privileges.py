@@ -145,7 +145,7 @@ def ask_what_changed(session: Session, server: Simulator) -> None:
         disk = disks_of_snapshot(session, moref)[0]
         ref = find_vm(session, "on")
         assert disk.change_id
-        changed_areas(session, ref, snapshot=moref, disk_key=disk.key, capacity=disk.capacity, since=disk.change_id)
+        changed_areas(session, ref, disk, snapshot=moref, since=disk.change_id)
     finally:
         server.vm("on").remove_snapshot(moref)
 

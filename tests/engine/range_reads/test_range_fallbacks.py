@@ -17,6 +17,7 @@ from hyperexport.jobs.reap import reap_snapshots
 from hyperexport.model.transport import Transport
 from hyperexport.options.precedence import ExportOptions, resolve
 from hyperexport.simulator import Fault, FaultKind, Simulator
+from hyperexport.steps import plan
 from tests.chains import Place
 from tests.engine.nbdkit_tool import Nbdkit
 from tests.engine.ranges import OFF, ON, SIZE, change, disk_of, is_the_guests
@@ -48,10 +49,21 @@ def test_a_host_that_refuses_costs_one_request_and_the_result_says_so(vcenter: S
 def test_a_dry_run_says_how_a_disk_would_be_read(vcenter: Simulator, place: Place) -> None:
     place.export(OFF)
     change(vcenter, OFF)
-    plan = place.export(OFF, dry_run=True).plan
-    assert plan.disks[0].transport is Transport.DATASTORE
-    assert plan.transfer_bytes == plan.disks[0].changed_bytes
-    assert "read by datastore" in plan.disks[0].why
+    planned = place.export(OFF, dry_run=True).plan
+    assert planned.disks[0].transport is Transport.DATASTORE
+    assert planned.transfer_bytes == planned.disks[0].changed_bytes
+    assert "read by datastore" in planned.disks[0].why
+
+
+def test_a_disk_that_is_gone_when_change_tracking_is_asked_is_not_read_in_ranges(
+    vcenter: Simulator, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.export(OFF)
+    change(vcenter, OFF)
+    monkeypatch.setattr(plan, "read_disks", lambda *_: ())
+    result = place.export(OFF)
+    assert disk_of(result).transport is Transport.LEASE
+    assert "the disk was removed from the VM meanwhile" in result.plan.disks[0].why
 
 
 def test_a_transport_that_was_asked_for_and_cannot_work_is_an_error_before_anything_moves(
