@@ -249,7 +249,7 @@ def compare_with_server(
         Interrupted: The run was asked to stop.
     """
     sent = lease.wait_for_checksum(file.key, seconds=0, stop=job.stop)
-    if sent is None and _may_come(job, lease):
+    if sent is None and seconds and _may_come(job, lease):
         sent = lease.wait_for_checksum(file.key, seconds=seconds, stop=job.stop)
     got = received.digests.get(sent.algorithm) if sent else None
     if sent and (sent.size != received.size or got not in {None, sent.digest}):

@@ -22,7 +22,7 @@ from hyperexport.steps.job import Job
 from hyperexport.transfer.http_ranges import HttpRanges
 from hyperexport.transfer.ranges import Range, RangeSource, read_ranges
 from hyperexport.transfer.source import open_source
-from hyperexport.vsphere.datastore_files import folder_url
+from hyperexport.vsphere.datastore_files import beside, folder_url
 from hyperexport.vsphere.handshake import server_thumbprint
 
 logger = logging.getLogger(__name__)
@@ -129,17 +129,16 @@ def _flat_url(job: Job, disk: DiskInfo) -> str:
     Raises:
         TransportUnavailable: Its descriptor names none of the disk's size.
     """
-    extent = _extent_of(job, disk)
+    url, extent = _descriptor(job, disk)
     if extent.capacity != disk.capacity:
         raise TransportUnavailable(
             f"the flat file of {disk.label} has {extent.capacity} bytes by its descriptor, the disk {disk.capacity}"
         )
-    folder, slash, _ = disk.file.rpartition("/")
-    return folder_url(job.session, job.ref, f"{folder}{slash}{extent.name}")
+    return beside(url, extent.name)
 
 
-def _extent_of(job: Job, disk: DiskInfo) -> FlatExtent:
-    """Read the disk's descriptor."""
+def _descriptor(job: Job, disk: DiskInfo) -> tuple[str, FlatExtent]:
+    """The address of the disk's descriptor, and the extent that it names."""
     try:
         url = folder_url(job.session, job.ref, disk.file)
         headers = {"Cookie": job.session.cookie}
@@ -149,7 +148,7 @@ def _extent_of(job: Job, disk: DiskInfo) -> FlatExtent:
             buffer = memoryview(bytearray(most))
             while count := source.readinto(buffer):
                 data += buffer[:count]
-        return flat_extent(bytes(data))
+        return url, flat_extent(bytes(data))
     except NotFlat as error:
         raise TransportUnavailable(f"{disk.label} {error}") from error
     except (ServerFault, PermissionMissing, TransferInterrupted) as error:

@@ -125,6 +125,16 @@ def referred(
     yield from _collect(session, _query.FilterSpec(objectSet=[start], propSet=[wanted]), doing=doing)
 
 
+def referred_with_ancestors(
+    session: Session, obj: Any, path: str, paths: Sequence[str], *, doing: str
+) -> Iterator[tuple[Any, Properties]]:
+    """The same of the objects that a property refers to and of all that these are in, up to the root folder."""
+    through = _query.TraversalSpec(name="referred", path=path, skip=False, type=type(obj), selectSet=[_upwards()])
+    start = _query.ObjectSpec(obj=obj, skip=True, selectSet=[through])
+    wanted = _query.PropertySpec(type=vim.ManagedEntity, pathSet=list(paths), all=False)
+    yield from _collect(session, _query.FilterSpec(objectSet=[start], propSet=[wanted]), doing=doing)
+
+
 def with_ancestors(
     session: Session, objects: Sequence[Any], beside: Sequence[Any], paths: Sequence[str], *, doing: str
 ) -> dict[str, Properties]:
@@ -140,14 +150,17 @@ def with_ancestors(
     Returns:
         The properties by managed object id. An object that may not be seen is not in it.
     """
-    up = _query.TraversalSpec(
-        name="up", path="parent", skip=False, type=vim.ManagedEntity, selectSet=[_query.SelectionSpec(name="up")]
-    )
-    starts = [_query.ObjectSpec(obj=each, skip=False, selectSet=[up]) for each in objects]
+    starts = [_query.ObjectSpec(obj=each, skip=False, selectSet=[_upwards()]) for each in objects]
     starts += [_query.ObjectSpec(obj=each, skip=False) for each in beside]
     wanted = _query.PropertySpec(type=vim.ManagedEntity, pathSet=list(paths), all=False)
     spec = _query.FilterSpec(objectSet=starts, propSet=[wanted])
     return {found._GetMoId(): values for found, values in _collect(session, spec, doing=doing)} if starts else {}
+
+
+def _upwards() -> Any:
+    """To the object that an object is in, and so on up to the root folder."""
+    again = _query.SelectionSpec(name="up")
+    return _query.TraversalSpec(name="up", path="parent", skip=False, type=vim.ManagedEntity, selectSet=[again])
 
 
 @contextmanager

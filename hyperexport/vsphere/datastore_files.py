@@ -3,6 +3,7 @@
 vSphere Web Services SDK Programming Guide, "Datastore access". Only addresses are made here; nothing is opened.
 """
 
+from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
@@ -10,7 +11,7 @@ from pyVmomi import vim
 
 from hyperexport.errors import ServerFault
 from hyperexport.model.vm import VmRef
-from hyperexport.vsphere.collector import properties, properties_of
+from hyperexport.vsphere.collector import Properties, referred_with_ancestors
 from hyperexport.vsphere.inventory import vm_object
 from hyperexport.vsphere.names import unescape
 from hyperexport.vsphere.session import Session
@@ -33,29 +34,35 @@ def folder_url(session: Session, ref: VmRef, path: str) -> str:
     store, bracket, name = path.removeprefix("[").partition("] ")
     if not (path.startswith("[") and bracket and name):
         raise ServerFault(f"{doing} failed: vSphere named this path, which is none in a datastore")
-    stores: Any = properties(session, vm_object(session, ref), ("datastore",), doing=doing).get("datastore", ())
-    for _, values in properties_of(session, list(stores), ("name", "parent"), doing=doing):
+    read = list(referred_with_ancestors(session, vm_object(session, ref), "datastore", ("name", "parent"), doing=doing))
+    places = {obj._GetMoId(): values for obj, values in read}
+    for values in (values for obj, values in read if isinstance(obj, vim.Datastore)):
         kept = values.get("name", "")
         if store in {kept, unescape(kept)}:
-            query = {"dcPath": _datacenter(session, values.get("parent"), doing=doing), "dsName": kept}
+            query = {"dcPath": _datacenter(places, values.get("parent"), doing=doing), "dsName": kept}
             address = session.endpoint.address
             return f"https://{address}/folder/{quote(name)}?{urlencode(query, quote_via=quote)}"
     raise ServerFault(f"{doing} failed: the VM has no datastore of that name")
 
 
-def _datacenter(session: Session, obj: Any, *, doing: str) -> str:
-    """The inventory path of the datacenter above an object, with the folders that it is in."""
+def beside(url: str, name: str) -> str:
+    """The address of another file in the same folder of a datastore."""
+    path, mark, query = url.partition("?")
+    return f"{path.rpartition('/')[0]}/{quote(name)}{mark}{query}"
+
+
+def _datacenter(places: Mapping[str, Properties], obj: Any, *, doing: str) -> str:
+    """The inventory path of the datacenter that an object is or is in, with the folders around it."""
     names: list[str] = []
     inside = True
     for _ in range(_DEEPEST):
-        if obj is None:
+        if obj is None or (values := places.get(obj._GetMoId())) is None:
             break
-        values = properties(session, obj, ("name", "parent"), doing=doing)
         above = values.get("parent")
         inside = inside and not isinstance(obj, vim.Datacenter)
         if not inside and above is not None:  # the root folder is not part of a path
             names.append(values.get("name", ""))
         obj = above
-    if not names:
+    if not names or obj is not None:
         raise ServerFault(f"{doing} failed: the datacenter of its datastore cannot be read")
     return "/".join(reversed(names))

@@ -7,15 +7,17 @@ type information (``privId`` of each method and property) and vSphere's programm
 
 import logging
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from enum import StrEnum
 from typing import Any, Final
 
 from pydantic import Field
-from pyVmomi import vim
+from pyVmomi import vim, vmodl
 
-from hyperexport.errors import HyperExportError
+from hyperexport.errors import HyperExportError, ServerFault
 from hyperexport.model.vm import Value, VmRef
 from hyperexport.vsphere.collector import properties, referred
+from hyperexport.vsphere.faults import is_caused_by
 from hyperexport.vsphere.inventory import vm_object
 from hyperexport.vsphere.names import unescape
 from hyperexport.vsphere.session import Session
@@ -159,27 +161,34 @@ def missing_on_datastores(session: Session, ref: VmRef, needed: Iterable[str]) -
 
 def missing_on(session: Session, entity: Any, needed: Iterable[str], *, name: str) -> list[str]:
     """The same of any object, by the name that messages have for it."""
-    manager = session.content.authorizationManager
     doing = f"asking for the privileges on {name}"
     try:
-        asked = sorted(
-            set(needed) & _known(session, manager, doing=doing)
-        )  # an id that it does not know is an InvalidArgument for all of them
-        if not asked:
-            return []
-        granted = session.read(manager.HasPrivilegeOnEntity, entity, session.key, asked, doing=doing)
+        try:
+            return _not_granted(session, entity, set(needed), doing=doing)
+        except ServerFault as error:
+            if not is_caused_by(error, (vmodl.fault.InvalidArgument,)):
+                raise
+            # For a single id that it does not know it refuses the question.
+            return _not_granted(session, entity, set(needed) & _known(session, doing=doing), doing=doing)
     except HyperExportError as error:
         if error.transient:
             raise
         logger.info("the privileges on %s are unknown: %s", name, error)
         return []
-    return [privilege for privilege, given in zip(asked, granted, strict=True) if not given]
 
 
-def _known(session: Session, manager: Any, *, doing: str) -> frozenset[str]:
+def _not_granted(session: Session, entity: Any, asked: AbstractSet[str], *, doing: str) -> list[str]:
+    if not asked:
+        return []
+    manager, ids = session.content.authorizationManager, sorted(asked)
+    granted = session.read(manager.HasPrivilegeOnEntity, entity, session.key, ids, doing=doing)
+    return [privilege for privilege, given in zip(ids, granted, strict=True) if not given]
+
+
+def _known(session: Session, *, doing: str) -> frozenset[str]:
     """The ids of all privileges that the server knows: some four hundred, read once in a login."""
     key = "privilegeList"
     if key not in session.constants:
-        listed = properties(session, manager, (key,), doing=doing).get(key, ())
+        listed = properties(session, session.content.authorizationManager, (key,), doing=doing).get(key, ())
         session.constants[key] = frozenset(privilege.privId for privilege in listed)
     return session.constants[key]

@@ -171,7 +171,7 @@ def test_a_missing_privilege_is_no_proof_and_is_named(backup, server):
 def test_a_disk_that_the_snapshot_does_not_hold_is_no_proof(backup):
     before = backup.next()
     backup.take()
-    with pytest.raises(errors.ChangeTrackingUnavailable, match="disk 2999 of .* is unknown"):
+    with pytest.raises(errors.ChangeTrackingUnavailable, match=r"disk 2999 of .* is unknown"):
         backup.changed(before[FIRST].model_copy(update={"key": 2999}))
 
 
