@@ -169,7 +169,6 @@ def make_vm(run: StepRunner, job: RestoreJob, plan: RestorePlan) -> int:
     """
     with run.lease_slots(job) as slots:
         run(restoring.begin_import, job, plan)
-        job.side_by_side = min(slots.max_concurrency, len(plan.disks))
         calls = [{"job": job, "file": file} for file in plan.files]
         expect(job.source, Stage.RESTORE, [(file.name, file.size) for file in plan.files])
         sent = run.side_by_side(restoring.upload_file, calls, max_concurrency=slots.max_concurrency, stop=job.stop)

@@ -116,10 +116,19 @@ class Trust(Value):
         return context
 
 
+class _PinnedObject(ssl.SSLObject):
+    """TLS in memory, of a :class:`_PinnedContext`."""
+
+    def do_handshake(self) -> None:
+        super().do_handshake()
+        cast("_PinnedContext", self.context).check(self.getpeercert(binary_form=True))
+
+
 class _PinnedContext(ssl.SSLContext):
     """Checks the certificate's thumbprint right after the handshake, before a byte of ours is sent."""
 
     thumbprint: str
+    sslobject_class = _PinnedObject
 
     @classmethod
     def for_thumbprint(cls, thumbprint: str) -> "_PinnedContext":
@@ -132,12 +141,18 @@ class _PinnedContext(ssl.SSLContext):
         # pyVmomi checks its own `thumbprint` only after the CA check has failed (SoapAdapter._Connect), which a
         # context without a CA check never does; so the pin lives here, where no caller can forget it.
         wrapped = super().wrap_socket(*args, **kwargs)  # pyright: ignore[reportArgumentType]
-        certificate = wrapped.getpeercert(binary_form=True) or b""
-        shown = certificate_thumbprint(certificate, _ALGORITHMS[len(self.thumbprint)])
-        if not hmac.compare_digest(shown, self.thumbprint):
+        try:
+            self.check(wrapped.getpeercert(binary_form=True))
+        except ssl.SSLCertVerificationError:
             wrapped.close()
-            raise ssl.SSLCertVerificationError(1, "the certificate's thumbprint is not the pinned one")
+            raise
         return wrapped
+
+    def check(self, certificate: bytes | None) -> None:
+        """Raise unless the certificate is the pinned one."""
+        shown = certificate_thumbprint(certificate or b"", _ALGORITHMS[len(self.thumbprint)])
+        if not hmac.compare_digest(shown, self.thumbprint):
+            raise ssl.SSLCertVerificationError(1, "the certificate's thumbprint is not the pinned one")
 
 
 def _strict_about_ends(context: ssl.SSLContext) -> ssl.SSLContext:

@@ -1,6 +1,5 @@
 """What the steps of one restore share: the export, the open session, the plan, the import lease, the owner tag."""
 
-import os
 import threading
 from contextlib import ExitStack
 from typing import Final, NamedTuple
@@ -87,8 +86,6 @@ class RestoreJob:
         """The VM that is being made, once vSphere has named it."""
         self.server_hashes = False
         """Whether the server proves the disks: it took the request for their SHA-256, and kept its promise so far."""
-        self.side_by_side = 1
-        """How many disks are sent at once."""
         self.proofs: Final[dict[str, Proof]] = {}
         """How each file that has arrived was proved."""
         self.sound: Final[set[str]] = set()
@@ -115,11 +112,6 @@ class RestoreJob:
     def leases(self) -> int:
         """How many files may move at once: one lease takes all, and each costs its host as much as an export's."""
         return len(self.prepared.spec.files) if self.prepared else 1
-
-    @property
-    def has_spare_cores(self) -> bool:
-        """Whether there is a core for more than one thread of each disk that is sent."""
-        return self.side_by_side < (os.cpu_count() or 1)
 
     @property
     def source(self) -> VmRef:

@@ -35,8 +35,8 @@ logger = logging.getLogger(__name__)
 
 _DISK_TYPE = "application/x-vnd.vmware-streamVmdk"
 
-CHUNK_WITHOUT_AHEAD: Final = 256 * KIB
-"""Bytes that one thread reads and then sends: they are in the processor's cache still when TLS takes them."""
+PIECE: Final = 256 * KIB
+"""Bytes that one thread reads and then encrypts: they are in the processor's cache still."""
 
 
 @step("find-half-made-vms", retried=True)
@@ -163,13 +163,12 @@ def send_file(
 ) -> Received:
     """Send a file, and prove it before its last byte unless that is left to the server; errors as for :func:`send`."""
     if by_server:
-        ahead = job.has_spare_cores or not whole.local
         return send_unhashed(
-            whole.chunks(MIB if ahead else CHUNK_WITHOUT_AHEAD),
+            whole.chunks(PIECE if whole.local else MIB),
             upload,
             throttle=job.throttle,
             stop=job.stop,
-            ahead=ahead,
+            ahead=not whole.local,
             on_progress=on_progress,
         )
     return send(

@@ -9,6 +9,7 @@ from typing import Final
 from urllib3.connection import HTTPSConnection
 from urllib3.exceptions import HTTPError, LocationParseError
 from urllib3.util import Url, parse_url
+from urllib3.util.ssltransport import SSLTransport
 
 from hyperexport.base.stop import StopSignal
 from hyperexport.errors import CertificateUntrusted, HyperExportError, ServerFault, ServerUnreachable
@@ -44,6 +45,16 @@ def shown(address: Url) -> str:
 
 
 def connect(connection: HTTPSConnection, name: str, stop: StopSignal) -> ssl.SSLSocket:
+    """Connect and shake hands; returns the socket to read from. Errors as for :func:`shake_hands`."""
+    shake_hands(connection, name, stop)
+    sock = connection.sock
+    assert isinstance(sock, ssl.SSLSocket)
+    # A connection cut without TLS's own goodbye must not look like the end of a stream.
+    sock.suppress_ragged_eofs = False  # pyright: ignore[reportAttributeAccessIssue] - typeshed leaves it out
+    return sock
+
+
+def shake_hands(connection: HTTPSConnection, name: str, stop: StopSignal) -> None:
     """Connect and shake hands.
 
     Raises:
@@ -57,11 +68,6 @@ def connect(connection: HTTPSConnection, name: str, stop: StopSignal) -> ssl.SSL
     except FAILURES as error:
         stop.check()
         raise _unconnected(error, name) from error
-    sock = connection.sock
-    assert isinstance(sock, ssl.SSLSocket)
-    # A connection cut without TLS's own goodbye must not look like the end of a stream.
-    sock.suppress_ragged_eofs = False  # pyright: ignore[reportAttributeAccessIssue] - typeshed leaves it out
-    return sock
 
 
 def _unconnected(error: Exception, name: str) -> HyperExportError:
@@ -77,11 +83,12 @@ def _unconnected(error: Exception, name: str) -> HyperExportError:
     )
 
 
-def cut(sock: socket.socket | None) -> None:
+def cut(sock: socket.socket | SSLTransport | None) -> None:
     """Shut the TCP connection beneath TLS: SSLSocket.shutdown would drop the TLS state under a reading thread."""
-    if sock is not None:
+    plain = sock.socket if isinstance(sock, SSLTransport) else sock
+    if plain is not None:
         with suppress(OSError):
-            socket.socket.shutdown(sock, socket.SHUT_RDWR)
+            socket.socket.shutdown(plain, socket.SHUT_RDWR)
 
 
 def reason_of(error: Exception) -> str:

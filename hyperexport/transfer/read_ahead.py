@@ -9,11 +9,11 @@ import hashlib
 import threading
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from queue import SimpleQueue
 from typing import Final
 
 from hyperexport.base.stop import StopSignal
 from hyperexport.base.units import KIB
+from hyperexport.transfer.bounded_queue import BoundedQueue
 
 SMALLEST: Final = 256 * KIB
 """Bytes that are handed on at once; the grains of a merged disk are smaller, and a hand-over costs as much as one."""
@@ -21,32 +21,11 @@ AHEAD: Final = 3
 """Pieces that wait for the sender, and for each hash; they are as large as the source's chunks, usually 1 MiB."""
 
 
-class _Pieces:
-    """A bounded queue of pieces, of two unbounded ones in C: queue.Queue's own bound costs many times as much."""
-
-    def __init__(self) -> None:
-        self._full: Final = SimpleQueue[bytes | None]()
-        self._free: Final = SimpleQueue[None]()
-        for _ in range(AHEAD):
-            self._free.put(None)
-
-    def put(self, piece: bytes | None) -> None:
-        """Add a piece, or None for the end; waits for room."""
-        self._free.get()
-        self._full.put(piece)
-
-    def get(self) -> bytes | None:
-        """Take the next piece; waits for one."""
-        piece = self._full.get()
-        self._free.put(None)
-        return piece
-
-
 class _Hashing:
     """One digest, made in its own thread of what is put into its queue, up to None."""
 
     def __init__(self, algorithm: str) -> None:
-        self.pieces: Final = _Pieces()
+        self.pieces: Final = BoundedQueue[bytes | None](AHEAD)
         self.hash: Final = hashlib.new(algorithm, usedforsecurity=False)
         self._thread = threading.Thread(target=self._run, name=f"hash-{algorithm}", daemon=True)
         self._thread.start()
@@ -67,7 +46,7 @@ class ReadAhead:
     def __init__(self, chunks: Iterable[bytes], algorithms: Sequence[str], stop: StopSignal) -> None:
         self._chunks = chunks
         self._stop = stop
-        self._pieces = _Pieces()
+        self._pieces = BoundedQueue[bytes | None](AHEAD)
         self._error: BaseException | None = None
         self._left = threading.Event()
         self._ended = False

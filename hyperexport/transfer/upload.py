@@ -6,22 +6,22 @@ arrived. No redirects, no proxies. This module knows nothing of leases, disks or
 """
 
 import http.client
-import ssl
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager, suppress
 from typing import Final, NoReturn, Protocol
 
-from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connection import HTTPConnection
 
 from hyperexport.base.stop import StopSignal
 from hyperexport.base.units import KIB
 from hyperexport.errors import PermissionMissing, ServerFault, TransferInterrupted, VerificationFailed
 from hyperexport.model.tls import Trust
 from hyperexport.transfer.bandwidth.throttle import Throttle
-from hyperexport.transfer.https import FAILURES, connect, cut, parse_address, reason_of, shown
+from hyperexport.transfer.https import FAILURES, cut, parse_address, reason_of, shake_hands, shown
 from hyperexport.transfer.pipeline import PROGRESS_INTERVAL, Received
 from hyperexport.transfer.read_ahead import read_ahead
+from hyperexport.transfer.send_ahead import SendAheadConnection
 from hyperexport.transfer.source import CONNECT_TIMEOUT, READ_TIMEOUT
 
 _PIECE: Final = 256 * KIB
@@ -47,15 +47,14 @@ class Upload:
         refused: Whether the server answered with an error that may be about the bytes.
     """
 
-    def __init__(
-        self, name: str, connection: HTTPSConnection, sock: ssl.SSLSocket, size: int, stop: StopSignal
-    ) -> None:
+    def __init__(self, name: str, connection: SendAheadConnection, size: int, stop: StopSignal) -> None:
         self.size = size
         self.sent = 0
         self.refused = False
         self._name = name
         self._connection = connection
-        self._sock = sock
+        assert connection.sock
+        self._sock = connection.sock
         self._stop = stop
 
     def write(self, data: bytes | memoryview) -> None:
@@ -147,11 +146,12 @@ def open_upload(
     address = parse_address(url)
     name = shown(address)
     host, port = str(address.host).strip("[]"), address.port or 443
-    connection = HTTPSConnection(host, port, timeout=connect_timeout, ssl_context=trust.ssl_context())
+    connection = SendAheadConnection(host, port, timeout=connect_timeout, context=trust.ssl_context())
     try:
-        sock = connect(connection, name, stop)
-        sock.settimeout(write_timeout)
-        with stop.waking(lambda: cut(sock)):
+        shake_hands(connection, name, stop)
+        assert connection.sock
+        connection.sock.settimeout(write_timeout)
+        with stop.waking(lambda: cut(connection.sock)):
             try:
                 connection.putrequest(verb, address.request_uri)
                 for header, value in {**headers, "Content-Length": str(size)}.items():
@@ -160,7 +160,7 @@ def open_upload(
             except FAILURES as error:
                 stop.check()
                 raise TransferInterrupted(f"no connection for {name}: {reason_of(error)}") from error
-            yield Upload(name, connection, sock, size, stop)
+            yield Upload(name, connection, size, stop)
     finally:
         connection.close()
 
@@ -220,8 +220,8 @@ def send_unhashed(
         upload: Where they go.
         throttle: Charged once for each byte.
         stop: Obeyed between any two pieces.
-        ahead: Read in a thread of its own. That pays where reading takes a network, or there is a core to spare; of a
-            local file the system itself reads ahead, and to hand its bytes over costs more of the processor.
+        ahead: Read in a thread of its own. That pays where reading takes a network; of a local file the system itself
+            reads ahead, and to hand its bytes over costs as much as reading them.
         on_progress: Told how many bytes were sent, a few times a second and at the end.
     """
     sending = _Sending(upload, throttle, stop, on_progress)

@@ -8,6 +8,7 @@ import pytest
 
 from hyperexport.base.stop import StopSignal
 from hyperexport.errors import (
+    CertificateUntrusted,
     HyperExportError,
     Interrupted,
     PermissionMissing,
@@ -32,10 +33,16 @@ def proved(digest: str) -> None:
 
 
 def upload(
-    url: str, chunks: Iterable[bytes], *, size: int = len(DATA), stop: StopSignal | None = None, sha1: bool = False
+    url: str,
+    chunks: Iterable[bytes],
+    *,
+    size: int = len(DATA),
+    stop: StopSignal | None = None,
+    sha1: bool = False,
+    thumbprint: str = "",
 ) -> Received:
     stop = stop or StopSignal()
-    trust = Trust(thumbprint=certificate().sha256)
+    trust = Trust(thumbprint=thumbprint or certificate().sha256)
     digests = ("sha1",) if sha1 else ()
     with open_upload(url, verb="POST", size=size, headers={}, trust=trust, stop=stop) as sink:
         return send(chunks, sink, prove=proved, throttle=Throttle(None), stop=stop, digests=digests)
@@ -61,6 +68,12 @@ def test_a_file_is_sent_whole_with_its_length() -> None:
         upload(server.url, [DATA[:1000], DATA[1000:]])
     assert bodies == [DATA]
     assert f"Content-Length: {len(DATA)}".encode() in server.requests[0]
+
+
+def test_nothing_is_sent_to_a_server_with_another_certificate_than_the_pinned_one() -> None:
+    with tls_server(answering("201 Created")) as server, pytest.raises(CertificateUntrusted, match="pinned"):
+        upload(server.url, [DATA], thumbprint="0a" * 32)
+    assert server.requests == []
 
 
 @pytest.mark.parametrize(
