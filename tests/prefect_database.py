@@ -1,7 +1,7 @@
 """Prefect servers for tests, with a database as a first start leaves it: making it takes longer than all later starts.
 
-A real server makes it, once for each state of the lock. A server that finds it does what it does at every start but
-its first; the first is proved where a test gives its server an empty home (test_local_server.py).
+A real server makes it, once for each state of the lock and of what we start a server with: this is the proof that a
+first start, with an empty home, succeeds. A server that finds it does what it does at every later start.
 """
 
 import fcntl
@@ -81,14 +81,21 @@ def prefect_server() -> Generator[None]:
             end(server)
 
 
+def _state() -> str:
+    """What a first start depends on: what is installed, which has the migrations, and our code."""
+    ours = (ROOT / "hyperexport" / "deployments", ROOT / "hyperexport" / "workarounds")
+    files = [ROOT / "requirements" / "lock.txt", *sorted(file for folder in ours for file in folder.glob("*.py"))]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+
+
 def _made_once() -> Path:
-    # What is installed decides what the migrations make.
-    state = hashlib.sha256((ROOT / "requirements" / "lock.txt").read_bytes()).hexdigest()[:16]
-    made = CACHE / f"{state}.db"
+    made = CACHE / f"{_state()}.db"
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # several test workers may come here at once
         if not made.exists():
+            for outdated in CACHE.glob("*.db"):
+                outdated.unlink()
             with tempfile.TemporaryDirectory(dir=CACHE) as home:
                 _start_once(Path(home))
                 filled, whole = (sqlite3.connect(f"{home}/{name}.db") for name in ("prefect", "whole"))

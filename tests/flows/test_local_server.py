@@ -2,40 +2,28 @@
 
 import os
 import subprocess
-import tempfile
-from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 
 import httpx
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 
 from hyperexport.deployments import local_server
-from hyperexport.deployments.local_server import end, launch
 from hyperexport.flows import vm_info
 from hyperexport.workarounds.sqlite_connection import with_single_connection
-from tests.flows.service import eventually
 
 
-@pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
-    """The address of a server that makes its own database: that takes it longer than all later starts."""
-    environment = {**os.environ, "PREFECT_HOME": str(tmp_path_factory.mktemp("prefect")), "PREFECT_API_URL": ""}
-    with tempfile.TemporaryFile() as log:
-        server, url = launch(0, environment, log, whole=False)
-        try:
-            with httpx.Client(timeout=150) as client:
-                eventually(lambda: client.get(f"{url}/health").is_success, "the server answers")
-            yield url
-        finally:
-            end(server)
+@pytest.fixture
+def api() -> str:
+    """The address of the tests' server, which is such a one."""
+    return str(get_current_settings().api.url)
 
 
 def test_nobody_is_refused_because_another_is_entered(api: str) -> None:
     """What Prefect writes for a flow run within another, from many at once: SQLite would refuse most (503)."""
-    with temporary_settings({PREFECT_API_URL: api}), get_client(sync_client=True) as client:
+    with get_client(sync_client=True) as client:
         flow_run = client.create_flow_run(vm_info)
 
     def enter(number: int) -> list[int]:
