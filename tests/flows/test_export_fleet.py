@@ -110,10 +110,11 @@ def test_a_fleet_that_is_stopped_stops_all_its_exports_and_leaves_nothing(fleet:
         assert begun.wait(150)
         signal.pthread_kill(main, signal.SIGINT)
 
+    fleet.faults.add(Fault(FaultKind.STALL, at_byte=300 << 10, times=0))
     watcher = threading.Thread(target=interrupt)
     watcher.start()
     with subscribed(stop_at_the_first_byte), pytest.raises(KeyboardInterrupt):
-        export_fleet(Selection(match=("*0*",)), options(store, bandwidth_limit=0.01, max_vms=2))
+        export_fleet(Selection(match=("*0*",)), options(store, max_vms=2))
     watcher.join()
     assert leftovers(fleet, store) == []
     assert exports_in(store) == []

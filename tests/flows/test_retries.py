@@ -22,7 +22,7 @@ from hyperexport.store.local import LocalStore
 from tests.flows.smtp_server import Postbox, smtp_server, text_of
 from tests.flows.support import exported_bytes, exports_in, guest_bytes, leftovers
 
-NAMES = ["db01", "db02", "web01", "web02", "web03", "zoo"]
+NAMES = ["db01", "db02", "web02"]
 
 
 @pytest.fixture
@@ -119,9 +119,9 @@ def test_prefects_retry_button_exports_only_what_failed(
         assert exported_bytes(LocalStore(store), export) == guest_bytes(fleet, export.manifest.vm.name)
     started, failed, done = postbox.messages
     assert "started" in started["Subject"]
-    assert "5 of 6 VMs exported, 1 FAILED" in failed["Subject"]
-    assert "6 of 6 VMs exported" in done["Subject"]
-    assert text_of(done).count("exported by an earlier attempt of this run") == 5
+    assert "2 of 3 VMs exported, 1 FAILED" in failed["Subject"]
+    assert "3 of 3 VMs exported" in done["Subject"]
+    assert text_of(done).count("exported by an earlier attempt of this run") == 2
 
 
 def test_a_retry_exports_again_what_is_no_longer_in_the_store(
@@ -173,7 +173,7 @@ def test_one_run_of_redo_fleet_exports_only_what_failed_in_the_last_fleet(
 def test_a_fleet_run_that_cannot_be_continued_is_refused_with_the_reason(fleet: Simulator, store: Path) -> None:
     fleet.faults.add(Fault(FaultKind.QUIESCE_FAILED, times=0, vm="web02"))
     with pytest.raises(errors.PartialFleetFailure):
-        export_fleet(match="web*", output=store, snapshot=True, quiesce_required=True)
+        export_fleet(match=("db01", "web02"), output=store, snapshot=True, quiesce_required=True)
 
     with pytest.raises(errors.UsageError, match="was started by a command"):
         redo_fleet()
