@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Generator
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import certifi
 import psutil
@@ -21,6 +21,9 @@ from xdist.scheduler import LoadFileScheduling
 from tests.conformance.vcsim import Vcsim, running_vcsim
 from tests.leftovers import VARIABLE, mark_this_run, still_living
 from tests.peers import MISSING, ROOT, PeerMissing, build_go_peers, missing, require_program
+
+if TYPE_CHECKING:
+    from tests.flows.service import Service
 
 _FOREIGN = ("AWS_", "GOVC_", "GOVMOMI_", "HYPEREXPORT_", "PREFECT_")
 _FOR_TESTS = "HYPEREXPORT_FAULT_"
@@ -115,14 +118,14 @@ _try_again_at_once()
 _LONGEST_FIRST = ("ui", "flows", "faults", "conformance", "engine")
 """Folders by how long a file of theirs takes; what is not named comes last."""
 
-_SERVED: Final = tuple(
-    f"tests/flows/test_{name}.py" for name in ("automations", "jobs_api", "python_calls", "schedules")
+_SERVED: Final = (
+    "tests/ui/test_ui.py",
+    *(f"tests/flows/test_{name}.py" for name in ("automations", "jobs_api", "python_calls", "schedules")),
 )
 """Files whose tests share the fixture ``service``: one worker runs them all, and starts it once."""
 
 _LONGEST: Final = (
     *_SERVED,
-    "tests/ui/test_ui.py",
     "tests/flows/test_deployments.py",
     "tests/engine/test_real_guests.py",
     "tests/flows/test_documented_commands.py",
@@ -234,6 +237,19 @@ def on_disk() -> Generator[Path]:
     (ROOT / ".cache").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=ROOT / ".cache", prefix="tests-") as folder:
         yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Generator["Service"]:
+    """One ``hyperexport serve`` for all tests, which brings a Prefect server of its own: starting it takes long."""
+    from tests.flows.service import serving
+    from tests.prefect_database import NOTHING_TO_REGISTER, put_into
+
+    folder = tmp_path_factory.mktemp("service")
+    environment = {**NOTHING_TO_REGISTER, "PREFECT_HOME": str(put_into(folder / "prefect")), "PREFECT_API_URL": ""}
+    roots = f"--api-output-root={tmp_path_factory.getbasetemp()}"
+    with serving(folder, "--prefect-port=0", roots, **environment) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

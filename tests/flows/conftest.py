@@ -9,8 +9,7 @@ from prefect.events.worker import EventsWorker
 
 from hyperexport.base import secrets as process_secrets
 from hyperexport.simulator import DiskSpec, Simulator, VmSpec
-from tests.flows.service import Service, serving
-from tests.prefect_database import NOTHING_TO_REGISTER, prefect_server, put_into
+from tests.prefect_database import prefect_server
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -53,15 +52,3 @@ def vcenter(monkeypatch: pytest.MonkeyPatch) -> Generator[Simulator]:
 def store(tmp_path: Path) -> Path:
     """The root of a local store that is not there yet."""
     return tmp_path / "exports"
-
-
-@pytest.fixture(scope="session")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Generator[Service]:
-    """One ``hyperexport serve`` for all tests, which brings a Prefect server of its own: starting it takes long."""
-    folder = tmp_path_factory.mktemp("service")
-    home = put_into(folder / "prefect")
-    environment = {**NOTHING_TO_REGISTER, "PREFECT_HOME": str(home), "PREFECT_API_URL": ""}
-    with serving(
-        folder, "--prefect-port=0", f"--api-output-root={tmp_path_factory.getbasetemp()}", **environment
-    ) as running:
-        yield running

@@ -11,6 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+import hyperexport
 from hyperexport.blocks.export_profile import save_profile
 from hyperexport.deployments.allowed_roots import AllowedRoots
 from hyperexport.deployments.job_model import read_jobs
@@ -75,10 +76,13 @@ def test_the_documented_request_exports_a_vm(service: Service, tmp_path: Path):
     assert ask(service, f"/api/v1/jobs/{job_id}/cancel", {})[0] == 409
 
 
-def test_a_restore_and_a_drill_are_jobs_like_any_other(service: Service, tmp_path: Path):
+def test_a_restore_and_a_drill_are_jobs_like_any_other(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     output = tmp_path / "exports"
-    _, answer = ask(service, "/api/v1/jobs", {"vm": "db01", "output_path": str(output), "snapshot": True})
-    eventually(lambda: job(service, answer["job_ids"][0])["finished"], "the export's end")
+    for name, value in service.simulator.environment().items():
+        monkeypatch.setenv(name, value)
+    hyperexport.export("db01", output=output, snapshot=True)
 
     request = {"name": "db01-by-job", "host": "esx-01", "networks": ["none"]}
     code, answer = ask(

@@ -1,36 +1,38 @@
-"""One ``hyperexport serve`` with its Prefect server, and Chromium to look at it."""
+"""What the UI shows of the service that the tests share, and Chromium to look at it."""
 
 import json
 import os
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import BrowserContext, Page, ViewportSize, sync_playwright
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_fixed
 
 from hyperexport.blocks import VSphereCredentials
 from hyperexport.blocks.export_profile import save_profile
 from hyperexport.options.precedence import ExportOptions
-from tests.flows.service import Service, serving
+from tests.flows.service import Service
 from tests.peers import require_program
-from tests.prefect_database import NOTHING_TO_REGISTER, put_into
 
 _FLAGS = [
     "--headless",
     "--no-sandbox",
     "--disable-gpu",
+    "--disable-gpu-rasterization",  # which Debian's start script switches on
+    "--disable-software-rasterizer",
     "--disable-quic",
     "--no-first-run",
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
 ]
+_VIEWPORT: Final[ViewportSize] = {"width": 1100, "height": 1000}
 
 
 def busy(error: BaseException) -> bool:
@@ -80,39 +82,44 @@ def chromium() -> Path:
 
 
 @pytest.fixture(scope="module")
-def lab(chromium: Path, tmp_path_factory: pytest.TempPathFactory) -> Generator[Lab]:
-    """A service of this folder's own."""
-    folder = tmp_path_factory.mktemp("ui")
-    environment = {**NOTHING_TO_REGISTER, "PREFECT_HOME": str(put_into(folder / "prefect")), "PREFECT_API_URL": ""}
-    with serving(folder, "--prefect-port=0", **environment) as service:
-        simulator = service.simulator
-        with temporary_settings({PREFECT_API_URL: service.prefect_api}):
-            VSphereCredentials(
-                url=simulator.url,
-                username=simulator.username,
-                password=simulator.password,
-                thumbprint=simulator.thumbprint,
-            ).save("lab")
-            save_profile("nightly", ExportOptions.from_keys({"snapshot": True, "output": folder / "exports"}))
-        yield Lab(service, folder / "exports")
+def lab(chromium: Path, service: Service, tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    """The service with what the tests choose in its forms."""
+    store = tmp_path_factory.mktemp("ui") / "exports"
+    simulator = service.simulator
+    with temporary_settings({PREFECT_API_URL: service.prefect_api}):
+        VSphereCredentials(
+            url=simulator.url,
+            username=simulator.username,
+            password=simulator.password,
+            thumbprint=simulator.thumbprint,
+        ).save("lab")
+        save_profile("nightly", ExportOptions.from_keys({"snapshot": True, "output": store}))
+    return Lab(service, store)
 
 
 @pytest.fixture(scope="module")
-def browser(chromium: Path, lab: Lab) -> Generator[Browser]:
-    """Chromium; begun after everything that asks Prefect."""
+def browser(chromium: Path, lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Generator[BrowserContext]:
+    """Chromium; begun after everything that asks Prefect.
+
+    It has a profile on disk, where it keeps the code of the UI, as received and as compiled: a third of a page's costs.
+    """
+    profile = tmp_path_factory.mktemp("chromium")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=_FLAGS)
+        browser = playwright.chromium.launch_persistent_context(
+            profile, executable_path=chromium, args=_FLAGS, viewport=_VIEWPORT, reduced_motion="reduce"
+        )
+        browser.set_default_timeout(90_000)  # however busy the machine is
         yield browser
         browser.close()
 
 
 @pytest.fixture
-def page(browser: Browser) -> Generator[Page]:
+def page(browser: BrowserContext) -> Generator[Page]:
     """A window of its own."""
-    context = browser.new_context(viewport={"width": 1100, "height": 1000})
-    context.set_default_timeout(90_000)  # however busy the machine is
-    yield context.new_page()
-    context.close()
+    page = browser.new_page()
+    yield page
+    page.close()
+    browser.clear_cookies()  # Prefect keeps there which of its UIs was looked at last
 
 
 @pytest.fixture

@@ -200,12 +200,10 @@ def test_a_run_that_is_cancelled_in_the_ui_cleans_up_behind_itself(page: Page, l
     progress = eventually(of_the_disk, "progress of the disk")[0]
     page.goto(f"{lab.root}/artifacts/artifact/{progress['id']}")
     seen = page.get_by_text("transferred").first.inner_text()
-
-    def moved() -> bool:
-        page.reload()
-        return page.get_by_text("transferred").first.inner_text() != seen
-
-    eventually(moved, "progress that moves")
+    told = of_the_disk()[0]["description"]
+    eventually(lambda: of_the_disk()[0]["description"] != told, "progress that moves")
+    page.reload()
+    expect(page.get_by_text("transferred").first).not_to_have_text(seen, timeout=90_000)
     picture("ui-progress")
     assert [vm.name for vm in lab.service.simulator.vms() if vm.snapshots()] == ["big"]
 

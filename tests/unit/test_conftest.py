@@ -54,11 +54,16 @@ def test_a_missing_peer_fails_the_test_in_ci(monkeypatch: pytest.MonkeyPatch):
 def test_the_files_that_share_the_service_are_all_that_use_it_and_are_run_by_one_worker() -> None:
     """Each worker that runs one of them starts a Prefect server with all deployments, which takes it long."""
     using = re.compile(r"^def \w+\([^)]*\bservice: Service\b", re.MULTILINE)
-    files = {path.relative_to(ROOT).as_posix(): path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
+    files = {path.relative_to(ROOT).as_posix(): _with_fixtures(path) for path in (ROOT / "tests").rglob("test_*.py")}
     served = {path for path, text in files.items() if using.search(text)}
     assert served
     assert {scope_of(f"{path}::test_x[a::b]") for path in served} == {"service"}
     assert {scope_of(f"{path}::test_x[a::b]") for path in files.keys() - served} == files.keys() - served
+
+
+def _with_fixtures(path: Path) -> str:
+    conftest = path.with_name("conftest.py")
+    return path.read_text() + (conftest.read_text() if conftest.exists() else "")
 
 
 LEAVING = """
