@@ -54,14 +54,14 @@ class SendAhead(socket.socket):
         sent.wait()
         return super().recv(size, flags)
 
-    def close(self) -> None:
-        """End the thread, and the connection; what still waits is not sent."""
+    def end(self) -> None:
+        """Cut the connection, and end the thread; what still waits is not sent. :meth:`close` alone does neither."""
+        with suppress(OSError):
+            self.shutdown(socket.SHUT_RDWR)
         if self._thread.is_alive():
-            with suppress(OSError):
-                self.shutdown(socket.SHUT_RDWR)
             self._pieces.put(None)
             self._thread.join()
-        super().close()
+        self.close()
 
     def _send_pieces(self) -> None:
         while (piece := self._pieces.get()) is not None:
@@ -93,10 +93,17 @@ class SendAheadConnection(HTTPSConnection):
     def __init__(self, host: str, port: int, *, timeout: float, context: ssl.SSLContext) -> None:
         super().__init__(host, port, timeout=timeout)  # pyright: ignore[reportUnknownMemberType]
         self._context = context
+        self._ahead: SendAhead | None = None
 
     def connect(self) -> None:
         """Connect and shake hands."""
-        self.sock = ahead = SendAhead(self._new_conn())
+        self.sock = self._ahead = SendAhead(self._new_conn())
         self.sock = SSLTransport(  # pyright: ignore[reportAttributeAccessIssue] - a socket in all that is used of it
-            ahead, self._context, server_hostname=self.host, suppress_ragged_eofs=False
+            self._ahead, self._context, server_hostname=self.host, suppress_ragged_eofs=False
         )
+
+    def end(self) -> None:
+        """End the connection and its thread. http.client closes it before it has read an answer that is the last."""
+        self.close()
+        if self._ahead:
+            self._ahead.end()

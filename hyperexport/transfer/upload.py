@@ -162,7 +162,7 @@ def open_upload(
                 raise TransferInterrupted(f"no connection for {name}: {reason_of(error)}") from error
             yield Upload(name, connection, size, stop)
     finally:
-        connection.close()
+        connection.end()
 
 
 def send(

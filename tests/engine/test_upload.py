@@ -90,6 +90,20 @@ def test_what_the_host_answers_is_the_error(status: str, error: type[HyperExport
         upload(server.url, [DATA])
 
 
+@pytest.mark.parametrize("length", ["Content-Length: 9", "Content-Language: en"])
+def test_an_answer_that_ends_the_connection_is_read_whole(length: str) -> None:
+    def script(exchange: Exchange) -> None:
+        exchange.read_body()
+        exchange.head("507 Insufficient Storage", "Connection: close", length)
+        exchange.send(b"no space.")
+        exchange.say_goodbye()
+
+    threads = threading.active_count()
+    with tls_server(script) as server, pytest.raises(TransferInterrupted, match="507 Insufficient Storage"):
+        upload(server.url, [DATA])
+    assert threading.active_count() == threads
+
+
 def test_a_connection_that_ends_without_an_answer_is_no_success() -> None:
     with tls_server(lambda exchange: exchange.reset()) as server, pytest.raises(TransferInterrupted):
         upload(server.url, [DATA])

@@ -19,6 +19,7 @@ def pair() -> Generator[tuple[SendAhead, socket.socket]]:
     theirs.settimeout(20)
     with SendAhead(ours) as ahead, theirs:
         yield ahead, theirs
+        ahead.end()
 
 
 def received(peer: socket.socket, size: int) -> bytes:
@@ -90,6 +91,6 @@ def test_closing_ends_a_sender_that_waits_and_its_thread(pair: tuple[SendAhead, 
     ahead, _peer = pair
     before = threading.active_count()
     fill(ahead)
-    ahead.close()
+    ahead.end()
     assert threading.active_count() == before - 1
-    ahead.close()
+    ahead.end()
