@@ -30,9 +30,11 @@ SECONDS_AT_A_TERMINAL: Final = 60.0
 SECONDS_ON_A_WORKER: Final = 1800.0
 """How long a finished run waits for the server. On a worker no user waits for it, and its state is its only report."""
 
+SECONDS_WHILE_BUSY: Final = 20.0
+"""How long a request is sent again to a server that refuses it for the moment."""
+
 _SECONDS_FOR_AN_ANSWER: Final = 5.0
 _SECONDS_FOR_A_REQUEST: Final = 10.0
-_SECONDS_WHILE_BUSY: Final = 20.0
 _SECONDS_BETWEEN_LOOKS: Final = 1.0
 
 _gone = threading.Event()  # of the process: whether one server answers is the same for every run and thread in it
@@ -119,7 +121,7 @@ def request_once(request: Callable[[SyncPrefectClient], T]) -> T:
         retrying = Retrying(
             retry=retry_if_exception(is_refused_for_now),
             wait=wait_random_exponential(multiplier=0.1, max=2),
-            stop=stop_after_delay(_SECONDS_WHILE_BUSY),
+            stop=stop_after_delay(SECONDS_WHILE_BUSY),
             reraise=True,
         )
         return retrying(request, client)

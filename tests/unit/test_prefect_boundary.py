@@ -244,6 +244,7 @@ def test_work_that_needs_no_answer_goes_on_whatever_prefect_raises(
     monkeypatch: pytest.MonkeyPatch, broken: Callable[[BaseException], None], call: Callable[[], object]
 ) -> None:
     monkeypatch.setattr(server_outage, "SECONDS_ON_A_WORKER", 0)
+    monkeypatch.setattr(server_outage, "SECONDS_WHILE_BUSY", 0)
     monkeypatch.setattr(lease_limits, "SERVER_TIMEOUT", 0)
     for error in FAMILIES:
         broken(error)
