@@ -339,6 +339,5 @@ def ask_change_tracking(
         except ChangeTrackingUnavailable as error:
             evidence[key] = ChangeEvidence(changed_bytes=None, problem=error.what)
         else:
-            extents = tuple((extent.start, extent.length) for extent in areas.extents)
-            evidence[key] = ChangeEvidence(changed_bytes=areas.bytes, areas=extents)
+            evidence[key] = ChangeEvidence(changed_bytes=areas.bytes, areas=areas.extents)
     return evidence

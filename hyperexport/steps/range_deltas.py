@@ -222,7 +222,7 @@ class _Reader:
             areas = changed_areas(job.session, job.ref, now, snapshot=self._snapshot, since=since)
         except ChangeTrackingUnavailable as error:
             raise RangesUnusable(error.what) from error
-        return grains_of(sorted([*planned, *((area.start, area.length) for area in areas.extents)]), GRAIN)
+        return grains_of(sorted([*planned, *areas.extents]), GRAIN)
 
     @contextmanager
     def _opened(self) -> Generator[RangeSource]:

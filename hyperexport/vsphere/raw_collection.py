@@ -1,4 +1,4 @@
-"""The property collector's answers as XML, for lists of thousands of objects.
+"""Answers as XML, for lists of thousands of objects: the property collector's, mostly.
 
 pyVmomi makes a Python object of each XML element: half a millisecond for the dozen properties of a VM in a list, two
 for its devices. expat alone, behind the standard library's ElementTree, reads the same in a tenth of that.
@@ -14,7 +14,8 @@ from hyperexport.errors import ServerFault
 from hyperexport.vsphere.collector import MOST_PAGES
 from hyperexport.vsphere.session import Session
 
-_VIM: Final = "{urn:vim25}"
+VIM: Final = "{urn:vim25}"
+"""The namespace of the API's elements, as ElementTree writes it."""
 _TYPE: Final = "{http://www.w3.org/2001/XMLSchema-instance}type"
 
 
@@ -28,15 +29,15 @@ class RawObject:
 
     def __init__(self, element: ET.Element, failed: str) -> None:
         self._failed = failed
-        obj = element.find(f"{_VIM}obj")
+        obj = element.find(f"{VIM}obj")
         self.moref: str = (obj.text or "") if obj is not None else ""
         self.kind: str = obj.get("type", "") if obj is not None else ""
         self._values = {
-            found.findtext(f"{_VIM}name", ""): value
-            for found in element.iterfind(f"{_VIM}propSet")
-            if (value := found.find(f"{_VIM}val")) is not None
+            found.findtext(f"{VIM}name", ""): value
+            for found in element.iterfind(f"{VIM}propSet")
+            if (value := found.find(f"{VIM}val")) is not None
         }
-        self._missing = element.findall(f"{_VIM}missingSet")
+        self._missing = element.findall(f"{VIM}missingSet")
 
     def __contains__(self, path: str) -> bool:
         return path in self._values
@@ -44,9 +45,9 @@ class RawObject:
     def is_unread(self, path: str) -> bool:
         """Whether the server could not read it, which does not mean that it is unset."""
         return any(
-            missing.findtext(f"{_VIM}path") == path
+            missing.findtext(f"{VIM}path") == path
             # A server of a version that does not know the property has it unset.
-            and type_of(missing.find(f"{_VIM}fault/{_VIM}fault")) != "InvalidProperty"
+            and type_of(missing.find(f"{VIM}fault/{VIM}fault")) != "InvalidProperty"
             for missing in self._missing
         )
 
@@ -101,17 +102,30 @@ def collect_raw(session: Session, wanted: Any, *, page: int, doing: str) -> Iter
     options = vmodl.query.PropertyCollector.RetrieveOptions(maxObjects=page)
     answer = session.read_raw(collector, "RetrievePropertiesEx", [wanted], options, doing=doing)
     for _ in range(MOST_PAGES):
-        try:
-            result = ET.fromstring(answer)  # noqa: S314 - expat refuses entities that grow; the server is one we trust
-        except ET.ParseError as error:
-            raise ServerFault(f"{failed}: its answer is not XML ({error})") from error
-        for found in result.iter(f"{_VIM}objects"):
+        result = parse_answer(answer, failed)
+        for found in result.iter(f"{VIM}objects"):
             yield RawObject(found, failed)
-        token = result.findtext(f".//{_VIM}token")
+        token = result.findtext(f".//{VIM}token")
         if not token:
             return
         answer = session.read_raw(collector, "ContinueRetrievePropertiesEx", token, doing=doing)
     raise ServerFault(f"{failed}: its answer does not end after {MOST_PAGES} pages")
+
+
+def parse_answer(answer: bytes, failed: str) -> ET.Element:
+    """Read a SOAP answer.
+
+    Args:
+        answer: As it came.
+        failed: What begins the message of an error in it.
+
+    Raises:
+        ServerFault: It is not XML.
+    """
+    try:
+        return ET.fromstring(answer)  # noqa: S314 - expat refuses entities that grow; the server is one we trust
+    except ET.ParseError as error:
+        raise ServerFault(f"{failed}: its answer is not XML ({error})") from error
 
 
 def type_of(element: ET.Element | None) -> str:
@@ -121,4 +135,4 @@ def type_of(element: ET.Element | None) -> str:
 
 def field_of(element: ET.Element, name: str) -> str:
     """A field of a data object; empty where it is unset."""
-    return element.findtext(f"{_VIM}{name}") or ""
+    return element.findtext(f"{VIM}{name}") or ""

@@ -181,35 +181,45 @@ def test_a_snapshot_that_is_gone_is_no_proof(backup):
         backup.changed(before[FIRST])
 
 
-class Page:
-    def __init__(self, start, length, *areas):
-        self.startOffset = start
-        self.length = length
-        self.changedArea = [type("Area", (), {"start": start, "length": length})() for start, length in areas]
+def page(start, length, *areas):
+    """The answer of a server to the question what changed."""
+    changed = "".join(f"<changedArea><start>{at}</start><length>{size}</length></changedArea>" for at, size in areas)
+    return (
+        f'<a xmlns="urn:vim25"><returnval><startOffset>{start}</startOffset><length>{length}</length>{changed}'
+        "</returnval></a>"
+    ).encode()
 
 
 @pytest.mark.parametrize(
     "pages",
     [
-        [Page(0, 0)],
-        [Page(0, MIB), Page(0, 7 * MIB)],
-        [Page(4096, 8 * MIB)],
-        [Page(0, 8 * MIB, (8 * MIB - 1, 2))],
-        [Page(0, 8 * MIB, (4096, 4096), (0, 512))],
-        [Page(0, 8 * MIB, (0, 0))],
+        [page(0, 0)],
+        [page(0, MIB), page(0, 7 * MIB)],
+        [page(4096, 8 * MIB)],
+        [page(0, 8 * MIB, (8 * MIB - 1, 2))],
+        [page(0, 8 * MIB, (4096, 4096), (0, 512))],
+        [page(0, 8 * MIB, (0, 0))],
+        [page(0, 8 * MIB, (0, "much"))],
+        [b'<a xmlns="urn:vim25" />'],
+        [b"an error"],
     ],
-    ids=["no way forward", "a page twice", "a hole", "past the end", "backwards", "an empty area"],
+    ids=[
+        "no way forward",
+        "a page twice",
+        "a hole",
+        "past the end",
+        "backwards",
+        "an empty area",
+        "an area without a length",
+        "an empty answer",
+        "an answer that is not XML",
+    ],
 )
 def test_an_answer_that_cannot_be_is_no_proof(backup, monkeypatch, pages):
     """No server that we can have gives such answers; the method's result is put in its place."""
     before = backup.next()
     backup.take()
     answers = iter(pages)
-    read = backup.session.read
-
-    def answer(method, *args, doing):
-        return next(answers) if doing.startswith("asking what changed") else read(method, *args, doing=doing)
-
-    monkeypatch.setattr(backup.session, "read", answer)
+    monkeypatch.setattr(backup.session, "read_raw", lambda *_, **__: next(answers))
     with pytest.raises(errors.ChangeTrackingUnavailable):
         backup.changed(before[FIRST])
