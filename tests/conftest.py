@@ -195,16 +195,25 @@ _PLACE: Final = pytest.StashKey[int]()
 _LAST_USES: Final = pytest.StashKey[dict[str, int]]()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Look for no garbage among what collecting makes: nearly all of it stays."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Note which test is the last that uses a server.
 
-    Leave what collecting has made, half a million objects that stay, out of every later collection of garbage.
+    Leave what collecting has made, half a million objects that stay, out of every collection of garbage.
     """
     last = session.stash.setdefault(_LAST_USES, {})
     for place, item in enumerate(session.items):
         item.stash[_PLACE] = place
         last.update((name, place) for name in _SERVERS if name in getattr(item, "fixturenames", ()))
-    gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
 

@@ -1,4 +1,8 @@
-"""Each workaround is still needed. A test that fails here names what Prefect has mended: remove the workaround."""
+"""Each workaround is still needed. A test that fails here names what Prefect has mended: remove the workaround.
+
+What Prefect's server has of its own is imported by the tests that need it: that takes 0.6 s, and every worker of
+pytest-xdist imports this module.
+"""
 
 import asyncio
 import inspect
@@ -27,10 +31,6 @@ from prefect.deployments.runner import RunnerDeployment
 from prefect.events.worker import EventsWorker
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.flow_engine import FlowRunEngine
-from prefect.server.database import provide_database_interface
-from prefect.server.database.configurations import AioSqliteConfiguration
-from prefect.server.database.orm_models import Base, BlockDocument, BlockSchema, BlockType
-from prefect.server.models.concurrency_limits_v2 import bulk_update_denied_slots
 from prefect.settings import (
     PREFECT_API_URL,
     PREFECT_CLIENT_MAX_RETRIES,
@@ -73,6 +73,8 @@ def defaults(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Settings:
 
 
 def test_prefect_opens_several_connections_to_its_sqlite_database(tmp_path: Path) -> None:
+    from prefect.server.database.configurations import AioSqliteConfiguration
+
     address = f"sqlite+aiosqlite:///{tmp_path / 'prefect.db'}"
 
     async def most_connections(url: str) -> int:
@@ -201,6 +203,8 @@ def test_prefect_reads_no_block_without_a_server() -> None:
 
 
 def test_a_block_is_found_in_the_database_that_prefect_writes(tmp_path: Path) -> None:
+    from prefect.server.database.orm_models import Base, BlockDocument, BlockSchema, BlockType
+
     database = tmp_path / "prefect.db"
     engine = create_engine(f"sqlite:///{database}")
     Base.metadata.create_all(engine, tables=[BlockType.__table__, BlockSchema.__table__, BlockDocument.__table__])
@@ -245,6 +249,9 @@ def test_prefect_registers_a_block_type_in_two_steps_between_which_another_worke
 
 
 def test_a_denied_request_renews_the_time_of_a_limit_and_does_not_write_its_decay_down() -> None:
+    from prefect.server.database import provide_database_interface
+    from prefect.server.models.concurrency_limits_v2 import bulk_update_denied_slots
+
     class Session:
         rowcount = 1
         query: Any
