@@ -188,11 +188,18 @@ def test_a_record_that_is_not_proved_or_did_not_pass_is_no_proof(place: Path, sp
     assert again.vm.name == "db01"
 
 
-def test_a_failed_drill_is_recorded_and_fails_the_run_after_the_others_had_their_turn(place: Path) -> None:
+def test_a_failed_drill_is_recorded_and_fails_the_run_after_the_others_had_their_turn(
+    vcenter: Simulator, place: Path
+) -> None:
+    vm = vcenter.vm("db01")
+    boot_sector = vm.read_disk(0, 0, 512)
+    vm.guest_write(0, 0, bytes(512))
+    hyperexport.export("db01", vsphere=endpoint(vcenter), output=str(place))
+    vm.guest_write(0, 0, boot_sector)
     with pytest.raises(DrillFailed, match=r"1 of 2 did not come up: .*db01") as caught:
-        drill(place, most=2, expect=f"web01 {PROOF}", timeout=timedelta(seconds=20))
-    verdicts = {one.vm.name: one.record.passed for one in caught.value.drills}
-    assert verdicts == {"db01": False, "web01": True}
+        drill(place, most=2)
+    verdicts = [(one.vm.name, one.record.passed) for one in caught.value.drills]
+    assert verdicts == [("db01", False), ("web01", True)]
     assert len(list(place.rglob("drill-*.json"))) == 2
 
 
