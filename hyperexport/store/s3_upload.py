@@ -18,6 +18,7 @@ A part is kept until the server has it, so that it can be sent again; that is wh
 import json
 import logging
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from mmap import MAP_PRIVATE, mmap
 from typing import Any, Final, NamedTuple, cast
 
 from hyperexport.base.units import MIB
@@ -46,6 +47,11 @@ def buffers(number: int) -> int:
     return 3 if part_size(number) <= 32 * MIB else 2
 
 
+def _new_buffer(size: int) -> memoryview:
+    """Reserve bytes for a part. They take memory when they are filled: most objects are far smaller than a part."""
+    return memoryview(mmap(-1, size, flags=MAP_PRIVATE))
+
+
 NOTE: Final = ".upload-"
 """How the name of the small object begins that says which upload is unfinished. Servers differ in what they list."""
 
@@ -72,7 +78,7 @@ class _InFlight(NamedTuple):
 
     answer: Future[dict[str, str]]
     number: int
-    buffer: bytearray
+    buffer: memoryview
 
 
 class S3Sink:
@@ -107,8 +113,8 @@ class S3Sink:
         self._upload: UnfinishedUpload | None = None
         self._sending: list[_InFlight] = []
         self._sent: dict[int, dict[str, str]] = {}
-        self._buffer = bytearray(part_size(1))
-        self._spare: list[bytearray] = []
+        self._buffer = _new_buffer(part_size(1))
+        self._spare: list[memoryview] = []
         self._filled = 0
         self._number = 1
         self._size = 0
@@ -124,8 +130,7 @@ class S3Sink:
         self._size += len(data)
         while len(data):
             count = min(len(data), len(self._buffer) - self._filled)
-            # By way of a memoryview: a bytearray would make a copy of its own on the way.
-            memoryview(self._buffer)[self._filled : self._filled + count] = data[:count]
+            self._buffer[self._filled : self._filled + count] = data[:count]
             self._filled += count
             data = data[count:]
             if self._filled == len(self._buffer):
@@ -140,7 +145,7 @@ class S3Sink:
         """
         if self._upload is None:
             self._visible = True
-            with memoryview(self._buffer)[: self._filled] as data:
+            with self._buffer[: self._filled] as data:
                 self._sender.send("put_object", {"Key": self._key}, data, f"uploading {self._bucket.url(self._key)}")
         else:
             if self._filled:
@@ -189,7 +194,7 @@ class S3Sink:
             self._bucket.replace(self._note, note_of(self._upload))
         parameters = {"Key": self._key, "UploadId": self._upload.upload_id, "PartNumber": self._number}
         what = f"uploading part {self._number} of {self._bucket.url(self._key)}"
-        data = memoryview(self._buffer)[: self._filled]
+        data = self._buffer[: self._filled]
         answer = self._threads.submit(self._sender.send, "upload_part", parameters, data, what)
         self._sending.append(_InFlight(answer, self._number, self._buffer))
         self._number += 1
@@ -197,13 +202,13 @@ class S3Sink:
 
     def _begin_part(self) -> None:
         if self._number > MAX_PARTS:
-            self._buffer = bytearray()  # Full as it is: should one more byte come, _send_part refuses it.
+            self._buffer = memoryview(b"")  # Full as it is: should one more byte come, _send_part refuses it.
             return
         while len(self._sending) >= buffers(self._number):
             self._collect()
-        spare = self._spare.pop() if self._spare else b""
+        spare = self._spare.pop() if self._spare else None
         size = part_size(self._number)
-        self._buffer = spare if isinstance(spare, bytearray) and len(spare) == size else bytearray(size)
+        self._buffer = spare if spare is not None and len(spare) == size else _new_buffer(size)
 
     def _collect(self) -> None:
         """Wait until at least one part has arrived, and take its buffer back."""
