@@ -33,9 +33,10 @@ def test_a_vm_stays_itself_when_it_is_renamed_moved_or_reached_by_another_addres
 
 
 def test_equal_uuids_on_two_servers_are_two_vms() -> None:
-    assert not identity(uuid=ONE).matches(identity(uuid=OTHER))
-    assert not identity(uuid=None, vcenter="esx1").matches(identity(uuid=None, vcenter="esx2"))
-    assert not identity(uuid=None, vcenter="esx1").matches(identity(uuid=ONE, vcenter="vc01"))
+    hosts = (identity(uuid=None, vcenter=name) for name in ("esx1", "esx2"))
+    for one, other in itertools.combinations([identity(uuid=ONE), identity(uuid=OTHER), *hosts], 2):
+        assert not one.matches(other)
+        assert one.digest != other.digest
 
 
 def test_uuids_that_differ_only_after_eight_digits_are_two_vms() -> None:
@@ -53,8 +54,9 @@ def test_without_a_uuid_the_server_and_the_moref_identify_a_vm(empty: str) -> No
 
 
 def test_a_host_that_keeps_no_uuids_apart_tells_copies_by_their_moref() -> None:
-    copied = VM.model_copy(update={"moref": "17"})
-    assert not identity(uuid=None).matches(identity(copied, uuid=None))
+    copied = identity(VM.model_copy(update={"moref": "17"}), uuid=None)
+    assert not identity(uuid=None).matches(copied)
+    assert identity(uuid=None).digest != copied.digest
 
 
 def test_the_address_counts_only_where_a_side_has_no_server_uuid() -> None:
