@@ -14,6 +14,7 @@ import re
 import secrets
 import struct
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Final
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -80,6 +81,11 @@ class GrainTags:
         """Each of these grains with its tag."""
         for at, number in enumerate(self.numbers()):
             yield number, self._tags[at * TAG : (at + 1) * TAG]
+
+    @cached_property
+    def zeros(self) -> frozenset[int]:
+        """The grains that it holds as zeros: those that were something in the file that it builds on."""
+        return frozenset(number for number, tag in self.items() if tag == ZERO) if ZERO in self._tags else frozenset()
 
     def tag(self, number: int, compressed: memoryview | bytes) -> bytes:
         """What a grain that is not of zeros has as its tag in this file."""

@@ -182,7 +182,7 @@ class _Reader:
         self._moved = 0
         self._sampled = 0
         self._populated = 0
-        """Grains that hold something now and did not in the base, less those that do not any more."""
+        """Bytes of the grains that hold something now and did not in the base, less those that do not any more."""
 
     def write(self, sinks: Sequence[Sink], lease: Lease | None) -> deltas.WrittenDisk:
         """Read and write.
@@ -285,7 +285,7 @@ class _Reader:
 
     def _bytes_populated(self) -> int | None:
         before = self._plan.bases[-1].populated
-        return None if before is None else min(max(before + self._populated * GRAIN, 0), self._disk.capacity)
+        return None if before is None else min(max(before + self._populated, 0), self._disk.capacity)
 
     # -- trust --------------------------------------------------------------------------------------------------------
 
@@ -335,6 +335,14 @@ class _Reader:
         held = self._base.held
         return (holder(held, number) if held else self._known.place(number)) is not None
 
+    def _had_data(self, number: int) -> bool:
+        """Whether the grain was anything but zeros; one that became zero is held, by the delta of that time."""
+        if held := self._base.held:
+            newest = holder(held, number)
+            return newest is not None and number not in held[newest].zeros
+        place = self._known.place(number)
+        return place is not None and (place.layer == 0 or any(self._known.read(number * GRAIN, GRAIN)))
+
     def _stored(self, number: int, content: bytes) -> bytes:
         """A grain as the store has it; the newest file that holds it is enough where its content is equal."""
         if held := self._base.held:
@@ -368,7 +376,7 @@ class _Reader:
             if grain.number in again:
                 self._compare(*grain)
             else:
-                self._populated += (not grain.is_zero) - self._is_held(grain.number)
+                self._populated += len(grain.content) * ((not grain.is_zero) - self._had_data(grain.number))
                 yield grain
             if self._base.streamed is None and time.monotonic() >= report_at:
                 self._report(grain.number * GRAIN)

@@ -63,13 +63,17 @@ def test_what_the_base_holds_is_known_in_either_way(
     if not counts_tags:
         monkeypatch.setattr(deltas, "chain_tags", lambda *_: None)
     place.export(OFF)
-    for day in range(3):
+    read = vcenter.vm(OFF).read_disk
+    data = next(number for number in range(SIZE // GRAIN) if any(read(0, number * GRAIN, GRAIN)))
+    for day, written in enumerate((b"first", bytes(GRAIN), bytes(GRAIN), b"again")):  # zeros twice, then data
         change(vcenter, OFF, seed=str(day))
+        vcenter.vm(OFF).guest_write(0, data * GRAIN, written)
         entry = disk_of(place.export(OFF, transport_sample=100))
         assert (entry.transport, entry.distrusted) == (Transport.DATASTORE, None)
         assert stored(place.store, place.newest()) == guest(vcenter, OFF)
         assert entry.sampled
-        assert entry.populated
+        grains = [read(0, at, min(GRAIN, SIZE - at)) for at in range(0, SIZE, GRAIN)]
+        assert entry.populated == sum(len(grain) for grain in grains if any(grain))
 
 
 def nvram_of(result: ExportResult) -> int:
