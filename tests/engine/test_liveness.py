@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Generator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -74,12 +75,27 @@ class Run:
         self.process.wait()
 
 
-@pytest.fixture
-def run() -> Generator[Run]:
+@contextmanager
+def started() -> Generator[Run]:
     words = [sys.executable, "-c", RUN]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         yield Run(process)
         process.kill()
+
+
+@pytest.fixture
+def run() -> Generator[Run]:
+    with started() as run:
+        yield run
+
+
+@pytest.fixture(scope="module", params=["living", "dead"])
+def tag(request: pytest.FixtureRequest) -> Generator[Owner]:
+    """The tag of a run that lives as long as the tests which only look at it, and of one that was killed."""
+    with started() as run:
+        if request.param == "dead":
+            run.kill()
+        yield run.owner
 
 
 def seen(owner: Owner, *words: str, before: str = "true", unshare: tuple[str, ...] = ("-m",)) -> str:
@@ -178,21 +194,17 @@ def test_a_run_of_this_process_is_dead_once_it_has_ended_and_alive_when_it_is_tr
 # -- what is doubt ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dead", [False, True], ids=["living", "dead"])
 @pytest.mark.parametrize(
     "changes",
     [{"boot": "0" * 32}, {"namespace": "4026530000-4026531834"}, {"namespace": "4026531836-4026530000"}],
     ids=["another boot", "another PID namespace", "another time namespace"],
 )
-def test_what_another_boot_or_namespace_ran_is_unknown(run: Run, changes: dict[str, str], dead: bool) -> None:
-    owner = moved(run.owner, **changes)
-    if dead:
-        run.kill()
+def test_what_another_boot_or_namespace_ran_is_unknown(tag: Owner, changes: dict[str, str]) -> None:
+    owner = moved(tag, **changes)
     assert life_of(owner) is Life.UNKNOWN
     assert is_elsewhere(owner)
 
 
-@pytest.mark.parametrize("dead", [False, True], ids=["living", "dead"])
 @pytest.mark.parametrize(
     "changes",
     [
@@ -209,12 +221,8 @@ def test_what_another_boot_or_namespace_ran_is_unknown(run: Run, changes: dict[s
     ],
     ids=lambda changes: f"another {next(iter(changes))}",
 )
-def test_a_tag_that_this_machine_did_not_write_so_proves_nothing(
-    run: Run, changes: dict[str, object], dead: bool
-) -> None:
-    if dead:
-        run.kill()
-    assert life_of(forged(run.owner, **changes)) is Life.UNKNOWN
+def test_a_tag_that_this_machine_did_not_write_so_proves_nothing(tag: Owner, changes: dict[str, object]) -> None:
+    assert life_of(forged(tag, **changes)) is Life.UNKNOWN
 
 
 def test_an_earlier_versions_tag_proves_life_but_no_death(run: Run) -> None:
@@ -240,7 +248,12 @@ def test_a_tag_of_an_earlier_version_is_still_read() -> None:
 
 
 @needs_unshare
-@pytest.mark.parametrize("dead", [False, True], ids=["living", "dead"])
+def test_who_sees_everything_tells_the_living_from_the_dead(tag: Owner, request: pytest.FixtureRequest) -> None:
+    """The control of the tests below."""
+    assert seen(tag) == {"living": "ALIVE", "dead": "DEAD"}[request.node.callspec.params["tag"]]
+
+
+@needs_unshare
 @pytest.mark.parametrize(
     "before",
     [
@@ -252,11 +265,8 @@ def test_a_tag_of_an_earlier_version_is_still_read() -> None:
     ],
     ids=["no /proc/sys", "an empty /proc", "no /proc", "no boot id", "no machine id"],
 )
-def test_who_cannot_read_its_own_ids_proves_nothing(run: Run, before: str, dead: bool) -> None:
-    if dead:
-        run.kill()
-    assert seen(run.owner) == ("DEAD" if dead else "ALIVE"), "the control, which sees everything"
-    assert seen(run.owner, before=before) == "UNKNOWN"
+def test_who_cannot_read_its_own_ids_proves_nothing(tag: Owner, before: str) -> None:
+    assert seen(tag, before=before) == "UNKNOWN"
 
 
 @needs_unshare
@@ -285,11 +295,8 @@ def test_a_process_that_proc_does_not_show_is_unknown(run: Run) -> None:
 
 
 @needs_unshare
-@pytest.mark.parametrize("dead", [False, True], ids=["living", "dead"])
-def test_who_has_no_descriptor_left_proves_nothing(run: Run, dead: bool) -> None:
-    if dead:
-        run.kill()
-    assert seen(run.owner, "no descriptors") == "UNKNOWN"
+def test_who_has_no_descriptor_left_proves_nothing(tag: Owner) -> None:
+    assert seen(tag, "no descriptors") == "UNKNOWN"
 
 
 def test_a_tag_says_no_id_of_the_machine_as_it_is(run: Run) -> None:
