@@ -9,12 +9,11 @@ import logging
 import re
 import socket
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from io import BufferedReader
 from typing import Final, NamedTuple
 
 from urllib3.connection import HTTPSConnection
-from urllib3.util import Url
 
 from hyperexport.base.stop import StopSignal
 from hyperexport.base.units import KIB
@@ -60,6 +59,8 @@ class HttpRanges:
         self._address = parse_address(url)
         self.name: Final = shown(self._address)
         self.capacity: Final = capacity
+        host = self._address.netloc or ""
+        self._request = (f"GET {self._address.request_uri} HTTP/1.1", f"Host: {host}", "Accept-Encoding: identity")
         self._tls = trust.ssl_context()
         self._headers = headers
         self._renew = renew
@@ -77,7 +78,7 @@ class HttpRanges:
         connection = self._idle.pop() if self._idle else self._connect()
         self._asked.append((connection, part))
         try:
-            connection.ask(self._address, self._headers(), part)
+            connection.ask([*self._request, *(f"{name}: {value}" for name, value in self._headers().items())], part)
         except FAILURES as error:
             raise self._broken(part, error) from error
 
@@ -144,7 +145,12 @@ class HttpRanges:
         return TransferInterrupted(f"reading {self.name} broke off at byte {part.offset}: {reason_of(error)}")
 
     def _check(self, response: "_Answer", part: Range) -> None:
+        found = response.headers.get("content-range", "")
+        encoding = response.headers.get("content-encoding", "identity")
         status = response.status
+        wanted = f"bytes {part.offset}-{part.offset + part.length - 1}/{self.capacity}"
+        if (status, encoding, found) == (206, "identity", wanted):
+            return
         answer = f"the server answered {status} {response.reason}".rstrip() + f" for {self.name}"
         if status in _UNPROVED:
             if not self._renewed:
@@ -163,9 +169,9 @@ class HttpRanges:
             raise TransportUnavailable(f"{self.name} has fewer bytes than the disk, which has {self.capacity}")
         if status != 206:
             raise TransportUnavailable(answer)
-        if response.headers.get("content-encoding", "identity") != "identity":
+        if encoding != "identity":
             raise TransportUnavailable(f"the server compressed {self.name} though it was asked not to")
-        self._check_range(response.headers.get("content-range", ""), part)
+        self._check_range(found, part)
 
     def _check_range(self, found: str, part: Range) -> None:
         match = _RANGE.fullmatch(found)
@@ -213,18 +219,17 @@ class _Connection:
         self._sock: socket.socket = sock
         self._file = BufferedReader(self._sock.makefile("rb", 0), _TLS_RECORD)
 
-    def ask(self, address: Url, headers: Mapping[str, str], part: Range) -> None:
-        """Send a request."""
-        lines = {
-            "Host": address.netloc or "",
-            "Accept-Encoding": "identity",
-            **headers,
-            "Range": f"bytes={part.offset}-{part.offset + part.length - 1}",
-        }
-        head = [f"GET {address.request_uri} HTTP/1.1", *(f"{name}: {value}" for name, value in lines.items())]
-        if not all(line.isprintable() for line in head):
+    def ask(self, lines: Sequence[str], part: Range) -> None:
+        """Send a request.
+
+        Args:
+            lines: Its head, but for the range.
+            part: What is asked for.
+        """
+        if not "".join(lines).isprintable():
             raise ValueError("a header that is none")
-        self._sock.sendall("\r\n".join([*head, "", ""]).encode("latin-1"))
+        wanted = f"Range: bytes={part.offset}-{part.offset + part.length - 1}"
+        self._sock.sendall("\r\n".join((*lines, wanted, "", "")).encode("latin-1"))
 
     def answer(self, length: int) -> _Answer:
         """Wait for the head of the answer.
@@ -233,7 +238,7 @@ class _Connection:
         """
         plain = _PLAIN.match(self._file.peek(1))
         if plain:
-            lines = (line.partition(":") for line in plain[1].decode("latin-1").splitlines())
+            lines = [line.partition(":") for line in plain[1].decode("latin-1").split("\r\n")]
             headers = {name.lower(): value.strip() for name, _, value in lines}
             if headers.get("content-length") == str(length) and headers.keys().isdisjoint(_UNUSUAL):
                 self._file.read(plain.end())
