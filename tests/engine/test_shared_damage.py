@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+from collections.abc import Callable, Generator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from hyperexport.base.stop import StopSignal
 from hyperexport.cli.main import run
 from hyperexport.jobs.direct import DirectRunner
 from hyperexport.jobs.restore_points import restore_points
+from hyperexport.model.manifest import FileEntry
 from hyperexport.model.marks import VerifiedMark
 from hyperexport.options.declaring import VerifyMode
 from hyperexport.options.precedence import ExportOptions
@@ -104,24 +106,67 @@ FILES = {
 }
 
 
+class Damaging(NamedTuple):
+    """A store that the test may damage."""
+
+    place: Place
+    flags: Sequence[str]
+    """By which the command line finds it."""
+    destination: dict[str, object]
+    """The same as options."""
+    damage: Callable[[StoredExport, FileEntry], None]
+    """Flips a bit of a disk's file."""
+
+
+@pytest.fixture(params=["folder", "s3"])
+def damaging(
+    request: pytest.FixtureRequest, made: dict[str, Place], server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> Generator[Damaging]:
+    """A folder of its own, or the bucket, which is repaired after the test."""
+    if request.param == "folder":
+        place: Place = request.getfixturevalue("folder")
+        url = place.store.url
+        yield Damaging(
+            place, ("--output", url), {"output": url}, lambda export, entry: rot(path_of(place, export, entry.name))
+        )
+        return
+    place, client, sound = made["s3"], server.client(), dict[str, bytes]()
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", server.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", server.secret_key)
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(server.ca_file))
+
+    def damage(export: StoredExport, entry: FileEntry) -> None:
+        key = f"vms/{export.folder}/{entry.written_as}"
+        data = sound[key] = client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+        client.put_object(Bucket=BUCKET, Key=key, Body=bytes([*data[:-1], data[-1] ^ 1]))
+
+    url, endpoint = place.store.url, server.endpoint_url
+    flags = ("--upload", url, "--no-keep-local", "--s3-endpoint", endpoint)
+    yield Damaging(place, flags, {"upload": url, "keep_local": False, "s3_endpoint": endpoint}, damage)
+    for key, data in sound.items():
+        client.put_object(Bucket=BUCKET, Key=key, Body=data)
+    for export in by_age(place.store):
+        verify_one(place, export)
+    assert damaged_ids(place.store) == []
+
+
 @pytest.mark.parametrize("which", FILES)
 def test_every_command_heeds_what_the_verification_of_one_export_found(
-    folder: Place, which: str, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    damaging: Damaging, which: str, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    rotten = FILES[which]
-    exports = by_age(folder.store)
+    rotten, place = FILES[which], damaging.place
+    exports = by_age(place.store)
     newest = exports[-1]
-    part = newest.manifest.parts(newest.manifest.disks[rotten.disk])[rotten.part]
-    rot(path_of(folder, newest, part.name))
+    damaging.damage(newest, newest.manifest.parts(newest.manifest.disks[rotten.disk])[rotten.part])
     expected = [export.export_id for export in exports[rotten.since :]]
     good = exports[rotten.since - 1]
 
-    assert verify_one(folder, newest) == set(expected)
+    assert verify_one(place, newest) == set(expected)
 
-    store = folder.store
+    store = place.store
     assert damaged_ids(store) == expected
     assert newest_usable(store, store.listing(newest.folder))[0] is None
-    assert run(["list", "--output", store.url, "--quiet", "--no-prefect"]) == 0
+    assert run(["list", *damaging.flags, "--quiet", "--no-prefect"]) == 0
     blocks = capsys.readouterr().out.strip().split("\n\n")
     named = [block for block in blocks if "\ndamage=" in block]
     assert len(named) == len(expected)
@@ -133,7 +178,7 @@ def test_every_command_heeds_what_the_verification_of_one_export_found(
     lines = as_text(StoreCollector([store], version="1")).splitlines()
     (line,) = [one for one in lines if "damaged_exports{" in one]
     assert line.endswith(f" {float(len(expected))}")
-    options = ExportOptions.model_validate({"destination": {"output": store.url}})
+    options = ExportOptions.model_validate({"destination": damaging.destination})
     offered = {point.name.partition("/")[2] for point in restore_points(DirectRunner(), options)}
     assert offered == {export.export_id for export in exports[: rotten.since]}
     assert choose_export([store], vm="db01").export.export_id == good.export_id
