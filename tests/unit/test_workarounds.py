@@ -342,6 +342,36 @@ def test_a_server_checks_a_schema_once_and_one_that_is_wrong_each_time(monkeypat
             Draft202012Validator.check_schema(wrong)
 
 
+def test_a_server_checks_a_definition_that_schemas_share_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The metaschema holds each definition to what it holds a whole schema to (JSON Schema 2020-12, core, 8.2.4)."""
+    shared = {"Shared": {"type": "object", "properties": {"limit": {"type": "number"}}}}
+    wrong = {"Wrong": {"type": "no type"}}
+    schemas: list[Any] = [{"title": name, "$ref": "#/definitions/Shared", "definitions": shared} for name in "ab"]
+    refused: list[Any] = [{"definitions": {**shared, **wrong}}, {"definitions": "rot"}, {"definitions": [shared]}, 7]
+    looked: list[object] = []
+
+    def told(schema: Any) -> tuple[list[Any], str]:
+        with pytest.raises(SchemaError) as caught:
+            validation._VALIDATOR.check_schema(schema)
+        return list(caught.value.absolute_path), caught.value.message
+
+    def look(schema: Any, **named: Any) -> None:
+        looked.append(schema)
+        check(schema, **named)
+
+    by_prefect = [told(schema) for schema in refused]
+    check = validation._VALIDATOR.check_schema
+    monkeypatch.setattr(validation._VALIDATOR, "check_schema", look)
+    monkeypatch.setattr(Draft202012Validator, "check_schema", Draft202012Validator.check_schema)
+    remember_checked_schemas()
+    for _ in range(2):
+        for schema in schemas:
+            validation._VALIDATOR.check_schema(schema)
+    assert looked.count(shared["Shared"]) == 1
+    assert len(looked) == 1 + len(schemas)
+    assert [told(schema) for schema in refused] == by_prefect
+
+
 def test_prefect_looks_the_time_zones_up_for_each_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[str] = []
 
