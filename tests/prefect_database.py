@@ -63,6 +63,7 @@ def prefect_server() -> Generator[None]:
             **NOTHING_TO_REGISTER,
             "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_ENABLED": "false",
             "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "false",
+            "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL": "0.2",  # seconds until an event can be asked for
         }
         server, url = launch(0, environment, log, whole=False)
         try:

@@ -5,10 +5,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
+
+import psutil
 
 from hyperexport.simulator import DiskSpec, Simulator, VmSpec
 
@@ -27,6 +29,15 @@ class Service:
     jobs_api: str
     simulator: Simulator
     folder: Path
+
+    def processes_of(self, run: str) -> list[int]:
+        """The processes of a run that it has started."""
+        found: list[int] = []
+        for child in psutil.Process(self.process.pid).children(recursive=True):
+            with suppress(psutil.Error):
+                if child.environ().get("PREFECT__FLOW_RUN_ID") == run:
+                    found.append(child.pid)
+        return found
 
 
 @contextmanager
@@ -60,11 +71,16 @@ def serving(folder: Path, *flags: str, **environment: str) -> Generator[Service]
 
 
 def eventually(question: Callable[[], T | None], what: str) -> T:
-    """Wait until there is an answer, and give it; fail when there is none for long."""
+    """Wait until there is an answer, and give it; fail when there is none for long.
+
+    A question costs a Prefect server up to 50 ms of processor, so it is asked more and more rarely.
+    """
     end = time.monotonic() + SECONDS
+    pause = 0.05
     while True:
         answer = question()
         if answer:
             return answer
         assert time.monotonic() < end, f"it never came to this: {what}"
-        time.sleep(0.1)
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.3)

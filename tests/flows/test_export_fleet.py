@@ -163,6 +163,6 @@ def test_nobody_chosen_says_what_was_looked_for(fleet: Simulator, store: Path) -
 
 
 def test_the_bandwidth_is_that_of_the_whole_fleet(fleet: Simulator, store: Path) -> None:
-    result = export_directly(Selection(match=("web*",)), options(store, bandwidth_limit=0.2, bandwidth_burst=0.02))
+    result = export_directly(Selection(match=("web*",)), options(store, bandwidth_limit=0.4, bandwidth_burst=0.04))
     moved = sum(member.moved or 0 for member in result.members)
-    assert moved / result.seconds <= 0.2 * MIB
+    assert moved / result.seconds <= 0.4 * MIB

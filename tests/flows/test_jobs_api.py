@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
+from uuid import UUID
 
 import pytest
 from fastapi.testclient import TestClient
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 import hyperexport
@@ -156,15 +159,7 @@ def test_a_cancelled_job_leaves_nothing_behind(service: Service, tmp_path: Path)
     assert "has ended" in ask(service, "/jobs/cancel", {"job_ids": [job_id]})[1]["errors"][0]
 
 
-def test_a_failed_job_says_why(service: Service, tmp_path: Path):
-    _, answer = ask(service, "/api/v1/jobs", {"vm_path": "db01", "output_path": str(tmp_path / "exports")})
-    (job_id,) = answer["job_ids"]
-    done = eventually(lambda: (found := job(service, job_id))["finished"] and found, "the job's end")
-    assert done["state"] == "Failed"
-    assert done["error"].endswith("[vm-powered-on]")
-
-
-def test_what_makes_no_sense_is_refused_by_name_and_the_rest_is_accepted(service: Service):
+def test_what_makes_no_sense_is_refused_by_name(service: Service):
     bad = [
         ({"vm_path": "db01", "bandwith_limit": 5}, "there is no option bandwith_limit"),
         ({"vm_path": "db01", "email_password": "s3cret"}, "there is no option email_password"),
@@ -179,9 +174,29 @@ def test_what_makes_no_sense_is_refused_by_name_and_the_rest_is_accepted(service
     for (_, words), error in zip(bad, answer["errors"], strict=True):
         assert words in error
     assert "s3cret" not in json.dumps(answer)
-    code, answer = ask(service, "/api/v1/jobs", [bad[0][0], {"vm_path": "db01", "dry_run": True, "snapshot": True}])
-    assert (code, answer["accepted"], answer["rejected"]) == (202, 1, 1)
     assert ask(service, "/api/v1/jobs", {"jobs": []})[0] == 422
+
+
+def test_a_job_beside_a_refused_one_is_accepted_and_says_why_it_failed_without_a_traceback(
+    service: Service, tmp_path: Path
+):
+    fails = {"vm_path": "db01", "output_path": str(tmp_path / "exports")}  # db01 is on, and no snapshot is asked for
+    code, answer = ask(service, "/api/v1/jobs", [{"vm_path": "db01", "bandwith_limit": 5}, fails])
+    assert (code, answer["accepted"], answer["rejected"]) == (202, 1, 1)
+    (job_id,) = answer["job_ids"]
+    eventually(lambda: service.processes_of(job_id), "the run's process")
+
+    done = eventually(lambda: (found := job(service, job_id))["finished"] and found, "the job's end")
+
+    assert done["state"] == "Failed"
+    assert done["error"].endswith("[vm-powered-on]")
+    # What the process logs at its end, after the state, it has sent when it is gone.
+    eventually(lambda: not service.processes_of(job_id), "the process's end")
+    of_job = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[UUID(job_id)]))
+    with temporary_settings({PREFECT_API_URL: service.prefect_api}), get_client(sync_client=True) as client:
+        logged = [log.message for log in client.read_logs(of_job)]
+    assert [line for line in logged if "vm-powered-on" in line]
+    assert [line for line in logged if "Traceback" in line or "unexpected" in line] == []
 
 
 def test_a_job_that_is_not_there_is_not_found(service: Service):

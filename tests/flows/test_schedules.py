@@ -3,13 +3,11 @@
 import json
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from uuid import UUID
 
-import psutil
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId, LogFilter, LogFilterFlowRunId
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 from prefect.states import Cancelling
@@ -72,16 +70,6 @@ def in_state(deployment_id: UUID, *states: StateType) -> list[FlowRun]:
     return [run for run in runs_of(deployment_id) if run.state and run.state.type in states]
 
 
-def processes_of(run: FlowRun, service: Service) -> list[int]:
-    """The processes of a run that the service started."""
-    found: list[int] = []
-    for child in psutil.Process(service.process.pid).children(recursive=True):
-        with suppress(psutil.Error):
-            if child.environ().get("PREFECT__FLOW_RUN_ID") == str(run.id):
-                found.append(child.pid)
-    return found
-
-
 def test_a_schedule_made_on_the_command_line_fires_and_the_export_is_there(served, hyperexport, tmp_path):
     store = tmp_path / "exports"
     assert hyperexport("--save-profile=running", "--snapshot", f"--output={store}").code == 0
@@ -140,20 +128,6 @@ def test_a_fleet_that_is_cancelled_on_its_worker_leaves_nothing(served, tmp_path
         eventually(lambda: client.read_flow_run(run_of_all.id).state.type is StateType.CANCELLED, "the fleet's end")
     assert leftovers(served.simulator, store) == []
     assert exports_in(store) == []
-
-
-def test_a_run_that_fails_on_its_worker_logs_its_reason_and_no_traceback(served):
-    with get_client(sync_client=True) as client:
-        run = client.create_flow_run_from_deployment(
-            deployment("export-vm/export-vm").id, parameters={"vm": "no-such-vm"}
-        )
-        eventually(lambda: processes_of(run, served), "the run's process")
-        eventually(lambda: client.read_flow_run(run.id).state.type is StateType.FAILED, "the run's end")
-        # What the process logs at its end, after the state, it has sent when it is gone.
-        eventually(lambda: not processes_of(run, served), "the process's end")
-        logged = [log.message for log in client.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run.id])))]
-    assert [line for line in logged if "no-such-vm" in line]
-    assert [line for line in logged if "Traceback" in line or "unexpected" in line] == []
 
 
 def test_schedules_are_listed_paused_resumed_and_removed(served, hyperexport):
