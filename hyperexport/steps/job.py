@@ -120,7 +120,7 @@ class Job:
         self.uncompared: list[Uncompared] = []
         """Files whose checksum the server did not give at once, to be compared when the disks have moved."""
         self.flat_files: dict[tuple[str, str | None, int], str] = {}
-        """Addresses of the flat files of disks, by the disk's file, content id and capacity."""
+        """Addresses of the flat files of disks that could be read, by the disk's file, content id and capacity."""
         self.cleaned_up: list[str] = []
         """What became of the snapshot and of the half-written export, in words for a failure's mail and page."""
 

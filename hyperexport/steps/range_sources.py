@@ -82,9 +82,9 @@ def open_nbdkit(job: Job, disk: DiskInfo, snapshot: str | None) -> Generator[Ran
 
 @contextmanager
 def open_datastore(job: Job, disk: DiskInfo) -> Generator[RangeSource]:
-    """Open the flat file of a disk in its datastore, over HTTPS; its size is proved by a first read.
+    """Open the flat file of a disk in its datastore, over HTTPS.
 
-    Where it lies is found once in an export, for the plan and for the reading.
+    Where it lies is found once in an export, for the plan and for the reading, and proved by a first read.
 
     Args:
         job: The export.
@@ -99,10 +99,9 @@ def open_datastore(job: Job, disk: DiskInfo) -> Generator[RangeSource]:
     if running and (why := job.refusals.get(remembered)):
         raise TransportUnavailable(why)
     known = (disk.file, disk.content_id, disk.capacity)
-    if known not in job.flat_files:
-        job.flat_files[known] = _flat_url(job, disk)
+    url = job.flat_files.get(known) or _flat_url(job, disk)
     source = HttpRanges(
-        job.flat_files[known],
+        url,
         capacity=disk.capacity,
         trust=job.session.endpoint.trust,
         headers=lambda: {"Cookie": job.session.cookie},
@@ -111,13 +110,16 @@ def open_datastore(job: Job, disk: DiskInfo) -> Generator[RangeSource]:
     )
     try:
         with job.stop.waking(source.cut):
-            first = Range(0, min(_PROBE, disk.capacity))
-            try:
-                list(read_ranges(source, [first], throttle=job.throttle, stop=job.stop))
-            except TransportUnavailable as error:
-                if running:
-                    job.refusals[remembered] = f"{job.host or 'the host'} refused it before in this run: {error.what}"
-                raise
+            if known not in job.flat_files:
+                first = Range(0, min(_PROBE, disk.capacity))
+                try:
+                    list(read_ranges(source, [first], throttle=job.throttle, stop=job.stop))
+                except TransportUnavailable as error:
+                    if running:
+                        why = f"{job.host or 'the host'} refused it before in this run: {error.what}"
+                        job.refusals[remembered] = why
+                    raise
+                job.flat_files[known] = url
             yield source
     finally:
         source.close()

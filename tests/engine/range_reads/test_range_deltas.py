@@ -3,6 +3,7 @@
 import logging
 import random
 import threading
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,17 @@ def test_the_plan_and_the_reading_find_a_disks_file_once(vcenter: Simulator, pla
     vcenter.folder.requests.clear()
     assert disk_of(place.export(OFF)).transport is Transport.DATASTORE
     assert sum(request.path.endswith("off.vmdk") for request in vcenter.folder.requests) == 1
+
+
+def test_an_export_in_ranges_asks_few_questions(vcenter: Simulator, place: Place) -> None:
+    place.export(OFF)
+    change(vcenter, OFF)
+    before = Counter(vcenter.requests)
+    assert disk_of(place.export(OFF)).transport is Transport.DATASTORE
+    asked = Counter(vcenter.requests) - before
+    del asked["HttpNfcLeaseGetManifest"]  # repeated until the server has a checksum of the nvram
+    assert asked.total() <= 34, asked
+    assert asked["RetrievePropertiesEx"] <= 16, asked
 
 
 def test_a_changed_disk_that_has_the_same_bytes_again_needs_no_delta(vcenter: Simulator, place: Place) -> None:
