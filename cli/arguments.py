@@ -20,7 +20,8 @@ from hyperexport.errors import UsageError
 from hyperexport.options.declaring import VerifyMode
 
 _DESCRIPTION: Final = """\
-Exports VMware vSphere virtual machines safely: snapshot, export, verify, upload, clean up.
+Exports VMware vSphere virtual machines safely, and restores them: snapshot, export, verify, upload, clean up,
+restore, drill.
 
 Without a command it exports the VMs named by --vm. The server is read from GOVC_URL, GOVC_USERNAME and GOVC_PASSWORD,
 as govc reads them. Every option can also be set as HYPEREXPORT_<OPTION>; a flag wins over the environment,

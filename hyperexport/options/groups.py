@@ -214,7 +214,7 @@ class Incremental(Group):
 
     enabled: bool = option(
         False,
-        "Transfer only disks that changed since the last export",
+        "Transfer and store only what changed since the last export",
         flag="--incremental",
         title="Incremental export",
     )

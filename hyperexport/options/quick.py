@@ -16,7 +16,7 @@ class QuickOptions(Group):
     )
     incremental: bool = option(
         False,
-        "Transfer only disks that changed since the last export",
+        "Transfer and store only what changed since the last export",
         flag="--incremental",
         title="Incremental export",
     )
