@@ -4,8 +4,10 @@ import hashlib
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from hyperexport.base.stop import StopSignal
+from hyperexport.formats.block_tags import BlockTags
 from hyperexport.formats.vmdk import GRAIN, GRAIN_SECTORS
 from hyperexport.formats.vmdk_writer import StreamWriter
 from hyperexport.images.disk import Disk
@@ -43,9 +45,15 @@ def entry_of(data: bytes, name: str = "db01-disk-0.vmdk") -> FileEntry:
 
 def proven(data: bytes, *, now: bytes | bytearray | None = None, distant: bool = False) -> VerifiedFile:
     """A file that was exported with these bytes; its store may give others now."""
-    tags = verify_whole(StoredFile(data), entry_of(data), where="then", stop=StopSignal())
+    entry, tags = _verified(data)
     stored = StoredFile(data if now is None else now)
-    return VerifiedFile(stored, entry_of(data), tags, where="db01-disk-0.vmdk of X", distant=distant, stop=StopSignal())
+    return VerifiedFile(stored, entry, tags, where="db01-disk-0.vmdk of X", distant=distant, stop=StopSignal())
+
+
+@lru_cache(maxsize=8)
+def _verified(data: bytes) -> tuple[FileEntry, BlockTags]:
+    entry = entry_of(data)
+    return entry, verify_whole(StoredFile(data), entry, where="then", stop=StopSignal())
 
 
 def disk_of(*files: bytes) -> Disk:
