@@ -27,6 +27,7 @@ from hyperexport.errors import Interrupted, StoreUnreachable
 from hyperexport.store.s3_bucket import S3Bucket
 from hyperexport.store.s3_errors import code_in, date_in, refused, retrying, translate
 from hyperexport.store.s3_protection import Protection, headers
+from hyperexport.store.s3_settings import USER_AGENT
 
 logger = logging.getLogger(__name__)
 
@@ -125,7 +126,7 @@ class PartSender:
                     "PUT",
                     parse_url(url).request_uri,
                     body=cast("Iterator[bytes]", self._pieces(data, sent)),
-                    headers={"Content-Length": str(len(data)), **headers(checksum)},
+                    headers={"Content-Length": str(len(data)), "User-Agent": USER_AGENT, **headers(checksum)},
                     retries=False,
                     redirect=False,
                     timeout=_TIMEOUT,

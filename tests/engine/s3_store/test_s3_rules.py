@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Generator
+from email.message import Message
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -365,3 +366,20 @@ def test_a_check_for_a_dry_run_refuses_as_the_real_one_does_and_leaves_no_object
     for check in (ruled.check_unseen, ruled.check):
         with pytest.raises(StoreUnusable, match="AccessDenied"):
             check()
+
+
+# -- who asks ---------------------------------------------------------------------------------------------------------
+
+
+def test_each_request_tells_the_server_which_tool_it_comes_from(ruled: S3Store, proxy: Proxy) -> None:
+    agents: list[str] = []
+
+    def note(_method: str, _target: str, headers: Message, _body: bytes) -> None:
+        agents.append(headers["User-Agent"])
+
+    proxy.before = note
+    export = publish(ruled, IDS[0], {"disk": b"x" * 100})
+    with ruled.open(export, "disk") as reader:
+        assert reader.read_at(0, 100) == b"x" * 100
+    assert [agent for agent in agents if not agent.startswith("hyperexport")] == []
+    assert len(agents) > 5
