@@ -225,7 +225,7 @@ def test_an_update_without_an_end_is_cut() -> None:
 
 
 def page(start: int, length: int, areas: int = 0) -> Any:
-    return SimpleNamespace(startOffset=start, length=length, changedArea=[SimpleNamespace(start=0, length=1)] * areas)
+    return change_tracking._Page(start, length, (change_tracking.Extent(0, 1),) * areas)
 
 
 @pytest.mark.parametrize(
