@@ -7,6 +7,7 @@ The changes are read by the datastore transport, with the sample of unchanged bl
 """
 
 import argparse
+import gc
 import itertools
 import random
 import shutil
@@ -46,6 +47,7 @@ def run(capacity: int, rounds: int, used: float = 1.0) -> tuple[list[Measured], 
         server.control.power_off(VM)
         options: dict[str, Any] = {"output": chain, "incremental": True, "max_chain": 100}
         hyperexport.export(VM, **options)
+        gc.freeze()  # as a command and a worker do (base/garbage.py): all that imports made is passed over
         chance, moved = random.Random(1), list[float]()
 
         def ranges() -> ExportResult:

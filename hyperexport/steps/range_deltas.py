@@ -31,6 +31,7 @@ from hyperexport.policy.export_plan import DiskPlan
 from hyperexport.policy.incremental import other_series
 from hyperexport.policy.transport import KNOWN_GRAINS, Run, choose_sample, grains_of, is_changed
 from hyperexport.steps import deltas, disks
+from hyperexport.steps.comparisons import Comparisons
 from hyperexport.steps.disk_output import DiskOutput
 from hyperexport.steps.job import Job
 from hyperexport.steps.range_sources import READ_ERRORS, open_ranges
@@ -246,8 +247,10 @@ class _Reader:
         parent = None if plan.synthetic else Parent(identity.content_id, deltas.base_names(plan)[-1])
         writer = StreamWriter(disk.capacity, name=name, content_id=content_id, parent=parent)
         self._report(0)
-        for piece in _gathered(self._stream(writer, self._read(source, changed, sample))):
-            output.write(piece)
+        with Comparisons(self._compare) as comparisons:
+            for piece in _gathered(self._stream(writer, self._read(source, changed, sample, comparisons))):
+                output.write(piece)
+            comparisons.finish()
         report(Progress(job.ref, name, Stage.TRANSFER, disk.capacity, disk.capacity, self._moved, done=True))
         logger.info(
             "%s: %s: %s read by %s, %d unchanged grains compared with %s",
@@ -367,14 +370,16 @@ class _Reader:
 
     # -- grains -------------------------------------------------------------------------------------------------------
 
-    def _read(self, source: RangeSource, changed: list[Run], sample: list[int]) -> Iterator[ChangedGrain]:
-        """The changed grains, ascending; those of the sample are read and compared on the way."""
+    def _read(
+        self, source: RangeSource, changed: list[Run], sample: list[int], comparisons: Comparisons
+    ) -> Iterator[ChangedGrain]:
+        """The changed grains, ascending; those of the sample are read, and compared meanwhile."""
         again = set(sample)
         numbers = heapq.merge(sample, (number for first, end in changed for number in range(first, end)))
         report_at = time.monotonic() + PROGRESS_INTERVAL
         for grain in self._grains(source, numbers):
             if grain.number in again:
-                self._compare(*grain)
+                comparisons.add(*grain)
             else:
                 self._populated += len(grain.content) * ((not grain.is_zero) - self._had_data(grain.number))
                 yield grain
