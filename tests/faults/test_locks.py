@@ -81,7 +81,6 @@ def test_a_holder_that_only_sleeps_is_alive_and_one_that_is_killed_is_not(
     os.kill(holder.pid, signal.SIGSTOP)
     assert Running(at, crowd[1], "export").end().code == "vm-held"
     assert not Running(at, crowd[1], "reap").end().code
-    os.kill(holder.pid, signal.SIGCONT)
     assert not at.exports()
     assert owner_on(at) == holder, "the reaper took what was somebody's"
 
