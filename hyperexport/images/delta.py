@@ -191,11 +191,21 @@ def delta_stream(base: Disk, writer: StreamWriter, changed: Iterable[ChangedGrai
         base: What it builds on.
         writer: Writes the file, whose parent is the base.
         changed: The grains, ascending.
+
+    Raises:
+        BaseUnusable: The base is damaged, or cannot be read.
     """
     yield writer.header()
     for grain in changed:
         if not grain.is_zero:
             yield writer.grain(grain.number * GRAIN_SECTORS, grain.content)
-        elif base.place(grain.number) is not None:
+        elif _holds(base, grain.number):
             yield writer.precompressed(grain.number * GRAIN_SECTORS, ZERO_STREAM)
     yield writer.finish()
+
+
+def _holds(base: Disk, number: int) -> bool:
+    try:
+        return base.place(number) is not None
+    except UNUSABLE as error:
+        raise BaseUnusable(error.what) from error

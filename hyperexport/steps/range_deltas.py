@@ -125,14 +125,21 @@ class _Base(NamedTuple):
 
 
 @contextmanager
+def _reading_base() -> Generator[None]:
+    """What cannot be read of the base in the block makes the base unusable; what a store cannot write does not."""
+    try:
+        yield
+    except UNUSABLE as error:
+        raise BaseUnusable(error.what) from error
+
+
+@contextmanager
 def _open_base(job: Job, export: StoredExport, plan: DiskPlan) -> Generator[_Base]:
     entry = plan.bases[-1]
     with ExitStack() as stack:
-        try:
+        with _reading_base():
             known = stack.enter_context(open_disk(job.primary, export, entry, stop=job.stop))
             identity = known.layers[-1].identity()
-        except UNUSABLE as error:
-            raise BaseUnusable(error.what) from error
         deltas.check_base(export, entry, known, identity, plan.capacity)
         streamed: StreamedDisk | None = None
         if plan.synthetic:
@@ -305,12 +312,13 @@ class _Reader:
         chance = random.SystemRandom()
         percent = self._job.options.incremental.transport_sample
         chosen = choose_sample(changed, total, percent=percent, chance=chance)
-        filled = [number for number in chosen if self._is_held(number)]
-        proof = sorted(chance.sample(filled, min(KNOWN_GRAINS, len(filled))))
-        if len(proof) < KNOWN_GRAINS:
-            have = set(proof)
-            proof += [number for number in self._filled(changed, chance, total) if number not in have]
-            proof = sorted(proof[:KNOWN_GRAINS])
+        with _reading_base():
+            filled = [number for number in chosen if self._is_held(number)]
+            proof = sorted(chance.sample(filled, min(KNOWN_GRAINS, len(filled))))
+            if len(proof) < KNOWN_GRAINS:
+                have = set(proof)
+                proof += [number for number in self._filled(changed, chance, total) if number not in have]
+                proof = sorted(proof[:KNOWN_GRAINS])
         if not proof:
             raise RangesUnusable("the base has no unchanged grain that holds anything, to prove the transport by")
         for grain in self._grains(source, proof):
@@ -343,8 +351,9 @@ class _Reader:
         if held := self._base.held:
             newest = holder(held, number)
             return newest is not None and number not in held[newest].zeros
-        place = self._known.place(number)
-        return place is not None and (place.layer == 0 or any(self._known.read(number * GRAIN, GRAIN)))
+        with _reading_base():
+            place = self._known.place(number)
+            return place is not None and (place.layer == 0 or any(self._known.read(number * GRAIN, GRAIN)))
 
     def _stored(self, number: int, content: bytes) -> bytes:
         """A grain as the store has it; the newest file that holds it is enough where its content is equal."""
@@ -357,10 +366,8 @@ class _Reader:
 
     def _compare(self, number: int, content: bytes) -> None:
         """Compare a grain that should be unchanged with the store's."""
-        try:
+        with _reading_base():
             stored = self._stored(number, content)
-        except UNUSABLE as error:
-            raise BaseUnusable(error.what) from error
         if content != stored:
             raise NotAsStored(
                 f"the block at byte {number * GRAIN}, which change tracking calls unchanged, is not as in "

@@ -26,8 +26,7 @@ CONTROL_ATTEMPTS: int = 4
 """How often boto3 tries a request that carries no part's bytes, with a pause of a few seconds at most between."""
 
 USER_AGENT: Final = "hyperexport"
-"""What the server is told of the client. boto3's own is put together anew for each request, which takes a quarter of
-the processor time of that request."""
+"""Names the client in the server's log. boto3 assembles its own for each request, a quarter of its processor time."""
 
 _LOG_IN: Final = "Give the keys with --s3-credentials, or as boto3 reads them"
 _BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")

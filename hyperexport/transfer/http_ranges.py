@@ -252,9 +252,8 @@ class _Connection:
                 response.read(1)  # the chunk that ends the body
             lasts = response.isclosed() and not response.will_close
             if lasts:
-                self._file = BufferedReader(
-                    self._sock.makefile("rb", 0), _TLS_RECORD
-                )  # the response has closed the one before
+                # The response has closed the one before.
+                self._file = BufferedReader(self._sock.makefile("rb", 0), _TLS_RECORD)
             return data, lasts
 
         names = {name.lower(): value for name, value in response.headers.items()}

@@ -149,9 +149,10 @@ def open_upload(
     connection = SendAheadConnection(host, port, timeout=connect_timeout, context=trust.ssl_context())
     try:
         shake_hands(connection, name, stop)
-        assert connection.sock
-        connection.sock.settimeout(write_timeout)
-        with stop.waking(lambda: cut(connection.sock)):
+        sock = connection.sock  # http.client forgets it before it has read an answer that is the last
+        assert sock
+        sock.settimeout(write_timeout)
+        with stop.waking(lambda: cut(sock)):
             try:
                 connection.putrequest(verb, address.request_uri)
                 for header, value in {**headers, "Content-Length": str(size)}.items():

@@ -119,7 +119,7 @@ def _page(answer: bytes, failed: str) -> _Page:
     """Read an answer as XML: objects of pyVmomi's would take 50 us for each of its areas.
 
     Raises:
-        ServerFault: It makes no sense.
+        ServerFault: It is not XML, or an area in it is not a pair of numbers.
     """
     returned = parse_answer(answer, failed).find(f".//{VIM}returnval")
     if returned is None:

@@ -149,7 +149,7 @@ def test_watching_survives_the_end_of_the_session(peer):
 
 
 def test_watching_survives_the_end_of_the_session_while_the_server_holds_the_question(simulated, faults):
-    """vSphere cancels the request then; only the next one is told that nobody is logged in."""
+    """vSphere cancels that request; only the next one fails as not authenticated."""
     held = Fault(FaultKind.METHOD_FAULT, method="WaitForUpdatesEx", fault="RequestCanceled", times=2)
     with connect(simulated.endpoint) as session:
         seen = watch(session, session.content.rootFolder, ["name"], doing="watching")

@@ -104,6 +104,26 @@ def test_an_answer_that_ends_the_connection_is_read_whole(length: str) -> None:
     assert threading.active_count() == threads
 
 
+def test_a_stop_ends_the_wait_for_the_rest_of_an_answer_that_is_the_last() -> None:
+    """No timeout would: it is longer than the test may take."""
+    stop, trust = StopSignal(), Trust(thumbprint=certificate().sha256)
+
+    def script(exchange: Exchange) -> None:
+        exchange.read_body()
+        exchange.head("507 Insufficient Storage", "Connection: close", "Content-Length: 9")
+        threading.Timer(0.2, stop.set).start()
+        exchange.stall()
+
+    with (
+        tls_server(script) as server,
+        pytest.raises(HyperExportError),
+        open_upload(
+            server.url, verb="POST", size=len(DATA), headers={}, trust=trust, stop=stop, write_timeout=1000
+        ) as sink,
+    ):
+        send([DATA], sink, prove=proved, throttle=Throttle(None), stop=stop)
+
+
 def test_a_connection_that_ends_without_an_answer_is_no_success() -> None:
     with tls_server(lambda exchange: exchange.reset()) as server, pytest.raises(TransferInterrupted):
         upload(server.url, [DATA])

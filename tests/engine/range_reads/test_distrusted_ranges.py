@@ -12,6 +12,7 @@ from hyperexport.model.manifest import ExportKind
 from hyperexport.model.transport import Transport
 from hyperexport.options.groups import VerifyMode
 from hyperexport.simulator import DiskSpec, Fault, FaultKind, Simulator, VmSpec
+from hyperexport.steps import deltas
 from hyperexport.steps.verification import verify
 from tests.chains import Place, files_of, folder_place, guest, rot, stored
 from tests.engine.nbdkit_tool import Nbdkit
@@ -111,11 +112,14 @@ def starts_anew(vcenter: Simulator, place: Place) -> None:
     assert verify(place.store, newest, VerifyMode.DEEP, StopSignal())[1].findings == ()
 
 
+@pytest.mark.parametrize("counts_tags", [True, False], ids=["by the tags of its grains", "by its files' tables"])
 @pytest.mark.parametrize("link", [0, 2])
 def test_damage_that_is_met_while_the_base_is_read_has_the_disk_transferred_whole(
-    vcenter: Simulator, place: Place, link: int
+    vcenter: Simulator, place: Place, link: int, monkeypatch: pytest.MonkeyPatch, counts_tags: bool
 ) -> None:
     a_chain(vcenter, place)
+    if not counts_tags:
+        monkeypatch.setattr(deltas, "chain_tags", lambda *_: None)
     rot(files_of(place.store, place.newest())[link])
     result = place.export(OFF, transport_sample=100)  # so that each block of the base is read
     assert any(one.endswith("Record the damage with: hyperexport verify") for one in result.manifest.warnings)
