@@ -4,10 +4,9 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Final
 
 from hyperexport.base.stop import StopSignal
-from hyperexport.base.units import KIB, MIB, format_bytes
+from hyperexport.base.units import MIB, format_bytes
 from hyperexport.convert.conversion import choose_disks
 from hyperexport.convert.whole import WholeFile, whole_file
 from hyperexport.errors import HyperExportError, Interrupted, RestoreFailed, RestoreLeaked
@@ -20,7 +19,7 @@ from hyperexport.steps.restore_job import RestoreJob
 from hyperexport.steps.step import step
 from hyperexport.steps.upload_proof import is_left_to_server, prove_arrived, prove_stored
 from hyperexport.transfer.pipeline import Received
-from hyperexport.transfer.upload import Upload, open_upload, send, send_unhashed
+from hyperexport.transfer.upload import PIECE, Upload, open_upload, send, send_unhashed
 from hyperexport.vsphere import vm_tasks
 from hyperexport.vsphere.collector import properties
 from hyperexport.vsphere.disk_moves import Moving, attach, detach, disk_files
@@ -34,9 +33,6 @@ from hyperexport.vsphere.vm_place import set_attributes
 logger = logging.getLogger(__name__)
 
 _DISK_TYPE = "application/x-vnd.vmware-streamVmdk"
-
-PIECE: Final = 256 * KIB
-"""Bytes that one thread reads and then encrypts: they are in the processor's cache still."""
 
 
 @step("find-half-made-vms", retried=True)

@@ -24,7 +24,8 @@ from hyperexport.transfer.read_ahead import read_ahead
 from hyperexport.transfer.send_ahead import SendAheadConnection
 from hyperexport.transfer.source import CONNECT_TIMEOUT, READ_TIMEOUT
 
-_PIECE: Final = 256 * KIB
+PIECE: Final = 256 * KIB
+"""Bytes that are encrypted at once: where they have just been read, they are in the processor's cache still."""
 _SECONDS_FOR_A_REASON: Final = 5.0
 _GOOD: Final = frozenset({200, 201})
 _ON_CONTENT: Final = frozenset({400, 415, 422, 500})
@@ -266,8 +267,8 @@ class _Sending:
 
     def write(self, data: bytes) -> None:
         """Send bytes, piece by piece."""
-        for begin in range(0, len(data), _PIECE):
-            piece = memoryview(data)[begin : begin + _PIECE]
+        for begin in range(0, len(data), PIECE):
+            piece = memoryview(data)[begin : begin + PIECE]
             self._throttle.take(len(piece), self._stop)
             asked = time.monotonic()
             self._upload.write(piece)

@@ -1,4 +1,4 @@
-"""Several VMs at once: each by itself, all within the limits, and together in their end.
+"""Several VMs at once: each by itself, all within the limits, and all stopped together.
 
 What becomes of them in Prefect is a flow; the others call the same job directly.
 """
