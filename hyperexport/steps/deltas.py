@@ -175,8 +175,8 @@ def _write_delta(
     sinks: Sequence[Sink],
 ) -> WrittenDisk:
     """Compare the stream with the base, and write what differs."""
-    check, output = StreamCheck(capacity=disk.capacity), DiskOutput(sinks)
-    with _base_grains(job, base, plan) as (grains, base_id):
+    check = StreamCheck(capacity=disk.capacity)
+    with _base_grains(job, base, plan) as (grains, base_id), DiskOutput(sinks) as output:
         content_id = new_content_id(f"{job.export_id}/{disk.key}", unlike=base_id)
         delta = DeltaWriter(
             grains,
@@ -196,6 +196,7 @@ def _write_delta(
                 job.failed_attempts.remove(name)  # the connection is not to blame
                 raise
         delta.finish()
+        output.finish()
     entry = FileEntry(
         name=plan.file_name,
         role=FileRole.DISK,
@@ -293,12 +294,12 @@ def write_synthetic(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo) ->
     assert entry is not None, "a disk is unchanged only on proof, and the proof names the base"
     base = base_of(copies, plan)
     with disks.sinks_for(copies.parts, name) as sinks:
-        output = DiskOutput(sinks)
-        with streamed_base(job, base, entry, plan.capacity) as (source, identity):
+        with streamed_base(job, base, entry, plan.capacity) as (source, identity), DiskOutput(sinks) as output:
             content_id = new_content_id(f"{job.export_id}/{disk.key}", unlike=identity.content_id)
             writer = StreamWriter(plan.capacity, name=name, content_id=content_id)
             for piece in whole_stream(source.ascending(), writer):
                 output.write(piece)
+            output.finish()
         stored = [sink.finish() for sink in sinks]
     written = FileEntry(
         name=name,

@@ -2,16 +2,26 @@
 
 import hashlib
 from collections.abc import Sequence
+from types import TracebackType
+from typing import Final, Self
 
+from hyperexport.formats.block_tags import BLOCK
 from hyperexport.steps.block_tags import DiskTagger, Packed
 from hyperexport.store.base import Sink
+from hyperexport.transfer.behind import Behind
+
+WAITING: Final = 4
+"""Pieces of about 256 KiB that wait to be written."""
 
 
 class DiskOutput:
     """Takes the bytes of a file in order and writes them to every store, with their SHA-256 and their tags.
 
+    They are hashed, tagged and written in a thread of their own while the caller makes the next: in pieces, as a grain
+    alone takes longer.
+
     Args:
-        sinks: The file in each store.
+        sinks: The file in each store; used by that thread until :meth:`finish`.
     """
 
     def __init__(self, sinks: Sequence[Sink]) -> None:
@@ -20,20 +30,49 @@ class DiskOutput:
         self._sinks = sinks
         self._digest = hashlib.sha256()
         self._tagger = DiskTagger()
+        self._gathered: list[bytes] = []
+        self._gathered_size = 0
+        self._writing = Behind(self._write, most=WAITING, name="write-disk")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: *tuple[type[BaseException] | None, object, TracebackType | None]) -> None:
+        self._writing.__exit__(*raised)
 
     def write(self, data: bytes) -> None:
-        """Write the next bytes."""
-        self._digest.update(data)
-        self._tagger.write(data)
+        """Take the next bytes.
+
+        Raises:
+            HyperExportError: A store refused bytes, these or some before.
+        """
+        self._gathered.append(data)
+        self._gathered_size += len(data)
         self.size += len(data)
-        for sink in self._sinks:
-            sink.write(memoryview(data))
+        if self._gathered_size >= BLOCK:
+            self._hand_over()
+
+    def finish(self) -> None:
+        """Wait until every sink has all bytes; raises as :meth:`write` does."""
+        self._hand_over()
+        self._writing.finish()
 
     @property
     def sha256(self) -> str:
-        """Of the bytes so far, in hex."""
+        """Of all bytes, in hex; once it was finished."""
         return self._digest.hexdigest()
 
     def tags(self) -> Packed:
-        """The tags of all bytes; nothing may be written afterwards."""
+        """The tags of all bytes; once it was finished."""
         return self._tagger.finish()
+
+    def _hand_over(self) -> None:
+        self._writing.put(b"".join(self._gathered))
+        self._gathered.clear()
+        self._gathered_size = 0
+
+    def _write(self, data: bytes) -> None:
+        self._digest.update(data)
+        self._tagger.write(data)
+        for sink in self._sinks:
+            sink.write(memoryview(data))

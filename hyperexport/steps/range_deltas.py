@@ -31,19 +31,22 @@ from hyperexport.policy.export_plan import DiskPlan
 from hyperexport.policy.incremental import other_series
 from hyperexport.policy.transport import KNOWN_GRAINS, Run, choose_sample, grains_of, is_changed
 from hyperexport.steps import deltas, disks
-from hyperexport.steps.comparisons import Comparisons
 from hyperexport.steps.disk_output import DiskOutput
 from hyperexport.steps.job import Job
 from hyperexport.steps.range_sources import READ_ERRORS, open_ranges
 from hyperexport.steps.stages import stage
 from hyperexport.steps.staging import Copies, Entries
 from hyperexport.store.base import Sink, Stored, StoredExport
+from hyperexport.transfer.behind import Behind
 from hyperexport.transfer.pipeline import PROGRESS_INTERVAL
 from hyperexport.transfer.ranges import RangeSource, joined, read_ranges
 from hyperexport.vsphere.change_tracking import changed_areas
 from hyperexport.vsphere.lease import Lease
 
 logger = logging.getLogger(__name__)
+
+COMPARED: Final = 32
+"""Blocks of 64 KiB that wait to be compared: that waits for the store, and reads a larger stretch to prove them."""
 
 _TABLE: Final = TABLE_ENTRIES * GRAIN
 """Bytes of the disk that one grain table is for."""
@@ -161,20 +164,6 @@ def _held(job: Job, export: StoredExport, plan: DiskPlan) -> Sequence[GrainTags]
     return tags if tags and tags[0].capacity == plan.capacity else ()
 
 
-def _gathered(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """The same bytes in larger pieces: hashing, tagging and writing each grain alone takes longer."""
-    waiting: list[bytes] = []
-    size = 0
-    for piece in pieces:
-        waiting.append(piece)
-        size += len(piece)
-        if size >= BLOCK:
-            yield b"".join(waiting)
-            waiting.clear()
-            size = 0
-    yield b"".join(waiting)
-
-
 class _Reader:
     """One pass over what changed, and over the sample of what did not."""
 
@@ -249,15 +238,18 @@ class _Reader:
         job, plan, disk = self._job, self._plan, self._disk
         name, identity = plan.file_name, self._base.identity
         sample = self._sample(source, changed, -(-disk.capacity // GRAIN))
-        output = DiskOutput(sinks)
         content_id = deltas.new_content_id(f"{job.export_id}/{disk.key}", unlike=identity.content_id)
         parent = None if plan.synthetic else Parent(identity.content_id, deltas.base_names(plan)[-1])
         writer = StreamWriter(disk.capacity, name=name, content_id=content_id, parent=parent)
         self._report(0)
-        with Comparisons(self._compare) as comparisons:
-            for piece in _gathered(self._stream(writer, self._read(source, changed, sample, comparisons))):
+        with (
+            DiskOutput(sinks) as output,
+            Behind[ChangedGrain](lambda grain: self._compare(*grain), most=COMPARED, name="compare") as comparisons,
+        ):
+            for piece in self._stream(writer, self._read(source, changed, sample, comparisons)):
                 output.write(piece)
             comparisons.finish()
+            output.finish()
         report(Progress(job.ref, name, Stage.TRANSFER, disk.capacity, disk.capacity, self._moved, done=True))
         logger.info(
             "%s: %s: %s read by %s, %d unchanged grains compared with %s",
@@ -378,7 +370,7 @@ class _Reader:
     # -- grains -------------------------------------------------------------------------------------------------------
 
     def _read(
-        self, source: RangeSource, changed: list[Run], sample: list[int], comparisons: Comparisons
+        self, source: RangeSource, changed: list[Run], sample: list[int], comparisons: Behind[ChangedGrain]
     ) -> Iterator[ChangedGrain]:
         """The changed grains, ascending; those of the sample are read, and compared meanwhile."""
         again = set(sample)
@@ -386,7 +378,7 @@ class _Reader:
         report_at = time.monotonic() + PROGRESS_INTERVAL
         for grain in self._grains(source, numbers):
             if grain.number in again:
-                comparisons.add(*grain)
+                comparisons.put(grain)
             else:
                 self._populated += len(grain.content) * ((not grain.is_zero) - self._had_data(grain.number))
                 yield grain

@@ -2,6 +2,7 @@
 
 import base64
 import http.client
+import socket
 import ssl
 from pathlib import Path
 
@@ -149,3 +150,21 @@ def test_the_ca_file_is_where_it_was_asked_for(tmp_path: Path):
         assert get(sim, "/sdk/vimServiceVersions.xml")[0] == 200
         assert get(sim, "/sdk/vimService.wsdl")[0] == 200
         assert get(sim, "/nothing")[0] == 404
+
+
+@pytest.mark.parametrize(
+    "unusual",
+    ["Range:bytes=0-3", "range: bytes=0-3", "Range: bytes=0-3\r\nConnection: close", "X: ä\r\nRange: bytes=0-3"],
+    ids=["no space", "small letters", "to be closed", "not ASCII"],
+)
+def test_a_request_is_read_in_whatever_form_it_comes(sim, login, unusual):
+    head = f"GET /folder/on/on.nvram{WHERE} HTTP/1.1\r\nHost: x\r\nAuthorization: {login['Authorization']}\r\n{unusual}"
+    context = ssl.create_default_context(cafile=sim.ca_file)
+    with (
+        socket.create_connection((sim.host, sim.port), timeout=20) as plain,
+        context.wrap_socket(plain, server_hostname=sim.host) as connection,
+    ):
+        connection.sendall(f"{head}\r\n\r\n".encode("latin-1"))
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        assert (answer.status, answer.read()) == (206, sim.vm("on").nvram[:4])
