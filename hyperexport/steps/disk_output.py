@@ -37,8 +37,9 @@ class DiskOutput:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *raised: *tuple[type[BaseException] | None, object, TracebackType | None]) -> None:
-        self._writing.__exit__(*raised)
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+        """End the thread; what it has not written yet is given up."""
+        self._writing.__exit__(kind, error, trace)
 
     def write(self, data: bytes) -> None:
         """Take the next bytes.
