@@ -13,31 +13,13 @@ from typing import Final
 
 from hyperexport.base.stop import StopSignal
 from hyperexport.base.units import KIB
+from hyperexport.transfer.behind import Behind
 from hyperexport.transfer.bounded_queue import BoundedQueue
 
 SMALLEST: Final = 256 * KIB
 """Bytes that are handed on at once; the grains of a merged disk are smaller, and a hand-over costs as much as one."""
 AHEAD: Final = 3
 """Pieces that wait for the sender, and for each hash; they are as large as the source's chunks, usually 1 MiB."""
-
-
-class _Hashing:
-    """One digest, made in its own thread of what is put into its queue, up to None."""
-
-    def __init__(self, algorithm: str) -> None:
-        self.pieces: Final = BoundedQueue[bytes | None](AHEAD)
-        self.hash: Final = hashlib.new(algorithm, usedforsecurity=False)
-        self._thread = threading.Thread(target=self._run, name=f"hash-{algorithm}", daemon=True)
-        self._thread.start()
-
-    def hexdigest(self) -> str:
-        """The digest, once None was put in."""
-        self._thread.join()
-        return self.hash.hexdigest()
-
-    def _run(self) -> None:
-        while (piece := self.pieces.get()) is not None:
-            self.hash.update(piece)
 
 
 class ReadAhead:
@@ -50,7 +32,10 @@ class ReadAhead:
         self._error: BaseException | None = None
         self._left = threading.Event()
         self._ended = False
-        self._hashes = {name: _Hashing(name) for name in dict.fromkeys(algorithms)}
+        self._hashes = {name: hashlib.new(name, usedforsecurity=False) for name in dict.fromkeys(algorithms)}
+        self._hashing = [
+            Behind[bytes](each.update, most=AHEAD, name=f"hash-{name}") for name, each in self._hashes.items()
+        ]
         context = contextvars.copy_context()  # what the store's reader logs belongs to the run
         self._thread = threading.Thread(target=lambda: context.run(self._read), name="read-ahead", daemon=True)
         self._thread.start()
@@ -68,6 +53,8 @@ class ReadAhead:
 
     def digests(self) -> dict[str, str]:
         """The digests of all bytes, by algorithm; to be asked for when the iteration has ended."""
+        for each in self._hashing:
+            each.finish()
         return {name: each.hexdigest() for name, each in self._hashes.items()}
 
     def close(self) -> None:
@@ -89,16 +76,14 @@ class ReadAhead:
                 if self._left.is_set():
                     break
                 self._stop.check()
-                for each in self._hashes.values():
-                    each.pieces.put(piece)
+                for each in self._hashing:
+                    each.put(piece)
                 self._pieces.put(piece)
         except BaseException as error:  # noqa: BLE001 - raised again in the thread that asked for the bytes
             self._error = error
         finally:
             if close := getattr(self._chunks, "close", None):
                 close()  # a generator closes what it holds open here, not when it is collected
-            for each in self._hashes.values():
-                each.pieces.put(None)
             self._pieces.put(None)
 
 
