@@ -146,8 +146,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def parse_request(self) -> bool:
         """Read a request's head.
 
-        One in the form that clients send is not given to the standard library's parser of mail, which takes longer than
-        to send 64 KiB.
+        Plain requests bypass the standard library's email parser, which takes longer than sending 64 KiB.
         """
         line = _GET.fullmatch(self.raw_requestline)
         fields = _FIELDS.match(self.rfile.peek(1)) if line else None  # pyright: ignore[reportAttributeAccessIssue]

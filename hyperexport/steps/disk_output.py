@@ -17,11 +17,11 @@ WAITING: Final = 4
 class DiskOutput:
     """Takes the bytes of a file in order and writes them to every store, with their SHA-256 and their tags.
 
-    They are hashed, tagged and written in a thread of their own while the caller makes the next: in pieces, as a grain
-    alone takes longer.
+    A thread of its own hashes, tags and writes them while the caller produces the next. It takes pieces of about
+    256 KiB: handling each grain separately takes longer.
 
     Args:
-        sinks: The file in each store; used by that thread until :meth:`finish`.
+        sinks: The file in each store; only that thread uses them until :meth:`finish` returns.
     """
 
     def __init__(self, sinks: Sequence[Sink]) -> None:
@@ -38,14 +38,14 @@ class DiskOutput:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
-        """End the thread; what it has not written yet is given up."""
+        """End the thread; bytes that it has not written yet are dropped."""
         self._writing.__exit__(kind, error, trace)
 
     def write(self, data: bytes) -> None:
         """Take the next bytes.
 
         Raises:
-            HyperExportError: A store refused bytes, these or some before.
+            HyperExportError: A store refused these bytes or earlier ones.
         """
         self._gathered.append(data)
         self._gathered_size += len(data)
@@ -60,11 +60,11 @@ class DiskOutput:
 
     @property
     def sha256(self) -> str:
-        """Of all bytes, in hex; once it was finished."""
+        """The SHA-256 of all bytes, in hex; valid after :meth:`finish`."""
         return self._digest.hexdigest()
 
     def tags(self) -> Packed:
-        """The tags of all bytes; once it was finished."""
+        """The tags of all bytes; valid after :meth:`finish`."""
         return self._tagger.finish()
 
     def _hand_over(self) -> None:

@@ -46,7 +46,7 @@ from hyperexport.vsphere.lease import Lease
 logger = logging.getLogger(__name__)
 
 COMPARED: Final = 32
-"""Blocks of 64 KiB that wait to be compared: that waits for the store, and reads a larger stretch to prove them."""
+"""Blocks of 64 KiB that may wait for their comparison, which reads from the store."""
 
 _TABLE: Final = TABLE_ENTRIES * GRAIN
 """Bytes of the disk that one grain table is for."""

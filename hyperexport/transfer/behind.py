@@ -1,4 +1,4 @@
-"""Work that follows a thread in one of its own: the caller goes on, and nothing that it handed over is forgotten."""
+"""A worker thread that processes items in order while the caller continues."""
 
 import contextvars
 import threading
@@ -12,16 +12,16 @@ T = TypeVar("T")
 
 
 class _End:
-    """What follows the last item."""
+    """Marks the end of the queue."""
 
 
 class Behind(Generic[T]):
-    """Does something with each item, in the order in which they come; what it raises, a later call raises.
+    """Process items in order, in a thread of its own; an error is raised by the caller's next call.
 
     Args:
-        work: Called with an item.
-        most: How many may wait.
-        name: Of the thread.
+        work: Called with each item.
+        most: How many items may wait.
+        name: The thread's name.
     """
 
     def __init__(self, work: Callable[[T], object], *, most: int, name: str) -> None:
@@ -30,7 +30,7 @@ class Behind(Generic[T]):
         self._error: BaseException | None = None
         self._left = False
         self._ended = False
-        context = contextvars.copy_context()  # what is logged belongs to the run
+        context = contextvars.copy_context()  # its log lines belong to the run
         self._thread = threading.Thread(target=lambda: context.run(self._run), name=name, daemon=True)
         self._thread.start()
 
@@ -38,17 +38,17 @@ class Behind(Generic[T]):
         return self
 
     def __exit__(self, _kind: type[BaseException] | None, _error: object, _trace: TracebackType | None) -> None:
-        """End the thread; what waits is given up."""
+        """End the thread; items that still wait are dropped."""
         self._left = True
         self._end()
 
     def put(self, item: T) -> None:
-        """Hand over an item; waits while too many wait."""
+        """Queue an item; blocks while the queue is full. Raises what an earlier item raised."""
         self._raise()
         self._items.put(item)
 
     def finish(self) -> None:
-        """Wait until all was done; nothing may be handed over afterwards."""
+        """Wait until all items are processed, and raise what any of them raised. Nothing may be queued afterwards."""
         self._end()
         self._raise()
 
@@ -68,5 +68,5 @@ class Behind(Generic[T]):
                 continue
             try:
                 self._work(item)
-            except BaseException as error:  # noqa: BLE001 - raised again in the thread that handed it over
+            except BaseException as error:  # noqa: BLE001 - raised again in the thread that queued the item
                 self._error = error

@@ -1,4 +1,4 @@
-"""Several VMs at once: each by itself, all within the limits, and all stopped together.
+"""A fleet exports several VMs at once, within its limits; one stop ends all of them.
 
 What becomes of them in Prefect is a flow; the others call the same job directly.
 """
