@@ -23,7 +23,7 @@ MOST_AREAS = 2000
 _ALLOCATED = "*"
 
 
-def changed_areas(vm: "Machine", snapshot_ref: Any, key: int, start: int, change_id: str) -> Any:
+def changed_areas(vm: "Machine", snapshot_ref: Any, key: int, start: int, change_id: str) -> soap.Written:
     """Answer QueryChangedDiskAreas.
 
     Raises:
@@ -104,7 +104,7 @@ def _areas(vm: "Machine", disk: AttachedDisk, frozen: Frozen, change_id: str) ->
         raise _invalid("changeId", str(error)) from error
 
 
-def _page(areas: list[Range], start: int, capacity: int) -> Any:
+def _page(areas: list[Range], start: int, capacity: int) -> soap.Written:
     wanted = [
         (max(offset, start), offset + length - max(offset, start))
         for offset, length in areas
@@ -112,10 +112,11 @@ def _page(areas: list[Range], start: int, capacity: int) -> Any:
     ]
     page = wanted[:MOST_AREAS]
     end = sum(page[-1]) if len(wanted) > MOST_AREAS else capacity
-    extents = [
-        vim.VirtualMachine.DiskChangeInfo.DiskChangeExtent(start=offset, length=length) for offset, length in page
-    ]
-    return vim.VirtualMachine.DiskChangeInfo(startOffset=start, length=end - start, changedArea=extents)
+    return soap.Written(
+        f"<returnval><startOffset>{start}</startOffset><length>{end - start}</length>"
+        + "".join(f"<changedArea><start>{at}</start><length>{size}</length></changedArea>" for at, size in page)
+        + "</returnval>"
+    )
 
 
 def _file_fault(disk: AttachedDisk) -> Any:

@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from hyperexport.simulator.faults import FaultKind, Faults
@@ -60,12 +61,9 @@ def find(vcenter: VCenter, url: str, session: Session) -> StoredFile:
     Raises:
         Refused: 401 without the privilege, 404 where there is no such file, 500 where it is locked.
     """
-    parts = urlsplit(url)
-    query = parse_qs(parts.query)
-    path = unquote(parts.path.removeprefix("/folder/"))
-    datacenter = vcenter.datacenter.path.lstrip("/")
-    store = vcenter.datastores.get(query.get("dsName", [""])[0])
-    if query.get("dcPath", [""])[0] != datacenter or store is None:
+    datacenter, datastore, path = _named(url)
+    store = vcenter.datastores.get(datastore)
+    if datacenter != vcenter.datacenter.path.lstrip("/") or store is None:
         raise Refused(404)
     if not all(session.holds(one, store) for one in ("Datastore.Browse", "Datastore.FileManagement")):
         raise Refused(401)
@@ -80,6 +78,15 @@ def find(vcenter: VCenter, url: str, session: Session) -> StoredFile:
             if not disk.attached and (file := _file_of_disk(None, disk, path, vcenter.folder_log)):
                 return file
     raise Refused(404)
+
+
+@lru_cache(maxsize=64)
+def _named(url: str) -> tuple[str, str, str]:
+    """The datacenter, the datastore and the path in it; kept, as a disk is read by thousands of requests for one."""
+    parts = urlsplit(url)
+    query = parse_qs(parts.query)
+    datacenter, datastore = (query.get(key, [""])[0] for key in ("dcPath", "dsName"))
+    return datacenter, datastore, unquote(parts.path.removeprefix("/folder/"))
 
 
 def _file_of(machine: Machine, path: str) -> StoredFile | None:
