@@ -76,6 +76,16 @@ class ExportResult(Value):
         """Whether everything stored was proved; None where it was not requested."""
         return all(found.ok for found in self.verifications) if self.verifications else None
 
+    @property
+    def moved_bytes(self) -> int:
+        """What was read from vSphere, or in a dry run is expected to be, in bytes."""
+        return self.manifest.transfer.bytes_transferred if self.manifest else self.plan.transfer_bytes
+
+    @property
+    def saved_bytes(self) -> int:
+        """How much less that is than a full export reads, about, in bytes."""
+        return self.manifest.transfer.bytes_reused if self.manifest else self.plan.saved_bytes
+
 
 class ReapedSnapshot(Value):
     """A snapshot that this tool made, and what was done about it."""
@@ -212,20 +222,16 @@ class FleetMember(Value):
     @property
     def moved(self) -> int | None:
         """Bytes transferred, or in a dry run expected; None where there is no export."""
-        if self.result is None:
-            return None
-        manifest = self.result.manifest
-        return manifest.transfer.bytes_transferred if manifest else self.result.plan.transfer_bytes
+        return self.result.moved_bytes if self.result else None
 
     def row(self) -> dict[str, object]:
         """A row of a table."""
-        plan = self.result.plan if self.result else None
         return {
             "VM": self.vm.path,
             "Outcome": str(self.outcome),
-            "Kind": str(plan.kind) if plan else "-",
+            "Kind": str(self.result.plan.kind) if self.result else "-",
             "Transferred": "-" if self.moved is None else format_bytes(self.moved),
-            "Saved": format_bytes(plan.saved_bytes) if plan else "-",
+            "Saved": format_bytes(self.result.saved_bytes) if self.result else "-",
             "Seconds": "-" if self.seconds is None else f"{self.seconds:.1f}",
             "Message": self.message,
         }

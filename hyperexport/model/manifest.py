@@ -9,6 +9,7 @@ import json
 import re
 import secrets
 import unicodedata
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal
@@ -18,7 +19,7 @@ from pydantic import AfterValidator, AwareDatetime, FailFast, Field, StringConst
 from hyperexport.errors import ManifestInvalid
 from hyperexport.model.damaged import Problem
 from hyperexport.model.restore import VmPlace
-from hyperexport.model.transport import Transport
+from hyperexport.model.transport import RANGED, Transport
 from hyperexport.model.vm import BackingFile, Value, VmRef
 
 FILE_NAME: Final = "export.json"
@@ -204,7 +205,11 @@ class TransferStatistics(Value):
 
     seconds: Rate = Field(description="From the start of the export to its manifest.")
     bytes_transferred: Size = Field(description="Read from vSphere, over all attempts that counted.")
-    bytes_reused: Size = Field(default=0, description="Stored bytes of disks that did not have to be read.")
+    bytes_reused: Size = Field(
+        default=0,
+        description="What did not have to be read from vSphere: unchanged disks, and of disks that were read in ranges "
+        "what their whole stream takes more, as far as the store tells.",
+    )
     retries: Size = 0
     limit: Rate | None = Field(default=None, description="Asked-for bytes per second; None without a limit.")
     throttle_wait: Rate = Field(default=0, description="Seconds that streams waited for the limit, summed.")
@@ -219,6 +224,24 @@ class TransferStatistics(Value):
         description="Bytes per second over the link, downloads and uploads together, from the first byte to the last.",
     )
     shared: str | None = Field(default=None, description="The name of the budget that was shared with other runs.")
+
+
+def whole_stream(disk: FileEntry, files: Iterable[FileEntry]) -> int:
+    """Bytes that a disk takes when it is read whole, about: the size of the whole file that its chain begins with.
+
+    Args:
+        disk: The disk.
+        files: Of its export, among them those that it builds on.
+    """
+    begins = disk.chain[0] if disk.chain else disk.name
+    return next((entry.size for entry in files if entry.name == begins), disk.size)
+
+
+def spared(disk: FileEntry, files: Iterable[FileEntry]) -> int:
+    """How many bytes fewer of a disk or another file were read from vSphere than a full export reads, about."""
+    if not disk.transferred:
+        return whole_stream(disk, files)
+    return max(whole_stream(disk, files) - (disk.received or 0), 0) if disk.transport in RANGED else 0
 
 
 class ExportManifest(Value):

@@ -52,13 +52,23 @@ class DiskPlan(Value):
         "that changed, which a range transport reads.",
     )
 
-    expected_bytes: int = Field(description="What its stream is expected to take, in bytes; 0 if skipped.")
+    expected_bytes: int = Field(
+        description="Bytes that are expected to be read of it; if it is unchanged, what its stream takes; 0 if skipped."
+    )
+    whole_bytes: int = Field(description="What it is expected to take when it is read whole, in bytes; 0 if skipped.")
     changed_bytes: int | None = Field(default=None, description="Bytes that changed on the disk since the base.")
 
     @property
     def why(self) -> str:
         """The reason, how an incremental export keeps the disk, and how the changes are read."""
         return "; ".join(words for words in (self.reason, self.storage, self.transport_words) if words)
+
+    @property
+    def saved_bytes(self) -> int:
+        """How much less of it is expected to be read than of a full export, in bytes."""
+        if self.decision is Decision.REUSE:
+            return self.whole_bytes
+        return max(self.whole_bytes - self.expected_bytes, 0) if self.transport in RANGED else 0
 
 
 class ExportPlan(Value):
@@ -110,7 +120,7 @@ class ExportPlan(Value):
     @property
     def saved_bytes(self) -> int:
         """How much does not have to be read, in bytes."""
-        return sum(disk.expected_bytes for disk in self.to_reuse)
+        return sum(disk.saved_bytes for disk in self.disks)
 
     @property
     def saved_percent(self) -> float:

@@ -15,7 +15,7 @@ from pydantic import Field
 from hyperexport.base.units import format_age, format_bytes, format_duration
 from hyperexport.errors import NothingToExport
 from hyperexport.model.history import TOLERANCE
-from hyperexport.model.manifest import ExportKind, ExportManifest, FileEntry, slug
+from hyperexport.model.manifest import ExportKind, ExportManifest, FileEntry, slug, whole_stream
 from hyperexport.model.vm import DiskInfo, Value, VmRef
 from hyperexport.policy.disk_storage import Chains, with_storage
 from hyperexport.policy.export_plan import Decision, DiskPlan, ExportPlan, stream_of
@@ -229,7 +229,7 @@ def plan_export(
             plans.append(_skip(disk, disk.unexportable))
             continue
         verdict = (Decision.TRANSFER, full) if full else _decide(disk, entry, answer, undecided=undecided)
-        planned = _export(disk, entry, answer, name=names[disk.key], verdict=verdict)
+        planned = _export(disk, entry, base, answer, name=names[disk.key], verdict=verdict)
         if base and not full:
             chains = Chains(base, max_chain, packed, synthetic_full, distant, disks=len(exportable))
             planned = with_storage(planned, chains)
@@ -280,12 +280,14 @@ def _skip(disk: DiskInfo, reason: str) -> DiskPlan:
         decision=Decision.SKIP,
         reason=reason,
         expected_bytes=0,
+        whole_bytes=0,
     )
 
 
 def _export(
     disk: DiskInfo,
     entry: FileEntry | None,
+    base: ExportManifest | None,
     answer: ChangeEvidence | None,
     *,
     name: str,
@@ -302,6 +304,7 @@ def _export(
         reason=verdict[1],
         base_entry=same,
         expected_bytes=stream,
+        whole_bytes=whole_stream(same, base.files) if base and same else stream,
         changed_bytes=answer.changed_bytes if answer else None,
         changed=answer.areas if answer else None,
         distrusted=_distrusted(disk, same),

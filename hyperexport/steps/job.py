@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from hyperexport.base.stop import StopSignal
 from hyperexport.model.damaged import DamagedExport
 from hyperexport.model.identity import VmIdentity, vm_token
-from hyperexport.model.manifest import FileEntry, FileRole, TransferStatistics, new_export_id
+from hyperexport.model.manifest import FileEntry, FileRole, TransferStatistics, new_export_id, spared
 from hyperexport.model.ownership import Owner
 from hyperexport.model.transport import Transport
 from hyperexport.model.vm import BackingFile, DiskInfo, VmInfo, VmRef
@@ -197,7 +197,7 @@ class Job:
                 for entry in files
                 if entry.role in _MOVED and entry.transferred
             ),
-            bytes_reused=sum(entry.size for entry in files if entry.role in _MOVED and not entry.transferred),
+            bytes_reused=sum(spared(entry, files) for entry in files if entry.role in _MOVED),
             retries=len(self.failed_attempts),
             limit=self.options.bandwidth.bytes_per_second,
             throttle_wait=account.waited,

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 
 from hyperexport.errors import HyperExportError
-from hyperexport.model.manifest import ExportManifest, FileEntry, vm_folder
+from hyperexport.model.manifest import ExportManifest, FileEntry, vm_folder, whole_stream
 from hyperexport.model.vm import VmRef
 from hyperexport.policy.export_plan import Decision, DiskPlan, ExportPlan
 from hyperexport.results import ExportResult
@@ -67,6 +67,7 @@ def _as_carried_out(manifest: ExportManifest) -> ExportPlan:
             decision=Decision.SKIP,
             reason=disk.reason,
             expected_bytes=0,
+            whole_bytes=0,
         )
         for disk in manifest.skipped_disks
     ]
@@ -76,11 +77,11 @@ def _as_carried_out(manifest: ExportManifest) -> ExportPlan:
         reason=manifest.reason,
         base=manifest.base,
         last_full=manifest.last_full if manifest.base else None,
-        disks=(*(_carried_out(entry) for entry in manifest.disks), *skipped),
+        disks=(*(_carried_out(entry, manifest) for entry in manifest.disks), *skipped),
     )
 
 
-def _carried_out(entry: FileEntry) -> DiskPlan:
+def _carried_out(entry: FileEntry, manifest: ExportManifest) -> DiskPlan:
     return DiskPlan(
         key=entry.disk_key or 0,
         label=entry.disk_label or entry.name,
@@ -89,4 +90,6 @@ def _carried_out(entry: FileEntry) -> DiskPlan:
         decision=Decision.TRANSFER if entry.transferred else Decision.REUSE,
         reason="transferred" if entry.transferred else "unchanged",
         expected_bytes=entry.size if entry.received is None else entry.received,
+        whole_bytes=whole_stream(entry, manifest.files),
+        transport=entry.transport,
     )

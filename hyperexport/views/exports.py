@@ -5,7 +5,7 @@ from typing import Final
 
 from hyperexport.base.display import FACTS, Page, Pairs, Table, lines, numbered, pages_of, pairs_of
 from hyperexport.base.units import format_bytes, format_elapsed, format_rate
-from hyperexport.model.manifest import ExportKind, ExportManifest, FileEntry, Quiescing, TransferStatistics
+from hyperexport.model.manifest import ExportManifest, FileEntry, Quiescing, TransferStatistics
 from hyperexport.model.rates import Rates
 from hyperexport.policy.export_plan import Decision, DiskPlan, ExportPlan
 from hyperexport.results import ExportResult, FleetOutcome
@@ -108,8 +108,8 @@ def _(result: ExportResult) -> Pairs:
         ("kind", plan.kind),
         ("reason", plan.reason),
         *numbered("location", result.locations),
-        ("bytes_transferred", manifest.transfer.bytes_transferred if manifest else plan.transfer_bytes),
-        ("bytes_saved", manifest.transfer.bytes_reused if manifest else plan.saved_bytes),
+        ("bytes_transferred", result.moved_bytes),
+        ("bytes_saved", result.saved_bytes),
         ("seconds", f"{result.seconds:.1f}"),
         ("verified", "" if result.verified is None else result.verified),
         ("snapshot_removed", removed),
@@ -138,7 +138,7 @@ def export_facts(result: ExportResult, manifest: ExportManifest) -> list[tuple[s
         ("Consistency", _consistency(result, manifest)),
         ("Transferred", f"{format_bytes(moved.bytes_transferred)}{rate}{limit}"),
         *([("Bandwidth", bandwidth_words(moved))] if moved.limit_mean else []),
-        ("Saved", _saving(result.plan)),
+        ("Saved", _saving(result)),
         ("Stored", stored_words(manifest)),
         ("Verified", {None: "not asked for", True: "yes, read back and proved", False: "DAMAGED"}[result.verified]),
         *(("Destination", place) for place in result.locations),
@@ -175,14 +175,11 @@ def _consistency(result: ExportResult, manifest: ExportManifest) -> str:
     return f"{snapshot.quiescing}, by snapshot {snapshot.name} ({purpose})"
 
 
-def _saving(plan: ExportPlan) -> str:
-    if plan.kind is ExportKind.FULL:
+def _saving(result: ExportResult) -> str:
+    saved, moved = result.saved_bytes, result.moved_bytes
+    if not saved:
         return "nothing, as every disk was transferred"
-    return _saved(plan)
-
-
-def _saved(plan: ExportPlan) -> str:
-    return f"{format_bytes(plan.saved_bytes)} ({plan.saved_percent:.0f} %)"
+    return f"{format_bytes(saved)} ({100 * saved / (saved + moved):.0f} %)"
 
 
 def disk_rows(plan: ExportPlan, manifest: ExportManifest | None) -> tuple[tuple[str, ...], ...]:

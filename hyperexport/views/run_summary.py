@@ -71,7 +71,7 @@ def _(result: ExportResult) -> Summary:
         "kind": str(result.plan.kind),
         "locations": list(result.locations),
         "bytes_transferred": manifest.transfer.bytes_transferred if manifest else None,
-        "bytes_saved": result.plan.saved_bytes,
+        "bytes_saved": result.saved_bytes,
         "verified": result.verified,
         "snapshot_kept": result.snapshot_kept,
         "cleanups": [summary_of(cleanup) for cleanup in result.cleanups],

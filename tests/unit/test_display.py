@@ -62,6 +62,7 @@ def a_plan(vm: VmRef = VM, **changes) -> ExportPlan:
         decision=Decision.TRANSFER,
         reason="3 areas changed",
         expected_bytes=5 << 20,
+        whole_bytes=5 << 20,
         file_name="db01-disk-0.vmdk",
     )
     return ExportPlan.model_validate(

@@ -59,6 +59,7 @@ def a_plan(**changes: object) -> ExportPlan:
             decision=Decision.TRANSFER,
             reason="1.0 MB changed",
             expected_bytes=3 * MIB,
+            whole_bytes=3 * MIB,
         ),
         DiskPlan(
             key=2001,
@@ -68,6 +69,7 @@ def a_plan(**changes: object) -> ExportPlan:
             decision=Decision.REUSE,
             reason="nothing changed",
             expected_bytes=1 * MIB,
+            whole_bytes=1 * MIB,
         ),
     )
     values = {"vm": VM, "kind": ExportKind.INCREMENTAL, "reason": "builds on x", "base": "x", "disks": disks}
@@ -244,7 +246,7 @@ def test_the_summary_says_where_how_fast_what_was_saved_and_what_to_look_at():
     for words in (
         "s3://bucket/db01",
         "4.0 MB, 2.0 MB/s",
-        "1.0 MB (25 %)",
+        "1.0 MB (20 %)",
         "snapshot hx (only for this export)",
         "filesystem quiesced",
     ):

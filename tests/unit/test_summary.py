@@ -78,8 +78,9 @@ def test_every_disk_has_its_decision_its_reason_and_its_size() -> None:
 
 
 def test_a_full_export_claims_no_saving() -> None:
-    plan = a_plan(full="--force-full was given")
-    assert row(export_markdown(a_result(plan=plan)), "Saved")[1] == "nothing, as every disk was transferred"
+    manifest = a_manifest(transfer=MOVED.model_copy(update={"bytes_reused": 0}))
+    page = export_markdown(a_result(plan=a_plan(full="--force-full was given"), manifest=manifest))
+    assert row(page, "Saved")[1] == "nothing, as every disk was transferred"
 
 
 def test_the_limit_of_the_rate_is_told_where_there_was_one() -> None:

@@ -77,6 +77,27 @@ def test_what_the_base_holds_is_known_in_either_way(
         assert entry.populated == sum(len(grain) for grain in grains if any(grain))
 
 
+def test_what_is_saved_is_what_a_full_export_would_read_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Simulator([VmSpec(OFF, powered_on=False, disks=(DiskSpec(32 * MIB, used=0.9, seed=3),))]) as vcenter:
+        for name, value in vcenter.environment().items():
+            monkeypatch.setenv(name, value)
+        place = folder_place(tmp_path / "exports")
+        first = place.export(OFF)
+        whole = disk_of(first).size
+        assert (first.saved_bytes, first.plan.saved_bytes) == (0, 0)
+        for day, transport in enumerate((Transport.DATASTORE, Transport.LEASE, Transport.DATASTORE)):
+            vcenter.vm(OFF).guest_write(0, day * 5 * GRAIN, bytes([day]) * GRAIN)
+            vcenter.folder.requests.clear()
+            result = place.export(OFF, transport=str(transport))
+            ranged = transport is Transport.DATASTORE
+            read = sum(each.sent for each in vcenter.folder.requests if each.sent >= GRAIN)
+            assert result.saved_bytes == (whole - read if ranged else 0)
+            assert result.plan.saved_bytes == (whole - GRAIN if ranged else 0)
+        unchanged = place.export(OFF)
+        assert (unchanged.plan.disks[0].decision, len(disk_of(unchanged).chain)) == (Decision.REUSE, 3)
+        assert unchanged.saved_bytes == unchanged.plan.saved_bytes == whole
+
+
 def nvram_of(result: ExportResult) -> int:
     assert result.manifest
     return sum(entry.size for entry in result.manifest.files if entry.role == "nvram" and entry.transferred)
