@@ -7,12 +7,13 @@ those whose files a damaged export uses, and those that look old only by a clock
 import shlex
 from collections.abc import Container, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
+from itertools import accumulate
 
 from hyperexport.base.patterns import matches
 from hyperexport.base.units import format_age
 from hyperexport.errors import UsageError
 from hyperexport.model.damaged import DamagedExport
-from hyperexport.model.history import made
+from hyperexport.model.history import TOLERANCE, made, made_at_the_earliest
 from hyperexport.policy.cleanup_candidates import Candidate
 from hyperexport.policy.clock import ClockVerdict
 from hyperexport.policy.keep_rules import KeepRules
@@ -42,7 +43,8 @@ def held_by_rules(exports: Iterable[Candidate], rules: KeepRules) -> dict[str, t
     """Which exports the keep rules hold. The exports come newest first; copies of one export count once.
 
     A damaged export takes no period from a good one. One whose time is in the future stays, and takes none either,
-    because its period is not known.
+    because its period is not known. Where a clock was wrong, an export stays that a rule holds by any reading of the
+    clocks.
     """
     if not rules:
         return {}
@@ -55,10 +57,29 @@ def held_by_rules(exports: Iterable[Candidate], rules: KeepRules) -> dict[str, t
             vms.setdefault(export.vm, {}).setdefault(export.rank, []).append(export)
     for ranks in vms.values():
         copies = list(ranks.values())
-        for same, holding in zip(copies, rules.holding([one[0].at for one in copies]), strict=True):
-            if holding:
-                found |= {export.name: holding for export in same}
+        for times in _readings([one[0] for one in copies]):
+            for same, holding in zip(copies, rules.holding(times), strict=True):
+                if holding:
+                    found = {export.name: holding for export in same} | found
     return found
+
+
+def _readings(exports: Sequence[Candidate]) -> Iterator[list[datetime]]:
+    """When the exports of one VM were made, newest first: no earlier than the older ones.
+
+    Where clocks contradict that or each other, also: no later than the newer ones, and by each clock alone. One export
+    that is dated days ahead would move all that were made in these days to its own day, where a rule holds one of them.
+    """
+    at = [export.at for export in exports]
+    yield at
+    manifests = [(export.manifest, export.at) for export in exports]
+    earliest = (made_at_the_earliest(manifest) if manifest else time for manifest, time in manifests)
+    no_later = list(accumulate(earliest, min))
+    servers = [(manifest.server_time or manifest.started) if manifest else time for manifest, time in manifests]
+    machines = [manifest.started if manifest else time for manifest, time in manifests]
+    for times in (no_later, servers, machines):
+        if any(abs(time - other) > TOLERANCE for time, other in zip(times, at, strict=True)):
+            yield times
 
 
 def may_use(damaged: DamagedExport, *, refers: bool) -> str | None:

@@ -9,6 +9,7 @@ import pytest
 from hyperexport.base.units import MIB
 from hyperexport.model.manifest import ExportManifest
 from hyperexport.policy.clock import ClockAgreement, ClockVerdict, OtherClock, compare_clocks
+from hyperexport.policy.keep_rules import KeepRules
 from hyperexport.policy.retention import CleanupLimits, CleanupPlan, plan_cleanup
 from tests.examples import NOW, VM, a_disk_file, a_hash, an_export
 
@@ -100,6 +101,7 @@ LIMITS: list[tuple[dict[str, Any], set[int]]] = [
     ({"max_count": 3}, {0}),
     ({"max_size": 200 * MIB}, {0, 1}),
     ({"min_free": 100 * MIB}, {0}),
+    ({"max_count": 1, "keep": KeepRules(daily=3)}, {0}),
 ]
 """Limits, and which of four exports of the last four nights each may delete at the most, by the true times."""
 
@@ -117,6 +119,8 @@ def test_an_export_made_while_a_clock_was_wrong_costs_no_export(
         exports = history(*days, server=right)
     elif wrong == "the server's":
         exports = history(*right, server=days)
+    elif "keep" in limits and leap == DAY:
+        return  # dated as the next export is: nothing contradicts it, and it counts as one of the same day
     elif leap > timedelta(0) or (position and -leap > DAY):
         exports = history(*days)
     else:
@@ -155,6 +159,16 @@ def test_a_cleanup_while_the_clock_is_wrong_and_no_other_is_known_deletes_nothin
 def test_ages_go_on_being_kept_to_where_no_other_clock_is_known() -> None:
     plan = cleanup(history(50, 40, 20, 1), clock=ClockVerdict(confirmed=False), max_age=30 * DAY)
     assert [item.export_id[-4:] for item in plan.to_delete] == ["0000", "0001"]
+
+
+def test_a_clock_that_was_ahead_for_a_day_costs_no_export_of_the_days_in_between() -> None:
+    """The days that follow are all before its date, and are days of their own for a keep rule."""
+    exports = history(*range(45, 30, -1), 0.5, *range(29, 0, -1))
+    plan = cleanup(exports, max_count=1, keep=KeepRules(daily=7, weekly=4))
+    kept = {int(item.export_id[-4:], 16): item.kept_by for item in plan.items if not item.delete}
+    assert set(range(38, 45)) <= set(kept)
+    assert all(kept[number] for number in range(38, 45))
+    assert len(kept) < 20
 
 
 def test_a_person_who_vouches_for_the_clock_gets_the_deletions_in_the_true_order() -> None:
