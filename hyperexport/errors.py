@@ -6,9 +6,12 @@ text: ``transient`` says whether a retry of the step may succeed, ``code`` is a 
 """
 
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from hyperexport.base.text import escape_controls, sentences
+
+USE_ANOTHER_EXPORT: Final = "Use another export of the VM; hyperexport verify shows which are sound"
+"""What to do where a stored file is damaged, missing, or not a file."""
 
 
 class HyperExportError(Exception):

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from hyperexport.base.units import SECTOR
-from hyperexport.errors import StreamCorrupt, VerificationFailed
+from hyperexport.errors import USE_ANOTHER_EXPORT, StreamCorrupt, VerificationFailed
 from hyperexport.formats.vmdk import (
     GRAIN_HEADER,
     TABLE_BYTES,
@@ -139,6 +139,4 @@ def naming(where: str) -> Generator[None]:
 
 def named(error: StreamCorrupt, where: str) -> VerificationFailed:
     """The same damage, with the name of the file that has it."""
-    return VerificationFailed(
-        f"{where}: {error.what}", fix="Use another export of the VM; hyperexport verify shows which are sound"
-    )
+    return VerificationFailed(f"{where}: {error.what}", fix=USE_ANOTHER_EXPORT)

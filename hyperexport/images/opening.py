@@ -6,7 +6,7 @@ from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from hyperexport.base.stop import StopSignal
-from hyperexport.errors import ExportNotFound, StreamCorrupt, VerificationFailed
+from hyperexport.errors import USE_ANOTHER_EXPORT, ExportNotFound, StreamCorrupt, VerificationFailed
 from hyperexport.formats.block_tags import BlockTags, packed_size
 from hyperexport.formats.grain_tags import GrainTags, most_bytes
 from hyperexport.formats.vmdk import NO_PARENT
@@ -130,7 +130,7 @@ def check_chain(layers: Sequence[Layer], entries: Sequence[FileEntry]) -> None:
             raise VerificationFailed(
                 f"{layer.where} builds on {found.parent_name or 'no file'} with the content id "
                 f"{found.parent_id:08x}, not on {name or 'no file'} with {content_id:08x}",
-                fix="Use another export of the VM; hyperexport verify shows which are sound",
+                fix=USE_ANOTHER_EXPORT,
             )
         if entry.cid not in {None, f"{found.content_id:08x}"}:
             raise VerificationFailed(

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from hyperexport.base.stop import StopSignal
-from hyperexport.errors import VerificationFailed
+from hyperexport.errors import USE_ANOTHER_EXPORT, VerificationFailed
 from hyperexport.formats.block_tags import BLOCK, BlockTagger, BlockTags
 from hyperexport.images.cache import SharedCache
 from hyperexport.model.manifest import FileEntry
@@ -110,7 +110,7 @@ class VerifiedFile:
                 raise VerificationFailed(
                     f"{self._where} is damaged between byte {number * BLOCK} and byte {(number + 1) * BLOCK}: "
                     "its bytes are not those that were exported",
-                    fix="Use another export of the VM; hyperexport verify shows which are sound",
+                    fix=USE_ANOTHER_EXPORT,
                 )
         return blocks
 
@@ -153,7 +153,7 @@ def wrong_sha256(where: str) -> VerificationFailed:
     """The error of a file that was read to its end and is another than the manifest's."""
     return VerificationFailed(
         f"{where} is damaged: its SHA-256 is not the one in the manifest",
-        fix="Use another export of the VM; hyperexport verify shows where the damage is",
+        fix=USE_ANOTHER_EXPORT,
     )
 
 
@@ -161,7 +161,7 @@ def wrong_size(where: str, entry: FileEntry, size: int) -> VerificationFailed:
     """The error of a file that is longer or shorter than the manifest's."""
     return VerificationFailed(
         f"{where} is damaged at byte {min(size, entry.size)}: it has {size} bytes, the manifest says {entry.size}",
-        fix="Use another export of the VM",
+        fix=USE_ANOTHER_EXPORT,
     )
 
 

@@ -15,13 +15,15 @@ from pathlib import Path
 from typing import Final
 
 from hyperexport.base.file_locks import FileLock, lock_file
-from hyperexport.errors import DiskFull, HyperExportError, StoreUnusable
+from hyperexport.errors import USE_ANOTHER_EXPORT, DiskFull, HyperExportError, StoreUnusable
 
 PROBE: Final = ".hyperexport-probe-"
 """How the name of a file begins that is written only to see whether one can be."""
 
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT}
 _FORBIDDEN: Final = {errno.EACCES, errno.EPERM, errno.EROFS}
+_READING: Final = {"read", "list", "look at"}
+"""What is tried where no other place to write to is a remedy."""
 
 
 @contextmanager
@@ -53,12 +55,16 @@ def _ours(error: OSError, doing: str, path: Path, missing: type[HyperExportError
     if is_full(error):
         return DiskFull(failed, fix="Free some space (--cleanup does), or choose another --output")
     if error.errno in _FORBIDDEN:
-        return StoreUnusable(failed, fix="Let this user write there, or choose another --output")
+        can_read = "Let this user read it"
+        return StoreUnusable(
+            failed, fix=can_read if doing in _READING else "Let this user write there, or choose another --output"
+        )
     if error.errno == errno.EIO:
         return StoreUnusable(failed, fix="Check the system log: the disk or the file server is failing")
+    fix = USE_ANOTHER_EXPORT if doing == "read" else None
     if error.errno == errno.ENOENT and missing is not StoreUnusable:
-        return missing(failed)
-    return StoreUnusable(failed, fix="Choose another --output, or remove what blocks this path")
+        return missing(failed, fix=fix)
+    return StoreUnusable(failed, fix=fix or "Choose another --output, or remove what blocks this path")
 
 
 def checked_name(name: str) -> str:

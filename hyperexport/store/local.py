@@ -13,7 +13,13 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TypeVar
 
-from hyperexport.errors import ExportNotFound, HyperExportError, ManifestInvalid, StoreUnusable
+from hyperexport.errors import (
+    USE_ANOTHER_EXPORT,
+    ExportNotFound,
+    HyperExportError,
+    ManifestInvalid,
+    StoreUnusable,
+)
 from hyperexport.model.damaged import DamagedExport, Problem
 from hyperexport.model.manifest import FILE_NAME, LARGEST, ExportManifest, FileEntry, is_export_id, is_vm_folder
 from hyperexport.model.marks import LARGEST as LARGEST_MARK
@@ -355,10 +361,15 @@ class LocalStore:
         try:
             holder = self._read(path)
         except ManifestInvalid as error:
-            raise ExportNotFound(f"{export}: {entry.name} is stored in {entry.stored_in}: {error.reason}") from error
+            raise ExportNotFound(
+                f"{export}: {entry.name} is stored in {entry.stored_in}: {error.reason}", fix=USE_ANOTHER_EXPORT
+            ) from error
         found = holder.manifest.holding(entry) if holder else None
         if found is None:
-            raise ExportNotFound(f"{export}: the bytes of {entry.name} should be in {entry.stored_in}, and are not")
+            raise ExportNotFound(
+                f"{export}: the bytes of {entry.name} should be in {entry.stored_in}, and are not",
+                fix=USE_ANOTHER_EXPORT,
+            )
         return found
 
 

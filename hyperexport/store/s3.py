@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Final
 
 from hyperexport.base.stop import StopSignal
-from hyperexport.errors import ExportNotFound, HyperExportError, ManifestInvalid, StoreUnusable
+from hyperexport.errors import USE_ANOTHER_EXPORT, ExportNotFound, HyperExportError, ManifestInvalid, StoreUnusable
 from hyperexport.model.damaged import DamagedExport, Problem
 from hyperexport.model.manifest import FILE_NAME, ExportManifest, FileEntry
 from hyperexport.model.marks import Mark
@@ -250,9 +250,7 @@ class S3Store(S3Catalog):
         key = self._key(holder, entry.member_of or entry.name)
         facts = self._bucket.head(key)
         if facts is None:
-            raise ExportNotFound(
-                f"{self._bucket.url(key)} does not exist", fix="Restore the object, or delete the export"
-            )
+            raise ExportNotFound(f"{self._bucket.url(key)} does not exist", fix=USE_ANOTHER_EXPORT)
         start = entry.offset or 0 if entry.member_of else 0
         # Of a whole object as much as there is: verify has to see one that has grown or shrunk.
         size = entry.size if entry.member_of else facts.size
@@ -287,7 +285,9 @@ class S3Store(S3Catalog):
             return None
         facts = self._bucket.head(self._key(holder, entry.name))
         if facts is None:
-            raise ExportNotFound(f"{self._bucket.url(self._key(holder, entry.name))} does not exist")
+            raise ExportNotFound(
+                f"{self._bucket.url(self._key(holder, entry.name))} does not exist", fix=USE_ANOTHER_EXPORT
+            )
         return facts.checksum
 
     # -- within ------------------------------------------------------------------------------------------------------
@@ -318,7 +318,7 @@ class S3Store(S3Catalog):
             return StoredExport(folder=export.folder, manifest=manifest), held
         raise ExportNotFound(
             f"{export}: the bytes of {entry.name} should be in {entry.stored_in}, and are not{problem}",
-            fix="Export the VM again with --force-full",
+            fix=USE_ANOTHER_EXPORT,
         )
 
     def _refer(self, base: StoredExport, entry: FileEntry) -> FileEntry | None:

@@ -5,7 +5,7 @@ import os
 import random
 import shutil
 import subprocess
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
@@ -421,6 +421,36 @@ def test_a_missing_link_is_a_full_export(vcenter: Simulator, folder: Place, link
     result = folder.export()
     assert "lacks" in result.plan.reason
     assert stored(folder.store, folder.newest()) == guest(vcenter)
+
+
+def _unlinked(path: Path) -> None:
+    path.unlink()
+
+
+def _a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def _a_link(path: Path) -> None:
+    elsewhere = path.rename(path.parents[3] / "elsewhere.vmdk")
+    path.symlink_to(elsewhere)
+
+
+def _shorter(path: Path) -> None:
+    os.truncate(path, path.stat().st_size - 512)
+
+
+@pytest.mark.parametrize("harm", [_unlinked, _a_folder, _a_link, _shorter, rot])
+def test_a_restore_of_a_chain_whose_link_cannot_be_used_names_the_file_and_says_what_to_do(
+    vcenter: Simulator, folder: Place, harm: Callable[[Path], None]
+) -> None:
+    export = a_chain(vcenter, folder)
+    path = files_of(folder.store, export)[1]
+    harm(path)
+    with pytest.raises(errors.HyperExportError, match=path.name) as failed:
+        hyperexport.restore(export.export_id, name="db01-back", **folder.where)
+    assert failed.value.fix == errors.USE_ANOTHER_EXPORT
 
 
 def test_every_flipped_bit_of_a_delta_is_found(vcenter: Simulator, folder: Place) -> None:
