@@ -27,14 +27,16 @@ def kept(folder: str, export_id: str, files: Iterable[FileEntry]) -> dict[Place,
     """
     found: dict[Place, int] = {}
     for entry in files:
-        if entry.member_of is None:
-            place = _place(folder, export_id, entry)
-            if place is not None:
-                found[place] = max(entry.size, found.get(place, 0))
+        place = place_of(folder, export_id, entry)
+        if place is not None:
+            found[place] = max(entry.size, found.get(place, 0))
     return found
 
 
-def _place(folder: str, export_id: str, entry: FileEntry) -> Place | None:
+def place_of(folder: str, export_id: str, entry: FileEntry) -> Place | None:
+    """Where the bytes of an export's file are, as its manifest says; None where another file is counted for them."""
+    if entry.member_of is not None:
+        return None
     if entry.written_as is not None:
         return Place("", entry.written_as)
     disk = entry.role is FileRole.DISK

@@ -40,7 +40,7 @@ class Candidate(NamedTuple):
     """When it was made, no earlier than those that it was made after."""
     rank: int
     future: bool
-    content: dict[Place, int]
+    content: Mapping[Place, int]
     refers_to: frozenset[str]
     names: tuple[str, ...]
     """What a pattern is compared with."""
@@ -54,6 +54,7 @@ def placed(
     incoming: Sequence[Incoming],
     now: datetime,
     unproved_marks: Mapping[str, Sequence[str]],
+    contents: Mapping[str, Mapping[Place, int]],
 ) -> list[Candidate]:
     """Put the exports of each VM in order; one that is coming is the newest of its VM."""
     items: list[tuple[str, ExportManifest] | Incoming] = [*exports, *incoming]
@@ -64,19 +65,21 @@ def placed(
         places = place([manifest for _, manifest in there], now)
         today = _names_of_today(there, places, coming)
         for (folder, manifest), placed in zip(there, places, strict=True):
+            name = f"{folder}/{manifest.export_id}"
+            content = contents.get(name)
             found.append(
                 Candidate(
-                    name=f"{folder}/{manifest.export_id}",
+                    name=name,
                     folder=folder,
                     vm=vm,
                     at=placed.at,
                     latest=placed.latest,
                     rank=placed.rank,
                     future=placed.future,
-                    content=kept(folder, manifest.export_id, manifest.files),
+                    content=kept(folder, manifest.export_id, manifest.files) if content is None else content,
                     refers_to=frozenset(f"{folder}/{entry.stored_in}" for entry in manifest.files if entry.stored_in),
                     names=(manifest.vm.name, manifest.vm.path, folder, manifest.export_id, *today),
-                    sound=not manifest.damage and not unproved_marks.get(f"{folder}/{manifest.export_id}"),
+                    sound=not manifest.damage and not unproved_marks.get(name),
                     manifest=manifest,
                 )
             )

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 from pydantic import Field
 
 from hyperexport.base.units import format_age, format_bytes, format_duration
+from hyperexport.model.content import Place
 from hyperexport.model.damaged import DamagedExport
 from hyperexport.model.manifest import ExportManifest
 from hyperexport.model.vm import Value
@@ -118,6 +119,7 @@ def plan_cleanup(
     own: Container[str] = (),
     clock: ClockVerdict = ClockVerdict(),  # noqa: B008 - it is immutable
     unproved_marks: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    contents: Mapping[str, Mapping[Place, int]] = MappingProxyType({}),
 ) -> CleanupPlan:
     """Decide what goes and what stays.
 
@@ -135,12 +137,13 @@ def plan_cleanup(
         clock: What this machine's clock may decide.
         unproved_marks: For ``<vm folder>/<export id>`` the damaged marks that lie beside it. It may be preserved, or
             damaged itself: it stays, and holds no period and no place of a good one.
+        contents: For ``<vm folder>/<export id>`` what it keeps in the store; as its manifest says where it is left out.
 
     Raises:
         UsageError: A pattern with commas preserves nothing as one pattern, but would as several.
     """
     listed = list(exports)
-    everything = placed(listed, incoming, now, unproved_marks)
+    everything = placed(listed, incoming, now, unproved_marks, contents)
     free_bytes = None if free_bytes is None else free_bytes - sum(export.new_bytes for export in incoming)
     everything.sort(key=age_order, reverse=True)
     age_by = now if clock.confirmed else newest_time(listed, now)

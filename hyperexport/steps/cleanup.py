@@ -2,6 +2,7 @@
 
 import logging
 import secrets
+from collections import Counter
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
@@ -10,6 +11,7 @@ from typing import Final
 from pydantic import Field
 
 from hyperexport.errors import ExportNotFound, HyperExportError, StoreUnusable
+from hyperexport.model.content import Place, kept_by_each, place_of
 from hyperexport.model.identity import VmIdentity
 from hyperexport.model.manifest import FileEntry, new_export_id
 from hyperexport.model.marks import PreservedMark, VerifiedMark
@@ -30,6 +32,7 @@ from hyperexport.steps.shared_damage import record_listed
 from hyperexport.steps.step import step
 from hyperexport.steps.wall_clock import ServerTime, assess_clock, remember
 from hyperexport.store.base import Store, StoredExport
+from hyperexport.store.shared_damage import StoredFiles
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +94,34 @@ def plan_store_cleanup(
         own=cleanup_context.own,
         clock=clock or assess_clock(store, cleanup_context.server, trusted=options.trust_clock),
         unproved_marks=unproved_marks,
+        contents={} if store.refers else _contents(store, listing.exports),
     )
+
+
+def _contents(store: Store, exports: Sequence[StoredExport]) -> dict[str, dict[Place, int]]:
+    """What each export keeps in a folder. Its manifest may call one file what are several now.
+
+    A store that was copied without its hard links (``cp -r``, ``rsync`` without ``-H``) has a copy in each export. To
+    count them once would delete more exports than a limit of space needs, or too few.
+
+    Args:
+        store: Where they are.
+        exports: All of them, the newest first: what is coming shares its files.
+    """
+    contents = kept_by_each((export.folder, export.manifest) for export in exports)
+    users = Counter(place for content in contents.values() for place in content)
+    files = StoredFiles(exports, store.same_file)
+    first: dict[Place, str] = {}
+    for export in exports:
+        content = contents[str(export)]
+        for entry in export.manifest.files:
+            place = place_of(export.folder, export.export_id, entry)
+            if place is None or place not in content or users[place] == 1:
+                continue
+            file = files.of(export, entry)
+            if file and first.setdefault(place, file) != file:
+                content[place._replace(digest=file)] = content.pop(place)
+    return contents
 
 
 def _damaged_marks(names: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Generator
 from datetime import timedelta
@@ -13,6 +14,7 @@ from pydantic import SecretStr
 from hyperexport.base.stop import StopSignal
 from hyperexport.cli.main import run
 from hyperexport.errors import ExportNotFound, HyperExportError
+from hyperexport.model.manifest import FILE_NAME
 from hyperexport.options.groups import Cleanup
 from hyperexport.steps.cleanup import delete_planned, plan_store_cleanup
 from hyperexport.steps.orphans import abandoned_stagings
@@ -140,6 +142,32 @@ def test_the_oldest_go_until_enough_is_free(tmp_path: Path) -> None:
         assert store.free_bytes() >= wanted
     finally:
         subprocess.run(["umount", disk], check=True)
+
+
+@pytest.mark.parametrize("limit", ["max_size", "min_free"])
+def test_in_a_store_that_was_copied_without_its_links_space_is_counted_by_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    """Each export of the copy has a file of its own, where the manifests say that all share one."""
+    original = LocalStore(tmp_path / "original")
+    base = write_export(original, timedelta(days=4))
+    for age in (FIRST, SECOND, THIRD):
+        base = write_export(original, age, reuse=base)
+    shutil.copytree(original.url, tmp_path / "copy")
+    copy = LocalStore(tmp_path / "copy")
+    size = sum(
+        path.stat().st_size for path in (tmp_path / "copy").rglob("*") if path.name != FILE_NAME and path.is_file()
+    )
+    monkeypatch.setattr(copy, "free_bytes", lambda: 0)
+    options = (
+        Cleanup(enabled=True, max_size=size // 2) if limit == "max_size" else Cleanup(enabled=True, min_free=size // 2)
+    )
+
+    done = delete_planned(copy, plan_store_cleanup(copy, options), nothing_is_over)
+
+    assert len(done.deleted) == 2
+    assert done.freed_bytes >= size // 2
+    assert plan_store_cleanup(copy, Cleanup(enabled=True, max_size=size // 2)).to_delete == ()
 
 
 def test_in_s3_an_export_that_a_kept_one_refers_to_stays(s3: S3Store) -> None:
