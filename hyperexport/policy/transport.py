@@ -50,7 +50,9 @@ def candidates(asked: TransportChoice, *, running: bool, nbdkit: bool) -> tuple[
     return tuple(one for one in every if one is not Transport.NBDKIT or nbdkit)
 
 
-def with_transport(plan: DiskPlan, transport: Transport, refused: Mapping[Transport, str], *, why: str) -> DiskPlan:
+def with_transport(
+    plan: DiskPlan, transport: Transport, refused: Mapping[Transport, str], *, why: str = "", expected: int = 0
+) -> DiskPlan:
     """The plan of a disk with how it is read, and why not better.
 
     Args:
@@ -58,6 +60,7 @@ def with_transport(plan: DiskPlan, transport: Transport, refused: Mapping[Transp
         transport: What is used.
         refused: The better ones that do not work, with the reasons.
         why: Why no better one was looked for; empty where that was done.
+        expected: Bytes that a range transport reads at the most (:func:`most_read`).
     """
     if plan.decision is not Decision.TRANSFER or not plan.bases:
         return plan.model_copy(update={"transport": transport})
@@ -70,8 +73,22 @@ def with_transport(plan: DiskPlan, transport: Transport, refused: Mapping[Transp
         return plan.model_copy(update={"transport": transport, "transport_words": words, **whole})
     if plan.synthetic:
         words = f"only what changed is {words}, and the rest is written from the store's own grains"
-    expected = plan.changed_bytes or 0
     return plan.model_copy(update={"transport": transport, "transport_words": words, "expected_bytes": expected})
+
+
+def most_read(plan: DiskPlan, *, grain: int, percent: float) -> int:
+    """Bytes that a range transport reads of a disk at the most: what changed, the sample, and the known grains.
+
+    Args:
+        plan: The plan of the disk, with what changed.
+        grain: Bytes of a grain.
+        percent: Of the unchanged grains that are read again.
+    """
+    areas = ((0, plan.changed_bytes or 0),) if plan.changed is None else plan.changed
+    changed = sum(end - first for first, end in grains_of(areas, grain))
+    unchanged = -(-plan.capacity // grain) - changed
+    again = min(_sample_size(unchanged, percent) + KNOWN_GRAINS, unchanged)
+    return min((changed + again) * grain, plan.capacity)
 
 
 def grains_of(areas: Sequence[tuple[int, int]], grain: int) -> list[Run]:
@@ -101,9 +118,12 @@ def choose_sample(changed: Sequence[Run], total: int, *, percent: float, chance:
         chance: Makes the choice.
     """
     unchanged = total - sum(end - first for first, end in changed)
-    wanted = min(max(round(unchanged * percent / 100), FEWEST_SAMPLED), unchanged)
-    chosen = sorted(chance.sample(range(unchanged), wanted))
+    chosen = sorted(chance.sample(range(unchanged), _sample_size(unchanged, percent)))
     return list(_among_unchanged(chosen, changed))
+
+
+def _sample_size(unchanged: int, percent: float) -> int:
+    return min(max(round(unchanged * percent / 100), FEWEST_SAMPLED), unchanged)
 
 
 def _among_unchanged(chosen: Sequence[int], changed: Sequence[Run]) -> Iterator[int]:

@@ -4,12 +4,13 @@ import logging
 from collections.abc import Sequence
 
 from hyperexport.errors import TransportUnavailable
+from hyperexport.formats.vmdk import GRAIN
 from hyperexport.model.transport import Transport
 from hyperexport.model.vm import DiskInfo, PowerState
 from hyperexport.nbd.nbdkit import find_nbdkit
 from hyperexport.options.groups import TransportChoice
 from hyperexport.policy.export_plan import Decision, DiskPlan, ExportPlan
-from hyperexport.policy.transport import candidates, why_whole_stream, with_transport
+from hyperexport.policy.transport import candidates, most_read, why_whole_stream, with_transport
 from hyperexport.steps.job import Job
 from hyperexport.steps.range_sources import READ_ERRORS, open_ranges
 
@@ -52,19 +53,20 @@ def _choose(job: Job, plan: DiskPlan, disk: DiskInfo, snapshot: str | None) -> D
     asked = job.options.incremental.transport
     if why := why_whole_stream(plan, asked):
         return with_transport(plan, Transport.LEASE, {}, why=why)
+    expected = most_read(plan, grain=GRAIN, percent=job.options.incremental.transport_sample)
     running = job.vm.power_state is not PowerState.OFF
     refused: dict[Transport, str] = {}
     for transport in candidates(asked, running=running, nbdkit=job.options.incremental.plugin is not None):
         why = _why_not(job, disk, transport, snapshot)
         if why is None:
-            return with_transport(plan, transport, refused, why="")
+            return with_transport(plan, transport, refused, expected=expected)
         refused[transport] = why
     if asked is not TransportChoice.AUTO:
         why = next(iter(refused.values()))
         raise TransportUnavailable(f"--transport {asked} cannot read {disk.label} of {job.ref.path}: {why}", fix=_FIX)
     if job.options.incremental.plugin is None:
         refused[Transport.NBDKIT] = "--nbdkit-plugin was not given"
-    return with_transport(plan, Transport.LEASE, refused, why="")
+    return with_transport(plan, Transport.LEASE, refused)
 
 
 def _why_not(job: Job, disk: DiskInfo, transport: Transport, snapshot: str | None) -> str | None:

@@ -92,10 +92,22 @@ def test_what_is_saved_is_what_a_full_export_would_read_more(tmp_path: Path, mon
             ranged = transport is Transport.DATASTORE
             read = sum(each.sent for each in vcenter.folder.requests if each.sent >= GRAIN)
             assert result.saved_bytes == (whole - read if ranged else 0)
-            assert result.plan.saved_bytes == (whole - GRAIN if ranged else 0)
+            planned = result.plan.disks[0].expected_bytes if ranged else whole
+            assert result.plan.saved_bytes == whole - planned
+            assert read <= planned <= 1.5 * read if ranged else read == 0
         unchanged = place.export(OFF)
         assert (unchanged.plan.disks[0].decision, len(disk_of(unchanged).chain)) == (Decision.REUSE, 3)
         assert unchanged.saved_bytes == unchanged.plan.saved_bytes == whole
+
+
+@pytest.mark.parametrize("percent", [0, 3, 100])
+def test_a_plan_says_at_most_what_is_read(vcenter: Simulator, place: Place, percent: float) -> None:
+    place.export(OFF)
+    change(vcenter, OFF)
+    result = place.export(OFF, transport_sample=percent)
+    read, planned = disk_of(result).received or 0, result.plan.disks[0].expected_bytes
+    assert disk_of(result).transport is Transport.DATASTORE
+    assert read <= planned <= min(read + 9 * GRAIN, SIZE)  # eight known grains, and the last grain counts as whole
 
 
 def nvram_of(result: ExportResult) -> int:
