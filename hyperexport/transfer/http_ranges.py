@@ -19,7 +19,7 @@ from hyperexport.base.stop import StopSignal
 from hyperexport.base.units import KIB
 from hyperexport.errors import TransferInterrupted, TransportUnavailable
 from hyperexport.model.tls import Trust
-from hyperexport.transfer.https import FAILURES, connect, cut, parse_address, reason_of, shown
+from hyperexport.transfer.https import FAILURES, coding_of, connect, cut, fields_of, parse_address, reason_of, shown
 from hyperexport.transfer.ranges import Range
 from hyperexport.transfer.source import CONNECT_TIMEOUT, READ_TIMEOUT
 
@@ -146,10 +146,13 @@ class HttpRanges:
 
     def _check(self, response: "_Answer", part: Range) -> None:
         found = response.headers.get("content-range", "")
-        encoding = response.headers.get("content-encoding", "identity")
+        coding = coding_of(response.headers)
         status = response.status
         wanted = f"bytes {part.offset}-{part.offset + part.length - 1}/{self.capacity}"
-        if (status, encoding, found) == (206, "identity", wanted):
+        if (status, coding, found) == (206, None, wanted):
+            announced = response.headers.get("content-length", str(part.length))
+            if announced != str(part.length) and "transfer-encoding" not in response.headers:
+                raise TransferInterrupted(f"the server announced {announced} bytes for {part.length} of {self.name}")
             return
         answer = f"the server answered {status} {response.reason}".rstrip() + f" for {self.name}"
         if status in _UNPROVED:
@@ -169,8 +172,8 @@ class HttpRanges:
             raise TransportUnavailable(f"{self.name} has fewer bytes than the disk, which has {self.capacity}")
         if status != 206:
             raise TransportUnavailable(answer)
-        if encoding != "identity":
-            raise TransportUnavailable(f"the server compressed {self.name} though it was asked not to")
+        if coding:
+            raise TransportUnavailable(f"the server compressed {self.name} ({coding}) though it was asked not to")
         self._check_range(found, part)
 
     def _check_range(self, found: str, part: Range) -> None:
@@ -239,7 +242,7 @@ class _Connection:
         plain = _PLAIN.match(self._file.peek(1))
         if plain:
             lines = [line.partition(":") for line in plain[1].decode("latin-1").split("\r\n")]
-            headers = {name.lower(): value.strip() for name, _, value in lines}
+            headers = fields_of((name, value) for name, _, value in lines if name)
             if headers.get("content-length") == str(length) and headers.keys().isdisjoint(_UNUSUAL):
                 self._file.read(plain.end())
                 return _Answer(206, "", headers, lambda: (self._file.read(length), True))
@@ -256,8 +259,7 @@ class _Connection:
                 self._file = BufferedReader(self._sock.makefile("rb", 0), _TLS_RECORD)
             return data, lasts
 
-        names = {name.lower(): value for name, value in response.headers.items()}
-        return _Answer(response.status, response.reason, names, read)
+        return _Answer(response.status, response.reason, fields_of(response.headers.items()), read)
 
     def cut(self) -> None:
         """Have whoever waits for it wake with an error; from any thread."""

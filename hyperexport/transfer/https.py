@@ -3,6 +3,7 @@
 import http.client
 import socket
 import ssl
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Final
 
@@ -21,6 +22,21 @@ chunk's length that is no number or a name that IDNA refuses, AttributeError for
 
 LONGEST_NAME: Final = 150
 """Characters of a name that the server gave, in a message."""
+
+
+def fields_of(lines: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """The header of an answer, by names in lower case; values of a repeated name are a list (RFC 9110, section 5.3)."""
+    fields: dict[str, str] = {}
+    for name, value in lines:
+        key, own = name.lower(), value.strip()
+        fields[key] = f"{fields[key]}, {own}" if key in fields else own
+    return fields
+
+
+def coding_of(fields: Mapping[str, str]) -> str | None:
+    """How the body of an answer is encoded, if it is not the bytes themselves or chunks of them; we decode nothing."""
+    content, transfer = fields.get("content-encoding", "identity"), fields.get("transfer-encoding", "chunked").lower()
+    return content if content != "identity" else transfer if transfer != "chunked" else None
 
 
 def parse_address(url: str) -> Url:

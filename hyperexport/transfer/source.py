@@ -17,7 +17,7 @@ from urllib3.util import Url
 from hyperexport.base.stop import StopSignal
 from hyperexport.errors import PermissionMissing, ServerFault, TransferInterrupted
 from hyperexport.model.tls import Trust
-from hyperexport.transfer.https import FAILURES, connect, cut, parse_address, reason_of, shown
+from hyperexport.transfer.https import FAILURES, coding_of, connect, cut, fields_of, parse_address, reason_of, shown
 
 logger = logging.getLogger(__name__)
 
@@ -166,9 +166,8 @@ def _check_answer(response: http.client.HTTPResponse, name: str) -> None:
         raise PermissionMissing(answer, fix="Check the privileges VApp.Export and Datastore.Browse of the user")
     if status != 200:
         raise ServerFault(answer)
-    encoding = response.headers.get("Content-Encoding", "identity")
-    if encoding != "identity":
-        raise ServerFault(f"the server compressed {name} ({encoding}) though it was asked not to")
+    if coding := coding_of(fields_of(response.headers.items())):
+        raise ServerFault(f"the server compressed {name} ({coding}) though it was asked not to")
 
 
 def _too_large(name: str, largest: int) -> ServerFault:

@@ -24,6 +24,7 @@ SECONDS = 60
 LENGTH = 40_000
 PARTS = [Range(number * 100_000, LENGTH) for number in range(30)]
 CAPACITY = 3_000_000
+WHOLE = f"Content-Range: bytes 0-{LENGTH - 1}/{CAPACITY}"
 
 
 def content(offset: int, length: int) -> bytes:
@@ -140,15 +141,16 @@ def test_an_answer_in_any_form_that_http_has_gives_the_bytes(answer: Callable[[E
         (("Content-Length: 40000", f"Content-Range: bytes 8-40007/{CAPACITY}"), "bytes 8 to 40007"),
         (("Content-Length: 40000", "Content-Range: bytes 0-39999/77"), "has 77 bytes"),
         (("Content-Length: 40000", "Content-Range: none"), "without saying which one"),
+        (("Content-Length: 40000", WHOLE, f"Content-Range: bytes 8-40007/{CAPACITY}"), "without saying which one"),
+        (("Content-Length: 40000", WHOLE, "Content-Encoding: gzip", "Content-Encoding: identity"), "compressed"),
+        ((WHOLE, "Transfer-Encoding: gzip, chunked"), r"compressed .*\(gzip, chunked\)"),
+        ((WHOLE, "Transfer-Encoding: gzip"), "compressed"),
     ],
 )
 def test_an_answer_with_other_bytes_is_refused(more: tuple[str, ...], why: str) -> None:
     def script(exchange: Exchange) -> None:
-        exchange.send(
-            "\r\n".join(
-                ["HTTP/1.1 206 Partial Content", f"Content-Range: bytes 0-39999/{CAPACITY}", *more, "", ""]
-            ).encode()
-        )
+        whole = () if any("Content-Range" in line for line in more) else (WHOLE,)
+        exchange.send("\r\n".join(["HTTP/1.1 206 Partial Content", *whole, *more, "", ""]).encode())
         exchange.send(bytes(LENGTH))
         exchange.next_request()
 
@@ -159,6 +161,22 @@ def test_an_answer_with_other_bytes_is_refused(more: tuple[str, ...], why: str) 
         pytest.raises(TransportUnavailable, match=why),
     ):
         read_all(source, stop, PARTS[:1])
+
+
+@pytest.mark.parametrize("announced", [("40001",), ("40000", "40001"), ("40000", "3")])
+def test_an_answer_that_announces_another_length_does_not_count(announced: tuple[str, ...]) -> None:
+    def script(exchange: Exchange) -> None:
+        exchange.send(head(0, LENGTH, *(f"Content-Length: {length}" for length in announced)) + bytes(LENGTH))
+        exchange.next_request()
+
+    stop = StopSignal()
+    with (
+        tls_server(script) as server,
+        source_at(server, stop) as source,
+    ):
+        source.ask(PARTS[0])
+        with pytest.raises(TransferInterrupted, match=f"announced {', '.join(announced)} bytes for 40000"):
+            source.answer()
 
 
 @pytest.mark.parametrize("end", ["cut", "stop"])

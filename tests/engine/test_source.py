@@ -276,9 +276,17 @@ def test_an_answer_other_than_200_is_an_error_of_its_kind(status, error):
         assert len(server.requests) == 1
 
 
-def test_a_compressed_body_is_refused():
+@pytest.mark.parametrize(
+    "encoded",
+    [
+        ("Content-Encoding: gzip", "Content-Length: 1"),
+        ("Content-Encoding: identity", "Content-Encoding: gzip", "Content-Length: 1"),
+        ("Transfer-Encoding: gzip, chunked",),
+    ],
+)
+def test_a_compressed_body_is_refused(encoded):
     def script(exchange):
-        exchange.head("200 OK", "Content-Encoding: gzip", "Content-Length: 1")
+        exchange.head("200 OK", *encoded)
 
     with tls_server(script) as server, pytest.raises(ServerFault, match="gzip"):
         download(server)
