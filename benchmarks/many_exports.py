@@ -34,7 +34,7 @@ from hyperexport.model.ownership import Owner
 from hyperexport.model.vm import VmRef
 from hyperexport.options.groups import Cleanup
 from hyperexport.steps.cleanup import plan_store_cleanup
-from hyperexport.steps.plan import newest_usable
+from hyperexport.steps.plan import newest_with_problem
 from hyperexport.store.base import Staging, StoredExport
 from hyperexport.store.contents import StoreContents
 from hyperexport.store.local import LocalStore
@@ -92,8 +92,9 @@ def list_all(store: LocalStore) -> None:
 
 def plan_next(store: LocalStore) -> None:
     folder = store.folders()[0]
-    base, problem = newest_usable(store, store.listing(folder))
-    assert base, problem
+    base, problem = newest_with_problem(store, store.listing(folder))
+    assert base is not None
+    assert problem is None, problem
 
 
 def plan_cleanup(store: LocalStore) -> None:

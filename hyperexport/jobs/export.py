@@ -277,11 +277,13 @@ def move_files(
     ]
     expect(job.ref, Stage.TRANSFER, [(disk.file_name, disk.capacity) for disk in export_plan.to_transfer])
     nvram = run(package.export_nvram, job, copies, moref, later=moref is None)
-    parts = run.side_by_side(
-        disk_export.export_disk, calls, max_concurrency=max_concurrency if moref else 1, stop=job.stop
-    )
-    for found in job.distrusted:
-        run.transport_distrusted(job.ref, disk=found.disk, transport=found.transport, reason=found.reason)
+    try:
+        parts = run.side_by_side(
+            disk_export.export_disk, calls, max_concurrency=max_concurrency if moref else 1, stop=job.stop
+        )
+    finally:  # what was found holds, also where the export fails
+        for found in job.distrusted:
+            run.transport_distrusted(job.ref, disk=found.disk, transport=found.transport, reason=found.reason)
     if not disks.is_as_sent(job):
         nvram = run(package.export_nvram, job, copies, moref, instead_of=nvram)
     moved = [file for files in parts for file in files]

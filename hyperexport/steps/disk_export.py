@@ -25,20 +25,23 @@ def export_disk(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, snapsh
     Returns:
         The files that the disk is made of, the base first, each with its tags.
     """
-    distrusted = plan.distrusted
-    try:
-        files = _export(job, copies, plan, disk, snapshot)
-    except (TrackingWrong, range_deltas.NotAsStored) as error:
-        if isinstance(error, TrackingWrong):
+    if disk.key not in job.found_wrong:
+        try:
+            return _noting(plan.distrusted, _export(job, copies, plan, disk, snapshot))
+        except TrackingWrong as error:
             job.warn(
                 f"change tracking of {disk.label} is wrong: {error}. The disk is exported whole, and its change "
                 "tracking is not used again until it begins anew: switch it off and on again in vSphere"
             )
-        else:
+        except range_deltas.NotAsStored as error:
             _distrust_ranges(job, plan, disk, str(error))
-        deltas.drop_bases(copies, deltas.base_names(plan))
-        distrusted = series_of(disk.change_id)
-        files = disks.transfer_disk(job, copies, plan, disk, snapshot)
+        job.found_wrong.add(disk.key)
+    deltas.drop_bases(copies, deltas.base_names(plan))
+    return _noting(series_of(disk.change_id), disks.transfer_disk(job, copies, plan, disk, snapshot))
+
+
+def _noting(distrusted: str | None, files: list[Entries]) -> list[Entries]:
+    """The files, with the series of change ids that is distrusted in the disk's own entries."""
     told = {"distrusted": distrusted}
     return [
         tuple(entry.model_copy(update=told) for entry in file) if file[0].role is FileRole.DISK else file
@@ -47,11 +50,9 @@ def export_disk(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, snapsh
 
 
 def _distrust_ranges(job: Job, plan: DiskPlan, disk: DiskInfo, reason: str) -> None:
-    """Warn, and have the run emit an event, once: the step may be retried."""
+    """Warn, and have the run emit an event."""
     assert plan.transport, "only a range transport is distrusted"
     logger.error("%s: %s: %s", job.vm.name, disk.label, reason)
-    if any(found.disk == disk.label for found in job.distrusted):
-        return
     job.distrusted.append(Distrusted(disk.label, plan.transport, reason))
     job.warn(
         f"{disk.label} is exported whole, because {reason}. Either change tracking lost a change, which earlier deltas "
@@ -65,39 +66,52 @@ def _export(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, snapshot: 
         try:
             return deltas.write_synthetic(job, copies, plan, disk)
         except BaseUnusable as error:
-            job.warn(f"{disk.label} is unchanged, and was transferred anyway: {_with_advice(error)}")
+            otherwise = f"{disk.label} is unchanged, and was transferred anyway: {_with_advice(error)}"
     elif plan.synthetic:
         try:
             return range_deltas.transfer_ranges(job, copies, plan, disk, snapshot)
         except range_deltas.RangesUnusable as error:
-            job.warn(_read_whole(plan, error))
+            otherwise = _read_whole(plan, error)
         except BaseUnusable as error:
-            job.warn(
+            otherwise = (
                 f"{disk.label} was transferred whole, not written from the store's own grains: {_with_advice(error)}"
             )
     elif plan.decision is Decision.REUSE:
         try:
             return disks.reuse_disk(job, copies, plan, disk)
         except (ExportNotFound, ChecksumMismatch) as error:  # deleted since the plan was made, or damaged
-            job.warn(f"{disk.label} is unchanged, and was transferred anyway: {error.what}")
+            otherwise = f"{disk.label} is unchanged, and was transferred anyway: {error.what}"
             deltas.drop_bases(copies, [part.name for part in plan.bases])
     elif plan.bases and _shares_files(job, copies, plan):
         try:
             return _store_changes(job, copies, plan, disk, snapshot)
         except BaseUnusable as error:
-            job.warn(f"{disk.label} is stored whole, not as a delta: {_with_advice(error)}")
+            otherwise = f"{disk.label} is stored whole, not as a delta: {_with_advice(error)}"
             deltas.drop_bases(copies, deltas.base_names(plan))
-    return disks.transfer_disk(job, copies, plan, disk, snapshot)
+    else:
+        otherwise = ""
+    files = disks.transfer_disk(job, copies, plan, disk, snapshot)
+    _warn(job, otherwise)
+    return files
 
 
 def _store_changes(job: Job, copies: Copies, plan: DiskPlan, disk: DiskInfo, snapshot: str | None) -> list[Entries]:
     """Read what changed the way that was planned, or out of the whole stream where that fails."""
+    otherwise = ""
     if plan.transport in RANGED:
         try:
             return range_deltas.transfer_ranges(job, copies, plan, disk, snapshot)
         except range_deltas.RangesUnusable as error:
-            job.warn(_read_whole(plan, error))
-    return deltas.transfer_delta(job, copies, plan, disk, snapshot)
+            otherwise = _read_whole(plan, error)
+    files = deltas.transfer_delta(job, copies, plan, disk, snapshot)
+    _warn(job, otherwise)
+    return files
+
+
+def _warn(job: Job, otherwise: str) -> None:
+    """Warn that a disk came in another way than planned, once it came: a retry may yet go as planned."""
+    if otherwise:
+        job.warn(otherwise)
 
 
 def _with_advice(error: BaseUnusable) -> str:

@@ -115,6 +115,9 @@ class Job:
         self.failed_attempts: list[str] = []
         self.distrusted: list[Distrusted] = []
         """Disks that were read whole because what was read of them in ranges was not as the store has it."""
+        self.found_wrong: set[int] = set()
+        """Keys of disks whose change tracking or ranges were found wrong: a retry, which takes another sample, might
+        not find it again."""
         self.gives_checksums = True
         """Whether the server gives checksums of what it sent, as far as is known."""
         self.uncompared: list[Uncompared] = []

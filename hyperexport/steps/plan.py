@@ -214,7 +214,7 @@ def make_plan(job: Job, snapshot: str | None) -> ExportPlan:
     disks = disks_of(job, snapshot)
     listing = listing_for(job.primary, job.folder_in(job.primary), job.identity)
     job.warn_of_damaged(job.primary, listing.damaged)
-    base, problem = newest_usable(job.primary, listing)
+    base, problem = newest_with_problem(job.primary, listing)
     full = full_reason(
         disks,
         base=base.manifest if base else None,
@@ -274,32 +274,32 @@ def disks_of(job: Job, snapshot: str | None) -> tuple[DiskInfo, ...]:
     return tuple(disk.model_copy(update={"backing_files": known.get(disk.key, ())}) for disk in job.disks)
 
 
-def newest_usable(store: Store, listing: StoreListing) -> tuple[StoredExport | None, str | None]:
-    """Find the export that an incremental one may build on.
+def newest_with_problem(store: Store, listing: StoreListing) -> tuple[StoredExport | None, str | None]:
+    """Find the export that an incremental one would build on.
 
     Args:
         store: Where it is.
         listing: What the store holds of the VM.
 
     Returns:
-        The newest proved export of the VM and None; or None and what is wrong with the one that is there; or
-        two Nones where there is none.
+        The newest proved export of the VM, if there is one, and what is wrong with it, in words, where it cannot be
+        built on. Its manifest still says which change tracking is not to be trusted.
     """
     if not listing.exports:
         return None, listing.damaged[-1].words if listing.damaged else None
     newest = listing.exports[0]
     if known := newest.manifest.damage:
-        return None, f"{newest}: {known[0]}"
+        return newest, f"{newest}: {known[0]}"
     for entry in newest.manifest.stored_disks:
         try:
             with store.open(newest, entry.name) as reader:
                 size = reader.size
         except ExportNotFound:
-            return None, f"{newest} lacks {entry.name}"
+            return newest, f"{newest} lacks {entry.name}"
         except StoreUnusable as error:
-            return None, f"{entry.name} of {newest} cannot be read ({error.what})"
+            return newest, f"{entry.name} of {newest} cannot be read ({error.what})"
         if size != entry.size:
-            return None, f"{entry.name} of {newest} has {size} bytes in place of {entry.size}"
+            return newest, f"{entry.name} of {newest} has {size} bytes in place of {entry.size}"
     return newest, None
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hyperexport.steps.plan import newest_usable
+from hyperexport.steps.plan import newest_with_problem
 from hyperexport.store.local import LocalStore
 from tests.engine.local_exports import FIRST, FOLDER, SECOND, write_export
 
@@ -17,12 +17,12 @@ def store(tmp_path: Path) -> LocalStore:
 def test_the_newest_export_is_built_on(store: LocalStore) -> None:
     write_export(store, FIRST)
     newest = write_export(store, SECOND)
-    assert newest_usable(store, store.listing(FOLDER)) == (newest, None)
+    assert newest_with_problem(store, store.listing(FOLDER)) == (newest, None)
 
 
 def test_where_no_export_is_nothing_is_wrong(store: LocalStore) -> None:
     store.delete(write_export(store, FIRST))
-    assert newest_usable(store, store.listing(FOLDER)) == (None, None)
+    assert newest_with_problem(store, store.listing(FOLDER)) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_a_damaged_export_is_not_built_on_nor_passed_over_for_an_older_one(
     write_export(store, FIRST)
     newest = write_export(store, SECOND)
     damage(tmp_path / str(newest) / "db01-disk-1.vmdk")
-    base, told = newest_usable(store, store.listing(FOLDER))
-    assert base is None
+    found, told = newest_with_problem(store, store.listing(FOLDER))
+    assert found == newest
     assert str(newest) in (told or "")
     assert problem in (told or "")

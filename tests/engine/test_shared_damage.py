@@ -23,7 +23,7 @@ from hyperexport.options.precedence import ExportOptions
 from hyperexport.simulator import DiskSpec, Simulator, VmSpec
 from hyperexport.steps import drilling
 from hyperexport.steps.choosing import choose_export
-from hyperexport.steps.plan import newest_usable
+from hyperexport.steps.plan import newest_with_problem
 from hyperexport.steps.verification import sample_of, select_exports, verify
 from hyperexport.store.base import Store, StoredExport
 from hyperexport.store.cached_store import CachedStore
@@ -165,7 +165,7 @@ def test_every_command_heeds_what_the_verification_of_one_export_found(
 
     store = place.store
     assert damaged_ids(store) == expected
-    assert newest_usable(store, store.listing(newest.folder))[0] is None
+    assert newest_with_problem(store, store.listing(newest.folder))[1] is not None
     assert run(["list", *damaging.flags, "--quiet", "--no-prefect"]) == 0
     blocks = capsys.readouterr().out.strip().split("\n\n")
     named = [block for block in blocks if "\ndamage=" in block]
@@ -246,7 +246,7 @@ def test_in_a_store_that_was_copied_without_its_links_one_rotten_copy_damages_on
     rot(path_of(copied, exports[1], exports[1].manifest.disks[0].name))
     assert verify_one(copied, exports[1]) == {exports[1].export_id}
     assert damaged_ids(copied.store) == [exports[1].export_id]
-    assert newest_usable(copied.store, copied.store.listing(exports[1].folder))[0] is not None
+    assert newest_with_problem(copied.store, copied.store.listing(exports[1].folder))[1] is None
 
 
 def test_the_damage_stays_known_when_the_export_that_was_verified_is_deleted(folder: Place) -> None:

@@ -17,7 +17,7 @@ from hyperexport.options.declaring import VerifyMode
 from hyperexport.options.groups import Cleanup
 from hyperexport.simulator import DiskSpec, Simulator, VmSpec
 from hyperexport.steps.cleanup import delete_planned, plan_store_cleanup
-from hyperexport.steps.plan import newest_usable
+from hyperexport.steps.plan import newest_with_problem
 from hyperexport.steps.recent import recent_exports
 from hyperexport.steps.verification import select_exports, verify, verify_selected
 from hyperexport.store.base import StoredExport
@@ -57,7 +57,7 @@ def wrong_answers(store: LocalStore | S3Store, rotten: StoredExport, others: lis
     answers = {
         "list": list(listing.exports) == others and [str(one) for one in listing.damaged] == [str(rotten)],
         "list --quiet": f"export={rotten}" in pair_lines(contents),
-        "next incremental": newest_usable(store, listing) == (newest, None),
+        "next incremental": newest_with_problem(store, listing) == (newest, None),
         "skip-newer-than": list(recent_exports([store], [identity_of(newest.manifest)], young, server=None).values())
         == fresh,
         "report": vm.last_good == newest.manifest and vm.damaged == (rotten.export_id,),

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from hyperexport.base.stop import StopSignal
+from hyperexport.errors import ServerFault
 from hyperexport.formats.vmdk import GRAIN
 from hyperexport.jobs.direct import DirectRunner
 from hyperexport.model.manifest import ExportKind
@@ -14,9 +15,10 @@ from hyperexport.options.groups import VerifyMode
 from hyperexport.simulator import DiskSpec, Fault, FaultKind, Simulator, VmSpec
 from hyperexport.steps import deltas
 from hyperexport.steps.verification import verify
+from hyperexport.transfer import ranges
 from tests.chains import Place, files_of, folder_place, guest, rot, stored
 from tests.engine.nbdkit_tool import Nbdkit
-from tests.engine.ranges import MIB, OFF, ON, SIZE, change, disk_of
+from tests.engine.ranges import MIB, OFF, ON, SIZE, change, disk_of, is_the_guests
 
 
 def distrusted(vcenter: Simulator, place: Place, name: str, monkeypatch: pytest.MonkeyPatch, **options: Any) -> None:
@@ -69,6 +71,68 @@ def test_a_datastore_that_returns_wrong_bytes_is_found_before_a_changed_block_is
     vcenter.folder.requests.clear()
     distrusted(vcenter, place, OFF, monkeypatch)
     assert sum(each.sent for each in vcenter.folder.requests if each.sent > 512 * 8) <= 8 * GRAIN
+
+
+def test_what_was_found_wrong_is_not_used_when_the_transfer_is_tried_again(
+    vcenter: Simulator, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.export(OFF)
+    change(vcenter, OFF)
+    vcenter.faults.add(Fault(FaultKind.FOLDER_WRONG, vm=OFF, after=2))  # found by the first block that is compared
+    vcenter.faults.add(Fault(FaultKind.CUT, vm=OFF, disk=0, at_byte=70_000))
+    distrusted(vcenter, place, OFF, monkeypatch)
+    assert len(vcenter.faults.fired) == 2
+
+
+def test_a_transport_that_works_again_when_the_lease_failed_is_not_said_to_have_failed(
+    vcenter: Simulator, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranges, "_FIRST_PAUSE", 0)
+    place.export(OFF)
+    change(vcenter, OFF)
+    vcenter.faults.add(Fault(FaultKind.FOLDER_SHORT, vm=OFF, at_byte=30 * GRAIN, times=ranges.ATTEMPTS))
+    vcenter.faults.add(Fault(FaultKind.CUT, vm=OFF, disk=0, at_byte=70_000))
+    result = place.export(OFF)
+    assert len(vcenter.faults.fired) == ranges.ATTEMPTS + 1
+    assert (disk_of(result).transport, result.manifest.warnings) == (Transport.DATASTORE, ())
+    is_the_guests(vcenter, place, OFF, tmp_path)
+
+
+def test_an_export_that_fails_afterwards_says_what_was_found_wrong(
+    vcenter: Simulator, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.export(OFF)
+    change(vcenter, OFF)
+    vcenter.faults.add(Fault(FaultKind.FOLDER_WRONG, vm=OFF, times=0))
+    vcenter.faults.add(Fault(FaultKind.HTTP_STATUS, vm=OFF, disk=0, status=404, times=0))
+    events: list[str] = []
+    monkeypatch.setattr(DirectRunner, "transport_distrusted", lambda *_, disk, **__: events.append(disk))
+    with pytest.raises(ServerFault, match="404"):
+        place.export(OFF)
+    assert events == ["Hard disk 1"]
+
+
+@pytest.mark.parametrize("lost", ["deleted", "found damaged"])
+def test_change_tracking_stays_distrusted_when_the_export_that_found_it_is_damaged(
+    vcenter: Simulator, place: Place, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    place.export(OFF)
+    change(vcenter, OFF)
+    vcenter.faults.add(Fault(FaultKind.FOLDER_WRONG, vm=OFF, times=0))
+    with monkeypatch.context() as patch:
+        distrusted(vcenter, place, OFF, patch)
+    vcenter.faults.clear()
+    (file,) = files_of(place.store, place.newest())
+    if lost == "deleted":
+        file.unlink()
+    else:
+        rot(file)
+        verify(place.store, place.newest(), mode=VerifyMode.ON, stop=StopSignal())
+    full = place.export(OFF)
+    assert (full.manifest.kind, disk_of(full).distrusted is None) == (ExportKind.FULL, False)
+    change(vcenter, OFF, seed="2")
+    assert disk_of(place.export(OFF)).transport is Transport.LEASE
+    assert stored(place.store, place.newest()) == guest(vcenter, OFF)
 
 
 def test_an_nbdkit_that_returns_wrong_bytes_is_found(
