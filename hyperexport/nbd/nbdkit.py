@@ -9,6 +9,7 @@ Parameters: nbdkit-vddk-plugin(1), nbdkit(1), nbdkit-blocksize-filter(1), nbdkit
 
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -60,6 +61,9 @@ _SECONDS_TO_END: Final = 5.0
 _LOOK: Final = 0.02
 _MOST_SAID: Final = 64 << 10
 """Bytes at the end of its output in which the last line is looked for."""
+_LONGEST_SAID: Final = 300
+"""Characters of that line in a message."""
+_SPECIAL_FORMS: Final = {"'": ("'\\''", "'\"'\"'"), " ": ("+",)}
 _KEPT_VARIABLES: Final = ("PATH", "HOME", "LANG", "TZ", "LD_LIBRARY_PATH")
 """Of our own environment, which may hold passwords."""
 
@@ -175,9 +179,10 @@ class NbdkitSource:
     def _checked(self) -> Generator[None]:
         try:
             yield
-        except TransferInterrupted:
+        except TransferInterrupted as error:
             self._check_open()
-            raise
+            assert self._process, "it was started"
+            raise TransferInterrupted(f"{error.what}{self._process.said()}") from error
 
     def _start(self) -> NbdClient:
         with ExitStack() as stack, ExitStack() as starting:
@@ -194,7 +199,7 @@ class NbdkitSource:
             try:
                 client = NbdClient(folder / "socket", stop=self._stop, name=self.name)
             except TransferInterrupted as error:
-                raise TransferInterrupted(f"{error.what}{process.said()}") from error
+                raise TransferInterrupted(f"{process.without_password(error.what)}{process.said()}") from error
             if client.size != self.capacity:
                 client.close()
                 raise TransportUnavailable(
@@ -288,9 +293,20 @@ class _Process:
         # Not with seek(): the child writes where the same open file stands.
         size = os.fstat(self._said.fileno()).st_size
         text = os.pread(self._said.fileno(), _MOST_SAID, max(size - _MOST_SAID, 0))
-        lines = text.decode(errors="replace").strip().splitlines()
-        last = lines[-1][:300] if lines else ""
-        return f" ({last.replace(self._disk.password.get_secret_value(), '***')})" if last else ""
+        lines = self.without_password(text.decode(errors="replace")).strip().splitlines()
+        return f" ({lines[-1][:_LONGEST_SAID]})" if lines else ""
+
+    def without_password(self, text: str) -> str:
+        """Hide the password in what it wrote, before any of it is cut off: a part of it would not be found."""
+        forms = "".join(map(_forms, self._disk.password.get_secret_value()))
+        return re.sub(forms, "***", text) if forms else text
+
+
+def _forms(char: str) -> str:
+    """A regular expression of a character as programs print it: as it is, in an address, in a string, for a shell."""
+    in_an_address = "".join(f"%{byte:02x}" for byte in char.encode(errors="replace"))
+    forms = (*_SPECIAL_FORMS.get(char, ()), char, f"\\{char}")
+    return f"(?:{'|'.join(map(re.escape, forms))}|(?i:{in_an_address}))"
 
 
 def _command(program: str, disk: NbdkitDisk, folder: Path, *, password: int) -> list[str]:

@@ -90,6 +90,8 @@ def pread(h, buffer, offset, flags):
     if hangs and len(reads) > hangs["after"]:
         Path(hangs["marker"]).touch()
         threading.Event().wait()
+    if fails := standin.get("fails"):
+        raise RuntimeError(fails)
     data = bytearray(
         base64.b64decode(
             _ask(

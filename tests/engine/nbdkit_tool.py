@@ -40,7 +40,7 @@ class Nbdkit:
         self.set()
 
     def set(self, **changes: Any) -> None:
-        """Have it behave otherwise: ``wrong``, ``larger``."""
+        """Have it behave otherwise: ``wrong``, ``larger``, ``fails`` (with these words)."""
         self._settings.update(changes)
         (self._folder / "settings.json").write_text(json.dumps(self._settings))
 
