@@ -42,9 +42,9 @@ def always_kept(exports: Iterable[Candidate], preserve: Sequence[str], own: Cont
 def held_by_rules(exports: Iterable[Candidate], rules: KeepRules) -> dict[str, tuple[str, ...]]:
     """Which exports the keep rules hold. The exports come newest first; copies of one export count once.
 
-    A damaged export takes no period from a good one. One whose time is in the future stays, and takes none either,
-    because its period is not known. Where a clock was wrong, an export stays that a rule holds by any reading of the
-    clocks.
+    A damaged export takes no period from a good one, and is held where its period has none. One whose time is in the
+    future stays, and takes none either, because its period is not known. Where a clock was wrong, an export stays that
+    a rule holds by any reading of the clocks.
     """
     if not rules:
         return {}
@@ -53,14 +53,15 @@ def held_by_rules(exports: Iterable[Candidate], rules: KeepRules) -> dict[str, t
     for export in exports:
         if export.future:
             found[export.name] = ("the keep rules: it is dated in the future",)
-        elif export.sound:
+        else:
             vms.setdefault(export.vm, {}).setdefault(export.rank, []).append(export)
     for ranks in vms.values():
         copies = list(ranks.values())
         for times in _readings([one[0] for one in copies]):
-            for same, holding in zip(copies, rules.holding(times), strict=True):
+            sound = [any(export.sound for export in same) for same in copies]
+            for same, holding, is_sound in zip(copies, rules.holding(times, sound), sound, strict=True):
                 if holding:
-                    found = {export.name: holding for export in same} | found
+                    found = {export.name: holding for export in same if export.sound == is_sound} | found
     return found
 
 

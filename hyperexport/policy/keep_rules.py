@@ -6,7 +6,7 @@ also holds the oldest export: without it, the first export of a new store would 
 whole year.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -52,18 +52,40 @@ class KeepRules(Value):
     def __bool__(self) -> bool:
         return any((self.daily, self.weekly, self.monthly, self.yearly))
 
-    def holding(self, times: Sequence[datetime]) -> list[tuple[str, ...]]:
+    def holding(self, times: Sequence[datetime], sound: Sequence[bool]) -> list[tuple[str, ...]]:
         """Say of each export of one VM which rules hold it, each with its period.
 
         Args:
             times: When the exports were made, newest first.
+            sound: Whether each is not damaged.
         """
         found: list[list[str]] = [[] for _ in times]
         for name, label in _PERIODS.items():
             flag = f"--cleanup-keep-{name} {getattr(self, name)}"
-            for index, period in _held(times, label, getattr(self, name)):
+            for index, period in _held_of_all(times, sound, label, getattr(self, name)):
                 found[index].append(f"{flag} ({period})")
         return [tuple(rules) for rules in found]
+
+
+def _held_of_all(
+    times: Sequence[datetime], sound: Sequence[bool], label: _Label, count: int
+) -> Iterator[tuple[int, str]]:
+    """Which exports one rule holds: sound ones, as if there were no other; then the newest of periods without any.
+
+    One damaged file of a chain makes all exports of weeks damaged. A cleanup must not take them all: most of their
+    bytes can still be read, and the file may be repaired.
+    """
+    good = [index for index, is_sound in enumerate(sound) if is_sound]
+    for index, period in _held([times[index] for index in good], label, count):
+        yield good[index], period
+    periods = {_period(times[index], label) for index in good}
+    for index, period in _held(times, label, count):
+        if not sound[index] and _period(times[index], label) not in periods:
+            yield index, f"{period}, which has no undamaged export"
+
+
+def _period(time: datetime, label: _Label) -> str:
+    return label(time.astimezone(UTC))
 
 
 def _held(times: Sequence[datetime], label: _Label, count: int) -> list[tuple[int, str]]:
@@ -73,7 +95,7 @@ def _held(times: Sequence[datetime], label: _Label, count: int) -> list[tuple[in
     for index, time in enumerate(times):
         if len(held) == count:
             break
-        period = label(time.astimezone(UTC))
+        period = _period(time, label)
         if period != last:
             held.append((index, period))
             last = period

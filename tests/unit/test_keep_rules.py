@@ -136,6 +136,20 @@ def test_a_damaged_export_takes_no_day_from_a_good_one() -> None:
     assert bad.started not in left(found)
 
 
+def test_days_of_which_every_export_is_damaged_keep_their_newest_besides_those_with_a_good_one() -> None:
+    """As where the base of a chain rotted: one file, and a month of exports."""
+    days = [NOW - timedelta(days=day) for day in range(30)]
+    damage = ("base.vmdk: a byte is wrong",)
+    bad = [at(day - timedelta(hours=hour), damage=damage) for day in days[1:20] for hour in (0, 1)]
+    good = [at(day) for day in (days[0], *days[20:])]
+
+    found = plan([*bad, *good], rules(daily=7), max_count=1)
+
+    assert left(found) == sorted([*days[0:7], *days[20:26]])
+    held = {item.started: item.kept_by for item in found.items if not item.delete}
+    assert held[days[3]] == ("--cleanup-keep-daily 7 (2026-11-20, which has no undamaged export)",)
+
+
 def test_an_export_of_the_future_stays_and_takes_no_day() -> None:
     days = [at(NOW - timedelta(days=day)) for day in range(3)]
     ahead = [at(NOW + timedelta(days=day)) for day in (300, 400)]
