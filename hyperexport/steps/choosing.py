@@ -61,7 +61,8 @@ def _by_id(stores: Sequence[Store], wanted: str) -> ChosenExport:
 
 
 def _by_vm(stores: Sequence[Store], vm: str, at: datetime | None) -> ChosenExport:
-    everything = [ChosenExport(store, export) for store in stores for export in store.exports()]
+    listings = [(store, store.listing()) for store in stores]
+    everything = [ChosenExport(store, export) for store, listing in listings for export in listing.exports]
     groups = [_newest_first(group) for group in by_vm(everything, _manifest_of).values()]
     # By its name of today, or else by one that it once had.
     named = [group for group in groups if _is_named(group[0].export, vm)]
@@ -69,7 +70,13 @@ def _by_vm(stores: Sequence[Store], vm: str, at: datetime | None) -> ChosenExpor
     places = " and in ".join(store.url for store in stores)
     if not named:
         names = sorted({group[0].export.manifest.vm.name for group in groups})
-        known = f"Its VMs are {', '.join(names[:20])}" if names else "There is no export at all"
+        unread = sum(len(listing.damaged) for _, listing in listings)
+        if unread:
+            left_out = "1 damaged export is" if unread == 1 else f"{unread} damaged exports are"
+            known = f"{left_out} left out: hyperexport list shows why"
+            known = f"There are exports of {', '.join(names[:20])}. {known}" if names else known
+        else:
+            known = f"Its VMs are {', '.join(names[:20])}" if names else "There is no export at all"
         raise ExportNotFound(f"no export of a VM named {vm!r} is in {places}", fix=known)
     if len(named) > 1:
         raise UsageError(

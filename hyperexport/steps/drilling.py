@@ -175,10 +175,12 @@ def due(
         StoreUnusable, StoreUnreachable: A store could not be listed.
     """
     everything: list[ChosenExport] = []
+    damaged = 0
     records: dict[tuple[str, str], list[DrillRecord]] = {}
     for store in stores:
         listing = store.listing()
         everything += [ChosenExport(store, export) for export in listing.exports]
+        damaged += len(listing.damaged)
         for place, kept in proved_drills(store.records(listing)).items():
             records.setdefault(place, []).extend(kept)
     last = last_passed([chosen.export for chosen in everything], records)
@@ -190,7 +192,12 @@ def due(
             waiting.append((proof.started if proof else _NEVER, good[0]))
     if not waiting:
         places = " and in ".join(store.url for store in stores)
-        raise ExportNotFound(f"no good export is in {places}", fix="Check --output and --upload")
+        fix = (
+            "Use hyperexport list to see why exports are damaged"
+            if everything or damaged
+            else "Check --output and --upload"
+        )
+        raise ExportNotFound(f"no good export is in {places}", fix=fix)
     waiting.sort(key=lambda one: (one[0], one[1].export.manifest.vm.path))
     chosen = [one for proved, one in waiting if within is None or now - proved > within]
     return chosen if most is None else chosen[:most]

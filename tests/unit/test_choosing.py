@@ -130,6 +130,14 @@ def test_what_is_not_there_says_what_is() -> None:
         chosen(Listed("local"), vm="db01")
 
 
+def test_what_cannot_be_read_is_not_called_absent() -> None:
+    lost = DamagedExport(folder=NEW.folder, export_id=NEW.export_id, problem=Problem.BYTES, reason="its base is gone")
+    with pytest.raises(ExportNotFound, match="1 damaged export is left out"):
+        chosen(Listed("local", damaged=(lost,)), vm="db01")
+    with pytest.raises(ExportNotFound, match=r"exports of db02\. 1 damaged export is left out"):
+        chosen(Listed("local", ELSEWHERE, damaged=(lost,)), vm="db01")
+
+
 def test_neither_nor_both_is_a_usage_error() -> None:
     for wanted in ({}, {"vm": "db01", "export": "x"}, {"export": NEW.export_id, "at": NOW}):
         with pytest.raises(UsageError):
