@@ -29,7 +29,7 @@ def verify_exports(
     Raises:
         UsageError: A sample was asked for, and exports were named.
         ExportNotFound: One of them is not there.
-        VerificationFailed: At least one is damaged; all were looked at first.
+        VerificationFailed: At least one is damaged, or one of several stores is empty; all were looked at first.
     """
     run.check_options(options)
     if sample is not None and (exports or sample < timedelta(days=1)):
@@ -42,11 +42,12 @@ def verify_exports(
     with run.stop_signal() as stop, run.bandwidth(options.bandwidth) as throttle:
         stores = open_stores(place, throttle=throttle, stop=stop, s3=run.s3_settings(place))
         selected = verification.select_exports(stores, exports)
+        empty = [found.store for found in selected if not (exports or found.exports or found.damaged)]
         if sample is not None:
             selected = verification.sample_of(selected, mode, within=sample)
         verified = Listing(
             verification.verify_selected(selected, mode, stop, verify_one=verify_one, on_damage=run.export_damaged)
         )
     run.show_rows(("verification",), verified, "Verified exports")
-    verification.fail_on_damage(verified)
+    verification.fail_on_damage(verified, empty=empty)
     return verified

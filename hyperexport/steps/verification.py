@@ -277,20 +277,28 @@ def _of_manifest(problem: str) -> Finding:
     return Finding(file=FILE_NAME, problem=problem)
 
 
-def fail_on_damage(verified: Sequence[VerifiedExport]) -> None:
+def fail_on_damage(verified: Sequence[VerifiedExport], *, empty: Sequence[Store] = ()) -> None:
     """Name every damaged export, the first finding of each with it.
+
+    Args:
+        verified: What was found.
+        empty: The stores that were to be verified and hold no export at all: one may be misspelt.
 
     Raises:
         VerificationFailed: There are some; it carries what was found of all.
     """
     damaged = [item for item in verified if not item.verification.ok]
-    if not damaged:
+    problems: list[str] = []
+    if damaged:
+        each = "; ".join(f"{item.location}: {item.verification.findings[0]}" for item in damaged)
+        problems.append(f"{len(damaged)} of {len(verified)} exports are damaged or cannot be read: {each}")
+    if empty:
+        places = " and in ".join(store.url for store in empty)
+        problems.append(f"there is no export at all in {places}, so nothing was verified there")
+    if not problems:
         return
-    each = "; ".join(f"{item.location}: {item.verification.findings[0]}" for item in damaged)
-    failed = VerificationFailed(
-        f"{len(damaged)} of {len(verified)} exports are damaged or cannot be read: {each}",
-        fix="Export the VM again; nothing builds on a damaged export",
-    )
+    fix = "Export the VM again; nothing builds on a damaged export" if damaged else "Check --output and --upload"
+    failed = VerificationFailed("; ".join(problems), fix=fix)
     failed.exports = tuple(verified)
     raise failed
 

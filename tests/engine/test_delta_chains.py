@@ -369,6 +369,18 @@ def test_verify_reads_a_file_once_however_many_exports_share_it(vcenter: Simulat
     assert all(one.verification.ok for one in found)
 
 
+def test_an_empty_store_beside_another_proves_nothing_and_the_other_is_verified(
+    vcenter: Simulator, folder: Place, server: S3Server
+) -> None:
+    a_chain(vcenter, folder)
+    bucket = server.make_bucket(f"b{abs(hash('empty beside another')) % 10**9}")
+    misspelt = s3_place(server, bucket)
+    with pytest.raises(errors.VerificationFailed, match=f"s3://{bucket}/vms, so nothing was verified there") as failed:
+        hyperexport.verify_exports(**{**misspelt.where, **folder.where, "keep_local": True})
+    assert all(one.verification.ok for one in failed.value.exports)
+    assert all(export.manifest.verified for export in folder.store.exports())
+
+
 def test_verify_names_every_export_that_builds_on_a_damaged_file(vcenter: Simulator, folder: Place) -> None:
     export = a_chain(vcenter, folder)
     rot(files_of(folder.store, export)[1])
