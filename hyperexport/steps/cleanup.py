@@ -94,21 +94,23 @@ def plan_store_cleanup(
         own=cleanup_context.own,
         clock=clock or assess_clock(store, cleanup_context.server, trusted=options.trust_clock),
         unproved_marks=unproved_marks,
-        contents={} if store.refers else _contents(store, listing.exports),
+        contents=_contents(store, listing.exports) if options.max_size or options.min_free else {},
     )
 
 
 def _contents(store: Store, exports: Sequence[StoredExport]) -> dict[str, dict[Place, int]]:
-    """What each export keeps in a folder. Its manifest may call one file what are several now.
+    """What each export keeps, for a limit of space. Its manifest may call one file what are several now.
 
-    A store that was copied without its hard links (``cp -r``, ``rsync`` without ``-H``) has a copy in each export. To
-    count them once would delete more exports than a limit of space needs, or too few.
+    A folder that was copied without its hard links (``cp -r``, ``rsync`` without ``-H``) has a copy in each export. To
+    count them once would delete more exports than the limit needs, or too few.
 
     Args:
         store: Where they are.
         exports: All of them, the newest first: what is coming shares its files.
     """
     contents = kept_by_each((export.folder, export.manifest) for export in exports)
+    if store.refers:
+        return contents
     users = Counter(place for content in contents.values() for place in content)
     files = StoredFiles(exports, store.same_file)
     first: dict[Place, str] = {}
