@@ -1,5 +1,6 @@
 """What a restore will do: decided, checked and said before anything is made."""
 
+import logging
 from collections.abc import Sequence
 from typing import Final
 
@@ -9,7 +10,7 @@ from hyperexport.convert.whole import check_stored
 from hyperexport.errors import DatastoreFull, PermissionMissing, RestoreFailed, TargetExists, VerificationFailed
 from hyperexport.formats.ovf_chain import without_bases
 from hyperexport.images.opening import read_whole
-from hyperexport.model.manifest import FileEntry, FileRole
+from hyperexport.model.manifest import ExportManifest, FileEntry, FileRole
 from hyperexport.model.restore import (
     Identity,
     LostSetting,
@@ -39,6 +40,8 @@ from hyperexport.vsphere.places import Placement, Places, names_in, vms_with_uui
 from hyperexport.vsphere.restore_privileges import RestoreNeeds, missing_for_restore
 from hyperexport.vsphere.tags import missing_tags
 from hyperexport.vsphere.vm_place import known_attributes, read_place
+
+logger = logging.getLogger(__name__)
 
 _LARGEST_TEXT: Final = 16 * MIB
 _LONGEST_NAME: Final = 80
@@ -134,17 +137,32 @@ def check_export(job: RestoreJob) -> list[FileEntry]:
 
     Returns:
         The disks.
+
+    Raises:
+        VerificationFailed: A verification found damage in what is restored, or a file has another size.
+        ExportNotFound: A file is not there.
     """
     manifest = job.export.manifest
-    if manifest.damage:
-        raise VerificationFailed(
-            f"{job.export} is damaged: {manifest.damage[0]}", fix="Choose another export; hyperexport list shows them"
-        )
     entries = choose_disks(job.export, job.request.disks)
+    damage = damage_of(manifest, entries)
+    if damage:
+        raise VerificationFailed(
+            f"{job.export} is damaged: {damage[0]}",
+            fix="Choose another export (hyperexport list shows them), or with --disk disks that are sound",
+        )
+    if manifest.damage:
+        logger.warning("%s is damaged in disks that are not restored: %s", job.export, manifest.damage[0])
     for entry in manifest.files:
         if entry.role is FileRole.NVRAM or (entry.role is FileRole.DISK and entry in entries):
             check_stored(job.store, job.export, entry)
     return entries
+
+
+def damage_of(manifest: ExportManifest, entries: Sequence[FileEntry]) -> list[str]:
+    """What is known of an export's damage, but for that of files which are of other disks alone."""
+    needed = {part.name for entry in entries for part in manifest.parts(entry)}
+    others = {entry.name for entry in manifest.stored_disks} - needed
+    return [words for words in manifest.damage if words.partition(": ")[0] not in others]
 
 
 def kept_config(job: RestoreJob) -> KeptConfig:

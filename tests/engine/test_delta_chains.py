@@ -465,6 +465,22 @@ def test_a_restore_of_a_chain_whose_link_cannot_be_used_names_the_file_and_says_
     assert failed.value.fix == errors.USE_ANOTHER_EXPORT
 
 
+def test_a_sound_disk_is_restored_of_an_export_whose_other_disk_is_damaged(vcenter: Simulator, folder: Place) -> None:
+    """The base of a chain rotted, so every export of the VM is damaged, in the same disk."""
+    export = a_chain(vcenter, folder)
+    rot(files_of(folder.store, export)[0])
+    with pytest.raises(errors.VerificationFailed):
+        hyperexport.verify_exports(**folder.where)
+
+    hyperexport.restore(export.export_id, name="db01-back", disks=[1], **folder.where)
+
+    assert guest(vcenter, "db01-back") == guest(vcenter)[1:]
+    for disks in ((), (0,), (0, 1)):
+        with pytest.raises(errors.VerificationFailed, match="is damaged: base-2000") as failed:
+            hyperexport.restore(export.export_id, name="db01-again", disks=disks, **folder.where)
+        assert "--disk" in (failed.value.fix or "")
+
+
 def test_every_flipped_bit_of_a_delta_is_found(vcenter: Simulator, folder: Place) -> None:
     export = a_chain(vcenter, folder)
     path = files_of(folder.store, export)[-1]
