@@ -10,12 +10,14 @@ from hyperexport.errors import USE_ANOTHER_EXPORT, ExportNotFound, StreamCorrupt
 from hyperexport.formats.block_tags import BlockTags, packed_size
 from hyperexport.formats.grain_tags import GrainTags, most_bytes
 from hyperexport.formats.vmdk import NO_PARENT
+from hyperexport.formats.vmdk_image import Readable
 from hyperexport.images.disk import Disk
 from hyperexport.images.layer import Layer
 from hyperexport.images.stream import StreamedDisk, StreamedPart
 from hyperexport.images.verified import Listener, VerifiedFile, verify_whole, wrong_sha256, wrong_size
 from hyperexport.model.manifest import GRAINS_SUFFIX, TAGS_SUFFIX, ExportManifest, FileEntry, FileRole
-from hyperexport.store.base import Store, StoredExport
+from hyperexport.store.at_once import at_once
+from hyperexport.store.base import RangeReader, Store, StoredExport
 
 logger = logging.getLogger(__name__)
 
@@ -40,17 +42,17 @@ def open_disk(
         VerificationFailed: A file is damaged; the message names it and the offset.
         StoreUnusable, StoreUnreachable: The store could not be read.
     """
+    parts = chain_of(export.manifest, entry)
     with ExitStack() as stack:
-        layers: list[Layer] = []
+        readers = _opened(store, export, parts, stack)
+        left = at_once(lambda part: _usable_tags(store, export, part, stop), parts, distant=store.refers)
         files: list[VerifiedFile] = []
-        for part in chain_of(export.manifest, entry):
+        for part, reader, tags in zip(parts, readers, left, strict=True):
             where = _where(store, export, part)
-            reader = stack.enter_context(store.open(export, part.name))
-            tags = _usable_tags(store, export, part, stop)
-            tags = tags or verify_whole(reader, part, where=where, stop=stop, progress=progress)
-            files.append(VerifiedFile(reader, part, tags, where=where, distant=store.refers, stop=stop))
-            layers.append(Layer(files[-1], where))
-        check_chain(layers, chain_of(export.manifest, entry))
+            proof = tags or verify_whole(reader, part, where=where, stop=stop, progress=progress)
+            files.append(VerifiedFile(reader, part, proof, where=where, distant=store.refers, stop=stop))
+        layers = _layers(store, export, parts, files)
+        check_chain(layers, parts)
         disk = stack.enter_context(Disk(layers, files))
         _check_capacity(disk, entry)
         yield disk
@@ -63,17 +65,17 @@ def open_streamed(store: Store, export: StoredExport, entry: FileEntry, *, stop:
     Raises:
         ExportNotFound, VerificationFailed, StoreUnusable, StoreUnreachable: As for :func:`open_disk`.
     """
+    parts = chain_of(export.manifest, entry)
     with ExitStack() as stack:
-        parts: list[StreamedPart] = []
-        for part in chain_of(export.manifest, entry):
-            reader = stack.enter_context(store.open(export, part.name))
+        readers = _opened(store, export, parts, stack)
+        for part, reader in zip(parts, readers, strict=True):
             if reader.size != part.size:
                 raise wrong_size(_where(store, export, part), part, reader.size)
-            parts.append(StreamedPart(Layer(reader, _where(store, export, part)), reader, part))
-        check_chain([part.layer for part in parts], [part.entry for part in parts])
-        disk = stack.enter_context(Disk([part.layer for part in parts]))
+        layers = _layers(store, export, parts, readers)
+        check_chain(layers, parts)
+        disk = stack.enter_context(Disk(layers))
         _check_capacity(disk, entry)
-        yield StreamedDisk(disk, parts, stop)
+        yield StreamedDisk(disk, [StreamedPart(*part) for part in zip(layers, readers, parts, strict=True)], stop)
 
 
 @contextmanager
@@ -92,6 +94,18 @@ def open_disks(
     wanted = export.manifest.disks if entries is None else entries
     with ExitStack() as stack:
         yield [stack.enter_context(open_disk(store, export, each, stop=stop, progress=progress)) for each in wanted]
+
+
+def _opened(store: Store, export: StoredExport, parts: Sequence[FileEntry], stack: ExitStack) -> list[RangeReader]:
+    files = at_once(lambda part: store.open(export, part.name), parts, distant=store.refers)
+    return [stack.enter_context(file) for file in files]
+
+
+def _layers(store: Store, export: StoredExport, parts: Sequence[FileEntry], files: Sequence[Readable]) -> list[Layer]:
+    def layer(number: int) -> Layer:
+        return Layer(files[number], _where(store, export, parts[number]))
+
+    return at_once(layer, range(len(parts)), distant=store.refers)
 
 
 def _where(store: Store, export: StoredExport, part: FileEntry) -> str:

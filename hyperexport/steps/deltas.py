@@ -4,6 +4,7 @@ import hashlib
 import logging
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Final, NamedTuple
 
 from hyperexport.base.units import format_bytes
@@ -28,6 +29,7 @@ from hyperexport.steps.disk_output import DiskOutput
 from hyperexport.steps.job import Job
 from hyperexport.steps.stages import stage
 from hyperexport.steps.staging import Copies, Entries, as_stored
+from hyperexport.store.at_once import at_once
 from hyperexport.store.base import Sink, Stored, StoredExport
 
 logger = logging.getLogger(__name__)
@@ -132,11 +134,8 @@ def keep_delta(
     try:
         if not written.changed:
             return _unchanged(job, copies, plan, disk, mode=mode, written=written)
-        files = [
-            file
-            for part, name in zip(plan.bases, names, strict=True)
-            for file in disks.keep_file(job, copies, part.model_copy(update=_AS_BASE), name, mode=mode)
-        ]
+        bases = [(part.model_copy(update=_AS_BASE), name) for part, name in zip(plan.bases, names, strict=True)]
+        files = disks.keep_files(job, copies, bases, mode=mode)
     except (ExportNotFound, ChecksumMismatch) as error:
         drop_file(copies, plan.file_name)
         raise BaseUnusable(error.what) from error
@@ -234,7 +233,8 @@ def _base_grains(job: Job, base: StoredExport, plan: DiskPlan) -> Generator[tupl
 def chain_tags(job: Job, base: StoredExport, parts: Sequence[FileEntry]) -> list[GrainTags] | None:
     """The tags of the grains of each file of a disk; None where a file has none that can be used."""
     try:
-        layers = [grain_tags_of(job.primary, base, part, job.stop) for part in parts]
+        read = partial(grain_tags_of, job.primary, base, stop=job.stop)
+        layers = at_once(read, parts, distant=job.primary.refers)
     except (ExportNotFound, VerificationFailed, StoreUnusable, StoreUnreachable) as error:
         job.warn(f"the tags of the grains of {base} cannot be used: {error.what}")
         return None

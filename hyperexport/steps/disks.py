@@ -32,6 +32,7 @@ from hyperexport.steps.job import Job, Uncompared
 from hyperexport.steps.proof import find_damage, server_confirms
 from hyperexport.steps.stages import stage
 from hyperexport.steps.staging import Copies, Entries, StagedCopy, as_kept, as_stored
+from hyperexport.store.at_once import at_once
 from hyperexport.store.base import Sink, StoredExport
 from hyperexport.transfer.pipeline import Received, Writable, transfer
 from hyperexport.transfer.source import open_source
@@ -383,29 +384,35 @@ def reuse_disk(
     asked = mode or job.options.execution.verify
     as_ova = job.options.destination.format is Format.OVA
     mode = VerifyMode.ON if as_ova and asked is VerifyMode.OFF else asked
-    files = [file for part in plan.bases for file in keep_file(job, copies, part, part.name, mode=mode)]
-    own = keep_file(job, copies, base_entry.model_copy(update=now), plan.file_name, mode=mode)
+    own = (base_entry.model_copy(update=now), plan.file_name)
+    files = keep_files(job, copies, [*((part, part.name) for part in plan.bases), own], mode=mode)
     logger.info("%s: %s: unchanged, %s not transferred", job.vm.name, disk.label, format_bytes(base_entry.size))
-    return [*files, *own]
+    return files
 
 
-def keep_file(job: Job, copies: Copies, entry: FileEntry, name: str, *, mode: VerifyMode) -> list[Entries]:
-    """Let the bytes of an earlier export's file stand for a file of this export, in every store.
+def keep_files(job: Job, copies: Copies, files: Sequence[tuple[FileEntry, str]], *, mode: VerifyMode) -> list[Entries]:
+    """Let the bytes of an earlier export's files stand for files of this export, in every store.
 
     Args:
         job: The export.
         copies: The staged export in each store.
-        entry: The file, as the earlier export's manifest has it, with what is to be said of it in this one.
-        name: What it is called in this export.
-        mode: How much proof of the earlier file is asked for.
+        files: Each file, as the earlier export's manifest has it, with what is to be said of it in this one, and what
+            it is called in this export.
+        mode: How much proof of the earlier files is asked for.
 
     Returns:
-        The file, and its tags as far as the earlier export left some.
+        Each file, and after it its tags as far as the earlier export left some.
 
     Raises:
         ChecksumMismatch: The bytes are not what the manifest says.
         ExportNotFound: They are gone.
     """
+    distant = any(copy.store.refers for copy in copies.parts)
+    kept = at_once(lambda file: _keep_file(job, copies, *file, mode=mode), files, distant=distant)
+    return [entries for one in kept for entries in one]
+
+
+def _keep_file(job: Job, copies: Copies, entry: FileEntry, name: str, *, mode: VerifyMode) -> list[Entries]:
     entry = entry.model_copy(update={"name": name, "member_of": None, "offset": None})
     entries: list[FileEntry] = []
     for copy in copies.parts:

@@ -2,6 +2,7 @@
 
 import logging
 from datetime import UTC, datetime
+from functools import partial
 
 from hyperexport.base.units import format_bytes
 from hyperexport.errors import (
@@ -14,7 +15,7 @@ from hyperexport.errors import (
     VmPoweredOn,
     VmUnavailable,
 )
-from hyperexport.model.manifest import ExportManifest, StageName
+from hyperexport.model.manifest import ExportManifest, FileEntry, StageName
 from hyperexport.model.vm import DiskInfo, PowerState, VmInfo
 from hyperexport.options.declaring import Format
 from hyperexport.options.precedence import ExportOptions
@@ -28,6 +29,7 @@ from hyperexport.steps.stages import stage
 from hyperexport.steps.step import step
 from hyperexport.steps.stores import check_stores
 from hyperexport.steps.transports import check_transport, choose_transports
+from hyperexport.store.at_once import at_once
 from hyperexport.store.base import Store, StoredExport
 from hyperexport.store.listing import StoreListing
 from hyperexport.vsphere import privileges
@@ -290,17 +292,19 @@ def newest_with_problem(store: Store, listing: StoreListing) -> tuple[StoredExpo
     newest = listing.exports[0]
     if known := newest.manifest.damage:
         return newest, f"{newest}: {known[0]}"
-    for entry in newest.manifest.stored_disks:
+
+    def problem_of(entry: FileEntry) -> str | None:
         try:
             with store.open(newest, entry.name) as reader:
                 size = reader.size
         except ExportNotFound:
-            return newest, f"{newest} lacks {entry.name}"
+            return f"{newest} lacks {entry.name}"
         except StoreUnusable as error:
-            return newest, f"{entry.name} of {newest} cannot be read ({error.what})"
-        if size != entry.size:
-            return newest, f"{entry.name} of {newest} has {size} bytes in place of {entry.size}"
-    return newest, None
+            return f"{entry.name} of {newest} cannot be read ({error.what})"
+        return None if size == entry.size else f"{entry.name} of {newest} has {size} bytes in place of {entry.size}"
+
+    problems = at_once(problem_of, newest.manifest.stored_disks, distant=store.refers)
+    return newest, next((problem for problem in problems if problem), None)
 
 
 def damaged_base(job: Job, base: StoredExport, plan: ExportPlan) -> str | None:
@@ -313,9 +317,12 @@ def damaged_base(job: Job, base: StoredExport, plan: ExportPlan) -> str | None:
     """
     mode = job.options.execution.verify
     for disk in plan.to_reuse:
-        for entry in () if disk.synthetic else (*disk.bases, disk.base_entry):  # writing it anew reads and proves it
-            damage = find_damage(job.primary, base, entry, mode=mode, stop=job.stop) if entry else ""
-            if entry and damage:
+        if disk.synthetic or disk.base_entry is None:  # writing it anew reads and proves it
+            continue
+        entries = (*disk.bases, disk.base_entry)
+        find = partial(find_damage, job.primary, base, mode=mode, stop=job.stop)
+        for entry, damage in zip(entries, at_once(find, entries, distant=job.primary.refers), strict=True):
+            if damage:
                 return f"{entry.name} of {base} {damage}"
     return None
 

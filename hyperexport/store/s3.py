@@ -146,7 +146,7 @@ class S3Store(S3Catalog):
             self._bucket.note_warning(f"not swept: {one.words}")
         for (name, export_id), files in places.items():
             prefix = self._location.key(name, export_id, "")
-            marks = {file for file in files if is_mark(file)} if FILE_NAME in files else files & {DELETED_FILE}
+            marks = {file for file in files if is_mark(file)} if FILE_NAME in files else files.keys() & {DELETED_FILE}
             try:
                 if marks and FILE_NAME not in files:
                     remove_tree(self._bucket, prefix)
@@ -310,7 +310,7 @@ class S3Store(S3Catalog):
             return export, entry
         problem = ""
         try:
-            manifest = self._manifest((export.folder, entry.stored_in))
+            manifest = self._known_manifest((export.folder, entry.stored_in))
         except ManifestInvalid as error:
             manifest, problem = None, f": {error.reason}"
         held = manifest.holding(entry) if manifest else None

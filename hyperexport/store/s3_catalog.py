@@ -6,9 +6,8 @@ one has none, and an owner tag. Nothing is written here.
 
 import logging
 import re
-from collections.abc import Callable, Collection, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Final, TypeVar
+from collections.abc import Collection, Mapping
+from typing import Final
 
 from hyperexport.errors import HyperExportError, Interrupted, StoreUnusable
 from hyperexport.model.damaged import DamagedExport, Problem
@@ -16,11 +15,12 @@ from hyperexport.model.manifest import FILE_NAME, LARGEST, ExportManifest, is_ex
 from hyperexport.model.marks import LARGEST as LARGEST_MARK
 from hyperexport.model.marks import MARK_FILES, marked
 from hyperexport.model.ownership import Owner
+from hyperexport.store.at_once import at_once
 from hyperexport.store.base import RECORD_LARGEST, AbandonedStaging, Record, RecordName, StoredExport, record_names
 from hyperexport.store.listing import StoreListing, attempting, damaged_by, done_of, listing_of
 from hyperexport.store.s3_bucket import S3Bucket
 from hyperexport.store.s3_settings import S3Location
-from hyperexport.store.s3_staging import DELETED_FILE, OWNER_FILE, THREADS
+from hyperexport.store.s3_staging import DELETED_FILE, OWNER_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +28,8 @@ _VM_FOLDER: Final = re.compile(r".+\.[0-9a-f]{8}")
 _OWNER_LARGEST: Final = 64 * 1024
 _MARKS: Final = frozenset({OWNER_FILE, DELETED_FILE})
 
-A = TypeVar("A")
-B = TypeVar("B")
+_MOST_KNOWN: Final = 256
+"""Manifests that are kept in memory at the most."""
 
 
 class S3Catalog:
@@ -44,6 +44,8 @@ class S3Catalog:
         self.url = str(location)
         self._location = location
         self._bucket = bucket
+        self._known: dict[tuple[str, str], tuple[str | None, ExportManifest]] = {}
+        """Proved manifests that were read, with their ETags: one is written once, so none is downloaded twice."""
 
     def folders(self) -> list[str]:
         """The names of all folders that have the form of a VM's."""
@@ -87,7 +89,7 @@ class S3Catalog:
             return [(key.removeprefix(prefix), etag) for key, etag in self._bucket.etags(prefix)]
 
         folders = self._folders(None)
-        done, failed = done_of(folders, _in_parallel(attempting(tags), folders))
+        done, failed = done_of(folders, at_once(attempting(tags), folders))
         found = {(one.folder, ""): str(one.problem) for one in failed}
         for name, listed in done:
             marks: dict[str, dict[str, str]] = {}
@@ -117,12 +119,12 @@ class S3Catalog:
         staged = list(dict.fromkeys(staged))
         return [
             AbandonedStaging(folder=name, export_id=export_id, owner=owner, doubt=doubt)
-            for (name, export_id), (owner, doubt) in zip(staged, _in_parallel(self._tag_of, staged), strict=True)
+            for (name, export_id), (owner, doubt) in zip(staged, at_once(self._tag_of, staged), strict=True)
         ]
 
     def records(self, listing: StoreListing) -> list[Record]:
         """Read the records that a listing found."""
-        return [one for one in _in_parallel(self._record, listing.records) if one]
+        return [one for one in at_once(self._record, listing.records) if one]
 
     def _record(self, place: RecordName) -> Record | None:
         try:
@@ -143,30 +145,30 @@ class S3Catalog:
         root = self._location.key("") if self._location.prefix else ""
         return [name for name in self._bucket.folders(root) if _VM_FOLDER.fullmatch(name)]
 
-    def _scan(self, folder: str | None) -> tuple[dict[tuple[str, str], set[str]], list[DamagedExport]]:
-        """Which files lie where: (folder, export id) -> names; and the folders that could not be listed.
+    def _scan(self, folder: str | None) -> tuple[dict[tuple[str, str], dict[str, str]], list[DamagedExport]]:
+        """Which files lie where: (folder, export id) -> name -> ETag; and the folders that could not be listed.
 
         Raises:
             StoreUnusable, StoreUnreachable: None could be listed, or not the one that was asked for.
         """
-        places: dict[tuple[str, str], set[str]] = {}
+        places: dict[tuple[str, str], dict[str, str]] = {}
 
-        def keys(name: str) -> list[str]:
-            return [key for key, _ in self._bucket.objects(self._location.key(name, ""))]
+        def keys(name: str) -> list[tuple[str, str]]:
+            return list(self._bucket.etags(self._location.key(name, "")))
 
         folders = self._folders(folder)
-        done, failed = done_of(folders, _in_parallel(attempting(keys), folders))
+        done, failed = done_of(folders, at_once(attempting(keys), folders))
         for name, found in done:
-            for key in found:
+            for key, etag in found:
                 export_id, _, file = key.removeprefix(self._location.key(name, "")).partition("/")
                 if file and is_export_id(export_id):
-                    places.setdefault((name, export_id), set()).add(file)
+                    places.setdefault((name, export_id), {})[file] = etag
         return places, failed
 
     def _look(self, folder: str | None) -> StoreListing:
         scanned, damaged = self._scan(folder)
         places = [place for place, files in scanned.items() if _is_export(files)]
-        found = _in_parallel(lambda place: self._read_or_reason(place, scanned[place]), places)
+        found = at_once(lambda place: self._read_or_reason(place, scanned[place]), places)
         damaged += [one for one in found if isinstance(one, DamagedExport)]
         records = (RecordName(*place, name) for place in places for name in record_names(scanned[place]))
         proved = (one for one in found if isinstance(one, StoredExport))
@@ -177,19 +179,19 @@ class S3Catalog:
         return self._location.key(folder, export_id, name)
 
     def _read_or_reason(
-        self, place: tuple[str, str], names: Collection[str] | None = None
+        self, place: tuple[str, str], names: Mapping[str, str] | None = None
     ) -> StoredExport | DamagedExport | None:
         """An export, or why it cannot be relied on; None where it is gone, or only staged.
 
         Args:
             place: Folder and export id.
-            names: The files that lie there; found out if None.
+            names: The files that lie there, with their ETags, as a listing has just told; asked for if None.
 
         Raises:
             StoreUnusable, StoreUnreachable: The store as a whole does not answer, so that this says nothing of the one.
         """
         try:
-            manifest = self._manifest(place)
+            manifest = self._manifest(place, etag=names.get(FILE_NAME) if names else None)
             if manifest is not None:
                 return self._with_marks(place, manifest, self._names(place) if names is None else names)
             files = self._names(place)
@@ -236,16 +238,34 @@ class S3Catalog:
             verification=found.verification,
         )
 
-    def _manifest(self, place: tuple[str, str]) -> ExportManifest | None:
+    def _manifest(self, place: tuple[str, str], *, etag: str | None = None) -> ExportManifest | None:
         """A proved manifest; None where there is none.
+
+        Args:
+            place: Folder and export id.
+            etag: Of the object, as a listing has just told; if it was read before with this one, it is not again.
 
         Raises:
             ManifestInvalid: It is not proved.
             StoreUnusable, StoreUnreachable: It was not handed out.
         """
+        known = self._known.get(place)
+        if known and known[0] and known[0] == etag:
+            return known[1]
         key = self._location.key(*place, FILE_NAME)
         data = self._bucket.read(key, limit=LARGEST)
-        return None if data is None else ExportManifest.of_export(data, place[1], source=self._bucket.url(key))
+        if data is None:
+            return None
+        manifest = ExportManifest.of_export(data, place[1], source=self._bucket.url(key))
+        if len(self._known) >= _MOST_KNOWN:
+            self._known.clear()
+        self._known[place] = etag, manifest
+        return manifest
+
+    def _known_manifest(self, place: tuple[str, str]) -> ExportManifest | None:
+        """As :meth:`_manifest`, but without a question where it was read before: it may be gone by now."""
+        known = self._known.get(place)
+        return known[1] if known else self._manifest(place)
 
     def _tag_of(self, place: tuple[str, str]) -> tuple[Owner | None, str | None]:
         """Whose a staging is, or why the owner tag that is there does not tell; two Nones where there is none."""
@@ -264,12 +284,3 @@ class S3Catalog:
 def _is_export(files: Collection[str]) -> bool:
     """Whether the files at an export's place are one, or what is left of one: neither staged nor being deleted."""
     return FILE_NAME in files or not _MARKS.intersection(files)
-
-
-def _in_parallel(work: Callable[[A], B], items: Iterable[A]) -> list[B]:
-    """Do the same small request for each item, a few at a time; the first failure raises."""
-    threads = ThreadPoolExecutor(THREADS, thread_name_prefix="s3-list")
-    try:
-        return list(threads.map(work, items))
-    finally:
-        threads.shutdown(cancel_futures=True)

@@ -8,7 +8,6 @@ import json
 import logging
 import secrets
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Final, Protocol
 
@@ -16,6 +15,7 @@ from hyperexport.errors import ExportNotFound, HyperExportError, ManifestInvalid
 from hyperexport.model import manifest as manifest_module
 from hyperexport.model.manifest import ExportManifest, FileEntry
 from hyperexport.model.ownership import Owner
+from hyperexport.store.at_once import at_once
 from hyperexport.store.base import RangeReader, Sink, Stored, StoredExport
 from hyperexport.store.listing import attempting
 from hyperexport.store.s3_bucket import S3Bucket, UnfinishedUpload
@@ -34,9 +34,6 @@ METADATA_KEY: Final = "hyperexport-owner"
 """The user metadata of every multipart upload: the same mark as in ``.owner.json``."""
 
 _LARGEST_MARK: Final = 64 * 1024
-
-THREADS: Final = 8
-"""Small requests (reading manifests, deleting) that are under way at once."""
 
 
 class Referrer(Protocol):
@@ -147,8 +144,9 @@ class S3Staging:
         Raises:
             StoreUnusable: Another run has published an export with this id.
         """
-        for holder in sorted({entry.stored_in for entry in manifest.files if entry.stored_in}):
-            if not self._is_proved(holder):
+        holders = sorted({entry.stored_in for entry in manifest.files if entry.stored_in})
+        for holder, proved in zip(holders, at_once(self._is_proved, holders), strict=True):
+            if not proved:
                 raise StoreUnusable(
                     f"{self._folder}/{holder}, whose files this export uses, was deleted or damaged meanwhile",
                     fix="Start the export again",
@@ -232,14 +230,13 @@ def remove_tree(bucket: S3Bucket, prefix: str, *, first: str | None = None) -> i
     # The marks go last, so that what a failure leaves can still be told whose it is.
     marks = [key for key in objects if is_mark(key.rpartition("/")[2])]
     files = [key for key in objects if key not in marks]
-    with ThreadPoolExecutor(THREADS) as threads:
-        for keys in (files, marks):
-            outcomes = dict(zip(keys, threads.map(attempting(bucket.delete), keys), strict=True))
-            failures += [outcome for outcome in outcomes.values() if not isinstance(outcome, bool)]
-            freed += sum(objects[key] for key, outcome in outcomes.items() if outcome is True)
-            versions += sum(objects[key] for key, outcome in outcomes.items() if outcome is False)
-            if failures:
-                break
+    for keys in (files, marks):
+        outcomes = dict(zip(keys, at_once(attempting(bucket.delete), keys), strict=True))
+        failures += [outcome for outcome in outcomes.values() if not isinstance(outcome, bool)]
+        freed += sum(objects[key] for key, outcome in outcomes.items() if outcome is True)
+        versions += sum(objects[key] for key, outcome in outcomes.items() if outcome is False)
+        if failures:
+            break
     if failures:
         error = failures[0]
         raise type(error)(

@@ -2,6 +2,7 @@
 what is wrong with tags or with change tracking never leaves out a change."""
 
 import random
+from collections import Counter
 from collections.abc import Generator
 from pathlib import Path
 from typing import Final
@@ -80,6 +81,37 @@ def test_a_delta_to_s3_downloads_nothing_of_the_disk_that_it_builds_on(
     assert all(".vmdk.grains" in request for request in read)
     assert len(read) == 2  # of the base and of the first delta, once each
     assert is_right(place, vcenter, tmp_path)
+
+
+def test_each_manifest_of_a_chain_is_downloaded_once_to_be_read_and_once_to_be_published_upon(
+    vcenter: Simulator, server: S3Server, tmp_path: Path
+) -> None:
+    place, days = s3_place(server, server.make_bucket("once-each")), 4
+    for day in range(days):
+        change(vcenter, day)
+        place.export()
+    change(vcenter, days)
+    with faulty_proxy(server, tmp_path) as proxy:
+        through = settings(server, endpoint_url=proxy.endpoint_url, ca_bundle=proxy.ca_file)
+        assert len(place.export(s3=through).manifest.disks[0].chain) == days
+        read = Counter(one for one in proxy.requests if one.startswith("GET") and "/export.json" in one)
+    assert sorted(read.values()) == [2] * days
+    assert is_right(place, vcenter, tmp_path)
+
+
+def test_a_manifest_that_was_written_anew_is_read_anew(vcenter: Simulator, server: S3Server) -> None:
+    place, bucket = s3_place(server, server.make_bucket("anew")), "anew"
+    place.export()
+    key = f"vms/{place.newest()}/export.json"
+    client = server.client()
+    data = client.get_object(Bucket=bucket, Key=key)["Body"].read()
+    client.put_object(Bucket=bucket, Key=key, Body=data[: len(data) // 2])
+    listing = place.store.listing()
+    assert (listing.exports, len(listing.damaged)) == ((), 1)
+    client.put_object(Bucket=bucket, Key=key, Body=data)
+    assert len(place.store.exports()) == 1
+    client.delete_object(Bucket=bucket, Key=key)
+    assert place.store.exports() == []
 
 
 def test_a_disk_that_turns_out_as_it_was_downloads_nothing_either(
