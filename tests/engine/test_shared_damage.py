@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Generator, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from hyperexport.base.stop import StopSignal
 from hyperexport.cli.main import run
 from hyperexport.jobs.direct import DirectRunner
 from hyperexport.jobs.restore_points import restore_points
-from hyperexport.model.manifest import FileEntry
+from hyperexport.model.manifest import FILE_NAME, FileEntry
 from hyperexport.model.marks import VerifiedMark
 from hyperexport.options.declaring import VerifyMode
 from hyperexport.options.precedence import ExportOptions
@@ -27,6 +27,7 @@ from hyperexport.steps.plan import newest_with_problem
 from hyperexport.steps.verification import sample_of, select_exports, verify
 from hyperexport.store.base import Store, StoredExport
 from hyperexport.store.cached_store import CachedStore
+from hyperexport.store.local import LocalStore
 from hyperexport.views.metrics import StoreCollector, as_text
 from hyperexport.views.survey import survey
 from tests.chains import Place, folder_place, rot, s3_place
@@ -290,6 +291,17 @@ def test_keep_rules_hold_the_export_that_shares_no_damaged_file(folder: Place) -
     assert held == [exports[0].export_id]
     gone = {item.export_id for item in result.plan.items if item.delete}
     assert gone == {export.export_id for export in exports[1:4]}
+
+
+def test_where_every_export_is_damaged_a_drill_points_to_the_list_and_not_to_the_place(folder: Place) -> None:
+    for export in by_age(folder.store):
+        path_of(folder, export, FILE_NAME).unlink()
+    with pytest.raises(errors.ExportNotFound, match="no good export") as failed:
+        drilling.due([folder.store], datetime.now(UTC))
+    assert "hyperexport list" in (failed.value.fix or "")
+    empty = LocalStore(Path(folder.store.url) / "misspelt")
+    with pytest.raises(errors.ExportNotFound, match="Check --output"):
+        drilling.due([empty], datetime.now(UTC))
 
 
 def test_where_marks_cannot_be_written_listings_say_it_anyway(folder: Place) -> None:
