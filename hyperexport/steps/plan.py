@@ -213,6 +213,8 @@ def make_plan(job: Job, snapshot: str | None) -> ExportPlan:
         snapshot: The moref of the snapshot that the export reads, or None: then a VM that is off is asked as it is,
             and for a running one the plan leaves open what only a snapshot can tell.
     """
+    if snapshot is None:
+        job.lease.hold()  # else a disk that is planned as unchanged may belong to an earlier moment than the others
     disks = disks_of(job, snapshot)
     listing = listing_for(job.primary, job.folder_in(job.primary), job.identity)
     job.warn_of_damaged(job.primary, listing.damaged)

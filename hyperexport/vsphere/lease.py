@@ -328,6 +328,16 @@ class VmLease:
         self._holding = False
         self._give_back()
 
+    def hold(self) -> None:
+        """Take the VM's own lease now, where it is kept: from here on the VM, which must be off, stays as it is.
+
+        Raises:
+            HyperExportError: As :func:`open_lease` does.
+        """
+        if self._holding:
+            with self.reading(None):
+                pass
+
     @contextmanager
     def reading(self, snapshot: str | None) -> Generator[Lease]:
         """Hand a lease to one reader; a reader that fails gives it up, and the next gets a fresh one.

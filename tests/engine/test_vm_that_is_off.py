@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyVmomi import vim
 
 import hyperexport
 from hyperexport import errors
 from hyperexport.model.manifest import FileRole
 from hyperexport.model.progress import Progress, subscribed
 from hyperexport.simulator import DiskSpec, Fault, FaultKind, Simulator, VmSpec, leases
-from hyperexport.steps import disks
+from hyperexport.steps import disks, plan
 from hyperexport.store.local import LocalStore
+from tests.engine.simulator_client import find, finish, logged_in
 from tests.flows.support import exported_bytes, exports_in, guest_bytes, leftovers
 
 MIB = 1 << 20
@@ -74,6 +76,28 @@ def test_after_a_failure_a_fresh_lease_goes_on_with_the_disk_that_failed(
     assert vcenter.requests["ExportVm"] == 2
     done = [each.item for each in seen if each.done]
     assert done == ["files01.nvram", "files01-disk-0.vmdk", "files01-disk-1.vmdk", "files01-disk-2.vmdk"]
+    assert leftovers(vcenter, store) == []
+
+
+def test_it_cannot_be_powered_on_after_its_disks_are_planned_as_unchanged(
+    vcenter: Simulator, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hyperexport.export("files01", output=store)
+    vcenter.vm("files01").guest_write(0, 0, b"changed")
+    ask, refusals = plan.ask_change_tracking, list[Exception]()
+
+    def ask_and_power_on(*arguments: Any) -> Any:
+        answers = ask(*arguments)
+        with logged_in(vcenter) as service, pytest.raises(vim.fault.TaskInProgress) as refused:
+            finish(find(service, "files01").PowerOnVM_Task())
+        refusals.append(refused.value)
+        return answers
+
+    monkeypatch.setattr(plan, "ask_change_tracking", ask_and_power_on)
+    hyperexport.export("files01", output=store, incremental=True)
+    newest = LocalStore(store).exports()[0]
+    assert [disk.transferred for disk in newest.manifest.disks] == [True, False, False]
+    assert len(refusals) == 1
     assert leftovers(vcenter, store) == []
 
 
