@@ -82,6 +82,25 @@ def test_the_event_names_each_disk_whose_change_tracking_left_out_a_change(vcent
     assert told["payload"]["wrong_tracking"] == ["Hard disk 1"]
 
 
+def test_what_was_found_wrong_is_told_and_holds_when_the_disk_is_read_in_another_attempt(
+    vcenter: Simulator, store: Path
+) -> None:
+    vcenter.folder.serves_frozen = True
+    changing = options(store, incremental=True)
+    export_vm("db01", changing)
+    vcenter.vm("db01").guest_write(0, 0, b"reported")
+    vcenter.faults.add(Fault(FaultKind.FOLDER_WRONG, vm="db01", disk=0, after=1))  # in the first block that is compared
+    vcenter.faults.add(Fault(FaultKind.CUT, vm="db01", disk=0, at_byte=1 << 16))
+
+    manifest = export_vm("db01", changing).manifest
+
+    assert len(vcenter.faults.fired) == 2
+    assert (str(manifest.disks[0].transport), bool(manifest.disks[0].distrusted)) == ("lease", True)
+    told = first("hyperexport.transport.distrusted", manifest.vm.instance_uuid)
+    assert told["payload"]["disk"] == "Hard disk 1"
+    assert told["payload"]["transport"] == "datastore"
+
+
 def test_a_dry_run_tells_nobody_and_a_failure_names_its_step(vcenter: Simulator, store: Path) -> None:
     with pytest.raises(VmNotFound):
         export_vm("no-such-vm-dry", options(store, dry_run=True))
