@@ -115,7 +115,7 @@ def open_datastore(job: Job, disk: DiskInfo) -> Generator[RangeSource]:
                 try:
                     list(read_ranges(source, [first], throttle=job.throttle, stop=job.stop))
                 except TransportUnavailable as error:
-                    if running:
+                    if running and source.serves_none:
                         why = f"{job.host or 'the host'} refused it before in this run: {error.what}"
                         job.refusals[remembered] = why
                     raise

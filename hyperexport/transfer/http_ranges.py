@@ -70,6 +70,8 @@ class HttpRanges:
         self._is_cut = False
         self._answered = False
         """Whether a range was served before: only then may a refusal pass."""
+        self.serves_none = False
+        """Whether the server refused in a way that does not concern this file: 5xx, or without ranges."""
         self._renewed = False
 
     def ask(self, part: Range) -> None:
@@ -166,6 +168,7 @@ class HttpRanges:
             )
         if (status == 429 or status >= 500) and (self._answered or status in {429, 503}):
             raise TransferInterrupted(answer)
+        self.serves_none = status == 200 or status >= 500
         if status == 200:
             raise TransportUnavailable(f"the server ignores ranges: it sends all of {self.name}")
         if status == 416:

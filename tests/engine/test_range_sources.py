@@ -126,6 +126,27 @@ def test_a_host_that_refuses_a_running_vm_is_asked_once_in_a_run(vcenter: Simula
     vcenter.vm("on").remove_snapshot(snapshot)
 
 
+@pytest.mark.parametrize(("status", "host_wide"), [(404, False), (403, False), (416, False), (500, True)])
+def test_a_refusal_that_concerns_one_file_is_not_held_against_the_others_of_its_host(
+    vcenter: Simulator, job_for: dict[str, Job], monkeypatch: pytest.MonkeyPatch, status: int, host_wide: bool
+) -> None:
+    job = job_for["on"]
+    monkeypatch.setattr(vcenter.folder, "serves_frozen", True)
+    snapshot = vcenter.vm("on").take_snapshot("s")
+    disk = disks_of(job, snapshot)[0]
+    vcenter.faults.add(Fault(FaultKind.FOLDER_REFUSED, vm="on", status=status, times=0))
+    with pytest.raises(TransportUnavailable), open_datastore(job, disk):
+        pass
+    vcenter.faults.clear()
+    if host_wide:
+        with pytest.raises(TransportUnavailable, match="refused it before in this run"), open_datastore(job, disk):
+            pass
+    else:
+        with open_datastore(job, disk) as source:
+            assert source.capacity == disk.capacity
+    vcenter.vm("on").remove_snapshot(snapshot)
+
+
 def test_a_host_that_serves_the_frozen_base_gives_the_bytes_of_the_snapshot(
     vcenter: Simulator, job_for: dict[str, Job]
 ) -> None:
