@@ -44,6 +44,7 @@ class Layer:
             tables = self.header.tables
             place = self.header.directory * SECTOR
             self._largest = largest_compressed(self.header.grain_bytes)
+            self._identity: Identity | None = None
             self._directory = array("I", struct.unpack(f"<{tables}I", exactly(file, place, tables * 4)))
 
     @property
@@ -57,12 +58,15 @@ class Layer:
         Raises:
             VerificationFailed: It has no descriptor, or one that does not say.
         """
-        header = self.header
-        with naming(self.where):
-            if not header.descriptor:
-                raise corrupt(0, "it has no descriptor")
-            place = header.descriptor * SECTOR
-            return parse_identity(exactly(self._file, place, header.descriptor_size * SECTOR), place)
+        if self._identity is None:
+            header = self.header
+            with naming(self.where):
+                if not header.descriptor:
+                    raise corrupt(0, "it has no descriptor")
+                place = header.descriptor * SECTOR
+                found = exactly(self._file, place, header.descriptor_size * SECTOR)
+                self._identity = parse_identity(found, place)
+        return self._identity
 
     def table(self, index: int) -> "array[int] | None":
         """A grain table: 512 sectors, ``NOTHING`` or ``ZERO``; None where the file has nothing there at all.

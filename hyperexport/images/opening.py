@@ -4,6 +4,7 @@ import hashlib
 import logging
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import pairwise
 
 from hyperexport.base.stop import StopSignal
 from hyperexport.errors import USE_ANOTHER_EXPORT, ExportNotFound, StreamCorrupt, VerificationFailed
@@ -133,24 +134,36 @@ def check_chain(layers: Sequence[Layer], entries: Sequence[FileEntry]) -> None:
     Raises:
         VerificationFailed: A file is another's delta, or no delta at all.
     """
-    if len(layers) == 1:
-        return
-    before: FileEntry | None = None
-    content_id = NO_PARENT
-    for layer, entry in zip(layers, entries, strict=True):
-        found = layer.identity()
-        name = before.name if before else None
-        if (found.parent_id, found.parent_name) != (content_id, name):
-            raise VerificationFailed(
-                f"{layer.where} builds on {found.parent_name or 'no file'} with the content id "
-                f"{found.parent_id:08x}, not on {name or 'no file'} with {content_id:08x}",
-                fix=USE_ANOTHER_EXPORT,
-            )
-        if entry.cid not in {None, f"{found.content_id:08x}"}:
-            raise VerificationFailed(
-                f"{layer.where} has the content id {found.content_id:08x}, the manifest says {entry.cid}"
-            )
-        before, content_id = entry, found.content_id
+    if len(layers) > 1:
+        links = list(zip(layers, entries, strict=True))
+        for before, link in pairwise([None, *links]):
+            assert link
+            check_link(before, link)
+
+
+Link = tuple[Layer, FileEntry]
+"""A file of a chain: opened, and its entry in the manifest."""
+
+
+def check_link(before: Link | None, link: Link) -> None:
+    """Refuse a file of a chain that does not build on the one before it; the first one builds on none.
+
+    Raises:
+        VerificationFailed: It is another's delta, or no delta at all.
+    """
+    layer, entry = link
+    found = layer.identity()
+    content_id, name = (before[0].identity().content_id, before[1].name) if before else (NO_PARENT, None)
+    if (found.parent_id, found.parent_name) != (content_id, name):
+        raise VerificationFailed(
+            f"{layer.where} builds on {found.parent_name or 'no file'} with the content id "
+            f"{found.parent_id:08x}, not on {name or 'no file'} with {content_id:08x}",
+            fix=USE_ANOTHER_EXPORT,
+        )
+    if entry.cid not in {None, f"{found.content_id:08x}"}:
+        raise VerificationFailed(
+            f"{layer.where} has the content id {found.content_id:08x}, the manifest says {entry.cid}"
+        )
 
 
 def read_whole(store: Store, export: StoredExport, entry: FileEntry, *, most: int) -> bytes:

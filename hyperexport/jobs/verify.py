@@ -1,6 +1,7 @@
 """The job that proves stored exports again, long after they were made."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from datetime import timedelta
 from functools import partial
 
@@ -45,9 +46,12 @@ def verify_exports(
         empty = [found.store for found in selected if not (exports or found.exports or found.damaged)]
         if sample is not None:
             selected = verification.sample_of(selected, mode, within=sample)
-        verified = Listing(
-            verification.verify_selected(selected, mode, stop, verify_one=verify_one, on_damage=run.export_damaged)
-        )
+        with ExitStack() as stack:
+            for store in stores:
+                stack.enter_context(store.asking_once())
+            verified = Listing(
+                verification.verify_selected(selected, mode, stop, verify_one=verify_one, on_damage=run.export_damaged)
+            )
     run.show_rows(("verification",), verified, "Verified exports")
     verification.fail_on_damage(verified, empty=empty)
     return verified

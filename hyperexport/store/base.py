@@ -293,6 +293,10 @@ class Store(Protocol):
         """
         ...
 
+    def asking_once(self) -> AbstractContextManager[None]:
+        """In the block the server is asked once about each stored file, however many exports share it."""
+        ...
+
     def open(self, export: StoredExport, name: str) -> AbstractContextManager[RangeReader]:
         """Open a stored file for reading (following ``stored_in``, and into an OVA for its members).
 

@@ -9,7 +9,7 @@ import logging
 import os
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -194,6 +194,10 @@ class LocalStore:
         if words not in self._setbacks:
             logger.warning("%s: %s", self.url, words)
         self._setbacks[words] = None
+
+    def asking_once(self) -> AbstractContextManager[None]:
+        """Nothing: a filesystem answers at once."""
+        return nullcontext()
 
     def open(self, export: StoredExport, name: str) -> AbstractContextManager[LocalReader]:
         """Open a stored file for reading, wherever its bytes lie."""

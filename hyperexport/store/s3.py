@@ -57,6 +57,7 @@ class S3Store(S3Catalog):
         self._stop = stop
         self._lock = threading.Lock()
         self._protection: Protection | None = None
+        self._asked: dict[str, ObjectFacts | None] | None = None
 
     # -- the place ---------------------------------------------------------------------------------------------------
 
@@ -240,6 +241,22 @@ class S3Store(S3Catalog):
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
+    @contextmanager
+    def asking_once(self) -> Generator[None]:
+        """In the block the server is asked once about each stored file, however many exports share it."""
+        self._asked = {}
+        try:
+            yield
+        finally:
+            self._asked = None
+
+    def _facts(self, key: str) -> ObjectFacts | None:
+        if self._asked is None:
+            return self._bucket.head(key)
+        if key not in self._asked:
+            self._asked[key] = self._bucket.head(key)
+        return self._asked[key]
+
     def open(self, export: StoredExport, name: str) -> AbstractContextManager[RangeReader]:
         """Open a stored file for reading, wherever its bytes are.
 
@@ -248,7 +265,7 @@ class S3Store(S3Catalog):
         """
         holder, entry = self._holder(export, self._entry(export, name))
         key = self._key(holder, entry.member_of or entry.name)
-        facts = self._bucket.head(key)
+        facts = self._facts(key)
         if facts is None:
             raise ExportNotFound(f"{self._bucket.url(key)} does not exist", fix=USE_ANOTHER_EXPORT)
         start = entry.offset or 0 if entry.member_of else 0
@@ -283,7 +300,7 @@ class S3Store(S3Catalog):
         holder, entry = self._holder(export, self._entry(export, name))
         if entry.member_of is not None:
             return None
-        facts = self._bucket.head(self._key(holder, entry.name))
+        facts = self._facts(self._key(holder, entry.name))
         if facts is None:
             raise ExportNotFound(
                 f"{self._bucket.url(self._key(holder, entry.name))} does not exist", fix=USE_ANOTHER_EXPORT

@@ -20,6 +20,7 @@ from hyperexport.verify.reading import DISK_ROLES, Content, Stretches, compare, 
 if TYPE_CHECKING:
     from hyperexport.formats.block_tags import BlockTags
     from hyperexport.formats.grain_tags import GrainTags
+    from hyperexport.verify.chains import Link
 
 logger = logging.getLogger(__name__)
 
@@ -33,10 +34,12 @@ _LARGE: Final = DISK_ROLES | {FileRole.OVA}
 
 
 class ReadFiles:
-    """The disks' files that a run has read so far, so that one that several exports share is read once."""
+    """The disks' files and tags that a run has read so far, so that one that several exports share is read once."""
 
     def __init__(self) -> None:
         self._contents: dict[tuple[str, str, str], Content] = {}
+        self.sound: set[Link] = set()
+        """Files of chains that build on the ones before them."""
 
     def find(self, store: Store, reader: RangeReader, tags: str) -> Content | None:
         """What was read of the same bytes before; None where nothing was, or they were written to since.
@@ -212,13 +215,13 @@ class _Verifier:
 
     def _content(self, entry: FileEntry, reader: RangeReader) -> Content:
         """Read a file, unless this run has read the same bytes for another export."""
-        if entry.role not in DISK_ROLES:
+        if entry.role not in DISK_ROLES | {FileRole.TAGS}:
             return self._reading(entry, self._stretches(entry, reader).take(reader.size), reader)
         left = [self._export.manifest.file(entry.name + suffix) for suffix in (TAGS_SUFFIX, GRAINS_SUFFIX)]
         tags = "/".join(each.sha256 if each else "" for each in left)
         content = self._read_before.find(self._store, reader, tags)
         if content is not None:
-            self._shared += 1
+            self._shared += entry.role in DISK_ROLES
             self._progress(entry.name, reader.size, reader.size)
             return content
         content = self._reading(entry, self._stretches(entry, reader).take(reader.size), reader)
@@ -273,7 +276,7 @@ class _Verifier:
             from hyperexport.verify.chains import open_chain  # noqa: PLC0415 - without chains no images are read
 
             try:
-                open_chain(self._store, self._export, parts)
+                open_chain(self._store, self._export, parts, self._read_before.sound)
             except (VerificationFailed, ExportNotFound, StoreUnusable) as error:
                 self._find(disk.name, error.what)
 

@@ -5,6 +5,7 @@ import os
 import random
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Callable, Generator
 from datetime import timedelta
 from pathlib import Path
@@ -28,6 +29,7 @@ from hyperexport.simulator.boot_sector import bootable_disk
 from hyperexport.steps.verification import verify
 from hyperexport.store.base import StoredExport
 from hyperexport.store.local import LocalStore
+from hyperexport.verify.chains import Link, open_chain
 from hyperexport.verify.export import ReadFiles
 from hyperexport.views import stored as list_page
 from tests.chains import (
@@ -43,6 +45,8 @@ from tests.chains import (
     written,
 )
 from tests.engine.local_exports import forge
+from tests.engine.s3_exports import keys, settings
+from tests.engine.s3_proxy import faulty_proxy
 from tests.engine.s3_servers import S3Server
 from tests.peers import require_program
 
@@ -360,13 +364,53 @@ def bytes_read(verified: list[VerifiedExport]) -> int:
 def test_verify_reads_a_file_once_however_many_exports_share_it(vcenter: Simulator, place: Place) -> None:
     a_chain(vcenter, place)
     exports = place.store.exports()
-    disks = {part.written_as: part.size for one in exports for part in one.manifest.stored_disks}
-    others = sum(e.size for one in exports for e in one.manifest.files if e not in one.manifest.stored_disks)
+    shared = {FileRole.DISK, FileRole.BASE, FileRole.TAGS}
+    files = [entry for one in exports for entry in one.manifest.files]
+    once = {entry.written_as: entry.size for entry in files if entry.role in shared}
+    others = sum(entry.size for entry in files if entry.role not in shared)
 
     found = list(hyperexport.verify_exports(**place.where, verify="deep"))
 
-    assert bytes_read(found) == sum(disks.values()) + others
+    assert bytes_read(found) == sum(once.values()) + others
     assert all(one.verification.ok for one in found)
+
+
+def test_verify_asks_a_server_once_about_a_file_however_many_exports_share_it(
+    vcenter: Simulator, server: S3Server, tmp_path: Path
+) -> None:
+    place = s3_place(server, server.make_bucket(f"b{abs(hash('asked once')) % 10**9}"))
+    a_chain(vcenter, place)
+    objects = {key for key in keys(server, place.store.url.split("/")[2]) if ".vmdk" in key}
+    with faulty_proxy(server, tmp_path) as proxy:
+        through = settings(server, endpoint_url=proxy.endpoint_url, ca_bundle=proxy.ca_file)
+        found = list(hyperexport.verify_exports(**{**place.where, "s3": through}))
+        asked = Counter(tuple(one.partition("?")[0].split()) for one in proxy.requests if ".vmdk" in one)
+    assert all(one.verification.ok for one in found)
+    heads = {target.split("/", 2)[2]: count for (method, target), count in asked.items() if method == "HEAD"}
+    assert heads == dict.fromkeys(objects, 1)
+    tags = {target: count for (method, target), count in asked.items() if method == "GET" and "disk-0.vmdk." in target}
+    assert tags == dict.fromkeys(tags, 1)
+    assert len(tags) == 6  # two kinds for each file of the chain
+
+
+def test_a_chain_whose_files_do_not_fit_is_found_also_where_another_export_proved_its_beginning(
+    vcenter: Simulator, folder: Place
+) -> None:
+    export = a_chain(vcenter, folder)
+    sound = set[Link]()
+    parts = export.manifest.parts(export.manifest.disks[0])
+    before = folder.store.exports()[1]
+    open_chain(folder.store, before, before.manifest.parts(before.manifest.disks[0]), sound)
+    assert len(sound) == 2
+    open_chain(folder.store, export, parts, sound)
+    for wrong in (
+        (parts[1], parts[2]),
+        (parts[0], parts[2]),
+        (parts[0], parts[1], parts[2].model_copy(update={"cid": "00000001"})),
+        (parts[0].model_copy(update={"cid": "00000001"}), *parts[1:]),
+    ):
+        with pytest.raises(errors.VerificationFailed):
+            open_chain(folder.store, export, wrong, sound)
 
 
 def test_an_empty_store_beside_another_proves_nothing_and_the_other_is_verified(
