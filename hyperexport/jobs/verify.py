@@ -9,6 +9,7 @@ from hyperexport.base.display import Listing
 from hyperexport.errors import UsageError
 from hyperexport.jobs.runner import StepRunner
 from hyperexport.options.declaring import VerifyMode
+from hyperexport.options.groups import Destination
 from hyperexport.options.precedence import ExportOptions
 from hyperexport.results import VerifiedExport
 from hyperexport.steps import verification
@@ -30,7 +31,8 @@ def verify_exports(
     Raises:
         UsageError: A sample was asked for, and exports were named.
         ExportNotFound: One of them is not there.
-        VerificationFailed: At least one is damaged, or one of several stores is empty; all were looked at first.
+        VerificationFailed: At least one is damaged, or one of several stores is empty that was named; all were looked
+            at first.
     """
     run.check_options(options)
     if sample is not None and (exports or sample < timedelta(days=1)):
@@ -43,7 +45,8 @@ def verify_exports(
     with run.stop_signal() as stop, run.bandwidth(options.bandwidth) as throttle:
         stores = open_stores(place, throttle=throttle, stop=stop, s3=run.s3_settings(place))
         selected = verification.select_exports(stores, exports)
-        empty = [found.store for found in selected if not (exports or found.exports or found.damaged)]
+        asked = [found for found in selected if found.store.refers or place.output != Destination().output]
+        empty = [found.store for found in asked if not (exports or found.exports or found.damaged)]
         if sample is not None:
             selected = verification.sample_of(selected, mode, within=sample)
         with ExitStack() as stack:

@@ -130,6 +130,8 @@ def test_the_commands_of_a_page_do_what_they_are_shown_for(
     for line in HERE[page]:
         if line.startswith("hyperexport --vm db01 --consolidate-snapshots"):
             vcenter.vm("db01").power_off()  # the page says so
+        if line.startswith("hyperexport verify --deep --upload s3://bucket/prefix"):
+            assert world.run("hyperexport --vm db01 --snapshot --upload s3://bucket/prefix --quiet") == 0
         capsys.readouterr()
         if world.run(line):
             failed.append(f"{line}\n{capsys.readouterr().err}")

@@ -425,6 +425,15 @@ def test_an_empty_store_beside_another_proves_nothing_and_the_other_is_verified(
     assert all(export.manifest.verified for export in folder.store.exports())
 
 
+def test_the_folder_that_nobody_named_may_be_empty_beside_a_bucket(
+    vcenter: Simulator, server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    place = s3_place(server, server.make_bucket(f"b{abs(hash('nobody named')) % 10**9}"))
+    place.export()
+    assert [one.verification.ok for one in hyperexport.verify_exports(**{**place.where, "keep_local": True})] == [True]
+
+
 def test_verify_names_every_export_that_builds_on_a_damaged_file(vcenter: Simulator, folder: Place) -> None:
     export = a_chain(vcenter, folder)
     rot(files_of(folder.store, export)[1])
