@@ -45,7 +45,7 @@ def open_disk(
     """
     parts = chain_of(export.manifest, entry)
     with ExitStack() as stack:
-        readers = _opened(store, export, parts, stack)
+        readers = open_parts(store, export, parts, stack)
         left = at_once(lambda part: _usable_tags(store, export, part, stop), parts, distant=store.refers)
         files: list[VerifiedFile] = []
         for part, reader, tags in zip(parts, readers, left, strict=True):
@@ -68,7 +68,7 @@ def open_streamed(store: Store, export: StoredExport, entry: FileEntry, *, stop:
     """
     parts = chain_of(export.manifest, entry)
     with ExitStack() as stack:
-        readers = _opened(store, export, parts, stack)
+        readers = open_parts(store, export, parts, stack)
         for part, reader in zip(parts, readers, strict=True):
             if reader.size != part.size:
                 raise wrong_size(_where(store, export, part), part, reader.size)
@@ -97,7 +97,12 @@ def open_disks(
         yield [stack.enter_context(open_disk(store, export, each, stop=stop, progress=progress)) for each in wanted]
 
 
-def _opened(store: Store, export: StoredExport, parts: Sequence[FileEntry], stack: ExitStack) -> list[RangeReader]:
+def open_parts(store: Store, export: StoredExport, parts: Sequence[FileEntry], stack: ExitStack) -> list[RangeReader]:
+    """Open files of an export; the stack closes them.
+
+    Raises:
+        ExportNotFound, StoreUnusable, StoreUnreachable: One cannot be opened.
+    """
     files = at_once(lambda part: store.open(export, part.name), parts, distant=store.refers)
     return [stack.enter_context(file) for file in files]
 

@@ -207,8 +207,8 @@ class TransferStatistics(Value):
     bytes_transferred: Size = Field(description="Read from vSphere, over all attempts that counted.")
     bytes_reused: Size = Field(
         default=0,
-        description="What did not have to be read from vSphere: unchanged disks, and of disks that were read in ranges "
-        "what their whole stream takes more, as far as the store tells.",
+        description="An estimate of the bytes that did not have to be read from vSphere: all of the unchanged disks, "
+        "and what was not read of the disks that were read in ranges.",
     )
     retries: Size = 0
     limit: Rate | None = Field(default=None, description="Asked-for bytes per second; None without a limit.")
@@ -226,22 +226,22 @@ class TransferStatistics(Value):
     shared: str | None = Field(default=None, description="The name of the budget that was shared with other runs.")
 
 
-def whole_stream(disk: FileEntry, files: Iterable[FileEntry]) -> int:
-    """Bytes that a disk takes when it is read whole, about: the size of the whole file that its chain begins with.
+def whole_size(disk: FileEntry, files: Iterable[FileEntry]) -> int:
+    """Estimate the bytes of a disk's whole stream: the size of the whole file that its chain begins with.
 
     Args:
         disk: The disk.
-        files: Of its export, among them those that it builds on.
+        files: The files of its export, including those that it builds on.
     """
     begins = disk.chain[0] if disk.chain else disk.name
     return next((entry.size for entry in files if entry.name == begins), disk.size)
 
 
 def spared(disk: FileEntry, files: Iterable[FileEntry]) -> int:
-    """How many bytes fewer of a disk or another file were read from vSphere than a full export reads, about."""
+    """Estimate how many bytes of a file a full export would have read in addition to those that were read."""
     if not disk.transferred:
-        return whole_stream(disk, files)
-    return max(whole_stream(disk, files) - (disk.received or 0), 0) if disk.transport in RANGED else 0
+        return whole_size(disk, files)
+    return max(whole_size(disk, files) - (disk.received or 0), 0) if disk.transport in RANGED else 0
 
 
 class ExportManifest(Value):

@@ -125,8 +125,12 @@ class ExportPlan(Value):
     @property
     def saved_percent(self) -> float:
         """The saving as per cent of what a full export would read."""
-        whole = self.transfer_bytes + self.saved_bytes
-        return 100 * self.saved_bytes / whole if whole else 0.0
+        return percent_saved(self.saved_bytes, self.transfer_bytes)
+
+
+def percent_saved(saved: int, read: int) -> float:
+    """What was not read, as per cent of what a full export would have read."""
+    return 100 * saved / (saved + read) if saved else 0.0
 
 
 def stream_of(entry: FileEntry) -> int:

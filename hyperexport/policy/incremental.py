@@ -15,7 +15,7 @@ from pydantic import Field
 from hyperexport.base.units import format_age, format_bytes, format_duration
 from hyperexport.errors import NothingToExport
 from hyperexport.model.history import TOLERANCE
-from hyperexport.model.manifest import ExportKind, ExportManifest, FileEntry, slug, whole_stream
+from hyperexport.model.manifest import ExportKind, ExportManifest, FileEntry, slug, whole_size
 from hyperexport.model.vm import DiskInfo, Value, VmRef
 from hyperexport.policy.disk_storage import Chains, with_storage
 from hyperexport.policy.export_plan import Decision, DiskPlan, ExportPlan, stream_of
@@ -304,7 +304,7 @@ def _export(
         reason=verdict[1],
         base_entry=same,
         expected_bytes=stream,
-        whole_bytes=whole_stream(same, base.files) if base and same else stream,
+        whole_bytes=whole_size(same, base.files) if base and same else stream,
         changed_bytes=answer.changed_bytes if answer else None,
         changed=answer.areas if answer else None,
         distrusted=_distrusted(disk, same),

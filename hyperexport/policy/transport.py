@@ -84,8 +84,7 @@ def most_read(plan: DiskPlan, *, grain: int, percent: float) -> int:
         grain: Bytes of a grain.
         percent: Of the unchanged grains that are read again.
     """
-    areas = ((0, plan.changed_bytes or 0),) if plan.changed is None else plan.changed
-    changed = sum(end - first for first, end in grains_of(areas, grain))
+    changed = sum(end - first for first, end in grains_of(plan.changed or (), grain))
     unchanged = -(-plan.capacity // grain) - changed
     again = min(_sample_size(unchanged, percent) + KNOWN_GRAINS, unchanged)
     return min((changed + again) * grain, plan.capacity)

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 
 from hyperexport.errors import HyperExportError
-from hyperexport.model.manifest import ExportManifest, FileEntry, vm_folder, whole_stream
+from hyperexport.model.manifest import ExportManifest, FileEntry, vm_folder, whole_size
 from hyperexport.model.vm import VmRef
 from hyperexport.policy.export_plan import Decision, DiskPlan, ExportPlan
 from hyperexport.results import ExportResult
@@ -90,6 +90,6 @@ def _carried_out(entry: FileEntry, manifest: ExportManifest) -> DiskPlan:
         decision=Decision.TRANSFER if entry.transferred else Decision.REUSE,
         reason="transferred" if entry.transferred else "unchanged",
         expected_bytes=entry.size if entry.received is None else entry.received,
-        whole_bytes=whole_stream(entry, manifest.files),
+        whole_bytes=whole_size(entry, manifest.files),
         transport=entry.transport,
     )

@@ -294,7 +294,7 @@ class Store(Protocol):
         ...
 
     def asking_once(self) -> AbstractContextManager[None]:
-        """In the block the server is asked once about each stored file, however many exports share it."""
+        """Within the block, ask the server only once about each stored file, however many exports share it."""
         ...
 
     def open(self, export: StoredExport, name: str) -> AbstractContextManager[RangeReader]:

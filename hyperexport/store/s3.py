@@ -243,7 +243,7 @@ class S3Store(S3Catalog):
 
     @contextmanager
     def asking_once(self) -> Generator[None]:
-        """In the block the server is asked once about each stored file, however many exports share it."""
+        """Within the block, ask the server only once about each stored file, however many exports share it."""
         self._asked = {}
         try:
             yield

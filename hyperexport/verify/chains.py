@@ -5,7 +5,7 @@ from contextlib import ExitStack
 
 from hyperexport.images.disk import Disk
 from hyperexport.images.layer import Layer
-from hyperexport.images.opening import check_link
+from hyperexport.images.opening import check_link, open_parts
 from hyperexport.model.manifest import FileEntry
 from hyperexport.store.at_once import at_once
 from hyperexport.store.base import Store, StoredExport
@@ -31,7 +31,7 @@ def open_chain(store: Store, export: StoredExport, parts: Sequence[FileEntry], s
         ExportNotFound, StoreUnusable: A file cannot be read.
     """
     with ExitStack() as stack:
-        readers = [stack.enter_context(store.open(export, part.name)) for part in parts]
+        readers = open_parts(store, export, parts, stack)
         places = [(reader.identity, part.name, part.cid) for reader, part in zip(readers, parts, strict=True)]
         links = list(zip([None, *places], places, strict=False))
         unknown = [number for number, link in enumerate(links) if link not in sound]

@@ -7,7 +7,7 @@ from hyperexport.base.display import FACTS, Page, Pairs, Table, lines, numbered,
 from hyperexport.base.units import format_bytes, format_elapsed, format_rate
 from hyperexport.model.manifest import ExportManifest, FileEntry, Quiescing, TransferStatistics
 from hyperexport.model.rates import Rates
-from hyperexport.policy.export_plan import Decision, DiskPlan, ExportPlan
+from hyperexport.policy.export_plan import Decision, DiskPlan, ExportPlan, percent_saved
 from hyperexport.results import ExportResult, FleetOutcome
 from hyperexport.views import cleanups  # noqa: F401  # pyright: ignore[reportUnusedImport] - registers its page
 from hyperexport.views.chart import throughput_markdown
@@ -179,7 +179,7 @@ def _saving(result: ExportResult) -> str:
     saved, moved = result.saved_bytes, result.moved_bytes
     if not saved:
         return "nothing, as every disk was transferred"
-    return f"{format_bytes(saved)} ({100 * saved / (saved + moved):.0f} %)"
+    return f"{format_bytes(saved)} ({percent_saved(saved, moved):.0f} %)"
 
 
 def disk_rows(plan: ExportPlan, manifest: ExportManifest | None) -> tuple[tuple[str, ...], ...]:

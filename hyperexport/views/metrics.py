@@ -58,7 +58,7 @@ _OF_NEWEST: Final[Sequence[tuple[str, str, Callable[[ExportManifest], float | No
     ("last_export_full", "1 for a full export, 0 for an incremental one.", is_full),
     ("last_export_duration_seconds", "From its start to its manifest.", lambda one: one.transfer.seconds),
     ("last_export_transferred_bytes", "Bytes read from vSphere.", lambda one: one.transfer.bytes_transferred),
-    ("last_export_reused_bytes", "Bytes that a full export reads more.", lambda one: one.transfer.bytes_reused),
+    ("last_export_reused_bytes", "Bytes that a full export would add.", lambda one: one.transfer.bytes_reused),
     ("last_export_stored_bytes", "Bytes that it added to the store.", lambda one: one.stored_bytes),
     ("last_export_bytes_per_second", "How fast bytes moved; absent where none had to.", rate_of),
     (

@@ -109,7 +109,7 @@ def test_what_keep_rules_hold_of_chains_restores_after_any_cleanup_of_a_folder(f
         assert stored(folder.place.store, export) == folder.bytes_of[export.export_id]
 
 
-@pytest.mark.matrix  # test_delta_chains.py deletes from chains in a bucket, too
+@pytest.mark.matrix  # delta_chains/test_delta_chains.py deletes from chains in a bucket, too
 def test_what_keep_rules_hold_of_chains_restores_after_cleanups_of_a_bucket(bucket: Made, server: S3Server) -> None:
     """One after the other in the same store: each time older exports have gone."""
     store, client = bucket.place.store, server.client()
